@@ -1,0 +1,90 @@
+"""The contract that makes a prompt and a tuned model comparable."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from numpy.random import Generator
+
+from tunepoint.data.examples import Example
+from tunepoint.models.chat import Reply
+from tunepoint.task import Task
+
+ArmKind = Literal["prompt", "tuned", "hybrid", "cascade", "incumbent"]
+KINDS: tuple[ArmKind, ...] = ("prompt", "tuned", "hybrid", "cascade", "incumbent")
+Input = str
+
+
+@dataclass(frozen=True)
+class Built:
+    """What it took to fit an arm."""
+
+    examples: int
+    """Labelled examples without which the arm would not be what it is."""
+    seconds: float = 0.0
+    """Training time on this machine, all cores."""
+    warnings: tuple[str, ...] = ()
+    """What looks wrong with the training run; empty for a sound one."""
+
+
+class FittedArm(Protocol):
+    """An arm that answers.
+
+    One bad input is a reply with `format_ok` false; only systemic faults raise.
+    """
+
+    built: Built
+
+    def answer(self, inputs: Sequence[Input]) -> list[Reply]:
+        """Replies in the order of the inputs."""
+        ...
+
+    async def answer_one(self, input: Input) -> Reply:
+        """One reply, cancellable: what serving uses."""
+        ...
+
+
+class Arm(Protocol):
+    """A candidate way of doing the task."""
+
+    name: str
+    """Unique in a study, and readable in its report."""
+    family: str
+    """Arms that differ only in settings; one of each family is selected on dev."""
+    kind: ArmKind
+    seeds: int
+    """Training runs that show its variance; 1 for an arm without randomness."""
+
+    def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> FittedArm:
+        """Learn from `train` alone; all randomness comes from `rng`."""
+        ...
+
+
+class InProcess:
+    """An arm that answers in this process: serving one is a batch of one, in a thread."""
+
+    def answer(self, inputs: Sequence[Input]) -> list[Reply]:
+        """Replies in the order of the inputs."""
+        raise NotImplementedError
+
+    async def answer_one(self, input: Input) -> Reply:
+        """One reply, without blocking the event loop."""
+        return (await asyncio.to_thread(self.answer, [input]))[0]
+
+
+@dataclass(frozen=True)
+class NotRun:
+    """An arm that was not tried, and why."""
+
+    name: str
+    reason: str
+
+
+def labels_of(task: Task, examples: Sequence[Example]) -> tuple[str, ...]:
+    """The labels of a task: those it declares, else those of its examples, sorted."""
+    if task.answer.labels:
+        return tuple(task.answer.labels)
+    return tuple(sorted({example.target for example in examples}))

@@ -1,0 +1,1 @@
+"""Usage turned into money, and fixed cost weighed against running cost."""

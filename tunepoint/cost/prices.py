@@ -1,0 +1,221 @@
+"""What things cost: dated prices, and the cost description of an arm."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from datetime import date
+from decimal import Decimal
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tunepoint.arms import ArmKind
+from tunepoint.errors import TrialsError, nearest
+from tunepoint.measure.trials import ArmScores
+from tunepoint.stats.ranges import Range
+from tunepoint.task import Amount
+
+Floats = NDArray[np.float64]
+OLD_DAYS = 90
+NOTHING = Range(0, 0, 0)
+
+
+def money(dollars: float) -> Decimal:
+    """Dollars as an exact decimal with millionths: the form in which money leaves us."""
+    return Decimal(repr(float(dollars))).quantize(Decimal("0.000001"))
+
+
+@dataclass(frozen=True)
+class DatedPrice:
+    """A price with the day it was checked and where."""
+
+    name: str
+    value: Decimal
+    unit: str
+    checked: date
+    source: str
+
+    def age_days(self, today: date) -> int:
+        """Days since the price was checked."""
+        return (today - self.checked).days
+
+
+def dated_prices() -> dict[str, DatedPrice]:
+    """The prices that Tunepoint brings along."""
+    text = resources.files("tunepoint.cost").joinpath("prices.toml").read_text(encoding="utf-8")
+    entries = tomllib.loads(text, parse_float=Decimal)
+    return {name: DatedPrice(name, **entry) for name, entry in entries.items()}
+
+
+@dataclass(frozen=True)
+class ArmCost:
+    """What an arm costs to build and to run, before rates are applied."""
+
+    arm: str
+    kind: ArmKind
+    labels: int = 0
+    """Examples that a person labels before the arm can exist."""
+    training_core_seconds: float = 0.0
+    upfront_usd: Range = NOTHING
+    """Declared dollars on top of labels, training and hours."""
+    hours: Range = NOTHING
+    """Hours of work until it serves."""
+    monthly_usd: Range = NOTHING
+    """Fixed hosting."""
+    usd_per_query: Range = NOTHING
+    """Declared or measured price of one answer."""
+    query_error_usd: float = 0.0
+    """Standard error of the measured mean price of one answer."""
+    core_seconds_per_query: float = 0.0
+    """Processor time of one answer on one's own machine, all cores."""
+    retrain_hours: Range = NOTHING
+    notes: tuple[str, ...] = field(default=())
+
+
+class _Price(BaseModel):
+    """Dollars per million tokens."""
+
+    model_config = ConfigDict(extra="forbid")
+    input: Annotated[Decimal, Field(ge=0)]
+    output: Annotated[Decimal, Field(ge=0)]
+    cached_input: Annotated[Decimal, Field(ge=0)] | None = None
+
+
+class _DeclaredArm(BaseModel):
+    """One `[[arm]]` of arms.toml."""
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    name: str
+    kind: ArmKind
+    upfront_usd: Amount = NOTHING
+    monthly_usd: Amount = NOTHING
+    price: _Price | None = None
+    usd_per_query: Amount | None = None
+    usd_per_second: Annotated[Decimal, Field(ge=0)] | None = None
+    hosting: str | None = None
+
+
+def read_arms(path: Path) -> dict[str, _DeclaredArm]:
+    """The declared arms of arms.toml by name.
+
+    Raises:
+        TrialsError: no such file, not TOML, an unknown key, an arm described twice.
+    """
+    if not path.exists():
+        raise TrialsError(f"{path}: no such file; docs/files.md shows what arms.toml holds")
+    try:
+        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise TrialsError(f"{path}: not valid TOML: {error}") from None
+    unknown = set(content) - {"arm"}
+    if unknown or not isinstance(content.get("arm"), list):
+        raise TrialsError(f"{path}: expected only [[arm]] tables, got {sorted(content) or 'nothing'}")
+    arms: dict[str, _DeclaredArm] = {}
+    for number, entry in enumerate(content["arm"], start=1):
+        arm = _declared(path, number, entry)
+        if arm.name in arms:
+            raise TrialsError(f"{path}: arm {arm.name!r} is described twice")
+        arms[arm.name] = arm
+    return arms
+
+
+def _declared(path: Path, number: int, entry: dict[str, Any]) -> _DeclaredArm:
+    where = f"{path}: arm {entry.get('name', number)!r}"
+    try:
+        arm = _DeclaredArm.model_validate(entry)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            raise TrialsError(
+                f"{where}: unknown key {key!r}; {nearest(key, _DeclaredArm.model_fields)}"
+            ) from None
+        raise TrialsError(f"{where}: {key}: {fault['msg'].lower()}") from None
+    ways = [arm.price, arm.usd_per_query, arm.usd_per_second]
+    if sum(way is not None for way in ways) > 1:
+        raise TrialsError(f"{where}: give one of price, usd_per_query and usd_per_second")
+    return arm
+
+
+def declared_cost(arm: _DeclaredArm, scores: ArmScores) -> ArmCost:
+    """The cost of an arm that another tool measured, from its declaration and its trials.
+
+    Raises:
+        TrialsError: a price per token or second, but trials without tokens or seconds.
+    """
+    dollars, notes = _dollars_per_query(arm, scores)
+    likely, error = _mean_and_error(dollars)
+    per_query = arm.usd_per_query or Range.parse(likely)
+    return ArmCost(
+        arm.name,
+        arm.kind,
+        upfront_usd=arm.upfront_usd,
+        monthly_usd=arm.monthly_usd,
+        usd_per_query=per_query,
+        query_error_usd=0.0 if arm.usd_per_query else error,
+        notes=notes,
+    )
+
+
+def _dollars_per_query(arm: _DeclaredArm, scores: ArmScores) -> tuple[Floats, tuple[str, ...]]:
+    """Dollars of each trial by the declared price, else by what the trials say."""
+    if arm.price is not None:
+        return _token_dollars(arm.name, arm.price, scores.tokens), ()
+    if arm.usd_per_second is not None:
+        if not len(scores.seconds):
+            raise TrialsError(f"arm {arm.name!r} has a price per second, but its trials no seconds")
+        return scores.seconds * float(arm.usd_per_second), ()
+    if arm.usd_per_query is None and not len(scores.cost_usd):
+        return np.zeros(1), (f"{arm.name}: no price is known, its answers count as free",)
+    return scores.cost_usd, ()
+
+
+def _token_dollars(name: str, price: _Price, tokens: tuple[Floats, Floats, Floats]) -> Floats:
+    """Dollars of each answer from its tokens; cached input is part of the input."""
+    given, cached, output = tokens
+    if not len(given) or len(given) != len(output):
+        raise TrialsError(
+            f"arm {name!r} has a price per token; of its trials {len(given)} have input_tokens "
+            f"and {len(output)} have output_tokens: give both on every line, or usd_per_query"
+        )
+    hits = cached if len(cached) == len(given) else np.zeros(len(given))
+    cache_price = price.input if price.cached_input is None else price.cached_input
+    spent = (given - hits) * float(price.input) + hits * float(cache_price)
+    return np.asarray((spent + output * float(price.output)) / 1e6)
+
+
+def _mean_and_error(values: Floats) -> tuple[float, float]:
+    """Mean and its standard error; 0 and 0 when there are none (a declared price rules)."""
+    if not len(values):
+        return 0.0, 0.0
+    error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+    return float(values.mean()), error
+
+
+_HINTS: tuple[tuple[ArmKind, tuple[str, ...]], ...] = (
+    ("incumbent", ("incumbent", "current", "production", "in use")),
+    ("cascade", ("cascade", "router")),
+    ("hybrid", ("hybrid",)),
+    ("tuned", ("tuned", "tune", "finetun", "fine-tun", "lora", "sft", "probe")),
+)
+
+
+def guessed_cost(scores: ArmScores) -> ArmCost:
+    """Kind by the words of the name and cost by the trials, where nothing was declared."""
+    name = scores.arm.lower()
+    kind = next((kind for kind, words in _HINTS if any(word in name for word in words)), "prompt")
+    note = f"{scores.arm}: its kind was guessed from its name ({kind})"
+    likely, error = _mean_and_error(scores.cost_usd)
+    free = () if len(scores.cost_usd) else (f"{scores.arm}: no price is known, its answers count as free",)
+    return ArmCost(
+        scores.arm,
+        kind,
+        usd_per_query=Range.parse(likely),
+        query_error_usd=error,
+        notes=(note, *free),
+    )

@@ -1,0 +1,1 @@
+"""What we learn from: examples, read, checked, de-duplicated and split."""

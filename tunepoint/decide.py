@@ -1,0 +1,285 @@
+"""Trials, costs and limits in; a decision out. It cannot tell a prompt from a LoRA.
+
+The rule and the formulas, with their sources, are in docs/decision.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunepoint.arms import ArmKind
+from tunepoint.cost.break_even import (
+    BreakEven,
+    CostDraws,
+    Quantiles,
+    break_even,
+    quantiles,
+    simulate,
+)
+from tunepoint.cost.prices import ArmCost
+from tunepoint.errors import EvidenceError
+from tunepoint.evidence import (
+    Evidence,
+    EvidenceNeeded,
+    Risks,
+    Strength,
+    evidence_needed,
+    reversals,
+)
+from tunepoint.measure.trials import ArmScores, Table
+from tunepoint.stats.intervals import Interval
+from tunepoint.stats.paired import JointScores, compare, draw_scores, joint_scores, score_intervals
+from tunepoint.task import Limits, Task
+
+Floats = NDArray[np.float64]
+Verdict = Literal["prompt", "fine-tune", "hybrid", "keep", "undecided"]
+Conclusion = Literal["better", "worse", "not worse", "unresolved"]
+
+DRAWS = 4_000
+VERDICTS: dict[ArmKind, Verdict] = {
+    "prompt": "prompt",
+    "tuned": "fine-tune",
+    "hybrid": "hybrid",
+    "cascade": "hybrid",
+    "incumbent": "keep",
+}
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """One arm with everything that speaks for and against it."""
+
+    arm: str
+    kind: ArmKind
+    items: int
+    score: Interval
+    format_ok: float
+    cost_per_query_usd: Quantiles
+    monthly_usd: Quantiles
+    horizon_usd: Quantiles
+    upfront_usd: Quantiles
+    p50_seconds: float | None
+    p95_seconds: float | None
+    meets_limits: bool
+    misses: tuple[str, ...]
+    """The limits that it does not meet, in words."""
+    probability_acceptable: float
+    """That its score is within the margin of the best, and above `min_score`."""
+    probability_best: float
+    """Of the highest score; with `error_usd`, of the highest net value."""
+    expected_regret_usd: float | None
+    """Money lost on average by choosing it over the best; None without `error_usd`."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Paired difference in mean score."""
+
+    arm: str
+    against: str
+    difference: Interval
+    conclusion: Conclusion
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The verdict with its evidence; `document()` in report.py writes it to decision.json."""
+
+    task: str
+    verdict: Verdict
+    strength: Strength | None
+    winner: str
+    risks: Risks
+    finalists: tuple[Finalist, ...]
+    differences: tuple[Difference, ...]
+    break_even: tuple[BreakEven, ...]
+    evidence_needed: EvidenceNeeded | None
+    reversal: tuple[str, ...]
+    caveats: tuple[str, ...]
+    items: int
+    groups: int
+
+    def finalist(self, arm: str) -> Finalist:
+        """The finalist of that name."""
+        return next(finalist for finalist in self.finalists if finalist.arm == arm)
+
+
+def decide(
+    table: Table,
+    costs: Sequence[ArmCost],
+    task: Task,
+    rng: np.random.Generator,
+    *,
+    caveats: Sequence[str] = (),
+) -> Decision:
+    """Compare arms measured on the same items and name the best bet.
+
+    Args:
+        table: trials of at least two arms.
+        costs: one for each arm of the table, in the same order.
+        task: limits, value, traffic and rates.
+        rng: all randomness; the same generator gives the same decision.
+
+    Raises:
+        EvidenceError: fewer than two arms or two independent groups of items.
+    """
+    if len(table.arms) < 2:
+        raise EvidenceError(f"a decision compares at least 2 arms, got {len(table.arms)}")
+    joint = joint_scores(
+        [arm.scores for arm in table.arms], table.clusters, [arm.seeds for arm in table.arms]
+    )
+    draws = simulate(costs, task, DRAWS, rng)
+    misses = [_misses(arm, draws, i, task.limits) for i, arm in enumerate(table.arms)]
+    evidence = Evidence(
+        draw_scores(joint, DRAWS, rng),
+        draws,
+        np.array([not missed for missed in misses]),
+        task.limits,
+        task.value.materiality,
+        task.value.error_usd,
+    )
+    winner = evidence.best()
+    finalists = _finalists(table, costs, joint, evidence, misses, rng)
+    risks = Risks(*(float(risk[winner]) for risk in evidence.risks()))
+    reachable = finalists[winner].meets_limits
+    strength = risks.strength if reachable else None
+    return Decision(
+        task=task.name,
+        verdict=VERDICTS[costs[winner].kind] if strength else "undecided",
+        strength=strength,
+        winner=table.names[winner],
+        risks=risks,
+        finalists=finalists,
+        differences=_differences(joint, table.names, winner, task.limits.margin, rng),
+        break_even=_break_evens(evidence, winner),
+        evidence_needed=None if strength else evidence_needed(joint, evidence, reachable, rng),
+        reversal=reversals(evidence, winner),
+        caveats=(*caveats, *_caveats(table, costs, joint, misses)),
+        items=joint.items,
+        groups=joint.groups,
+    )
+
+
+def _misses(arm: ArmScores, draws: CostDraws, position: int, limits: Limits) -> tuple[str, ...]:
+    """Limits on latency and money that an arm does not meet, in words."""
+    found = []
+    if limits.p95_seconds is not None:
+        if not len(arm.seconds):
+            found.append("p95_seconds is limited, but its trials have no seconds")
+        elif (p95 := float(np.quantile(arm.seconds, 0.95))) > limits.p95_seconds:
+            found.append(f"p95 of {p95:.3g} s is over {limits.p95_seconds:g} s")
+    upfront = float(np.median(draws.upfront[:, position]))
+    if limits.upfront_usd is not None and upfront > limits.upfront_usd:
+        found.append(f"${upfront:,.0f} upfront is over ${limits.upfront_usd:,.0f}")
+    monthly = float(np.median(draws.per_month()[:, position]))
+    if limits.monthly_usd is not None and monthly > limits.monthly_usd:
+        found.append(f"${monthly:,.2f} a month is over ${limits.monthly_usd:,.0f}")
+    if limits.min_score is not None and arm.scores.mean() < limits.min_score:
+        found.append(f"score {arm.scores.mean():.3f} is under {limits.min_score:g}")
+    return tuple(found)
+
+
+def _finalists(
+    table: Table,
+    costs: Sequence[ArmCost],
+    joint: JointScores,
+    evidence: Evidence,
+    misses: Sequence[tuple[str, ...]],
+    rng: np.random.Generator,
+) -> tuple[Finalist, ...]:
+    intervals = score_intervals(joint, rng)
+    draws = evidence.costs
+    acceptable = evidence.acceptable().mean(axis=0)
+    value = evidence.scores if evidence.error_usd is None else -evidence.total()
+    best = np.bincount(value.argmax(axis=1), minlength=len(table.arms)) / len(value)
+    regret = None if evidence.error_usd is None else evidence.regret()
+    return tuple(
+        Finalist(
+            arm=arm.arm,
+            kind=costs[i].kind,
+            items=joint.items,
+            score=intervals[i],
+            format_ok=arm.format_ok,
+            cost_per_query_usd=quantiles(draws.per_query[:, i]),
+            monthly_usd=quantiles(draws.per_month()[:, i]),
+            horizon_usd=quantiles(draws.horizon()[:, i]),
+            upfront_usd=quantiles(draws.upfront[:, i]),
+            p50_seconds=_quantile(arm.seconds, 0.5),
+            p95_seconds=_quantile(arm.seconds, 0.95),
+            meets_limits=not misses[i],
+            misses=misses[i],
+            probability_acceptable=float(acceptable[i]),
+            probability_best=float(best[i]),
+            expected_regret_usd=None if regret is None else float(regret[i]),
+        )
+        for i, arm in enumerate(table.arms)
+    )
+
+
+def _quantile(values: Floats, probability: float) -> float | None:
+    return float(np.quantile(values, probability)) if len(values) else None
+
+
+def _differences(
+    joint: JointScores,
+    names: Sequence[str],
+    winner: int,
+    margin: float,
+    rng: np.random.Generator,
+) -> tuple[Difference, ...]:
+    """The winner against every other arm; the intervals hold for all pairs at once."""
+    count = len(names)
+    pairs = [(winner, other) for other in range(count) if other != winner]
+    rest = [(i, j) for i in range(count) for j in range(i) if winner not in (i, j)]
+    found = compare(joint, pairs + rest, rng)[: len(pairs)]
+    return tuple(
+        Difference(names[c.arm], names[c.against], c.difference, _conclude(c.difference, margin))
+        for c in found
+    )
+
+
+def _conclude(difference: Interval, margin: float) -> Conclusion:
+    if difference.low > 0:
+        return "better"
+    if difference.high < 0:
+        return "worse"
+    return "not worse" if difference.low > -margin else "unresolved"
+
+
+def _break_evens(evidence: Evidence, winner: int) -> tuple[BreakEven, ...]:
+    worth = None
+    if evidence.error_usd is not None:
+        worth = evidence.error_usd * (1 - evidence.scores)
+    others = [i for i in range(len(evidence.costs.arms)) if i != winner]
+    return tuple(break_even(evidence.costs, winner, other, worth=worth) for other in others)
+
+
+def _caveats(
+    table: Table,
+    costs: Sequence[ArmCost],
+    joint: JointScores,
+    misses: Sequence[tuple[str, ...]],
+) -> list[str]:
+    found = [note for cost in costs for note in cost.notes]
+    if table.left_out:
+        found.append(f"{table.left_out} items were left out: some arm or seed has no trial of them")
+    if joint.groups < 30:
+        found.append(f"only {joint.groups} independent groups of test items: intervals are rough")
+    for arm, cost in zip(table.arms, costs, strict=True):
+        trained = cost.kind in ("tuned", "hybrid")
+        if trained and len(arm.seeds) == 1 and "probe" not in arm.arm:
+            found.append(f"{arm.arm}: one training seed, its seed variance is not in the interval")
+        if arm.format_ok < 0.98:
+            found.append(
+                f"{arm.arm}: {1 - arm.format_ok:.1%} of its answers did not parse; a format "
+                "failure is not an inability: repair it before it loses"
+            )
+    if all(misses):
+        found.append("no arm meets every limit: " + "; ".join(
+            f"{arm.arm}: {', '.join(m)}" for arm, m in zip(table.arms, misses, strict=True)))
+    return found

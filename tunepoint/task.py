@@ -1,0 +1,250 @@
+"""The task: what to do, with which examples, how it is scored, and what limits hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from tunepoint.data.examples import Columns
+from tunepoint.errors import EvidenceError, TaskError, nearest
+from tunepoint.stats.ranges import Range
+
+AnswerKind = Literal["label", "json", "number", "text"]
+
+
+def _range(value: Any) -> Range:
+    try:
+        return Range.parse(value)
+    except EvidenceError as error:
+        raise ValueError(str(error)) from None
+
+
+def _positive_range(value: Any) -> Range:
+    parsed = _range(value)
+    if parsed.low < 0:
+        raise ValueError(f"must not be negative, got {parsed.low:g}")
+    return parsed
+
+
+Amount = Annotated[Range, BeforeValidator(_positive_range)]
+"""A number or [low, likely, high], none of them negative."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class Data(_Section):
+    """Where the examples are and which columns hold what."""
+
+    path: Path | None = None
+    train: Path | None = None
+    dev: Path | None = None
+    test: Path | None = None
+    input: str | tuple[str, ...] = "input"
+    target: str = "target"
+    group: str | None = None
+    slice: str | None = None
+    date: str | None = None
+    id: str | None = None
+    split: tuple[float, float, float] = (0.55, 0.15, 0.30)
+    """Shares of train, dev and test where one file holds all examples."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Data:
+        apart = [name for name in ("train", "dev", "test") if getattr(self, name) is not None]
+        if self.path is not None and apart:
+            raise ValueError(f"give either path or {' and '.join(apart)}, not both")
+        if self.path is None and not {"train", "test"} <= set(apart):
+            raise ValueError("give path, or both train and test")
+        if min(self.split) <= 0 or abs(sum(self.split) - 1) > 1e-6:
+            raise ValueError(f"split needs three positive shares that add up to 1, got {self.split}")
+        return self
+
+    @property
+    def columns(self) -> Columns:
+        """The columns to read."""
+        inputs = (self.input,) if isinstance(self.input, str) else tuple(self.input)
+        return Columns(inputs, self.target, self.group, self.slice, self.date, self.id)
+
+
+class Answer(_Section):
+    """What kind of answer is expected, and for labels which there are."""
+
+    kind: AnswerKind = "label"
+    labels: dict[str, str] | None = None
+    """Label -> description; the labels of the data where it is missing."""
+
+
+class Score(_Section):
+    """How an answer is scored, 0 to 1."""
+
+    metric: str = "exact"
+
+
+class Traffic(_Section):
+    """How often the task is asked, and for how long to look ahead."""
+
+    queries_per_month: Amount = Range(10_000, 10_000, 10_000)
+    horizon_months: Annotated[float, Field(gt=0, le=120)] = 12
+
+
+class Limits(_Section):
+    """What an arm must keep to be chosen."""
+
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    min_score: Annotated[float, Field(ge=0, le=1)] | None = None
+    p95_seconds: Annotated[float, Field(gt=0)] | None = None
+    upfront_usd: Annotated[float, Field(ge=0)] | None = None
+    monthly_usd: Annotated[float, Field(ge=0)] | None = None
+
+
+class Value(_Section):
+    """What a wrong answer costs, and which savings are too small to matter."""
+
+    error_usd: Annotated[float, Field(ge=0)] | None = None
+    materiality: Annotated[float, Field(ge=0, lt=1)] = 0.05
+
+
+class Costs(_Section):
+    """Rates behind the costs; each a number or [low, likely, high]."""
+
+    label_minutes: Amount = Range(0.3, 0.5, 1.0)
+    """Minutes a person takes to label one example."""
+    hourly_usd: Amount = Range(60, 60, 60)
+    """One hour of the people who label and build."""
+    engineering_hours: Amount = Range(4, 8, 24)
+    """Hours to put a tuned model into production."""
+    prompt_hours: Amount = Range(1, 2, 6)
+    """Hours to put a prompt into production."""
+    core_hour_usd: Amount = Range(0.04, 0.04, 0.04)
+    """One processor core for one hour."""
+    retrain_months: Annotated[float, Field(gt=0)] = 6
+    """Months after which a tuned model is trained again."""
+    retrain_hours: Amount = Range(1, 2, 4)
+    """Hours to check and release a retrained model."""
+    labels_owned: bool = False
+    """True leaves out the labels that the data has already: money that is spent."""
+
+
+class ModelName(_Section):
+    """A model to prompt or to tune."""
+
+    name: str
+
+
+class Stability(_Section):
+    """What the owner of the task declares about its future."""
+
+    requirements_change: bool | None = None
+    """True: instruction or labels are expected to change monthly."""
+    newest_models: bool | None = None
+    """True: the newest foundation models shall be usable as they appear."""
+
+
+class Task(_Section):
+    """Everything a study needs to know; read from `task.toml`."""
+
+    name: Annotated[str, Field(min_length=1, pattern=r"^[\w.-]+$")]
+    instruction: str = ""
+    data: Data | None = None
+    answer: Answer = Answer()
+    score: Score = Score()
+    traffic: Traffic = Traffic()
+    limits: Limits = Limits()
+    value: Value = Value()
+    costs: Costs = Costs()
+    declared: Stability = Stability()
+    models: tuple[ModelName, ...] = (ModelName(name="embedded:minilm"),)
+    folder: Path = Field(default=Path(), exclude=True)
+    """Where relative paths start: the folder of task.toml."""
+
+    @classmethod
+    def load(cls, path: str | Path) -> Task:
+        """Read `task.toml`.
+
+        Raises:
+            TaskError: no such file, not TOML, an unknown key, a value out of its range;
+                the message names the key and the nearest known one.
+        """
+        path = Path(path)
+        if path.is_dir():
+            path = path / "task.toml"
+        if not path.exists():
+            raise TaskError(f"{path}: no such file; `tunepoint init DATA.csv` writes one from your data")
+        try:
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise TaskError(f"{path}: not valid TOML: {error}") from None
+        return cls.parse(content, where=str(path), folder=path.resolve().parent)
+
+    @classmethod
+    def parse(cls, content: Mapping[str, Any], *, where: str = "task", folder: Path = Path()) -> Task:
+        """A task from the mapping that task.toml holds.
+
+        Raises:
+            TaskError: as `load`.
+        """
+        if "folder" in content:
+            raise TaskError(f"{where}: unknown key 'folder'; {nearest('folder', _keys(cls))}")
+        try:
+            return cls.model_validate({**content, "folder": folder})
+        except ValidationError as error:
+            raise TaskError(f"{where}: {_explain(error)}") from None
+
+    def resolve(self, path: Path) -> Path:
+        """The path as seen from the folder of task.toml."""
+        return path if path.is_absolute() else self.folder / path
+
+    def measured_by(self) -> str:
+        """SHA-256 of all that trials depend on.
+
+        Limits, traffic and costs are not among it: when they change, the verdict is
+        computed anew from the same trials.
+        """
+        parts = self.model_dump(
+            mode="json", include={"instruction", "data", "answer", "score", "models"}
+        )
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _keys(model: type[BaseModel]) -> list[str]:
+    return [name for name in model.model_fields if name != "folder"]
+
+
+def _explain(error: ValidationError) -> str:
+    """Every fault of a task in one paragraph, each with its key."""
+    return "; ".join(_fault(dict(fault)) for fault in error.errors())
+
+
+def _fault(fault: dict[str, Any]) -> str:
+    location = [str(part) for part in fault["loc"]]
+    key = ".".join(location)
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key {key!r}; {nearest(location[-1], _section_keys(location[:-1]))}"
+    if fault["type"] == "missing":
+        return f"the key {key!r} is missing"
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    given = fault.get("input")
+    shown = "" if isinstance(given, (dict, list)) else f" (it is {given!r})"
+    return f"{key or 'task'}: {message}{shown}"
+
+
+def _section_keys(location: list[str]) -> list[str]:
+    """The keys known in the section at `location`."""
+    model: type[BaseModel] = Task
+    for part in location:
+        if part == "models":
+            return _keys(ModelName)
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        for candidate in (annotation, *getattr(annotation, "__args__", ())):
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                model = candidate
+    return _keys(model)
