@@ -103,6 +103,8 @@ class Decision:
     caveats: tuple[str, ...]
     items: int
     groups: int
+    evidence: Evidence
+    """The draws behind it all; the report's sliders recompute the verdict from them."""
 
     def finalist(self, arm: str) -> Finalist:
         """The finalist of that name."""
@@ -162,6 +164,7 @@ def decide(
         caveats=(*caveats, *_caveats(table, costs, joint, misses)),
         items=joint.items,
         groups=joint.groups,
+        evidence=evidence,
     )
 
 

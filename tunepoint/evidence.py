@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -168,17 +168,14 @@ def _settled(
     )
     few = slice(0, 1_000)
     costs = evidence.costs
-    part = CostDraws(
-        costs.arms, costs.volume[few], costs.months, costs.upfront[few], costs.monthly[few],
-        costs.per_query[few], costs.retraining[few],
+    part = replace(
+        costs, volume=costs.volume[few], upfront=costs.upfront[few], monthly=costs.monthly[few],
+        per_query=costs.per_query[few], retraining_once=costs.retraining_once[few],
     )
     spread = draw_scores(now, 1_000, rng) - now.estimates
     settled = 0
     for centre in draw_scores(news, studies, rng):
-        future = Evidence(
-            np.clip(centre + spread, 0, 1), part, evidence.eligible, evidence.limits,
-            evidence.materiality, evidence.error_usd,
-        )
+        future = replace(evidence, scores=np.clip(centre + spread, 0, 1), costs=part)
         best = future.best()
         settled += Risks(*(float(risk[best]) for risk in future.risks())).strength is not None
     return settled / studies
@@ -219,11 +216,7 @@ def _score_flips(evidence: Evidence, winner: int) -> list[str]:
         for gain in (0.005, 0.01, 0.02, 0.03, 0.05, 0.08):
             shifted = evidence.scores.copy()
             shifted[:, rival] = np.clip(shifted[:, rival] + gain, 0, 1)
-            changed = Evidence(
-                shifted, evidence.costs, evidence.eligible, evidence.limits,
-                evidence.materiality, evidence.error_usd,
-            )
-            if changed.best() == rival:
+            if replace(evidence, scores=shifted).best() == rival:
                 found.append(f"if {evidence.costs.arms[rival]} scored {gain:.3f} higher it would be chosen")
                 break
     return found

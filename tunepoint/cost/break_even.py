@@ -35,8 +35,10 @@ class CostDraws:
     """(D, A) fixed dollars a month."""
     per_query: Floats
     """(D, A)"""
-    retraining: Floats
-    """(D, A) over the whole horizon."""
+    retraining_once: Floats
+    """(D, A) dollars of training again, once."""
+    repeats: int
+    """How often tuned models are trained again within the horizon."""
 
     def horizon(self, volume: Floats | float | None = None) -> Floats:
         """(D, A) dollars over the horizon, at the drawn volume or at a given one."""
@@ -46,7 +48,7 @@ class CostDraws:
     @property
     def fixed(self) -> Floats:
         """(D, A) dollars over the horizon that do not depend on the volume."""
-        return self.upfront + self.months * self.monthly + self.retraining
+        return self.upfront + self.months * self.monthly + self.repeats * self.retraining_once
 
     def per_month(self) -> Floats:
         """(D, A) running dollars of one month, without what is paid once."""
@@ -100,10 +102,10 @@ def simulate(
         price = shared(cost.usd_per_query) + rng.normal(0.0, cost.query_error_usd, draws)
         per_query.append(np.clip(price, 0.0, None) + cost.core_seconds_per_query * core)
         retrained = cost.retrain_hours.quantile(again) * hourly
-        retraining.append(repeats * (retrained + (training if cost.retrain_hours.high else 0.0)))
+        retraining.append(retrained + (training if cost.retrain_hours.high else 0.0))
     stack = [np.stack(part, axis=1) for part in (upfront, monthly, per_query, retraining)]
     names = tuple(cost.arm for cost in costs)
-    return CostDraws(names, volume, months, *stack)
+    return CostDraws(names, volume, months, *stack, repeats)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tunepoint.arms import ArmKind, Built, InProcess, Input, labels_of
-from tunepoint.data.examples import Example
+from tunepoint.data.examples import Example, fingerprint
 from tunepoint.errors import ModelError
 from tunepoint.models.chat import Prompt, Reply, Usage
 from tunepoint.models.encoder import Encoder, Vectors, by_length, readable, softmax
@@ -188,9 +188,33 @@ class FineTuned:
     name: str = "fine-tuned encoder"
     family: str = "fine-tuned encoder"
     kind: ArmKind = "tuned"
+    keep: Path | None = None
+    """Folder of finished training runs; a run that is there is loaded, not repeated."""
+    familiar: tuple[Input, ...] = ()
+    """Inputs that selection asks again and again, embedded once for each run."""
+    _runs: dict[str, Classifier] = field(default_factory=dict, repr=False)
 
     def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> Classifier:
-        """Train on `train`; the order of the batches comes from `rng`."""
+        """Train on `train`, or load the run of the same data and the same `rng`."""
+        seed = int(rng.integers(2**31))
+        run = f"{fingerprint(train)[:12]}-{seed:010d}"
+        if run not in self._runs:
+            self._runs[run] = self._load_or_train(task, train, run, seed)
+            self._runs[run].encoder.remember(self.familiar)
+        return self._runs[run]
+
+    def _load_or_train(
+        self, task: Task, train: Sequence[Example], run: str, seed: int
+    ) -> Classifier:
+        path = self.keep / f"{run}.safetensors" if self.keep else None
+        if path is not None and path.exists():
+            return Classifier.load(path, self.encoder)
+        fitted = self._train(task, train, np.random.default_rng(seed))
+        if path is not None:
+            fitted.save(path)
+        return fitted
+
+    def _train(self, task: Task, train: Sequence[Example], rng: Generator) -> Classifier:
         labels = labels_of(task, train)
         position = {label: i for i, label in enumerate(labels)}
         texts = [example.input for example in train] + [readable(label) for label in labels]

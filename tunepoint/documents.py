@@ -1,0 +1,198 @@
+"""The decision as decision.json: plain values, the same for every reader."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import date
+from typing import Any
+
+import numpy as np
+
+from tunepoint.cost.break_even import Quantiles
+from tunepoint.cost.prices import OLD_DAYS, dated_prices, money
+from tunepoint.decide import Decision, Finalist
+from tunepoint.signals import Signal, rule_of_thumb
+from tunepoint.stats.intervals import Interval
+from tunepoint.task import Task
+
+SCHEMA = 1
+SHOWN_DRAWS = 400
+"""Draws that travel into the report for its sliders."""
+
+
+def document(
+    decision: Decision,
+    task: Task,
+    signals: Sequence[Signal],
+    *,
+    optimism: float | None = None,
+    contamination: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    today: date,
+) -> dict[str, Any]:
+    """The content of decision.json, version 1."""
+    return {
+        "schema": SCHEMA,
+        "task": decision.task,
+        "verdict": decision.verdict,
+        "strength": decision.strength,
+        "winner": decision.winner,
+        "because": because(decision),
+        "risks": {
+            "unacceptable": _short(decision.risks.unacceptable),
+            "passed_over": _short(decision.risks.passed_over),
+        },
+        "items": decision.items,
+        "groups": decision.groups,
+        "finalists": [_finalist(finalist) for finalist in decision.finalists],
+        "differences": [
+            {"arm": d.arm, "against": d.against, **_interval(d.difference), "conclusion": d.conclusion}
+            for d in decision.differences
+        ],
+        "break_even": [
+            {
+                "from": b.cheaper_to_build,
+                "to": b.cheaper_to_run,
+                "queries_per_month": _band(b.queries_per_month),
+                "payback_days": _band(b.payback_days),
+                "probability_never": _short(b.probability_never),
+            }
+            for b in decision.break_even
+        ],
+        "signals": [asdict(signal) for signal in signals],
+        "rule_of_thumb": rule_of_thumb(task.traffic.queries_per_month.likely),
+        "evidence_needed": asdict(decision.evidence_needed) if decision.evidence_needed else None,
+        "selection_optimism": None if optimism is None else _short(optimism),
+        "contamination": contamination
+        or {"test_items_with_near_twin": 0, "score_without_them": {}},
+        "reversal": list(decision.reversal),
+        "caveats": [*decision.caveats, *_old_prices(today)],
+        "provenance": {**(provenance or {}), "prices": _prices(today), "assumptions": _assumptions(task)},
+    }
+
+
+def because(decision: Decision) -> str:
+    """The verdict's reason in one sentence."""
+    winner = decision.finalist(decision.winner)
+    score = winner.score
+    text = f"{winner.arm} scores {score.estimate:.3f} ({score.low:.3f} to {score.high:.3f})"
+    if len(decision.finalists) > 1:
+        rival = max(
+            (f for f in decision.finalists if f.arm != winner.arm), key=lambda f: f.score.estimate
+        )
+        difference = next(d for d in decision.differences if d.against == rival.arm).difference
+        text += (
+            f", {difference.estimate:+.3f} against {rival.arm} "
+            f"({difference.low:+.3f} to {difference.high:+.3f})"
+        )
+    text += f", and costs about ${winner.horizon_usd.likely:,.0f} over the horizon"
+    if decision.evidence_needed is not None:
+        text += f"; {decision.evidence_needed.why}"
+    return text + "."
+
+
+def _finalist(finalist: Finalist) -> dict[str, Any]:
+    return {
+        "arm": finalist.arm,
+        "kind": finalist.kind,
+        "items": finalist.items,
+        "score": _interval(finalist.score),
+        "format_ok": _short(finalist.format_ok),
+        "cost_per_query_usd": _band(finalist.cost_per_query_usd, digits=12),
+        "monthly_usd": _dollars(finalist.monthly_usd),
+        "horizon_usd": _dollars(finalist.horizon_usd),
+        "upfront_usd": _dollars(finalist.upfront_usd),
+        "p50_seconds": _short(finalist.p50_seconds),
+        "p95_seconds": _short(finalist.p95_seconds),
+        "meets_limits": finalist.meets_limits,
+        "misses": list(finalist.misses),
+        "probability_acceptable": _short(finalist.probability_acceptable),
+        "probability_best": _short(finalist.probability_best),
+        "expected_regret_usd": (
+            None if finalist.expected_regret_usd is None else float(money(finalist.expected_regret_usd))
+        ),
+    }
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else round(float(value), 6)
+
+
+def _interval(interval: Interval) -> dict[str, float | None]:
+    return {
+        "estimate": _short(interval.estimate),
+        "low": _short(interval.low),
+        "high": _short(interval.high),
+    }
+
+
+def _band(band: Quantiles | None, digits: int = 2) -> dict[str, float] | None:
+    if band is None:
+        return None
+    return {name: round(value, digits) for name, value in asdict(band).items()}
+
+
+def _dollars(band: Quantiles) -> dict[str, float]:
+    return {name: float(money(value)) for name, value in asdict(band).items()}
+
+
+def _prices(today: date) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": price.name,
+            "value": float(price.value),
+            "unit": price.unit,
+            "checked": price.checked.isoformat(),
+            "age_days": price.age_days(today),
+            "source": price.source,
+        }
+        for price in dated_prices().values()
+    ]
+
+
+def _old_prices(today: date) -> list[str]:
+    return [
+        f"the price {price.name} was checked {price.age_days(today)} days ago ({price.checked})"
+        for price in dated_prices().values()
+        if price.age_days(today) > OLD_DAYS
+    ]
+
+
+def _assumptions(task: Task) -> dict[str, Any]:
+    return {
+        "traffic": task.traffic.model_dump(mode="json"),
+        "limits": task.limits.model_dump(mode="json"),
+        "value": task.value.model_dump(mode="json"),
+        "costs": task.costs.model_dump(mode="json"),
+    }
+
+
+def economics(decision: Decision, task: Task) -> dict[str, Any]:
+    """What the report needs to recompute costs and verdict for another volume or horizon."""
+    evidence = decision.evidence
+    few = slice(0, SHOWN_DRAWS)
+    costs = evidence.costs
+
+    def rows(values: np.ndarray[Any, np.dtype[np.float64]]) -> list[list[float]]:
+        return [[float(f"{value:.5g}") for value in row] for row in values[few].tolist()]
+
+    return {
+        "arms": list(costs.arms),
+        "kinds": [decision.finalist(arm).kind for arm in costs.arms],
+        "volume": task.traffic.queries_per_month.likely,
+        "months": costs.months,
+        "retrain_months": task.costs.retrain_months,
+        "margin": evidence.limits.margin,
+        "min_score": evidence.limits.min_score,
+        "materiality": evidence.materiality,
+        "error_usd": evidence.error_usd,
+        "eligible": [bool(flag) for flag in evidence.eligible],
+        "draws": {
+            "score": rows(evidence.scores),
+            "upfront": rows(costs.upfront),
+            "monthly": rows(costs.monthly),
+            "per_query": rows(costs.per_query),
+            "retrain": rows(costs.retraining_once),
+        },
+    }

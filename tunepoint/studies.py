@@ -1,0 +1,494 @@
+"""The main job: measure every arm on the user's task, price them, decide, report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunepoint.arms import Arm, ArmKind
+from tunepoint.candidates import Candidates, candidates, load_encoder
+from tunepoint.cascades import Cascade, choose_gate
+from tunepoint.cost.prices import ArmCost, declared_cost, guessed_cost, read_arms
+from tunepoint.data.audit import doubtful_labels
+from tunepoint.data.examples import Example
+from tunepoint.decide import Decision, decide
+from tunepoint.documents import document, economics
+from tunepoint.errors import EvidenceError, TrialsError, nearest
+from tunepoint.measure.prepare import Prepared, prepare
+from tunepoint.measure.study import Bench, Meter, Progress, Study, cores, open_study, silent
+from tunepoint.measure.trials import Table, Trial, read_trials, tabulate, write_json
+from tunepoint.report import write_report
+from tunepoint.signals import Facts, measure_signals
+from tunepoint.stats.intervals import Interval
+from tunepoint.stats.paired import compare, joint_scores
+from tunepoint.task import Task
+
+if TYPE_CHECKING:  # torch is loaded with the model, not with the package
+    from tunepoint.models.encoder import Encoder
+
+MOST_FINALISTS = 5
+SHARES = (0.125, 0.25, 0.5)
+"""Sizes of the learning curve below the whole of train."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished study."""
+
+    decision: Decision
+    document: Mapping[str, Any]
+    """The content of decision.json."""
+    folder: Path | None
+    notes: tuple[str, ...] = ()
+    """What happened on the way that the user should know."""
+
+    @property
+    def report(self) -> Path | None:
+        """The report, if the study has a folder."""
+        return self.folder / "report.html" if self.folder else None
+
+
+def run(
+    task: Task,
+    *,
+    out: Path | str | None = None,
+    seed: int = 0,
+    max_usd: float | None = None,
+    progress: Progress = silent,
+) -> Result:
+    """Measure every arm that the task allows, and decide.
+
+    Args:
+        out: the study directory; `studies/NAME-FINGERPRINT` if None. A study that was
+            killed goes on where it stopped.
+        seed: all randomness; the same seed gives the same split, scores and verdict.
+        max_usd: stop before the step that would spend more, this machine's time included.
+        progress: called with what is done, and how much of the planned work.
+
+    Raises:
+        TunepointError: whatever the user can mend; nothing that was measured is lost.
+    """
+    prepared = prepare(task, np.random.default_rng([seed, 1]))
+    encoder = load_encoder(task)
+    folder = Path(out) if out is not None else default_folder(task, prepared, seed)
+    with open_study(folder, task, prepared, seed) as study:
+        price = task.costs.core_hour_usd.likely / 3600 * cores()
+        meter = Meter(max_usd, price, float(study.manifest["spent_usd"]))
+        bench = Bench(study, task, prepared, meter, progress)
+        tried = _plan(bench, encoder)
+        prepared = _look(bench, encoder, prepared)
+        finalists = _select(bench, tried)
+        _draw_curve(bench, tried)
+        _test(bench, finalists)
+        return _conclude(bench, tried, finalists, encoder, prepared)
+
+
+def default_folder(task: Task, prepared: Prepared, seed: int) -> Path:
+    """`studies/NAME-FINGERPRINT`: the same question goes on, another one starts anew."""
+    identity = f"{task.measured_by()[:4]}{prepared.fingerprint[:4]}"
+    return Path("studies") / f"{task.name}-{identity}-{seed}"
+
+
+# -- the steps of a study ------------------------------------------------------------------
+
+
+def _plan(bench: Bench, encoder: Encoder) -> Candidates:
+    """Say what will be tried and about how long it takes."""
+    split = bench.prepared.split
+    keep = bench.study.folder / "arms"
+    tried = candidates(bench.task, encoder, split.train, split.dev, keep)
+    for arm in tried.arms:
+        bench.plan(_expected(arm, len(split.train), 0))
+    for share in SHARES:
+        bench.plan(_expected(replace(tried.fine_tuned, seeds=1), int(len(split.train) * share), 0))
+    bench.plan(MOST_FINALISTS * 2 * len(split.test) * 0.015)
+    bench.plan(len(split.train) / 60)
+    return tried
+
+
+def _expected(arm: Arm, train: int, asked: int) -> float:
+    """Seconds that fitting an arm and asking it will take, roughly."""
+    slow = arm.family == "fine-tuned encoder"
+    fitting = arm.seeds * (2.0 + train * 10 / 100) if slow else 0.5
+    return fitting + arm.seeds * asked * 0.015
+
+
+def _look(bench: Bench, encoder: Encoder, prepared: Prepared) -> Prepared:
+    """Embed what is asked more than once, and find doubtful labels outside the test."""
+    bench.progress("reading the examples", 0.0, bench.planned_seconds)
+    seen = (*prepared.split.train, *prepared.split.dev)
+    inputs = [example.input for example in seen]
+    encoder.remember(inputs)
+    groups = [prepared.split.clusters[example.id] for example in seen]
+    doubts = doubtful_labels(seen, encoder.embed(inputs), groups=groups)
+    bench.done_seconds += len(prepared.split.train) / 60
+    return prepared.with_doubts(doubts)
+
+
+def _select(bench: Bench, tried: Candidates) -> list[Arm]:
+    """Measure all candidates on dev and name the finalists."""
+    split = bench.prepared.split
+    for arm in tried.arms:
+        expected = _expected(arm, len(split.train), 0)
+        bench.measure(arm, bench.study.dev, split.dev, split.train, expected=expected)
+    scores = {arm.name: _mean(bench.study.dev.of(arm.name)) for arm in tried.arms}
+    best = {
+        kind: max(arms, key=lambda arm: scores[arm.name])
+        for kind, arms in (
+            ("prompt", tried.prompting), ("tuned", tried.tuned), ("hybrid", tried.hybrid)
+        )
+    }
+    cascade = _cascade(bench, best, scores)
+    bench.measure(cascade, bench.study.dev, split.dev, split.train)
+    chosen = [best["prompt"], best["tuned"], best["hybrid"], cascade]
+    families = {arm.family for arm in chosen}
+    others = [arm for arm in tried.arms if arm.family not in families]
+    others.sort(key=lambda arm: -scores[arm.name])
+    return [*chosen, *others[: MOST_FINALISTS - len(chosen)]]
+
+
+def _mean(trials: Sequence[Trial]) -> float:
+    return float(np.mean([trial.score for trial in trials]))
+
+
+def _cascade(bench: Bench, best: Mapping[str, Arm], scores: Mapping[str, float]) -> Cascade:
+    """The best prompt first, the best trained arm behind it, with the gate that dev chose."""
+    cheap = best["prompt"]
+    strong = max((best["tuned"], best["hybrid"]), key=lambda arm: scores[arm.name])
+    log = bench.study.dev
+    first = {trial.item: trial for trial in log.of(cheap.name) if trial.confidence is not None}
+    later = [trial for trial in log.of(strong.name) if trial.item in first]
+    gate = choose_gate(
+        np.array([first[trial.item].confidence for trial in later], dtype=np.float64),
+        np.array([first[trial.item].score for trial in later]),
+        np.array([trial.score for trial in later]),
+    )
+    return Cascade(cheap, strong, gate)
+
+
+def nested_subsets(
+    train: Sequence[Example], shares: Sequence[float], rng: np.random.Generator
+) -> list[list[Example]]:
+    """Subsets of train, each inside the next, every label in its share."""
+    order = rng.permutation(len(train))
+    seen: dict[str, int] = {}
+    rank: list[tuple[float, int]] = []
+    total: dict[str, int] = {}
+    for example in train:
+        total[example.target] = total.get(example.target, 0) + 1
+    for i in order.tolist():
+        label = train[i].target
+        seen[label] = seen.get(label, 0) + 1
+        rank.append(((seen[label] - 0.5) / total[label], i))
+    ranked = [i for _, i in sorted(rank)]
+    return [[train[i] for i in ranked[: max(2, round(share * len(train)))]] for share in shares]
+
+
+def _draw_curve(bench: Bench, tried: Candidates) -> None:
+    """Fine-tune on nested subsets and measure on dev; the whole of train is there already."""
+    split = bench.prepared.split
+    rng = np.random.default_rng([int(bench.study.manifest["seed"]), 2])
+    arm = replace(tried.fine_tuned, seeds=1, keep=None, familiar=())
+    for subset in nested_subsets(split.train, SHARES, rng):
+        name = f"{arm.name}, {len(subset)} examples"
+        expected = _expected(arm, len(subset), 0)
+        bench.measure(arm, bench.study.curve, split.dev, subset, name=name, expected=expected)
+
+
+def _test(bench: Bench, finalists: Sequence[Arm]) -> None:
+    """Open the sealed test and ask every finalist, one request at a time."""
+    split = bench.prepared.split
+    bench.study.unseal([arm.name for arm in finalists], len(split.test))
+    for arm in finalists:
+        expected = 2 * len(split.test) * 0.015
+        bench.measure(
+            arm, bench.study.test, split.test, split.train, one_by_one=True, expected=expected
+        )
+
+
+# -- from trials to the verdict ------------------------------------------------------------
+
+
+def _conclude(
+    bench: Bench,
+    tried: Candidates,
+    finalists: Sequence[Arm],
+    encoder: Encoder,
+    prepared: Prepared,
+) -> Result:
+    study, task = bench.study, bench.task
+    names = [arm.name for arm in finalists]
+    table = tabulate(study.test.trials, names)
+    costs = [own_machine_cost(arm, study, table, task) for arm in finalists]
+    seed = int(study.manifest["seed"])
+    warnings = _training_warnings(study)
+    decision = decide(table, costs, task, np.random.default_rng([seed, 3]), caveats=warnings)
+    familiarity = _familiarity(encoder, prepared)
+    facts = _facts(bench, tried, finalists, prepared, familiarity)
+    optimism = _mean(study.dev.of(decision.winner)) - decision.finalist(decision.winner).score.estimate
+    content = document(
+        decision,
+        task,
+        measure_signals(decision, task, facts),
+        optimism=optimism,
+        contamination=_contamination(table, costs, task, prepared, seed),
+        provenance=provenance(study.manifest),
+        today=datetime.now(UTC).date(),
+    )
+    measurements = {
+        "audit": asdict(prepared.audit),
+        "ladder": _ladder(bench, tried),
+        "curve": _curve(bench, tried),
+        "not_run": [asdict(left) for left in tried.not_run],
+        "disagreements": _disagreements(prepared, table, study.test.trials),
+        "economics": economics(decision, task),
+    }
+    write_json(study.folder / "measurements.json", measurements)
+    write_json(study.folder / "decision.json", content)
+    write_report(study.folder, content, measurements)
+    return Result(decision, content, study.folder, tuple(study.repairs))
+
+
+def own_machine_cost(arm: Arm, study: Study, table: Table, task: Task) -> ArmCost:
+    """Cost of an arm that runs on one's own machine: measured seconds on all cores."""
+    fits = list(study.manifest["arms"][arm.name]["fits"].values())
+    scores = table.arms[table.names.index(arm.name)]
+    trained = arm.kind != "prompt"
+    mean = float(scores.seconds.mean())
+    return ArmCost(
+        arm.name,
+        arm.kind,
+        labels=max(int(fit["examples"]) for fit in fits),
+        training_core_seconds=float(np.mean([fit["seconds"] for fit in fits])) * cores(),
+        hours=task.costs.engineering_hours if trained else task.costs.prompt_hours,
+        core_seconds_per_query=mean * cores(),
+        retrain_hours=task.costs.retrain_hours if trained else ArmCost("", "prompt").hours,
+    )
+
+
+def _training_warnings(study: Study) -> list[str]:
+    return [
+        f"{name}, seed {seed}: {warning}"
+        for name, facts in study.manifest["arms"].items()
+        for seed, fit in facts["fits"].items()
+        for warning in fit["warnings"]
+    ]
+
+
+def provenance(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the decision comes from: versions, seeds, hashes, the opening of the test."""
+    keys = ("created", "seed", "task_sha256", "data_sha256", "sealed_test", "machine", "packages")
+    return {key: manifest[key] for key in (*keys, "spent_usd")}
+
+
+def _contamination(
+    table: Table, costs: Sequence[ArmCost], task: Task, prepared: Prepared, seed: int
+) -> dict[str, Any]:
+    """Test items with a near duplicate outside the test, and the verdict without them."""
+    twins = prepared.split.certificate.twins
+    keep = np.array([item not in twins for item in table.items])
+    found: dict[str, Any] = {"test_items_with_near_twin": int((~keep).sum()), "score_without_them": {}}
+    if keep.all():
+        return found
+    rest = table.only(keep)
+    try:
+        clean = decide(rest, costs, task, np.random.default_rng([seed, 3]))
+    except EvidenceError as error:
+        return {**found, "why_not": str(error)}
+    scores = {f.arm: asdict(f.score) for f in clean.finalists}
+    return {
+        **found,
+        "score_without_them": scores,
+        "verdict_without_them": clean.verdict,
+        "winner_without_them": clean.winner,
+    }
+
+
+def _difference(trials: Sequence[Trial], one: str, other: str) -> Interval:
+    """Paired difference of two arms, one minus other."""
+    table = tabulate(trials, [one, other])
+    joint = joint_scores([arm.scores for arm in table.arms], table.clusters,
+                         [arm.seeds for arm in table.arms])
+    return compare(joint, [(0, 1)], np.random.default_rng(0))[0].difference
+
+
+def _facts(
+    bench: Bench,
+    tried: Candidates,
+    finalists: Sequence[Arm],
+    prepared: Prepared,
+    familiarity: tuple[float, dict[str, float]],
+) -> Facts:
+    dev, test = bench.study.dev, bench.study.test
+    by_kind: dict[ArmKind, Arm] = {}
+    for arm in finalists:
+        by_kind.setdefault(arm.kind, arm)
+    novelty, nearness = familiarity
+    ordered = sorted(nearness, key=lambda item: nearness[item])
+    far = set(ordered[: max(2, len(ordered) // 5)])
+    far_trials = [trial for trial in test.trials if trial.item in far]
+    base = tried.fine_tuned.name
+    declared = bench.task.answer.labels
+    return Facts(
+        revisions=revisions(bench.study),
+        novelty=novelty,
+        far_slice=_difference(far_trials, by_kind["tuned"].name, by_kind["prompt"].name),
+        examples=prepared.audit.kept,
+        thinnest=min(prepared.audit.counts.values()),
+        covered=1.0 if declared is not None else None,
+        ceiling=_last_step(bench, tried),
+        light_prompt=_difference(dev.trials, by_kind["hybrid"].name, base),
+    )
+
+
+def _last_step(bench: Bench, tried: Candidates) -> Interval | None:
+    """What the last family of the prompting ladder gained over the best before it, on dev."""
+    dev = bench.study.dev
+    best: dict[str, str] = {}
+    for arm in tried.prompting:
+        now = best.get(arm.family)
+        if now is None or _mean(dev.of(arm.name)) > _mean(dev.of(now)):
+            best[arm.family] = arm.name
+    *before, last = best.values()
+    if not before:
+        return None
+    return _difference(dev.trials, last, max(before, key=lambda name: _mean(dev.of(name))))
+
+
+def revisions(study: Study) -> int:
+    """Distinct earlier versions of instruction and labels among this task's recent studies."""
+    since = datetime.now(UTC) - timedelta(days=30)
+    own = study.manifest
+    seen = set()
+    for path in study.folder.parent.glob("*/manifest.json"):
+        try:
+            other = json.loads(path.read_text(encoding="utf-8"))
+            recent = datetime.fromisoformat(other["created"]) >= since
+            if other["task"] == own["task"] and recent:
+                seen.add(json.dumps([other["instruction"], other["labels"]], sort_keys=True))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return max(0, len(seen) - 1)
+
+
+def _familiarity(encoder: Encoder, prepared: Prepared) -> tuple[float, dict[str, float]]:
+    """Share of novel test inputs, and each test item's similarity to its nearest in train."""
+    split = prepared.split
+    train = encoder.embed([example.input for example in split.train])
+    test = encoder.embed([example.input for example in split.test])
+    among = train @ train.T
+    np.fill_diagonal(among, -1.0)
+    usual = float(np.quantile(among.max(axis=1), 0.05))
+    near: NDArray[np.float32] = (test @ train.T).max(axis=1)
+    items = {e.id: float(value) for e, value in zip(split.test, near, strict=True)}
+    return float((near < usual).mean()), items
+
+
+def _ladder(bench: Bench, tried: Candidates) -> list[dict[str, Any]]:
+    """Every candidate with its dev score, for the table of arms."""
+    rows = []
+    for arm in tried.arms:
+        trials = bench.study.dev.of(arm.name)
+        rows.append(
+            {"arm": arm.name, "family": arm.family, "kind": arm.kind, "dev_score": _mean(trials),
+             "dev_items": len({trial.item for trial in trials})}
+        )
+    return rows
+
+
+def _curve(bench: Bench, tried: Candidates) -> list[dict[str, Any]]:
+    """Dev score of fine-tuning by number of training examples, with intervals."""
+    split = bench.prepared.split
+    name = tried.fine_tuned.name
+    points = {trial.arm: None for trial in bench.study.curve.trials}
+    rows = [(int(arm.split(", ")[1].split()[0]), bench.study.curve.of(arm)) for arm in points]
+    rows.append((len(split.train), bench.study.dev.of(name)))
+    found = []
+    for size, trials in rows:
+        table = tabulate(trials)
+        joint = joint_scores([table.arms[0].scores], table.clusters, [table.arms[0].seeds])
+        half = 1.96 * float(np.sqrt(joint.covariance[0, 0]))
+        mean = float(joint.estimates[0])
+        found.append({"examples": size, "estimate": mean, "low": max(0.0, mean - half),
+                      "high": min(1.0, mean + half)})
+    return found
+
+
+def _disagreements(
+    prepared: Prepared, table: Table, trials: Sequence[Trial], most: int = 12
+) -> list[dict[str, Any]]:
+    """Test examples on which the finalists differ most, with every finalist's answer."""
+    means = np.stack([arm.scores.mean(axis=0) for arm in table.arms])
+    spread = means.std(axis=0)
+    answers = {(t.arm, t.item): t.answer for t in reversed(trials)}
+    examples = {example.id: example for example in prepared.split.test}
+    shown = [i for i in np.argsort(-spread, kind="stable")[:most].tolist() if spread[i] > 0]
+    return [
+        {
+            "item": table.items[i],
+            "input": examples[table.items[i]].input,
+            "target": examples[table.items[i]].target,
+            "answers": {name: answers[name, table.items[i]] for name in table.names},
+        }
+        for i in shown
+    ]
+
+
+# -- trials that another tool measured -----------------------------------------------------
+
+
+def decide_trials(
+    trials: Path | str,
+    task: Task,
+    *,
+    arms: Path | str | None = None,
+    out: Path | str | None = None,
+    seed: int = 0,
+) -> Result:
+    """Decide on trials that any tool measured.
+
+    Args:
+        trials: a JSONL file with `arm`, `item` and `score` on every line.
+        arms: arms.toml with kind and cost of each arm; guessed from names and trials if None.
+        out: folder for decision.json and the report; nothing is written if None.
+
+    Raises:
+        TrialsError: the files do not follow their format, or name different arms.
+    """
+    table = tabulate(read_trials(Path(trials)))
+    costs = _foreign_costs(table, Path(arms) if arms is not None else None)
+    decision = decide(table, costs, task, np.random.default_rng([seed, 3]))
+    content = document(
+        decision,
+        task,
+        measure_signals(decision, task, Facts()),
+        provenance={"trials": Path(trials).name, "seed": seed},
+        today=datetime.now(UTC).date(),
+    )
+    measurements = {"economics": economics(decision, task)}
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "measurements.json", measurements)
+        write_json(folder / "decision.json", content)
+        write_report(folder, content, measurements)
+    return Result(decision, content, folder)
+
+
+def _foreign_costs(table: Table, arms: Path | None) -> list[ArmCost]:
+    if arms is None:
+        return [guessed_cost(scores) for scores in table.arms]
+    declared = read_arms(arms)
+    for name in table.names:
+        if name not in declared:
+            raise TrialsError(f"{arms}: no [[arm]] named {name!r}; {nearest(name, declared)}")
+    return [declared_cost(declared[scores.arm], scores) for scores in table.arms]
+
+
