@@ -11,7 +11,7 @@ import numpy as np
 
 from tunepoint.cost.break_even import Quantiles
 from tunepoint.cost.prices import OLD_DAYS, dated_prices, money
-from tunepoint.decide import Decision, Finalist
+from tunepoint.decisions import Decision, Finalist
 from tunepoint.signals import Signal, rule_of_thumb
 from tunepoint.stats.intervals import Interval
 from tunepoint.task import Task

@@ -1,2 +1,190 @@
-"""stub"""
-def write_report(folder, content, measurements): pass
+"""The decision for a person: one HTML file that opens offline, and lines for a terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from rich.console import Console
+from rich.table import Table
+
+from tunepoint.errors import StudyError
+from tunepoint.measure.trials import write_text
+
+VERDICT_WORDS = {
+    "prompt": "Keep prompting",
+    "fine-tune": "Fine-tune",
+    "hybrid": "Use the hybrid",
+    "keep": "Keep what you have",
+    "undecided": "Not enough evidence yet",
+}
+RULES = {
+    True: "holds",
+    False: "does not hold",
+    None: "not measured",
+}
+
+
+def headline(decision: Mapping[str, Any]) -> str:
+    """The verdict in one sentence."""
+    words = VERDICT_WORDS[decision["verdict"]]
+    if decision["strength"] is None:
+        return f"{words}: the best bet is {decision['winner']}."
+    return f"{words}: {decision['winner']} ({decision['strength']})."
+
+
+def build_report(decision: Mapping[str, Any], measurements: Mapping[str, Any]) -> str:
+    """The HTML page; everything it needs is inside.
+
+    Args:
+        decision: the content of decision.json.
+        measurements: the content of measurements.json; only `economics` must be in it.
+    """
+    environment = Environment(
+        loader=PackageLoader("tunepoint", "assets"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )
+    environment.filters["usd"] = usd
+    environment.filters["tiny_usd"] = tiny_usd
+    environment.filters["score"] = lambda value: "–" if value is None else f"{value:.3f}"
+    environment.filters["seconds"] = seconds
+    page = {
+        "decision": decision,
+        "economics": measurements["economics"],
+        "curve": measurements.get("curve", []),
+    }
+    return environment.get_template("report.html.jinja").render(
+        decision=decision,
+        headline=headline(decision),
+        audit=measurements.get("audit"),
+        ladder=measurements.get("ladder", []),
+        curve=measurements.get("curve", []),
+        not_run=measurements.get("not_run", []),
+        disagreements=measurements.get("disagreements", []),
+        rules=RULES,
+        data=_script_json(page),
+        plotly=Markup(_asset("plotly-basic.min.js").replace("</script", "<\\/script")),
+        program=Markup(_asset("report.js")),
+        style=Markup(_asset("report.css")),
+    )
+
+
+def _asset(name: str) -> str:
+    return resources.files("tunepoint.assets").joinpath(name).read_text(encoding="utf-8")
+
+
+def _script_json(value: Any) -> Markup:
+    """JSON that cannot end the script element it stands in."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    for character, escape in (("&", "\\u0026"), ("<", "\\u003c"), (">", "\\u003e")):
+        text = text.replace(character, escape)
+    return Markup(text)
+
+
+def write_report(
+    folder: Path, decision: Mapping[str, Any], measurements: Mapping[str, Any]
+) -> Path:
+    """Write report.html beside the decision."""
+    path = folder / "report.html"
+    write_text(path, build_report(decision, measurements))
+    return path
+
+
+def rebuild_report(folder: Path) -> Path:
+    """Write the report anew from decision.json and measurements.json.
+
+    Raises:
+        StudyError: the folder holds no finished study.
+    """
+    found = {}
+    for name in ("decision", "measurements"):
+        path = folder / f"{name}.json"
+        if not path.exists():
+            raise StudyError(f"{folder}: no {path.name}; the study is not finished: run it again to go on")
+        try:
+            found[name] = json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise StudyError(f"{path}: not JSON at line {error.lineno}; run the study again") from None
+    return write_report(folder, found["decision"], found["measurements"])
+
+
+def usd(value: float | None) -> str:
+    """Dollars as a person writes them."""
+    if value is None:
+        return "–"
+    return f"${value:,.0f}" if abs(value) >= 100 else f"${value:,.2f}"
+
+
+def tiny_usd(value: float | None) -> str:
+    """Dollars of one answer, which may be millionths."""
+    if value is None:
+        return "–"
+    return f"${value:.2g}" if 0 < value < 0.01 else f"${value:.4f}"
+
+
+def seconds(value: float | None) -> str:
+    """Seconds, in milliseconds below one."""
+    if value is None:
+        return "–"
+    return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"
+
+
+def print_decision(decision: Mapping[str, Any], console: Console) -> None:
+    """The verdict with its evidence, for a terminal."""
+    console.print(f"\n[bold]{headline(decision)}[/bold]", highlight=False)
+    console.print(decision["because"], highlight=False)
+    console.print(_arms_table(decision))
+    for crossing in decision["break_even"]:
+        console.print("  " + _crossing(crossing), highlight=False)
+    console.print(f"  Rule of thumb: {decision['rule_of_thumb']}.", highlight=False)
+    console.print(_signals_table(decision))
+    for title, key in (("What would reverse it", "reversal"), ("Caveats", "caveats")):
+        if decision[key]:
+            console.print(f"[bold]{title}[/bold]")
+            for line in decision[key]:
+                console.print(f"  • {line}", highlight=False)
+
+
+def _arms_table(decision: Mapping[str, Any]) -> Table:
+    table = Table("arm", "kind", "score (95%)", "$ upfront", "$ a month", "$ horizon", "p95",
+                  "acceptable")
+    for arm in sorted(decision["finalists"], key=lambda arm: -arm["score"]["estimate"]):
+        score = arm["score"]
+        chosen = "→ " if arm["arm"] == decision["winner"] else ""
+        table.add_row(
+            chosen + arm["arm"],
+            arm["kind"],
+            f"{score['estimate']:.3f} ({score['low']:.3f}–{score['high']:.3f})",
+            usd(arm["upfront_usd"]["likely"]),
+            usd(arm["monthly_usd"]["likely"]),
+            usd(arm["horizon_usd"]["likely"]),
+            seconds(arm["p95_seconds"]),
+            f"{arm['probability_acceptable']:.0%}",
+        )
+    return table
+
+
+def _crossing(crossing: Mapping[str, Any]) -> str:
+    band = crossing["queries_per_month"]
+    if band is None:
+        return f"Break-even: {crossing['to']} never becomes cheaper than {crossing['from']}."
+    return (
+        f"Break-even: {crossing['to']} is cheaper than {crossing['from']} from "
+        f"{band['likely']:,.0f} queries a month ({band['low']:,.0f} to {band['high']:,.0f}; "
+        f"never: {crossing['probability_never']:.0%})."
+    )
+
+
+def _signals_table(decision: Mapping[str, Any]) -> Table:
+    table = Table("signal", "points to", "criterion", "holds", "measured", show_lines=False)
+    for signal in decision["signals"]:
+        table.add_row(
+            signal["id"], signal["points_to"], signal["criterion"], RULES[signal["holds"]],
+            signal["detail"],
+        )
+    return table

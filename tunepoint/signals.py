@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tunepoint.arms import ArmKind
-from tunepoint.decide import Decision, Finalist
+from tunepoint.decisions import Decision, Finalist
 from tunepoint.stats.intervals import Interval
 from tunepoint.task import Task
 

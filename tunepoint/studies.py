@@ -18,7 +18,7 @@ from tunepoint.cascades import Cascade, choose_gate
 from tunepoint.cost.prices import ArmCost, declared_cost, guessed_cost, read_arms
 from tunepoint.data.audit import doubtful_labels
 from tunepoint.data.examples import Example
-from tunepoint.decide import Decision, decide
+from tunepoint.decisions import Decision, decide
 from tunepoint.documents import document, economics
 from tunepoint.errors import EvidenceError, TrialsError, nearest
 from tunepoint.measure.prepare import Prepared, prepare
@@ -27,13 +27,15 @@ from tunepoint.measure.trials import Table, Trial, read_trials, tabulate, write_
 from tunepoint.report import write_report
 from tunepoint.signals import Facts, measure_signals
 from tunepoint.stats.intervals import Interval
-from tunepoint.stats.paired import compare, joint_scores
+from tunepoint.stats.paired import compare, joint_scores, score_intervals
 from tunepoint.task import Task
 
 if TYPE_CHECKING:  # torch is loaded with the model, not with the package
     from tunepoint.models.encoder import Encoder
 
 MOST_FINALISTS = 5
+TIMED = 50
+"""Test items that are asked one at a time, so that their seconds are those of a request."""
 SHARES = (0.125, 0.25, 0.5)
 """Sizes of the learning curve below the whole of train."""
 
@@ -86,7 +88,7 @@ def run(
         prepared = _look(bench, encoder, prepared)
         finalists = _select(bench, tried)
         _draw_curve(bench, tried)
-        _test(bench, finalists)
+        _test(bench, tried, encoder, finalists)
         return _conclude(bench, tried, finalists, encoder, prepared)
 
 
@@ -108,7 +110,7 @@ def _plan(bench: Bench, encoder: Encoder) -> Candidates:
         bench.plan(_expected(arm, len(split.train), 0))
     for share in SHARES:
         bench.plan(_expected(replace(tried.fine_tuned, seeds=1), int(len(split.train) * share), 0))
-    bench.plan(MOST_FINALISTS * 2 * len(split.test) * 0.015)
+    bench.plan(MOST_FINALISTS * (0.03 * TIMED + 2 * len(split.test) / 200))
     bench.plan(len(split.train) / 60)
     return tried
 
@@ -116,7 +118,7 @@ def _plan(bench: Bench, encoder: Encoder) -> Candidates:
 def _expected(arm: Arm, train: int, asked: int) -> float:
     """Seconds that fitting an arm and asking it will take, roughly."""
     slow = arm.family == "fine-tuned encoder"
-    fitting = arm.seeds * (2.0 + train * 10 / 100) if slow else 0.5
+    fitting = arm.seeds * (2.0 + train * 6 / 100) if slow else 0.5
     return fitting + arm.seeds * asked * 0.015
 
 
@@ -125,6 +127,7 @@ def _look(bench: Bench, encoder: Encoder, prepared: Prepared) -> Prepared:
     bench.progress("reading the examples", 0.0, bench.planned_seconds)
     seen = (*prepared.split.train, *prepared.split.dev)
     inputs = [example.input for example in seen]
+    encoder.warm(inputs)
     encoder.remember(inputs)
     groups = [prepared.split.clusters[example.id] for example in seen]
     doubts = doubtful_labels(seen, encoder.embed(inputs), groups=groups)
@@ -202,15 +205,22 @@ def _draw_curve(bench: Bench, tried: Candidates) -> None:
         bench.measure(arm, bench.study.curve, split.dev, subset, name=name, expected=expected)
 
 
-def _test(bench: Bench, finalists: Sequence[Arm]) -> None:
-    """Open the sealed test and ask every finalist, one request at a time."""
-    split = bench.prepared.split
+def _test(bench: Bench, tried: Candidates, encoder: Encoder, finalists: Sequence[Arm]) -> None:
+    """Open the sealed test: time single requests first, then ask for the rest in batches."""
+    split, log = bench.prepared.split, bench.study.test
     bench.study.unseal([arm.name for arm in finalists], len(split.test))
+    timed = split.test[:TIMED]
     for arm in finalists:
-        expected = 2 * len(split.test) * 0.015
+        expected = 0.03 * len(timed)
         bench.measure(
-            arm, bench.study.test, split.test, split.train, one_by_one=True, expected=expected
+            arm, log, timed, split.train, one_by_one=True, seeds=1, expected=expected
         )
+    inputs = [example.input for example in split.test]
+    encoder.warm(inputs)
+    encoder.remember(inputs)
+    tried.fine_tuned.remember(inputs)
+    for arm in finalists:
+        bench.measure(arm, log, split.test, split.train, expected=arm.seeds * len(split.test) / 200)
 
 
 # -- from trials to the verdict ------------------------------------------------------------
@@ -396,11 +406,20 @@ def _ladder(bench: Bench, tried: Candidates) -> list[dict[str, Any]]:
     rows = []
     for arm in tried.arms:
         trials = bench.study.dev.of(arm.name)
+        score = _interval(trials)
         rows.append(
-            {"arm": arm.name, "family": arm.family, "kind": arm.kind, "dev_score": _mean(trials),
-             "dev_items": len({trial.item for trial in trials})}
+            {"arm": arm.name, "family": arm.family, "kind": arm.kind, "dev_score": score.estimate,
+             "low": score.low, "high": score.high}
         )
     return rows
+
+
+def _interval(trials: Sequence[Trial]) -> Interval:
+    """Mean score of one arm with its 95% interval."""
+    table = tabulate(trials)
+    arm = table.arms[0]
+    joint = joint_scores([arm.scores], table.clusters, [arm.seeds])
+    return score_intervals(joint, np.random.default_rng(0), draws=4_000)[0]
 
 
 def _curve(bench: Bench, tried: Candidates) -> list[dict[str, Any]]:
@@ -410,15 +429,7 @@ def _curve(bench: Bench, tried: Candidates) -> list[dict[str, Any]]:
     points = {trial.arm: None for trial in bench.study.curve.trials}
     rows = [(int(arm.split(", ")[1].split()[0]), bench.study.curve.of(arm)) for arm in points]
     rows.append((len(split.train), bench.study.dev.of(name)))
-    found = []
-    for size, trials in rows:
-        table = tabulate(trials)
-        joint = joint_scores([table.arms[0].scores], table.clusters, [table.arms[0].seeds])
-        half = 1.96 * float(np.sqrt(joint.covariance[0, 0]))
-        mean = float(joint.estimates[0])
-        found.append({"examples": size, "estimate": mean, "low": max(0.0, mean - half),
-                      "high": min(1.0, mean + half)})
-    return found
+    return [{"examples": size, **asdict(_interval(trials))} for size, trials in rows]
 
 
 def _disagreements(

@@ -242,20 +242,22 @@ class Bench:
         *,
         name: str | None = None,
         one_by_one: bool = False,
+        seeds: int | None = None,
         expected: float = 0.0,
     ) -> None:
         """Record every missing trial of an arm on these examples, for all its seeds.
 
         Args:
             name: as what the trials are recorded; the arm's own name if None.
-            one_by_one: ask one input at a time, so that `seconds` is what a request takes.
+            one_by_one: ask one input at a time and note `seconds`, what a request takes.
+            seeds: only the first so many training seeds; all of them if None.
             expected: seconds that were planned for it.
         """
         name = name or arm.name
-        for number in range(arm.seeds):
+        for number in range(seeds or arm.seeds):
             seed = str(number) if arm.seeds > 1 else None
             missing = [e for e in examples if (name, e.id, seed) not in log.done]
-            share = expected / arm.seeds
+            share = expected / (seeds or arm.seeds)
             if missing:
                 self.meter.allow(share, self.planned_seconds - self.done_seconds)
                 self.progress(name, self.done_seconds, self.planned_seconds)
@@ -301,7 +303,7 @@ class Bench:
             batch = examples[start : start + size]
             started = time.perf_counter()
             replies = fitted.answer([example.input for example in batch])
-            seconds = (time.perf_counter() - started) / len(batch)
+            seconds = time.perf_counter() - started if size == 1 else None
             finished += [
                 self._trial(name, seed, example, reply, seconds)
                 for example, reply in zip(batch, replies, strict=True)
@@ -312,7 +314,7 @@ class Bench:
         log.append(finished)
 
     def _trial(
-        self, name: str, seed: str | None, example: Example, reply: Reply, seconds: float
+        self, name: str, seed: str | None, example: Example, reply: Reply, seconds: float | None
     ) -> Trial:
         right = reply.format_ok and reply.answer is not None
         return Trial(
@@ -326,7 +328,7 @@ class Bench:
             input_tokens=reply.usage.input_tokens or None,
             cached_tokens=reply.usage.cached_tokens or None,
             output_tokens=reply.usage.output_tokens or None,
-            seconds=round(seconds, 6),
+            seconds=None if seconds is None else round(seconds, 6),
             answer=reply.answer if reply.answer is not None else reply.text,
             confidence=None if reply.confidence is None else round(min(1.0, reply.confidence), 6),
             error=reply.error,

@@ -76,6 +76,25 @@ def check_weights(folder: Path) -> None:
         )
 
 
+class LowerStates:
+    """States after the lowest layers, shared by all encoders that were tuned above them."""
+
+    depth = 4
+    """Layers below the states."""
+    most_tokens = 400_000
+    """1.5 kB each; what does not fit is computed when it is asked for."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, torch.Tensor] = {}
+        self.tokens = 0
+
+    def add(self, text: str, state: torch.Tensor) -> None:
+        """Keep a state while there is room."""
+        if self.tokens + len(state) <= self.most_tokens:
+            self.states[text] = state
+            self.tokens += len(state)
+
+
 class Encoder:
     """Sentences to unit vectors, and prompts to labels.
 
@@ -90,12 +109,14 @@ class Encoder:
         tokenizer: Tokenizer,
         embeddings: torch.nn.Module,
         layers: Sequence[torch.nn.Module],
+        lower: LowerStates | None = None,
     ) -> None:
         self.name = name
         self.layers = list(layers)
         self._tokenizer = tokenizer
         self._embeddings = embeddings
         self._memory: dict[str, NDArray[np.float32]] = {}
+        self._lower = lower or LowerStates()
 
     @classmethod
     def load(cls, folder: Path | None = None) -> Encoder:
@@ -124,9 +145,9 @@ class Encoder:
     def tunable_copy(self, frozen: int) -> Encoder:
         """An encoder that shares the `frozen` lowest layers and owns copies of the rest."""
         upper = [copy.deepcopy(layer) for layer in self.layers[frozen:]]
-        return Encoder(
-            f"{self.name} tuned", self._tokenizer, self._embeddings, [*self.layers[:frozen], *upper]
-        )
+        layers = [*self.layers[:frozen], *upper]
+        shared = self._lower if frozen >= self._lower.depth else None
+        return Encoder(f"{self.name} tuned", self._tokenizer, self._embeddings, layers, shared)
 
     # -- vectors -------------------------------------------------------------------------
 
@@ -134,16 +155,25 @@ class Encoder:
         """Token numbers of each text, special tokens included."""
         return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
 
-    def hidden(self, tokens: Sequence[Sequence[int]], upto: int) -> list[torch.Tensor]:
-        """States after the `upto` lowest layers, one (tokens, width) tensor a text."""
-        states: list[torch.Tensor] = [torch.empty(0)] * len(tokens)
+    def hidden(self, texts: Sequence[str], depth: int) -> list[torch.Tensor]:
+        """States after the `depth` lowest layers, one (tokens, width) tensor a text."""
+        known = self._lower.states if depth == self._lower.depth else {}
+        found = {text: known[text] for text in texts if text in known}
+        missing = [text for text in dict.fromkeys(texts) if text not in found]
+        tokens = self.tokens(missing)
         with torch.inference_mode():
             for batch in by_length([len(text) for text in tokens], BATCH):
                 state, mask = self._embedded([tokens[i] for i in batch])
-                state = self._run(state, mask, 0, upto)
+                state = self._run(state, mask, 0, depth)
                 for row, i in enumerate(batch):
-                    states[i] = state[row, : len(tokens[i])].clone()
-        return states
+                    found[missing[i]] = state[row, : len(tokens[i])].clone()
+        return [found[text] for text in texts]
+
+    def warm(self, texts: Sequence[str]) -> None:
+        """Keep the lower states of texts that this encoder and its tuned copies meet again."""
+        fresh = [text for text in dict.fromkeys(texts) if text not in self._lower.states]
+        for text, state in zip(fresh, self.hidden(fresh, self._lower.depth), strict=True):
+            self._lower.add(text, state)
 
     def pooled(self, state: torch.Tensor, mask: torch.Tensor, start: int) -> torch.Tensor:
         """Unit vectors (batch, width) of states that have passed `start` layers."""
@@ -176,14 +206,21 @@ class Encoder:
                 self._memory.pop(text, None)
 
     def _compute(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
-        tokens = self.tokens(texts)
-        vectors: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(texts)
+        warm = [text for text in texts if text in self._lower.states]
+        cold = [text for text in texts if text not in self._lower.states]
+        found: dict[str, NDArray[np.float32]] = {}
         with torch.inference_mode():
+            tokens = self.tokens(cold)
             for batch in by_length([len(text) for text in tokens], BATCH):
                 state, mask = self._embedded([tokens[i] for i in batch])
-                for row, i in zip(self.pooled(state, mask, 0).numpy(), batch, strict=True):
-                    vectors[i] = row
-        return vectors
+                vectors = self.pooled(state, mask, 0).numpy()
+                found.update((cold[i], row) for i, row in zip(batch, vectors, strict=True))
+            states = [self._lower.states[text] for text in warm]
+            for batch in by_length([len(state) for state in states], BATCH):
+                state, mask = padded([states[i] for i in batch])
+                vectors = self.pooled(state, mask, self._lower.depth).numpy()
+                found.update((warm[i], row) for i, row in zip(batch, vectors, strict=True))
+        return [found[text] for text in texts]
 
     def _embedded(self, tokens: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         longest = max(len(text) for text in tokens)
@@ -252,6 +289,13 @@ class Encoder:
         self.remember([*names, *told])
         mean = self.embed(names) + self.embed(told)
         return mean / np.linalg.norm(mean, axis=1, keepdims=True)
+
+
+def padded(states: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """States of several texts as one (batch, tokens, width) tensor, and its mask."""
+    state = torch.nn.utils.rnn.pad_sequence(list(states), batch_first=True)
+    lengths = torch.tensor([len(text) for text in states])
+    return state, (torch.arange(state.shape[1]) < lengths[:, None]).float()
 
 
 def by_length(lengths: Sequence[int], size: int) -> list[list[int]]:

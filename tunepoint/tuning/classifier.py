@@ -28,7 +28,7 @@ from tunepoint.arms import ArmKind, Built, InProcess, Input, labels_of
 from tunepoint.data.examples import Example, fingerprint
 from tunepoint.errors import ModelError
 from tunepoint.models.chat import Prompt, Reply, Usage
-from tunepoint.models.encoder import Encoder, Vectors, by_length, readable, softmax
+from tunepoint.models.encoder import Encoder, Vectors, by_length, padded, readable, softmax
 from tunepoint.task import Task
 
 CACHED_TOKENS = 500_000
@@ -41,7 +41,7 @@ class Recipe:
 
     frozen: int = 4
     """Lowest layers, of six, that stay as they are."""
-    epochs: int = 10
+    epochs: int = 6
     most_steps: int = 3_000
     """Epochs are cut so that no run takes more optimiser steps than this."""
     batch: int = 32
@@ -203,6 +203,12 @@ class FineTuned:
             self._runs[run].encoder.remember(self.familiar)
         return self._runs[run]
 
+    def remember(self, texts: Sequence[Input]) -> None:
+        """Embed inputs once for every run, those that are still to be loaded included."""
+        self.familiar = (*self.familiar, *texts)
+        for run in self._runs.values():
+            run.encoder.remember(texts)
+
     def _load_or_train(
         self, task: Task, train: Sequence[Example], run: str, seed: int
     ) -> Classifier:
@@ -235,10 +241,10 @@ class _Run:
         self.recipe = recipe
         self.tuned = encoder.tunable_copy(recipe.frozen)
         self.targets = targets
-        self._tokens = encoder.tokens(texts)
-        self._lengths = np.array([len(text) for text in self._tokens])
+        self._texts = list(texts)
+        self._lengths = np.array([len(text) for text in encoder.tokens(texts)])
         kept = int(self._lengths.sum()) <= CACHED_TOKENS
-        self._states = encoder.hidden(self._tokens, recipe.frozen) if kept else None
+        self._states = encoder.hidden(texts, recipe.frozen) if kept else None
         self.root = math.sqrt(recipe.scale)
         self.weight = torch.nn.Parameter(self._centroids(labels) * self.root)
         self.bias = torch.nn.Parameter(torch.zeros(labels))
@@ -246,8 +252,8 @@ class _Run:
     def train(self, rng: Generator) -> list[float]:
         """Mean loss of each epoch."""
         recipe = self.recipe
-        epochs = recipe.epochs_for(len(self._tokens))
-        steps = epochs * math.ceil(len(self._tokens) / recipe.batch)
+        epochs = recipe.epochs_for(len(self._texts))
+        steps = epochs * math.ceil(len(self._texts) / recipe.batch)
         optimizer = self._optimizer()
         rate = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(steps, recipe.warmup))
         losses = []
@@ -260,7 +266,7 @@ class _Run:
                 optimizer.step()
                 rate.step()
                 total += float(loss.detach()) * len(batch)
-            losses.append(total / len(self._tokens))
+            losses.append(total / len(self._texts))
         return losses
 
     def head(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -297,11 +303,9 @@ class _Run:
         if self._states is not None:
             states = [self._states[i] for i in batch]
         else:
-            states = self.tuned.hidden([self._tokens[i] for i in batch], self.recipe.frozen)
-        padded = torch.nn.utils.rnn.pad_sequence(states, batch_first=True)
-        lengths = torch.tensor([len(state) for state in states])
-        mask = (torch.arange(padded.shape[1]) < lengths[:, None]).float()
-        return self.tuned.pooled(padded, mask, self.recipe.frozen)
+            states = self.tuned.hidden([self._texts[i] for i in batch], self.recipe.frozen)
+        state, mask = padded(states)
+        return self.tuned.pooled(state, mask, self.recipe.frozen)
 
     def _batches(self, rng: Generator) -> list[list[int]]:
         """Batches of like length, in random order; ties and neighbours are shuffled."""

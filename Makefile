@@ -1,0 +1,54 @@
+.DEFAULT_GOAL := help
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+SOURCES := tunepoint tests benchmarks
+
+help: ## Explain every target
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "Installing into $(VENV) (some minutes the first time) ..."
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt torch==2.13.0
+	$(PIP) install -c constraints.txt -e '.[tune]'
+	@touch $@
+
+$(VENV)/.developing: $(VENV)/.installed
+	$(PIP) install -c constraints.txt -e '.[tune,dev]'
+	@touch $@
+
+install: $(VENV)/.installed ## Create the environment that runs Tunepoint
+
+demo: $(VENV)/.installed ## Run the whole main job on examples/support-triage
+	$(BIN)/tunepoint demo
+
+test: $(VENV)/.developing ## Run the tests, with branch coverage
+	$(BIN)/python -m pytest -m "not slow" --cov --cov-branch --cov-fail-under=90
+
+test-slow: $(VENV)/.developing ## Run the simulations that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.developing ## Check style and format
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+
+types: $(VENV)/.developing ## Check types, strictly
+	$(BIN)/mypy
+
+format: $(VENV)/.developing ## Format the code
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+bench: $(VENV)/.developing ## Run the benchmarks; each prints a table and a line of JSON
+	$(BIN)/python benchmarks/decide.py
+	$(BIN)/python benchmarks/encoder.py
+
+wheel: $(VENV)/.developing ## Build the wheel into dist/
+	$(BIN)/python -m build --wheel
+
+clean: ## Remove the environment and everything that was built
+	rm -rf $(VENV) dist build studies .coverage .pytest_cache .mypy_cache .ruff_cache
+
+.PHONY: help install demo test test-slow lint types format bench wheel clean

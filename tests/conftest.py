@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from tunepoint import Result, Task, run
+from tunepoint.models.encoder import Encoder
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLE = ROOT / "examples" / "support-triage"
+QUEUES = ("billing", "device_setup", "privacy_security")
+
+
+@pytest.fixture(scope="session")
+def encoder() -> Encoder:
+    return Encoder.load()
+
+
+def write_small(folder: Path, per_queue: int = 26) -> Path:
+    """A task of three queues with the shortest messages of the example."""
+    with (EXAMPLE / "messages.csv").open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["queue"] in QUEUES and row["text"]]
+    rows.sort(key=lambda row: len(row["text"]))
+    taken: dict[str, int] = defaultdict(int)
+    with (folder / "messages.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["date", "customer_id", "queue", "text"])
+        writer.writeheader()
+        for row in rows:
+            taken[row["queue"]] += 1
+            if taken[row["queue"]] <= per_queue:
+                writer.writerow(row)
+    path = folder / "task.toml"
+    path.write_text(
+        """
+name = "small"
+instruction = "Route the message."
+[data]
+path = "messages.csv"
+input = "text"
+target = "queue"
+group = "customer_id"
+[answer.labels]
+billing = "charges and invoices"
+device_setup = "pairing and installing"
+privacy_security = "personal data and security"
+[traffic]
+queries_per_month = [20_000, 40_000, 90_000]
+[value]
+error_usd = 0.4
+""",
+        encoding="utf-8",
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="session")
+def finished(small_task: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """One finished study that many tests look at."""
+    return run(Task.load(small_task), out=tmp_path_factory.mktemp("studies") / "small", seed=3)

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tunepoint import Example, Task
+from tunepoint.errors import TaskError
+from tunepoint.scorers import exact, scorer
+from tunepoint.stats.ranges import Range
+
+
+def test_the_designs_own_example_is_read(tmp_path: Path) -> None:
+    (tmp_path / "task.toml").write_text(
+        """
+name = "support-triage"
+instruction = "Route it."
+[data]
+path = "messages.csv"
+input = ["subject", "text"]
+target = "queue"
+group = "customer_id"
+[answer]
+kind = "label"
+[answer.labels]
+billing = "Charges"
+[score]
+metric = "exact"
+[traffic]
+queries_per_month = [20_000, 40_000, 90_000]
+horizon_months = 12
+[limits]
+margin = 0.02
+min_score = 0.85
+p95_seconds = 1.5
+upfront_usd = 2_000
+monthly_usd = 500
+[value]
+error_usd = 0.40
+materiality = 0.05
+[costs]
+label_minutes = [0.3, 0.5, 1.0]
+hourly_usd = 60
+engineering_hours = [4, 8, 24]
+core_hour_usd = 0.04
+retrain_months = 6
+[[models]]
+name = "embedded:minilm"
+"""
+    )
+    task = Task.load(tmp_path)
+    assert task.traffic.queries_per_month == Range(20_000, 40_000, 90_000)
+    assert task.costs.hourly_usd == Range(60, 60, 60)
+    assert task.data is not None and task.data.columns.input == ("subject", "text")
+    assert task.resolve(Path("messages.csv")) == tmp_path / "messages.csv"
+    assert task.resolve(Path("/x")) == Path("/x")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"name": "x", "limts": {}}, "unknown key 'limts'; did you mean 'limits'"),
+        ({"name": "x", "limits": {"margn": 1}}, "unknown key 'limits.margn'; did you mean 'margin'"),
+        ({"name": "x", "models": [{"name": "a", "nme": 1}]}, "did you mean 'name'"),
+        ({"name": "x", "limits": {"zzz": 1}}, "known: 'margin'"),
+        ({"name": "x", "folder": "/"}, "unknown key 'folder'"),
+        ({}, "the key 'name' is missing"),
+        ({"name": "a b"}, "name: string should match pattern"),
+        ({"name": "x", "limits": {"margin": 1.5}}, r"limits.margin: .*less than 1 \(it is 1.5\)"),
+        ({"name": "x", "traffic": {"queries_per_month": [3, 2, 1]}}, "rising order"),
+        ({"name": "x", "costs": {"hourly_usd": -3}}, "must not be negative, got -3"),
+        ({"name": "x", "costs": {"hourly_usd": "60"}}, "expected a number or"),
+        ({"name": "x", "data": {"path": "a", "train": "b"}}, "either path or train"),
+        ({"name": "x", "data": {"input": "a"}}, "give path, or both train and test"),
+        ({"name": "x", "data": {"path": "a", "split": [0.5, 0.5, 0.5]}}, "add up to 1"),
+        ({"name": "x", "answer": {"kind": "poem"}}, "answer.kind"),
+    ],
+)
+def test_mistakes_are_named_with_the_key(content: dict[str, object], message: str) -> None:
+    with pytest.raises(TaskError, match=message):
+        Task.parse(content)
+
+
+def test_a_missing_or_broken_file(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match="tunepoint init"):
+        Task.load(tmp_path / "task.toml")
+    (tmp_path / "task.toml").write_text("name = ")
+    with pytest.raises(TaskError, match="not valid TOML"):
+        Task.load(tmp_path / "task.toml")
+
+
+def test_only_what_is_measured_changes_the_identity() -> None:
+    base = {"name": "x", "data": {"path": "a.csv"}, "instruction": "do"}
+    same = Task.parse({**base, "limits": {"margin": 0.1}, "traffic": {"queries_per_month": 5}})
+    assert Task.parse(base).measured_by() == same.measured_by()
+    assert Task.parse(base).measured_by() != Task.parse({**base, "instruction": "do it"}).measured_by()
+
+
+def shouted(answer: str, example: Example) -> float:
+    return float(answer.isupper())
+
+
+def test_scorers() -> None:
+    example = Example("1", "in", "Billing")
+    assert exact(" billing ", example) == 1.0
+    assert exact("other", example) == 0.0
+    assert scorer("exact") is exact
+    assert scorer("test_task:shouted")("YES", example) == 1.0
+    with pytest.raises(TaskError, match="did you mean 'exact'"):
+        scorer("exat")
+    with pytest.raises(TaskError, match="cannot be imported"):
+        scorer("test_task:nothing")

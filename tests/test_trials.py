@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tunepoint import Trial, read_trials, tabulate
+from tunepoint.errors import StudyError, TrialsError
+from tunepoint.measure.trials import TrialLog, write_json
+
+
+def trial(arm: str, item: str, score: float = 1.0, **more: object) -> Trial:
+    return Trial.model_validate({"arm": arm, "item": item, "score": score, **more})
+
+
+def write(folder: Path, *lines: str) -> Path:
+    path = folder / "trials.jsonl"
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def test_a_trial_survives_the_round_trip(tmp_path: Path) -> None:
+    one = trial("a", "1", 0.5, cluster="c", seed="0", seconds=0.1, answer="x", confidence=0.5)
+    path = tmp_path / "t.jsonl"
+    path.write_text(one.line())
+    assert read_trials(path) == [one]
+    assert "error" not in one.line()
+
+
+def test_foreign_lines_may_have_numbers_for_names_and_other_keys(tmp_path: Path) -> None:
+    path = write(tmp_path, '{"arm": "a", "item": 7, "score": 1, "seed": 3, "mine": true}', "")
+    assert read_trials(path)[0].key == ("a", "7", "3")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"arm": "a", "item": "1"}', "trials.jsonl:2: score: field required"),
+        ('{"arm": "a", "item": "1", "score": 1.5}', r"score: .*less than or equal to 1 \(it is 1.5\)"),
+        ('{"arm": "a", "item": "1", "sco', "trials.jsonl:2: not one JSON object"),
+        ('{"arm": "a", "item": "0", "score": 1}', "item '0' already on line 1"),
+        ('{"arm": "a", "item": "1", "score": 1, "cost_usd": -1}', "cost_usd"),
+    ],
+)
+def test_bad_lines_are_named(tmp_path: Path, line: str, message: str) -> None:
+    with pytest.raises(TrialsError, match=message):
+        read_trials(write(tmp_path, '{"arm": "a", "item": "0", "score": 1}', line))
+
+
+def test_no_file_and_no_trials_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(TrialsError, match="no such file"):
+        read_trials(tmp_path / "none.jsonl")
+    with pytest.raises(TrialsError, match="no trials in it"):
+        read_trials(write(tmp_path, ""))
+
+
+def test_a_half_written_last_line_is_cut_off_and_said(tmp_path: Path) -> None:
+    path = tmp_path / "trials.jsonl"
+    log = TrialLog(path)
+    log.append([trial("a", "1"), trial("a", "2")])
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"arm": "a", "ite')
+    again = TrialLog(path)
+    assert again.repaired == 17
+    assert path.read_bytes() == whole
+    assert len(again.trials) == 2
+    again.append([trial("a", "3")])
+    assert {t.item for t in TrialLog(path).of("a")} == {"1", "2", "3"}
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
+def test_a_full_disk_is_a_clear_error() -> None:
+    log = TrialLog.__new__(TrialLog)
+    log.path, log.trials, log.done = Path("/dev/full"), [trial("a", "1")], set()
+    with pytest.raises(StudyError, match=r"No space left.*1 trials before are safe"):
+        log.append([trial("a", "2")])
+    assert len(log.trials) == 1
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="cannot be written"):
+        write_json(tmp_path / "nowhere" / "a.json", {})
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"a": float("nan")})
+    assert path.read_text() == '{\n  "a": 1\n}\n'
+
+
+def test_tabulate_takes_the_common_items_and_counts_the_rest() -> None:
+    trials = [trial("a", str(i), i % 2, cluster=str(i // 2)) for i in range(6)]
+    trials += [trial("b", str(i), 1, seed=str(s)) for i in range(5) for s in (0, 1)]
+    trials.append(trial("b", "5", 1, seed="0"))
+    table = tabulate(trials)
+    assert table.items == ("0", "1", "2", "3", "4")
+    assert table.left_out == 1
+    assert table.arms[0].scores.tolist() == [[0, 1, 0, 1, 0]]
+    assert table.arms[1].scores.shape == (2, 5)
+    assert table.clusters is not None and table.clusters.tolist() == [0, 0, 1, 1, 2]
+    half = table.only(np.array([True, False, True, False, True]))
+    assert half.items == ("0", "2", "4")
+    assert half.clusters is not None and len(half.clusters) == 3
+
+
+def test_tabulate_refuses_what_cannot_be_compared() -> None:
+    with pytest.raises(TrialsError, match=r"share none of 2 items.*'a' 1, 'b' 1"):
+        tabulate([trial("a", "1"), trial("b", "2")])
+    with pytest.raises(TrialsError, match="no trials of 'c'"):
+        tabulate([trial("a", "1")], ["a", "c"])
+    with pytest.raises(TrialsError, match="no trials of any arm"):
+        tabulate([])
+    with pytest.raises(TrialsError, match="item '1' is in cluster 'x' and in 'y'"):
+        tabulate([trial("a", "1", cluster="x"), trial("b", "1", cluster="y")])

@@ -1,0 +1,204 @@
+"use strict";
+// Charts, and the sliders that apply the decision rule again. The rule is the one of
+// evidence.py, on a part of its draws; docs/decision.md has the formulas.
+(function () {
+  const page = JSON.parse(document.getElementById("data").textContent);
+  const { decision, economics, curve } = page;
+  const arms = economics.arms;
+  const palette = ["#0b8f7a", "#c2571a", "#5b6ee1", "#b0428f", "#8a8f2a", "#4a90b8", "#7a5c3e"];
+  const colour = (i) => palette[i % palette.length];
+  const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const options = { responsive: true, displayModeBar: false };
+
+  function layout(x, y, more) {
+    const axis = { gridcolor: css("--line"), zerolinecolor: css("--line"), linecolor: css("--line"),
+      automargin: true };
+    return Object.assign({
+      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+      font: { color: css("--ink"), size: 12 }, margin: { l: 50, r: 15, t: 10, b: 45 },
+      legend: { orientation: "h", y: -0.25 }, hovermode: "closest",
+      xaxis: Object.assign({ title: { text: x } }, axis),
+      yaxis: Object.assign({ title: { text: y } }, axis),
+    }, more || {});
+  }
+
+  function dollars(value) {
+    if (Math.abs(value) >= 100) return "$" + Math.round(value).toLocaleString("en-US");
+    return "$" + value.toFixed(2);
+  }
+
+  // ---- the rule ------------------------------------------------------------------------
+
+  const draws = economics.draws;
+  const count = draws.score.length;
+  const field = economics.eligible.some(Boolean) ? economics.eligible : arms.map(() => true);
+
+  function repeats(months) {
+    return Math.max(0, Math.ceil(months / economics.retrain_months) - 1);
+  }
+
+  function cost(d, a, volume, months) {
+    return draws.upfront[d][a] + months * draws.monthly[d][a] +
+      repeats(months) * draws.retrain[d][a] + months * volume * draws.per_query[d][a];
+  }
+
+  function total(d, a, volume, months) {
+    const wrong = economics.error_usd === null ? 0 :
+      economics.error_usd * months * volume * (1 - draws.score[d][a]);
+    return cost(d, a, volume, months) + wrong;
+  }
+
+  function decide(volume, months) {
+    const unacceptable = arms.map(() => 0), passed = arms.map(() => 0), mean = arms.map(() => 0);
+    for (let d = 0; d < count; d++) {
+      const totals = arms.map((_, a) => total(d, a, volume, months));
+      const top = Math.max(...arms.map((_, a) => field[a] ? draws.score[d][a] : -1));
+      const good = arms.map((_, a) => draws.score[d][a] >= top - economics.margin &&
+        (economics.min_score === null || draws.score[d][a] >= economics.min_score));
+      const least = Math.min(...totals.filter((_, a) => field[a]));
+      arms.forEach((_, a) => {
+        mean[a] += totals[a] / count;
+        let missed;
+        if (economics.error_usd !== null) {
+          missed = totals[a] - least > economics.materiality * totals[a];
+          if (economics.min_score !== null && draws.score[d][a] < economics.min_score)
+            unacceptable[a] += 1 / count;
+        } else {
+          missed = arms.some((_, b) => field[b] && good[b] &&
+            totals[a] - totals[b] > economics.materiality * totals[a]);
+          if (!good[a]) unacceptable[a] += 1 / count;
+        }
+        if (missed) passed[a] += 1 / count;
+      });
+    }
+    const loss = (a) => economics.error_usd !== null
+      ? (unacceptable[a] > 0.5 ? Infinity : mean[a]) : unacceptable[a] + passed[a];
+    const order = arms.map((_, a) => a).filter((a) => field[a])
+      .sort((a, b) => loss(a) - loss(b) || unacceptable[a] - unacceptable[b] || mean[a] - mean[b]);
+    const best = order[0], risk = Math.max(unacceptable[best], passed[best]);
+    const strength = !economics.eligible[best] ? "undecided" :
+      risk <= 0.05 ? "confident" : risk <= 0.2 ? "leaning" : "undecided";
+    return { best, strength, risk };
+  }
+
+  function band(a, volume, months) {
+    const values = [];
+    for (let d = 0; d < count; d++) values.push(cost(d, a, volume, months));
+    values.sort((x, y) => x - y);
+    const at = (p) => values[Math.min(count - 1, Math.floor(p * count))];
+    return [at(0.05), at(0.5), at(0.95)];
+  }
+
+  // ---- charts --------------------------------------------------------------------------
+
+  function frontier() {
+    const traces = decision.finalists.map((f, i) => ({
+      type: "scatter", mode: "markers", name: f.arm,
+      x: [f.horizon_usd.likely], y: [f.score.estimate],
+      marker: { size: f.arm === decision.winner ? 16 : 10, color: colour(i),
+        symbol: f.arm === decision.winner ? "star" : "circle" },
+      error_y: { type: "data", symmetric: false, array: [f.score.high - f.score.estimate],
+        arrayminus: [f.score.estimate - f.score.low], color: colour(i) },
+      error_x: { type: "data", symmetric: false, array: [f.horizon_usd.high - f.horizon_usd.likely],
+        arrayminus: [f.horizon_usd.likely - f.horizon_usd.low], color: colour(i) },
+    }));
+    Plotly.react("frontier", traces,
+      layout("cost over the horizon (US dollars, 90% band)", "score (simultaneous 95%)"), options);
+    const perQuery = decision.finalists.map((f, i) => ({
+      type: "scatter", mode: "markers", name: f.arm,
+      x: [f.cost_per_query_usd.likely], y: [f.score.estimate],
+      marker: { size: f.arm === decision.winner ? 16 : 10, color: colour(i),
+        symbol: f.arm === decision.winner ? "star" : "circle" },
+      error_y: { type: "data", symmetric: false, array: [f.score.high - f.score.estimate],
+        arrayminus: [f.score.estimate - f.score.low], color: colour(i) },
+      error_x: { type: "data", symmetric: false,
+        array: [f.cost_per_query_usd.high - f.cost_per_query_usd.likely],
+        arrayminus: [f.cost_per_query_usd.likely - f.cost_per_query_usd.low], color: colour(i) },
+    }));
+    Plotly.react("per-query", perQuery,
+      layout("running cost of one query (US dollars)", "score (simultaneous 95%)"), options);
+  }
+
+  function learning() {
+    if (!curve.length) return;
+    const x = curve.map((p) => p.examples);
+    const accent = css("--accent");
+    Plotly.react("curve", [{
+      type: "scatter", mode: "lines+markers", x, y: curve.map((p) => p.estimate),
+      line: { color: accent }, name: "fine-tuned",
+      error_y: { type: "data", symmetric: false, array: curve.map((p) => p.high - p.estimate),
+        arrayminus: curve.map((p) => p.estimate - p.low), color: accent },
+    }], layout("training examples", "score on dev (95%)", { showlegend: false }), options);
+  }
+
+  function volumes(volume, months) {
+    const grid = [];
+    for (let e = 2; e <= 7.001; e += 0.1) grid.push(Math.pow(10, e));
+    const traces = [];
+    arms.forEach((name, a) => {
+      const bands = grid.map((v) => band(a, v, months).map((c) => Math.max(c / months, 1e-6)));
+      const tint = colour(a) + "22";
+      traces.push({ type: "scatter", mode: "lines", x: grid, y: bands.map((b) => b[0]),
+        line: { width: 0 }, hoverinfo: "skip", showlegend: false });
+      traces.push({ type: "scatter", mode: "lines", x: grid, y: bands.map((b) => b[2]), fill: "tonexty",
+        fillcolor: tint, line: { width: 0 }, hoverinfo: "skip", showlegend: false });
+      traces.push({ type: "scatter", mode: "lines", name, x: grid, y: bands.map((b) => b[1]),
+        line: { color: colour(a), width: 2 } });
+    });
+    const shapes = [{ type: "line", x0: volume, x1: volume, yref: "paper", y0: 0, y1: 1,
+      line: { color: css("--soft"), dash: "dot", width: 1.5 } }];
+    const annotations = [];
+    decision.break_even.forEach((b) => {
+      if (!b.queries_per_month) return;
+      const at = b.queries_per_month.likely;
+      if (at < 100 || at > 1e7) return;
+      shapes.push({ type: "line", x0: at, x1: at, yref: "paper", y0: 0, y1: 1,
+        line: { color: css("--warn"), dash: "dash", width: 1.5 } });
+      if (!annotations.length) annotations.push({ x: Math.log10(at), yref: "paper", y: 1,
+        text: "break-even", showarrow: false, font: { color: css("--warn"), size: 11 }, xanchor: "left" });
+    });
+    const shape = layout("queries a month", "US dollars a month, building spread over the horizon",
+      { shapes, annotations });
+    shape.xaxis.type = "log"; shape.yaxis.type = "log"; shape.hovermode = "x";
+    Plotly.react("volume-chart", traces, shape, options);
+  }
+
+  // ---- the sliders ---------------------------------------------------------------------
+
+  const volumeInput = document.getElementById("volume"), monthsInput = document.getElementById("months");
+
+  function update() {
+    const volume = Math.pow(10, Number(volumeInput.value)), months = Number(monthsInput.value);
+    const said = Number(volume.toPrecision(2));
+    document.getElementById("volume-value").textContent = said.toLocaleString("en-US");
+    document.getElementById("months-value").textContent = String(months);
+    const result = decide(volume, months);
+    document.getElementById("live").textContent =
+      "At " + said.toLocaleString("en-US") + " queries a month over " + months + " months: " +
+      arms[result.best] + " (" + result.strength + "), for about " +
+      dollars(band(result.best, volume, months)[1]) + " over the horizon.";
+    const body = document.getElementById("live-rows");
+    body.replaceChildren(...arms.map((name, a) => {
+      const row = document.createElement("tr");
+      if (a === result.best) row.className = "winner";
+      const [low, likely, high] = band(a, volume, months);
+      const cells = [name, dollars(likely), dollars(low) + " to " + dollars(high), dollars(likely / months)];
+      cells.forEach((text, i) => {
+        const cell = document.createElement("td");
+        cell.textContent = text;
+        if (i) cell.className = "number";
+        row.appendChild(cell);
+      });
+      return row;
+    }));
+    volumes(volume, months);
+  }
+
+  volumeInput.value = String(Math.log10(Math.max(100, economics.volume)));
+  monthsInput.value = String(Math.round(economics.months));
+  volumeInput.addEventListener("input", update);
+  monthsInput.addEventListener("input", update);
+  function draw() { frontier(); learning(); update(); }
+  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  draw();
+})();

@@ -1,0 +1,267 @@
+"""The command line: parsing and printing only."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:  # loaded by the command that needs it, so that --help is quick
+    from rich.console import Console
+
+    from tunepoint.studies import Result
+
+app = typer.Typer(
+    help="Prompt or fine-tune? Measured on your own task.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+OutOption = Annotated[Path | None, typer.Option(help="Study directory.")]
+SeedOption = Annotated[int, typer.Option(help="All randomness; the same seed repeats a study.", min=0)]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the machine's form.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress.")]
+CapOption = Annotated[float | None, typer.Option(help="Stop before spending more than this.", min=0)]
+TaskArgument = Annotated[Path, typer.Argument(help="task.toml, or the folder it is in.")]
+
+
+@app.command()
+def demo(
+    out: OutOption = None,
+    seed: SeedOption = 0,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the whole main job on the example that comes along."""
+    with _clear_errors():
+        folder = example_folder()
+        _run(folder, out or Path("studies/support-triage-demo"), seed, None, quiet, as_json)
+
+
+@app.command()
+def init(
+    data: Annotated[Path, typer.Argument(help="CSV, JSONL or Parquet with your examples.")],
+    force: Annotated[bool, typer.Option(help="Replace a task.toml that is there.")] = False,
+) -> None:
+    """Write a commented task.toml by looking at your data."""
+    with _clear_errors():
+        from tunepoint.drafts import draft
+        from tunepoint.errors import TaskError
+        from tunepoint.measure.trials import write_text
+
+        guessed = draft(data)
+        path = data.parent / "task.toml"
+        if path.exists() and not force:
+            raise TaskError(f"{path} is there already; --force replaces it")
+        write_text(path, guessed.toml())
+        for line in guessed.said:
+            typer.echo(f"• {line}")
+        typer.echo(f"\nWrote {path}. Say what the task is and how much traffic it has, then:")
+        typer.echo(f"  tunepoint check {path}\n  tunepoint run {path}")
+
+
+@app.command()
+def check(task: TaskArgument, seed: SeedOption = 0, as_json: JsonOption = False) -> None:
+    """Audit the data without fitting anything."""
+    with _clear_errors():
+        from dataclasses import asdict
+
+        import numpy as np
+
+        from tunepoint.measure.prepare import prepare
+        from tunepoint.task import Task
+
+        prepared = prepare(Task.load(task), np.random.default_rng([seed, 1]))
+        audit, split = prepared.audit, prepared.split
+        if as_json:
+            typer.echo(json.dumps(asdict(audit), indent=2, ensure_ascii=False))
+            return
+        sizes = f"train {len(split.train)}, dev {len(split.dev)}, sealed test {len(split.test)}"
+        typer.echo(f"{audit.read} rows read, {audit.kept} kept; {sizes}; {audit.groups} groups")
+        _section("left out", [f"{drop.id}: {drop.reason}" for drop in audit.dropped])
+        pairs = [f"{one} ~ {other}" for one, other in audit.near_duplicates]
+        _section("near duplicates, kept on one side", pairs)
+        _section("thin labels", [f"{label}: {n}" for label, n in audit.thin.items()])
+        _section("personal data", [f"{found.id}: {found.kind}" for found in audit.personal])
+        certificate = audit.certificate
+        shared = [f"{certificate.shared_groups} groups"] if certificate.shared_groups else []
+        shared += [f"{item} ~ {twin}" for item, twin in certificate.twins.items()]
+        _section("in the test and outside it", shared)
+        typer.echo("Doubtful labels are found by `tunepoint run`, which has an encoder.")
+
+
+def _section(title: str, lines: list[str], most: int = 8) -> None:
+    typer.echo(f"{title}: {len(lines) or 'none'}")
+    for line in lines[:most]:
+        typer.echo(f"  • {line}")
+    if len(lines) > most:
+        typer.echo(f"  … and {len(lines) - most} more (--json lists all)")
+
+
+@app.command()
+def run(
+    task: TaskArgument,
+    out: OutOption = None,
+    seed: SeedOption = 0,
+    max_usd: CapOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure every arm, decide, and write the report."""
+    with _clear_errors():
+        _run(task, out, seed, max_usd, quiet, as_json)
+
+
+def _run(
+    task: Path, out: Path | None, seed: int, max_usd: float | None, quiet: bool, as_json: bool
+) -> None:
+    from tunepoint.studies import run as run_study
+    from tunepoint.task import Task
+
+    loaded = Task.load(task)
+    with _progress(quiet or as_json) as progress:
+        result = run_study(loaded, out=out, seed=seed, max_usd=max_usd, progress=progress)
+    for note in result.notes:
+        typer.echo(note, err=True)
+    _show(result, as_json)
+    if not as_json:
+        typer.echo(f"\nReport: {result.report}")
+        typer.echo(f"Next: open it in a browser, or `tunepoint decide --trials {result.folder}/trials.jsonl "
+                   f"--task {task}` after changing limits or costs.")
+
+
+@app.command()
+def decide(
+    trials: Annotated[Path, typer.Option(help="trials.jsonl: arm, item and score on each line.")],
+    task: Annotated[Path, typer.Option(help="task.toml with limits, traffic and costs.")],
+    arms: Annotated[Path | None, typer.Option(help="arms.toml: kind and cost of each arm.")] = None,
+    out: OutOption = None,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Decide on trials that any tool measured."""
+    with _clear_errors():
+        from tunepoint.studies import decide_trials
+        from tunepoint.task import Task
+
+        result = decide_trials(trials, Task.load(task), arms=arms, out=out, seed=seed)
+        _show(result, as_json)
+        if result.report and not as_json:
+            typer.echo(f"\nReport: {result.report}")
+
+
+@app.command()
+def report(study: Annotated[Path, typer.Argument(help="Study directory.")]) -> None:
+    """Build the report of a study anew."""
+    with _clear_errors():
+        from tunepoint.report import rebuild_report
+
+        typer.echo(f"Report: {rebuild_report(study)}")
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Say what is installed and reachable."""
+    with _clear_errors():
+        from tunepoint.checkup import checkup
+
+        findings = checkup()
+        if as_json:
+            typer.echo(json.dumps([finding.__dict__ for finding in findings], indent=2))
+        else:
+            for finding in findings:
+                typer.echo(f"{'ok     ' if finding.ok else 'missing'}  {finding.name}: {finding.detail}")
+        if not all(finding.ok for finding in findings if finding.needed):
+            raise typer.Exit(2)
+
+
+def example_folder() -> Path:
+    """The example that comes with the package, or with the clone."""
+    from tunepoint.errors import StudyError
+
+    here = Path(__file__).parent
+    for folder in (here / "examples", here.parent / "examples"):
+        if (folder / "support-triage" / "task.toml").exists():
+            return folder / "support-triage"
+    raise StudyError("the example is not installed; reinstall tunepoint, or run from a clone")
+
+
+def _show(result: Result, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(result.document, indent=2, ensure_ascii=False))
+        return
+    from tunepoint.report import print_decision
+
+    print_decision(dict(result.document), _console())
+
+
+def _console(stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, soft_wrap=False)
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[str, float, float], None]]:
+    """A bar with the time left, on standard error."""
+    if quiet:
+        yield lambda what, done, planned: None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns: tuple[Any, ...] = (
+        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"),
+        TimeRemainingColumn(elapsed_when_finished=False),
+    )
+    with Progress(*columns, console=_console(stderr=True), transient=True) as bar:
+        line = bar.add_task("starting", total=None)
+
+        def update(what: str, done: float, planned: float) -> None:
+            bar.update(line, description=what, completed=done, total=planned or None)
+
+        yield update
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """Our errors as one paragraph with exit code 2; an interrupt says that nothing is lost."""
+    from tunepoint.errors import TunepointError
+
+    try:
+        yield
+    except TunepointError as error:
+        _fail(str(error), 2)
+    except KeyboardInterrupt:
+        _fail("interrupted; what was measured is kept, the same command goes on", 130)
+    except (typer.Exit, BrokenPipeError):
+        raise
+    except Exception as error:
+        if os.environ.get("TUNEPOINT_DEBUG"):
+            raise
+        _fail(
+            f"a defect of tunepoint: {type(error).__name__}: {error}. Nothing that was measured is "
+            "lost; TUNEPOINT_DEBUG=1 shows where it happened, for the report to its authors",
+            2,
+        )
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    typer.echo(f"tunepoint: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """Entry point of the `tunepoint` command."""
+    app(prog_name="tunepoint")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
