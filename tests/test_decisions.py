@@ -44,6 +44,15 @@ def table(accuracy: dict[str, float], items: int = 400, *, seeds: int = 1, noise
     return tabulate(trials)
 
 
+def discordant(both: int, only_one: int, only_other: int, neither: int) -> Table:
+    """Two arms with exactly these numbers of items that both, one or neither gets right."""
+    one = [1] * both + [1] * only_one + [0] * only_other + [0] * neither
+    other = [1] * both + [0] * only_one + [1] * only_other + [0] * neither
+    return tabulate([Trial(arm=arm, item=str(i), score=score)
+                     for arm, scores in (("one", one), ("other", other))
+                     for i, score in enumerate(scores)])
+
+
 def cost(arm: str, kind: Any = "prompt", **more: Any) -> ArmCost:
     return ArmCost(arm, kind, **more)
 
@@ -211,7 +220,7 @@ def test_of_equal_arms_the_materially_cheaper_one_wins() -> None:
 
 
 def test_too_few_items_are_undecided_and_say_how_many_more() -> None:
-    arms = table({"one": 0.80, "other": 0.84}, 60, noise=0.1)
+    arms = discordant(40, 6, 8, 6)
     costs = [cost("one", hours=Range(1, 1, 1)), cost("other", "tuned", hours=HOURS)]
     decision = decide(arms, costs, task(), RNG(0))
     assert decision.verdict == "undecided" and decision.strength is None
@@ -222,9 +231,10 @@ def test_too_few_items_are_undecided_and_say_how_many_more() -> None:
 
 def test_more_items_of_the_same_kind_settle_what_few_left_open() -> None:
     costs = [cost("one", hours=Range(1, 1, 1)), cost("other", "tuned", hours=HOURS)]
-    few = decide(table({"one": 0.80, "other": 0.84}, 60, noise=0.1), costs, task(), RNG(0))
-    many = decide(table({"one": 0.80, "other": 0.84}, 6_000, noise=0.1), costs, task(), RNG(0))
-    assert few.strength is None and many.strength is not None
+    few = decide(discordant(40, 6, 8, 6), costs, task(), RNG(0))
+    many = decide(discordant(4_000, 600, 800, 600), costs, task(), RNG(0))
+    assert few.strength is None
+    assert (many.strength, many.winner) == ("confident", "other")
 
 
 def test_a_true_tie_at_the_margin_cannot_be_settled_by_items() -> None:
@@ -299,8 +309,10 @@ def test_format_failures_few_groups_and_single_seeds_are_caveats() -> None:
 
 
 def test_five_items_are_enough_to_say_that_they_are_not_enough() -> None:
-    decision = decide(table({"a": 0.8, "b": 0.6}, 5), [cost("a"), cost("b")], task(), RNG(0))
+    costs = [cost("one", hours=Range(1, 1, 1)), cost("other", "tuned", hours=HOURS)]
+    decision = decide(discordant(1, 2, 2, 0), costs, task(), RNG(0))
     assert decision.verdict == "undecided"
+    assert any("only 5 independent groups" in caveat for caveat in decision.caveats)
 
 
 def test_one_arm_is_no_decision() -> None:

@@ -17,7 +17,7 @@ from tunepoint.stats.intervals import Interval
 from tunepoint.task import Task
 
 SCHEMA = 1
-SHOWN_DRAWS = 400
+SHOWN_DRAWS = 1_000
 """Draws that travel into the report for its sliders."""
 
 

@@ -10,7 +10,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from rich.box import SIMPLE
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tunepoint.errors import StudyError
@@ -67,8 +69,10 @@ def build_report(decision: Mapping[str, Any], measurements: Mapping[str, Any]) -
         not_run=measurements.get("not_run", []),
         disagreements=measurements.get("disagreements", []),
         rules=RULES,
+        priced=measurements["economics"]["error_usd"] is not None,
         data=_script_json(page),
         plotly=Markup(_asset("plotly-basic.min.js").replace("</script", "<\\/script")),
+        crossings=[crossing_words(crossing) for crossing in decision["break_even"]],
         program=Markup(_asset("report.js")),
         style=Markup(_asset("report.css")),
     )
@@ -136,55 +140,58 @@ def seconds(value: float | None) -> str:
 
 def print_decision(decision: Mapping[str, Any], console: Console) -> None:
     """The verdict with its evidence, for a terminal."""
-    console.print(f"\n[bold]{headline(decision)}[/bold]", highlight=False)
-    console.print(decision["because"], highlight=False)
+    console.print(f"\n[bold]{escape(headline(decision))}[/bold]", highlight=False)
+    console.print(escape(decision["because"]), highlight=False)
     console.print(_arms_table(decision))
     for crossing in decision["break_even"]:
-        console.print("  " + _crossing(crossing), highlight=False)
-    console.print(f"  Rule of thumb: {decision['rule_of_thumb']}.", highlight=False)
-    console.print(_signals_table(decision))
+        console.print("  • " + escape(crossing_words(crossing)), highlight=False)
+    console.print(f"  • Rule of thumb: {decision['rule_of_thumb']}.", highlight=False)
+    console.print("\n[bold]Signals[/bold]")
+    for signal in decision["signals"]:
+        console.print(_signal_line(signal), highlight=False)
     for title, key in (("What would reverse it", "reversal"), ("Caveats", "caveats")):
         if decision[key]:
-            console.print(f"[bold]{title}[/bold]")
+            console.print(f"\n[bold]{title}[/bold]")
             for line in decision[key]:
-                console.print(f"  • {line}", highlight=False)
+                console.print(f"  • {escape(line)}", highlight=False)
 
 
 def _arms_table(decision: Mapping[str, Any]) -> Table:
-    table = Table("arm", "kind", "score (95%)", "$ upfront", "$ a month", "$ horizon", "p95",
-                  "acceptable")
+    table = Table(box=SIMPLE)
+    table.add_column("arm", ratio=1)
+    for name in ("score (95%)", "upfront", "a month", "horizon", "p95"):
+        table.add_column(name, justify="right", no_wrap=True)
     for arm in sorted(decision["finalists"], key=lambda arm: -arm["score"]["estimate"]):
         score = arm["score"]
-        chosen = "→ " if arm["arm"] == decision["winner"] else ""
+        chosen = "→ " if arm["arm"] == decision["winner"] else "  "
         table.add_row(
-            chosen + arm["arm"],
-            arm["kind"],
+            escape(chosen + arm["arm"]),
             f"{score['estimate']:.3f} ({score['low']:.3f}–{score['high']:.3f})",
             usd(arm["upfront_usd"]["likely"]),
             usd(arm["monthly_usd"]["likely"]),
             usd(arm["horizon_usd"]["likely"]),
             seconds(arm["p95_seconds"]),
-            f"{arm['probability_acceptable']:.0%}",
         )
     return table
 
 
-def _crossing(crossing: Mapping[str, Any]) -> str:
+def crossing_words(crossing: Mapping[str, Any]) -> str:
+    """A break-even in a sentence."""
     band = crossing["queries_per_month"]
+    one, other = crossing["from"], crossing["to"]
     if band is None:
-        return f"Break-even: {crossing['to']} never becomes cheaper than {crossing['from']}."
+        return f"{other} never becomes cheaper than {one}"
+    if band["high"] < 1:
+        return f"{other} and {one} cost the same to build; {other} is not dearer to run"
     return (
-        f"Break-even: {crossing['to']} is cheaper than {crossing['from']} from "
-        f"{band['likely']:,.0f} queries a month ({band['low']:,.0f} to {band['high']:,.0f}; "
-        f"never: {crossing['probability_never']:.0%})."
+        f"{other} is cheaper than {one} from {band['likely']:,.0f} queries a month "
+        f"({band['low']:,.0f} to {band['high']:,.0f}; never: {crossing['probability_never']:.0%})"
     )
 
 
-def _signals_table(decision: Mapping[str, Any]) -> Table:
-    table = Table("signal", "points to", "criterion", "holds", "measured", show_lines=False)
-    for signal in decision["signals"]:
-        table.add_row(
-            signal["id"], signal["points_to"], signal["criterion"], RULES[signal["holds"]],
-            signal["detail"],
-        )
-    return table
+def _signal_line(signal: Mapping[str, Any]) -> str:
+    mark = {True: "[bold]yes[/bold]", False: "no ", None: " – "}[signal["holds"]]
+    return (
+        f"  {signal['id']} {mark} {signal['criterion']} → {signal['points_to']}: "
+        f"[dim]{escape(signal['detail'])}[/dim]"
+    )

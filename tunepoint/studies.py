@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # torch is loaded with the model, not with the package
 MOST_FINALISTS = 5
 TIMED = 50
 """Test items that are asked one at a time, so that their seconds are those of a request."""
-SHARES = (0.125, 0.25, 0.5)
+SHARES = (0.06, 0.15, 0.4)
 """Sizes of the learning curve below the whole of train."""
 
 
@@ -118,7 +118,7 @@ def _plan(bench: Bench, encoder: Encoder) -> Candidates:
 def _expected(arm: Arm, train: int, asked: int) -> float:
     """Seconds that fitting an arm and asking it will take, roughly."""
     slow = arm.family == "fine-tuned encoder"
-    fitting = arm.seeds * (2.0 + train * 6 / 100) if slow else 0.5
+    fitting = arm.seeds * (2.0 + train * 4 / 100) if slow else 0.5
     return fitting + arm.seeds * asked * 0.015
 
 

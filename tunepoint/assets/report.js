@@ -81,9 +81,11 @@
     return { best, strength, risk };
   }
 
-  function band(a, volume, months) {
+  const priced = economics.error_usd !== null;
+
+  function band(a, volume, months, of) {
     const values = [];
-    for (let d = 0; d < count; d++) values.push(cost(d, a, volume, months));
+    for (let d = 0; d < count; d++) values.push((of || cost)(d, a, volume, months));
     values.sort((x, y) => x - y);
     const at = (p) => values[Math.min(count - 1, Math.floor(p * count))];
     return [at(0.05), at(0.5), at(0.95)];
@@ -136,7 +138,7 @@
     for (let e = 2; e <= 7.001; e += 0.1) grid.push(Math.pow(10, e));
     const traces = [];
     arms.forEach((name, a) => {
-      const bands = grid.map((v) => band(a, v, months).map((c) => Math.max(c / months, 1e-6)));
+      const bands = grid.map((v) => band(a, v, months, total).map((c) => Math.max(c / months, 1e-6)));
       const tint = colour(a) + "22";
       traces.push({ type: "scatter", mode: "lines", x: grid, y: bands.map((b) => b[0]),
         line: { width: 0 }, hoverinfo: "skip", showlegend: false });
@@ -157,7 +159,7 @@
       if (!annotations.length) annotations.push({ x: Math.log10(at), yref: "paper", y: 1,
         text: "break-even", showarrow: false, font: { color: css("--warn"), size: 11 }, xanchor: "left" });
     });
-    const shape = layout("queries a month", "US dollars a month, building spread over the horizon",
+    const shape = layout("queries a month", priced ? "US dollars a month, with errors" : "US dollars a month",
       { shapes, annotations });
     shape.xaxis.type = "log"; shape.yaxis.type = "log"; shape.hovermode = "x";
     Plotly.react("volume-chart", traces, shape, options);
@@ -183,6 +185,7 @@
       if (a === result.best) row.className = "winner";
       const [low, likely, high] = band(a, volume, months);
       const cells = [name, dollars(likely), dollars(low) + " to " + dollars(high), dollars(likely / months)];
+      if (priced) cells.push(dollars(band(a, volume, months, total)[1] - likely));
       cells.forEach((text, i) => {
         const cell = document.createElement("td");
         cell.textContent = text;

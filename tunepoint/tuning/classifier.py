@@ -41,11 +41,11 @@ class Recipe:
 
     frozen: int = 4
     """Lowest layers, of six, that stay as they are."""
-    epochs: int = 6
+    epochs: int = 4
     most_steps: int = 3_000
     """Epochs are cut so that no run takes more optimiser steps than this."""
     batch: int = 32
-    learning_rate: float = 2e-4
+    learning_rate: float = 3e-4
     head_factor: float = 10.0
     """The head learns this much faster than the layers."""
     weight_decay: float = 0.01

@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tunepoint import Example, Task
+from tunepoint.candidates import load_encoder
+from tunepoint.cascades import Cascade, Gate, choose_gate
+from tunepoint.errors import EvidenceError, ModelError, TaskError
+from tunepoint.models import encoder as encoders
+from tunepoint.models.chat import Demonstration, Prompt, Reply, Usage
+from tunepoint.models.encoder import Encoder, check_weights, find_weights, readable, softmax
+from tunepoint.prompting.demonstrations import FewShot, RetrievedFewShot
+from tunepoint.prompting.instructions import Described, ZeroShot
+from tunepoint.tuning.classifier import (
+    Classifier,
+    FineTuned,
+    Probe,
+    Recipe,
+    TunedWithNames,
+    TunedWithRetrieval,
+)
+
+TEXTS = {
+    "billing": ["you charged my card twice", "the invoice shows the wrong amount", "refund me please",
+                "why did the price on my bill go up", "my payment was declined"],
+    "fault": ["the sensor is broken", "device shows no light", "battery is dead after a week",
+              "the hub does not start any more", "screen is cracked and black"],
+    "shipping": ["where is my parcel", "delivery is late", "the courier lost my package",
+                 "tracking number does not work", "send it to another address"],
+}
+TRAIN = [Example(f"{label}{i}", text, label) for label, texts in TEXTS.items() for i, text in enumerate(texts)]
+TASK = Task.parse({"name": "t", "instruction": "route", "answer": {"labels": {
+    "billing": "money, charges, invoices", "fault": "hardware that does not work", "shipping": "parcels"}}})
+ASKED = ["I was billed two times", "sensor dead", "package has not arrived"]
+ANSWERS = ["billing", "fault", "shipping"]
+RNG = np.random.default_rng
+
+
+def answers(fitted: object) -> list[str | None]:
+    return [reply.answer for reply in fitted.answer(ASKED)]  # type: ignore[attr-defined]
+
+
+def test_the_published_reference_similarities(encoder: Encoder) -> None:
+    # The model card's pair of sentences; unit vectors of 384 dimensions.
+    vectors = encoder.embed(["This is an example sentence", "Each sentence is converted"])
+    assert vectors.shape == (2, 384)
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx([1, 1], abs=1e-5)
+    assert vectors[0, :3] == pytest.approx([0.0676, 0.0635, 0.0487], abs=2e-4)
+
+
+def test_vectors_do_not_depend_on_company_memory_or_warmth(encoder: Encoder) -> None:
+    alone = encoder.embed(["a short one"])[0]
+    other = encoder.embed(["a short one", "a much longer sentence that needs padding for the first"])[0]
+    assert alone == pytest.approx(other, abs=1e-5)
+    fresh = encoder.tunable_copy(4)
+    fresh.warm(["a short one"])
+    assert fresh.embed(["a short one"])[0] == pytest.approx(alone, abs=1e-5)
+    with encoder.remembering(["once only"]) as vectors:
+        assert "once only" in encoder._memory
+    assert "once only" not in encoder._memory
+    assert vectors[0] == pytest.approx(encoder.embed(["once only"])[0], abs=1e-5)
+    assert encoder.embed([]).shape == (0, 0)
+
+
+def test_altered_and_missing_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(find_weights(), folder)
+    check_weights(folder)
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"x")
+    with pytest.raises(ModelError, match=r"its SHA-256 is .*, the published file's is 53aa51172d142c89"):
+        Encoder.load(folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"model\.safetensors missing"):
+        check_weights(folder)
+    monkeypatch.setattr(encoders, "PACKAGE", "no_such_package")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *a, **k: str(tmp_path / "hub"))
+    assert find_weights() == tmp_path / "hub"
+
+    def offline(*_: object, **__: object) -> str:
+        raise OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
+    with pytest.raises(ModelError, match="neither installed nor reachable"):
+        find_weights()
+
+
+def test_prompting_arms_answer_and_report_confidence(encoder: Encoder) -> None:
+    for arm in (ZeroShot(encoder), Described(encoder), FewShot(encoder, 3), RetrievedFewShot(encoder, 4, 0.7)):
+        fitted = arm.fit(TASK, TRAIN, RNG(0))
+        assert answers(fitted) == ANSWERS, arm.name
+        assert arm.kind == "prompt"
+        reply = asyncio.run(fitted.answer_one(ASKED[0]))
+        assert reply.answer == "billing" and reply.confidence is not None and 0 < reply.confidence <= 1
+    assert ZeroShot(encoder).fit(TASK, TRAIN, RNG(0)).built.examples == 0
+    assert FewShot(encoder, 3).fit(TASK, TRAIN, RNG(0)).built.examples == 9
+    assert RetrievedFewShot(encoder, 4, 0.7).fit(TASK, TRAIN, RNG(0)).built.examples == 15
+
+
+def test_few_shot_draws_by_its_generator(encoder: Encoder) -> None:
+    one, same, other = (FewShot(encoder, 2).fit(TASK, TRAIN, RNG(s)).template.demonstrations for s in (0, 0, 5))
+    assert one == same != other
+
+
+def test_demonstrations_change_the_answer(encoder: Encoder) -> None:
+    prompt = Prompt("purple elephants", labels=("yes", "no"))
+    shown = replace(prompt, demonstrations=(Demonstration("purple elephants", "no"),), demonstration_weight=1.0)
+    vector = encoder.embed(["purple elephants"])[0]
+    assert encoder.probabilities(shown, vector).tolist() == pytest.approx([0, 1])
+    assert encoder.probabilities(prompt, vector).sum() == pytest.approx(1)
+    with pytest.raises(ModelError, match="needs the labels"):
+        encoder.answer([Prompt("x")])
+
+
+def test_probe_with_three_two_and_one_label(encoder: Encoder) -> None:
+    assert answers(Probe(encoder).fit(TASK, TRAIN, RNG(0))) == ANSWERS
+    two = [e for e in TRAIN if e.target != "shipping"]
+    fitted = Probe(encoder).fit(TASK, two, RNG(0))
+    assert answers(fitted)[:2] == ANSWERS[:2]
+    assert fitted.probabilities(encoder.embed(ASKED))[:, 2].max() < 1e-6
+    one = [e for e in TRAIN if e.target == "fault"]
+    assert set(answers(Probe(encoder).fit(TASK, one, RNG(0)))) == {"fault"}
+
+
+def test_fine_tuning_learns_repeats_and_survives_the_disk(encoder: Encoder, tmp_path: Path) -> None:
+    arm = FineTuned(encoder, keep=tmp_path, familiar=("seen before",))
+    fitted = arm.fit(TASK, TRAIN, RNG(0))
+    assert answers(fitted) == ANSWERS
+    assert fitted.built.examples == 15 and fitted.built.warnings == ()
+    assert arm.fit(TASK, TRAIN, RNG(0)) is fitted
+    arm.remember(["asked later"])
+    assert "asked later" in fitted.encoder._memory
+    anew = FineTuned(encoder).fit(TASK, TRAIN, RNG(0))
+    assert anew.weight == pytest.approx(fitted.weight, abs=1e-5)
+    files = list(tmp_path.glob("*.safetensors"))
+    assert len(files) == 1
+    again = FineTuned(encoder, keep=tmp_path).fit(TASK, TRAIN, RNG(0))
+    assert again.built == fitted.built
+    vectors, same = fitted.encoder.embed(ASKED), again.encoder.embed(ASKED)
+    assert vectors == pytest.approx(same, abs=1e-6)
+    assert not np.allclose(vectors, encoder.embed(ASKED), atol=1e-3)
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ModelError, match="not a classifier saved by tunepoint"):
+        Classifier.load(tmp_path / "other.safetensors", encoder)
+
+
+def test_tuning_leaves_the_shared_encoder_alone(encoder: Encoder) -> None:
+    before = encoder.embed(["untouched"]).copy()
+    FineTuned(encoder).fit(TASK, TRAIN, RNG(1))
+    assert encoder.embed(["untouched"]) == pytest.approx(before)
+
+
+def test_states_that_do_not_fit_are_computed_as_they_are_needed(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = FineTuned(encoder).fit(TASK, TRAIN, RNG(0))
+    monkeypatch.setattr("tunepoint.tuning.classifier.CACHED_TOKENS", 0)
+    anew = FineTuned(encoder).fit(TASK, TRAIN, RNG(0))
+    assert anew.weight == pytest.approx(kept.weight, abs=1e-3)
+
+
+def test_bf16_where_the_processor_has_it(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunepoint.tuning.classifier.bf16_is_fast", lambda: True)
+    assert answers(FineTuned(encoder).fit(TASK, TRAIN, RNG(0))) == ANSWERS
+
+
+def test_failed_training_runs_are_detected(encoder: Encoder) -> None:
+    still = FineTuned(encoder, Recipe(learning_rate=0.0)).fit(TASK, TRAIN, RNG(0))
+    assert "the loss did not fall" in still.built.warnings[0]
+    torn = FineTuned(encoder, Recipe(learning_rate=float("inf"))).fit(TASK, TRAIN, RNG(0))
+    assert "diverged" in torn.built.warnings[0]
+
+
+def test_epochs_are_cut_for_large_sets() -> None:
+    assert Recipe(epochs=4).epochs_for(100) == 4
+    assert Recipe(epochs=4, most_steps=100).epochs_for(32 * 60) == 1
+
+
+def test_hybrids_read_prompts_on_tuned_weights(encoder: Encoder) -> None:
+    base = FineTuned(encoder)
+    for arm in (TunedWithNames(base, 0.3), TunedWithRetrieval(base, 4, 0.5)):
+        fitted = arm.fit(TASK, TRAIN, RNG(0))
+        assert answers(fitted) == ANSWERS
+        assert fitted.tuned is base.fit(TASK, TRAIN, RNG(0))
+        assert (arm.kind, arm.seeds) == ("hybrid", 3)
+
+
+class Fixed:
+    """An arm that gives one answer with one confidence, and counts how often it is asked."""
+
+    kind, seeds = "prompt", 1
+
+    def __init__(self, family: str, answer: str, confidence: float | None) -> None:
+        self.name = self.family = family
+        self.reply = Reply(answer, answer, Usage(family), confidence=confidence)
+        self.asked = 0
+        self.built = __import__("tunepoint.arms").arms.Built(5, 1.0)
+
+    def fit(self, task: Task, train: Sequence[Example], rng: np.random.Generator) -> Fixed:
+        return self
+
+    def answer(self, inputs: Sequence[str]) -> list[Reply]:
+        self.asked += len(inputs)
+        return [self.reply] * len(inputs)
+
+
+@pytest.mark.parametrize(("confidence", "expected", "asked"), [(0.9, "cheap", 0), (0.2, "strong", 2), (None, "strong", 2)])
+def test_a_cascade_asks_the_strong_arm_only_where_it_must(
+    confidence: float | None, expected: str, asked: int
+) -> None:
+    cheap, strong = Fixed("few", "cheap", confidence), Fixed("big", "strong", 0.5)
+    arm = Cascade(cheap, strong, Gate(1.0, 0.0, 0.5))  # type: ignore[arg-type]
+    fitted = arm.fit(TASK, TRAIN, RNG(0))
+    assert [r.answer for r in fitted.answer(["a", "b"])] == [expected] * 2
+    assert strong.asked == asked
+    assert fitted.built.seconds == 2.0 and arm.name == "cascade: few, then big"
+
+
+def test_the_gate_keeps_what_the_cheap_arm_knows() -> None:
+    confidence = np.linspace(0.05, 0.95, 200)
+    cheap = (confidence > 0.5).astype(float)
+    gate = choose_gate(confidence, cheap, np.full(200, 0.9))
+    assert gate.opens(Reply("x", "x", Usage("m"), confidence=0.8))
+    assert not gate.opens(Reply("x", "x", Usage("m"), confidence=0.2))
+    assert not gate.opens(Reply("x", None, Usage("m"), format_ok=False, confidence=0.9))
+    always = choose_gate(confidence, np.ones(200), np.ones(200))
+    assert always.opens(Reply("x", "x", Usage("m"), confidence=0.06))
+    with pytest.raises(EvidenceError, match="got 0"):
+        choose_gate(np.array([]), np.array([]), np.array([]))
+
+
+def test_models_that_this_version_cannot_measure_are_named() -> None:
+    with pytest.raises(TaskError, match="'openai/gpt-5-mini' cannot be measured"):
+        load_encoder(Task.parse({"name": "t", "models": [{"name": "openai/gpt-5-mini"}]}))
+    with pytest.raises(TaskError, match="answer.kind 'json'"):
+        load_encoder(Task.parse({"name": "t", "answer": {"kind": "json"}}))
+
+
+def test_without_torch_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "tunepoint.models.encoder", None)
+    with pytest.raises(ModelError, match=r"tunepoint\[tune\]"):
+        load_encoder(TASK)
+
+
+def test_small_words() -> None:
+    assert readable("card_arrival") == "card arrival"
+    assert readable("__") == "__"
+    assert softmax(np.array([[0.0, 0.0]], np.float32)).tolist() == [[0.5, 0.5]]
