@@ -1,6 +1,6 @@
 """Time and memory of a decision over many arms: all intervals, probabilities and break-evens.
 
-    python benchmarks/decide.py [--arms 20] [--items 5000]
+python benchmarks/decide.py [--arms 20] [--items 5000]
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def main() -> None:
         decision = decide(table, costs, Task.parse({"name": "bench"}), np.random.default_rng(1))
         decided = time.perf_counter() - started
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{options.arms} arms x {options.items} items, {len(decision.differences)} differences of the winner")
+    print(
+        f"{options.arms} arms x {options.items} items, {len(decision.differences)} differences of the winner"
+    )
     print(f"{'reading and tabulating':<28}{read:8.2f} s")
     print(f"{'deciding, all intervals':<28}{decided:8.2f} s")
     print(f"{'peak memory':<28}{memory:8.2f} GiB")

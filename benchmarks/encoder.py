@@ -38,9 +38,7 @@ def subset(train: list[Example], per_label: int, seed: int) -> list[Example]:
     by_label: dict[str, list[Example]] = {}
     for example in train:
         by_label.setdefault(example.target, []).append(example)
-    return [
-        members[i] for members in by_label.values() for i in rng.permutation(len(members))[:per_label]
-    ]
+    return [members[i] for members in by_label.values() for i in rng.permutation(len(members))[:per_label]]
 
 
 def accuracy(fitted: Any, test: list[Example]) -> float:
@@ -67,11 +65,18 @@ def plain_trainer(train: list[Example], test: list[Example], epochs: int) -> tup
     asked = [{**tokenizer(e.input, truncation=True), "label": labels.index(e.target)} for e in test]
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
-            output_dir=folder, num_train_epochs=epochs, report_to=[], save_strategy="no",
-            use_cpu=True, disable_tqdm=True, logging_strategy="no",
+            output_dir=folder,
+            num_train_epochs=epochs,
+            report_to=[],
+            save_strategy="no",
+            use_cpu=True,
+            disable_tqdm=True,
+            logging_strategy="no",
         )
         trainer = Trainer(
-            model=model, args=arguments, train_dataset=rows,
+            model=model,
+            args=arguments,
+            train_dataset=rows,
             data_collator=DataCollatorWithPadding(tokenizer),
         )
         started = time.perf_counter()
@@ -119,8 +124,11 @@ def main() -> None:
     ratio = figures[f"examples_per_second_{first}"] / plain
     print(f"plain Trainer at {first} per label: {plain:.0f} examples/s, accuracy {plain_accuracy:.4f}")
     print(f"ratio of examples/s at {first} per label: {ratio:.1f}")
-    figures |= {"trainer_examples_per_second": round(plain, 1), "ratio": round(ratio, 2),
-                "trainer_accuracy": round(plain_accuracy, 4)}
+    figures |= {
+        "trainer_examples_per_second": round(plain, 1),
+        "ratio": round(ratio, 2),
+        "trainer_accuracy": round(plain_accuracy, 4),
+    }
     print(json.dumps(figures))
 
 

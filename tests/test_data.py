@@ -57,8 +57,13 @@ def test_jsonl_chat_and_parquet(tmp_path: Path) -> None:
     examples, dropped = read_examples(path, COLUMNS)
     assert examples[0].target == '{"k": 1}'
     assert dropped[0].id == "a.jsonl:2"
-    chat = {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"},
-                         {"role": "assistant", "content": "a"}]}
+    chat = {
+        "messages": [
+            {"role": "system", "content": "s"},
+            {"role": "user", "content": "u"},
+            {"role": "assistant", "content": "a"},
+        ]
+    }
     path = csv_file(tmp_path, json.dumps(chat), "chat.jsonl")
     assert dict(next(read_rows(path))[1]) == {"input": "u", "target": "a", "system": "s"}
     arrow = pytest.importorskip("pyarrow")
@@ -115,13 +120,23 @@ def test_parquet_without_pyarrow_says_what_to_install(
 
 def test_duplicates_contradictions_and_twins() -> None:
     long = "the sensor in the back room stopped sending readings on friday evening"
-    found = deduplicate([
-        example(1, "Hello there!"), example(2, "hello THERE"), example(3, "which?", "a"),
-        example(4, "Which", "b"), example(5, long), example(6, long + " again"), example(7, "other"),
-    ])
+    found = deduplicate(
+        [
+            example(1, "Hello there!"),
+            example(2, "hello THERE"),
+            example(3, "which?", "a"),
+            example(4, "Which", "b"),
+            example(5, long),
+            example(6, long + " again"),
+            example(7, "other"),
+        ]
+    )
     assert [e.id for e in found.kept] == ["r1", "r5", "r6", "r7"]
     assert {d.id: d.reason for d in found.dropped} == {
-        "r2": "copy of r1", "r3": "contradicts r4", "r4": "contradicts r3"}
+        "r2": "copy of r1",
+        "r3": "contradicts r4",
+        "r4": "contradicts r3",
+    }
     assert found.contradictions[0].targets == ("a", "b")
     assert found.twins == ((1, 2),)
 
@@ -137,22 +152,31 @@ def test_near_twins_agree_with_all_pairs_by_brute_force() -> None:
         return {plain[i : i + 4] for i in range(len(plain) - 3)}
 
     sets = [shingles(text) for text in texts]
-    expected = {(i, j) for j in range(len(sets)) for i in range(j)
-                if len(sets[i] & sets[j]) / len(sets[i] | sets[j]) >= 0.8}
+    expected = {
+        (i, j)
+        for j in range(len(sets))
+        for i in range(j)
+        if len(sets[i] & sets[j]) / len(sets[i] | sets[j]) >= 0.8
+    }
     assert set(near_twins(texts)) == expected
     assert len(expected) >= 10
 
 
 def test_personal_data_is_found_by_kind_and_never_repeated() -> None:
-    found = personal_data([
-        example(1, "write to jo.doe+x@example.co.uk please"),
-        example(2, "call 020 7946 0182 or not"),
-        example(3, "card 4111 1111 1111 1111"),
-        example(4, "IBAN DE89 3704 0044 0532 0130 00"),
-        example(5, "order KW-64418 of 2026-03-14 for 12 sensors, error 404"),
-    ])
+    found = personal_data(
+        [
+            example(1, "write to jo.doe+x@example.co.uk please"),
+            example(2, "call 020 7946 0182 or not"),
+            example(3, "card 4111 1111 1111 1111"),
+            example(4, "IBAN DE89 3704 0044 0532 0130 00"),
+            example(5, "order KW-64418 of 2026-03-14 for 12 sensors, error 404"),
+        ]
+    )
     assert [(f.id, f.kind) for f in found if f.id != "r4"] == [
-        ("r1", "e-mail address"), ("r2", "phone number"), ("r3", "payment card")]
+        ("r1", "e-mail address"),
+        ("r2", "phone number"),
+        ("r3", "payment card"),
+    ]
     assert ("r4", "bank account") in [(f.id, f.kind) for f in found]
 
 
@@ -173,8 +197,10 @@ def test_thin_labels() -> None:
 
 
 def test_a_split_keeps_groups_and_twins_whole_and_labels_in_proportion() -> None:
-    examples = [example(i, f"{i * 7919:x} {i * 104729:x} {i * 15485863:x}", "ab"[i % 2], f"g{i // 3}")
-                for i in range(600)]
+    examples = [
+        example(i, f"{i * 7919:x} {i * 104729:x} {i * 15485863:x}", "ab"[i % 2], f"g{i // 3}")
+        for i in range(600)
+    ]
     dealt = split(examples, [(0, 599)], (0.6, 0.15, 0.25), np.random.default_rng(0))
     assert dealt.certificate.clean
     sizes = [len(part) / 600 for part in (dealt.train, dealt.dev, dealt.test)]
@@ -219,8 +245,9 @@ def test_given_parts_are_kept_and_their_contamination_is_certified() -> None:
 
 
 def task(folder: Path, **more: object) -> Task:
-    return Task.parse({"name": "t", "data": {"path": "a.csv", "input": "text", "target": "label"}, **more},
-                      folder=folder)
+    return Task.parse(
+        {"name": "t", "data": {"path": "a.csv", "input": "text", "target": "label"}, **more}, folder=folder
+    )
 
 
 def rows(count: int, labels: str = "ab") -> str:

@@ -27,8 +27,9 @@ RNG = np.random.default_rng
 HOURS = Range(8, 8, 8)
 
 
-def table(accuracy: dict[str, float], items: int = 400, *, seeds: int = 1, noise: float = 0.0,
-          **more: Any) -> Table:
+def table(
+    accuracy: dict[str, float], items: int = 400, *, seeds: int = 1, noise: float = 0.0, **more: Any
+) -> Table:
     """Arms of exactly these accuracies, right on nested sets of items, with some noise."""
     rng = RNG(7)
     order = rng.permutation(items)
@@ -39,8 +40,12 @@ def table(accuracy: dict[str, float], items: int = 400, *, seeds: int = 1, noise
             right[order[: round(share * items)]] = 1
             flipped = rng.random(items) < noise
             right[flipped] = 1 - right[flipped]
-            trials += [Trial(arm=arm, item=str(i), seed=str(seed) if seeds > 1 else None,
-                             score=float(right[i]), **more) for i in range(items)]
+            trials += [
+                Trial(
+                    arm=arm, item=str(i), seed=str(seed) if seeds > 1 else None, score=float(right[i]), **more
+                )
+                for i in range(items)
+            ]
     return tabulate(trials)
 
 
@@ -48,9 +53,13 @@ def discordant(both: int, only_one: int, only_other: int, neither: int) -> Table
     """Two arms with exactly these numbers of items that both, one or neither gets right."""
     one = [1] * both + [1] * only_one + [0] * only_other + [0] * neither
     other = [1] * both + [0] * only_one + [1] * only_other + [0] * neither
-    return tabulate([Trial(arm=arm, item=str(i), score=score)
-                     for arm, scores in (("one", one), ("other", other))
-                     for i, score in enumerate(scores)])
+    return tabulate(
+        [
+            Trial(arm=arm, item=str(i), score=score)
+            for arm, scores in (("one", one), ("other", other))
+            for i, score in enumerate(scores)
+        ]
+    )
 
 
 def cost(arm: str, kind: Any = "prompt", **more: Any) -> ArmCost:
@@ -72,11 +81,20 @@ def test_money_is_exact_at_the_edge() -> None:
 def test_horizon_cost_by_hand() -> None:
     # 100 labels x 0.5 min x $60/h = $50; 8 h x $60 = $480; 3600 core-seconds x $0.04/h = $0.04;
     # 12 months x ($10 + 1,000 x $0.002) = $144; one retraining of 2 h x $60 = $120, plus $0.04.
-    arm = cost("a", "tuned", labels=100, training_core_seconds=3600, hours=HOURS,
-               monthly_usd=Range(10, 10, 10), usd_per_query=Range(0.002, 0.002, 0.002),
-               retrain_hours=Range(2, 2, 2))
-    known = task(traffic={"queries_per_month": 1_000, "horizon_months": 12},
-                 costs={"label_minutes": 0.5, "hourly_usd": 60, "core_hour_usd": 0.04})
+    arm = cost(
+        "a",
+        "tuned",
+        labels=100,
+        training_core_seconds=3600,
+        hours=HOURS,
+        monthly_usd=Range(10, 10, 10),
+        usd_per_query=Range(0.002, 0.002, 0.002),
+        retrain_hours=Range(2, 2, 2),
+    )
+    known = task(
+        traffic={"queries_per_month": 1_000, "horizon_months": 12},
+        costs={"label_minutes": 0.5, "hourly_usd": 60, "core_hour_usd": 0.04},
+    )
     draws = simulate([arm], known, 10, RNG(0))
     assert draws.upfront[:, 0] == pytest.approx(530.04)
     assert draws.per_month()[:, 0] == pytest.approx(12)
@@ -95,8 +113,9 @@ def test_break_even_by_hand() -> None:
     # Building costs $1,200 more, a query $0.001 less: over 12 months 1,200 / (12 x 0.001) =
     # 100,000 queries a month; at 50,000 a month $50 a month are saved: 24 months = 730.5 days.
     cheap = cost("prompt", usd_per_query=Range(0.002, 0.002, 0.002))
-    dear = cost("tuned", "tuned", upfront_usd=Range(1200, 1200, 1200),
-                usd_per_query=Range(0.001, 0.001, 0.001))
+    dear = cost(
+        "tuned", "tuned", upfront_usd=Range(1200, 1200, 1200), usd_per_query=Range(0.001, 0.001, 0.001)
+    )
     draws = simulate([cheap, dear], task(traffic={"queries_per_month": 50_000}), 100, RNG(0))
     for pair in ((0, 1), (1, 0)):
         found = break_even(draws, *pair)
@@ -136,7 +155,9 @@ def arms_file(folder: Path, text: str) -> Path:
 def test_declared_costs_by_hand(tmp_path: Path) -> None:
     # 1,000 input tokens of which 400 cached, 50 output: 600 x 0.15 + 400 x 0.075 + 50 x 0.6 = 150
     # dollars a million, so $0.00015 a query.
-    path = arms_file(tmp_path, """
+    path = arms_file(
+        tmp_path,
+        """
 [[arm]]
 name = "tokens"
 kind = "prompt"
@@ -151,10 +172,17 @@ usd_per_second = 0.001
 name = "flat"
 kind = "incumbent"
 usd_per_query = 0.003
-""")
+""",
+    )
     declared = read_arms(path)
-    measured = table({"tokens": 0.5, "seconds": 0.5, "flat": 0.5, "plain": 0.5}, 10, input_tokens=1000,
-                     cached_tokens=400, output_tokens=50, seconds=2.0)
+    measured = table(
+        {"tokens": 0.5, "seconds": 0.5, "flat": 0.5, "plain": 0.5},
+        10,
+        input_tokens=1000,
+        cached_tokens=400,
+        output_tokens=50,
+        seconds=2.0,
+    )
     costs = {a.arm: declared_cost(declared[a.arm], a) for a in measured.arms if a.arm in declared}
     assert costs["tokens"].usd_per_query.likely == pytest.approx(0.00015)
     assert costs["seconds"].usd_per_query.likely == pytest.approx(0.002)
@@ -187,8 +215,14 @@ def test_mistakes_in_arms_toml(tmp_path: Path, text: str, message: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("gpt, 5-shot", "prompt"), ("LoRA r16", "tuned"), ("fine-tuned mini", "tuned"),
-     ("current prompt", "incumbent"), ("router", "cascade"), ("hybrid x", "hybrid")],
+    [
+        ("gpt, 5-shot", "prompt"),
+        ("LoRA r16", "tuned"),
+        ("fine-tuned mini", "tuned"),
+        ("current prompt", "incumbent"),
+        ("router", "cascade"),
+        ("hybrid x", "hybrid"),
+    ],
 )
 def test_kinds_are_guessed_and_said(name: str, kind: str) -> None:
     found = guessed_cost(table({name: 0.5}, 4, cost_usd=0.1).arms[0])
@@ -262,13 +296,20 @@ def test_an_error_has_a_price_and_then_score_is_money() -> None:
 
 @pytest.mark.parametrize(
     ("limits", "missed"),
-    [({"p95_seconds": 0.5}, "p95"), ({"upfront_usd": 100}, "upfront"), ({"monthly_usd": 1}, "a month"),
-     ({"min_score": 0.95}, "under 0.95")],
+    [
+        ({"p95_seconds": 0.5}, "p95"),
+        ({"upfront_usd": 100}, "upfront"),
+        ({"monthly_usd": 1}, "a month"),
+        ({"min_score": 0.95}, "under 0.95"),
+    ],
 )
 def test_an_arm_that_misses_a_limit_is_not_chosen(limits: dict[str, float], missed: str) -> None:
     rng = RNG(0)
-    trials = [Trial(arm=arm, item=str(i), score=float(rng.random() < p), seconds=s)
-              for arm, p, s in (("good", 0.94, 1.0), ("fast", 0.80, 0.1)) for i in range(300)]
+    trials = [
+        Trial(arm=arm, item=str(i), score=float(rng.random() < p), seconds=s)
+        for arm, p, s in (("good", 0.94, 1.0), ("fast", 0.80, 0.1))
+        for i in range(300)
+    ]
     costs = [cost("good", "tuned", hours=HOURS, monthly_usd=Range(10, 10, 10)), cost("fast")]
     decision = decide(tabulate(trials), costs, task(limits=limits), RNG(0))
     assert missed in decision.finalist("good").misses[0]
@@ -281,8 +322,9 @@ def test_an_arm_that_misses_a_limit_is_not_chosen(limits: dict[str, float], miss
 
 
 def test_a_latency_limit_without_seconds_is_not_met() -> None:
-    decision = decide(table({"a": 0.9, "b": 0.5}), [cost("a"), cost("b")],
-                      task(limits={"p95_seconds": 1}), RNG(0))
+    decision = decide(
+        table({"a": 0.9, "b": 0.5}), [cost("a"), cost("b")], task(limits={"p95_seconds": 1}), RNG(0)
+    )
     assert "no seconds" in decision.finalist("a").misses[0]
 
 
@@ -300,7 +342,9 @@ def test_the_same_seed_gives_the_same_decision() -> None:
 
 
 def test_format_failures_few_groups_and_single_seeds_are_caveats() -> None:
-    trials = [Trial(arm=a, item=str(i), score=i % 2, format_ok=a == "b" or i > 3) for a in "ab" for i in range(10)]
+    trials = [
+        Trial(arm=a, item=str(i), score=i % 2, format_ok=a == "b" or i > 3) for a in "ab" for i in range(10)
+    ]
     decision = decide(tabulate(trials), [cost("a"), cost("b", "tuned")], task(), RNG(0))
     text = " ".join(decision.caveats)
     assert "a format failure is not an inability" in text.replace("\n", " ")
@@ -334,9 +378,11 @@ def test_confident_verdicts_are_rarely_wrong() -> None:
     for number in range(400):
         rng = RNG(number)
         hard = rng.normal(0, 1, 300)
-        trials = [Trial(arm=arm, item=str(i), score=float(hard[i] + noise > -shift))
-                  for arm, shift in (("prompt", 1.0), ("tuned", 1.16))
-                  for i, noise in enumerate(rng.normal(0, 0.5, 300))]
+        trials = [
+            Trial(arm=arm, item=str(i), score=float(hard[i] + noise > -shift))
+            for arm, shift in (("prompt", 1.0), ("tuned", 1.16))
+            for i, noise in enumerate(rng.normal(0, 0.5, 300))
+        ]
         costs = [cost("prompt", hours=Range(1, 1, 1)), cost("tuned", "tuned", hours=HOURS)]
         decision = decide(tabulate(trials), costs, task(), rng)
         confident += decision.strength == "confident"
@@ -349,8 +395,11 @@ def test_confident_verdicts_are_rarely_wrong() -> None:
 
 def signals(facts: Facts = Facts(), **sections: Any) -> dict[str, Any]:
     rng = RNG(0)
-    trials = [Trial(arm=arm, item=str(i), score=float(rng.random() < p), seconds=s)
-              for arm, p, s in (("zero-shot", 0.7, 0.3), ("tuned", 0.9, 0.1)) for i in range(200)]
+    trials = [
+        Trial(arm=arm, item=str(i), score=float(rng.random() < p), seconds=s)
+        for arm, p, s in (("zero-shot", 0.7, 0.3), ("tuned", 0.9, 0.1))
+        for i in range(200)
+    ]
     costs = [cost("zero-shot", usd_per_query=Range(0.01, 0.01, 0.01)), cost("tuned", "tuned", hours=HOURS)]
     known = task(**sections)
     decision = decide(tabulate(trials), costs, known, RNG(0))
@@ -370,9 +419,18 @@ def test_signals_with_facts_measure() -> None:
     wide, gain = Interval(0.0, -0.01, 0.01), Interval(0.05, 0.02, 0.08)
     far = Interval(-0.2, -0.3, -0.1)
     found = signals(
-        Facts(revisions=2, novelty=0.1, far_slice=far, examples=600, thinnest=30, covered=1.0,
-              ceiling=wide, light_prompt=gain),
-        limits={"upfront_usd": 100, "p95_seconds": 0.2}, declared={"newest_models": True},
+        Facts(
+            revisions=2,
+            novelty=0.1,
+            far_slice=far,
+            examples=600,
+            thinnest=30,
+            covered=1.0,
+            ceiling=wide,
+            light_prompt=gain,
+        ),
+        limits={"upfront_usd": 100, "p95_seconds": 0.2},
+        declared={"newest_models": True},
     )
     for name in ("P1", "P3", "P4", "P5", "F2", "F3", "F5", "H2"):
         assert found[name].holds is True, found[name]

@@ -29,16 +29,44 @@ from tunepoint.tuning.classifier import (
 )
 
 TEXTS = {
-    "billing": ["you charged my card twice", "the invoice shows the wrong amount", "refund me please",
-                "why did the price on my bill go up", "my payment was declined"],
-    "fault": ["the sensor is broken", "device shows no light", "battery is dead after a week",
-              "the hub does not start any more", "screen is cracked and black"],
-    "shipping": ["where is my parcel", "delivery is late", "the courier lost my package",
-                 "tracking number does not work", "send it to another address"],
+    "billing": [
+        "you charged my card twice",
+        "the invoice shows the wrong amount",
+        "refund me please",
+        "why did the price on my bill go up",
+        "my payment was declined",
+    ],
+    "fault": [
+        "the sensor is broken",
+        "device shows no light",
+        "battery is dead after a week",
+        "the hub does not start any more",
+        "screen is cracked and black",
+    ],
+    "shipping": [
+        "where is my parcel",
+        "delivery is late",
+        "the courier lost my package",
+        "tracking number does not work",
+        "send it to another address",
+    ],
 }
-TRAIN = [Example(f"{label}{i}", text, label) for label, texts in TEXTS.items() for i, text in enumerate(texts)]
-TASK = Task.parse({"name": "t", "instruction": "route", "answer": {"labels": {
-    "billing": "money, charges, invoices", "fault": "hardware that does not work", "shipping": "parcels"}}})
+TRAIN = [
+    Example(f"{label}{i}", text, label) for label, texts in TEXTS.items() for i, text in enumerate(texts)
+]
+TASK = Task.parse(
+    {
+        "name": "t",
+        "instruction": "route",
+        "answer": {
+            "labels": {
+                "billing": "money, charges, invoices",
+                "fault": "hardware that does not work",
+                "shipping": "parcels",
+            }
+        },
+    }
+)
 ASKED = ["I was billed two times", "sensor dead", "package has not arrived"]
 ANSWERS = ["billing", "fault", "shipping"]
 RNG = np.random.default_rng
@@ -97,7 +125,12 @@ def test_altered_and_missing_weights_are_refused(tmp_path: Path, monkeypatch: py
 
 
 def test_prompting_arms_answer_and_report_confidence(encoder: Encoder) -> None:
-    for arm in (ZeroShot(encoder), Described(encoder), FewShot(encoder, 3), RetrievedFewShot(encoder, 4, 0.7)):
+    for arm in (
+        ZeroShot(encoder),
+        Described(encoder),
+        FewShot(encoder, 3),
+        RetrievedFewShot(encoder, 4, 0.7),
+    ):
         fitted = arm.fit(TASK, TRAIN, RNG(0))
         assert answers(fitted) == ANSWERS, arm.name
         assert arm.kind == "prompt"
@@ -109,13 +142,17 @@ def test_prompting_arms_answer_and_report_confidence(encoder: Encoder) -> None:
 
 
 def test_few_shot_draws_by_its_generator(encoder: Encoder) -> None:
-    one, same, other = (FewShot(encoder, 2).fit(TASK, TRAIN, RNG(s)).template.demonstrations for s in (0, 0, 5))
+    one, same, other = (
+        FewShot(encoder, 2).fit(TASK, TRAIN, RNG(s)).template.demonstrations for s in (0, 0, 5)
+    )
     assert one == same != other
 
 
 def test_demonstrations_change_the_answer(encoder: Encoder) -> None:
     prompt = Prompt("purple elephants", labels=("yes", "no"))
-    shown = replace(prompt, demonstrations=(Demonstration("purple elephants", "no"),), demonstration_weight=1.0)
+    shown = replace(
+        prompt, demonstrations=(Demonstration("purple elephants", "no"),), demonstration_weight=1.0
+    )
     vector = encoder.embed(["purple elephants"])[0]
     assert encoder.probabilities(shown, vector).tolist() == pytest.approx([0, 1])
     assert encoder.probabilities(prompt, vector).sum() == pytest.approx(1)
@@ -217,7 +254,9 @@ class Fixed:
         return [self.reply] * len(inputs)
 
 
-@pytest.mark.parametrize(("confidence", "expected", "asked"), [(0.9, "cheap", 0), (0.2, "strong", 2), (None, "strong", 2)])
+@pytest.mark.parametrize(
+    ("confidence", "expected", "asked"), [(0.9, "cheap", 0), (0.2, "strong", 2), (None, "strong", 2)]
+)
 def test_a_cascade_asks_the_strong_arm_only_where_it_must(
     confidence: float | None, expected: str, asked: int
 ) -> None:

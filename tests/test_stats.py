@@ -168,8 +168,10 @@ def study(rng: np.random.Generator, items: int, seeds: int, size: int, seed_sd: 
     codes = np.repeat(np.arange(-(-items // size)), size)[:items]
     hard = rng.normal(0, 1, items) + 0.7 * (size > 1) * rng.normal(0, 1, codes.max() + 1)[codes]
     own = [hard + rng.normal(0, 0.4, items) for _ in range(2)]
-    runs = [own[0] + rng.normal(0, seed_sd) * (seeds > 1) + rng.normal(0, 0.25, items) * (seeds > 1)
-            for _ in range(seeds)]
+    runs = [
+        own[0] + rng.normal(0, seed_sd) * (seeds > 1) + rng.normal(0, 0.25, items) * (seeds > 1)
+        for _ in range(seeds)
+    ]
     return [np.stack([(run + 1.0 > 0) for run in runs]) * 1.0, (own[1:2] + np.array(1.2) > 0) * 1.0], codes
 
 

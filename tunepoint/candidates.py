@@ -44,6 +44,7 @@ def load_encoder(task: Task) -> Encoder:
     Raises:
         TaskError: the task names other models, or asks for answers an encoder cannot give.
         ModelError: the weights, or the packages that run them, are missing.
+
     """
     others = [model.name for model in task.models if model.name != EMBEDDED]
     if others:
@@ -75,6 +76,7 @@ def candidates(
         train: says how many demonstrations there can be.
         dev: inputs that selection asks again and again.
         keep: folder for finished training runs.
+
     """
     from tunepoint.tuning.classifier import FineTuned, Probe, TunedWithNames, TunedWithRetrieval
 

@@ -50,6 +50,7 @@ def choose_gate(confidence: Floats, cheap: Floats, strong: Floats) -> Gate:
         confidence: (n,) the cheap arm's confidence on the dev items.
         cheap: (n,) its scores, 0..1.
         strong: (n,) scores of the strong arm on the same items.
+
     """
     if not len(confidence):
         raise EvidenceError("a cascade needs dev items with confidences, got 0")

@@ -30,7 +30,9 @@ class Finding:
 def checkup() -> list[Finding]:
     """Everything that a study may need, in the order in which it needs it."""
     found = [
-        Finding("python", sys.version_info >= (3, 11), f"{platform.python_version()}, 3.11 or later is needed")
+        Finding(
+            "python", sys.version_info >= (3, 11), f"{platform.python_version()}, 3.11 or later is needed"
+        )
     ]
     found += [_package(name) for name in ("numpy", "scipy", "scikit-learn", "pydantic")]
     found += [_package(name, "pip install 'tunepoint[tune]'") for name in ("torch", "transformers")]

@@ -120,9 +120,7 @@ def run(
         _run(task, out, seed, max_usd, quiet, as_json)
 
 
-def _run(
-    task: Path, out: Path | None, seed: int, max_usd: float | None, quiet: bool, as_json: bool
-) -> None:
+def _run(task: Path, out: Path | None, seed: int, max_usd: float | None, quiet: bool, as_json: bool) -> None:
     from tunepoint.studies import run as run_study
     from tunepoint.task import Task
 
@@ -134,8 +132,10 @@ def _run(
     _show(result, as_json)
     if not as_json:
         typer.echo(f"\nReport: {result.report}")
-        typer.echo(f"Next: open it in a browser, or `tunepoint decide --trials {result.folder}/trials.jsonl "
-                   f"--task {task}` after changing limits or costs.")
+        typer.echo(
+            f"Next: open it in a browser, or `tunepoint decide --trials {result.folder}/trials.jsonl "
+            f"--task {task}` after changing limits or costs."
+        )
 
 
 @app.command()
@@ -218,7 +218,10 @@ def _progress(quiet: bool) -> Iterator[Callable[[str, float, float], None]]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns: tuple[Any, ...] = (
-        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
         TimeRemainingColumn(elapsed_when_finished=False),
     )
     with Progress(*columns, console=_console(stderr=True), transient=True) as bar:

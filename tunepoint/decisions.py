@@ -129,6 +129,7 @@ def decide(
 
     Raises:
         EvidenceError: fewer than two arms or two independent groups of items.
+
     """
     if len(table.arms) < 2:
         raise EvidenceError(f"a decision compares at least 2 arms, got {len(table.arms)}")
@@ -283,6 +284,8 @@ def _caveats(
                 "failure is not an inability: repair it before it loses"
             )
     if all(misses):
-        found.append("no arm meets every limit: " + "; ".join(
-            f"{arm.arm}: {', '.join(m)}" for arm, m in zip(table.arms, misses, strict=True)))
+        found.append(
+            "no arm meets every limit: "
+            + "; ".join(f"{arm.arm}: {', '.join(m)}" for arm, m in zip(table.arms, misses, strict=True))
+        )
     return found

@@ -64,8 +64,7 @@ def document(
         "rule_of_thumb": rule_of_thumb(task.traffic.queries_per_month.likely),
         "evidence_needed": asdict(decision.evidence_needed) if decision.evidence_needed else None,
         "selection_optimism": None if optimism is None else _short(optimism),
-        "contamination": contamination
-        or {"test_items_with_near_twin": 0, "score_without_them": {}},
+        "contamination": contamination or {"test_items_with_near_twin": 0, "score_without_them": {}},
         "reversal": list(decision.reversal),
         "caveats": [*decision.caveats, *_old_prices(today)],
         "provenance": {**(provenance or {}), "prices": _prices(today), "assumptions": _assumptions(task)},
@@ -78,9 +77,7 @@ def because(decision: Decision) -> str:
     score = winner.score
     text = f"{winner.arm} scores {score.estimate:.3f} ({score.low:.3f} to {score.high:.3f})"
     if len(decision.finalists) > 1:
-        rival = max(
-            (f for f in decision.finalists if f.arm != winner.arm), key=lambda f: f.score.estimate
-        )
+        rival = max((f for f in decision.finalists if f.arm != winner.arm), key=lambda f: f.score.estimate)
         difference = next(d for d in decision.differences if d.against == rival.arm).difference
         text += (
             f", {difference.estimate:+.3f} against {rival.arm} "

@@ -13,11 +13,35 @@ from tunepoint.errors import DataError
 from tunepoint.task import AnswerKind
 
 LOOK_AT = 5_000
-TARGETS = ("label", "target", "category", "intent", "queue", "class", "topic", "answer", "output",
-           "sentiment", "tag", "type")
+TARGETS = (
+    "label",
+    "target",
+    "category",
+    "intent",
+    "queue",
+    "class",
+    "topic",
+    "answer",
+    "output",
+    "sentiment",
+    "tag",
+    "type",
+)
 INPUTS = ("text", "input", "message", "question", "query", "prompt", "body", "content", "utterance")
-GROUPS = ("customer", "user", "account", "author", "session", "conversation", "thread", "client",
-          "group", "patient", "document", "doc")
+GROUPS = (
+    "customer",
+    "user",
+    "account",
+    "author",
+    "session",
+    "conversation",
+    "thread",
+    "client",
+    "group",
+    "patient",
+    "document",
+    "doc",
+)
 
 
 @dataclass(frozen=True)
@@ -57,8 +81,12 @@ class Draft:
             if self.group
             else '# group = "customer_id"         # rows of one group are never split'
         )
-        labels = "".join(f"# {_key(label)} = \"what belongs here\"\n" for label in self.labels)
-        described = f"\n# Descriptions help prompting; take the # away and say what belongs where.\n# [answer.labels]\n{labels}" if labels else ""
+        labels = "".join(f'# {_key(label)} = "what belongs here"\n' for label in self.labels)
+        described = (
+            f"\n# Descriptions help prompting; take the # away and say what belongs where.\n# [answer.labels]\n{labels}"
+            if labels
+            else ""
+        )
         return _TEMPLATE.format(
             name=_slug(self.path.stem),
             path=quoted(self.path.name),
@@ -110,7 +138,7 @@ margin = 0.02                  # how much worse a cheaper arm may score
 
 
 def _slug(text: str) -> str:
-    kept = "".join(c if c.isalnum() and c.isascii() or c in "-_." else "-" for c in text.lower())
+    kept = "".join(c if (c.isalnum() and c.isascii()) or c in "-_." else "-" for c in text.lower())
     return kept.strip("-.") or "task"
 
 
@@ -124,6 +152,7 @@ def draft(path: Path) -> Draft:
 
     Raises:
         DataError: the file cannot be read, or no two columns look like input and target.
+
     """
     rows = [row for _, row in itertools.islice(read_rows(path), LOOK_AT)]
     if not rows:
@@ -133,7 +162,9 @@ def draft(path: Path) -> Draft:
         for name in rows[0]
     }
     if len(columns) < 2:
-        raise DataError(f"{path}: one column only ({next(iter(columns))!r}); an input and a target are needed")
+        raise DataError(
+            f"{path}: one column only ({next(iter(columns))!r}); an input and a target are needed"
+        )
     group = _named(columns, GROUPS, lambda values: 1 < len(set(values)) < len(values))
     free = [name for name in columns if name != group]
     text = _named({n: columns[n] for n in free}, INPUTS, lambda values: any(values))

@@ -138,12 +138,16 @@ def evidence_needed(
     if joint.blocks and _settled(joint, evidence, 4, 4.0, rng) >= 0.8:
         seeds = 4 * max(count for _, count in joint.blocks)
         return EvidenceNeeded(
-            3 * joint.items, seeds, None,
+            3 * joint.items,
+            seeds,
+            None,
             f"training seeds vary too much: {seeds} seeds and {3 * joint.items} more test items "
             "would settle it with a probability of 80%",
         )
     return EvidenceNeeded(
-        None, None, None,
+        None,
+        None,
+        None,
         f"the arms are so close that even {MOST_ITEMS} times the test items would not separate them "
         "reliably; a wider margin or another price would",
     )
@@ -159,18 +163,30 @@ def _settled(
 ) -> float:
     """Share of future studies, with that multiple of items and seeds, that are not undecided."""
     now = JointScores(
-        joint.estimates, joint.item_covariance / items, int(joint.groups * items),
-        joint.seed_covariance / seeds, joint.blocks, int(joint.items * items),
+        joint.estimates,
+        joint.item_covariance / items,
+        int(joint.groups * items),
+        joint.seed_covariance / seeds,
+        joint.blocks,
+        int(joint.items * items),
     )
     news = JointScores(
-        joint.estimates, joint.item_covariance * (1 - 1 / items), joint.groups,
-        joint.seed_covariance * (1 - 1 / seeds), joint.blocks, joint.items,
+        joint.estimates,
+        joint.item_covariance * (1 - 1 / items),
+        joint.groups,
+        joint.seed_covariance * (1 - 1 / seeds),
+        joint.blocks,
+        joint.items,
     )
     few = slice(0, 1_000)
     costs = evidence.costs
     part = replace(
-        costs, volume=costs.volume[few], upfront=costs.upfront[few], monthly=costs.monthly[few],
-        per_query=costs.per_query[few], retraining_once=costs.retraining_once[few],
+        costs,
+        volume=costs.volume[few],
+        upfront=costs.upfront[few],
+        monthly=costs.monthly[few],
+        per_query=costs.per_query[few],
+        retraining_once=costs.retraining_once[few],
     )
     spread = draw_scores(now, 1_000, rng) - now.estimates
     settled = 0

@@ -46,10 +46,14 @@ def build_report(decision: Mapping[str, Any], measurements: Mapping[str, Any]) -
     Args:
         decision: the content of decision.json.
         measurements: the content of measurements.json; only `economics` must be in it.
+
     """
     environment = Environment(
-        loader=PackageLoader("tunepoint", "assets"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        loader=PackageLoader("tunepoint", "assets"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["usd"] = usd
     environment.filters["tiny_usd"] = tiny_usd
@@ -90,9 +94,7 @@ def _script_json(value: Any) -> Markup:
     return Markup(text)
 
 
-def write_report(
-    folder: Path, decision: Mapping[str, Any], measurements: Mapping[str, Any]
-) -> Path:
+def write_report(folder: Path, decision: Mapping[str, Any], measurements: Mapping[str, Any]) -> Path:
     """Write report.html beside the decision."""
     path = folder / "report.html"
     write_text(path, build_report(decision, measurements))
@@ -104,6 +106,7 @@ def rebuild_report(folder: Path) -> Path:
 
     Raises:
         StudyError: the folder holds no finished study.
+
     """
     found = {}
     for name in ("decision", "measurements"):

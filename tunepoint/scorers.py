@@ -26,6 +26,7 @@ def scorer(name: str) -> Scorer:
 
     Raises:
         TaskError: no such scorer, or nothing to import under that name.
+
     """
     if name in SCORERS:
         return SCORERS[name]

@@ -12,6 +12,8 @@ from tunepoint.stats.intervals import Interval
 from tunepoint.task import Task
 
 Direction = Literal["prompt", "fine-tune", "hybrid"]
+PROMPTED: tuple[ArmKind, ...] = ("prompt", "incumbent")
+"""Arms that tuning would replace; an incumbent is taken to be prompted."""
 ENOUGH = 500
 """Good examples, the rule of thumb's own number."""
 
@@ -52,9 +54,18 @@ class Facts:
 def measure_signals(decision: Decision, task: Task, facts: Facts) -> list[Signal]:
     """All criteria, P1 to H2, in order."""
     makers: list[Callable[[Decision, Task, Facts], Signal]] = [
-        _changing, _few_examples, _diverse, _budget, _newest,
-        _format, _examples, _ceiling, _volume, _latency,
-        _captured, _light_prompt,
+        _changing,
+        _few_examples,
+        _diverse,
+        _budget,
+        _newest,
+        _format,
+        _examples,
+        _ceiling,
+        _volume,
+        _latency,
+        _captured,
+        _light_prompt,
     ]
     return [make(decision, task, facts) for make in makers]
 
@@ -79,8 +90,9 @@ def _changing(decision: Decision, task: Task, facts: Facts) -> Signal:
 
 def _few_examples(decision: Decision, task: Task, facts: Facts) -> Signal:
     criterion = "clear instructions and a few examples suffice"
-    prompted, best = _best(decision, "prompt"), max(
-        decision.finalists, key=lambda finalist: finalist.score.estimate
+    prompted, best = (
+        _best(decision, *PROMPTED),
+        max(decision.finalists, key=lambda finalist: finalist.score.estimate),
     )
     if prompted is None:
         return Signal("P2", "prompt", criterion, None, None, None, "not measured: no prompting arm")
@@ -168,11 +180,9 @@ def _ceiling(decision: Decision, task: Task, facts: Facts) -> Signal:
 def _volume(decision: Decision, task: Task, facts: Facts) -> Signal:
     criterion = "cost per query matters at this volume"
     volume = task.traffic.queries_per_month.likely
-    tuned, prompted = _best(decision, "tuned", "hybrid"), _best(decision, "prompt")
+    tuned, prompted = _best(decision, "tuned", "hybrid"), _best(decision, *PROMPTED)
     pair = {arm.arm for arm in (tuned, prompted) if arm is not None}
-    crossing = next(
-        (b for b in decision.break_even if {b.cheaper_to_build, b.cheaper_to_run} == pair), None
-    )
+    crossing = next((b for b in decision.break_even if {b.cheaper_to_build, b.cheaper_to_run} == pair), None)
     if tuned is None or prompted is None or crossing is None:
         why = "not measured: the verdict's break-evens do not compare a tuned and a prompting arm"
         return Signal("F4", "fine-tune", criterion, volume, None, None, why)
@@ -189,7 +199,7 @@ def _volume(decision: Decision, task: Task, facts: Facts) -> Signal:
 
 def _latency(decision: Decision, task: Task, facts: Facts) -> Signal:
     criterion, limit = "latency matters", task.limits.p95_seconds
-    tuned, prompted = _best(decision, "tuned", "hybrid"), _best(decision, "prompt")
+    tuned, prompted = _best(decision, "tuned", "hybrid"), _best(decision, *PROMPTED)
     slow = None if prompted is None else prompted.p95_seconds
     fast = None if tuned is None else tuned.p95_seconds
     if slow is None:

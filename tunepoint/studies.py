@@ -76,6 +76,7 @@ def run(
 
     Raises:
         TunepointError: whatever the user can mend; nothing that was measured is lost.
+
     """
     prepared = prepare(task, np.random.default_rng([seed, 1]))
     encoder = load_encoder(task)
@@ -144,9 +145,7 @@ def _select(bench: Bench, tried: Candidates) -> list[Arm]:
     scores = {arm.name: _mean(bench.study.dev.of(arm.name)) for arm in tried.arms}
     best = {
         kind: max(arms, key=lambda arm: scores[arm.name])
-        for kind, arms in (
-            ("prompt", tried.prompting), ("tuned", tried.tuned), ("hybrid", tried.hybrid)
-        )
+        for kind, arms in (("prompt", tried.prompting), ("tuned", tried.tuned), ("hybrid", tried.hybrid))
     }
     cascade = _cascade(bench, best, scores)
     bench.measure(cascade, bench.study.dev, split.dev, split.train)
@@ -212,9 +211,7 @@ def _test(bench: Bench, tried: Candidates, encoder: Encoder, finalists: Sequence
     timed = split.test[:TIMED]
     for arm in finalists:
         expected = 0.03 * len(timed)
-        bench.measure(
-            arm, log, timed, split.train, one_by_one=True, seeds=1, expected=expected
-        )
+        bench.measure(arm, log, timed, split.train, one_by_one=True, seeds=1, expected=expected)
     inputs = [example.input for example in split.test]
     encoder.warm(inputs)
     encoder.remember(inputs)
@@ -324,8 +321,9 @@ def _contamination(
 def _difference(trials: Sequence[Trial], one: str, other: str) -> Interval:
     """Paired difference of two arms, one minus other."""
     table = tabulate(trials, [one, other])
-    joint = joint_scores([arm.scores for arm in table.arms], table.clusters,
-                         [arm.seeds for arm in table.arms])
+    joint = joint_scores(
+        [arm.scores for arm in table.arms], table.clusters, [arm.seeds for arm in table.arms]
+    )
     return compare(joint, [(0, 1)], np.random.default_rng(0))[0].difference
 
 
@@ -408,8 +406,14 @@ def _ladder(bench: Bench, tried: Candidates) -> list[dict[str, Any]]:
         trials = bench.study.dev.of(arm.name)
         score = _interval(trials)
         rows.append(
-            {"arm": arm.name, "family": arm.family, "kind": arm.kind, "dev_score": score.estimate,
-             "low": score.low, "high": score.high}
+            {
+                "arm": arm.name,
+                "family": arm.family,
+                "kind": arm.kind,
+                "dev_score": score.estimate,
+                "low": score.low,
+                "high": score.high,
+            }
         )
     return rows
 
@@ -472,6 +476,7 @@ def decide_trials(
 
     Raises:
         TrialsError: the files do not follow their format, or name different arms.
+
     """
     table = tabulate(read_trials(Path(trials)))
     costs = _foreign_costs(table, Path(arms) if arms is not None else None)
@@ -501,5 +506,3 @@ def _foreign_costs(table: Table, arms: Path | None) -> list[ArmCost]:
         if name not in declared:
             raise TrialsError(f"{arms}: no [[arm]] named {name!r}; {nearest(name, declared)}")
     return [declared_cost(declared[scores.arm], scores) for scores in table.arms]
-
-

@@ -172,6 +172,7 @@ class Task(_Section):
         Raises:
             TaskError: no such file, not TOML, an unknown key, a value out of its range;
                 the message names the key and the nearest known one.
+
         """
         path = Path(path)
         if path.is_dir():
@@ -190,6 +191,7 @@ class Task(_Section):
 
         Raises:
             TaskError: as `load`.
+
         """
         if "folder" in content:
             raise TaskError(f"{where}: unknown key 'folder'; {nearest('folder', _keys(cls))}")
@@ -208,9 +210,7 @@ class Task(_Section):
         Limits, traffic and costs are not among it: when they change, the verdict is
         computed anew from the same trials.
         """
-        parts = self.model_dump(
-            mode="json", include={"instruction", "data", "answer", "score", "models"}
-        )
+        parts = self.model_dump(mode="json", include={"instruction", "data", "answer", "score", "models"})
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

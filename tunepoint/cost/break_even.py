@@ -70,15 +70,14 @@ def quantiles(values: Floats) -> Quantiles:
     return Quantiles(low, likely, high)
 
 
-def simulate(
-    costs: Sequence[ArmCost], task: Task, draws: int, rng: np.random.Generator
-) -> CostDraws:
+def simulate(costs: Sequence[ArmCost], task: Task, draws: int, rng: np.random.Generator) -> CostDraws:
     """Draw every uncertain part of the arms' costs.
 
     Args:
         costs: A arms.
         task: its rates, traffic and horizon.
         draws: D, the number of draws.
+
     """
     rates = task.costs
 
@@ -95,9 +94,7 @@ def simulate(
     for cost in costs:
         labelling = 0.0 if rates.labels_owned else cost.labels * label * hourly
         training = cost.training_core_seconds * core
-        upfront.append(
-            labelling + training + cost.hours.quantile(effort) * hourly + shared(cost.upfront_usd)
-        )
+        upfront.append(labelling + training + cost.hours.quantile(effort) * hourly + shared(cost.upfront_usd))
         monthly.append(shared(cost.monthly_usd))
         price = shared(cost.usd_per_query) + rng.normal(0.0, cost.query_error_usd, draws)
         per_query.append(np.clip(price, 0.0, None) + cost.core_seconds_per_query * core)
@@ -121,9 +118,7 @@ class BreakEven:
     probability_never: float
 
 
-def break_even(
-    draws: CostDraws, one: int, other: int, *, worth: Floats | None = None
-) -> BreakEven:
+def break_even(draws: CostDraws, one: int, other: int, *, worth: Floats | None = None) -> BreakEven:
     """Break-even volume of two arms, given by position.
 
     Args:
@@ -132,6 +127,7 @@ def break_even(
     Volume = difference of fixed cost over the horizon / (months x saving of an answer); a draw
     without a saving never breaks even, one whose cheaper-to-run arm costs no more to build
     does so at 0.
+
     """
     running = draws.per_query if worth is None else draws.per_query + worth
     if np.median(draws.fixed[:, one]) > np.median(draws.fixed[:, other]):

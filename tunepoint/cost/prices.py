@@ -105,6 +105,7 @@ def read_arms(path: Path) -> dict[str, _DeclaredArm]:
 
     Raises:
         TrialsError: no such file, not TOML, an unknown key, an arm described twice.
+
     """
     if not path.exists():
         raise TrialsError(f"{path}: no such file; docs/files.md shows what arms.toml holds")
@@ -147,6 +148,7 @@ def declared_cost(arm: _DeclaredArm, scores: ArmScores) -> ArmCost:
 
     Raises:
         TrialsError: a price per token or second, but trials without tokens or seconds.
+
     """
     dollars, notes = _dollars_per_query(arm, scores)
     likely, error = _mean_and_error(dollars)

@@ -98,6 +98,7 @@ def doubtful_labels(
         examples: n labelled examples.
         features: (n, d) vectors of the inputs.
         groups: n names; a group is never on both sides of a fold.
+
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GroupKFold

@@ -68,6 +68,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
 
     Raises:
         DataError: no such file, an unknown ending, a line that is not JSON, no rows.
+
     """
     if not path.exists():
         near = sorted(entry.name for entry in path.parent.glob("*")) if path.parent.exists() else []
@@ -163,6 +164,7 @@ def read_examples(path: Path, columns: Columns) -> tuple[list[Example], list[Dro
 
     Raises:
         DataError: a column is missing, an id is given twice, or nothing is left.
+
     """
     examples: list[Example] = []
     dropped: list[Dropped] = []

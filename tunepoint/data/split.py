@@ -79,6 +79,7 @@ def split(
 
     Raises:
         DataError: too few groups, or a label that one part lacks altogether.
+
     """
     clusters = families(examples, twins)
     folds = min(FOLDS, len(set(clusters)))
@@ -94,14 +95,14 @@ def split(
         raise DataError(f"shares {shares} leave nothing to train on: {folds} groups in all")
     parts = np.where(fold_of < test_folds, 2, np.where(fold_of < test_folds + dev_folds, 1, 0))
     members: list[tuple[Example, ...]] = [
-        tuple(example for example, p in zip(examples, parts, strict=True) if p == part)
-        for part in range(3)
+        tuple(example for example, p in zip(examples, parts, strict=True) if p == part) for part in range(3)
     ]
     return _certified(*members, dict(zip((e.id for e in examples), clusters, strict=True)))
 
 
-def split_as_given(parts: Mapping[str, Sequence[Example]], shares: tuple[float, float, float],
-                   rng: np.random.Generator) -> Split:
+def split_as_given(
+    parts: Mapping[str, Sequence[Example]], shares: tuple[float, float, float], rng: np.random.Generator
+) -> Split:
     """Keep the user's own parts; dev is taken out of train where none is given."""
     train, test = tuple(parts["train"]), tuple(parts["test"])
     dev = tuple(parts.get("dev", ()))
@@ -128,9 +129,7 @@ def _folds(
     targets = [example.target for example in examples]
     if len(set(targets)) > len(targets) // 2:
         targets = ["free"] * len(targets)
-    splitter = StratifiedGroupKFold(
-        n_splits=folds, shuffle=True, random_state=int(rng.integers(2**31))
-    )
+    splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=int(rng.integers(2**31)))
     fold_of = np.zeros(len(examples), dtype=np.intp)
     with warnings.catch_warnings():
         # Thin labels are reported by the audit, in the user's words.

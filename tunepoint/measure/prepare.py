@@ -58,6 +58,7 @@ def prepare(task: Task, rng: np.random.Generator) -> Prepared:
     Raises:
         TaskError: the task has no data.
         DataError: the files cannot be read, or hold labels that the task does not know.
+
     """
     if task.data is None:
         raise TaskError("the task has no [data]; give data.path, or use `decide` on trials")
@@ -77,9 +78,11 @@ def prepare(task: Task, rng: np.random.Generator) -> Prepared:
 
 def _read(task: Task) -> tuple[dict[str, list[Example]], list[Dropped]]:
     assert task.data is not None
-    sources = {"all": task.data.path} if task.data.path else {
-        name: getattr(task.data, name) for name in PARTS if getattr(task.data, name)
-    }
+    sources = (
+        {"all": task.data.path}
+        if task.data.path
+        else {name: getattr(task.data, name) for name in PARTS if getattr(task.data, name)}
+    )
     parts: dict[str, list[Example]] = {}
     empty: list[Dropped] = []
     for name, path in sources.items():
@@ -97,11 +100,7 @@ def _audit(
     every: Sequence[Example],
     dealt: Split,
 ) -> Audit:
-    twins = [
-        (part.kept[one].id, part.kept[other].id)
-        for part in clean.values()
-        for one, other in part.twins
-    ]
+    twins = [(part.kept[one].id, part.kept[other].id) for part in clean.values() for one, other in part.twins]
     return Audit(
         read=read,
         kept=len(every),

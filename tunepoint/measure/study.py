@@ -50,6 +50,7 @@ class Meter:
 
         Raises:
             BudgetReached: with what the step and the rest of the study would cost.
+
         """
         step = seconds * self.usd_per_second
         if self.cap_usd is not None and self.spent_usd + step > self.cap_usd:
@@ -99,6 +100,7 @@ class Study:
 
         Raises:
             StudyError: it was opened before for others.
+
         """
         sealed = self.manifest.get("sealed_test")
         if sealed is None:
@@ -119,6 +121,7 @@ def open_study(folder: Path, task: Task, prepared: Prepared, seed: int) -> Itera
 
     Raises:
         StudyError: another process works on it, or it measures something else.
+
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -184,6 +187,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
     Raises:
         StudyError: the folder holds no study, or one of a later version.
+
     """
     path = folder / "manifest.json"
     if not path.exists():
@@ -200,8 +204,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def _resumed(path: Path, fresh: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest on disk, if it is of the same measurement."""
     found = read_manifest(path.parent)
-    words = {"task_sha256": "instruction, labels, columns, metric or models",
-             "data_sha256": "examples", "seed": "seed"}
+    words = {
+        "task_sha256": "instruction, labels, columns, metric or models",
+        "data_sha256": "examples",
+        "seed": "seed",
+    }
     changed = [what for key, what in words.items() if found.get(key) != fresh[key]]
     if changed:
         raise StudyError(
@@ -252,6 +259,7 @@ class Bench:
             one_by_one: ask one input at a time and note `seconds`, what a request takes.
             seeds: only the first so many training seeds; all of them if None.
             expected: seconds that were planned for it.
+
         """
         name = name or arm.name
         for number in range(seeds or arm.seeds):

@@ -61,6 +61,7 @@ def read_trials(path: Path) -> list[Trial]:
     Raises:
         TrialsError: no such file or no trials, a line that is not a trial, or two trials
             of the same arm, item and seed; the message names the lines.
+
     """
     if not path.exists():
         raise TrialsError(f"{path}: no such file; trials are one JSON object a line")
@@ -114,6 +115,7 @@ class TrialLog:
 
         Raises:
             StudyError: the disk is full or the file cannot be written.
+
         """
         text = "".join(trial.line() for trial in trials)
         try:
@@ -201,6 +203,7 @@ def tabulate(trials: Iterable[Trial], arms: Sequence[str] | None = None) -> Tabl
 
     Raises:
         TrialsError: an arm without trials, no common item, or an item in two clusters.
+
     """
     grouped: dict[str, dict[str | None, dict[str, Trial]]] = defaultdict(lambda: defaultdict(dict))
     for trial in trials:
@@ -225,9 +228,7 @@ def tabulate(trials: Iterable[Trial], arms: Sequence[str] | None = None) -> Tabl
     return Table(items, table, clusters, slices, len(every) - len(items))
 
 
-def _clusters(
-    items: Sequence[str], runs: Sequence[dict[str, Trial]]
-) -> NDArray[np.intp] | None:
+def _clusters(items: Sequence[str], runs: Sequence[dict[str, Trial]]) -> NDArray[np.intp] | None:
     """Cluster codes; an item without a cluster is a cluster of its own."""
     named: dict[str, str] = {}
     for run in runs:
@@ -242,9 +243,7 @@ def _clusters(
     return np.array([codes.setdefault(key, len(codes)) for key in keys], dtype=np.intp)
 
 
-def _arm_scores(
-    name: str, runs: dict[str | None, dict[str, Trial]], items: Sequence[str]
-) -> ArmScores:
+def _arm_scores(name: str, runs: dict[str | None, dict[str, Trial]], items: Sequence[str]) -> ArmScores:
     seeds = tuple(sorted(runs, key=str))
     chosen = [runs[seed][item] for seed in seeds for item in items]
     scores = np.array([trial.score for trial in chosen]).reshape(len(seeds), len(items))
@@ -268,6 +267,7 @@ def write_json(path: Path, content: Any) -> None:
 
     Raises:
         StudyError: the disk is full or the folder cannot be written.
+
     """
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -277,6 +277,7 @@ def write_text(path: Path, text: str) -> None:
 
     Raises:
         StudyError: the disk is full or the folder cannot be written.
+
     """
     unfinished = path.with_name(path.name + ".part")
     try:

@@ -43,6 +43,7 @@ def find_weights() -> Path:
 
     Raises:
         ModelError: neither is there.
+
     """
     package = importlib.util.find_spec(PACKAGE)
     if package is not None and package.origin is not None:
@@ -63,6 +64,7 @@ def check_weights(folder: Path) -> None:
 
     Raises:
         ModelError: a file is missing, or the weights' SHA-256 differs.
+
     """
     missing = [name for name in FILES if not (folder / name).exists()]
     if missing:
@@ -101,6 +103,7 @@ class Encoder:
     Attributes:
         layers: the transformer layers, lowest first; a tuned encoder shares the lower
             ones with the encoder it was tuned from.
+
     """
 
     def __init__(
@@ -124,6 +127,7 @@ class Encoder:
 
         Raises:
             ModelError: the weights are missing or altered.
+
         """
         from transformers import BertModel
         from transformers.utils import logging
@@ -131,9 +135,7 @@ class Encoder:
         folder = folder or find_weights()
         check_weights(folder)
         with _silence(logging):
-            model = BertModel.from_pretrained(
-                folder, attn_implementation="eager", add_pooling_layer=False
-            )
+            model = BertModel.from_pretrained(folder, attn_implementation="eager", add_pooling_layer=False)
         model.eval()
         for parameter in model.parameters():
             parameter.requires_grad_(False)
@@ -245,9 +247,7 @@ class Encoder:
         vectors = self.embed([prompt.input for prompt in prompts])
         chosen = [self.probabilities(p, v) for p, v in zip(prompts, vectors, strict=True)]
         seconds = (time.perf_counter() - started) / max(1, len(prompts))
-        return [
-            self.reply(prompt, odds, seconds) for prompt, odds in zip(prompts, chosen, strict=True)
-        ]
+        return [self.reply(prompt, odds, seconds) for prompt, odds in zip(prompts, chosen, strict=True)]
 
     def reply(self, prompt: Prompt, odds: Vectors, seconds: float) -> Reply:
         """The reply that names the label with the greatest probability."""
@@ -284,8 +284,9 @@ class Encoder:
     def _label_vectors(self, prompt: Prompt) -> Vectors:
         """Vectors of the labels: the name's, averaged with the description's if there is one."""
         names = [readable(label) for label in prompt.labels]
-        told = [prompt.descriptions.get(label) or name
-                for label, name in zip(prompt.labels, names, strict=True)]
+        told = [
+            prompt.descriptions.get(label) or name for label, name in zip(prompt.labels, names, strict=True)
+        ]
         self.remember([*names, *told])
         mean = self.embed(names) + self.embed(told)
         return mean / np.linalg.norm(mean, axis=1, keepdims=True)

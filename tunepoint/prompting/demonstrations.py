@@ -111,14 +111,10 @@ class RetrievedFewShot:
         )
         targets = [example.target for example in train]
         vectors = self.model.embed(inputs)
-        return Retrieved(
-            self.model, template, inputs, targets, vectors, self.k, Built(examples=len(train))
-        )
+        return Retrieved(self.model, template, inputs, targets, vectors, self.k, Built(examples=len(train)))
 
 
-def nearest_rows(
-    rows: NDArray[np.float32], queries: NDArray[np.float32], k: int
-) -> NDArray[np.intp]:
+def nearest_rows(rows: NDArray[np.float32], queries: NDArray[np.float32], k: int) -> NDArray[np.intp]:
     """(q, k) positions of the rows most similar to each query, most similar first."""
     similarity = queries @ rows.T
     k = min(k, len(rows))

@@ -34,6 +34,7 @@ def score_interval(mean: float, variance: float, groups: int, critical: float) -
     (Korn and Graubard 1998, "Confidence intervals for proportions with small expected
     number of positive counts"); the interval is equation 4 of Brown, Cai and DasGupta
     2001, "Interval estimation for a binomial proportion" (Wilson 1927).
+
     """
     if not 0 <= mean <= 1:
         raise EvidenceError(f"scores lie in 0..1, got a mean of {mean:g}")

@@ -46,9 +46,7 @@ class JointScores:
     def without_seeds(self) -> JointScores:
         """The same arms as if the training seeds were fixed."""
         zero = np.zeros_like(self.seed_covariance)
-        return JointScores(
-            self.estimates, self.item_covariance, self.groups, zero, (), self.items
-        )
+        return JointScores(self.estimates, self.item_covariance, self.groups, zero, (), self.items)
 
 
 def joint_scores(
@@ -74,6 +72,7 @@ def joint_scores(
 
     Raises:
         EvidenceError: fewer than two independent groups, or arms of unequal length.
+
     """
     items = _common_length(scores)
     if clusters is None:
@@ -169,9 +168,7 @@ def _errors(joint: JointScores, size: int, rng: np.random.Generator) -> Floats:
     return errors
 
 
-def _multivariate_t(
-    covariance: Floats, degrees: int, size: int, rng: np.random.Generator
-) -> Floats:
+def _multivariate_t(covariance: Floats, degrees: int, size: int, rng: np.random.Generator) -> Floats:
     """(size, A) draws of a centred multivariate t whose scale matrix is `covariance`."""
     values, vectors = np.linalg.eigh(covariance)
     root = vectors * np.sqrt(np.clip(values, 0.0, None))
@@ -241,6 +238,7 @@ def critical_value(
 
     The level quantile of the largest absolute studentised error (max-t; Hothorn, Bretz and
     Westfall 2008, section 3). One contrast without seed variance is Student's quantile.
+
     """
     if len(contrasts) == 1 and not joint.blocks:
         return float(stats.t.ppf((1 + level) / 2, joint.groups - 1))

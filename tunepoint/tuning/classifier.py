@@ -118,6 +118,7 @@ class Classifier(InProcess):
 
         Raises:
             ModelError: the file is not one of ours.
+
         """
         from safetensors import safe_open
 
@@ -132,8 +133,11 @@ class Classifier(InProcess):
         for number, layer in enumerate(tuned.layers[frozen:], start=frozen):
             prefix = f"layer.{number}."
             layer.load_state_dict(
-                {name.removeprefix(prefix): value for name, value in tensors.items()
-                 if name.startswith(prefix)}
+                {
+                    name.removeprefix(prefix): value
+                    for name, value in tensors.items()
+                    if name.startswith(prefix)
+                }
             )
         built = Built(facts["examples"], facts["seconds"], tuple(facts["warnings"]))
         weight, bias = tensors["weight"].numpy(), tensors["bias"].numpy()
@@ -209,9 +213,7 @@ class FineTuned:
         for run in self._runs.values():
             run.encoder.remember(texts)
 
-    def _load_or_train(
-        self, task: Task, train: Sequence[Example], run: str, seed: int
-    ) -> Classifier:
+    def _load_or_train(self, task: Task, train: Sequence[Example], run: str, seed: int) -> Classifier:
         path = self.keep / f"{run}.safetensors" if self.keep else None
         if path is not None and path.exists():
             return Classifier.load(path, self.encoder)

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import EXAMPLE, ROOT
+from typer.testing import CliRunner
+
+import tunepoint
+from tunepoint import Result, Task
+from tunepoint import cli as commands
+from tunepoint.checkup import checkup
+from tunepoint.cli import app
+from tunepoint.drafts import draft
+from tunepoint.errors import DataError
+
+RUNNER = CliRunner()
+
+
+def call(*arguments: object, code: int = 0) -> str:
+    result = RUNNER.invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    return result.output
+
+
+def test_help_names_every_command() -> None:
+    text = call("--help")
+    for name in ("demo", "init", "check", "run", "decide", "report", "doctor"):
+        assert name in text
+        call(name, "--help")
+
+
+def test_importing_the_package_brings_no_heavy_module() -> None:
+    heavy = "'torch', 'transformers', 'numpy', 'sklearn', 'scipy', 'pydantic', 'rich.progress'"
+    code = f"import sys, tunepoint, tunepoint.cli; print([m for m in ({heavy}) if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+    code = "import sys, tunepoint.studies; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_public_names_are_there_and_documented() -> None:
+    documented = (ROOT / "README.md").read_text() + "".join(
+        path.read_text() for path in (ROOT / "docs").glob("*.md")
+    )
+    for name in tunepoint.__all__:
+        assert getattr(tunepoint, name).__doc__
+        assert f"`{name}`" in documented, name
+    assert 12 <= len(tunepoint.__all__) <= 20
+    assert set(tunepoint.__all__) <= set(dir(tunepoint))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = tunepoint.nothing
+
+
+def test_init_guesses_and_what_it_writes_can_be_checked(tmp_path: Path) -> None:
+    shutil.copy(EXAMPLE / "messages.csv", tmp_path)
+    said = call("init", tmp_path / "messages.csv")
+    assert "input is 'text'" in said and "target is 'queue'" in said and "group is 'customer_id'" in said
+    task = Task.load(tmp_path)
+    assert task.data is not None and task.data.group == "customer_id"
+    text = call("check", tmp_path)
+    assert "975 rows read, 963 kept" in text and "e-mail address" in text and "phone number" in text
+    found = json.loads(call("check", tmp_path / "task.toml", "--json"))
+    assert len(found["contradictions"]) == 3
+    assert "is there already; --force" in call("init", tmp_path / "messages.csv", code=2)
+    call("init", tmp_path / "messages.csv", "--force")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "target"),
+    [
+        ("question,answer\n" + "".join(f"what is {i}?,{i * 7}\n" for i in range(60)), "number", "answer"),
+        ("a,b\n" + "".join(f"words and words {i},free text {i}\n" for i in range(60)), "text", "b"),
+        ("text,out\n" + "".join(f'hello {i},"{{""k"": {i}}}"\n' for i in range(30)), "json", "out"),
+        (
+            "text,is it spam\n" + "".join(f"hello {i},{'yes' if i % 2 else 'no'}\n" for i in range(30)),
+            "label",
+            "is it spam",
+        ),
+    ],
+)
+def test_init_guesses_the_kind_of_answer(tmp_path: Path, text: str, kind: str, target: str) -> None:
+    path = tmp_path / "My data (1).csv"
+    path.write_text(text)
+    guessed = draft(path)
+    assert (guessed.kind, guessed.target, guessed.group) == (kind, target, None)
+    (tmp_path / "task.toml").write_text(guessed.toml())
+    assert Task.load(tmp_path).name == "my-data--1"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("text,label\n", "no rows"),
+        ("text\nhello\n", "one column only"),
+        ("customer_id,text\n" + "a,b\n" * 3, "no column is left"),
+    ],
+)
+def test_init_says_what_is_missing(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        draft(path)
+
+
+def test_mistakes_are_one_paragraph_with_exit_code_2(tmp_path: Path) -> None:
+    assert "no such file" in call("run", tmp_path / "task.toml", code=2)
+    assert "no such file" in call("init", tmp_path / "a.csv", code=2)
+    assert "no study here" not in call("report", tmp_path, code=2)
+    trials = tmp_path / "t.jsonl"
+    trials.write_text('{"arm": "a", "item": 1, "score": 2}\n')
+    (tmp_path / "task.toml").write_text('name = "x"\n')
+    text = call("decide", "--trials", trials, "--task", tmp_path, code=2)
+    assert "t.jsonl:1: score" in text and text.startswith("tunepoint: ")
+    trials.write_text('{"arm": "a", "item": 1, "score": 1}\n{"arm": "a", "item": 2, "score": 1}\n')
+    assert "at least 2 arms" in call("decide", "--trials", trials, "--task", tmp_path, code=2)
+
+
+def test_a_defect_of_ours_is_a_paragraph_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(path: Path) -> None:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr("tunepoint.report.rebuild_report", broken)
+    assert "a defect of tunepoint: RuntimeError: boom" in call("report", tmp_path, code=2)
+    monkeypatch.setenv("TUNEPOINT_DEBUG", "1")
+    assert isinstance(RUNNER.invoke(app, ["report", str(tmp_path)]).exception, RuntimeError)
+
+    def stopped(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tunepoint.report.rebuild_report", stopped)
+    assert "what was measured is kept" in call("report", tmp_path, code=130)
+
+
+def test_run_resumes_and_prints_the_verdict(finished: Result, small_task: Path) -> None:
+    text = call("run", small_task, "--out", finished.folder, "--seed", 3)
+    assert finished.document["winner"].split(",")[0] in text
+    assert "Report:" in text and "Next:" in text
+    document = json.loads(call("run", small_task, "--out", finished.folder, "--seed", 3, "--json"))
+    assert document["winner"] == finished.document["winner"]
+
+
+def test_decide_prints_json_and_writes_a_report(tmp_path: Path) -> None:
+    folder = ROOT / "examples" / "bring-your-own-trials"
+    arguments = (
+        "decide",
+        "--trials",
+        folder / "trials.jsonl",
+        "--task",
+        folder,
+        "--arms",
+        folder / "arms.toml",
+    )
+    assert json.loads(call(*arguments, "--json"))["verdict"] == "fine-tune"
+    text = call(*arguments, "--out", tmp_path / "study")
+    assert "Fine-tune: small model, fine-tuned" in text and "report.html" in text
+    (tmp_path / "study" / "report.html").unlink()
+    assert "Report:" in call("report", tmp_path / "study")
+    assert (tmp_path / "study" / "report.html").exists()
+    (tmp_path / "study" / "decision.json").write_text("{")
+    assert "not JSON" in call("report", tmp_path / "study", code=2)
+
+
+def test_doctor_says_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "weights verified" in call("doctor")
+    assert all(finding["ok"] for finding in json.loads(call("doctor", "--json")) if finding["needed"])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
+    assert [f.detail for f in checkup() if f.name == "embedded:minilm"] == ["needs torch first"]
+
+
+def test_doctor_fails_when_weights_are_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tunepoint.models.encoder.find_weights", lambda: tmp_path)
+    assert "missing  embedded:minilm" in call("doctor", code=2)
+
+
+def test_demo_runs_on_the_example(
+    monkeypatch: pytest.MonkeyPatch, small_task: Path, finished: Result
+) -> None:
+    assert commands.example_folder() == EXAMPLE
+    monkeypatch.setattr(commands, "example_folder", lambda: small_task)
+    text = call("demo", "--out", finished.folder, "--seed", 3, "--quiet")
+    assert "Report:" in text
+
+
+def test_the_example_is_what_the_readme_says() -> None:
+    task = Task.load(EXAMPLE)
+    assert task.answer.labels is not None and len(task.answer.labels) == 12
