@@ -41,9 +41,9 @@ format: $(VENV)/.developing ## Format the code
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-bench: $(VENV)/.developing ## Run the benchmarks; each prints a table and a line of JSON
+bench: $(VENV)/.developing ## Run the benchmarks (BANKING77=folder of train.csv and test.csv)
 	$(BIN)/python benchmarks/decide.py
-	$(BIN)/python benchmarks/encoder.py
+	$(BIN)/python benchmarks/encoder.py $(BANKING77)
 
 wheel: $(VENV)/.developing ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel

@@ -99,7 +99,7 @@ def test_init_guesses_the_kind_of_answer(tmp_path: Path, text: str, kind: str, t
     [
         ("text,label\n", "no rows"),
         ("text\nhello\n", "one column only"),
-        ("customer_id,text\n" + "a,b\n" * 3, "no column is left"),
+        ("customer_id,text\n" + "a,b\na,c\nd,e\n", "no column is left"),
     ],
 )
 def test_init_says_what_is_missing(tmp_path: Path, text: str, message: str) -> None:

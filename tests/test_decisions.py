@@ -393,7 +393,10 @@ def test_confident_verdicts_are_rarely_wrong() -> None:
 # -- signals -------------------------------------------------------------------------------
 
 
-def signals(facts: Facts = Facts(), **sections: Any) -> dict[str, Any]:
+NOTHING_KNOWN = Facts()
+
+
+def signals(facts: Facts = NOTHING_KNOWN, **sections: Any) -> dict[str, Any]:
     rng = RNG(0)
     trials = [
         Trial(arm=arm, item=str(i), score=float(rng.random() < p), seconds=s)

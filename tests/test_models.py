@@ -19,14 +19,9 @@ from tunepoint.models.chat import Demonstration, Prompt, Reply, Usage
 from tunepoint.models.encoder import Encoder, check_weights, find_weights, readable, softmax
 from tunepoint.prompting.demonstrations import FewShot, RetrievedFewShot
 from tunepoint.prompting.instructions import Described, ZeroShot
-from tunepoint.tuning.classifier import (
-    Classifier,
-    FineTuned,
-    Probe,
-    Recipe,
-    TunedWithNames,
-    TunedWithRetrieval,
-)
+from tunepoint.tuning.classifier import Classifier, FineTuned, Probe
+from tunepoint.tuning.light_prompts import TunedWithNames, TunedWithRetrieval
+from tunepoint.tuning.training import Recipe
 
 TEXTS = {
     "billing": [
@@ -204,13 +199,13 @@ def test_states_that_do_not_fit_are_computed_as_they_are_needed(
     encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = FineTuned(encoder).fit(TASK, TRAIN, RNG(0))
-    monkeypatch.setattr("tunepoint.tuning.classifier.CACHED_TOKENS", 0)
+    monkeypatch.setattr("tunepoint.tuning.training.CACHED_TOKENS", 0)
     anew = FineTuned(encoder).fit(TASK, TRAIN, RNG(0))
     assert anew.weight == pytest.approx(kept.weight, abs=1e-3)
 
 
 def test_bf16_where_the_processor_has_it(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunepoint.tuning.classifier.bf16_is_fast", lambda: True)
+    monkeypatch.setattr("tunepoint.tuning.training.bf16_is_fast", lambda: True)
     assert answers(FineTuned(encoder).fit(TASK, TRAIN, RNG(0))) == ANSWERS
 
 
@@ -284,7 +279,7 @@ def test_the_gate_keeps_what_the_cheap_arm_knows() -> None:
 def test_models_that_this_version_cannot_measure_are_named() -> None:
     with pytest.raises(TaskError, match="'openai/gpt-5-mini' cannot be measured"):
         load_encoder(Task.parse({"name": "t", "models": [{"name": "openai/gpt-5-mini"}]}))
-    with pytest.raises(TaskError, match="answer.kind 'json'"):
+    with pytest.raises(TaskError, match=r"answer\.kind 'json'"):
         load_encoder(Task.parse({"name": "t", "answer": {"kind": "json"}}))
 
 

@@ -17,7 +17,7 @@ ORDER = [
     {"prompting", "tuning", "measure", "candidates", "cascades"},
     {"cost"},
     {"evidence", "decisions", "signals", "documents"},
-    {"report"},
+    {"report", "findings"},
     {"studies", "drafts", "checkup"},
     {"cli"},
 ]
@@ -63,10 +63,10 @@ def test_prompting_and_tuning_do_not_know_each_other_and_stats_knows_nobody() ->
 def test_files_and_functions_stay_small() -> None:
     for path in sources():
         text = path.read_text()
-        assert text.count("\n") <= 470, path
+        assert text.count("\n") < 400, path
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef):
-                assert (node.end_lineno or 0) - node.lineno < 65, f"{path}: {node.name}"
+                assert (node.end_lineno or 0) - node.lineno < 50, f"{path}: {node.name}"
 
 
 def test_the_readme_tree_names_every_module() -> None:

@@ -14,8 +14,9 @@ from conftest import write_small
 
 from tunepoint import Result, Task, decide_trials, prepare, read_trials, run
 from tunepoint.errors import BudgetReached, StudyError, TrialsError
+from tunepoint.findings import revisions
 from tunepoint.measure.study import Meter, Study, open_study, read_manifest
-from tunepoint.studies import default_folder, nested_subsets, revisions
+from tunepoint.studies import default_folder, nested_subsets
 
 FILES = ("report.html", "decision.json", "trials.jsonl", "manifest.json", "measurements.json")
 
@@ -35,6 +36,14 @@ def test_a_finished_study_has_its_files_and_its_kinds(finished: Result) -> None:
     assert len(document["finalists"]) == 5
     assert [s["id"] for s in document["signals"]][:3] == ["P1", "P2", "P3"]
     assert finished.report == finished.folder / "report.html"
+
+
+def test_decide_on_a_study_s_own_files_gives_its_verdict(finished: Result, small_task: Path) -> None:
+    folder = finished.folder
+    assert folder is not None
+    again = decide_trials(folder / "trials.jsonl", Task.load(small_task), arms=folder / "arms.toml", seed=3)
+    for key in ("verdict", "strength", "winner", "finalists", "differences", "break_even", "reversal"):
+        assert again.document[key] == finished.document[key], key
 
 
 def test_the_decision_has_every_field_of_the_format(finished: Result) -> None:

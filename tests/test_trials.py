@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +69,7 @@ def test_a_half_written_last_line_is_cut_off_and_said(tmp_path: Path) -> None:
     assert {t.item for t in TrialLog(path).of("a")} == {"1", "2", "3"}
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
 def test_a_full_disk_is_a_clear_error() -> None:
     log = TrialLog.__new__(TrialLog)
     log.path, log.trials, log.done = Path("/dev/full"), [trial("a", "1")], set()

@@ -78,7 +78,8 @@ def candidates(
         keep: folder for finished training runs.
 
     """
-    from tunepoint.tuning.classifier import FineTuned, Probe, TunedWithNames, TunedWithRetrieval
+    from tunepoint.tuning.classifier import FineTuned, Probe
+    from tunepoint.tuning.light_prompts import TunedWithNames, TunedWithRetrieval
 
     per_label = max(1, len(train) // max(1, len({example.target for example in train})))
     shots = [k for k in (1, 3, 5, 10) if k <= per_label] or [1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +43,8 @@ def demo(
     with _clear_errors():
         folder = example_folder()
         _run(folder, out or Path("studies/support-triage-demo"), seed, None, quiet, as_json)
+        if not as_json:
+            typer.echo("Next: `tunepoint init YOUR.csv` looks at your data and writes its task.toml.")
 
 
 @app.command()
@@ -117,10 +118,20 @@ def run(
 ) -> None:
     """Measure every arm, decide, and write the report."""
     with _clear_errors():
-        _run(task, out, seed, max_usd, quiet, as_json)
+        result = _run(task, out, seed, max_usd, quiet, as_json)
+        if not as_json:
+            given = "" if out is None else f" --out {out}"
+            typer.echo(
+                f"Next: change limits, traffic or costs in the task and repeat "
+                f"`tunepoint run {task}{given}`: nothing is measured twice. `tunepoint decide --trials "
+                f"{result.folder}/trials.jsonl --arms {result.folder}/arms.toml --task {task}` decides on "
+                "these files alone."
+            )
 
 
-def _run(task: Path, out: Path | None, seed: int, max_usd: float | None, quiet: bool, as_json: bool) -> None:
+def _run(
+    task: Path, out: Path | None, seed: int, max_usd: float | None, quiet: bool, as_json: bool
+) -> Result:
     from tunepoint.studies import run as run_study
     from tunepoint.task import Task
 
@@ -131,11 +142,8 @@ def _run(task: Path, out: Path | None, seed: int, max_usd: float | None, quiet: 
         typer.echo(note, err=True)
     _show(result, as_json)
     if not as_json:
-        typer.echo(f"\nReport: {result.report}")
-        typer.echo(
-            f"Next: open it in a browser, or `tunepoint decide --trials {result.folder}/trials.jsonl "
-            f"--task {task}` after changing limits or costs."
-        )
+        typer.echo(f"\nReport: {result.report} (open it in a browser)")
+    return result
 
 
 @app.command()
@@ -267,4 +275,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -17,7 +17,6 @@ from tunepoint.cost.break_even import (
     BreakEven,
     CostDraws,
     Quantiles,
-    break_even,
     quantiles,
     simulate,
 )
@@ -133,24 +132,19 @@ def decide(
     """
     if len(table.arms) < 2:
         raise EvidenceError(f"a decision compares at least 2 arms, got {len(table.arms)}")
-    joint = joint_scores(
-        [arm.scores for arm in table.arms], table.clusters, [arm.seeds for arm in table.arms]
-    )
+    joint = joint_of(table)
     draws = simulate(costs, task, DRAWS, rng)
     misses = [_misses(arm, draws, i, task.limits) for i, arm in enumerate(table.arms)]
-    evidence = Evidence(
-        draw_scores(joint, DRAWS, rng),
-        draws,
-        np.array([not missed for missed in misses]),
-        task.limits,
-        task.value.materiality,
-        task.value.error_usd,
-    )
+    eligible = np.array([not missed for missed in misses])
+    value = task.value
+    scores = draw_scores(joint, DRAWS, rng)
+    evidence = Evidence(scores, draws, eligible, task.limits, value.materiality, value.error_usd)
     winner = evidence.best()
     finalists = _finalists(table, costs, joint, evidence, misses, rng)
     risks = Risks(*(float(risk[winner]) for risk in evidence.risks()))
     reachable = finalists[winner].meets_limits
     strength = risks.strength if reachable else None
+    others = [name for name in table.names if name != table.names[winner]]
     return Decision(
         task=task.name,
         verdict=VERDICTS[costs[winner].kind] if strength else "undecided",
@@ -159,7 +153,7 @@ def decide(
         risks=risks,
         finalists=finalists,
         differences=_differences(joint, table.names, winner, task.limits.margin, rng),
-        break_even=_break_evens(evidence, winner),
+        break_even=tuple(evidence.break_even(table.names[winner], name) for name in others),
         evidence_needed=None if strength else evidence_needed(joint, evidence, reachable, rng),
         reversal=reversals(evidence, winner),
         caveats=(*caveats, *_caveats(table, costs, joint, misses)),
@@ -167,6 +161,12 @@ def decide(
         groups=joint.groups,
         evidence=evidence,
     )
+
+
+def joint_of(table: Table) -> JointScores:
+    """Joint sampling distribution of the arms of a table."""
+    arms = table.arms
+    return joint_scores([arm.scores for arm in arms], table.clusters, [arm.seeds for arm in arms])
 
 
 def _misses(arm: ArmScores, draws: CostDraws, position: int, limits: Limits) -> tuple[str, ...]:
@@ -253,14 +253,6 @@ def _conclude(difference: Interval, margin: float) -> Conclusion:
     if difference.high < 0:
         return "worse"
     return "not worse" if difference.low > -margin else "unresolved"
-
-
-def _break_evens(evidence: Evidence, winner: int) -> tuple[BreakEven, ...]:
-    worth = None
-    if evidence.error_usd is not None:
-        worth = evidence.error_usd * (1 - evidence.scores)
-    others = [i for i in range(len(evidence.costs.arms)) if i != winner]
-    return tuple(break_even(evidence.costs, winner, other, worth=worth) for other in others)
 
 
 def _caveats(

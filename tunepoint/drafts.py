@@ -82,11 +82,8 @@ class Draft:
             else '# group = "customer_id"         # rows of one group are never split'
         )
         labels = "".join(f'# {_key(label)} = "what belongs here"\n' for label in self.labels)
-        described = (
-            f"\n# Descriptions help prompting; take the # away and say what belongs where.\n# [answer.labels]\n{labels}"
-            if labels
-            else ""
-        )
+        advice = "\n# Descriptions help prompting; take the # away and say what belongs where.\n"
+        described = f"{advice}# [answer.labels]\n{labels}" if labels else ""
         return _TEMPLATE.format(
             name=_slug(self.path.stem),
             path=quoted(self.path.name),

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tunepoint.cost.break_even import CostDraws
+from tunepoint.cost.break_even import BreakEven, CostDraws, break_even
 from tunepoint.stats.paired import JointScores, draw_scores
 from tunepoint.task import Limits
 
@@ -108,6 +108,12 @@ class Evidence:
         allowed = np.flatnonzero(self._field())
         order = np.lexsort((total[allowed], unacceptable[allowed], loss[allowed]))
         return int(allowed[order[0]])
+
+    def break_even(self, one: str, other: str) -> BreakEven:
+        """The volume at which two arms, given by name, cost the same, errors included."""
+        worth = None if self.error_usd is None else self.error_usd * (1 - self.scores)
+        arms = self.costs.arms
+        return break_even(self.costs, arms.index(one), arms.index(other), worth=worth)
 
     def _field(self) -> NDArray[np.bool_]:
         """The eligible arms; all of them where none is."""

@@ -181,11 +181,10 @@ def _volume(decision: Decision, task: Task, facts: Facts) -> Signal:
     criterion = "cost per query matters at this volume"
     volume = task.traffic.queries_per_month.likely
     tuned, prompted = _best(decision, "tuned", "hybrid"), _best(decision, *PROMPTED)
-    pair = {arm.arm for arm in (tuned, prompted) if arm is not None}
-    crossing = next((b for b in decision.break_even if {b.cheaper_to_build, b.cheaper_to_run} == pair), None)
-    if tuned is None or prompted is None or crossing is None:
-        why = "not measured: the verdict's break-evens do not compare a tuned and a prompting arm"
+    if tuned is None or prompted is None:
+        why = "not measured: needs a tuned and a prompting arm"
         return Signal("F4", "fine-tune", criterion, volume, None, None, why)
+    crossing = decision.evidence.break_even(tuned.arm, prompted.arm)
     if crossing.queries_per_month is None or crossing.cheaper_to_run != tuned.arm:
         detail = f"{tuned.arm} never becomes cheaper than {prompted.arm}: its running cost is not lower"
         return Signal("F4", "fine-tune", criterion, volume, None, False, detail)

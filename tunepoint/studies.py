@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tunepoint.arms import Arm, ArmKind
+from tunepoint.arms import Arm
 from tunepoint.candidates import Candidates, candidates, load_encoder
 from tunepoint.cascades import Cascade, choose_gate
-from tunepoint.cost.prices import ArmCost, declared_cost, guessed_cost, read_arms
+from tunepoint.cost.prices import NOTHING, ArmCost, arms_toml, declared_cost, guessed_cost, read_arms
 from tunepoint.data.audit import doubtful_labels
 from tunepoint.data.examples import Example
 from tunepoint.decisions import Decision, decide
 from tunepoint.documents import document, economics
-from tunepoint.errors import EvidenceError, TrialsError, nearest
+from tunepoint.errors import TrialsError, nearest
+from tunepoint.findings import (
+    contamination,
+    disagreements,
+    familiarity,
+    gather_facts,
+    ladder,
+    learning_curve,
+    provenance,
+    training_warnings,
+)
 from tunepoint.measure.prepare import Prepared, prepare
 from tunepoint.measure.study import Bench, Meter, Progress, Study, cores, open_study, silent
-from tunepoint.measure.trials import Table, Trial, read_trials, tabulate, write_json
+from tunepoint.measure.trials import (
+    Table,
+    make_folder,
+    mean_score,
+    read_trials,
+    tabulate,
+    write_json,
+    write_text,
+)
 from tunepoint.report import write_report
 from tunepoint.signals import Facts, measure_signals
-from tunepoint.stats.intervals import Interval
-from tunepoint.stats.paired import compare, joint_scores, score_intervals
 from tunepoint.task import Task
 
 if TYPE_CHECKING:  # torch is loaded with the model, not with the package
@@ -142,7 +156,7 @@ def _select(bench: Bench, tried: Candidates) -> list[Arm]:
     for arm in tried.arms:
         expected = _expected(arm, len(split.train), 0)
         bench.measure(arm, bench.study.dev, split.dev, split.train, expected=expected)
-    scores = {arm.name: _mean(bench.study.dev.of(arm.name)) for arm in tried.arms}
+    scores = {arm.name: mean_score(bench.study.dev.of(arm.name)) for arm in tried.arms}
     best = {
         kind: max(arms, key=lambda arm: scores[arm.name])
         for kind, arms in (("prompt", tried.prompting), ("tuned", tried.tuned), ("hybrid", tried.hybrid))
@@ -154,10 +168,6 @@ def _select(bench: Bench, tried: Candidates) -> list[Arm]:
     others = [arm for arm in tried.arms if arm.family not in families]
     others.sort(key=lambda arm: -scores[arm.name])
     return [*chosen, *others[: MOST_FINALISTS - len(chosen)]]
-
-
-def _mean(trials: Sequence[Trial]) -> float:
-    return float(np.mean([trial.score for trial in trials]))
 
 
 def _cascade(bench: Bench, best: Mapping[str, Arm], scores: Mapping[str, float]) -> Cascade:
@@ -235,32 +245,37 @@ def _conclude(
     table = tabulate(study.test.trials, names)
     costs = [own_machine_cost(arm, study, table, task) for arm in finalists]
     seed = int(study.manifest["seed"])
-    warnings = _training_warnings(study)
+    warnings = training_warnings(study)
     decision = decide(table, costs, task, np.random.default_rng([seed, 3]), caveats=warnings)
-    familiarity = _familiarity(encoder, prepared)
-    facts = _facts(bench, tried, finalists, prepared, familiarity)
-    optimism = _mean(study.dev.of(decision.winner)) - decision.finalist(decision.winner).score.estimate
+    facts = gather_facts(study, task, tried, finalists, prepared, familiarity(encoder, prepared))
+    optimism = mean_score(study.dev.of(decision.winner)) - decision.finalist(decision.winner).score.estimate
     content = document(
         decision,
         task,
         measure_signals(decision, task, facts),
         optimism=optimism,
-        contamination=_contamination(table, costs, task, prepared, seed),
+        contamination=contamination(table, costs, task, prepared, seed),
         provenance=provenance(study.manifest),
         today=datetime.now(UTC).date(),
     )
     measurements = {
         "audit": asdict(prepared.audit),
-        "ladder": _ladder(bench, tried),
-        "curve": _curve(bench, tried),
+        "ladder": ladder(study, tried),
+        "curve": learning_curve(study, tried, len(prepared.split.train)),
         "not_run": [asdict(left) for left in tried.not_run],
-        "disagreements": _disagreements(prepared, table, study.test.trials),
+        "disagreements": disagreements(prepared, table, study.test.trials),
         "economics": economics(decision, task),
     }
-    write_json(study.folder / "measurements.json", measurements)
-    write_json(study.folder / "decision.json", content)
-    write_report(study.folder, content, measurements)
+    write_text(study.folder / "arms.toml", arms_toml(costs))
+    _write(study.folder, content, measurements)
     return Result(decision, content, study.folder, tuple(study.repairs))
+
+
+def _write(folder: Path, content: Mapping[str, Any], measurements: Mapping[str, Any]) -> None:
+    """The three files that every decision has, the report last."""
+    write_json(folder / "measurements.json", measurements)
+    write_json(folder / "decision.json", content)
+    write_report(folder, content, measurements)
 
 
 def own_machine_cost(arm: Arm, study: Study, table: Table, task: Task) -> ArmCost:
@@ -276,184 +291,8 @@ def own_machine_cost(arm: Arm, study: Study, table: Table, task: Task) -> ArmCos
         training_core_seconds=float(np.mean([fit["seconds"] for fit in fits])) * cores(),
         hours=task.costs.engineering_hours if trained else task.costs.prompt_hours,
         core_seconds_per_query=mean * cores(),
-        retrain_hours=task.costs.retrain_hours if trained else ArmCost("", "prompt").hours,
+        retrain_hours=task.costs.retrain_hours if trained else NOTHING,
     )
-
-
-def _training_warnings(study: Study) -> list[str]:
-    return [
-        f"{name}, seed {seed}: {warning}"
-        for name, facts in study.manifest["arms"].items()
-        for seed, fit in facts["fits"].items()
-        for warning in fit["warnings"]
-    ]
-
-
-def provenance(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Where the decision comes from: versions, seeds, hashes, the opening of the test."""
-    keys = ("created", "seed", "task_sha256", "data_sha256", "sealed_test", "machine", "packages")
-    return {key: manifest[key] for key in (*keys, "spent_usd")}
-
-
-def _contamination(
-    table: Table, costs: Sequence[ArmCost], task: Task, prepared: Prepared, seed: int
-) -> dict[str, Any]:
-    """Test items with a near duplicate outside the test, and the verdict without them."""
-    twins = prepared.split.certificate.twins
-    keep = np.array([item not in twins for item in table.items])
-    found: dict[str, Any] = {"test_items_with_near_twin": int((~keep).sum()), "score_without_them": {}}
-    if keep.all():
-        return found
-    rest = table.only(keep)
-    try:
-        clean = decide(rest, costs, task, np.random.default_rng([seed, 3]))
-    except EvidenceError as error:
-        return {**found, "why_not": str(error)}
-    scores = {f.arm: asdict(f.score) for f in clean.finalists}
-    return {
-        **found,
-        "score_without_them": scores,
-        "verdict_without_them": clean.verdict,
-        "winner_without_them": clean.winner,
-    }
-
-
-def _difference(trials: Sequence[Trial], one: str, other: str) -> Interval:
-    """Paired difference of two arms, one minus other."""
-    table = tabulate(trials, [one, other])
-    joint = joint_scores(
-        [arm.scores for arm in table.arms], table.clusters, [arm.seeds for arm in table.arms]
-    )
-    return compare(joint, [(0, 1)], np.random.default_rng(0))[0].difference
-
-
-def _facts(
-    bench: Bench,
-    tried: Candidates,
-    finalists: Sequence[Arm],
-    prepared: Prepared,
-    familiarity: tuple[float, dict[str, float]],
-) -> Facts:
-    dev, test = bench.study.dev, bench.study.test
-    by_kind: dict[ArmKind, Arm] = {}
-    for arm in finalists:
-        by_kind.setdefault(arm.kind, arm)
-    novelty, nearness = familiarity
-    ordered = sorted(nearness, key=lambda item: nearness[item])
-    far = set(ordered[: max(2, len(ordered) // 5)])
-    far_trials = [trial for trial in test.trials if trial.item in far]
-    base = tried.fine_tuned.name
-    declared = bench.task.answer.labels
-    return Facts(
-        revisions=revisions(bench.study),
-        novelty=novelty,
-        far_slice=_difference(far_trials, by_kind["tuned"].name, by_kind["prompt"].name),
-        examples=prepared.audit.kept,
-        thinnest=min(prepared.audit.counts.values()),
-        covered=1.0 if declared is not None else None,
-        ceiling=_last_step(bench, tried),
-        light_prompt=_difference(dev.trials, by_kind["hybrid"].name, base),
-    )
-
-
-def _last_step(bench: Bench, tried: Candidates) -> Interval | None:
-    """What the last family of the prompting ladder gained over the best before it, on dev."""
-    dev = bench.study.dev
-    best: dict[str, str] = {}
-    for arm in tried.prompting:
-        now = best.get(arm.family)
-        if now is None or _mean(dev.of(arm.name)) > _mean(dev.of(now)):
-            best[arm.family] = arm.name
-    *before, last = best.values()
-    if not before:
-        return None
-    return _difference(dev.trials, last, max(before, key=lambda name: _mean(dev.of(name))))
-
-
-def revisions(study: Study) -> int:
-    """Distinct earlier versions of instruction and labels among this task's recent studies."""
-    since = datetime.now(UTC) - timedelta(days=30)
-    own = study.manifest
-    seen = set()
-    for path in study.folder.parent.glob("*/manifest.json"):
-        try:
-            other = json.loads(path.read_text(encoding="utf-8"))
-            recent = datetime.fromisoformat(other["created"]) >= since
-            if other["task"] == own["task"] and recent:
-                seen.add(json.dumps([other["instruction"], other["labels"]], sort_keys=True))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return max(0, len(seen) - 1)
-
-
-def _familiarity(encoder: Encoder, prepared: Prepared) -> tuple[float, dict[str, float]]:
-    """Share of novel test inputs, and each test item's similarity to its nearest in train."""
-    split = prepared.split
-    train = encoder.embed([example.input for example in split.train])
-    test = encoder.embed([example.input for example in split.test])
-    among = train @ train.T
-    np.fill_diagonal(among, -1.0)
-    usual = float(np.quantile(among.max(axis=1), 0.05))
-    near: NDArray[np.float32] = (test @ train.T).max(axis=1)
-    items = {e.id: float(value) for e, value in zip(split.test, near, strict=True)}
-    return float((near < usual).mean()), items
-
-
-def _ladder(bench: Bench, tried: Candidates) -> list[dict[str, Any]]:
-    """Every candidate with its dev score, for the table of arms."""
-    rows = []
-    for arm in tried.arms:
-        trials = bench.study.dev.of(arm.name)
-        score = _interval(trials)
-        rows.append(
-            {
-                "arm": arm.name,
-                "family": arm.family,
-                "kind": arm.kind,
-                "dev_score": score.estimate,
-                "low": score.low,
-                "high": score.high,
-            }
-        )
-    return rows
-
-
-def _interval(trials: Sequence[Trial]) -> Interval:
-    """Mean score of one arm with its 95% interval."""
-    table = tabulate(trials)
-    arm = table.arms[0]
-    joint = joint_scores([arm.scores], table.clusters, [arm.seeds])
-    return score_intervals(joint, np.random.default_rng(0), draws=4_000)[0]
-
-
-def _curve(bench: Bench, tried: Candidates) -> list[dict[str, Any]]:
-    """Dev score of fine-tuning by number of training examples, with intervals."""
-    split = bench.prepared.split
-    name = tried.fine_tuned.name
-    points = {trial.arm: None for trial in bench.study.curve.trials}
-    rows = [(int(arm.split(", ")[1].split()[0]), bench.study.curve.of(arm)) for arm in points]
-    rows.append((len(split.train), bench.study.dev.of(name)))
-    return [{"examples": size, **asdict(_interval(trials))} for size, trials in rows]
-
-
-def _disagreements(
-    prepared: Prepared, table: Table, trials: Sequence[Trial], most: int = 12
-) -> list[dict[str, Any]]:
-    """Test examples on which the finalists differ most, with every finalist's answer."""
-    means = np.stack([arm.scores.mean(axis=0) for arm in table.arms])
-    spread = means.std(axis=0)
-    answers = {(t.arm, t.item): t.answer for t in reversed(trials)}
-    examples = {example.id: example for example in prepared.split.test}
-    shown = [i for i in np.argsort(-spread, kind="stable")[:most].tolist() if spread[i] > 0]
-    return [
-        {
-            "item": table.items[i],
-            "input": examples[table.items[i]].input,
-            "target": examples[table.items[i]].target,
-            "answers": {name: answers[name, table.items[i]] for name in table.names},
-        }
-        for i in shown
-    ]
 
 
 # -- trials that another tool measured -----------------------------------------------------
@@ -491,10 +330,8 @@ def decide_trials(
     measurements = {"economics": economics(decision, task)}
     folder = None if out is None else Path(out)
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "measurements.json", measurements)
-        write_json(folder / "decision.json", content)
-        write_report(folder, content, measurements)
+        make_folder(folder)
+        _write(folder, content, measurements)
     return Result(decision, content, folder)
 
 

@@ -100,9 +100,9 @@ def simulate(costs: Sequence[ArmCost], task: Task, draws: int, rng: np.random.Ge
         per_query.append(np.clip(price, 0.0, None) + cost.core_seconds_per_query * core)
         retrained = cost.retrain_hours.quantile(again) * hourly
         retraining.append(retrained + (training if cost.retrain_hours.high else 0.0))
-    stack = [np.stack(part, axis=1) for part in (upfront, monthly, per_query, retraining)]
+    parts = [np.stack(part, axis=1) for part in (upfront, monthly, per_query, retraining)]
     names = tuple(cost.arm for cost in costs)
-    return CostDraws(names, volume, months, *stack, repeats)
+    return CostDraws(names, volume, months, parts[0], parts[1], parts[2], parts[3], repeats)
 
 
 @dataclass(frozen=True)

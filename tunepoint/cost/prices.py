@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
@@ -97,6 +99,11 @@ class _DeclaredArm(BaseModel):
     price: _Price | None = None
     usd_per_query: Amount | None = None
     usd_per_second: Annotated[Decimal, Field(ge=0)] | None = None
+    labels: Annotated[int, Field(ge=0)] = 0
+    training_core_seconds: Annotated[float, Field(ge=0)] = 0.0
+    hours: Amount = NOTHING
+    core_seconds_per_query: Annotated[float, Field(ge=0)] | None = None
+    retrain_hours: Amount = NOTHING
     hosting: str | None = None
 
 
@@ -156,12 +163,41 @@ def declared_cost(arm: _DeclaredArm, scores: ArmScores) -> ArmCost:
     return ArmCost(
         arm.name,
         arm.kind,
+        labels=arm.labels,
+        training_core_seconds=arm.training_core_seconds,
         upfront_usd=arm.upfront_usd,
+        hours=arm.hours,
         monthly_usd=arm.monthly_usd,
         usd_per_query=per_query,
         query_error_usd=0.0 if arm.usd_per_query else error,
+        core_seconds_per_query=arm.core_seconds_per_query or 0.0,
+        retrain_hours=arm.retrain_hours,
         notes=notes,
     )
+
+
+def arms_toml(costs: Sequence[ArmCost]) -> str:
+    """Costs that a study measured, in the form in which `decide` reads them."""
+    lines = ["# What each arm takes to build and to run, before the rates of task.toml are applied."]
+    for cost in costs:
+        fields = {
+            "name": json.dumps(cost.arm, ensure_ascii=False),
+            "kind": json.dumps(cost.kind),
+            "labels": cost.labels,
+            "training_core_seconds": cost.training_core_seconds,
+            "upfront_usd": _toml_range(cost.upfront_usd),
+            "hours": _toml_range(cost.hours),
+            "monthly_usd": _toml_range(cost.monthly_usd),
+            "usd_per_query": _toml_range(cost.usd_per_query),
+            "core_seconds_per_query": cost.core_seconds_per_query,
+            "retrain_hours": _toml_range(cost.retrain_hours),
+        }
+        lines += ["", "[[arm]]", *(f"{key} = {value}" for key, value in fields.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _toml_range(quantity: Range) -> list[float]:
+    return [quantity.low, quantity.likely, quantity.high]
 
 
 def _dollars_per_query(arm: _DeclaredArm, scores: ArmScores) -> tuple[Floats, tuple[str, ...]]:
@@ -172,7 +208,8 @@ def _dollars_per_query(arm: _DeclaredArm, scores: ArmScores) -> tuple[Floats, tu
         if not len(scores.seconds):
             raise TrialsError(f"arm {arm.name!r} has a price per second, but its trials no seconds")
         return scores.seconds * float(arm.usd_per_second), ()
-    if arm.usd_per_query is None and not len(scores.cost_usd):
+    priced = arm.usd_per_query is not None or arm.core_seconds_per_query is not None
+    if not priced and not len(scores.cost_usd):
         return np.zeros(1), (f"{arm.name}: no price is known, its answers count as free",)
     return scores.cost_usd, ()
 
@@ -210,7 +247,7 @@ _HINTS: tuple[tuple[ArmKind, tuple[str, ...]], ...] = (
 def guessed_cost(scores: ArmScores) -> ArmCost:
     """Kind by the words of the name and cost by the trials, where nothing was declared."""
     name = scores.arm.lower()
-    kind = next((kind for kind, words in _HINTS if any(word in name for word in words)), "prompt")
+    kind: ArmKind = next((kind for kind, words in _HINTS if any(word in name for word in words)), "prompt")
     note = f"{scores.arm}: its kind was guessed from its name ({kind})"
     likely, error = _mean_and_error(scores.cost_usd)
     free = () if len(scores.cost_usd) else (f"{scores.arm}: no price is known, its answers count as free",)

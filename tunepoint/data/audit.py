@@ -100,20 +100,12 @@ def doubtful_labels(
         groups: n names; a group is never on both sides of a fold.
 
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GroupKFold
-
     labels, given = np.unique([example.target for example in examples], return_inverse=True)
     names = list(groups) if groups is not None else [example.id for example in examples]
     folds = min(folds, len(set(names)))
     if len(labels) < 2 or folds < 2 or min(np.bincount(given)) < 2:
         return []
-    model = LogisticRegression(C=10.0, max_iter=300)
-    splitter = GroupKFold(n_splits=folds, shuffle=True, random_state=0)
-    probability = np.zeros((len(examples), len(labels)))
-    for inside, outside in splitter.split(features, given, names):
-        model.fit(features[inside], given[inside])
-        probability[np.ix_(outside, model.classes_)] = model.predict_proba(features[outside])
+    probability = _out_of_fold(features, given, names, folds)
     own = probability[np.arange(len(examples)), given]
     threshold = np.array([own[given == label].mean() for label in range(len(labels))])
     other = np.where(np.arange(len(labels)) == given[:, None], -1.0, probability - threshold)
@@ -130,3 +122,19 @@ def doubtful_labels(
         )
         for i in ranked.tolist()
     ]
+
+
+def _out_of_fold(
+    features: NDArray[np.float32], given: NDArray[np.intp], names: Sequence[str], folds: int
+) -> NDArray[np.float64]:
+    """(n, labels) probabilities, each from a model that saw nothing of the example's group."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GroupKFold
+
+    model = LogisticRegression(C=10.0, max_iter=300)
+    splitter = GroupKFold(n_splits=folds, shuffle=True, random_state=0)
+    probability = np.zeros((len(given), int(given.max()) + 1))
+    for inside, outside in splitter.split(features, given, names):
+        model.fit(features[inside], given[inside])
+        probability[np.ix_(outside, model.classes_)] = model.predict_proba(features[outside])
+    return probability

@@ -113,7 +113,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
         for row in reader:
             if None in row or None in row.values():
                 found = sum(value is not None for key, value in row.items() if key is not None)
-                found += len(row.get(None, []))  # type: ignore[call-overload]
+                found += len(row.get(None, []))
                 raise DataError(
                     f"{path}:{line}: {found} fields where the header has "
                     f"{len(reader.fieldnames or [])}; quote fields that contain {delimiter!r}"

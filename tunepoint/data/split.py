@@ -97,7 +97,8 @@ def split(
     members: list[tuple[Example, ...]] = [
         tuple(example for example, p in zip(examples, parts, strict=True) if p == part) for part in range(3)
     ]
-    return _certified(*members, dict(zip((e.id for e in examples), clusters, strict=True)))
+    named = dict(zip((e.id for e in examples), clusters, strict=True))
+    return _certified(members[0], members[1], members[2], named)
 
 
 def split_as_given(

@@ -97,6 +97,18 @@ def _parse(path: Path, number: int, text: bytes) -> Trial:
         raise TrialsError(f"{path}:{number}: {key}: {fault['msg'].lower()}{given}") from None
 
 
+def mean_score(trials: Sequence[Trial]) -> float:
+    """Mean score of trials, seeds and items alike.
+
+    Raises:
+        TrialsError: there are none.
+
+    """
+    if not trials:
+        raise TrialsError("no trials: there is no mean score")
+    return float(np.mean([trial.score for trial in trials]))
+
+
 class TrialLog:
     """The trials of a study on disk: what is written stays written.
 
@@ -260,6 +272,19 @@ def _arm_scores(name: str, runs: dict[str | None, dict[str, Trial]], items: Sequ
 
 def _known(values: Iterable[Any]) -> Floats:
     return np.array([value for value in values if value is not None], dtype=np.float64)
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and those above it.
+
+    Raises:
+        StudyError: it cannot be created; a file may stand in its place.
+
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StudyError(f"{folder}: cannot be created ({error.strerror}); choose another --out") from None
 
 
 def write_json(path: Path, content: Any) -> None:

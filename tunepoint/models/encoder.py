@@ -136,7 +136,7 @@ class Encoder:
         check_weights(folder)
         with _silence(logging):
             model = BertModel.from_pretrained(folder, attn_implementation="eager", add_pooling_layer=False)
-        model.eval()
+        model.train(False)
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -289,7 +289,7 @@ class Encoder:
         ]
         self.remember([*names, *told])
         mean = self.embed(names) + self.embed(told)
-        return mean / np.linalg.norm(mean, axis=1, keepdims=True)
+        return np.asarray(mean / np.linalg.norm(mean, axis=1, keepdims=True))
 
 
 def padded(states: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -308,7 +308,7 @@ def by_length(lengths: Sequence[int], size: int) -> list[list[int]]:
 def softmax(logits: Vectors) -> Vectors:
     """Softmax over the last axis."""
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
 
 
 def readable(label: str) -> str:

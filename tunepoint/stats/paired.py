@@ -102,7 +102,7 @@ def _common_length(scores: Sequence[Floats]) -> int:
         raise EvidenceError("no scores: there is nothing to compare")
     if len(lengths) > 1:
         raise EvidenceError(f"arms must share their items, got {sorted(lengths)} items")
-    return lengths.pop()
+    return int(lengths.pop())
 
 
 def _seed_part(
@@ -146,7 +146,7 @@ def _between_seeds(cube: Floats, codes: Integers) -> Floats:
         noise += sums.T @ sums
     noise /= items**2 * (count - 1) * (groups - 1) / groups
     values, vectors = np.linalg.eigh(between - noise)
-    return vectors * np.clip(values, 0.0, None) @ vectors.T
+    return np.asarray(vectors * np.clip(values, 0.0, None) @ vectors.T)
 
 
 def draw_scores(joint: JointScores, size: int, rng: np.random.Generator) -> Floats:
@@ -174,7 +174,7 @@ def _multivariate_t(covariance: Floats, degrees: int, size: int, rng: np.random.
     root = vectors * np.sqrt(np.clip(values, 0.0, None))
     normal = rng.standard_normal((size, len(covariance))) @ root.T
     scale = np.sqrt(degrees / rng.chisquare(degrees, size))
-    return normal * scale[:, None]
+    return np.asarray(normal * scale[:, None])
 
 
 @dataclass(frozen=True)

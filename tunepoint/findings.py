@@ -1,0 +1,206 @@
+"""What a measured study knows beyond its trials: facts for the signals, tables for the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunepoint.arms import Arm, ArmKind
+from tunepoint.candidates import Candidates
+from tunepoint.cost.prices import ArmCost
+from tunepoint.decisions import decide, joint_of
+from tunepoint.errors import EvidenceError
+from tunepoint.measure.prepare import Prepared
+from tunepoint.measure.study import Study
+from tunepoint.measure.trials import Table, Trial, mean_score, tabulate
+from tunepoint.signals import Facts
+from tunepoint.stats.intervals import Interval
+from tunepoint.stats.paired import compare, score_intervals
+from tunepoint.task import Task
+
+if TYPE_CHECKING:  # torch is loaded with the model, not with the package
+    from tunepoint.models.encoder import Encoder
+
+
+def training_warnings(study: Study) -> list[str]:
+    """What looked wrong in the training runs, each with its arm and seed."""
+    return [
+        f"{name}, seed {seed}: {warning}"
+        for name, facts in study.manifest["arms"].items()
+        for seed, fit in facts["fits"].items()
+        for warning in fit["warnings"]
+    ]
+
+
+def provenance(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the decision comes from: versions, seeds, hashes, the opening of the test."""
+    keys = ("created", "seed", "task_sha256", "data_sha256", "sealed_test", "machine", "packages")
+    return {key: manifest[key] for key in (*keys, "spent_usd")}
+
+
+def contamination(
+    table: Table, costs: Sequence[ArmCost], task: Task, prepared: Prepared, seed: int
+) -> dict[str, Any]:
+    """Test items with a near duplicate outside the test, and the verdict without them."""
+    twins = prepared.split.certificate.twins
+    keep = np.array([item not in twins for item in table.items])
+    found: dict[str, Any] = {"test_items_with_near_twin": int((~keep).sum()), "score_without_them": {}}
+    if keep.all():
+        return found
+    rest = table.only(keep)
+    try:
+        clean = decide(rest, costs, task, np.random.default_rng([seed, 3]))
+    except EvidenceError as error:
+        return {**found, "why_not": str(error)}
+    scores = {f.arm: asdict(f.score) for f in clean.finalists}
+    return {
+        **found,
+        "score_without_them": scores,
+        "verdict_without_them": clean.verdict,
+        "winner_without_them": clean.winner,
+    }
+
+
+def _difference(trials: Sequence[Trial], one: str, other: str) -> Interval:
+    """Paired difference of two arms, one minus other."""
+    table = tabulate(trials, [one, other])
+    return compare(joint_of(table), [(0, 1)], np.random.default_rng(0))[0].difference
+
+
+def gather_facts(
+    study: Study,
+    task: Task,
+    tried: Candidates,
+    finalists: Sequence[Arm],
+    prepared: Prepared,
+    nearness: tuple[float, Mapping[str, float]],
+) -> Facts:
+    """What the signals need.
+
+    Args:
+        study: with all trials measured.
+        nearness: as `familiarity` returns it.
+
+    """
+    dev, test = study.dev, study.test
+    by_kind: dict[ArmKind, Arm] = {}
+    for arm in finalists:
+        by_kind.setdefault(arm.kind, arm)
+    novelty, similarity = nearness
+    ordered = sorted(similarity, key=lambda item: similarity[item])
+    far = set(ordered[: max(2, len(ordered) // 5)])
+    far_trials = [trial for trial in test.trials if trial.item in far]
+    base = tried.fine_tuned.name
+    declared = task.answer.labels
+    return Facts(
+        revisions=revisions(study),
+        novelty=novelty,
+        far_slice=_difference(far_trials, by_kind["tuned"].name, by_kind["prompt"].name),
+        examples=prepared.audit.kept,
+        thinnest=min(prepared.audit.counts.values()),
+        covered=1.0 if declared is not None else None,
+        ceiling=_last_step(study, tried),
+        light_prompt=_difference(dev.trials, by_kind["hybrid"].name, base),
+    )
+
+
+def _last_step(study: Study, tried: Candidates) -> Interval | None:
+    """What the last family of the prompting ladder gained over the best before it, on dev."""
+    dev = study.dev
+    best: dict[str, str] = {}
+    for arm in tried.prompting:
+        now = best.get(arm.family)
+        if now is None or mean_score(dev.of(arm.name)) > mean_score(dev.of(now)):
+            best[arm.family] = arm.name
+    *before, last = best.values()
+    if not before:
+        return None
+    return _difference(dev.trials, last, max(before, key=lambda name: mean_score(dev.of(name))))
+
+
+def revisions(study: Study) -> int:
+    """Distinct earlier versions of instruction and labels among this task's recent studies."""
+    since = datetime.now(UTC) - timedelta(days=30)
+    own = study.manifest
+    seen = set()
+    for path in study.folder.parent.glob("*/manifest.json"):
+        try:
+            other = json.loads(path.read_text(encoding="utf-8"))
+            recent = datetime.fromisoformat(other["created"]) >= since
+            if other["task"] == own["task"] and recent:
+                seen.add(json.dumps([other["instruction"], other["labels"]], sort_keys=True))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return max(0, len(seen) - 1)
+
+
+def familiarity(encoder: Encoder, prepared: Prepared) -> tuple[float, dict[str, float]]:
+    """Share of novel test inputs, and each test item's similarity to its nearest in train."""
+    split = prepared.split
+    train = encoder.embed([example.input for example in split.train])
+    test = encoder.embed([example.input for example in split.test])
+    among = train @ train.T
+    np.fill_diagonal(among, -1.0)
+    usual = float(np.quantile(among.max(axis=1), 0.05))
+    near: NDArray[np.float32] = (test @ train.T).max(axis=1)
+    items = {e.id: float(value) for e, value in zip(split.test, near, strict=True)}
+    return float((near < usual).mean()), items
+
+
+def ladder(study: Study, tried: Candidates) -> list[dict[str, Any]]:
+    """Every candidate with its dev score, for the table of arms."""
+    rows = []
+    for arm in tried.arms:
+        trials = study.dev.of(arm.name)
+        score = _interval(trials)
+        rows.append(
+            {
+                "arm": arm.name,
+                "family": arm.family,
+                "kind": arm.kind,
+                "dev_score": score.estimate,
+                "low": score.low,
+                "high": score.high,
+            }
+        )
+    return rows
+
+
+def _interval(trials: Sequence[Trial]) -> Interval:
+    """Mean score of one arm with its 95% interval."""
+    return score_intervals(joint_of(tabulate(trials)), np.random.default_rng(0), draws=4_000)[0]
+
+
+def learning_curve(study: Study, tried: Candidates, train: int) -> list[dict[str, Any]]:
+    """Dev score of fine-tuning by number of training examples, with intervals."""
+    name = tried.fine_tuned.name
+    points = {trial.arm: None for trial in study.curve.trials}
+    rows = [(int(arm.split(", ")[1].split()[0]), study.curve.of(arm)) for arm in points]
+    rows.append((train, study.dev.of(name)))
+    return [{"examples": size, **asdict(_interval(trials))} for size, trials in rows]
+
+
+def disagreements(
+    prepared: Prepared, table: Table, trials: Sequence[Trial], most: int = 12
+) -> list[dict[str, Any]]:
+    """Test examples on which the finalists differ most, with every finalist's answer."""
+    means = np.stack([arm.scores.mean(axis=0) for arm in table.arms])
+    spread = means.std(axis=0)
+    answers = {(t.arm, t.item): t.answer for t in reversed(trials)}
+    examples = {example.id: example for example in prepared.split.test}
+    shown = [i for i in np.argsort(-spread, kind="stable")[:most].tolist() if spread[i] > 0]
+    return [
+        {
+            "item": table.items[i],
+            "input": examples[table.items[i]].input,
+            "target": examples[table.items[i]].target,
+            "answers": {name: answers[name, table.items[i]] for name in table.names},
+        }
+        for i in shown
+    ]
