@@ -136,8 +136,7 @@ def decide(
     draws = simulate(costs, task, DRAWS, rng)
     misses = [_misses(arm, draws, i, task.limits) for i, arm in enumerate(table.arms)]
     eligible = np.array([not missed for missed in misses])
-    value = task.value
-    scores = draw_scores(joint, DRAWS, rng)
+    scores, value = draw_scores(joint, DRAWS, rng), task.value
     evidence = Evidence(scores, draws, eligible, task.limits, value.materiality, value.error_usd)
     winner = evidence.best()
     finalists = _finalists(table, costs, joint, evidence, misses, rng)
