@@ -206,8 +206,10 @@ def _show(result: Result, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(result.document, indent=2, ensure_ascii=False))
         return
-    from tunepoint.report import print_decision
+    from tunepoint.report import audit_line, print_decision
 
+    if result.audit is not None:
+        typer.echo(f"Data: {audit_line(result.audit)}.")
     print_decision(dict(result.document), _console())
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from tunepoint.cost.break_even import Quantiles
 from tunepoint.cost.prices import OLD_DAYS, dated_prices, money
 from tunepoint.decisions import Decision, Finalist
-from tunepoint.signals import Signal, rule_of_thumb
+from tunepoint.signals import PROMPTED, Signal, rule_of_thumb
 from tunepoint.stats.intervals import Interval
 from tunepoint.task import Task
 
@@ -57,6 +57,7 @@ def document(
                 "queries_per_month": _band(b.queries_per_month),
                 "payback_days": _band(b.payback_days),
                 "probability_never": _short(b.probability_never),
+                "counts_errors": task.value.error_usd is not None,
             }
             for b in decision.break_even
         ],
@@ -72,12 +73,11 @@ def document(
 
 
 def because(decision: Decision) -> str:
-    """The verdict's reason in one sentence."""
+    """The verdict's reason in one sentence: the score, the rivals, the money."""
     winner = decision.finalist(decision.winner)
     score = winner.score
     text = f"{winner.arm} scores {score.estimate:.3f} ({score.low:.3f} to {score.high:.3f})"
-    if len(decision.finalists) > 1:
-        rival = max((f for f in decision.finalists if f.arm != winner.arm), key=lambda f: f.score.estimate)
+    for rival in _rivals(decision, winner):
         difference = next(d for d in decision.differences if d.against == rival.arm).difference
         text += (
             f", {difference.estimate:+.3f} against {rival.arm} "
@@ -87,6 +87,14 @@ def because(decision: Decision) -> str:
     if decision.evidence_needed is not None:
         text += f"; {decision.evidence_needed.why}"
     return text + "."
+
+
+def _rivals(decision: Decision, winner: Finalist) -> list[Finalist]:
+    """The best arm on the other side of 'prompt or tune', and the best of all others."""
+    others = sorted((f for f in decision.finalists if f.arm != winner.arm), key=lambda f: -f.score.estimate)
+    words_only = winner.kind in PROMPTED
+    across = [f for f in others if (f.kind in PROMPTED) != words_only]
+    return list(dict.fromkeys([*across[:1], *others[:1]]))
 
 
 def _finalist(finalist: Finalist) -> dict[str, Any]:

@@ -228,20 +228,32 @@ def _first_flip(evidence: Evidence, winner: int, volumes: Floats) -> tuple[float
     return 0.0, None
 
 
+GAINS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.08)
+"""Score differences that are tried, in rising order."""
+
+
 def _score_flips(evidence: Evidence, winner: int) -> list[str]:
-    """How much better a rival's score would have to be."""
-    found = []
+    """How much better a rival's score would have to be; rivals of equal gain in one line."""
+    flips: dict[float, list[str]] = {}
     field = evidence.eligible if evidence.eligible.any() else np.ones_like(evidence.eligible)
     for rival in np.flatnonzero(field).tolist():
-        if rival == winner:
-            continue
-        for gain in (0.005, 0.01, 0.02, 0.03, 0.05, 0.08):
-            shifted = evidence.scores.copy()
-            shifted[:, rival] = np.clip(shifted[:, rival] + gain, 0, 1)
-            if replace(evidence, scores=shifted).best() == rival:
-                found.append(f"if {evidence.costs.arms[rival]} scored {gain:.3f} higher it would be chosen")
-                break
-    return found
+        gain = None if rival == winner else _gain_to_win(evidence, rival)
+        if gain is not None:
+            flips.setdefault(gain, []).append(evidence.costs.arms[rival])
+    return [
+        f"if {' or '.join(names)} scored {gain:.3f} higher it would be chosen"
+        for gain, names in sorted(flips.items())
+    ]
+
+
+def _gain_to_win(evidence: Evidence, rival: int) -> float | None:
+    """The least of the tried gains that makes a rival the best bet."""
+    for gain in GAINS:
+        shifted = evidence.scores.copy()
+        shifted[:, rival] = np.clip(shifted[:, rival] + gain, 0, 1)
+        if replace(evidence, scores=shifted).best() == rival:
+            return gain
+    return None
 
 
 def _round(value: float) -> int:

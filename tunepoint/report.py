@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tunepoint.errors import StudyError
+from tunepoint.measure.prepare import Audit
 from tunepoint.measure.trials import write_text
 
 VERDICT_WORDS = {
@@ -25,6 +26,8 @@ VERDICT_WORDS = {
     "keep": "Keep what you have",
     "undecided": "Not enough evidence yet",
 }
+WIDE = 100
+"""Columns of a terminal from which on the table shows every cost."""
 RULES = {
     True: "holds",
     False: "does not hold",
@@ -76,7 +79,7 @@ def build_report(decision: Mapping[str, Any], measurements: Mapping[str, Any]) -
         priced=measurements["economics"]["error_usd"] is not None,
         data=_script_json(page),
         plotly=Markup(_asset("plotly-basic.min.js").replace("</script", "<\\/script")),
-        crossings=[crossing_words(crossing) for crossing in decision["break_even"]],
+        crossings=[crossing_words(crossing) for crossing in telling(decision["break_even"])],
         program=Markup(_asset("report.js")),
         style=Markup(_asset("report.css")),
     )
@@ -141,12 +144,26 @@ def seconds(value: float | None) -> str:
     return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"
 
 
+def audit_line(audit: Audit) -> str:
+    """What the audit found, in one line."""
+    found = {
+        "contradictions": len(audit.contradictions),
+        "pairs of near duplicates": len(audit.near_duplicates),
+        "thin labels": len(audit.thin),
+        "inputs with personal data": len({finding.id for finding in audit.personal}),
+        "doubtful labels": len(audit.doubts or ()),
+        "test items seen in another guise": len(audit.certificate.twins),
+    }
+    kept = f"{audit.read} rows read, {audit.kept} kept; "
+    return kept + ", ".join(f"{count or 'no'} {what}" for what, count in found.items())
+
+
 def print_decision(decision: Mapping[str, Any], console: Console) -> None:
     """The verdict with its evidence, for a terminal."""
     console.print(f"\n[bold]{escape(headline(decision))}[/bold]", highlight=False)
     console.print(escape(decision["because"]), highlight=False)
-    console.print(_arms_table(decision))
-    for crossing in decision["break_even"]:
+    console.print(_arms_table(decision, wide=console.width >= WIDE))
+    for crossing in telling(decision["break_even"]):
         console.print("  • " + escape(crossing_words(crossing)), highlight=False)
     console.print(f"  • Rule of thumb: {decision['rule_of_thumb']}.", highlight=False)
     console.print("\n[bold]Signals[/bold]")
@@ -159,23 +176,35 @@ def print_decision(decision: Mapping[str, Any], console: Console) -> None:
                 console.print(f"  • {escape(line)}", highlight=False)
 
 
-def _arms_table(decision: Mapping[str, Any]) -> Table:
-    table = Table(box=SIMPLE)
+def _arms_table(decision: Mapping[str, Any], *, wide: bool) -> Table:
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("arm", ratio=1)
-    for name in ("score (95%)", "upfront", "a month", "horizon", "p95"):
+    money = ("upfront", "a month", "horizon") if wide else ("horizon",)
+    for name in ("score (95%)", *money, "p95"):
         table.add_column(name, justify="right", no_wrap=True)
     for arm in sorted(decision["finalists"], key=lambda arm: -arm["score"]["estimate"]):
         score = arm["score"]
         chosen = "→ " if arm["arm"] == decision["winner"] else "  "
+        dollars = {
+            "upfront": arm["upfront_usd"]["likely"],
+            "a month": arm["monthly_usd"]["likely"],
+            "horizon": arm["horizon_usd"]["likely"],
+        }
         table.add_row(
             escape(chosen + arm["arm"]),
             f"{score['estimate']:.3f} ({score['low']:.3f}–{score['high']:.3f})",
-            usd(arm["upfront_usd"]["likely"]),
-            usd(arm["monthly_usd"]["likely"]),
-            usd(arm["horizon_usd"]["likely"]),
+            *(usd(dollars[name]) for name in money),
             seconds(arm["p95_seconds"]),
         )
     return table
+
+
+def telling(crossings: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Break-evens of arms that differ in cost; all of them where none does."""
+    different = [
+        c for c in crossings if c["queries_per_month"] is None or c["queries_per_month"]["high"] >= 1
+    ]
+    return different or list(crossings)
 
 
 def crossing_words(crossing: Mapping[str, Any]) -> str:
@@ -186,8 +215,9 @@ def crossing_words(crossing: Mapping[str, Any]) -> str:
         return f"{other} never becomes cheaper than {one}"
     if band["high"] < 1:
         return f"{other} and {one} cost the same to build; {other} is not dearer to run"
+    counted = ", what errors cost included," if crossing.get("counts_errors") else ""
     return (
-        f"{other} is cheaper than {one} from {band['likely']:,.0f} queries a month "
+        f"{other} is cheaper than {one}{counted} from {band['likely']:,.0f} queries a month "
         f"({band['low']:,.0f} to {band['high']:,.0f}; never: {crossing['probability_never']:.0%})"
     )
 

@@ -189,8 +189,9 @@ def _volume(decision: Decision, task: Task, facts: Facts) -> Signal:
         detail = f"{tuned.arm} never becomes cheaper than {prompted.arm}: its running cost is not lower"
         return Signal("F4", "fine-tune", criterion, volume, None, False, detail)
     band = crossing.queries_per_month
+    errors = "" if task.value.error_usd is None else ", what errors cost included"
     detail = (
-        f"break-even at {band.likely:,.0f} queries a month ({band.low:,.0f} to {band.high:,.0f}; "
+        f"break-even{errors}, at {band.likely:,.0f} queries a month ({band.low:,.0f} to {band.high:,.0f}; "
         f"never in {crossing.probability_never:.0%} of draws)"
     )
     return Signal("F4", "fine-tune", criterion, volume, round(band.likely), volume > band.likely, detail)

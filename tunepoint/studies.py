@@ -29,7 +29,7 @@ from tunepoint.findings import (
     provenance,
     training_warnings,
 )
-from tunepoint.measure.prepare import Prepared, prepare
+from tunepoint.measure.prepare import Audit, Prepared, prepare
 from tunepoint.measure.study import Bench, Meter, Progress, Study, cores, open_study, silent
 from tunepoint.measure.trials import (
     Table,
@@ -64,6 +64,8 @@ class Result:
     folder: Path | None
     notes: tuple[str, ...] = ()
     """What happened on the way that the user should know."""
+    audit: Audit | None = None
+    """What was found in the examples; None for trials that another tool measured."""
 
     @property
     def report(self) -> Path | None:
@@ -268,7 +270,7 @@ def _conclude(
     }
     write_text(study.folder / "arms.toml", arms_toml(costs))
     _write(study.folder, content, measurements)
-    return Result(decision, content, study.folder, tuple(study.repairs))
+    return Result(decision, content, study.folder, tuple(study.repairs), prepared.audit)
 
 
 def _write(folder: Path, content: Mapping[str, Any], measurements: Mapping[str, Any]) -> None:
