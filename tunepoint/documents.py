@@ -17,8 +17,8 @@ from tunepoint.stats.intervals import Interval
 from tunepoint.task import Task
 
 SCHEMA = 1
-SHOWN_DRAWS = 1_000
-"""Draws that travel into the report for its sliders."""
+SHOWN_NUMBERS = 60_000
+"""Draws times arms that travel into the report for its sliders: 4,000 draws of up to 15 arms."""
 
 
 def document(
@@ -176,8 +176,8 @@ def _assumptions(task: Task) -> dict[str, Any]:
 def economics(decision: Decision, task: Task) -> dict[str, Any]:
     """What the report needs to recompute costs and verdict for another volume or horizon."""
     evidence = decision.evidence
-    few = slice(0, SHOWN_DRAWS)
     costs = evidence.costs
+    few = slice(0, SHOWN_NUMBERS // len(costs.arms))
 
     def rows(values: np.ndarray[Any, np.dtype[np.float64]]) -> list[list[float]]:
         return [[float(f"{value:.5g}") for value in row] for row in values[few].tolist()]
