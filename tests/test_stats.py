@@ -184,7 +184,15 @@ def truth(size: int, seeds: int, seed_sd: float) -> np.ndarray:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("items", "seeds", "size", "seed_sd"),
-    [(300, 1, 1, 0.0), (1000, 1, 1, 0.0), (300, 1, 3, 0.0), (600, 3, 1, 0.05), (1000, 3, 2, 0.1), (300, 3, 1, 0.2), (1000, 3, 1, 0.3)],
+    [
+        (300, 1, 1, 0.0),
+        (1000, 1, 1, 0.0),
+        (300, 1, 3, 0.0),
+        (600, 3, 1, 0.05),
+        (1000, 3, 2, 0.1),
+        (300, 3, 1, 0.2),
+        (1000, 3, 1, 0.3),
+    ],
 )
 def test_coverage_of_the_intervals(items: int, seeds: int, size: int, seed_sd: float) -> None:
     right = truth(size, seeds, seed_sd)

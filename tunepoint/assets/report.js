@@ -1,6 +1,6 @@
 "use strict";
 // Charts, and the sliders that apply the decision rule again. The rule is the one of
-// evidence.py, on a part of its draws; docs/decision.md has the formulas.
+// evidence.py, on its own draws; docs/decision.md has the formulas.
 (function () {
   const page = JSON.parse(document.getElementById("data").textContent);
   const { decision, economics, curve } = page;
@@ -10,13 +10,16 @@
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const options = { responsive: true, displayModeBar: false };
 
-  function layout(x, y, more) {
+  function layout(x, y, entries, more) {
     const axis = { gridcolor: css("--line"), zerolinecolor: css("--line"), linecolor: css("--line"),
       automargin: true };
+    const columns = document.querySelector("main").clientWidth < 600 ? 1 : 2;
+    const below = 55 + 20 * Math.ceil(entries / columns);
     return Object.assign({
+      height: 250 + below, showlegend: entries > 0,
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-      font: { color: css("--ink"), size: 12 }, margin: { l: 50, r: 15, t: 10, b: 45 },
-      legend: { orientation: "h", y: -0.25 }, hovermode: "closest",
+      font: { color: css("--ink"), size: 12 }, margin: { l: 50, r: 15, t: 10, b: below },
+      legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom" }, hovermode: "closest",
       xaxis: Object.assign({ title: { text: x } }, axis),
       yaxis: Object.assign({ title: { text: y } }, axis),
     }, more || {});
@@ -83,42 +86,39 @@
 
   const priced = economics.error_usd !== null;
 
-  function band(a, volume, months, of) {
-    const values = [];
-    for (let d = 0; d < count; d++) values.push((of || cost)(d, a, volume, months));
-    values.sort((x, y) => x - y);
-    const at = (p) => values[Math.min(count - 1, Math.floor(p * count))];
+  function band(a, volume, months, of, most) {
+    const size = Math.min(count, most || count);
+    const values = new Float64Array(size);
+    for (let d = 0; d < size; d++) values[d] = (of || cost)(d, a, volume, months);
+    values.sort();
+    const at = (p) => values[Math.min(size - 1, Math.floor(p * size))];
     return [at(0.05), at(0.5), at(0.95)];
   }
 
   // ---- charts --------------------------------------------------------------------------
 
+  function spread(range, scale, tint) {
+    return { type: "data", symmetric: false, color: tint,
+      array: [(range.high - range.likely) * scale], arrayminus: [(range.likely - range.low) * scale] };
+  }
+
+  function points(chart, cost, scale, title) {
+    const traces = decision.finalists.map((f, i) => {
+      const chosen = f.arm === decision.winner, score = f.score;
+      return {
+        type: "scatter", mode: "markers", name: f.arm,
+        x: [f[cost].likely * scale], y: [score.estimate],
+        marker: { size: chosen ? 16 : 10, color: colour(i), symbol: chosen ? "star" : "circle" },
+        error_x: spread(f[cost], scale, colour(i)),
+        error_y: spread({ low: score.low, likely: score.estimate, high: score.high }, 1, colour(i)),
+      };
+    });
+    Plotly.react(chart, traces, layout(title, "score (95%)", traces.length), options);
+  }
+
   function frontier() {
-    const traces = decision.finalists.map((f, i) => ({
-      type: "scatter", mode: "markers", name: f.arm,
-      x: [f.horizon_usd.likely], y: [f.score.estimate],
-      marker: { size: f.arm === decision.winner ? 16 : 10, color: colour(i),
-        symbol: f.arm === decision.winner ? "star" : "circle" },
-      error_y: { type: "data", symmetric: false, array: [f.score.high - f.score.estimate],
-        arrayminus: [f.score.estimate - f.score.low], color: colour(i) },
-      error_x: { type: "data", symmetric: false, array: [f.horizon_usd.high - f.horizon_usd.likely],
-        arrayminus: [f.horizon_usd.likely - f.horizon_usd.low], color: colour(i) },
-    }));
-    Plotly.react("frontier", traces,
-      layout("cost over the horizon (US dollars, 90% band)", "score (simultaneous 95%)"), options);
-    const perQuery = decision.finalists.map((f, i) => ({
-      type: "scatter", mode: "markers", name: f.arm,
-      x: [f.cost_per_query_usd.likely], y: [f.score.estimate],
-      marker: { size: f.arm === decision.winner ? 16 : 10, color: colour(i),
-        symbol: f.arm === decision.winner ? "star" : "circle" },
-      error_y: { type: "data", symmetric: false, array: [f.score.high - f.score.estimate],
-        arrayminus: [f.score.estimate - f.score.low], color: colour(i) },
-      error_x: { type: "data", symmetric: false,
-        array: [f.cost_per_query_usd.high - f.cost_per_query_usd.likely],
-        arrayminus: [f.cost_per_query_usd.likely - f.cost_per_query_usd.low], color: colour(i) },
-    }));
-    Plotly.react("per-query", perQuery,
-      layout("running cost of one query (US dollars)", "score (simultaneous 95%)"), options);
+    points("frontier", "horizon_usd", 1, "US dollars over the horizon (90% band)");
+    points("per-query", "cost_per_query_usd", 1e6, "US dollars to run a million queries");
   }
 
   function learning() {
@@ -130,15 +130,39 @@
       line: { color: accent }, name: "fine-tuned",
       error_y: { type: "data", symmetric: false, array: curve.map((p) => p.high - p.estimate),
         arrayminus: curve.map((p) => p.estimate - p.low), color: accent },
-    }], layout("training examples", "score on dev (95%)", { showlegend: false }), options);
+    }], layout("training examples", "score on dev (95%)", 0), options);
   }
 
+  const most = Math.max(7, Math.ceil(Math.log10(Math.max(1, economics.volume))) + 1);
+  const grid = [];
+  for (let e = 2; e <= most + 0.001; e += 0.1) grid.push(Math.pow(10, e));
+  let drawn = { months: null, traces: [] };
+
   function volumes(volume, months) {
-    const grid = [];
-    for (let e = 2; e <= 7.001; e += 0.1) grid.push(Math.pow(10, e));
+    if (drawn.months !== months) drawn = { months, traces: volumeTraces(months) };
+    const shapes = [{ type: "line", x0: volume, x1: volume, yref: "paper", y0: 0, y1: 1,
+      line: { color: css("--soft"), dash: "dot", width: 1.5 } }];
+    const annotations = [];
+    decision.break_even.forEach((b) => {
+      if (!b.queries_per_month) return;
+      const at = b.queries_per_month.likely;
+      if (at < 100 || at > Math.pow(10, most)) return;
+      shapes.push({ type: "line", x0: at, x1: at, yref: "paper", y0: 0, y1: 1,
+        line: { color: css("--warn"), dash: "dash", width: 1.5 } });
+      if (!annotations.length) annotations.push({ x: Math.log10(at), yref: "paper", y: 1,
+        text: "break-even", showarrow: false, font: { color: css("--warn"), size: 11 }, xanchor: "left" });
+    });
+    const shape = layout("queries a month", priced ? "US dollars a month, with errors" : "US dollars a month",
+      arms.length, { shapes, annotations });
+    shape.xaxis.type = "log"; shape.yaxis.type = "log"; shape.hovermode = "x";
+    Plotly.react("volume-chart", drawn.traces, shape, options);
+  }
+
+  function volumeTraces(months) {
     const traces = [];
     arms.forEach((name, a) => {
-      const bands = grid.map((v) => band(a, v, months, total).map((c) => Math.max(c / months, 1e-6)));
+      const bands = grid.map((v) =>
+        band(a, v, months, total, 1000).map((c) => Math.max(c / months, 1e-6)));
       const tint = colour(a) + "22";
       traces.push({ type: "scatter", mode: "lines", x: grid, y: bands.map((b) => b[0]),
         line: { width: 0 }, hoverinfo: "skip", showlegend: false });
@@ -147,22 +171,7 @@
       traces.push({ type: "scatter", mode: "lines", name, x: grid, y: bands.map((b) => b[1]),
         line: { color: colour(a), width: 2 } });
     });
-    const shapes = [{ type: "line", x0: volume, x1: volume, yref: "paper", y0: 0, y1: 1,
-      line: { color: css("--soft"), dash: "dot", width: 1.5 } }];
-    const annotations = [];
-    decision.break_even.forEach((b) => {
-      if (!b.queries_per_month) return;
-      const at = b.queries_per_month.likely;
-      if (at < 100 || at > 1e7) return;
-      shapes.push({ type: "line", x0: at, x1: at, yref: "paper", y0: 0, y1: 1,
-        line: { color: css("--warn"), dash: "dash", width: 1.5 } });
-      if (!annotations.length) annotations.push({ x: Math.log10(at), yref: "paper", y: 1,
-        text: "break-even", showarrow: false, font: { color: css("--warn"), size: 11 }, xanchor: "left" });
-    });
-    const shape = layout("queries a month", priced ? "US dollars a month, with errors" : "US dollars a month",
-      { shapes, annotations });
-    shape.xaxis.type = "log"; shape.yaxis.type = "log"; shape.hovermode = "x";
-    Plotly.react("volume-chart", traces, shape, options);
+    return traces;
   }
 
   // ---- the sliders ---------------------------------------------------------------------
@@ -197,6 +206,8 @@
     volumes(volume, months);
   }
 
+  volumeInput.max = String(most);
+  monthsInput.max = String(Math.max(60, Math.ceil(economics.months)));
   volumeInput.value = String(Math.log10(Math.max(100, economics.volume)));
   monthsInput.value = String(Math.round(economics.months));
   volumeInput.addEventListener("input", update);

@@ -1,0 +1,94 @@
+"""The documentation cannot drift: its examples run, its links lead somewhere, its keys exist."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+from conftest import ROOT
+from pydantic import BaseModel
+
+import tunepoint
+from tunepoint.cli import app
+from tunepoint.cost.prices import read_arms
+from tunepoint.measure.trials import Trial
+from tunepoint.task import Task
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+READMES = sorted((ROOT / "examples").rglob("README.md"))
+
+
+def blocks(language: str) -> Iterator[tuple[str, str]]:
+    for page in PAGES:
+        for code in re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.M | re.S):
+            yield page.name, code
+
+
+def test_python_examples_run(
+    small_task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    codes = {code for _, code in blocks("python")}
+    assert codes
+    for code in codes:
+        assert code.count("\n") <= 10
+        exec(compile(code.replace("examples/support-triage", str(small_task)), "docs", "exec"), {})
+    assert "report.html" in capsys.readouterr().out
+
+
+def test_arms_toml_examples_are_read(tmp_path: Path) -> None:
+    found = [code for _, code in blocks("toml") if "[[arm]]" in code]
+    assert found
+    for code in found:
+        path = tmp_path / "arms.toml"
+        path.write_text(code)
+        assert read_arms(path)
+
+
+@pytest.mark.parametrize("page", [*PAGES, *READMES], ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+def test_every_key_of_the_task_is_described() -> None:
+    page = (ROOT / "docs" / "task.md").read_text()
+    for name, entry in Task.model_fields.items():
+        if name == "folder":
+            continue
+        keys = [name]
+        section = entry.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            keys += section.model_fields
+        for key in keys:
+            assert (
+                f"`{key}`" in page
+                or f"`[{key}]`" in page
+                or f"`[[{key}]]`" in page
+                or (f"`[{name}.{key}]`" in page)
+            ), key
+
+
+def test_every_field_of_a_trial_is_described() -> None:
+    page = (ROOT / "docs" / "files.md").read_text()
+    for field in Trial.model_fields:
+        assert f"`{field}`" in page, field
+
+
+def test_commands_that_are_shown_exist() -> None:
+    group = typer.main.get_command(app)
+    commands = set(getattr(group, "commands"))  # noqa: B009 -- typer's own subclass hides it
+    for page in [*PAGES, *READMES]:
+        shown = set(re.findall(r"^tunepoint (\w+)", page.read_text(), re.M))
+        assert shown <= commands, (page, shown - commands)
+
+
+def test_public_names_are_those_of_the_quickstart() -> None:
+    text = (ROOT / "docs" / "quickstart.md").read_text()
+    listed = text[text.index("The public names") :].split("\n\n")[0]
+    assert set(re.findall(r"`(\w+)`", listed)) == set(tunepoint.__all__)
+    for name in tunepoint.__all__:
+        assert getattr(tunepoint, name) is not None
