@@ -41,7 +41,7 @@ format: $(VENV)/.developing ## Format the code
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-bench: $(VENV)/.developing ## Run the benchmarks (BANKING77=folder of train.csv and test.csv)
+bench: $(VENV)/.developing ## Run the benchmarks; each prints a table and a line of JSON
 	$(BIN)/python benchmarks/decide.py
 	$(BIN)/python benchmarks/encoder.py $(BANKING77)
 
