@@ -112,7 +112,7 @@ def test_init_says_what_is_missing(tmp_path: Path, text: str, message: str) -> N
 def test_mistakes_are_one_paragraph_with_exit_code_2(tmp_path: Path) -> None:
     assert "no such file" in call("run", tmp_path / "task.toml", code=2)
     assert "no such file" in call("init", tmp_path / "a.csv", code=2)
-    assert "no study here" not in call("report", tmp_path, code=2)
+    assert "no decision.json; the study is not finished" in call("report", tmp_path, code=2)
     trials = tmp_path / "t.jsonl"
     trials.write_text('{"arm": "a", "item": 1, "score": 2}\n')
     (tmp_path / "task.toml").write_text('name = "x"\n')

@@ -202,7 +202,7 @@ def test_a_split_keeps_groups_and_twins_whole_and_labels_in_proportion() -> None
         for i in range(600)
     ]
     dealt = split(examples, [(0, 599)], (0.6, 0.15, 0.25), np.random.default_rng(0))
-    assert dealt.certificate.clean
+    assert not dealt.certificate.shared_groups and not dealt.certificate.twins
     sizes = [len(part) / 600 for part in (dealt.train, dealt.dev, dealt.test)]
     assert sizes == pytest.approx([0.6, 0.15, 0.25], abs=0.03)
     for part in (dealt.train, dealt.dev, dealt.test):
@@ -234,12 +234,20 @@ def test_given_parts_are_kept_and_their_contamination_is_certified() -> None:
     text = "my invoice of march shows the wrong address and the wrong amount of money"
     train = [example(i, f"training text {i} {'x' * i}", "ab"[i % 2], f"g{i}") for i in range(30)]
     train.append(example(50, text, "a", "shared"))
-    test = [Example("t1", text + "!!", "a", "shared"), Example("t2", "something else", "b")]
+    others = ["something else", "where is it", "no thanks", "call me back today"]
+    test = [Example("t1", text + "!!", "a", "shared")]
+    test += [Example(f"o{i}", other, "b") for i, other in enumerate(others)]
+    test.append(Example("o9", others[0] + "!", "b"))
     dealt = split_as_given({"train": train, "test": test}, (0.6, 0.2, 0.2), np.random.default_rng(0))
     assert dealt.test == tuple(test)
     assert len(dealt.train) + len(dealt.dev) == 31
     assert dealt.certificate.shared_groups == 1
     assert dealt.certificate.twins == {"t1": "r50"}
+    assert dealt.clusters["o0"] == dealt.clusters["o9"] != dealt.clusters["o1"]
+    with pytest.raises(DataError, match="the test part has 2 examples in 1 independent groups; 5 are"):
+        split_as_given(
+            {"train": train, "test": [test[1], test[5]]}, (0.6, 0.2, 0.2), np.random.default_rng(0)
+        )
     with pytest.raises(DataError, match="the test part is empty"):
         split_as_given({"train": train, "test": []}, (0.6, 0.2, 0.2), np.random.default_rng(0))
 
@@ -273,13 +281,79 @@ def test_prepare_checks_the_labels(tmp_path: Path) -> None:
 
 def test_prepare_with_parts_given(tmp_path: Path) -> None:
     csv_file(tmp_path, rows(60), "train.csv")
-    csv_file(tmp_path, "text,label\nsomething new,a\nsomething other,b\n", "test.csv")
+    unseen = ["a cold morning", "two dogs bark", "red paint dries", "my tea is hot", "stop it now"]
+    rest = "".join(f"{text},{'ab'[i % 2]}\n" for i, text in enumerate(unseen))
+    csv_file(tmp_path, "text,label\n" + rest, "test.csv")
     given = {"train": "train.csv", "test": "test.csv", "input": "text", "target": "label"}
     prepared = prepare(Task.parse({"name": "t", "data": given}, folder=tmp_path), np.random.default_rng(0))
-    assert [e.id for e in prepared.split.test] == ["test/test.csv:2", "test/test.csv:3"]
+    assert [e.id for e in prepared.split.test][:2] == ["test/test.csv:2", "test/test.csv:3"]
 
 
 def test_fingerprint_changes_with_any_field() -> None:
     one = [example(1, "a")]
     assert fingerprint(one) == fingerprint([example(1, "a")])
     assert fingerprint(one) != fingerprint([example(1, "b")])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "text,text,label\na,b,c\n", "columns 1 and 2 of 3 are both named 'text'"),
+        ("a.csv", 'text,label\na b,c\n"x" y,b\n', "a.csv:3: "),
+        ("a.csv", '"text;a",label\nhello,x\n"bye,y\n', "a.csv:3: .*quote"),
+        ("a.jsonl", '{"messages": null}\n', "a.jsonl:1: messages is None"),
+        ("a.jsonl", '{"text": "\\ud800", "label": "a"}\n', "a.jsonl:1: cannot be used"),
+        ("a.jsonl", '{"text": ' + "[" * 100_000 + "}\n", "a.jsonl:1: "),
+        ("a.parquet", "nothing", "not a Parquet file"),
+    ],
+)
+def test_damaged_files_are_named_with_their_place(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(DataError, match=message):
+        list(read_rows(path))
+
+
+def test_a_folder_is_no_data(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").mkdir()
+    with pytest.raises(DataError, match="is a folder, a file is expected"):
+        list(read_rows(tmp_path / "a.csv"))
+
+
+def test_delimiters_are_counted_outside_quotes(tmp_path: Path) -> None:
+    path = csv_file(tmp_path, '"message; or body; of it",label\nhello,x\n')
+    assert [dict(row) for _, row in read_rows(path)] == [{"message; or body; of it": "hello", "label": "x"}]
+
+
+def test_labels_that_differ_in_case_only_are_an_error(tmp_path: Path) -> None:
+    csv_file(tmp_path, rows(60, labels="aAb"))
+    with pytest.raises(DataError, match="'A' and 'a' differ only in upper and lower case"):
+        prepare(task(tmp_path), np.random.default_rng(0))
+
+
+def test_declared_labels_without_examples_are_thin(tmp_path: Path) -> None:
+    csv_file(tmp_path, rows(60))
+    declared = {"kind": "label", "labels": {"a": "", "b": "", "ghost": ""}}
+    prepared = prepare(task(tmp_path, answer=declared), np.random.default_rng(0))
+    assert prepared.audit.thin == {"ghost": 0}
+
+
+def test_an_id_stands_in_one_file(tmp_path: Path) -> None:
+    for name in ("train.csv", "test.csv"):
+        csv_file(
+            tmp_path, "id,text,label\n" + "".join(f"{i},text {i},{'ab'[i % 2]}\n" for i in range(30)), name
+        )
+    data = {"train": "train.csv", "test": "test.csv", "input": "text", "target": "label", "id": "id"}
+    with pytest.raises(DataError, match="id '0' stands in the train file and in the test file"):
+        prepare(Task.parse({"name": "t", "data": data}, folder=tmp_path), np.random.default_rng(0))
+
+
+def test_copies_of_one_template_are_linked_once() -> None:
+    texts = [f"Your parcel number {i} is on its way and will arrive tomorrow before noon" for i in range(400)]
+    links = near_twins(texts)
+    assert len(links) == 399
+    examples = [Example(str(i), text, "ab"[i % 2]) for i, text in enumerate(texts)]
+    with pytest.raises(DataError, match=r"near duplicates \(399 links\)"):
+        split(examples, links, (0.6, 0.2, 0.2), np.random.default_rng(0))

@@ -189,8 +189,18 @@ usd_per_query = 0.003
     assert costs["seconds"].upfront_usd == Range(100, 200, 400)
     assert costs["flat"].usd_per_query.likely == 0.003
     bare = table({"tokens": 0.5, "seconds": 0.5}, 10)
-    with pytest.raises(TrialsError, match="0 have input_tokens and 0 have output_tokens"):
+    with pytest.raises(TrialsError, match="10 of its 10 trials lack"):
         declared_cost(declared["tokens"], bare.arms[0])
+    greedy = [Trial(arm="tokens", item="1", score=1, input_tokens=10, cached_tokens=100, output_tokens=1)]
+    with pytest.raises(TrialsError, match="100 cached of 10 input tokens"):
+        declared_cost(declared["tokens"], tabulate(greedy).arms[0])
+    partly = [
+        Trial(arm="tokens", item="1", score=1, input_tokens=1000, cached_tokens=400, output_tokens=50),
+        Trial(arm="tokens", item="2", score=1, input_tokens=1000, output_tokens=50),
+    ]
+    # the second, without cached tokens: 1,000 x 0.15 + 50 x 0.6 = 180; the mean of 150 and 180
+    mixed = declared_cost(declared["tokens"], tabulate(partly).arms[0])
+    assert mixed.usd_per_query.likely == pytest.approx(0.000165)
     with pytest.raises(TrialsError, match="a price per second, but its trials no seconds"):
         declared_cost(declared["seconds"], bare.arms[1])
 
@@ -362,6 +372,23 @@ def test_five_items_are_enough_to_say_that_they_are_not_enough() -> None:
 def test_one_arm_is_no_decision() -> None:
     with pytest.raises(EvidenceError, match="at least 2 arms, got 1"):
         decide(table({"a": 0.8}), [cost("a")], task(), RNG(0))
+
+
+def test_limits_are_tested_again_at_other_volumes() -> None:
+    """The better arm costs a cent; at most $50 a month allows it up to 5,000 queries a month."""
+    measured = table({"cheap": 0.7, "dear": 0.9}, 2_000)
+    costs = [cost("cheap"), cost("dear", usd_per_query=Range(0.01, 0.01, 0.01))]
+    low = task(limits={"monthly_usd": 50}, traffic={"queries_per_month": 1_000})
+    high = task(limits={"monthly_usd": 50}, traffic={"queries_per_month": 40_000})
+    small, large = (decide(measured, costs, t, RNG(0)) for t in (low, high))
+    assert small.winner == "dear" and large.winner == "cheap"
+    assert any(line.startswith("above about 5") and "cheap" in line for line in small.reversal)
+    assert any(line.startswith("below about") and "dear" in line for line in large.reversal)
+
+
+def test_scores_near_zero_are_doubted() -> None:
+    decision = decide(table({"a": 0.0, "b": 0.0}), [cost("a"), cost("b")], task(), RNG(0))
+    assert any("check the item names" in line for line in decision.caveats)
 
 
 def test_strength_at_its_bounds() -> None:

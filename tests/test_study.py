@@ -157,7 +157,7 @@ def test_two_processes_cannot_hold_one_study(small_task: Path, tmp_path: Path) -
         pass
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(StudyError, match="cannot be written"),
+        pytest.raises(StudyError, match="cannot be created"),
         open_study(tmp_path / "file", task, prepared, 0),
     ):
         pass
@@ -195,8 +195,28 @@ def test_manifests_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="not JSON"):
         read_manifest(tmp_path)
     (tmp_path / "manifest.json").write_text('{"schema": 99}')
-    with pytest.raises(StudyError, match="schema 99, this version reads 1"):
+    with pytest.raises(StudyError, match="its schema is 99, this version reads 1"):
         read_manifest(tmp_path)
+    (tmp_path / "manifest.json").write_text("[]")
+    with pytest.raises(StudyError, match="its schema is 'list'"):
+        read_manifest(tmp_path)
+    (tmp_path / "manifest.json").write_text('{"schema": 1, "task": "t"}')
+    with pytest.raises(StudyError, match="arms, data_sha256, sealed_test"):
+        read_manifest(tmp_path)
+
+
+def test_a_folder_with_somebody_s_trials_is_not_written_to(small_task: Path, tmp_path: Path) -> None:
+    text = '{"arm": "mine", "item": "1", "score": 1}'
+    (tmp_path / "trials.jsonl").write_text(text)
+    with pytest.raises(StudyError, match=r"holds trials.jsonl but no manifest.json"):
+        run(Task.load(small_task), out=tmp_path)
+    assert (tmp_path / "trials.jsonl").read_text() == text
+
+
+def test_decide_does_not_write_into_a_study(finished: Result, small_task: Path) -> None:
+    assert finished.folder is not None
+    with pytest.raises(StudyError, match="is a study that was measured here"):
+        decide_trials(finished.folder / "trials.jsonl", Task.load(small_task), out=finished.folder)
 
 
 def test_the_cap_stops_before_the_step_that_would_pass_it() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from tunepoint import Example, Task
 from tunepoint.errors import TaskError
-from tunepoint.scorers import exact, scorer
+from tunepoint.scorers import exact, scorer, scorer_code
 from tunepoint.stats.ranges import Range
 
 
@@ -110,3 +110,40 @@ def test_scorers() -> None:
         scorer("exat")
     with pytest.raises(TaskError, match="cannot be imported"):
         scorer("test_task:nothing")
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"limits": {"p95_seconds": float("inf")}}, "limits.p95_seconds: input should be a finite number"),
+        (
+            {"value": {"error_usd": 1e300}},
+            "value.error_usd: input should be less than or equal to 1000000000000",
+        ),
+        ({"traffic": {"queries_per_month": 1e300}}, "a range ends at 1e"),
+        ({"limits": 3}, "limits: a .section. with keys is expected"),
+        ({"answer": {"labels": {}}}, "labels is empty"),
+        ({"data": {"path": "a.csv", "split": [float("nan"), 0.5, 0.5]}}, "three positive shares"),
+    ],
+)
+def test_numbers_stay_within_reason(section: dict[str, object], message: str) -> None:
+    with pytest.raises(TaskError, match=message):
+        Task.parse({"name": "t", **section})
+
+
+def test_a_user_s_scorer_is_found_beside_the_task_and_checked(tmp_path: Path) -> None:
+    code = (
+        "def half(answer, example):\n    return 0.5\n\ndef two(answer, example):\n    return 2\n\nten = 10\n"
+    )
+    (tmp_path / "my_scorer.py").write_text(code + "\ndef torn(answer, example):\n    raise KeyError('x')\n")
+    example = Example("e1", "input", "target")
+    assert scorer("my_scorer:half", tmp_path)("a", example) == 0.5
+    for name, message in (("two", "gave 2 on e1"), ("torn", "raised KeyError: 'x' on e1")):
+        with pytest.raises(TaskError, match=message):
+            scorer(f"my_scorer:{name}", tmp_path)("a", example)
+    with pytest.raises(TaskError, match="is 10; a function of answer and example"):
+        scorer("my_scorer:ten", tmp_path)
+    before = scorer_code("my_scorer:half", tmp_path)
+    (tmp_path / "my_scorer.py").write_text(code)
+    assert before is not None and scorer_code("my_scorer:half", tmp_path) != before
+    assert scorer_code("exact") is None and scorer_code("nowhere:f") is None

@@ -69,6 +69,23 @@ def test_a_half_written_last_line_is_cut_off_and_said(tmp_path: Path) -> None:
     assert {t.item for t in TrialLog(path).of("a")} == {"1", "2", "3"}
 
 
+def test_a_whole_last_line_without_its_end_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "trials.jsonl"
+    path.write_text('{"arm": "a", "item": "1", "score": 1}')
+    log = TrialLog(path)
+    assert log.repaired == 0 and log.done == {("a", "1", None)}
+    log.append([trial("a", "2")])
+    assert len(TrialLog(path).trials) == 2
+
+
+def test_foreign_trials_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "trials.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + b'{"arm": "a", "item": "1", "score": 1}\n')
+    assert len(read_trials(path)) == 1
+    with pytest.raises(TrialsError, match="is a folder"):
+        read_trials(tmp_path)
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
 def test_a_full_disk_is_a_clear_error() -> None:
     log = TrialLog.__new__(TrialLog)

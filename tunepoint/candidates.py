@@ -38,12 +38,11 @@ class Candidates:
         return (*self.prompting, *self.tuned, *self.hybrid)
 
 
-def load_encoder(task: Task) -> Encoder:
-    """The encoder that the task names.
+def check_supported(task: Task) -> None:
+    """Refuse what the arms of this version cannot do.
 
     Raises:
         TaskError: the task names other models, or asks for answers an encoder cannot give.
-        ModelError: the weights, or the packages that run them, are missing.
 
     """
     others = [model.name for model in task.models if model.name != EMBEDDED]
@@ -57,6 +56,17 @@ def load_encoder(task: Task) -> Encoder:
             f"answer.kind {task.answer.kind!r} needs a model that writes text, and the embedded "
             "encoder only chooses labels; measure with your own tool and use `tunepoint decide --trials`"
         )
+
+
+def load_encoder(task: Task) -> Encoder:
+    """The encoder that the task names.
+
+    Raises:
+        TaskError: as `check_supported`.
+        ModelError: the weights, or the packages that run them, are missing.
+
+    """
+    check_supported(task)
     try:
         from tunepoint.models.encoder import Encoder
     except ImportError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,9 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
+
+FEW = 200
+"""Test items under which `check` warns of wide intervals."""
 
 OutOption = Annotated[Path | None, typer.Option(help="Study directory.")]
 SeedOption = Annotated[int, typer.Option(help="All randomness; the same seed repeats a study.", min=0)]
@@ -77,10 +81,15 @@ def check(task: TaskArgument, seed: SeedOption = 0, as_json: JsonOption = False)
 
         import numpy as np
 
+        from tunepoint.candidates import check_supported
         from tunepoint.measure.prepare import prepare
+        from tunepoint.scorers import scorer
         from tunepoint.task import Task
 
-        prepared = prepare(Task.load(task), np.random.default_rng([seed, 1]))
+        loaded = Task.load(task)
+        check_supported(loaded)
+        scorer(loaded.score.metric, loaded.folder)
+        prepared = prepare(loaded, np.random.default_rng([seed, 1]))
         audit, split = prepared.audit, prepared.split
         if as_json:
             typer.echo(json.dumps(asdict(audit), indent=2, ensure_ascii=False))
@@ -96,6 +105,10 @@ def check(task: TaskArgument, seed: SeedOption = 0, as_json: JsonOption = False)
         shared = [f"{certificate.shared_groups} groups"] if certificate.shared_groups else []
         shared += [f"{item} ~ {twin}" for item, twin in certificate.twins.items()]
         _section("in the test and outside it", shared)
+        if len(split.test) < FEW:
+            typer.echo(
+                f"The sealed test has {len(split.test)} items: expect wide intervals, {FEW} are a start."
+            )
         typer.echo("Doubtful labels are found by `tunepoint run`, which has an encoder.")
 
 
@@ -118,14 +131,13 @@ def run(
 ) -> None:
     """Measure every arm, decide, and write the report."""
     with _clear_errors():
-        result = _run(task, out, seed, max_usd, quiet, as_json)
+        _run(task, out, seed, max_usd, quiet, as_json)
         if not as_json:
-            given = "" if out is None else f" --out {out}"
+            again = ["tunepoint", "run", str(task), *(["--out", str(out)] if out else [])]
+            again += ["--seed", str(seed)] if seed else []
             typer.echo(
-                f"Next: change limits, traffic or costs in the task and repeat "
-                f"`tunepoint run {task}{given}`: nothing is measured twice. `tunepoint decide --trials "
-                f"{result.folder}/trials.jsonl --arms {result.folder}/arms.toml --task {task}` decides on "
-                "these files alone."
+                "Next: change limits, traffic or costs in the task and repeat the command; nothing is "
+                f"measured twice:\n  {shlex.join(again)}"
             )
 
 

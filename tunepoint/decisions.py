@@ -87,7 +87,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Decision:
-    """The verdict with its evidence; `document()` in report.py writes it to decision.json."""
+    """The verdict with its evidence; `document()` in documents.py writes it to decision.json."""
 
     task: str
     verdict: Verdict
@@ -135,9 +135,9 @@ def decide(
     joint = joint_of(table)
     draws = simulate(costs, task, DRAWS, rng)
     misses = [_misses(arm, draws, i, task.limits) for i, arm in enumerate(table.arms)]
-    eligible = np.array([not missed for missed in misses])
+    fast = np.array([_fast_enough(arm, task.limits) for arm in table.arms])
     scores, value = draw_scores(joint, DRAWS, rng), task.value
-    evidence = Evidence(scores, draws, eligible, task.limits, value.materiality, value.error_usd)
+    evidence = Evidence(scores, joint.estimates, draws, fast, task.limits, value.materiality, value.error_usd)
     winner = evidence.best()
     finalists = _finalists(table, costs, joint, evidence, misses, rng)
     risks = Risks(*(float(risk[winner]) for risk in evidence.risks()))
@@ -166,6 +166,12 @@ def joint_of(table: Table) -> JointScores:
     """Joint sampling distribution of the arms of a table."""
     arms = table.arms
     return joint_scores([arm.scores for arm in arms], table.clusters, [arm.seeds for arm in arms])
+
+
+def _fast_enough(arm: ArmScores, limits: Limits) -> bool:
+    if limits.p95_seconds is None:
+        return True
+    return len(arm.seconds) > 0 and float(np.quantile(arm.seconds, 0.95)) <= limits.p95_seconds
 
 
 def _misses(arm: ArmScores, draws: CostDraws, position: int, limits: Limits) -> tuple[str, ...]:
@@ -263,11 +269,16 @@ def _caveats(
     found = [note for cost in costs for note in cost.notes]
     if table.left_out:
         found.append(f"{table.left_out} items were left out: some arm or seed has no trial of them")
+    if joint.estimates.max() < 0.05:
+        found.append(
+            f"the best score is {joint.estimates.max():.3f}: before you believe it, check the item names, "
+            "the targets and the scorer"
+        )
     if joint.groups < 30:
         found.append(f"only {joint.groups} independent groups of test items: intervals are rough")
     for arm, cost in zip(table.arms, costs, strict=True):
-        trained = cost.kind in ("tuned", "hybrid")
-        if trained and len(arm.seeds) == 1 and "probe" not in arm.arm:
+        trained = cost.kind in ("tuned", "hybrid", "cascade")
+        if trained and len(arm.seeds) == 1 and not cost.deterministic:
             found.append(f"{arm.arm}: one training seed, its seed variance is not in the interval")
         if arm.format_ok < 0.98:
             found.append(

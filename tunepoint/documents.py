@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date
 from typing import Any
 
@@ -177,6 +177,8 @@ def economics(decision: Decision, task: Task) -> dict[str, Any]:
     """What the report needs to recompute costs and verdict for another volume or horizon."""
     evidence = decision.evidence
     costs = evidence.costs
+    limits = evidence.limits.model_copy(update={"monthly_usd": None})
+    unlimited = replace(evidence, limits=limits)  # the page tests this limit at every volume
     few = slice(0, SHOWN_NUMBERS // len(costs.arms))
 
     def rows(values: np.ndarray[Any, np.dtype[np.float64]]) -> list[list[float]]:
@@ -192,7 +194,8 @@ def economics(decision: Decision, task: Task) -> dict[str, Any]:
         "min_score": evidence.limits.min_score,
         "materiality": evidence.materiality,
         "error_usd": evidence.error_usd,
-        "eligible": [bool(flag) for flag in evidence.eligible],
+        "monthly_limit": evidence.limits.monthly_usd,
+        "fit": [bool(flag) for flag in unlimited.eligible()],
         "draws": {
             "score": rows(evidence.scores),
             "upfront": rows(costs.upfront),

@@ -51,9 +51,11 @@ class Evidence:
 
     scores: Floats
     """(D, A) draws of the true mean scores."""
+    estimates: Floats
+    """(A,) the mean scores as measured."""
     costs: CostDraws
-    eligible: NDArray[np.bool_]
-    """(A,) arms that meet the limits on latency and money."""
+    fast: NDArray[np.bool_]
+    """(A,) arms that meet the limit on latency."""
     limits: Limits
     materiality: float
     error_usd: float | None
@@ -66,9 +68,26 @@ class Evidence:
         queries = np.asarray(self.costs.volume if volume is None else volume).reshape(-1, 1)
         return spent + self.error_usd * self.costs.months * queries * (1 - self.scores)
 
-    def acceptable(self) -> NDArray[np.bool_]:
+    def eligible(self, volume: float | None = None) -> NDArray[np.bool_]:
+        """(A,) arms that meet every limit, at the task's traffic or at another volume."""
+        limits, costs = self.limits, self.costs
+        found = self.fast.copy()
+        if limits.upfront_usd is not None:
+            found &= np.median(costs.upfront, axis=0) <= limits.upfront_usd
+        if limits.monthly_usd is not None:
+            found &= np.median(costs.per_month(volume), axis=0) <= limits.monthly_usd
+        if limits.min_score is not None:
+            found &= self.estimates >= limits.min_score
+        return found
+
+    def field(self, volume: float | None = None) -> NDArray[np.bool_]:
+        """(A,) the arms to choose from: the eligible ones, or all where none is."""
+        found = self.eligible(volume)
+        return found if found.any() else np.ones_like(found)
+
+    def acceptable(self, volume: float | None = None) -> NDArray[np.bool_]:
         """(D, A) whether an arm is within the margin of the best eligible one."""
-        field = self.scores[:, self.eligible] if self.eligible.any() else self.scores
+        field = self.scores[:, self.field(volume)]
         enough = self.scores >= field.max(axis=1, keepdims=True) - self.limits.margin
         if self.limits.min_score is not None:
             enough &= self.scores >= self.limits.min_score
@@ -76,19 +95,18 @@ class Evidence:
 
     def risks(self, volume: float | None = None) -> tuple[Floats, Floats]:
         """(A,) probabilities of being unacceptable, and of passing over a better choice."""
-        acceptable = self.acceptable()
-        total = self.total(volume)
+        acceptable, total = self.acceptable(volume), self.total(volume)
         if self.error_usd is not None:
-            return self._money_risks(total)
+            return self._money_risks(total, self.field(volume))
         missed = np.zeros_like(acceptable)
-        for rival in np.flatnonzero(self._field()):
+        for rival in np.flatnonzero(self.field(volume)):
             saving = total - total[:, [rival]]
             missed |= acceptable[:, [rival]] & (saving > self.materiality * total)
         return 1 - acceptable.mean(axis=0), missed.mean(axis=0)
 
-    def _money_risks(self, total: Floats) -> tuple[Floats, Floats]:
-        field = total[:, self._field()].min(axis=1, keepdims=True)
-        missed = (total - field > self.materiality * total).mean(axis=0)
+    def _money_risks(self, total: Floats, field: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+        least = total[:, field].min(axis=1, keepdims=True)
+        missed = (total - least > self.materiality * total).mean(axis=0)
         floor = self.limits.min_score
         below = np.zeros(total.shape[1]) if floor is None else (self.scores < floor).mean(axis=0)
         return below, missed
@@ -96,7 +114,8 @@ class Evidence:
     def regret(self, volume: float | None = None) -> Floats:
         """(A,) expected dollars lost against the best arm of each draw."""
         total = self.total(volume)
-        return np.asarray((total - total[:, self._field()].min(axis=1, keepdims=True)).mean(axis=0))
+        least = total[:, self.field(volume)].min(axis=1, keepdims=True)
+        return np.asarray((total - least).mean(axis=0))
 
     def best(self, volume: float | None = None) -> int:
         """The best bet: least expected loss among the arms that meet the limits."""
@@ -105,7 +124,7 @@ class Evidence:
         loss = unacceptable + passed_over
         if self.error_usd is not None:
             loss = np.where(unacceptable > 0.5, np.inf, total)
-        allowed = np.flatnonzero(self._field())
+        allowed = np.flatnonzero(self.field(volume))
         order = np.lexsort((total[allowed], unacceptable[allowed], loss[allowed]))
         return int(allowed[order[0]])
 
@@ -114,10 +133,6 @@ class Evidence:
         worth = None if self.error_usd is None else self.error_usd * (1 - self.scores)
         arms = self.costs.arms
         return break_even(self.costs, arms.index(one), arms.index(other), worth=worth)
-
-    def _field(self) -> NDArray[np.bool_]:
-        """The eligible arms; all of them where none is."""
-        return self.eligible if self.eligible.any() else np.ones_like(self.eligible)
 
 
 MOST_ITEMS = 64
@@ -173,7 +188,7 @@ def _settled(
         joint.item_covariance / items,
         int(joint.groups * items),
         joint.seed_covariance / seeds,
-        joint.blocks,
+        tuple((arms, int(count * seeds)) for arms, count in joint.blocks),
         int(joint.items * items),
     )
     news = JointScores(
@@ -197,7 +212,8 @@ def _settled(
     spread = draw_scores(now, 1_000, rng) - now.estimates
     settled = 0
     for centre in draw_scores(news, studies, rng):
-        future = replace(evidence, scores=np.clip(centre + spread, 0, 1), costs=part)
+        scores = np.clip(centre + spread, 0, 1)
+        future = replace(evidence, scores=scores, estimates=centre, costs=part)
         best = future.best()
         settled += Risks(*(float(risk[best]) for risk in future.risks())).strength is not None
     return settled / studies
@@ -223,7 +239,7 @@ def _first_flip(evidence: Evidence, winner: int, volumes: Floats) -> tuple[float
         other = evidence.best(volume)
         if volume < 1:
             break
-        if other != winner:
+        if other != winner and evidence.eligible(volume)[other]:
             return volume, other
     return 0.0, None
 
@@ -235,8 +251,7 @@ GAINS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.08)
 def _score_flips(evidence: Evidence, winner: int) -> list[str]:
     """How much better a rival's score would have to be; rivals of equal gain in one line."""
     flips: dict[float, list[str]] = {}
-    field = evidence.eligible if evidence.eligible.any() else np.ones_like(evidence.eligible)
-    for rival in np.flatnonzero(field).tolist():
+    for rival in range(len(evidence.estimates)):
         gain = None if rival == winner else _gain_to_win(evidence, rival)
         if gain is not None:
             flips.setdefault(gain, []).append(evidence.costs.arms[rival])
@@ -249,9 +264,11 @@ def _score_flips(evidence: Evidence, winner: int) -> list[str]:
 def _gain_to_win(evidence: Evidence, rival: int) -> float | None:
     """The least of the tried gains that makes a rival the best bet."""
     for gain in GAINS:
-        shifted = evidence.scores.copy()
-        shifted[:, rival] = np.clip(shifted[:, rival] + gain, 0, 1)
-        if replace(evidence, scores=shifted).best() == rival:
+        shift = np.zeros(len(evidence.estimates))
+        shift[rival] = gain
+        scores = np.clip(evidence.scores + shift, 0, 1)
+        other = replace(evidence, scores=scores, estimates=evidence.estimates + shift)
+        if other.best() == rival and other.eligible()[rival]:
             return gain
     return None
 

@@ -103,7 +103,7 @@ def gather_facts(
         novelty=novelty,
         far_slice=_difference(far_trials, by_kind["tuned"].name, by_kind["prompt"].name),
         examples=prepared.audit.kept,
-        thinnest=min(prepared.audit.counts.values()),
+        thinnest=min((*prepared.audit.counts.values(), *prepared.audit.thin.values())),
         covered=1.0 if declared is not None else None,
         ceiling=_last_step(study, tried),
         light_prompt=_difference(dev.trials, by_kind["hybrid"].name, base),

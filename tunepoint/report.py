@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tunepoint.errors import StudyError
+from tunepoint.errors import StudyError, text_of
 from tunepoint.measure.prepare import Audit
 from tunepoint.measure.trials import write_text
 
@@ -104,6 +104,13 @@ def write_report(folder: Path, decision: Mapping[str, Any], measurements: Mappin
     return path
 
 
+NEEDED = {
+    "decision": {"task", "verdict", "strength", "winner", "because", "finalists", "signals", "provenance"},
+    "measurements": {"economics"},
+}
+"""Keys without which there is no report."""
+
+
 def rebuild_report(folder: Path) -> Path:
     """Write the report anew from decision.json and measurements.json.
 
@@ -117,9 +124,12 @@ def rebuild_report(folder: Path) -> Path:
         if not path.exists():
             raise StudyError(f"{folder}: no {path.name}; the study is not finished: run it again to go on")
         try:
-            found[name] = json.loads(path.read_text(encoding="utf-8"))
+            found[name] = json.loads(text_of(path, StudyError))
         except json.JSONDecodeError as error:
             raise StudyError(f"{path}: not JSON at line {error.lineno}; run the study again") from None
+        missing = NEEDED[name] - set(found[name] if isinstance(found[name], dict) else ())
+        if missing:
+            raise StudyError(f"{path}: {', '.join(sorted(missing))} missing; run the study again")
     return write_report(folder, found["decision"], found["measurements"])
 
 

@@ -13,12 +13,20 @@ import numpy as np
 from tunepoint.arms import Arm
 from tunepoint.candidates import Candidates, candidates, load_encoder
 from tunepoint.cascades import Cascade, choose_gate
-from tunepoint.cost.prices import NOTHING, ArmCost, arms_toml, declared_cost, guessed_cost, read_arms
+from tunepoint.cost.prices import (
+    NOTHING,
+    ArmCost,
+    arms_toml,
+    declared_cost,
+    guessed_cost,
+    mean_and_error,
+    read_arms,
+)
 from tunepoint.data.audit import doubtful_labels
 from tunepoint.data.examples import Example
 from tunepoint.decisions import Decision, decide
 from tunepoint.documents import document, economics
-from tunepoint.errors import TrialsError, nearest
+from tunepoint.errors import StudyError, TrialsError, nearest
 from tunepoint.findings import (
     contamination,
     disagreements,
@@ -285,7 +293,7 @@ def own_machine_cost(arm: Arm, study: Study, table: Table, task: Task) -> ArmCos
     fits = list(study.manifest["arms"][arm.name]["fits"].values())
     scores = table.arms[table.names.index(arm.name)]
     trained = arm.kind != "prompt"
-    mean = float(scores.seconds.mean())
+    mean, error = mean_and_error(scores.seconds)
     return ArmCost(
         arm.name,
         arm.kind,
@@ -293,7 +301,9 @@ def own_machine_cost(arm: Arm, study: Study, table: Table, task: Task) -> ArmCos
         training_core_seconds=float(np.mean([fit["seconds"] for fit in fits])) * cores(),
         hours=task.costs.engineering_hours if trained else task.costs.prompt_hours,
         core_seconds_per_query=mean * cores(),
+        core_seconds_error=error * cores(),
         retrain_hours=task.costs.retrain_hours if trained else NOTHING,
+        deterministic=arm.seeds == 1,
     )
 
 
@@ -332,6 +342,8 @@ def decide_trials(
     measurements = {"economics": economics(decision, task)}
     folder = None if out is None else Path(out)
     if folder is not None:
+        if (folder / "manifest.json").exists():
+            raise StudyError(f"{folder}: is a study that was measured here; choose another --out")
         make_folder(folder)
         _write(folder, content, measurements)
     return Result(decision, content, folder)

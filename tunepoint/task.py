@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tunepoint.data.examples import Columns
-from tunepoint.errors import EvidenceError, TaskError, nearest
+from tunepoint.errors import EvidenceError, TaskError, nearest, text_of
 from tunepoint.stats.ranges import Range
 
 AnswerKind = Literal["label", "json", "number", "text"]
@@ -34,6 +34,10 @@ def _positive_range(value: Any) -> Range:
 
 Amount = Annotated[Range, BeforeValidator(_positive_range)]
 """A number or [low, likely, high], none of them negative."""
+
+
+Dollars = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
 class _Section(BaseModel):
@@ -63,7 +67,7 @@ class Data(_Section):
             raise ValueError(f"give either path or {' and '.join(apart)}, not both")
         if self.path is None and not {"train", "test"} <= set(apart):
             raise ValueError("give path, or both train and test")
-        if min(self.split) <= 0 or abs(sum(self.split) - 1) > 1e-6:
+        if not min(self.split) > 0 or not abs(sum(self.split) - 1) <= 1e-6:
             raise ValueError(f"split needs three positive shares that add up to 1, got {self.split}")
         return self
 
@@ -80,6 +84,12 @@ class Answer(_Section):
     kind: AnswerKind = "label"
     labels: dict[str, str] | None = None
     """Label -> description; the labels of the data where it is missing."""
+
+    @model_validator(mode="after")
+    def _some_labels(self) -> Answer:
+        if self.labels is not None and not self.labels:
+            raise ValueError("labels is empty; leave it out to take the labels of the data")
+        return self
 
 
 class Score(_Section):
@@ -98,18 +108,18 @@ class Traffic(_Section):
 class Limits(_Section):
     """What an arm must keep to be chosen."""
 
-    margin: Annotated[float, Field(ge=0, lt=1)] = 0.02
-    min_score: Annotated[float, Field(ge=0, le=1)] | None = None
-    p95_seconds: Annotated[float, Field(gt=0)] | None = None
-    upfront_usd: Annotated[float, Field(ge=0)] | None = None
-    monthly_usd: Annotated[float, Field(ge=0)] | None = None
+    margin: Share = 0.02
+    min_score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    p95_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    upfront_usd: Dollars | None = None
+    monthly_usd: Dollars | None = None
 
 
 class Value(_Section):
     """What a wrong answer costs, and which savings are too small to matter."""
 
-    error_usd: Annotated[float, Field(ge=0)] | None = None
-    materiality: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    error_usd: Dollars | None = None
+    materiality: Share = 0.05
 
 
 class Costs(_Section):
@@ -125,7 +135,7 @@ class Costs(_Section):
     """Hours to put a prompt into production."""
     core_hour_usd: Amount = Range(0.04, 0.04, 0.04)
     """One processor core for one hour."""
-    retrain_months: Annotated[float, Field(gt=0)] = 6
+    retrain_months: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 6
     """Months after which a tuned model is trained again."""
     retrain_hours: Amount = Range(1, 2, 4)
     """Hours to check and release a retrained model."""
@@ -180,8 +190,8 @@ class Task(_Section):
         if not path.exists():
             raise TaskError(f"{path}: no such file; `tunepoint init DATA.csv` writes one from your data")
         try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            content = tomllib.loads(text_of(path, TaskError))
+        except tomllib.TOMLDecodeError as error:
             raise TaskError(f"{path}: not valid TOML: {error}") from None
         return cls.parse(content, where=str(path), folder=path.resolve().parent)
 
@@ -232,6 +242,8 @@ def _fault(fault: dict[str, Any]) -> str:
         return f"the key {key!r} is missing"
     message = str(fault["msg"]).removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
+    if fault["type"] == "model_type":
+        message = "a [section] with keys is expected"
     given = fault.get("input")
     shown = "" if isinstance(given, (dict, list)) else f" (it is {given!r})"
     return f"{key or 'task'}: {message}{shown}"

@@ -34,7 +34,17 @@
 
   const draws = economics.draws;
   const count = draws.score.length;
-  const field = economics.eligible.some(Boolean) ? economics.eligible : arms.map(() => true);
+
+  function median(values) {
+    const sorted = Float64Array.from(values).sort(), half = sorted.length >> 1;
+    return sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
+  }
+
+  function eligible(volume) {
+    const limit = economics.monthly_limit;
+    return arms.map((_, a) => economics.fit[a] && (limit === null ||
+      median(draws.monthly.map((row, d) => row[a] + volume * draws.per_query[d][a])) <= limit));
+  }
 
   function repeats(months) {
     return Math.max(0, Math.ceil(months / economics.retrain_months) - 1);
@@ -52,6 +62,7 @@
   }
 
   function decide(volume, months) {
+    const fit = eligible(volume), field = fit.some(Boolean) ? fit : arms.map(() => true);
     const unacceptable = arms.map(() => 0), passed = arms.map(() => 0), mean = arms.map(() => 0);
     for (let d = 0; d < count; d++) {
       const totals = arms.map((_, a) => total(d, a, volume, months));
@@ -79,12 +90,25 @@
     const order = arms.map((_, a) => a).filter((a) => field[a])
       .sort((a, b) => loss(a) - loss(b) || unacceptable[a] - unacceptable[b] || mean[a] - mean[b]);
     const best = order[0], risk = Math.max(unacceptable[best], passed[best]);
-    const strength = !economics.eligible[best] ? "undecided" :
+    const strength = !fit[best] ? "undecided" :
       risk <= 0.05 ? "confident" : risk <= 0.2 ? "leaning" : "undecided";
     return { best, strength, risk };
   }
 
   const priced = economics.error_usd !== null;
+
+  function crossing(from, to, months) {
+    const one = arms.indexOf(from), other = arms.indexOf(to), found = [];
+    const fixed = (d, a) => cost(d, a, 0, months);
+    const running = (d, a) => draws.per_query[d][a] +
+      (priced ? economics.error_usd * (1 - draws.score[d][a]) : 0);
+    for (let d = 0; d < count; d++) {
+      const extra = fixed(d, other) - fixed(d, one), saving = running(d, one) - running(d, other);
+      if (extra <= 0) found.push(0);
+      else if (saving > 0) found.push(extra / (months * saving));
+    }
+    return found.length ? median(found) : null;
+  }
 
   function band(a, volume, months, of, most) {
     const size = Math.min(count, most || count);
@@ -144,9 +168,8 @@
       line: { color: css("--soft"), dash: "dot", width: 1.5 } }];
     const annotations = [];
     decision.break_even.forEach((b) => {
-      if (!b.queries_per_month) return;
-      const at = b.queries_per_month.likely;
-      if (at < 100 || at > Math.pow(10, most)) return;
+      const at = crossing(b.from, b.to, months);
+      if (at === null || at < 100 || at > Math.pow(10, most)) return;
       shapes.push({ type: "line", x0: at, x1: at, yref: "paper", y0: 0, y1: 1,
         line: { color: css("--warn"), dash: "dash", width: 1.5 } });
       if (!annotations.length) annotations.push({ x: Math.log10(at), yref: "paper", y: 1,

@@ -50,9 +50,10 @@ class CostDraws:
         """(D, A) dollars over the horizon that do not depend on the volume."""
         return self.upfront + self.months * self.monthly + self.repeats * self.retraining_once
 
-    def per_month(self) -> Floats:
+    def per_month(self, volume: Floats | float | None = None) -> Floats:
         """(D, A) running dollars of one month, without what is paid once."""
-        return self.monthly + self.volume[:, None] * self.per_query
+        queries = np.asarray(self.volume if volume is None else volume).reshape(-1, 1)
+        return self.monthly + queries * self.per_query
 
 
 @dataclass(frozen=True)
@@ -97,9 +98,10 @@ def simulate(costs: Sequence[ArmCost], task: Task, draws: int, rng: np.random.Ge
         upfront.append(labelling + training + cost.hours.quantile(effort) * hourly + shared(cost.upfront_usd))
         monthly.append(shared(cost.monthly_usd))
         price = shared(cost.usd_per_query) + rng.normal(0.0, cost.query_error_usd, draws)
-        per_query.append(np.clip(price, 0.0, None) + cost.core_seconds_per_query * core)
+        seconds = cost.core_seconds_per_query + rng.normal(0.0, cost.core_seconds_error, draws)
+        per_query.append(np.clip(price, 0.0, None) + np.clip(seconds, 0.0, None) * core)
         retrained = cost.retrain_hours.quantile(again) * hourly
-        retraining.append(retrained + (training if cost.retrain_hours.high else 0.0))
+        retraining.append(retrained + training)
     parts = [np.stack(part, axis=1) for part in (upfront, monthly, per_query, retraining)]
     names = tuple(cost.arm for cost in costs)
     return CostDraws(names, volume, months, parts[0], parts[1], parts[2], parts[3], repeats)

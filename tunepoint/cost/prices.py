@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tunepoint.arms import ArmKind
-from tunepoint.errors import TrialsError, nearest
+from tunepoint.errors import TrialsError, nearest, text_of
 from tunepoint.measure.trials import ArmScores
 from tunepoint.stats.ranges import Range
 from tunepoint.task import Amount
@@ -75,17 +75,25 @@ class ArmCost:
     """Standard error of the measured mean price of one answer."""
     core_seconds_per_query: float = 0.0
     """Processor time of one answer on one's own machine, all cores."""
+    core_seconds_error: float = 0.0
+    """Standard error of that mean."""
     retrain_hours: Range = NOTHING
+    deterministic: bool = False
+    """Training it again with another seed would give the same arm."""
     notes: tuple[str, ...] = field(default=())
+
+
+_Quantity = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+_Dollars = Annotated[Decimal, Field(ge=0, le=10**12, allow_inf_nan=False)]
 
 
 class _Price(BaseModel):
     """Dollars per million tokens."""
 
     model_config = ConfigDict(extra="forbid")
-    input: Annotated[Decimal, Field(ge=0)]
-    output: Annotated[Decimal, Field(ge=0)]
-    cached_input: Annotated[Decimal, Field(ge=0)] | None = None
+    input: _Dollars
+    output: _Dollars
+    cached_input: _Dollars | None = None
 
 
 class _DeclaredArm(BaseModel):
@@ -98,12 +106,14 @@ class _DeclaredArm(BaseModel):
     monthly_usd: Amount = NOTHING
     price: _Price | None = None
     usd_per_query: Amount | None = None
-    usd_per_second: Annotated[Decimal, Field(ge=0)] | None = None
+    usd_per_second: _Dollars | None = None
     labels: Annotated[int, Field(ge=0)] = 0
-    training_core_seconds: Annotated[float, Field(ge=0)] = 0.0
+    training_core_seconds: _Quantity = 0.0
     hours: Amount = NOTHING
-    core_seconds_per_query: Annotated[float, Field(ge=0)] | None = None
+    core_seconds_per_query: _Quantity | None = None
+    core_seconds_error: _Quantity = 0.0
     retrain_hours: Amount = NOTHING
+    deterministic: bool = False
     hosting: str | None = None
 
 
@@ -117,7 +127,7 @@ def read_arms(path: Path) -> dict[str, _DeclaredArm]:
     if not path.exists():
         raise TrialsError(f"{path}: no such file; docs/files.md shows what arms.toml holds")
     try:
-        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = tomllib.loads(text_of(path, TrialsError))
     except tomllib.TOMLDecodeError as error:
         raise TrialsError(f"{path}: not valid TOML: {error}") from None
     unknown = set(content) - {"arm"}
@@ -125,6 +135,8 @@ def read_arms(path: Path) -> dict[str, _DeclaredArm]:
         raise TrialsError(f"{path}: expected only [[arm]] tables, got {sorted(content) or 'nothing'}")
     arms: dict[str, _DeclaredArm] = {}
     for number, entry in enumerate(content["arm"], start=1):
+        if not isinstance(entry, dict):
+            raise TrialsError(f"{path}: arm {number} is {entry!r}; an [[arm]] table is expected")
         arm = _declared(path, number, entry)
         if arm.name in arms:
             raise TrialsError(f"{path}: arm {arm.name!r} is described twice")
@@ -143,7 +155,8 @@ def _declared(path: Path, number: int, entry: dict[str, Any]) -> _DeclaredArm:
             raise TrialsError(
                 f"{where}: unknown key {key!r}; {nearest(key, _DeclaredArm.model_fields)}"
             ) from None
-        raise TrialsError(f"{where}: {key}: {fault['msg'].lower()}") from None
+        message = fault["msg"].removeprefix("Value error, ")
+        raise TrialsError(f"{where}: {key}: {message[:1].lower()}{message[1:]}") from None
     ways = [arm.price, arm.usd_per_query, arm.usd_per_second]
     if sum(way is not None for way in ways) > 1:
         raise TrialsError(f"{where}: give one of price, usd_per_query and usd_per_second")
@@ -158,7 +171,7 @@ def declared_cost(arm: _DeclaredArm, scores: ArmScores) -> ArmCost:
 
     """
     dollars, notes = _dollars_per_query(arm, scores)
-    likely, error = _mean_and_error(dollars)
+    likely, error = mean_and_error(dollars)
     per_query = arm.usd_per_query or Range.parse(likely)
     return ArmCost(
         arm.name,
@@ -171,7 +184,9 @@ def declared_cost(arm: _DeclaredArm, scores: ArmScores) -> ArmCost:
         usd_per_query=per_query,
         query_error_usd=0.0 if arm.usd_per_query else error,
         core_seconds_per_query=arm.core_seconds_per_query or 0.0,
+        core_seconds_error=arm.core_seconds_error,
         retrain_hours=arm.retrain_hours,
+        deterministic=arm.deterministic,
         notes=notes,
     )
 
@@ -190,7 +205,9 @@ def arms_toml(costs: Sequence[ArmCost]) -> str:
             "monthly_usd": _toml_range(cost.monthly_usd),
             "usd_per_query": _toml_range(cost.usd_per_query),
             "core_seconds_per_query": cost.core_seconds_per_query,
+            "core_seconds_error": cost.core_seconds_error,
             "retrain_hours": _toml_range(cost.retrain_hours),
+            "deterministic": json.dumps(cost.deterministic),
         }
         lines += ["", "[[arm]]", *(f"{key} = {value}" for key, value in fields.items())]
     return "\n".join(lines) + "\n"
@@ -214,21 +231,32 @@ def _dollars_per_query(arm: _DeclaredArm, scores: ArmScores) -> tuple[Floats, tu
     return scores.cost_usd, ()
 
 
-def _token_dollars(name: str, price: _Price, tokens: tuple[Floats, Floats, Floats]) -> Floats:
-    """Dollars of each answer from its tokens; cached input is part of the input."""
-    given, cached, output = tokens
-    if not len(given) or len(given) != len(output):
+def _token_dollars(name: str, price: _Price, tokens: Floats) -> Floats:
+    """Dollars of each answer from its tokens; cached input is part of the input.
+
+    Args:
+        tokens: (trials, 3) input, cached and output tokens; NaN where a trial has none.
+
+    """
+    given, cached, output = tokens[:, 0], np.nan_to_num(tokens[:, 1]), tokens[:, 2]
+    lacking = int(np.isnan(given + output).sum())
+    if lacking:
         raise TrialsError(
-            f"arm {name!r} has a price per token; of its trials {len(given)} have input_tokens "
-            f"and {len(output)} have output_tokens: give both on every line, or usd_per_query"
+            f"arm {name!r} has a price per token, but {lacking} of its {len(tokens)} trials lack "
+            "input_tokens or output_tokens: give both on every line, or usd_per_query"
         )
-    hits = cached if len(cached) == len(given) else np.zeros(len(given))
+    if (cached > given).any():
+        row = int(np.argmax(cached - given))
+        raise TrialsError(
+            f"arm {name!r}: a trial has {cached[row]:.0f} cached of {given[row]:.0f} input tokens; "
+            "cached_tokens are part of input_tokens"
+        )
     cache_price = price.input if price.cached_input is None else price.cached_input
-    spent = (given - hits) * float(price.input) + hits * float(cache_price)
+    spent = (given - cached) * float(price.input) + cached * float(cache_price)
     return np.asarray((spent + output * float(price.output)) / 1e6)
 
 
-def _mean_and_error(values: Floats) -> tuple[float, float]:
+def mean_and_error(values: Floats) -> tuple[float, float]:
     """Mean and its standard error; 0 and 0 when there are none (a declared price rules)."""
     if not len(values):
         return 0.0, 0.0
@@ -249,7 +277,7 @@ def guessed_cost(scores: ArmScores) -> ArmCost:
     name = scores.arm.lower()
     kind: ArmKind = next((kind for kind, words in _HINTS if any(word in name for word in words)), "prompt")
     note = f"{scores.arm}: its kind was guessed from its name ({kind})"
-    likely, error = _mean_and_error(scores.cost_usd)
+    likely, error = mean_and_error(scores.cost_usd)
     free = () if len(scores.cost_usd) else (f"{scores.arm}: no price is known, its answers count as free",)
     return ArmCost(
         scores.arm,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,9 +41,12 @@ class Finding:
     kind: str
 
 
-def thin_labels(examples: Sequence[Example], minimum: int = THIN) -> dict[str, int]:
-    """Labels with fewer than `minimum` examples, rarest first."""
-    counts = Counter(example.target for example in examples)
+def thin_labels(
+    examples: Sequence[Example], minimum: int = THIN, *, declared: Collection[str] = ()
+) -> dict[str, int]:
+    """Labels with fewer than `minimum` examples, rarest first; declared ones may have none."""
+    counts = Counter(dict.fromkeys(declared, 0))
+    counts.update(example.target for example in examples)
     return {label: n for label, n in sorted(counts.items(), key=lambda pair: pair[1]) if n < minimum}
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from rensa import RMinHash, RMinHashLSH
 
@@ -33,7 +34,7 @@ class Deduplicated:
     contradictions: tuple[Contradiction, ...]
     """Texts whose copies disagree; all copies are dropped, for none can be trusted."""
     twins: tuple[tuple[int, int], ...]
-    """Positions in `kept` of pairs of near duplicates; they stay, on one side of a split."""
+    """Positions in `kept` of linked near duplicates; they stay, on one side of a split."""
 
 
 def normalise(text: str) -> str:
@@ -68,23 +69,81 @@ def _others(identity: str, ids: tuple[str, ...]) -> str:
 
 
 def near_twins(texts: Sequence[str], threshold: float = 0.8) -> list[tuple[int, int]]:
-    """Pairs of positions whose texts share at least `threshold` of their shingles.
+    """Links (earlier, later) between texts that share at least `threshold` of their shingles.
 
-    MinHash proposes the pairs (Broder 1997) and the exact Jaccard similarity decides, so
-    there are no false pairs; 32 bands of 4 rows propose a pair of similarity .8 with a
-    probability above .9999.
+    A family of n near duplicates has n - 1 links, not all its pairs. MinHash proposes the
+    links (Broder 1997) and the exact Jaccard similarity decides, so there are no false ones;
+    32 bands of 4 rows propose a pair of similarity .8 with a probability above .9999.
     """
-    sets = [_shingles(text) for text in texts]
-    index = RMinHashLSH(threshold=threshold, num_perm=128, num_bands=32)
-    pairs: list[tuple[int, int]] = []
-    for position, shingles in enumerate(sets):
-        sketch = RMinHash(num_perm=128, seed=42)
-        sketch.update(sorted(shingles))
-        for other in sorted(index.query(sketch)):
-            if _jaccard(shingles, sets[other]) >= threshold:
-                pairs.append((other, position))
-        index.insert(position, sketch)
-    return pairs
+    index = _Index(threshold)
+    families = DisjointSets(len(texts))
+    links: list[tuple[int, int]] = []
+    for position, text in enumerate(texts):
+        for other in index.similar(text, partial(families.joined, position)):
+            links.append((other, position))
+            families.join(other, position)
+        index.add(text)
+    return links
+
+
+def first_twins(texts: Sequence[str], others: Sequence[str], threshold: float = 0.8) -> dict[int, int]:
+    """Position of each text that has a near duplicate among the others -> that one's position."""
+    index = _Index(threshold)
+    for other in others:
+        index.add(other)
+    found = ((position, next(iter(index.similar(text)), None)) for position, text in enumerate(texts))
+    return {position: other for position, other in found if other is not None}
+
+
+class DisjointSets:
+    """Which of n things belong together (union-find)."""
+
+    def __init__(self, count: int) -> None:
+        self._parent = list(range(count))
+
+    def root(self, node: int) -> int:
+        """The representative of a thing's set: its earliest member."""
+        while self._parent[node] != node:
+            self._parent[node] = self._parent[self._parent[node]]
+            node = self._parent[node]
+        return node
+
+    def join(self, one: int, other: int) -> None:
+        """Put two things, and all that belongs to them, together."""
+        low, high = sorted((self.root(one), self.root(other)))
+        self._parent[high] = low
+
+    def joined(self, one: int, other: int) -> bool:
+        """Whether two things belong together."""
+        return self.root(one) == self.root(other)
+
+
+class _Index:
+    """Texts by their MinHash sketches."""
+
+    def __init__(self, threshold: float) -> None:
+        self._threshold = threshold
+        self._sets: list[frozenset[str]] = []
+        self._sketches = RMinHashLSH(threshold=threshold, num_perm=128, num_bands=32)
+
+    def similar(self, text: str, skip: Callable[[int], bool] = lambda other: False) -> Iterator[int]:
+        """Positions of near duplicates of a text, earliest first, but those to skip."""
+        shingles = _shingles(text)
+        for other in sorted(self._sketches.query(_sketch(shingles))):
+            if not skip(other) and _jaccard(shingles, self._sets[other]) >= self._threshold:
+                yield other
+
+    def add(self, text: str) -> None:
+        """Add a text at the next position."""
+        shingles = _shingles(text)
+        self._sketches.insert(len(self._sets), _sketch(shingles))
+        self._sets.append(shingles)
+
+
+def _sketch(shingles: frozenset[str]) -> RMinHash:
+    sketch = RMinHash(num_perm=128, seed=42)
+    sketch.update(sorted(shingles))
+    return sketch
 
 
 def _shingles(text: str) -> frozenset[str]:

@@ -6,12 +6,13 @@ import csv
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunepoint.errors import DataError, nearest
+from tunepoint.errors import DataError, nearest, reading, text_of
 
 Row = Mapping[str, Any]
 READABLE = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
@@ -70,6 +71,8 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
         DataError: no such file, an unknown ending, a line that is not JSON, no rows.
 
     """
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder, a file is expected; name the file in it")
     if not path.exists():
         near = sorted(entry.name for entry in path.parent.glob("*")) if path.parent.exists() else []
         hint = nearest(path.name, near) if near else f"the folder {path.parent} is empty or missing."
@@ -89,27 +92,14 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
     yield from rows
 
 
-def _text_of(path: Path) -> str:
-    """The file's text, or an error that names the line with the bad byte."""
-    raw = path.read_bytes()
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise DataError(
-            f"{path}:{line}: byte {raw[error.start]:#04x} is not UTF-8; "
-            "save the file as UTF-8 (in a spreadsheet: 'CSV UTF-8')"
-        ) from None
-
-
 def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    text = _text_of(path)
-    first = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=first.count)
+    text = text_of(path, DataError)
+    delimiter = _delimiter(text)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     csv.field_size_limit(10_000_000)
     try:
-        line = 2
+        _check_header(path, list(reader.fieldnames or []))
+        line = reader.line_num + 1
         for row in reader:
             if None in row or None in row.values():
                 found = sum(value is not None for key, value in row.items() if key is not None)
@@ -121,17 +111,37 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
             yield line, row
             line = reader.line_num + 1
     except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num}: {error}; is a quote left open?") from None
+        raise DataError(f"{path}:{reader.reader.line_num}: {error}; is a quote left open?") from None
+
+
+def _delimiter(text: str) -> str:
+    """The most frequent of comma, semicolon and tab in the header, outside quotes."""
+    header = re.sub(r'"[^"]*"', "", text.split("\n", 1)[0])
+    return max(",;\t", key=header.count)
+
+
+def _check_header(path: Path, names: list[str]) -> None:
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        places = [i + 1 for i, name in enumerate(names) if name == twice[0]]
+        raise DataError(
+            f"{path}:1: the columns {' and '.join(map(str, places))} of {len(names)} are both named "
+            f"{twice[0]!r}; rename one of them"
+        )
 
 
 def _jsonl_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    for line, text in enumerate(_text_of(path).split("\n"), start=1):
+    for line, text in enumerate(text_of(path, DataError).split("\n"), start=1):
         if not text.strip():
             continue
         try:
             row = json.loads(text)
+            text.encode()
+            json.dumps(row, ensure_ascii=False).encode()
         except json.JSONDecodeError as error:
             raise DataError(f"{path}:{line}: not JSON ({error.msg} at column {error.colno})") from None
+        except (ValueError, RecursionError) as error:  # lone surrogates, endless numbers, deep nests
+            raise DataError(f"{path}:{line}: cannot be used ({error}); mend or remove the line") from None
         if not isinstance(row, dict):
             raise DataError(f"{path}:{line}: expected one JSON object a line, got {type(row).__name__}")
         yield line, _from_chat(row, f"{path}:{line}") if "messages" in row else row
@@ -140,6 +150,8 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, Row]]:
 def _from_chat(row: Row, where: str) -> Row:
     """The last exchange of a chat as input and target; other keys stay."""
     last: dict[str, str] = {}
+    if not isinstance(row["messages"], list):
+        raise DataError(f"{where}: messages is {row['messages']!r}, a list of role and content is expected")
     for message in row["messages"]:
         if not isinstance(message, dict) or not isinstance(message.get("content"), str):
             raise DataError(f"{where}: every message needs a role and a text as its content")
@@ -153,10 +165,16 @@ def _from_chat(row: Row, where: str) -> Row:
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
     try:
-        from pyarrow import parquet
+        from pyarrow import ArrowException, parquet
     except ImportError:
         raise DataError(f"{path}: reading Parquet needs pyarrow: pip install 'tunepoint[parquet]'") from None
-    yield from enumerate(parquet.read_table(path).to_pylist(), start=1)
+    try:
+        with reading(path, DataError):
+            rows = parquet.read_table(path).to_pylist()
+    except (ArrowException, ValueError) as error:
+        fault = str(error).split("\n")[0]
+        raise DataError(f"{path}: not a Parquet file that can be read ({fault}); write it again") from None
+    yield from enumerate(rows, start=1)
 
 
 def read_examples(path: Path, columns: Columns) -> tuple[list[Example], list[Dropped]]:

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tunepoint.data.dedupe import near_twins
+from tunepoint.data.dedupe import DisjointSets, first_twins, near_twins
 from tunepoint.data.examples import Example
 from tunepoint.errors import DataError
 
 PARTS = ("train", "dev", "test")
 FOLDS = 20
-"""Folds dealt out to the parts: shares are honoured to within 1/20."""
+"""Folds dealt out to the parts: shares are honoured to within 1/20, unless groups are larger."""
+FEWEST = {"train": 1, "dev": 2, "test": 5}
+"""Independent groups of each part under which nothing can be measured."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,6 @@ class Certificate:
     """Groups that stand in test and also in train or dev."""
     twins: Mapping[str, str]
     """Test id -> id of its near duplicate in train or dev."""
-
-    @property
-    def clean(self) -> bool:
-        """No test item has been seen in another guise."""
-        return not self.shared_groups and not self.twins
 
 
 @dataclass(frozen=True)
@@ -47,21 +44,14 @@ class Split:
 
 def families(examples: Sequence[Example], twins: Sequence[tuple[int, int]]) -> list[str]:
     """The cluster of each example: linked by group or by being near duplicates."""
-    parent = list(range(len(examples)))
-
-    def root(node: int) -> int:
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
+    together = DisjointSets(len(examples))
     first: dict[str, int] = {}
     for position, example in enumerate(examples):
         if example.group is not None:
-            parent[root(position)] = root(first.setdefault(example.group, position))
+            together.join(first.setdefault(example.group, position), position)
     for one, other in twins:
-        parent[max(root(one), root(other))] = min(root(one), root(other))
-    return [examples[root(position)].id for position in range(len(examples))]
+        together.join(one, other)
+    return [examples[together.root(position)].id for position in range(len(examples))]
 
 
 def split(
@@ -78,7 +68,7 @@ def split(
         shares: of train, dev and test; they add up to 1.
 
     Raises:
-        DataError: too few groups, or a label that one part lacks altogether.
+        DataError: too few groups to deal out.
 
     """
     clusters = families(examples, twins)
@@ -86,7 +76,9 @@ def split(
     if folds < 4:
         raise DataError(
             f"{len(examples)} examples in {folds} groups cannot be split into train, dev and "
-            "test: at least 4 groups are needed, and some hundreds of examples to decide"
+            "test: at least 4 groups are needed, and some hundreds of examples to decide. "
+            f"Groups come from data.group and from near duplicates ({len(twins)} links), which stay "
+            "together; add examples that differ, or another group column"
         )
     fold_of = _folds(examples, clusters, folds, rng)
     dev_folds = max(1, round(shares[1] * folds))
@@ -117,7 +109,8 @@ def split_as_given(
         dev = tuple(e for e, c in zip(train, chosen, strict=True) if c)
         train = tuple(e for e, c in zip(train, chosen, strict=True) if not c)
     every = (*train, *dev, *test)
-    named = dict(zip((e.id for e in every), families(every, []), strict=True))
+    links = near_twins([example.input for example in every])
+    named = dict(zip((e.id for e in every), families(every, links), strict=True))
     return _certified(train, dev, test, named)
 
 
@@ -154,13 +147,19 @@ def _certified(
     for name, part in zip(PARTS, (train, dev, test), strict=True):
         if not part:
             raise DataError(f"the {name} part is empty; add examples or change data.split")
+        independent = len({clusters[example.id] for example in part})
+        if independent < FEWEST[name]:
+            raise DataError(
+                f"the {name} part has {len(part)} examples in {independent} independent groups; "
+                f"{FEWEST[name]} are the least, and some hundreds are needed to decide: add examples, "
+                "change data.split, or see whether data.group is the right column"
+            )
     seen = (*train, *dev)
     groups = {example.group for example in seen if example.group is not None}
     shared = {example.group for example in test} & groups
     twins: dict[str, str] = {}
-    for one, other in near_twins([example.input for example in (*seen, *test)]):
-        if one < len(seen) <= other:
-            twins.setdefault(test[other - len(seen)].id, seen[one].id)
+    for position, other in first_twins([e.input for e in test], [e.input for e in seen]).items():
+        twins[test[position].id] = seen[other].id
     return Split(train, dev, test, clusters, Certificate(len(shared), twins))
 
 

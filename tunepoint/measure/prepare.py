@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -73,7 +73,8 @@ def prepare(task: Task, rng: np.random.Generator) -> Prepared:
     every = (*dealt.train, *dealt.dev, *dealt.test)
     _check_labels(task, every)
     read = len(empty) + sum(len(examples) for examples in parts.values())
-    return Prepared(dealt, _audit(read, empty, clean, every, dealt), fingerprint(every))
+    audit = _audit(read, empty, clean, every, dealt, task)
+    return Prepared(dealt, audit, fingerprint(sorted(every, key=lambda example: example.id)))
 
 
 def _read(task: Task) -> tuple[dict[str, list[Example]], list[Dropped]]:
@@ -90,7 +91,21 @@ def _read(task: Task) -> tuple[dict[str, list[Example]], list[Dropped]]:
         if name != "all" and task.data.id is None:
             parts[name] = [replace(e, id=f"{name}/{e.id}") for e in parts[name]]
         empty += dropped
+    _check_ids(parts)
     return parts, empty
+
+
+def _check_ids(parts: Mapping[str, Sequence[Example]]) -> None:
+    """An id names one example, also where several files were read."""
+    seen: dict[str, str] = {}
+    for name, part in parts.items():
+        for example in part:
+            other = seen.setdefault(example.id, name)
+            if other != name:
+                raise DataError(
+                    f"id {example.id!r} stands in the {other} file and in the {name} file; give every "
+                    "example an id of its own, or leave data.id out"
+                )
 
 
 def _audit(
@@ -99,6 +114,7 @@ def _audit(
     clean: dict[str, Deduplicated],
     every: Sequence[Example],
     dealt: Split,
+    task: Task,
 ) -> Audit:
     twins = [(part.kept[one].id, part.kept[other].id) for part in clean.values() for one, other in part.twins]
     return Audit(
@@ -107,7 +123,7 @@ def _audit(
         dropped=(*empty, *(drop for part in clean.values() for drop in part.dropped)),
         contradictions=tuple(c for part in clean.values() for c in part.contradictions),
         near_duplicates=tuple(twins),
-        thin=thin_labels(every),
+        thin=thin_labels(every, declared=task.answer.labels or ()),
         counts=label_counts(every),
         personal=tuple(personal_data(every)),
         certificate=dealt.certificate,
@@ -127,6 +143,14 @@ def _check_labels(task: Task, examples: Sequence[Example]) -> None:
                 f"{nearest(example.target, declared)} Add it there, or mend the row"
             )
     found = {example.target for example in examples}
+    spelled: dict[str, str] = {}
+    for label in sorted(found):
+        other = spelled.setdefault(label.casefold(), label)
+        if other != label:
+            raise DataError(
+                f"the labels {other!r} and {label!r} differ only in upper and lower case; "
+                "write them alike in every row"
+            )
     if len(found) < 2:
         raise DataError(f"all {len(examples)} examples have the label {found.pop()!r}: nothing to tell apart")
     if len(found) > len(examples) / 2 and len(examples) > 4:

@@ -18,17 +18,19 @@ import numpy as np
 
 from tunepoint.arms import Arm, FittedArm
 from tunepoint.data.examples import Example
-from tunepoint.errors import BudgetReached, StudyError
+from tunepoint.errors import BudgetReached, StudyError, text_of
 from tunepoint.measure.prepare import Prepared
-from tunepoint.measure.trials import Trial, TrialLog, write_json
+from tunepoint.measure.trials import Trial, TrialLog, make_folder, write_json
 from tunepoint.models.chat import Reply
-from tunepoint.scorers import Scorer, scorer
+from tunepoint.scorers import Scorer, scorer, scorer_code
 from tunepoint.task import Task
 
 Progress = Callable[[str, float, float], None]
 """(what, seconds of work done, seconds of work planned); the planned seconds are estimates."""
 
 SCHEMA = 1
+FIELDS = {"task", "seed", "task_sha256", "data_sha256", "sealed_test", "spent_usd", "arms"}
+"""Keys of the manifest without which a study cannot go on."""
 BATCH = 64
 PACKAGES = ("tunepoint", "numpy", "scipy", "scikit-learn", "torch", "transformers", "tokenizers")
 
@@ -123,8 +125,8 @@ def open_study(folder: Path, task: Task, prepared: Prepared, seed: int) -> Itera
         StudyError: another process works on it, or it measures something else.
 
     """
+    make_folder(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
     except OSError as error:
         raise StudyError(f"{folder}: cannot be written ({error.strerror}); choose another --out") from None
@@ -135,10 +137,25 @@ def open_study(folder: Path, task: Task, prepared: Prepared, seed: int) -> Itera
             raise StudyError(f"{folder}: another process is working on this study; wait for it") from None
         fresh = _manifest(task, prepared, seed)
         path = folder / "manifest.json"
+        if not path.exists():
+            _refuse_strangers(folder)
         manifest = _resumed(path, fresh) if path.exists() else fresh
         study = Study(folder, manifest)
         study.save()
         yield study
+
+
+OURS = ("dev.jsonl", "curve.jsonl", "trials.jsonl", "decision.json", "measurements.json", "arms.toml")
+
+
+def _refuse_strangers(folder: Path) -> None:
+    """Files of these names without a manifest are somebody else's: they are not written to."""
+    found = [name for name in OURS if (folder / name).exists()]
+    if found:
+        raise StudyError(
+            f"{folder}: holds {', '.join(found)} but no manifest.json, so it is not a study to go on "
+            "with, and nothing in it was touched. Choose another --out"
+        )
 
 
 def _manifest(task: Task, prepared: Prepared, seed: int) -> dict[str, Any]:
@@ -151,6 +168,7 @@ def _manifest(task: Task, prepared: Prepared, seed: int) -> dict[str, Any]:
         "seed": seed,
         "task_sha256": task.measured_by(),
         "data_sha256": prepared.fingerprint,
+        "scorer_sha256": scorer_code(task.score.metric, task.folder),
         "instruction": task.instruction,
         "labels": task.answer.labels or dict.fromkeys(labels, ""),
         "items": {
@@ -193,12 +211,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not path.exists():
         raise StudyError(f"{folder}: no study here (no manifest.json); `tunepoint run` makes one")
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        manifest: Any = json.loads(text_of(path, StudyError))
     except json.JSONDecodeError as error:
         raise StudyError(f"{path}: not JSON at line {error.lineno}; restore it or start anew") from None
-    if manifest.get("schema") != SCHEMA:
-        raise StudyError(f"{path}: schema {manifest.get('schema')!r}, this version reads {SCHEMA}")
-    return manifest
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        found = manifest.get("schema") if isinstance(manifest, dict) else type(manifest).__name__
+        raise StudyError(f"{path}: its schema is {found!r}, this version reads {SCHEMA}; start anew")
+    missing = sorted(FIELDS - manifest.keys())
+    if missing:
+        raise StudyError(f"{path}: {', '.join(missing)} missing; restore it or start anew")
+    return dict(manifest)
 
 
 def _resumed(path: Path, fresh: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,6 +228,7 @@ def _resumed(path: Path, fresh: Mapping[str, Any]) -> dict[str, Any]:
     found = read_manifest(path.parent)
     words = {
         "task_sha256": "instruction, labels, columns, metric or models",
+        "scorer_sha256": "scorer's code",
         "data_sha256": "examples",
         "seed": "seed",
     }
@@ -234,7 +257,7 @@ class Bench:
         self.progress = progress
         self.done_seconds = 0.0
         self.planned_seconds = 0.0
-        self.score: Scorer = scorer(task.score.metric)
+        self.score: Scorer = scorer(task.score.metric, task.folder)
 
     def plan(self, seconds: float) -> None:
         """Announce work, in estimated seconds, for the progress and the spending cap."""
@@ -270,13 +293,17 @@ class Bench:
                 self.meter.allow(share, self.planned_seconds - self.done_seconds)
                 self.progress(name, self.done_seconds, self.planned_seconds)
                 started = time.perf_counter()
+                self._spend(share)  # a killed step counts as what it was expected to take
                 fitted = self.fit(arm, train, number, name)
                 self._record(fitted, name, seed, log, missing, 1 if one_by_one else BATCH)
-                self.meter.charge(time.perf_counter() - started)
-                self.study.manifest["spent_usd"] = round(self.meter.spent_usd, 9)
-                self.study.save()
+                self._spend(time.perf_counter() - started - share)
             self.done_seconds += share
         self.progress(name, self.done_seconds, self.planned_seconds)
+
+    def _spend(self, seconds: float) -> None:
+        self.meter.charge(seconds)
+        self.study.manifest["spent_usd"] = round(self.meter.spent_usd, 9)
+        self.study.save()
 
     def fit(self, arm: Arm, train: Sequence[Example], number: int, name: str) -> FittedArm:
         """Fit an arm with its training seed, and note what that took."""
@@ -293,6 +320,7 @@ class Bench:
                 "warnings": list(fitted.built.warnings),
             },
         )
+        self.study.save()
         return fitted
 
     def _record(

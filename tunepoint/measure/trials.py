@@ -5,6 +5,7 @@ Any tool may write the format; docs/files.md describes it.
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 from collections import defaultdict
@@ -17,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tunepoint.errors import StudyError, TrialsError
+from tunepoint.errors import StudyError, TrialsError, reading
 
 Floats = NDArray[np.float64]
-_Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Amount = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 
 
 class Trial(BaseModel):
@@ -67,8 +68,9 @@ def read_trials(path: Path) -> list[Trial]:
         raise TrialsError(f"{path}: no such file; trials are one JSON object a line")
     trials: list[Trial] = []
     lines: dict[tuple[str, str, str | None], int] = {}
-    with path.open("rb") as file:
-        for number, text in enumerate(file, start=1):
+    with reading(path, TrialsError), path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
             if not text.strip():
                 continue
             trial = _parse(path, number, text)
@@ -91,7 +93,10 @@ def _parse(path: Path, number: int, text: bytes) -> Trial:
     except ValidationError as error:
         fault = error.errors()[0]
         if fault["type"] == "json_invalid":
-            raise TrialsError(f"{path}:{number}: not one JSON object: {fault['msg']}") from None
+            raise TrialsError(
+                f"{path}:{number}: not one JSON object: {fault['msg']}; mend the line, or remove it if "
+                "its writer was stopped in the middle"
+            ) from None
         key = ".".join(str(part) for part in fault["loc"]) or "the line"
         given = "" if isinstance(fault["input"], dict) else f" (it is {fault['input']!r})"
         raise TrialsError(f"{path}:{number}: {key}: {fault['msg'].lower()}{given}") from None
@@ -113,7 +118,8 @@ class TrialLog:
     """The trials of a study on disk: what is written stays written.
 
     A process killed in the middle of a line leaves half a line at the end; opening the log
-    cuts it off, and `repaired` says how many bytes went.
+    cuts it off, and `repaired` says how many bytes went. A whole line that only lacks its end
+    is kept.
     """
 
     def __init__(self, path: Path) -> None:
@@ -155,8 +161,16 @@ def _cut_half_line(path: Path) -> int:
     with path.open("rb+") as file:
         content = file.read()
         whole = content.rfind(b"\n") + 1
-        file.truncate(whole)
-    return len(content) - whole
+        last = content[whole:]
+        if not last:
+            return 0
+        try:
+            Trial.model_validate_json(last)
+        except ValidationError:
+            file.truncate(whole)
+            return len(last)
+        file.write(b"\n")
+    return 0
 
 
 @dataclass(frozen=True)
@@ -173,8 +187,8 @@ class ArmScores:
     """Seconds of each answer, those that have them; may be empty."""
     cost_usd: Floats
     """Dollars of each answer, those that have them; may be empty."""
-    tokens: tuple[Floats, Floats, Floats]
-    """Input, cached and output tokens of each answer, those that have them."""
+    tokens: Floats
+    """(seeds * items, 3) input, cached and output tokens of each answer; NaN where it has none."""
 
 
 @dataclass(frozen=True)
@@ -260,11 +274,8 @@ def _arm_scores(name: str, runs: dict[str | None, dict[str, Trial]], items: Sequ
     chosen = [runs[seed][item] for seed in seeds for item in items]
     scores = np.array([trial.score for trial in chosen]).reshape(len(seeds), len(items))
     answered = sum(trial.format_ok for trial in chosen) / len(chosen)
-    tokens = (
-        _known(trial.input_tokens for trial in chosen),
-        _known(trial.cached_tokens for trial in chosen),
-        _known(trial.output_tokens for trial in chosen),
-    )
+    counts = [(trial.input_tokens, trial.cached_tokens, trial.output_tokens) for trial in chosen]
+    tokens = np.array(counts, dtype=np.float64)
     seconds = _known(trial.seconds for trial in chosen)
     costs = _known(trial.cost_usd for trial in chosen)
     return ArmScores(name, scores, seeds, answered, seconds, costs, tokens)

@@ -43,11 +43,6 @@ class JointScores:
         """(A, A) covariance of the estimates, items and seeds together."""
         return self.item_covariance + self.seed_covariance
 
-    def without_seeds(self) -> JointScores:
-        """The same arms as if the training seeds were fixed."""
-        zero = np.zeros_like(self.seed_covariance)
-        return JointScores(self.estimates, self.item_covariance, self.groups, zero, (), self.items)
-
 
 def joint_scores(
     scores: Sequence[Floats],
@@ -67,8 +62,8 @@ def joint_scores(
     1 / 2 is added per arm as in Agresti and Min 2005 ("Simple improved confidence
     intervals for comparing matched proportions"), so that a sample in which two arms never
     differ does not claim that they never will. The seed part is the covariance of the seed
-    means over the number of seeds. It counts the interaction of item and seed once more,
-    which makes intervals a little wider, never narrower.
+    means, less what the interaction of seed and item alone would give them (the item part
+    has that already), over the number of seeds.
 
     Raises:
         EvidenceError: fewer than two independent groups, or arms of unequal length.

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from tunepoint.errors import EvidenceError
 
 Floats = NDArray[np.float64]
+MOST = 1e12
+"""Beyond any quantity that a task has; larger ones are typing errors."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Range:
         values = (self.low, self.likely, self.high)
         if not all(math.isfinite(value) for value in values):
             raise EvidenceError(f"a range needs finite numbers, got {values}")
+        if max(map(abs, values)) > MOST:
+            raise EvidenceError(f"a range ends at {MOST:g}, got {values}")
         if not self.low <= self.likely <= self.high:
             raise EvidenceError(
                 f"a range is [low, likely, high] in rising order, got "

@@ -84,10 +84,13 @@ class Classifier(InProcess):
             ModelError: the file is not one of ours.
 
         """
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+        except SafetensorError as error:
+            raise ModelError(f"{path}: damaged ({error}); delete it and run again") from None
         if "tunepoint" not in metadata:
             raise ModelError(f"{path}: not a classifier saved by tunepoint; delete it and run again")
         facts: dict[str, Any] = json.loads(metadata["tunepoint"])
