@@ -165,7 +165,13 @@ def decide(
 def joint_of(table: Table) -> JointScores:
     """Joint sampling distribution of the arms of a table."""
     arms = table.arms
-    return joint_scores([arm.scores for arm in arms], table.clusters, [arm.seeds for arm in arms])
+    try:
+        return joint_scores([arm.scores for arm in arms], table.clusters, [arm.seeds for arm in arms])
+    except EvidenceError as error:
+        if not table.left_out:
+            raise
+        lacking = f"{table.left_out} more items were left out because some arm or seed has no trial of them"
+        raise EvidenceError(f"{error}; {lacking}") from None
 
 
 def _fast_enough(arm: ArmScores, limits: Limits) -> bool:

@@ -13,6 +13,8 @@ from tunepoint.errors import DataError
 from tunepoint.task import AnswerKind
 
 LOOK_AT = 5_000
+LONGEST_LABEL = 60
+"""Characters, on average, beyond which repeated answers are taken for texts."""
 TARGETS = (
     "label",
     "target",
@@ -198,8 +200,10 @@ def _kind(values: Sequence[str]) -> AnswerKind:
     if given and all(value[0] in "{[" for value in given):
         return "json"
     different = len(set(given))
-    if different > max(20, len(given) / 5):
-        return "number" if all(_is_number(value) for value in given) else "text"
+    if different > 20 and all(_is_number(value) for value in given):
+        return "number"
+    if different > max(20, len(given) / 2) or _mean_length(given or [""]) > LONGEST_LABEL:
+        return "text"
     return "label"
 
 

@@ -115,9 +115,9 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
 
 
 def _delimiter(text: str) -> str:
-    """The most frequent of comma, semicolon and tab in the header, outside quotes."""
+    """The most frequent of comma, semicolon, tab and bar in the header, outside quotes."""
     header = re.sub(r'"[^"]*"', "", text.split("\n", 1)[0])
-    return max(",;\t", key=header.count)
+    return max(",;\t|", key=header.count)
 
 
 def _check_header(path: Path, names: list[str]) -> None:
@@ -190,6 +190,8 @@ def read_examples(path: Path, columns: Columns) -> tuple[list[Example], list[Dro
     for line, row in read_rows(path):
         _check_columns(path, row, columns)
         identity = _text(row[columns.id]) if columns.id else f"{path.name}:{line}"
+        if not identity:
+            raise DataError(f"{path}:{line}: the id is empty; give every row one, or leave data.id out")
         if identity in seen:
             raise DataError(f"{path}:{line}: id {identity!r} stands already on line {seen[identity]}")
         seen[identity] = line
