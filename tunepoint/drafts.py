@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tunepoint.data.examples import read_rows
 from tunepoint.errors import DataError
-from tunepoint.task import AnswerKind
+from tunepoint.models.chat import AnswerKind
 
 LOOK_AT = 5_000
 LONGEST_LABEL = 60

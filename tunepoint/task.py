@@ -7,15 +7,14 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tunepoint.data.examples import Columns
 from tunepoint.errors import EvidenceError, TaskError, nearest, text_of
+from tunepoint.models.chat import AnswerKind
 from tunepoint.stats.ranges import Range
-
-AnswerKind = Literal["label", "json", "number", "text"]
 
 
 def _range(value: Any) -> Range:

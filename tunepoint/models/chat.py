@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Literal, Protocol
+
+AnswerKind = Literal["label", "json", "number", "text"]
 
 
 @dataclass(frozen=True)
@@ -14,6 +16,14 @@ class Demonstration:
 
     input: str
     target: str
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
 
 
 @dataclass(frozen=True)
@@ -28,17 +38,46 @@ class Prompt:
     demonstrations: tuple[Demonstration, ...] = ()
     demonstration_weight: float = 0.5
     """How much demonstrations count against label names, 0..1, for models that weigh them."""
+    kind: AnswerKind = "label"
+    schema: Mapping[str, Any] | None = None
+    """JSON schema of `json` answers."""
+    wording: str = "plain"
+    """Which of the wordings renders it; see models/wordings.py."""
+    system: bool = False
+    """The instruction stands in a system message, apart from the input."""
+    reasoning: bool = False
+    """Think step by step first; the answer stands on the last line."""
+    history: tuple[Turn, ...] = ()
+    """What was said after the question: a reply that could not be read, and the complaint."""
+    temperature: float = 0.0
+    sample: int = 0
+    """Number of the sample, where the same prompt is asked several times."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What one answer took."""
+    """What one answer took; the sum over its calls where there were several."""
 
     model: str
     input_tokens: int = 0
     cached_tokens: int = 0
+    """Part of `input_tokens`."""
     output_tokens: int = 0
+    reasoning_tokens: int = 0
+    """Part of `output_tokens`."""
     seconds: float = 0.0
+    calls: int = 1
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.model,
+            self.input_tokens + other.input_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.output_tokens + other.output_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+            self.seconds + other.seconds,
+            self.calls + other.calls,
+        )
 
 
 @dataclass(frozen=True)
@@ -52,6 +91,8 @@ class Reply:
     confidence: float | None = None
     """Probability of the answer as the model gives it, 0..1; not calibrated."""
     error: str | None = None
+    repaired: bool = False
+    """The first text did not parse, a later one did."""
 
 
 class ChatModel(Protocol):

@@ -1,0 +1,230 @@
+"""Chat models over the wire: a real client against a real server with real faults."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from servers import KEY, Fake, as_schema, echo, serving
+
+from tunepoint.errors import BudgetReached, DataError, ModelError, StudyError
+from tunepoint.models.chat import Demonstration, Prompt, Turn, Usage
+from tunepoint.models.endpoints import Completion, Request, TextModel, always
+from tunepoint.models.openai import OpenAIEndpoint, address
+from tunepoint.models.replay import Recorded, Recording, read_log
+
+LABELS = ("billing", "fault")
+
+
+def prompts(count: int) -> list[Prompt]:
+    return [Prompt(f"message {i}\nbilling", "Route it.", LABELS, wording="terse") for i in range(count)]
+
+
+OPENED: list[OpenAIEndpoint] = []
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    while OPENED:
+        OPENED.pop().close()
+
+
+def endpoint(fake: Fake | None, name: str = "", **settings: object) -> OpenAIEndpoint:
+    options = {"timeout": 0.6, "attempts": 3, "pause": 0.02, **settings}
+    OPENED.append(OpenAIEndpoint(name or f"{fake.url}#tiny", **options))  # type: ignore
+    return OPENED[-1]
+
+
+@pytest.fixture
+def fake() -> Iterator[Fake]:
+    with serving(Fake(lambda messages, body: as_schema(echo(messages, body), body))) as running:
+        yield running
+
+
+def test_answers_come_in_order_with_usage_and_confidence(fake: Fake) -> None:
+    fake.answer = lambda messages, body: as_schema(messages[-1]["content"].split()[-1], body)
+    fake.latency = 0.02
+    asked = [Prompt(f"x {LABELS[i % 2]}", "Route it.", LABELS, wording="terse") for i in range(50)]
+    replies = TextModel(endpoint(fake)).answer(asked)
+    assert [reply.answer for reply in replies] == [LABELS[i % 2] for i in range(50)]
+    usage = replies[0].usage
+    assert usage.input_tokens > 0 and usage.cached_tokens == usage.input_tokens // 2
+    assert (usage.output_tokens, usage.reasoning_tokens) == (2, 1)
+    assert replies[0].confidence == pytest.approx(0.9048, abs=1e-4)
+    assert fake.most_at_once > 10
+
+
+def test_what_a_server_cannot_do_is_found_out_once(fake: Fake) -> None:
+    fake.schema = fake.logprobs = False
+    model = endpoint(fake)
+    replies = TextModel(model).answer(prompts(20))
+    assert {reply.answer for reply in replies} == {"billing"}
+    assert model.abilities is not None and not model.abilities.schema and not model.abilities.logprobs
+    assert len(fake.calls) == 22
+    assert "response_format" not in fake.calls[-1] and "logprobs" not in fake.calls[-1]
+
+
+@pytest.mark.parametrize("fault", ["429", "500", "cut", "bad json", "not a completion", "hang"])
+def test_faults_of_the_moment_are_asked_again(fake: Fake, fault: str) -> None:
+    fake.faults = {1: fault, 5: fault, 6: fault}
+    model = endpoint(fake)
+    replies = TextModel(model).answer(prompts(12))
+    assert all(reply.answer == "billing" for reply in replies)
+    assert fake.seen[fault] == 3 == sum(model.log.values())
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("refusal", "refused: I cannot help"),
+        ("empty", "the reply is empty"),
+        ("length", "cut off before an answer"),
+        ("long", "rejected .HTTP 400.: maximum context length"),
+    ],
+)
+def test_one_bad_item_is_one_bad_reply(fake: Fake, fault: str, message: str) -> None:
+    TextModel(model := endpoint(fake)).answer(prompts(1))
+    fake.faults = {len(fake.calls): fault}
+    reply, *rest = TextModel(model).answer(
+        [Prompt("first\nbilling", "", LABELS, wording="terse"), *prompts(3)]
+    )
+    bad = next(r for r in (reply, *rest) if not r.format_ok)
+    assert bad.answer is None and bad.error is not None
+    assert re.search(message, bad.error)
+    assert sum(r.format_ok for r in (reply, *rest)) == 3
+
+
+def test_an_item_that_always_fails_is_a_reply_and_is_not_recorded(fake: Fake, tmp_path: Path) -> None:
+    recording = Recording(tmp_path / "calls.sqlite")
+    model = endpoint(fake, concurrency=1)
+    fake.faults = {2: "500", 3: "500", 4: "500"}
+    recorded = Recorded(model.name, recording, model)
+    replies = TextModel(recorded).answer(prompts(4))
+    assert [reply.format_ok for reply in replies] == [True, True, False, True]
+    assert replies[2].error == "no answer after 3 attempts: HTTP 500"
+    assert len(recording) == 3
+    again = TextModel(recorded).answer(prompts(4))
+    assert all(reply.format_ok for reply in again) and recorded.asked == 5
+
+
+def test_a_dead_server_is_an_error_and_what_was_answered_is_kept(fake: Fake, tmp_path: Path) -> None:
+    recording = Recording(tmp_path / "calls.sqlite")
+    model = endpoint(fake, concurrency=2)
+    recorded = TextModel(Recorded(model.name, recording, model))
+    recorded.answer(prompts(5))
+    fake.always = "500"
+    with pytest.raises(ModelError, match=r"no answer after 3 attempts .HTTP 500.*what was answered is kept"):
+        recorded.answer(prompts(60))
+    assert len(recording) == 5
+    with pytest.raises(ModelError, match=r"no answer after 3 attempts .no "):
+        TextModel(endpoint(None, "http://127.0.0.1:9/v1#tiny")).answer(prompts(3))
+
+
+def test_systemic_faults_say_what_to_do_and_never_show_the_key(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNEPOINT_API_KEY", KEY)
+    fake.key = "another"
+    with pytest.raises(
+        ModelError, match=r"the key was refused .HTTP 401.; check TUNEPOINT_API_KEY"
+    ) as caught:
+        TextModel(endpoint(fake)).answer(prompts(3))
+    assert KEY not in str(caught.value)
+    fake.key = KEY
+    with pytest.raises(ModelError, match="no model 'tinny'; did you mean 'tiny'"):
+        TextModel(endpoint(fake, f"{fake.url}#tinny")).answer(prompts(3))
+    fake.always = "quota"
+    with pytest.raises(ModelError, match="quota is used up"):
+        TextModel(endpoint(fake)).answer(prompts(3))
+    fake.always = "429 long"
+    with pytest.raises(ModelError, match="asks to wait 3600 s, we wait 120 s at most"):
+        TextModel(endpoint(fake)).answer(prompts(3))
+
+
+def test_names_of_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert address("openai/gpt-5-mini").model == "gpt-5-mini"
+    assert address("openrouter/meta/llama").model == "meta/llama"
+    assert address("http://127.0.0.1:8000/v1#name").url == "http://127.0.0.1:8000/v1"
+    with pytest.raises(ModelError, match="did you mean 'openai'"):
+        address("opnai/gpt")
+    with pytest.raises(ModelError, match="which model"):
+        address("http://127.0.0.1:8000/v1")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(ModelError, match="set OPENAI_API_KEY in the environment"):
+        OpenAIEndpoint("openai/gpt-5-mini")
+
+
+def test_a_cap_stops_before_the_call_that_would_pass_it(fake: Fake) -> None:
+    sent = 0
+
+    def allow(request: Request) -> None:
+        nonlocal sent
+        if sent == 7:
+            raise BudgetReached("enough")
+        sent += 1
+
+    arrived: dict[int, Completion] = {}
+    requests = [Request((Turn("user", f"{i} billing"),)) for i in range(30)]
+    with pytest.raises(BudgetReached, match="enough"):
+        endpoint(fake, concurrency=3).complete(requests, arrived.__setitem__, allow)
+    assert len(fake.calls) == len(arrived) == 7
+
+
+def test_nothing_is_asked_twice_and_a_recording_replays_alone(fake: Fake, tmp_path: Path) -> None:
+    recording = Recording(tmp_path / "calls.sqlite")
+    model = endpoint(fake)
+    first = TextModel(Recorded(model.name, recording, model)).answer([*prompts(10), *prompts(10)])
+    assert len(fake.calls) == 10 == len(recording)
+    recording.close()
+    alone = Recorded(model.name, Recording(tmp_path / "calls.sqlite"), None)
+    assert TextModel(alone).answer([*prompts(10), *prompts(10)]) == first
+    with pytest.raises(ModelError, match="1 of 11 calls are not in"):
+        TextModel(alone).answer(prompts(11))
+
+
+def test_recordings_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "calls.sqlite").write_text("not a database " * 100)
+    with pytest.raises(StudyError, match="not a recording that can be used"):
+        Recording(tmp_path / "calls.sqlite")
+
+
+def test_keys_differ_with_any_part_of_the_call() -> None:
+    base = Request((Turn("user", "a"),))
+    others = [
+        Request((Turn("user", "b"),)),
+        Request((Turn("system", "a"),)),
+        Request((Turn("user", "a"),), temperature=0.5),
+        Request((Turn("user", "a"),), sample=1),
+        Request((Turn("user", "a"),), schema={"type": "object"}),
+    ]
+    keys = {base.key("m"), base.key("n"), *(other.key("m") for other in others)}
+    assert len(keys) == 7 and base.key("m") == Request((Turn("user", "a"),)).key("m")
+
+
+def test_logs_of_another_system(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text(
+        '{"item": 7, "output": "billing", "input_tokens": 3}\n{"input": "hi ", "output": "fault"}\n'
+    )
+    log = read_log(path, "in production")
+    found = log.of("7", "whatever")
+    assert found is not None and found.usage == Usage("in production", input_tokens=3)
+    assert log.of("8", "hi") is not None and log.of("8", "other") is None
+    for text, message in (
+        ('{"output": "x"}\n', "log.jsonl:1: neither item nor input"),
+        ('{"item": 1}\n', "log.jsonl:1: output: field required"),
+        ("", "no lines in it"),
+    ):
+        path.write_text(text)
+        with pytest.raises(DataError, match=message):
+            read_log(path, "x")
+
+
+def test_usage_adds_up() -> None:
+    total = Usage("m", 1, 2, 3, 4, 0.5) + Usage("m", 10, 20, 30, 40, 5.0)
+    assert total == Usage("m", 11, 22, 33, 44, 5.5, 2)
+    assert Demonstration("a", "b").target == "b"
+    always(Request(()))

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tunepoint.models.chat import AnswerKind, Demonstration, Prompt, Turn
+from tunepoint.models.endpoints import request_of
+from tunepoint.models.parsing import parse
+from tunepoint.models.wordings import WORDINGS, answer_format, complaint, messages
+
+LABELS = ("card", "card_arrival", "lost-card", "top up")
+SCHEMA = {"type": "object", "properties": {"brand": {"type": "string"}}, "required": ["brand"]}
+
+
+def prompt(kind: AnswerKind = "label", **more: object) -> Prompt:
+    return Prompt("in", "Do it.", LABELS if kind == "label" else (), kind=kind, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("card_arrival", "card_arrival"),
+        ("Card Arrival.", "card_arrival"),
+        ("**lost card**", "lost-card"),
+        ('{"answer": "top up"}', "top up"),
+        ('```json\n{"label": "card"}\n```', "card"),
+        ("The label is card arrival, I think", "card_arrival"),
+        ("<think>card or top up?</think>\ntop up", "top up"),
+        ("card or top up", None),
+        ("cards", None),
+        ("", None),
+        ('{"answer": "none"}', None),
+    ],
+)
+def test_labels(text: str, answer: str | None) -> None:
+    parsed = parse(prompt(), text)
+    assert parsed.answer == answer
+    assert (parsed.why is None) == (answer is not None)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "why"),
+    [
+        ('{"brand": "Acme"}', '{"brand": "Acme"}', None),
+        ('Here: ```json\n{"brand": "Acme", "a": 1}\n``` done', '{"a": 1, "brand": "Acme"}', None),
+        ('{"brand": "Acme"} and {"brand": "B"}', '{"brand": "Acme"}', None),
+        ('{"brand": 3}', None, "brand: 3 is not of type 'string'"),
+        ("{}", None, "the object: 'brand' is a required property"),
+        ('{"brand": ', None, "its JSON is broken"),
+        ("nothing", None, "no JSON object"),
+    ],
+)
+def test_json(text: str, answer: str | None, why: str | None) -> None:
+    parsed = parse(prompt("json", schema=SCHEMA), text)
+    assert parsed.answer == answer
+    assert why is None or why in str(parsed.why)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("42", "42"),
+        ("about 1,234.50 dollars", "1234.50"),
+        ("12 plus 30 is 42", "42"),
+        ("-3e5", "-3e5"),
+        ("no", None),
+    ],
+)
+def test_numbers(text: str, answer: str | None) -> None:
+    assert parse(prompt("number"), text).answer == answer
+
+
+def test_answers_after_reasoning_stand_on_the_marked_line() -> None:
+    asked = prompt("number", reasoning=True)
+    assert parse(asked, "2 and 2 are 4.\n**Answer:** 4").answer == "4"
+    assert parse(asked, "it is 4").why == "no line begins with 'Answer:'"
+    assert parse(prompt("text"), " hello ").answer == "hello"
+
+
+@pytest.mark.parametrize("wording", WORDINGS)
+def test_every_wording_says_all_there_is_to_say(wording: str) -> None:
+    told = {"card": "Questions about a card"}
+    shown = (Demonstration("where is it", "card_arrival"),)
+    asked = prompt(wording=wording, descriptions=told, demonstrations=shown)
+    turns = messages(asked)
+    whole = "\n".join(turn.content for turn in turns)
+    for part in ("Do it.", *LABELS, "Questions about a card", "where is it", "in"):
+        assert part in whole
+    assert [turn.role for turn in turns] == ["user", "assistant", "user"]
+    apart = messages(prompt(wording=wording, system=True, demonstrations=shown))
+    assert [turn.role for turn in apart] == ["system", "user", "assistant", "user"]
+    assert "Do it." in apart[0].content and "Do it." not in apart[-1].content
+
+
+def test_wordings_differ() -> None:
+    assert len({messages(prompt(wording=name)) for name in WORDINGS}) == len(WORDINGS) >= 4
+
+
+def test_histories_and_complaints_come_last() -> None:
+    said = (Turn("assistant", "hm"), Turn("user", complaint(prompt(), "it is none of the labels")))
+    assert messages(prompt(history=said))[-2:] == said
+    assert "none of the labels" in said[1].content
+
+
+def test_formats_name_the_schema_and_reasoning_the_mark() -> None:
+    assert json.dumps(SCHEMA) in answer_format(prompt("json", schema=SCHEMA))
+    assert "Answer:" in answer_format(prompt(reasoning=True))
+
+
+def test_requests_hold_labels_to_a_schema_unless_there_is_reasoning() -> None:
+    plain, thinking = request_of(prompt()), request_of(prompt(reasoning=True))
+    assert plain.schema is not None and plain.schema["properties"]["answer"]["enum"] == list(LABELS)
+    assert plain.choices == LABELS
+    assert thinking.schema is None and thinking.choices == ()
+    assert thinking.max_output_tokens > plain.max_output_tokens
+    assert request_of(prompt("number")).schema is None

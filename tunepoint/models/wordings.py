@@ -1,0 +1,126 @@
+"""Several ways of saying the same thing: a prompt as messages.
+
+Wording alone moves scores by tens of points, so no arm is judged by one wording.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tunepoint.models.chat import Prompt, Turn
+
+MARK = "Answer:"
+"""Begins the line that holds the answer after reasoning."""
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How the task and an input are put into words."""
+
+    task: Callable[[str, str, str], str]
+    """(instruction, choices, format) -> what is to be done."""
+    question: Callable[[str], str]
+    """Input -> the question about it."""
+    choices: Callable[[Prompt], str]
+
+
+def _listed(prompt: Prompt) -> str:
+    return "\n".join(f"- {label}{_told(prompt, label)}" for label in prompt.labels)
+
+
+def _inline(prompt: Prompt) -> str:
+    return ", ".join(f"{label}{_told(prompt, label)}" for label in prompt.labels)
+
+
+def _told(prompt: Prompt, label: str) -> str:
+    description = prompt.descriptions.get(label)
+    return f": {description}" if description else ""
+
+
+def _plain(instruction: str, choices: str, form: str) -> str:
+    options = f"The possible labels are:\n{choices}" if choices else ""
+    return _joined(instruction, options, form)
+
+
+def _expert(instruction: str, choices: str, form: str) -> str:
+    options = f"Choose from these labels, and no others:\n{choices}" if choices else ""
+    role = "You are an experienced specialist and your answers are read by a program."
+    return _joined(role, instruction, options, form)
+
+
+def _sections(instruction: str, choices: str, form: str) -> str:
+    options = f"## Labels\n{choices}" if choices else ""
+    return _joined(f"## Task\n{instruction}", options, f"## Output\n{form}")
+
+
+def _tagged(instruction: str, choices: str, form: str) -> str:
+    options = f"<labels>\n{choices}\n</labels>" if choices else ""
+    return _joined(f"<task>\n{instruction}\n</task>", options, f"<output>\n{form}\n</output>")
+
+
+def _terse(instruction: str, choices: str, form: str) -> str:
+    return " ".join(part for part in (instruction, f"One of: {choices}." if choices else "", form) if part)
+
+
+def _joined(*parts: str) -> str:
+    return "\n\n".join(part for part in parts if part)
+
+
+WORDINGS: dict[str, Wording] = {
+    "plain": Wording(_plain, lambda text: f"Input: {text}", _listed),
+    "expert": Wording(_expert, lambda text: f'The input is: "{text}"', _listed),
+    "sections": Wording(_sections, lambda text: f"## Input\n{text}", _listed),
+    "tagged": Wording(_tagged, lambda text: f"<input>\n{text}\n</input>", _listed),
+    "terse": Wording(_terse, lambda text: text, _inline),
+}
+"""By the name that an arm carries."""
+
+
+def messages(prompt: Prompt) -> tuple[Turn, ...]:
+    """The conversation that asks a prompt, in its wording."""
+    wording = WORDINGS[prompt.wording]
+    instruction = prompt.instruction or DEFAULT[prompt.kind]
+    task = wording.task(instruction, wording.choices(prompt), answer_format(prompt))
+    turns: list[Turn] = []
+    for demonstration in prompt.demonstrations:
+        target = f"{MARK} {demonstration.target}" if prompt.reasoning else demonstration.target
+        turns += [Turn("user", wording.question(demonstration.input)), Turn("assistant", target)]
+    turns.append(Turn("user", wording.question(prompt.input)))
+    if prompt.system:
+        turns.insert(0, Turn("system", task))
+    else:
+        turns[0] = Turn("user", f"{task}\n\n{turns[0].content}")
+    return (*turns, *prompt.history)
+
+
+DEFAULT = {
+    "label": "Say which label fits the input.",
+    "json": "Extract what the schema asks for from the input.",
+    "number": "Work out the number that the input asks for.",
+    "text": "Answer the input.",
+}
+"""Instruction where the task has none."""
+
+
+def answer_format(prompt: Prompt) -> str:
+    """What the answer must look like, in words."""
+    form = {
+        "label": "the label exactly as written above, and nothing else",
+        "json": "one JSON object and nothing else" + _schema(prompt),
+        "number": "the number only, in digits",
+        "text": "the answer only",
+    }[prompt.kind]
+    if prompt.reasoning:
+        return f"Think step by step. Then write a last line that begins with '{MARK}' and holds {form}."
+    return f"Reply with {form}."
+
+
+def _schema(prompt: Prompt) -> str:
+    return f", following this JSON schema: {json.dumps(prompt.schema)}" if prompt.schema else ""
+
+
+def complaint(prompt: Prompt, why: str) -> str:
+    """What is said to a reply that could not be read."""
+    return f"That could not be read: {why}. {answer_format(prompt)}"
