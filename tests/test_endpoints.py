@@ -12,7 +12,8 @@ from servers import KEY, Fake, as_schema, echo, serving
 from tunepoint.errors import BudgetReached, DataError, ModelError, StudyError
 from tunepoint.models.chat import Demonstration, Prompt, Turn, Usage
 from tunepoint.models.endpoints import Completion, Request, TextModel, always
-from tunepoint.models.openai import OpenAIEndpoint, address
+from tunepoint.models.openai import OpenAIEndpoint
+from tunepoint.models.providers import address
 from tunepoint.models.replay import Recorded, Recording, read_log
 
 LABELS = ("billing", "fault")

@@ -1,0 +1,77 @@
+"""Names of models: where each is asked, and which environment variable holds its key."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from tunepoint.errors import ModelError, nearest
+
+
+@dataclass(frozen=True)
+class Provider:
+    """Where a provider listens, and which environment variable holds its key."""
+
+    url: str
+    key: str | None
+
+
+PROVIDERS: dict[str, Provider] = {
+    "openai": Provider("https://api.openai.com/v1", "OPENAI_API_KEY"),
+    "anthropic": Provider("https://api.anthropic.com/v1", "ANTHROPIC_API_KEY"),
+    "google": Provider("https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
+    "openrouter": Provider("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
+    "together": Provider("https://api.together.xyz/v1", "TOGETHER_API_KEY"),
+    "groq": Provider("https://api.groq.com/openai/v1", "GROQ_API_KEY"),
+    "ollama": Provider("http://127.0.0.1:11434/v1", None),
+}
+"""By the first part of a model's name, as in `openai/gpt-5-mini`."""
+
+OWN_KEY = "TUNEPOINT_API_KEY"
+"""Environment variable with the key of an endpoint that is given by its address."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """A model's name, taken apart."""
+
+    name: str
+    url: str
+    model: str
+    key_name: str | None
+
+    def key(self) -> str:
+        """The key, from the environment.
+
+        Raises:
+            ModelError: the provider needs one and it is not set.
+
+        """
+        if self.key_name is None:
+            return os.environ.get(OWN_KEY) or "none"
+        key = os.environ.get(self.key_name)
+        if not key:
+            raise ModelError(f"{self.name} needs a key: set {self.key_name} in the environment")
+        return key
+
+
+def address(name: str) -> Address:
+    """Take a model's name apart: `provider/MODEL`, or `http://host:port/v1#MODEL`.
+
+    Raises:
+        ModelError: neither of both.
+
+    """
+    if name.startswith(("http://", "https://")):
+        url, mark, model = name.partition("#")
+        if not mark or not model:
+            raise ModelError(f"{name}: which model? write it as {url}#MODEL")
+        return Address(name, url.rstrip("/"), model, None)
+    provider, slash, model = name.partition("/")
+    if provider in PROVIDERS and slash and model:
+        known = PROVIDERS[provider]
+        return Address(name, known.url, model, known.key)
+    raise ModelError(
+        f"{name!r} names no model: write provider/MODEL ({nearest(provider, PROVIDERS)}) or "
+        "http://host:port/v1#MODEL"
+    )
