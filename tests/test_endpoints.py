@@ -161,11 +161,12 @@ def test_names_of_models(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_cap_stops_before_the_call_that_would_pass_it(fake: Fake) -> None:
     sent = 0
 
-    def allow(request: Request) -> None:
+    def allow(request: Request) -> bool:
         nonlocal sent
         if sent == 7:
             raise BudgetReached("enough")
         sent += 1
+        return True
 
     arrived: dict[int, Completion] = {}
     requests = [Request((Turn("user", f"{i} billing"),)) for i in range(30)]
@@ -228,4 +229,4 @@ def test_usage_adds_up() -> None:
     total = Usage("m", 1, 2, 3, 4, 0.5) + Usage("m", 10, 20, 30, 40, 5.0)
     assert total == Usage("m", 11, 22, 33, 44, 5.5, 2)
     assert Demonstration("a", "b").target == "b"
-    always(Request(()))
+    assert always(Request(()))

@@ -278,8 +278,8 @@ def test_the_gate_keeps_what_the_cheap_arm_knows() -> None:
 
 
 def test_models_that_this_version_cannot_measure_are_named() -> None:
-    with pytest.raises(TaskError, match="'openai/gpt-5-mini' cannot be measured"):
-        load_encoder(Task.parse({"name": "t", "models": [{"name": "openai/gpt-5-mini"}]}))
+    with pytest.raises(ModelError, match=r"'opnai/gpt' names no model.*did you mean 'openai'"):
+        load_encoder(Task.parse({"name": "t", "models": [{"name": "opnai/gpt"}]}))
     with pytest.raises(TaskError, match=r"answer\.kind 'json'"):
         load_encoder(Task.parse({"name": "t", "answer": {"kind": "json"}}))
 

@@ -15,8 +15,10 @@ from conftest import write_small
 from tunepoint import Result, Task, decide_trials, prepare, read_trials, run
 from tunepoint.errors import BudgetReached, StudyError, TrialsError
 from tunepoint.findings import revisions
-from tunepoint.measure.study import Meter, Study, open_study, read_manifest
-from tunepoint.studies import default_folder, nested_subsets
+from tunepoint.measure.bench import Meter
+from tunepoint.measure.study import Study, open_study, read_manifest
+from tunepoint.steps import nested_subsets
+from tunepoint.studies import default_folder
 
 FILES = ("report.html", "decision.json", "trials.jsonl", "manifest.json", "measurements.json")
 

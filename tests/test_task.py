@@ -147,3 +147,34 @@ def test_a_user_s_scorer_is_found_beside_the_task_and_checked(tmp_path: Path) ->
     (tmp_path / "my_scorer.py").write_text(code)
     assert before is not None and scorer_code("my_scorer:half", tmp_path) != before
     assert scorer_code("exact") is None and scorer_code("nowhere:f") is None
+
+
+@pytest.mark.parametrize(
+    ("metric", "answer", "target", "score"),
+    [
+        ("f1", "a, B", "b; a", 1.0),
+        ("f1", '["a"]', "a,b", pytest.approx(2 / 3)),
+        ("f1", "", "", 1.0),
+        ("f1", "a", "b", 0.0),
+        ("numeric", "1,000.0", "1000", 1.0),
+        ("numeric", "1001", "1000", 0.0),
+        ("numeric", "many", "1000", 0.0),
+        # two of three wanted fields, two given: 2 x 2 / (2 + 3)
+        ("json_fields", '{"a": 1, "b": "X "}', '{"a": 1, "b": "x", "c": [2]}', 0.8),
+        ("json_fields", '{"a": {"b": 1}}', '{"a": {"b": 1}, "c": null}', 1.0),
+        ("json_fields", "broken", '{"a": 1}', 0.0),
+        ("json_fields", "{}", "{}", 1.0),
+        ("json_whole", '{"a": 1}', '{"a": "1"}', 1.0),
+        ("json_whole", '{"a": 1, "b": 2}', '{"a": 1}', 0.0),
+        ("similarity", "Hello  World", "hello world", 1.0),
+        ("similarity", "abc", "xyz", 0.0),
+    ],
+)
+def test_scorers_by_hand(metric: str, answer: str, target: str, score: float) -> None:
+    assert scorer(metric)(answer, Example("1", "in", target)) == score
+
+
+def test_numbers_may_be_off_by_the_tolerance() -> None:
+    near = scorer("numeric", tolerance=0.01)
+    assert near("1001", Example("1", "in", "1000")) == 1.0
+    assert near("1100", Example("1", "in", "1000")) == 0.0

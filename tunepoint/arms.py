@@ -55,6 +55,12 @@ class Arm(Protocol):
     family: str
     """Arms that differ only in settings; one of each family is selected on dev."""
     kind: ArmKind
+
+    @property
+    def remote(self) -> bool:
+        """Whether it calls a model elsewhere: its seconds are those of each call."""
+        ...
+
     seeds: int
     """Training runs that show its variance; 1 for an arm without randomness."""
 

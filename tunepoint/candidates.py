@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunepoint.arms import Arm, NotRun
 from tunepoint.data.examples import Example
 from tunepoint.errors import ModelError, TaskError
+from tunepoint.models.chat import ChatModel
+from tunepoint.models.providers import address
+from tunepoint.models.wordings import WORDINGS
+from tunepoint.prompting.chains import CHAINS, Chain
 from tunepoint.prompting.demonstrations import FewShot, RetrievedFewShot
 from tunepoint.prompting.instructions import Described, ZeroShot
+from tunepoint.prompting.ladder import RUNGS, Embed, Ladder
+from tunepoint.prompting.similar import word_vectors
 from tunepoint.task import Task
 
 if TYPE_CHECKING:  # torch is loaded with the model, not with the package
@@ -26,40 +32,52 @@ class Candidates:
     """Arms in the order of their cost, and what was left out."""
 
     prompting: tuple[Arm, ...]
+    """Those that the embedded encoder answers."""
     tuned: tuple[Arm, ...]
     hybrid: tuple[Arm, ...]
     not_run: tuple[NotRun, ...]
-    fine_tuned: FineTuned
+    raced: tuple[Arm, ...] = ()
+    """Those that call a chat model: they race on dev, for every call costs money."""
+    fine_tuned: FineTuned | None = None
     """The arm whose learning curve is drawn."""
+    encoder: Encoder | None = field(default=None, repr=False)
+
+    @property
+    def local(self) -> tuple[Arm, ...]:
+        """All arms that are measured on the whole of dev."""
+        return (*self.prompting, *self.tuned, *self.hybrid)
 
     @property
     def arms(self) -> tuple[Arm, ...]:
-        """All arms that are fitted on train and measured on dev."""
-        return (*self.prompting, *self.tuned, *self.hybrid)
+        """All arms."""
+        return (*self.local, *self.raced)
+
+
+def chat_names(task: Task) -> list[str]:
+    """The chat models that a task names."""
+    return [model.name for model in task.models if model.name != EMBEDDED]
 
 
 def check_supported(task: Task) -> None:
     """Refuse what the arms of this version cannot do.
 
     Raises:
-        TaskError: the task names other models, or asks for answers an encoder cannot give.
+        TaskError: nothing that the task names gives answers of its kind.
+        ModelError: the name of a model cannot be read.
 
     """
-    others = [model.name for model in task.models if model.name != EMBEDDED]
-    if others:
+    for name in chat_names(task):
+        address(name)
+    if task.answer.kind != "label" and not chat_names(task):
         raise TaskError(
-            f"models: {', '.join(map(repr, others))} cannot be measured by this version, only "
-            f"{EMBEDDED!r} can; measure it with your own tool and use `tunepoint decide --trials`"
-        )
-    if task.answer.kind != "label":
-        raise TaskError(
-            f"answer.kind {task.answer.kind!r} needs a model that writes text, and the embedded "
-            "encoder only chooses labels; measure with your own tool and use `tunepoint decide --trials`"
+            f"answer.kind {task.answer.kind!r} needs a model that writes text, and the embedded encoder "
+            'only chooses labels: name one, as in [[models]] name = "openai/gpt-5-mini", or measure with '
+            "your own tool and use `tunepoint decide --trials`"
         )
 
 
-def load_encoder(task: Task) -> Encoder:
-    """The encoder that the task names.
+def load_encoder(task: Task) -> Encoder | None:
+    """The embedded encoder, where the task has labels; it is what gets tuned.
 
     Raises:
         TaskError: as `check_supported`.
@@ -67,6 +85,8 @@ def load_encoder(task: Task) -> Encoder:
 
     """
     check_supported(task)
+    if task.answer.kind != "label":
+        return None
     try:
         from tunepoint.models.encoder import Encoder
     except ImportError as error:
@@ -78,43 +98,80 @@ def load_encoder(task: Task) -> Encoder:
 
 
 def candidates(
-    task: Task, encoder: Encoder, train: Sequence[Example], dev: Sequence[Example], keep: Path | None
+    task: Task,
+    encoder: Encoder | None,
+    chats: Sequence[ChatModel],
+    train: Sequence[Example],
+    dev: Sequence[Example],
+    keep: Path | None,
 ) -> Candidates:
-    """The arms of the embedded default for a task with labels.
+    """The arms of a task.
 
     Args:
+        encoder: prompted where the task names it, tuned wherever the task has labels.
+        chats: chat models, prompted in every way.
         train: says how many demonstrations there can be.
         dev: inputs that selection asks again and again.
         keep: folder for finished training runs.
 
     """
+    from_chats = raced_arms(task, chats, encoder.embed if encoder else word_vectors(train))
+    not_run = list(_not_run(task, bool(chats), encoder is not None))
+    if encoder is None:
+        return Candidates((), (), (), tuple(not_run), from_chats)
     from tunepoint.tuning.classifier import FineTuned, Probe
     from tunepoint.tuning.light_prompts import TunedWithNames, TunedWithRetrieval
 
-    per_label = max(1, len(train) // max(1, len({example.target for example in train})))
-    shots = [k for k in (1, 3, 5, 10) if k <= per_label] or [1]
     near = [k for k in (8, 32) if k <= len(train)] or [len(train)]
-    prompting: list[Arm] = [ZeroShot(encoder)]
-    not_run = list(_beyond_an_encoder())
-    if task.answer.labels and any(task.answer.labels.values()):
-        prompting.append(Described(encoder))
-    else:
-        not_run.append(NotRun("described", "the task has no label descriptions ([answer.labels])"))
-    prompting += [FewShot(encoder, k) for k in shots]
-    prompting += [RetrievedFewShot(encoder, k, weight) for k in near for weight in (0.5, 0.7, 0.9)]
+    prompting: tuple[Arm, ...] = ()
+    if EMBEDDED in [model.name for model in task.models]:
+        prompting = _encoder_prompts(task, encoder, train, near)
+        if not any((task.answer.labels or {}).values()):
+            not_run.append(NotRun("described", "the task has no label descriptions ([answer.labels])"))
     fine_tuned = FineTuned(encoder, keep=keep, familiar=tuple(example.input for example in dev))
     hybrid: list[Arm] = [TunedWithNames(fine_tuned, 0.1), TunedWithNames(fine_tuned, 0.3)]
     hybrid += [TunedWithRetrieval(fine_tuned, near[0], weight) for weight in (0.2, 0.5)]
     tuned: tuple[Arm, ...] = (Probe(encoder), fine_tuned)
-    return Candidates(tuple(prompting), tuned, tuple(hybrid), tuple(not_run), fine_tuned)
+    return Candidates(prompting, tuned, tuple(hybrid), tuple(not_run), from_chats, fine_tuned, encoder)
 
 
-def _beyond_an_encoder() -> tuple[NotRun, ...]:
-    reason = "the embedded encoder {}; a chat model is needed"
-    return (
-        NotRun("chain of thought", reason.format("cannot reason in steps")),
-        NotRun("prompt chain", reason.format("cannot pass text from step to step")),
-        NotRun("self-consistency", reason.format("gives the same answer every time")),
-        NotRun("LoRA on a language model", "no language model is named in [[models]]"),
-        NotRun("hosted fine-tuning", "no provider is named in [[models]]"),
-    )
+def _encoder_prompts(
+    task: Task, encoder: Encoder, train: Sequence[Example], near: Sequence[int]
+) -> tuple[Arm, ...]:
+    """What the embedded encoder can be prompted with."""
+    per_label = max(1, len(train) // max(1, len({example.target for example in train})))
+    shots = [k for k in (1, 3, 5, 10) if k <= per_label] or [1]
+    arms: list[Arm] = [ZeroShot(encoder)]
+    if any((task.answer.labels or {}).values()):
+        arms.append(Described(encoder))
+    arms += [FewShot(encoder, k) for k in shots]
+    arms += [RetrievedFewShot(encoder, k, weight) for k in near for weight in (0.5, 0.7, 0.9)]
+    return tuple(arms)
+
+
+def raced_arms(task: Task, chats: Sequence[ChatModel], embed: Embed) -> tuple[Arm, ...]:
+    """Every way of prompting, in every wording, of every chat model."""
+    chains = {**CHAINS, **{chain.name: chain.steps for chain in task.chains}}
+    arms: list[Arm] = []
+    for model in chats:
+        for wording in WORDINGS:
+            arms += [Ladder(model, rung, wording, embed) for rung in RUNGS]
+            arms += [Chain(model, title, steps, wording) for title, steps in chains.items()]
+    return tuple(arms)
+
+
+def _not_run(task: Task, chats: bool, encoder: bool) -> list[NotRun]:
+    found = []
+    if not chats:
+        reason = "the embedded encoder {}; a chat model is needed ([[models]])"
+        found += [
+            NotRun("chain of thought", reason.format("cannot reason in steps")),
+            NotRun("prompt chain", reason.format("cannot pass text from step to step")),
+            NotRun("self-consistency", reason.format("gives the same answer every time")),
+        ]
+    if not encoder:
+        why = f"answers of kind {task.answer.kind!r} need a model that writes text"
+        found += [NotRun(name, why) for name in ("probe", "fine-tuned encoder", "tuned + light prompt")]
+    found.append(NotRun("LoRA on a language model", "not in this version"))
+    found.append(NotRun("hosted fine-tuning", "not in this version"))
+    return found

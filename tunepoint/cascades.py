@@ -103,6 +103,11 @@ class Cascade:
         self.name = f"cascade: {self.cheap.family}, then {self.strong.family}"
         self.seeds = self.strong.seeds
 
+    @property
+    def remote(self) -> bool:
+        """Whether one of the two calls a model elsewhere."""
+        return self.cheap.remote or self.strong.remote
+
     def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> FittedCascade:
         """Fit both arms from the same `rng`."""
         state = rng.bit_generator.state

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -15,6 +16,7 @@ import typer
 if TYPE_CHECKING:  # loaded by the command that needs it, so that --help is quick
     from rich.console import Console
 
+    from tunepoint.quotes import Quote
     from tunepoint.studies import Result
 
 app = typer.Typer(
@@ -126,12 +128,13 @@ def run(
     out: OutOption = None,
     seed: SeedOption = 0,
     max_usd: CapOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a chat model is paid for.")] = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure every arm, decide, and write the report."""
     with _clear_errors():
-        _run(task, out, seed, max_usd, quiet, as_json)
+        _run(task, out, seed, max_usd, quiet, as_json, yes=yes)
         if not as_json:
             again = ["tunepoint", "run", str(task), *(["--out", str(out)] if out else [])]
             again += ["--seed", str(seed)] if seed else []
@@ -142,20 +145,41 @@ def run(
 
 
 def _run(
-    task: Path, out: Path | None, seed: int, max_usd: float | None, quiet: bool, as_json: bool
+    task: Path,
+    out: Path | None,
+    seed: int,
+    max_usd: float | None,
+    quiet: bool,
+    as_json: bool,
+    *,
+    yes: bool = True,
 ) -> Result:
     from tunepoint.studies import run as run_study
     from tunepoint.task import Task
 
     loaded = Task.load(task)
-    with _progress(quiet or as_json) as progress:
-        result = run_study(loaded, out=out, seed=seed, max_usd=max_usd, progress=progress)
+    with _progress(quiet or as_json) as (progress, paused):
+
+        def confirm(quote: Quote) -> None:
+            with paused():
+                _ask(quote, yes)
+
+        result = run_study(loaded, out=out, seed=seed, max_usd=max_usd, progress=progress, confirm=confirm)
     for note in result.notes:
         typer.echo(note, err=True)
     _show(result, as_json)
     if not as_json:
         typer.echo(f"\nReport: {result.report} (open it in a browser)")
     return result
+
+
+def _ask(quote: Quote, yes: bool) -> None:
+    """Print what a study will ask of chat models; on a terminal, ask whether to go on."""
+    from tunepoint.errors import StudyError
+
+    typer.echo(f"Chat models will be asked: {quote.line()}.", err=True)
+    if not yes and sys.stdin.isatty() and not typer.confirm("Go on?", err=True):
+        raise StudyError("stopped before the first call; nothing was spent. --yes goes on without asking")
 
 
 @app.command()
@@ -231,11 +255,15 @@ def _console(stderr: bool = False) -> Console:
     return Console(stderr=stderr, soft_wrap=False)
 
 
+Update = Callable[[str, float, float], None]
+Paused = Callable[[], AbstractContextManager[None]]
+
+
 @contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[str, float, float], None]]:
-    """A bar with the time left, on standard error."""
+def _progress(quiet: bool) -> Iterator[tuple[Update, Paused]]:
+    """A bar with the time left, on standard error; and what hides it for a while."""
     if quiet:
-        yield lambda what, done, planned: None
+        yield (lambda what, done, planned: None), nullcontext
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -252,7 +280,15 @@ def _progress(quiet: bool) -> Iterator[Callable[[str, float, float], None]]:
         def update(what: str, done: float, planned: float) -> None:
             bar.update(line, description=what, completed=done, total=planned or None)
 
-        yield update
+        @contextmanager
+        def paused() -> Iterator[None]:
+            bar.stop()
+            try:
+                yield
+            finally:
+                bar.start()
+
+        yield update, paused
 
 
 @contextmanager

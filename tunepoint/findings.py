@@ -19,9 +19,11 @@ from tunepoint.errors import EvidenceError
 from tunepoint.measure.prepare import Prepared
 from tunepoint.measure.study import Study
 from tunepoint.measure.trials import Table, Trial, mean_score, tabulate
+from tunepoint.models.rates import UNKNOWN
 from tunepoint.signals import Facts
 from tunepoint.stats.intervals import Interval
 from tunepoint.stats.paired import compare, score_intervals
+from tunepoint.steps import Selected
 from tunepoint.task import Task
 
 if TYPE_CHECKING:  # torch is loaded with the model, not with the package
@@ -36,6 +38,18 @@ def training_warnings(study: Study) -> list[str]:
         for seed, fit in facts["fits"].items()
         for warning in fit["warnings"]
     ]
+
+
+def model_warnings(study: Study) -> list[str]:
+    """What chat models did on the way that the reader should know."""
+    found = []
+    for name, facts in study.manifest.get("models", {}).items():
+        again = ", ".join(f"{what} ({count})" for what, count in facts["asked_again"].items())
+        if again:
+            found.append(f"{name}: calls that were asked again or failed: {again}")
+        if facts["price"] == UNKNOWN:
+            found.append(f"{name}: {UNKNOWN}")
+    return found
 
 
 def provenance(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,51 +91,54 @@ def gather_facts(
     study: Study,
     task: Task,
     tried: Candidates,
-    finalists: Sequence[Arm],
+    chosen: Selected,
     prepared: Prepared,
-    nearness: tuple[float, Mapping[str, float]],
+    nearness: tuple[float, Mapping[str, float]] | None,
 ) -> Facts:
     """What the signals need.
 
     Args:
         study: with all trials measured.
-        nearness: as `familiarity` returns it.
+        nearness: as `familiarity` returns it; None without an encoder.
 
     """
     dev, test = study.dev, study.test
     by_kind: dict[ArmKind, Arm] = {}
-    for arm in finalists:
+    for arm in chosen.finalists:
         by_kind.setdefault(arm.kind, arm)
-    novelty, similarity = nearness
-    ordered = sorted(similarity, key=lambda item: similarity[item])
-    far = set(ordered[: max(2, len(ordered) // 5)])
-    far_trials = [trial for trial in test.trials if trial.item in far]
-    base = tried.fine_tuned.name
-    declared = task.answer.labels
+    novelty = far_slice = light_prompt = None
+    if nearness is not None:
+        novelty, similarity = nearness
+        if {"tuned", "prompt"} <= by_kind.keys():
+            ordered = sorted(similarity, key=lambda item: similarity[item])
+            far = set(ordered[: max(2, len(ordered) // 5)])
+            far_trials = [trial for trial in test.trials if trial.item in far]
+            far_slice = _difference(far_trials, by_kind["tuned"].name, by_kind["prompt"].name)
+    if tried.fine_tuned is not None and "hybrid" in by_kind:
+        light_prompt = _difference(dev.trials, by_kind["hybrid"].name, tried.fine_tuned.name)
+    counts = prepared.audit.counts
     return Facts(
         revisions=revisions(study),
         novelty=novelty,
-        far_slice=_difference(far_trials, by_kind["tuned"].name, by_kind["prompt"].name),
+        far_slice=far_slice,
         examples=prepared.audit.kept,
-        thinnest=min((*prepared.audit.counts.values(), *prepared.audit.thin.values())),
-        covered=1.0 if declared is not None else None,
-        ceiling=_last_step(study, tried),
-        light_prompt=_difference(dev.trials, by_kind["hybrid"].name, base),
+        thinnest=min((*counts.values(), *prepared.audit.thin.values()))
+        if task.answer.kind == "label"
+        else None,
+        covered=1.0 if task.answer.labels is not None else None,
+        ceiling=_last_step(study, chosen.winners),
+        light_prompt=light_prompt,
     )
 
 
-def _last_step(study: Study, tried: Candidates) -> Interval | None:
+def _last_step(study: Study, winners: Sequence[Arm]) -> Interval | None:
     """What the last family of the prompting ladder gained over the best before it, on dev."""
-    dev = study.dev
-    best: dict[str, str] = {}
-    for arm in tried.prompting:
-        now = best.get(arm.family)
-        if now is None or mean_score(dev.of(arm.name)) > mean_score(dev.of(now)):
-            best[arm.family] = arm.name
-    *before, last = best.values()
-    if not before:
+    if len(winners) < 2:
         return None
-    return _difference(dev.trials, last, max(before, key=lambda name: mean_score(dev.of(name))))
+    dev = study.dev
+    *before, last = winners
+    best = max(before, key=lambda arm: mean_score(dev.of(arm.name)))
+    return _difference(dev.trials, last.name, best.name)
 
 
 def revisions(study: Study) -> int:
@@ -158,12 +175,15 @@ def ladder(study: Study, tried: Candidates) -> list[dict[str, Any]]:
     rows = []
     for arm in tried.arms:
         trials = study.dev.of(arm.name)
+        if len({trial.cluster or trial.item for trial in trials}) < 2:
+            continue
         score = _interval(trials)
         rows.append(
             {
                 "arm": arm.name,
                 "family": arm.family,
                 "kind": arm.kind,
+                "items": len({trial.item for trial in trials}),
                 "dev_score": score.estimate,
                 "low": score.low,
                 "high": score.high,
@@ -179,6 +199,8 @@ def _interval(trials: Sequence[Trial]) -> Interval:
 
 def learning_curve(study: Study, tried: Candidates, train: int) -> list[dict[str, Any]]:
     """Dev score of fine-tuning by number of training examples, with intervals."""
+    if tried.fine_tuned is None:
+        return []
     name = tried.fine_tuned.name
     points = {trial.arm: None for trial in study.curve.trials}
     rows = [(int(arm.split(", ")[1].split()[0]), study.curve.of(arm)) for arm in points]

@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import json
+import math
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +27,103 @@ def exact(answer: str, example: Example) -> float:
     return float(answer.strip().casefold() == example.target.strip().casefold())
 
 
-SCORERS: dict[str, Scorer] = {"exact": exact}
+def f1(answer: str, example: Example) -> float:
+    """F1 of two sets: JSON lists, or words between commas, semicolons or bars.
+
+    Two empty sets agree. The harmonic mean of precision and recall (van Rijsbergen 1979).
+    """
+    given, wanted = _set(answer), _set(example.target)
+    if not given and not wanted:
+        return 1.0
+    return 2 * len(given & wanted) / (len(given) + len(wanted))
 
 
-def scorer(name: str, folder: Path = Path()) -> Scorer:
+def _set(text: str) -> set[str]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    members = value if isinstance(value, list) else re.split(r"[,;|\n]", text)
+    return {str(member).strip().casefold() for member in members if str(member).strip()}
+
+
+def numeric(answer: str, example: Example, tolerance: float = 1e-6) -> float:
+    """1 when both are numbers that differ by at most `tolerance`, absolutely or relatively."""
+    try:
+        given, wanted = (float(text.replace(",", "").strip()) for text in (answer, example.target))
+    except ValueError:
+        return 0.0
+    return float(math.isclose(given, wanted, rel_tol=tolerance, abs_tol=tolerance))
+
+
+def json_fields(answer: str, example: Example) -> float:
+    """Share of fields that are right: F1 over the (path, value) pairs of both objects."""
+    given, wanted = _fields(answer), _fields(example.target)
+    if given is None or wanted is None:
+        return 0.0
+    if not given and not wanted:
+        return 1.0
+    return 2 * len(given & wanted) / (len(given) + len(wanted))
+
+
+def json_whole(answer: str, example: Example) -> float:
+    """1 when every field is right and none is too many."""
+    given = _fields(answer)
+    return float(given is not None and given == _fields(example.target))
+
+
+def _fields(text: str) -> set[tuple[str, str]] | None:
+    """Leaves of a JSON value as (path, value), without empty ones; None if it is not JSON."""
+    try:
+        return set(_leaves("", json.loads(text)))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _leaves(path: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for key, member in value.items():
+            yield from _leaves(f"{path}/{key}", member)
+    elif isinstance(value, list):
+        for member in value:
+            yield from _leaves(f"{path}/*", member)
+    elif value is not None and value != "":
+        yield path, " ".join(str(value).split()).casefold()
+
+
+def similarity(answer: str, example: Example) -> float:
+    """Likeness of two texts, 0..1: normalised Indel similarity, up to case and spaces."""
+    from rapidfuzz.distance import Indel
+
+    given, wanted = (" ".join(text.split()).casefold() for text in (answer, example.target))
+    return float(Indel.normalized_similarity(given, wanted))
+
+
+SCORERS: dict[str, Scorer] = {
+    "exact": exact,
+    "f1": f1,
+    "numeric": numeric,
+    "json_fields": json_fields,
+    "json_whole": json_whole,
+    "similarity": similarity,
+}
+"""By the name that `score.metric` gives."""
+
+
+def scorer(name: str, folder: Path = Path(), *, tolerance: float | None = None) -> Scorer:
     """The scorer of that name, or the user's own that `package.module:function` names.
 
     Args:
         folder: of task.toml; modules beside it can be named.
+        tolerance: of `numeric`; its default if None.
 
     Raises:
         TaskError: no such scorer, nothing to import under that name, or (when it is
             called) a result that is not a number from 0 to 1.
 
     """
+    if name == "numeric" and tolerance is not None:
+        return partial(numeric, tolerance=tolerance)
     if name in SCORERS:
         return SCORERS[name]
     module, colon, function = name.partition(":")

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from tunepoint.data.examples import Columns
 from tunepoint.errors import EvidenceError, TaskError, nearest, text_of
 from tunepoint.models.chat import AnswerKind
+from tunepoint.models.rates import TokenPrice
 from tunepoint.stats.ranges import Range
 
 
@@ -83,6 +84,8 @@ class Answer(_Section):
     kind: AnswerKind = "label"
     labels: dict[str, str] | None = None
     """Label -> description; the labels of the data where it is missing."""
+    json_schema: dict[str, Any] | None = None
+    """JSON schema of `json` answers; objects of any form where it is missing."""
 
     @model_validator(mode="after")
     def _some_labels(self) -> Answer:
@@ -95,6 +98,8 @@ class Score(_Section):
     """How an answer is scored, 0 to 1."""
 
     metric: str = "exact"
+    tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """How far a number may be off, absolutely or relatively; for `numeric`."""
 
 
 class Traffic(_Section):
@@ -146,6 +151,16 @@ class ModelName(_Section):
     """A model to prompt or to tune."""
 
     name: str
+    price: TokenPrice | None = None
+    """Overrides the price that is known; a model without any runs on your own machine."""
+    concurrency: Annotated[int, Field(ge=1, le=1_000)] = 64
+
+
+class ChainSteps(_Section):
+    """A chain of prompts of the user's own: what each step before the last is told."""
+
+    name: str
+    steps: Annotated[tuple[str, ...], Field(min_length=1, max_length=6)]
 
 
 class Stability(_Section):
@@ -170,6 +185,7 @@ class Task(_Section):
     value: Value = Value()
     costs: Costs = Costs()
     declared: Stability = Stability()
+    chains: tuple[ChainSteps, ...] = ()
     models: tuple[ModelName, ...] = (ModelName(name="embedded:minilm"),)
     folder: Path = Field(default=Path(), exclude=True)
     """Where relative paths start: the folder of task.toml."""
@@ -219,7 +235,8 @@ class Task(_Section):
         Limits, traffic and costs are not among it: when they change, the verdict is
         computed anew from the same trials.
         """
-        parts = self.model_dump(mode="json", include={"instruction", "data", "answer", "score", "models"})
+        parts = self.model_dump(mode="json", include={"instruction", "data", "answer", "score", "chains"})
+        parts["models"] = [model.name for model in self.models]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -252,8 +269,8 @@ def _section_keys(location: list[str]) -> list[str]:
     """The keys known in the section at `location`."""
     model: type[BaseModel] = Task
     for part in location:
-        if part == "models":
-            return _keys(ModelName)
+        if part in ("models", "chains"):
+            return _keys(ModelName if part == "models" else ChainSteps)
         annotation = model.model_fields[part].annotation if part in model.model_fields else None
         for candidate in (annotation, *getattr(annotation, "__args__", ())):
             if isinstance(candidate, type) and issubclass(candidate, BaseModel):

@@ -6,66 +6,23 @@ import fcntl
 import json
 import os
 import platform
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from tunepoint.arms import Arm, FittedArm
-from tunepoint.data.examples import Example
-from tunepoint.errors import BudgetReached, StudyError, text_of
+from tunepoint.errors import StudyError, text_of
 from tunepoint.measure.prepare import Prepared
-from tunepoint.measure.trials import Trial, TrialLog, make_folder, write_json
-from tunepoint.models.chat import Reply
-from tunepoint.scorers import Scorer, scorer, scorer_code
+from tunepoint.measure.trials import TrialLog, make_folder, write_json
+from tunepoint.scorers import scorer_code
 from tunepoint.task import Task
-
-Progress = Callable[[str, float, float], None]
-"""(what, seconds of work done, seconds of work planned); the planned seconds are estimates."""
 
 SCHEMA = 1
 FIELDS = {"task", "seed", "task_sha256", "data_sha256", "sealed_test", "spent_usd", "arms"}
 """Keys of the manifest without which a study cannot go on."""
-BATCH = 64
 PACKAGES = ("tunepoint", "numpy", "scipy", "scikit-learn", "torch", "transformers", "tokenizers")
-
-
-def silent(what: str, done: float, planned: float) -> None:
-    """Progress that nobody watches."""
-
-
-class Meter:
-    """What the study has spent and may spend; this machine's time counts as money."""
-
-    def __init__(self, cap_usd: float | None, usd_per_second: float, spent_usd: float = 0.0) -> None:
-        self.cap_usd = cap_usd
-        self.usd_per_second = usd_per_second
-        self.spent_usd = spent_usd
-
-    def allow(self, seconds: float, rest_seconds: float) -> None:
-        """Raise before a step that would pass the cap.
-
-        Raises:
-            BudgetReached: with what the step and the rest of the study would cost.
-
-        """
-        step = seconds * self.usd_per_second
-        if self.cap_usd is not None and self.spent_usd + step > self.cap_usd:
-            rest = rest_seconds * self.usd_per_second
-            raise BudgetReached(
-                f"spending cap: ${self.spent_usd:.6f} of ${self.cap_usd:.6f} are spent and the next "
-                f"step costs about ${step:.6f}; the rest of the study would cost about ${rest:.6f}. "
-                "What was measured is kept: run again with a higher --max-usd to go on"
-            )
-
-    def charge(self, seconds: float) -> None:
-        """Add time that was used."""
-        self.spent_usd += seconds * self.usd_per_second
 
 
 class Study:
@@ -239,133 +196,3 @@ def _resumed(path: Path, fresh: Mapping[str, Any]) -> dict[str, Any]:
             "its trials do not answer the new question. Choose another --out"
         )
     return found
-
-
-# -- measuring -----------------------------------------------------------------------------
-
-
-class Bench:
-    """Fits arms and records their trials; what is recorded already is not done again."""
-
-    def __init__(
-        self, study: Study, task: Task, prepared: Prepared, meter: Meter, progress: Progress
-    ) -> None:
-        self.study = study
-        self.task = task
-        self.prepared = prepared
-        self.meter = meter
-        self.progress = progress
-        self.done_seconds = 0.0
-        self.planned_seconds = 0.0
-        self.score: Scorer = scorer(task.score.metric, task.folder)
-
-    def plan(self, seconds: float) -> None:
-        """Announce work, in estimated seconds, for the progress and the spending cap."""
-        self.planned_seconds += seconds
-
-    def measure(
-        self,
-        arm: Arm,
-        log: TrialLog,
-        examples: Sequence[Example],
-        train: Sequence[Example],
-        *,
-        name: str | None = None,
-        one_by_one: bool = False,
-        seeds: int | None = None,
-        expected: float = 0.0,
-    ) -> None:
-        """Record every missing trial of an arm on these examples, for all its seeds.
-
-        Args:
-            name: as what the trials are recorded; the arm's own name if None.
-            one_by_one: ask one input at a time and note `seconds`, what a request takes.
-            seeds: only the first so many training seeds; all of them if None.
-            expected: seconds that were planned for it.
-
-        """
-        name = name or arm.name
-        for number in range(seeds or arm.seeds):
-            seed = str(number) if arm.seeds > 1 else None
-            missing = [e for e in examples if (name, e.id, seed) not in log.done]
-            share = expected / (seeds or arm.seeds)
-            if missing:
-                self.meter.allow(share, self.planned_seconds - self.done_seconds)
-                self.progress(name, self.done_seconds, self.planned_seconds)
-                started = time.perf_counter()
-                self._spend(share)  # a killed step counts as what it was expected to take
-                fitted = self.fit(arm, train, number, name)
-                self._record(fitted, name, seed, log, missing, 1 if one_by_one else BATCH)
-                self._spend(time.perf_counter() - started - share)
-            self.done_seconds += share
-        self.progress(name, self.done_seconds, self.planned_seconds)
-
-    def _spend(self, seconds: float) -> None:
-        self.meter.charge(seconds)
-        self.study.manifest["spent_usd"] = round(self.meter.spent_usd, 9)
-        self.study.save()
-
-    def fit(self, arm: Arm, train: Sequence[Example], number: int, name: str) -> FittedArm:
-        """Fit an arm with its training seed, and note what that took."""
-        rng = np.random.default_rng([int(self.study.manifest["seed"]), number])
-        fitted = arm.fit(self.task, train, rng)
-        facts = self.study.manifest["arms"].setdefault(
-            name, {"kind": arm.kind, "family": arm.family, "fits": {}}
-        )
-        facts["fits"].setdefault(
-            str(number),
-            {
-                "examples": fitted.built.examples,
-                "seconds": round(fitted.built.seconds, 3),
-                "warnings": list(fitted.built.warnings),
-            },
-        )
-        self.study.save()
-        return fitted
-
-    def _record(
-        self,
-        fitted: FittedArm,
-        name: str,
-        seed: str | None,
-        log: TrialLog,
-        examples: Sequence[Example],
-        size: int,
-    ) -> None:
-        if size == 1:
-            fitted.answer([examples[0].input])  # the first answer of a process is slower
-        finished: list[Trial] = []
-        for start in range(0, len(examples), size):
-            batch = examples[start : start + size]
-            started = time.perf_counter()
-            replies = fitted.answer([example.input for example in batch])
-            seconds = time.perf_counter() - started if size == 1 else None
-            finished += [
-                self._trial(name, seed, example, reply, seconds)
-                for example, reply in zip(batch, replies, strict=True)
-            ]
-            if len(finished) >= BATCH:
-                log.append(finished)
-                finished = []
-        log.append(finished)
-
-    def _trial(
-        self, name: str, seed: str | None, example: Example, reply: Reply, seconds: float | None
-    ) -> Trial:
-        right = reply.format_ok and reply.answer is not None
-        return Trial(
-            arm=name,
-            item=example.id,
-            score=self.score(reply.answer or "", example) if right else 0.0,
-            cluster=self.prepared.split.clusters.get(example.id),
-            seed=seed,
-            slice=example.slice,
-            format_ok=reply.format_ok,
-            input_tokens=reply.usage.input_tokens or None,
-            cached_tokens=reply.usage.cached_tokens or None,
-            output_tokens=reply.usage.output_tokens or None,
-            seconds=None if seconds is None else round(seconds, 6),
-            answer=reply.answer if reply.answer is not None else reply.text,
-            confidence=None if reply.confidence is None else round(min(1.0, reply.confidence), 6),
-            error=reply.error,
-        )

@@ -10,7 +10,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,6 +45,8 @@ class Trial(BaseModel):
     answer: str | None = None
     confidence: Annotated[float, Field(ge=0, le=1)] | None = None
     error: str | None = None
+    repaired: bool | None = None
+    """The first reply could not be read, a second one could."""
 
     @property
     def key(self) -> tuple[str, str, str | None]:
@@ -182,7 +184,11 @@ class ArmScores:
     """(seeds, items)"""
     seeds: tuple[str | None, ...]
     format_ok: float
-    """Share of answers that parsed."""
+    """Share of answers that parsed, repaired ones included."""
+    repaired: float
+    """Share of answers that parsed at the second attempt."""
+    failures: tuple[str, ...]
+    """Why answers failed, each reason once."""
     seconds: Floats
     """Seconds of each answer, those that have them; may be empty."""
     cost_usd: Floats
@@ -210,10 +216,7 @@ class Table:
 
     def only(self, keep: NDArray[np.bool_]) -> Table:
         """The same arms on the items where `keep` is true."""
-        arms = tuple(
-            ArmScores(a.arm, a.scores[:, keep], a.seeds, a.format_ok, a.seconds, a.cost_usd, a.tokens)
-            for a in self.arms
-        )
+        arms = tuple(replace(arm, scores=arm.scores[:, keep]) for arm in self.arms)
         chosen = np.flatnonzero(keep).tolist()
         clusters = None if self.clusters is None else self.clusters[keep]
         slices = tuple(self.slices[i] for i in chosen)
@@ -274,11 +277,13 @@ def _arm_scores(name: str, runs: dict[str | None, dict[str, Trial]], items: Sequ
     chosen = [runs[seed][item] for seed in seeds for item in items]
     scores = np.array([trial.score for trial in chosen]).reshape(len(seeds), len(items))
     answered = sum(trial.format_ok for trial in chosen) / len(chosen)
+    repaired = sum(trial.repaired is True for trial in chosen) / len(chosen)
+    failures = tuple(dict.fromkeys(str(t.error) for t in chosen if not t.format_ok and t.error))
     counts = [(trial.input_tokens, trial.cached_tokens, trial.output_tokens) for trial in chosen]
     tokens = np.array(counts, dtype=np.float64)
     seconds = _known(trial.seconds for trial in chosen)
     costs = _known(trial.cost_usd for trial in chosen)
-    return ArmScores(name, scores, seeds, answered, seconds, costs, tokens)
+    return ArmScores(name, scores, seeds, answered, repaired, failures, seconds, costs, tokens)
 
 
 def _known(values: Iterable[Any]) -> Floats:

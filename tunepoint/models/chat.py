@@ -65,7 +65,8 @@ class Usage:
     output_tokens: int = 0
     reasoning_tokens: int = 0
     """Part of `output_tokens`."""
-    seconds: float = 0.0
+    seconds: float | None = None
+    """From question to answer; None for one of a batch, whose own time nobody knows."""
     calls: int = 1
 
     def __add__(self, other: Usage) -> Usage:
@@ -75,9 +76,13 @@ class Usage:
             self.cached_tokens + other.cached_tokens,
             self.output_tokens + other.output_tokens,
             self.reasoning_tokens + other.reasoning_tokens,
-            self.seconds + other.seconds,
+            _sum(self.seconds, other.seconds),
             self.calls + other.calls,
         )
+
+
+def _sum(one: float | None, other: float | None) -> float | None:
+    return other if one is None else one if other is None else one + other
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ import contextlib
 import copy
 import hashlib
 import importlib.util
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -243,17 +242,17 @@ class Encoder:
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Reply]:
         """The most probable label of each prompt; see `probabilities`."""
-        started = time.perf_counter()
         vectors = self.embed([prompt.input for prompt in prompts])
-        chosen = [self.probabilities(p, v) for p, v in zip(prompts, vectors, strict=True)]
-        seconds = (time.perf_counter() - started) / max(1, len(prompts))
-        return [self.reply(prompt, odds, seconds) for prompt, odds in zip(prompts, chosen, strict=True)]
+        return [
+            self.reply(prompt, self.probabilities(prompt, vector))
+            for prompt, vector in zip(prompts, vectors, strict=True)
+        ]
 
-    def reply(self, prompt: Prompt, odds: Vectors, seconds: float) -> Reply:
+    def reply(self, prompt: Prompt, odds: Vectors) -> Reply:
         """The reply that names the label with the greatest probability."""
         best = int(odds.argmax())
         label = prompt.labels[best]
-        return Reply(label, label, Usage(self.name, seconds=seconds), confidence=float(odds[best]))
+        return Reply(label, label, Usage(self.name), confidence=float(odds[best]))
 
     def probabilities(self, prompt: Prompt, vector: Vectors) -> Vectors:
         """(labels,) probabilities from names, descriptions and demonstrations.

@@ -56,8 +56,9 @@ class Completion:
 
 Done = Callable[[int, Completion], None]
 """Called with a request's position as its completion arrives, from any thread."""
-Allow = Callable[[Request], None]
-"""Called before a request is sent; it may raise to stop all that were not sent yet."""
+Allow = Callable[[Request], bool]
+"""Called before a request is sent: False asks to wait for those on their way, and raising stops
+all that were not sent yet."""
 
 
 class Endpoint(Protocol):
@@ -74,23 +75,23 @@ class Endpoint(Protocol):
         ...
 
 
-def always(request: Request) -> None:
+def always(request: Request) -> bool:
     """Allow every request."""
+    return True
 
 
 class TextModel:
     """A chat model over an endpoint."""
 
-    def __init__(self, endpoint: Endpoint, allow: Allow = always) -> None:
+    def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.name = endpoint.name
-        self.allow = allow
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Reply]:
         """Replies in the order of the prompts."""
         arrived: dict[int, Completion] = {}
         requests = [request_of(prompt) for prompt in prompts]
-        self.endpoint.complete(requests, arrived.__setitem__, self.allow)
+        self.endpoint.complete(requests, arrived.__setitem__, always)
         return [reply_of(prompt, arrived[i]) for i, prompt in enumerate(prompts)]
 
 

@@ -144,7 +144,7 @@ class OpenAIEndpoint:
         waiting: Iterator[int] = iter(range(len(requests)))
         if self.abilities is None:
             first = next(waiting)
-            allow(requests[first])
+            await _allowed(allow, requests[first])
             self.abilities = Abilities()
             done(first, await self._patiently(requests[first]))
         stop = asyncio.Event()
@@ -153,7 +153,8 @@ class OpenAIEndpoint:
             for position in waiting:
                 if stop.is_set():
                     return
-                allow(requests[position])
+                if not await _allowed(allow, requests[position], stop):
+                    return
                 done(position, await self._patiently(requests[position], stop))
 
         workers = [asyncio.create_task(worker()) for _ in range(min(self._limiter.most, len(requests)))]
@@ -308,6 +309,15 @@ class OpenAIEndpoint:
         said = body.get("message") if isinstance(body, Mapping) else None
         text = str(said or getattr(error, "message", "") or error)
         return text.replace(self._key, "…")[:300]
+
+
+async def _allowed(allow: Allow, request: Request, stop: asyncio.Event | None = None) -> bool:
+    """Wait until a request may be sent; False if all was stopped meanwhile."""
+    while not allow(request):
+        await asyncio.sleep(0.02)
+        if stop is not None and stop.is_set():
+            return False
+    return True
 
 
 class _UnknownModel(ModelError):

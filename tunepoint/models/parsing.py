@@ -10,6 +10,7 @@ from typing import Any
 from tunepoint.models.chat import Prompt
 from tunepoint.models.wordings import MARK
 
+EMPTY = "the reply is empty"
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:[,_ ]\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?")
 _FENCE = re.compile(r"```(?:\w+)?\s*\n(.*?)```", re.DOTALL)
 _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
@@ -27,7 +28,7 @@ def parse(prompt: Prompt, text: str) -> Parsed:
     """Read the answer of the prompt's kind out of a model's text."""
     plain = _THOUGHT.sub("", text).strip()
     if not plain:
-        return Parsed(None, "the reply is empty")
+        return Parsed(None, EMPTY)
     if prompt.reasoning:
         _, mark, after = plain.rpartition(MARK)
         if not mark:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.random import Generator
@@ -29,6 +29,7 @@ class FewShot:
     k: int
     weight: float = 0.7
     kind: ArmKind = "prompt"
+    remote: ClassVar[bool] = False
     seeds: int = 1
     family: str = "few-shot"
     name: str = field(init=False)
@@ -91,6 +92,7 @@ class RetrievedFewShot:
     k: int
     weight: float
     kind: ArmKind = "prompt"
+    remote: ClassVar[bool] = False
     seeds: int = 1
     family: str = "retrieved few-shot"
     name: str = field(init=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from numpy.random import Generator
 
@@ -46,6 +47,7 @@ class ZeroShot:
     name: str = "zero-shot"
     family: str = "zero-shot"
     kind: ArmKind = "prompt"
+    remote: ClassVar[bool] = False
     seeds: int = 1
 
     def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> Prompted:
@@ -62,6 +64,7 @@ class Described:
     name: str = "described"
     family: str = "described"
     kind: ArmKind = "prompt"
+    remote: ClassVar[bool] = False
     seeds: int = 1
 
     def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> Prompted:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -40,15 +40,13 @@ class Classifier(InProcess):
 
     def answer(self, inputs: Sequence[Input]) -> list[Reply]:
         """The most probable label of each input."""
-        started = time.perf_counter()
         odds = self.probabilities(self.encoder.embed(inputs))
-        seconds = (time.perf_counter() - started) / max(1, len(inputs))
         best = odds.argmax(axis=1)
         return [
             Reply(
                 self.labels[label],
                 self.labels[label],
-                Usage(self.encoder.name, seconds=seconds),
+                Usage(self.encoder.name),
                 confidence=float(odds[row, label]),
             )
             for row, label in enumerate(best.tolist())
@@ -121,6 +119,7 @@ class Probe:
     name: str = "probe"
     family: str = "probe"
     kind: ArmKind = "tuned"
+    remote: ClassVar[bool] = False
     seeds: int = 1
 
     def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> Classifier:
@@ -159,6 +158,7 @@ class FineTuned:
     name: str = "fine-tuned encoder"
     family: str = "fine-tuned encoder"
     kind: ArmKind = "tuned"
+    remote: ClassVar[bool] = False
     keep: Path | None = None
     """Folder of finished training runs; a run that is there is loaded, not repeated."""
     familiar: tuple[Input, ...] = ()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 from numpy.random import Generator
@@ -32,13 +32,11 @@ class LightPrompted(InProcess):
 
     def answer(self, inputs: Sequence[Input]) -> list[Reply]:
         """Replies from the head's odds and the prompt's, mixed by `weight`."""
-        started = time.perf_counter()
         vectors = self.tuned.encoder.embed(inputs)
         head = self.tuned.probabilities(vectors)
         read = self._named(vectors) if self.vectors is None else self._voted(vectors)
         odds = (1 - self.weight) * head + self.weight * read
-        seconds = (time.perf_counter() - started) / max(1, len(inputs))
-        return [self.tuned.encoder.reply(self.template, row, seconds) for row in odds]
+        return [self.tuned.encoder.reply(self.template, row) for row in odds]
 
     def _named(self, vectors: Vectors) -> Vectors:
         encoder = self.tuned.encoder
@@ -63,6 +61,7 @@ class TunedWithNames:
     base: FineTuned
     weight: float
     kind: ArmKind = "hybrid"
+    remote: ClassVar[bool] = False
     family: str = "tuned + label names"
 
     def __post_init__(self) -> None:
@@ -87,6 +86,7 @@ class TunedWithRetrieval:
     k: int
     weight: float
     kind: ArmKind = "hybrid"
+    remote: ClassVar[bool] = False
     family: str = "tuned + retrieved"
 
     def __post_init__(self) -> None:

@@ -1,0 +1,227 @@
+"""Studies with a chat model: a real client, a fake server that knows some of the answers."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import write_small
+from servers import KEY, Fake, as_schema, serving
+from typer.testing import CliRunner
+
+from tunepoint import Task, prepare, read_trials, run
+from tunepoint.cli import app
+from tunepoint.errors import BudgetReached, ModelError
+from tunepoint.measure.races import race, stages
+from tunepoint.measure.trials import Trial
+from tunepoint.quotes import Quote
+
+BRANDS = ("Acme", "Globex", "Initech", "Umbra")
+
+
+def goods(folder: Path, count: int = 120) -> Path:
+    """A task of extraction: brand and size in a product title."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for i in range(count):
+        brand, size = BRANDS[i % 4], int(rng.integers(1, 99))
+        words = " ".join(f"{a}{b}" for a, b in rng.integers(100, 999, (3, 2)).tolist())
+        target = {"brand": brand, "size": str(size)}
+        lines.append(json.dumps({"text": f"{words} {brand} box of {size}", "label": target}))
+    (folder / "goods.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def extract(messages: list[dict[str, str]], body: dict[str, Any]) -> str:
+    """Right with demonstrations; without them it forgets the size of one brand; prose in one wording."""
+    text = messages[-1]["content"]
+    found = re.findall(r"(\w+) box of (\d+)", "\n".join(m["content"] for m in messages))[-1]
+    answer = {"brand": found[0], "size": found[1]}
+    shown = sum(message["role"] == "assistant" for message in messages) > 1
+    if found[0] == "Umbra" and not shown:
+        del answer["size"]
+    if "<input>" in text and "could not be read" not in text and hash(found[1]) % 2:
+        return f"The brand is {found[0]}."
+    return json.dumps(answer)
+
+
+@pytest.fixture
+def fake() -> Iterator[Fake]:
+    with serving(Fake(extract)) as running:
+        yield running
+
+
+def task(folder: Path, fake: Fake, **more: Any) -> Task:
+    return Task.parse(
+        {
+            "name": "goods",
+            "instruction": "Extract brand and size.",
+            "data": {"path": "goods.jsonl", "input": "text", "target": "label"},
+            "answer": {"kind": "json"},
+            "score": {"metric": "json_fields"},
+            "models": [{"name": f"{fake.url}#tiny", "price": {"input": 1, "output": 4}}],
+            **more,
+        },
+        folder=folder,
+    )
+
+
+def test_a_study_of_a_chat_model_alone(fake: Fake, tmp_path: Path) -> None:
+    quotes: list[Quote] = []
+    out = tmp_path / "study"
+    result = run(task(goods(tmp_path), fake), out=out, confirm=quotes.append)
+    assert result.decision.verdict in ("prompt", "undecided")
+    assert "few-shot" in result.decision.winner
+    finalists = {finalist["arm"]: finalist for finalist in result.document["finalists"]}
+    assert len(finalists) == 5 and {f["kind"] for f in finalists.values()} == {"prompt"}
+    winner = result.decision.finalist(result.decision.winner)
+    assert winner.score.estimate > 0.99
+    assert winner.cost_per_query_usd.likely > 0 and winner.p95_seconds is not None
+    manifest = json.loads((out / "manifest.json").read_text())
+    facts = manifest["models"][f"{fake.url}#tiny"]
+    assert facts["abilities"]["schema"] and facts["price"] == "declared in the task"
+    asked = len(fake.calls)
+    assert quotes[0].calls.low * 0.5 <= asked <= quotes[0].calls.high
+    spent = sum(trial.cost_usd or 0 for trial in read_trials(out / "trials.jsonl"))
+    assert spent < manifest["spent_usd"] <= quotes[0].usd.high
+    ladder = json.loads((out / "measurements.json").read_text())["ladder"]
+    assert {row["arm"].split(", ")[-1] for row in ladder} >= {
+        "plain",
+        "terse",
+        "tagged",
+        "expert",
+        "sections",
+    }
+    again = run(task(goods(tmp_path), fake), out=out)
+    assert len(fake.calls) == asked and again.document["finalists"] == result.document["finalists"]
+
+
+def test_a_cap_is_never_passed_and_a_second_run_pays_for_the_rest_only(fake: Fake, tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    asking = task(goods(tmp_path), fake)
+    with pytest.raises(BudgetReached, match="the next call may cost"):
+        run(asking, out=out, max_usd=0.02)
+    paid = len(fake.calls)
+    dollars = sum(body_cost(body) for body in fake.calls)
+    assert paid > 0 and 0.02 - 0.0085 < dollars <= 0.02
+    run(asking, out=out)
+    fresh = tmp_path / "fresh"
+    before = len(fake.calls)
+    run(asking, out=fresh)
+    assert len(fake.calls) - before == before
+
+
+def body_cost(body: dict[str, Any]) -> float:
+    """Dollars by the fake's own counting: words in at $1, two tokens out at $4 a million."""
+    words = sum(len(turn["content"].split()) for turn in body["messages"])
+    return (words * 1 + 2 * 4) / 1e6
+
+
+def test_faults_are_said_and_nothing_paid_for_is_lost(fake: Fake, tmp_path: Path) -> None:
+    fake.faults = {5: "429", 9: "500", 20: "bad json", 31: "cut", 40: "refusal", 50: "empty", 61: "long"}
+    result = run(task(goods(tmp_path), fake), out=tmp_path / "study")
+    caveats = " ".join(result.document["caveats"])
+    for what in ("HTTP 429 (1)", "HTTP 500 (1)", "no connection (1)"):
+        assert what in caveats, caveats
+
+
+def test_an_unreadable_reply_is_repaired_and_counted(fake: Fake, tmp_path: Path) -> None:
+    fake.answer = lambda messages, body: (
+        extract(messages, body) if "could not be read" in messages[-1]["content"] else "Let me think."
+    )
+    result = run(task(goods(tmp_path, 80), fake), out=tmp_path / "study")
+    best = result.document["finalists"][0]
+    assert best["format_ok"] == 1.0 and best["repaired"] == 1.0
+    assert any("at the second attempt" in caveat for caveat in result.document["caveats"])
+
+
+def test_keys_are_in_no_file(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNEPOINT_API_KEY", KEY)
+    fake.key = KEY
+    run(task(goods(tmp_path, 60), fake), out=tmp_path / "study")
+    for path in (tmp_path / "study").rglob("*"):
+        if path.is_file():
+            assert KEY.encode() not in path.read_bytes(), path
+    fake.key = "another"
+    with pytest.raises(ModelError, match="the key was refused"):
+        run(task(goods(tmp_path, 60), fake), out=tmp_path / "other")
+
+
+def test_labels_prompted_by_a_chat_model_and_tuned_on_this_machine(tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    write_small(folder)
+    known = {
+        example.input: example.target
+        for example in prepare(Task.load(folder), np.random.default_rng(0)).examples
+    }
+
+    def answer(messages: list[dict[str, str]], body: dict[str, Any]) -> str:
+        text = messages[-1]["content"]
+        label = next((target for given, target in known.items() if given in text), "nothing")
+        return f"Answer: {label}" if "Answer:" in messages[0]["content"] else as_schema(label, body)
+
+    with serving(Fake(answer)) as fake:
+        content = Task.load(folder).model_dump(mode="json", exclude_none=True)
+        content["models"] = [{"name": f"{fake.url}#tiny", "price": {"input": 1, "output": 4}}]
+        result = run(Task.parse(content, folder=folder), out=tmp_path / "study")
+    kinds = {finalist["kind"] for finalist in result.document["finalists"]}
+    assert kinds == {"prompt", "tuned", "hybrid", "cascade"}
+    prompted = next(f for f in result.document["finalists"] if f["kind"] == "prompt")
+    assert prompted["score"]["estimate"] == 1.0 and prompted["cost_per_query_usd"]["likely"] > 1e-6
+
+
+def test_the_command_line_prints_the_quote_first(fake: Fake, tmp_path: Path) -> None:
+    folder = goods(tmp_path, 60)
+    (folder / "task.toml").write_text(
+        f"""
+name = "goods"
+instruction = "Extract brand and size."
+[data]
+path = "goods.jsonl"
+input = "text"
+target = "label"
+[answer]
+kind = "json"
+[score]
+metric = "json_whole"
+[[models]]
+name = "{fake.url}#tiny"
+price = {{ input = 1, output = 4 }}
+"""
+    )
+    called = CliRunner().invoke(app, ["run", str(folder), "--out", str(tmp_path / "s"), "--quiet"])
+    assert called.exit_code == 0, called.stderr
+    assert "Chat models will be asked: about" in called.stderr
+    assert "calls (at most" in called.stderr and "$" in called.stderr
+    assert CliRunner().invoke(app, ["check", str(folder)]).exit_code == 0
+
+
+def test_races_stop_the_hopeless_early() -> None:
+    assert stages(10, 150) == [(10, 16), (4, 48), (2, 144), (1, 150)]
+    assert stages(1, 50) == [(1, 50)] and stages(5, 10) == [(5, 10)]
+    asked: dict[str, int] = {}
+
+    class Runner:
+        def __init__(self, name: str, skill: float) -> None:
+            self.name, self.skill = name, skill
+
+    from tunepoint import Example
+
+    dev = [Example(str(i), "x", "y") for i in range(150)]
+    log: dict[str, list[Trial]] = {}
+
+    def measure(arm: Any, items: Any) -> None:
+        have = {trial.item for trial in log.setdefault(arm.name, [])}
+        fresh = [item for item in items if item.id not in have]
+        asked[arm.name] = asked.get(arm.name, 0) + len(fresh)
+        log[arm.name] += [Trial(arm=arm.name, item=item.id, score=arm.skill) for item in fresh]
+
+    arms: Any = [Runner(f"arm {i}", i / 10) for i in range(10)]
+    assert race(arms, dev, measure, lambda name: log[name]).name == "arm 9"
+    assert asked["arm 9"] == 150 and asked["arm 0"] == 16 and sum(asked.values()) < 500

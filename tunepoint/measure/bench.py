@@ -1,0 +1,278 @@
+"""Every arm on the same examples: fit, ask, score, record; and what that may cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from tunepoint.arms import Arm, FittedArm
+from tunepoint.data.examples import Example
+from tunepoint.errors import BudgetReached
+from tunepoint.measure.prepare import Prepared
+from tunepoint.measure.study import Study
+from tunepoint.measure.trials import Trial, TrialLog
+from tunepoint.models.chat import Reply, Usage
+from tunepoint.models.endpoints import Allow, Completion, Done, Endpoint, Request
+from tunepoint.models.opening import Models, Named, opened
+from tunepoint.models.rates import CallPrice
+from tunepoint.scorers import Scorer, scorer
+from tunepoint.task import Task
+
+BATCH = 64
+MANY = 2_000
+"""Inputs that a chat model gets at once; it sends as many calls as its server allows."""
+Progress = Callable[[str, float, float], None]
+"""(what, seconds of work done, seconds of work planned); the planned seconds are estimates."""
+
+
+def silent(what: str, done: float, planned: float) -> None:
+    """Progress that nobody watches."""
+
+
+class Meter:
+    """What the study has spent and may spend; this machine's time counts as money."""
+
+    def __init__(self, cap_usd: float | None, usd_per_second: float, spent_usd: float = 0.0) -> None:
+        self.cap_usd = cap_usd
+        self.usd_per_second = usd_per_second
+        self.spent_usd = spent_usd
+        self.held_usd = 0.0
+        """Set aside for calls on their way."""
+
+    def allow(self, seconds: float, rest_seconds: float) -> None:
+        """Raise before a step that would pass the cap.
+
+        Raises:
+            BudgetReached: with what the step and the rest of the study would cost.
+
+        """
+        step = seconds * self.usd_per_second
+        if self.cap_usd is not None and self.spent_usd + step > self.cap_usd:
+            rest = rest_seconds * self.usd_per_second
+            raise BudgetReached(
+                f"spending cap: ${self.spent_usd:.6f} of ${self.cap_usd:.6f} are spent and the next "
+                f"step costs about ${step:.6f}; the rest of the study would cost about ${rest:.6f}. "
+                "What was measured is kept: run again with a higher --max-usd to go on"
+            )
+
+    def charge(self, seconds: float) -> None:
+        """Add time that was used."""
+        self.spent_usd += seconds * self.usd_per_second
+
+    def reserve(self, dollars: float) -> bool:
+        """Set money aside for a call; False if it must wait for calls on their way.
+
+        Raises:
+            BudgetReached: the call could pass the cap, with nothing on its way.
+
+        """
+        if self.cap_usd is not None and self.spent_usd + self.held_usd + dollars > self.cap_usd:
+            if self.held_usd > 0:
+                return False
+            raise BudgetReached(
+                f"spending cap: ${self.spent_usd:.6f} of ${self.cap_usd:.6f} are spent and the next call "
+                f"may cost ${dollars:.6f}. What was answered is kept: run again with a higher --max-usd "
+                "to go on"
+            )
+        self.held_usd += dollars
+        return True
+
+    def settle(self, held: float, dollars: float) -> None:
+        """Replace money set aside by what the call took."""
+        self.held_usd = max(0.0, self.held_usd - held)
+        self.spent_usd += dollars
+
+
+class Metered:
+    """An endpoint whose calls are paid from a meter, and stop before they would pass its cap."""
+
+    def __init__(self, endpoint: Endpoint, meter: Meter, price: CallPrice | None) -> None:
+        self.name = endpoint.name
+        self.endpoint = endpoint
+        self.meter = meter
+        self.price = price
+
+    def complete(self, requests: Sequence[Request], done: Done, allow: Allow) -> None:
+        """Complete all requests that the meter allows."""
+        price = self.price
+        if price is None:
+            self.endpoint.complete(requests, done, allow)
+            return
+
+        held: dict[int, float] = {}
+
+        def reserve(request: Request) -> bool:
+            most = price.at_most(request)
+            if not self.meter.reserve(most):
+                return False
+            held[id(request)] = held.get(id(request), 0.0) + most
+            return True
+
+        def settled(position: int, completion: Completion) -> None:
+            self.meter.settle(held.pop(id(requests[position]), 0.0), price.dollars(completion.usage))
+            done(position, completion)
+
+        try:
+            self.endpoint.complete(requests, settled, reserve)
+        finally:
+            self.meter.settle(sum(held.values()), 0.0)  # calls that were stopped on their way
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 6)
+
+
+class Bench:
+    """Fits arms and records their trials; what is recorded already is not done again."""
+
+    def __init__(
+        self, study: Study, task: Task, prepared: Prepared, meter: Meter, progress: Progress
+    ) -> None:
+        self.study = study
+        self.task = task
+        self.prepared = prepared
+        self.meter = meter
+        self.progress = progress
+        self.done_seconds = 0.0
+        self.planned_seconds = 0.0
+        self.prices: dict[str, CallPrice] = {}
+        """By the name of the model, those whose calls cost money."""
+        self.score: Scorer = scorer(task.score.metric, task.folder, tolerance=task.score.tolerance)
+
+    def plan(self, seconds: float) -> None:
+        """Announce work, in estimated seconds, for the progress and the spending cap."""
+        self.planned_seconds += seconds
+
+    def measure(
+        self,
+        arm: Arm,
+        log: TrialLog,
+        examples: Sequence[Example],
+        train: Sequence[Example],
+        *,
+        name: str | None = None,
+        one_by_one: bool = False,
+        seeds: int | None = None,
+        expected: float = 0.0,
+    ) -> None:
+        """Record every missing trial of an arm on these examples, for all its seeds.
+
+        Args:
+            name: as what the trials are recorded; the arm's own name if None.
+            one_by_one: ask one input at a time and note `seconds`, what a request takes.
+            seeds: only the first so many training seeds; all of them if None.
+            expected: seconds that were planned for it.
+
+        """
+        name = name or arm.name
+        for number in range(seeds or arm.seeds):
+            seed = str(number) if arm.seeds > 1 else None
+            missing = [e for e in examples if (name, e.id, seed) not in log.done]
+            share = expected / (seeds or arm.seeds)
+            if missing:
+                if not arm.remote:
+                    self.meter.allow(share, self.planned_seconds - self.done_seconds)
+                self.progress(name, self.done_seconds, self.planned_seconds)
+                started = time.perf_counter()
+                here = 0.0 if arm.remote else share
+                self._spend(here)  # a killed step counts as what it was expected to take
+                fitted = self.fit(arm, train, number, name)
+                size = MANY if arm.remote else 1 if one_by_one else BATCH
+                try:
+                    self._record(fitted, name, seed, log, missing, size)
+                finally:
+                    self._spend(0.0 if arm.remote else time.perf_counter() - started - here)
+            self.done_seconds += share
+        self.progress(name, self.done_seconds, self.planned_seconds)
+
+    def _spend(self, seconds: float) -> None:
+        self.meter.charge(seconds)
+        self.study.manifest["spent_usd"] = round(self.meter.spent_usd, 9)
+        self.study.save()
+
+    def fit(self, arm: Arm, train: Sequence[Example], number: int, name: str) -> FittedArm:
+        """Fit an arm with its training seed, and note what that took."""
+        rng = np.random.default_rng([int(self.study.manifest["seed"]), number])
+        fitted = arm.fit(self.task, train, rng)
+        facts = self.study.manifest["arms"].setdefault(
+            name, {"kind": arm.kind, "family": arm.family, "fits": {}}
+        )
+        facts["fits"].setdefault(
+            str(number),
+            {
+                "examples": fitted.built.examples,
+                "seconds": round(fitted.built.seconds, 3),
+                "warnings": list(fitted.built.warnings),
+            },
+        )
+        self.study.save()
+        return fitted
+
+    def _record(
+        self,
+        fitted: FittedArm,
+        name: str,
+        seed: str | None,
+        log: TrialLog,
+        examples: Sequence[Example],
+        size: int,
+    ) -> None:
+        if size == 1:
+            fitted.answer([examples[0].input])  # the first answer of a process is slower
+        finished: list[Trial] = []
+        for start in range(0, len(examples), size):
+            batch = examples[start : start + size]
+            started = time.perf_counter()
+            replies = fitted.answer([example.input for example in batch])
+            seconds = time.perf_counter() - started if size == 1 else None
+            finished += [
+                self._trial(name, seed, example, reply, seconds)
+                for example, reply in zip(batch, replies, strict=True)
+            ]
+            if len(finished) >= BATCH or size > BATCH:
+                log.append(finished)
+                finished = []
+        log.append(finished)
+
+    def _dollars(self, usage: Usage) -> float | None:
+        price = self.prices.get(usage.model)
+        return None if price is None else round(price.dollars(usage), 12)
+
+    def _trial(
+        self, name: str, seed: str | None, example: Example, reply: Reply, seconds: float | None
+    ) -> Trial:
+        right = reply.format_ok and reply.answer is not None
+        return Trial(
+            arm=name,
+            item=example.id,
+            score=self.score(reply.answer or "", example) if right else 0.0,
+            cluster=self.prepared.split.clusters.get(example.id),
+            seed=seed,
+            slice=example.slice,
+            format_ok=reply.format_ok,
+            input_tokens=reply.usage.input_tokens or None,
+            cached_tokens=reply.usage.cached_tokens or None,
+            output_tokens=reply.usage.output_tokens or None,
+            seconds=_rounded(reply.usage.seconds if seconds is None else seconds),
+            cost_usd=self._dollars(reply.usage),
+            repaired=reply.repaired or None,
+            answer=reply.answer if reply.answer is not None else reply.text,
+            confidence=None if reply.confidence is None else round(min(1.0, reply.confidence), 6),
+            error=reply.error,
+        )
+
+
+@contextmanager
+def open_models(task: Task, recording: Path, meter: Meter) -> Iterator[Models]:
+    """The chat models that a task names, paid from the meter."""
+    named = [
+        Named(model.name, model.price, model.concurrency)
+        for model in task.models
+        if not model.name.startswith("embedded:")
+    ]
+    with opened(named, recording, lambda endpoint, price: Metered(endpoint, meter, price)) as models:
+        yield models

@@ -1,0 +1,81 @@
+"""The chat models of a task, opened, recorded and paid for; closed when the study ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunepoint.models.endpoints import Endpoint, TextModel
+from tunepoint.models.rates import CallPrice, TokenPrice, call_price
+from tunepoint.models.replay import Recorded, Recording
+
+if TYPE_CHECKING:  # the client takes its time to import
+    from tunepoint.models.openai import OpenAIEndpoint
+
+
+@dataclass(frozen=True)
+class Named:
+    """A chat model as the task names it."""
+
+    name: str
+    price: TokenPrice | None = None
+    concurrency: int = 64
+
+
+@dataclass(frozen=True)
+class Models:
+    """Open chat models, in the order of the task."""
+
+    chats: tuple[TextModel, ...]
+    prices: dict[str, CallPrice]
+    """Of those that cost money, by name."""
+    _endpoints: tuple[OpenAIEndpoint, ...] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """What was found out about each model, for the manifest."""
+        return {
+            endpoint.name: {
+                "abilities": asdict(endpoint.abilities) if endpoint.abilities else None,
+                "asked_again": dict(endpoint.log),
+                "price": self.prices[endpoint.name].source
+                if endpoint.name in self.prices
+                else "this machine",
+            }
+            for endpoint in self._endpoints
+        }
+
+
+@contextmanager
+def opened(
+    named: Sequence[Named],
+    recording: Path,
+    metered: Callable[[Endpoint, CallPrice | None], Endpoint],
+) -> Iterator[Models]:
+    """Open chat models for the time of a study.
+
+    Args:
+        recording: SQLite file of every call that was ever answered.
+        metered: puts a spending cap around an endpoint.
+
+    """
+    if not named:
+        yield Models((), {})
+        return
+    from tunepoint.models.openai import OpenAIEndpoint
+
+    with ExitStack() as stack:
+        calls = Recording(recording)
+        stack.callback(calls.close)
+        chats, prices, endpoints = [], {}, []
+        for model in named:
+            endpoint = OpenAIEndpoint(model.name, concurrency=model.concurrency)
+            stack.callback(endpoint.close)
+            price = call_price(model.name, model.price)
+            if price is not None:
+                prices[model.name] = price
+            chats.append(TextModel(Recorded(model.name, calls, metered(endpoint, price))))
+            endpoints.append(endpoint)
+        yield Models(tuple(chats), prices, tuple(endpoints))

@@ -1,0 +1,108 @@
+"""What calls cost: the user's own prices, else those of the genai-prices data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import urlparse
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tunepoint.models.chat import Usage
+from tunepoint.models.endpoints import Request
+from tunepoint.models.providers import PROVIDERS, address
+
+_Dollars = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+
+
+class TokenPrice(BaseModel):
+    """Dollars per million tokens."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    input: _Dollars
+    output: _Dollars
+    cached_input: _Dollars | None = None
+
+
+TOKENS_A_MESSAGE = 8
+"""Tokens that a chat template puts around each message, at most."""
+
+
+@dataclass(frozen=True)
+class CallPrice:
+    """The price of a model's calls, and where it comes from."""
+
+    model: str
+    dollars: Callable[[Usage], float]
+    source: str
+
+    def at_most(self, request: Request) -> float:
+        """Dollars that a call cannot exceed: a token is at least one byte."""
+        size = sum(len(turn.content.encode()) + TOKENS_A_MESSAGE for turn in request.messages)
+        return self.dollars(Usage(self.model, input_tokens=size, output_tokens=request.max_output_tokens))
+
+
+def call_price(name: str, own: TokenPrice | None = None) -> CallPrice | None:
+    """The price of a model's calls; None for one that runs on the user's own machine.
+
+    Args:
+        name: of the model, as in `openai/gpt-5-mini`.
+        own: the user's price, which rules where it is given.
+
+    A hosted model whose price nobody knows counts as free, and its source says so.
+
+    """
+    if own is not None:
+        return CallPrice(name, lambda usage: _by_rates(own, usage), "declared in the task")
+    found = _published(name)
+    if found is not None:
+        return found
+    if is_local(name):
+        return None
+    return CallPrice(name, lambda usage: 0.0, UNKNOWN)
+
+
+UNKNOWN = "no price is known: its calls count as free; give [[models]] price = { input, output }"
+
+
+def _by_rates(price: TokenPrice, usage: Usage) -> float:
+    cached = price.input if price.cached_input is None else price.cached_input
+    given = (usage.input_tokens - usage.cached_tokens) * price.input + usage.cached_tokens * cached
+    return (given + usage.output_tokens * price.output) / 1e6
+
+
+def _published(name: str) -> CallPrice | None:
+    """The price in the genai-prices data, if the provider and the model are in it."""
+    provider = name.partition("/")[0]
+    if name.startswith("http") or provider not in PROVIDERS:
+        return None
+    import genai_prices
+
+    model = address(name).model
+
+    def dollars(usage: Usage) -> float:
+        counted = genai_prices.Usage(
+            input_tokens=usage.input_tokens,
+            cache_read_tokens=usage.cached_tokens,
+            output_tokens=usage.output_tokens,
+        )
+        return float(genai_prices.calc_price(counted, model, provider_id=provider).total_price)
+
+    try:
+        dollars(Usage(name, 1, 0, 1))
+    except LookupError:
+        return None
+    return CallPrice(name, dollars, f"genai-prices {genai_prices.__version__}")
+
+
+def is_local(name: str) -> bool:
+    """Whether a model answers on this machine."""
+    if not name.startswith("http"):
+        return name.startswith(("ollama/", "local:"))
+    return urlparse(name).hostname in ("localhost", "127.0.0.1", "::1", "0.0.0.0")
+
+
+def unpriced(prices: Sequence[CallPrice | None]) -> list[str]:
+    """Models whose calls count as free because nobody knows their price."""
+    return [price.model for price in prices if price is not None and price.source == UNKNOWN]

@@ -1,0 +1,140 @@
+"""What a study will ask of chat models, before it asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import numpy as np
+
+from tunepoint.arms import Arm
+from tunepoint.candidates import Candidates
+from tunepoint.data.examples import Example
+from tunepoint.measure.races import stages
+from tunepoint.models.chat import Usage
+from tunepoint.models.endpoints import request_of
+from tunepoint.models.rates import CallPrice
+from tunepoint.prompting.chains import Chain
+from tunepoint.prompting.ladder import Ladder
+from tunepoint.stats.ranges import Range
+from tunepoint.task import Task
+
+CHARACTERS = (5.0, 4.0, 2.5)
+"""Of a token: low, likely and high price."""
+SECONDS = (0.4, 1.5, 5.0)
+"""Of a call: low, likely and high."""
+TESTED = 3
+"""Chat arms among the finalists, at most, that the sealed test asks."""
+
+
+@dataclass(frozen=True)
+class Quote:
+    """Calls, tokens, dollars and minutes of a study; recorded calls cost nothing again."""
+
+    calls: Range
+    input_tokens: Range
+    output_tokens: Range
+    usd: Range
+    minutes: Range
+
+    def line(self) -> str:
+        """The quote in one line, likely and at most."""
+        return (
+            f"about {self.calls.likely:,.0f} calls (at most {self.calls.high:,.0f}), "
+            f"{self.input_tokens.likely:,.0f} input and {self.output_tokens.likely:,.0f} output tokens, "
+            f"${self.usd.likely:,.2f} (${self.usd.low:,.2f} to ${self.usd.high:,.2f}), "
+            f"{self.minutes.likely:,.0f} minutes ({self.minutes.low:,.0f} to {self.minutes.high:,.0f})"
+        )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Calls of one arm, and what a call is like: (low, likely, high) each."""
+
+    model: str
+    calls: tuple[float, float, float]
+    input_tokens: tuple[float, float, float]
+    output_tokens: tuple[float, float, float]
+
+
+def quote(
+    task: Task,
+    tried: Candidates,
+    train: Sequence[Example],
+    dev: Sequence[Example],
+    test: Sequence[Example],
+    prices: Mapping[str, CallPrice],
+    concurrency: int,
+) -> Quote | None:
+    """What the races on dev and the sealed test will take; None if no chat model is asked."""
+    if not tried.raced:
+        return None
+    parts = []
+    families = groupby(sorted(tried.raced, key=lambda arm: arm.family), key=lambda arm: arm.family)
+    for _, members in families:
+        arms = list(members)
+        asked = sum(count * size for count, size in _increments(stages(len(arms), len(dev))))
+        parts.append(_part(task, arms[0], train, dev[:5], asked))
+    dearest = max(parts, key=lambda part: part.calls[1])
+    share = TESTED * len(test) / max(1.0, dearest.calls[1])
+    parts.append(
+        _Part(
+            dearest.model,
+            (len(test), dearest.calls[1] * share, dearest.calls[2] * share),
+            dearest.input_tokens,
+            dearest.output_tokens,
+        )
+    )
+    return _sum(parts, prices, concurrency)
+
+
+def _increments(plan: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """(arms, new items) of each stage."""
+    before = 0
+    found = []
+    for count, size in plan:
+        found.append((count, size - before))
+        before = size
+    return found
+
+
+def _part(task: Task, arm: Arm, train: Sequence[Example], shown: Sequence[Example], asked: int) -> _Part:
+    """Calls of one family, by the prompts that its first arm would send."""
+    assert isinstance(arm, (Ladder, Chain))
+    rng, inputs = np.random.default_rng(0), [example.input for example in shown]
+    if isinstance(arm, Ladder):
+        steps, samples, thinking = 1, arm.rung.samples, arm.rung.reasoning
+        prompts = arm.fit(task, train, rng).prompts(inputs)
+    else:
+        steps, samples, thinking = len(arm.steps) + 1, 1, True
+        prompts = [replace(arm.fit(task, train, rng).template, input=text) for text in inputs]
+    letters = float(np.mean([sum(len(t.content) for t in request_of(p).messages) for p in prompts]))
+    target = float(np.mean([len(example.target) for example in shown]))
+    plain = [3.0 + target / characters for characters in CHARACTERS]
+    out = (80.0, 250.0, 700.0) if thinking else (plain[0], plain[1], 3 * plain[2])
+    calls = asked * samples * steps
+    return _Part(
+        arm.model.name,
+        (calls, calls, calls * 1.5),  # at most half of the replies need a repair
+        (letters / CHARACTERS[0], letters / CHARACTERS[1], letters / CHARACTERS[2]),
+        out,
+    )
+
+
+def _sum(parts: Sequence[_Part], prices: Mapping[str, CallPrice], concurrency: int) -> Quote:
+    def total(of: Callable[[_Part, int], float]) -> Range:
+        return Range(*(sum(of(part, i) for part in parts) for i in range(3)))
+
+    def dollars(part: _Part, i: int) -> float:
+        price = prices.get(part.model)
+        usage = Usage(part.model, round(part.input_tokens[i]), 0, round(part.output_tokens[i]))
+        return 0.0 if price is None else part.calls[i] * price.dollars(usage)
+
+    return Quote(
+        total(lambda part, i: part.calls[i]),
+        total(lambda part, i: part.calls[i] * part.input_tokens[i]),
+        total(lambda part, i: part.calls[i] * part.output_tokens[i]),
+        total(dollars),
+        total(lambda part, i: part.calls[i] * SECONDS[i] / concurrency / 60),
+    )

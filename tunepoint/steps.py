@@ -1,0 +1,207 @@
+"""The steps of a study, in the order in which `studies.run` takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tunepoint.arms import Arm
+from tunepoint.candidates import Candidates, candidates
+from tunepoint.cascades import Cascade, choose_gate
+from tunepoint.data.audit import doubtful_labels
+from tunepoint.data.examples import Example
+from tunepoint.measure.bench import Bench
+from tunepoint.measure.prepare import Prepared
+from tunepoint.measure.races import race
+from tunepoint.measure.trials import mean_score
+from tunepoint.models.opening import Models
+from tunepoint.quotes import Quote, quote
+
+if TYPE_CHECKING:  # torch is loaded with the model, not with the package
+    from tunepoint.models.encoder import Encoder
+
+MOST_FINALISTS = 5
+TIMED = 50
+"""Test items that are asked one at a time, so that their seconds are those of a request."""
+SHARES = (0.06, 0.15, 0.4)
+"""Sizes of the learning curve below the whole of train."""
+
+
+@dataclass(frozen=True)
+class Selected:
+    """What dev chose."""
+
+    finalists: tuple[Arm, ...]
+    winners: tuple[Arm, ...]
+    """Best arm of each prompting family, in the order of the ladder; all of dev behind each."""
+
+
+def plan(
+    bench: Bench,
+    encoder: Encoder | None,
+    models: Models,
+    confirm: Callable[[Quote], None] | None,
+) -> Candidates:
+    """Say what will be tried, about how long it takes, and what it will cost."""
+    split = bench.prepared.split
+    keep = bench.study.folder / "arms"
+    tried = candidates(bench.task, encoder, models.chats, split.train, split.dev, keep)
+    for arm in tried.local:
+        bench.plan(_expected(arm, len(split.train), 0))
+    if tried.fine_tuned is not None:
+        for share in SHARES:
+            bench.plan(_expected(replace(tried.fine_tuned, seeds=1), int(len(split.train) * share), 0))
+        bench.plan(MOST_FINALISTS * (0.03 * TIMED + 2 * len(split.test) / 200))
+        bench.plan(len(split.train) / 60)
+    most = max((model.concurrency for model in bench.task.models), default=1)
+    quoted = quote(bench.task, tried, split.train, split.dev, split.test, models.prices, most)
+    if quoted is not None:
+        bench.plan(quoted.minutes.likely * 60)
+        if confirm is not None:
+            confirm(quoted)
+    return tried
+
+
+def _expected(arm: Arm, train: int, asked: int) -> float:
+    """Seconds that fitting an arm and asking it will take, roughly."""
+    if arm.remote:
+        return 0.0
+    slow = arm.family == "fine-tuned encoder"
+    fitting = arm.seeds * (2.0 + train * 4 / 100) if slow else 0.5
+    return fitting + arm.seeds * asked * 0.015
+
+
+def look(bench: Bench, encoder: Encoder | None, prepared: Prepared) -> Prepared:
+    """Embed what is asked more than once, and find doubtful labels outside the test."""
+    if encoder is None:
+        return prepared
+    bench.progress("reading the examples", 0.0, bench.planned_seconds)
+    seen = (*prepared.split.train, *prepared.split.dev)
+    inputs = [example.input for example in seen]
+    encoder.warm(inputs)
+    encoder.remember(inputs)
+    groups = [prepared.split.clusters[example.id] for example in seen]
+    doubts = doubtful_labels(seen, encoder.embed(inputs), groups=groups)
+    bench.done_seconds += len(prepared.split.train) / 60
+    return prepared.with_doubts(doubts)
+
+
+def select(bench: Bench, tried: Candidates) -> Selected:
+    """Measure the candidates on dev and name the finalists."""
+    split, log = bench.prepared.split, bench.study.dev
+    for arm in tried.local:
+        bench.measure(arm, log, split.dev, split.train, expected=_expected(arm, len(split.train), 0))
+    winners = (*_best_of_families(bench, tried.prompting), *_raced(bench, tried))
+    scores = {arm.name: mean_score(log.of(arm.name)) for arm in (*tried.local, *winners)}
+    kinds = (("prompt", winners), ("tuned", tried.tuned), ("hybrid", tried.hybrid))
+    best = {kind: max(arms, key=lambda arm: scores[arm.name]) for kind, arms in kinds if arms}
+    chosen = list(best.values())
+    cascade = _cascade(bench, best, scores)
+    if cascade is not None:
+        bench.measure(cascade, log, split.dev, split.train)
+        chosen.append(cascade)
+    families = {arm.family for arm in chosen}
+    others = [arm for arm in (*winners, *tried.tuned, *tried.hybrid) if arm.family not in families]
+    others.sort(key=lambda arm: -scores[arm.name])
+    return Selected((*chosen, *others[: MOST_FINALISTS - len(chosen)]), tuple(winners))
+
+
+def _best_of_families(bench: Bench, arms: Sequence[Arm]) -> list[Arm]:
+    """The best arm of each family, in the order in which the families appear."""
+    best: dict[str, Arm] = {}
+    scores = {arm.name: mean_score(bench.study.dev.of(arm.name)) for arm in arms}
+    for arm in arms:
+        if arm.family not in best or scores[arm.name] > scores[best[arm.family].name]:
+            best[arm.family] = arm
+    return list(best.values())
+
+
+def _raced(bench: Bench, tried: Candidates) -> list[Arm]:
+    """The winner of each family of a chat model."""
+    split, log = bench.prepared.split, bench.study.dev
+    rng = np.random.default_rng([int(bench.study.manifest["seed"]), 4])
+    dev = [split.dev[i] for i in rng.permutation(len(split.dev)).tolist()]
+    order = {arm.family: position for position, arm in reversed(list(enumerate(tried.raced)))}
+    ranked = sorted(tried.raced, key=lambda arm: order[arm.family])
+
+    def measure(arm: Arm, items: Sequence[Example]) -> None:
+        bench.measure(arm, log, items, split.train)
+
+    return [race(list(arms), dev, measure, log.of) for _, arms in groupby(ranked, key=lambda arm: arm.family)]
+
+
+def _cascade(bench: Bench, best: Mapping[str, Arm], scores: Mapping[str, float]) -> Cascade | None:
+    """The cheap arm first, the strong arm behind it, with the gate that dev chose.
+
+    Between a prompt of the encoder and a trained arm, the prompt is cheap; a chat model is
+    dearer than anything trained here.
+    """
+    trained = [best[kind] for kind in ("tuned", "hybrid") if kind in best]
+    if not trained or "prompt" not in best:
+        return None
+    cheap, strong = best["prompt"], max(trained, key=lambda arm: scores[arm.name])
+    if cheap.remote:
+        cheap, strong = strong, cheap
+    log = bench.study.dev
+    first = {t.item: t for t in log.of(cheap.name) if t.confidence is not None and t.seed in (None, "0")}
+    later = [trial for trial in log.of(strong.name) if trial.item in first]
+    gate = choose_gate(
+        np.array([first[trial.item].confidence for trial in later], dtype=np.float64),
+        np.array([first[trial.item].score for trial in later]),
+        np.array([trial.score for trial in later]),
+    )
+    return Cascade(cheap, strong, gate)
+
+
+def nested_subsets(
+    train: Sequence[Example], shares: Sequence[float], rng: np.random.Generator
+) -> list[list[Example]]:
+    """Subsets of train, each inside the next, every label in its share."""
+    order = rng.permutation(len(train))
+    seen: dict[str, int] = {}
+    rank: list[tuple[float, int]] = []
+    total: dict[str, int] = {}
+    for example in train:
+        total[example.target] = total.get(example.target, 0) + 1
+    for i in order.tolist():
+        label = train[i].target
+        seen[label] = seen.get(label, 0) + 1
+        rank.append(((seen[label] - 0.5) / total[label], i))
+    ranked = [i for _, i in sorted(rank)]
+    return [[train[i] for i in ranked[: max(2, round(share * len(train)))]] for share in shares]
+
+
+def draw_curve(bench: Bench, tried: Candidates) -> None:
+    """Fine-tune on nested subsets and measure on dev; the whole of train is there already."""
+    if tried.fine_tuned is None:
+        return
+    split = bench.prepared.split
+    rng = np.random.default_rng([int(bench.study.manifest["seed"]), 2])
+    arm = replace(tried.fine_tuned, seeds=1, keep=None, familiar=())
+    for subset in nested_subsets(split.train, SHARES, rng):
+        name = f"{arm.name}, {len(subset)} examples"
+        expected = _expected(arm, len(subset), 0)
+        bench.measure(arm, bench.study.curve, split.dev, subset, name=name, expected=expected)
+
+
+def open_test(bench: Bench, tried: Candidates, chosen: Selected) -> None:
+    """Open the sealed test: time single requests first, then ask for the rest in batches."""
+    split, log = bench.prepared.split, bench.study.test
+    bench.study.unseal([arm.name for arm in chosen.finalists], len(split.test))
+    timed = split.test[:TIMED]
+    for arm in chosen.finalists:
+        if not arm.remote:
+            expected = 0.03 * len(timed)
+            bench.measure(arm, log, timed, split.train, one_by_one=True, seeds=1, expected=expected)
+    inputs = [example.input for example in split.test]
+    if tried.encoder is not None and tried.fine_tuned is not None:
+        tried.encoder.warm(inputs)
+        tried.encoder.remember(inputs)
+        tried.fine_tuned.remember(inputs)
+    for arm in chosen.finalists:
+        expected = 0.0 if arm.remote else arm.seeds * len(split.test) / 200
+        bench.measure(arm, log, split.test, split.train, expected=expected)
