@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ def test_a_cap_is_never_passed_and_a_second_run_pays_for_the_rest_only(fake: Fak
         run(asking, out=out, max_usd=0.02)
     paid = len(fake.calls)
     dollars = sum(body_cost(body) for body in fake.calls)
-    assert paid > 0 and 0.02 - 0.0085 < dollars <= 0.02
+    assert paid > 0 and 0.02 - 0.0095 < dollars <= 0.02
     run(asking, out=out)
     fresh = tmp_path / "fresh"
     before = len(fake.calls)
@@ -167,7 +168,7 @@ def test_labels_prompted_by_a_chat_model_and_tuned_on_this_machine(tmp_path: Pat
         return f"Answer: {label}" if "Answer:" in messages[0]["content"] else as_schema(label, body)
 
     with serving(Fake(answer)) as fake:
-        content = Task.load(folder).model_dump(mode="json", exclude_none=True)
+        content = tomllib.loads((folder / "task.toml").read_text())
         content["models"] = [{"name": f"{fake.url}#tiny", "price": {"input": 1, "output": 4}}]
         result = run(Task.parse(content, folder=folder), out=tmp_path / "study")
     kinds = {finalist["kind"] for finalist in result.document["finalists"]}

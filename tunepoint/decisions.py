@@ -58,6 +58,9 @@ class Finalist:
     items: int
     score: Interval
     format_ok: float
+    """Share of answers that could be read, repaired ones included."""
+    repaired: float
+    """Share of answers that could be read only when they were asked for again."""
     cost_per_query_usd: Quantiles
     monthly_usd: Quantiles
     horizon_usd: Quantiles
@@ -220,6 +223,7 @@ def _finalists(
             items=joint.items,
             score=intervals[i],
             format_ok=arm.format_ok,
+            repaired=arm.repaired,
             cost_per_query_usd=quantiles(draws.per_query[:, i]),
             monthly_usd=quantiles(draws.per_month()[:, i]),
             horizon_usd=quantiles(draws.horizon()[:, i]),
@@ -286,14 +290,28 @@ def _caveats(
         trained = cost.kind in ("tuned", "hybrid", "cascade")
         if trained and len(arm.seeds) == 1 and not cost.deterministic:
             found.append(f"{arm.arm}: one training seed, its seed variance is not in the interval")
-        if arm.format_ok < 0.98:
-            found.append(
-                f"{arm.arm}: {1 - arm.format_ok:.1%} of its answers did not parse; a format "
-                "failure is not an inability: repair it before it loses"
-            )
+        found += _format_caveats(arm)
     if all(misses):
         found.append(
             "no arm meets every limit: "
             + "; ".join(f"{arm.arm}: {', '.join(m)}" for arm, m in zip(table.arms, misses, strict=True))
+        )
+    return found
+
+
+def _format_caveats(arm: ArmScores) -> list[str]:
+    """What the reader should know about answers that could not be read."""
+    found = []
+    if arm.format_ok < 0.98:
+        why = f" (for example: {'; '.join(arm.failures[:3])})" if arm.failures else ""
+        found.append(
+            f"{arm.arm}: {1 - arm.format_ok:.1%} of its answers did not parse{why}; a format "
+            "failure is not an inability: repair it before it loses"
+        )
+    if arm.repaired >= 0.02:
+        before = 1 - arm.format_ok + arm.repaired
+        found.append(
+            f"{arm.arm}: {before:.1%} of its answers could not be read at first, {arm.repaired:.1%} only "
+            "at the second attempt; its score is after the repair, and its cost counts both calls"
         )
     return found

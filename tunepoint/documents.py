@@ -104,6 +104,7 @@ def _finalist(finalist: Finalist) -> dict[str, Any]:
         "items": finalist.items,
         "score": _interval(finalist.score),
         "format_ok": _short(finalist.format_ok),
+        "repaired": _short(finalist.repaired),
         "cost_per_query_usd": _band(finalist.cost_per_query_usd, digits=12),
         "monthly_usd": _dollars(finalist.monthly_usd),
         "horizon_usd": _dollars(finalist.horizon_usd),

@@ -40,8 +40,13 @@ class Meter:
         self.cap_usd = cap_usd
         self.usd_per_second = usd_per_second
         self.spent_usd = spent_usd
-        self.held_usd = 0.0
+        self._held: dict[int, float] = {}
+        self._calls = 0
+
+    @property
+    def held_usd(self) -> float:
         """Set aside for calls on their way."""
+        return sum(self._held.values())
 
     def allow(self, seconds: float, rest_seconds: float) -> None:
         """Raise before a step that would pass the cap.
@@ -63,27 +68,28 @@ class Meter:
         """Add time that was used."""
         self.spent_usd += seconds * self.usd_per_second
 
-    def reserve(self, dollars: float) -> bool:
-        """Set money aside for a call; False if it must wait for calls on their way.
+    def reserve(self, dollars: float) -> int | None:
+        """Set money aside for a call; its receipt, or None if it must wait for calls on their way.
 
         Raises:
             BudgetReached: the call could pass the cap, with nothing on its way.
 
         """
         if self.cap_usd is not None and self.spent_usd + self.held_usd + dollars > self.cap_usd:
-            if self.held_usd > 0:
-                return False
+            if self._held:
+                return None
             raise BudgetReached(
                 f"spending cap: ${self.spent_usd:.6f} of ${self.cap_usd:.6f} are spent and the next call "
                 f"may cost ${dollars:.6f}. What was answered is kept: run again with a higher --max-usd "
                 "to go on"
             )
-        self.held_usd += dollars
-        return True
+        self._calls += 1
+        self._held[self._calls] = dollars
+        return self._calls
 
-    def settle(self, held: float, dollars: float) -> None:
+    def settle(self, receipt: int, dollars: float) -> None:
         """Replace money set aside by what the call took."""
-        self.held_usd = max(0.0, self.held_usd - held)
+        del self._held[receipt]
         self.spent_usd += dollars
 
 
@@ -103,23 +109,25 @@ class Metered:
             self.endpoint.complete(requests, done, allow)
             return
 
-        held: dict[int, float] = {}
+        held: dict[int, int] = {}
 
         def reserve(request: Request) -> bool:
-            most = price.at_most(request)
-            if not self.meter.reserve(most):
+            receipt = self.meter.reserve(price.at_most(request))
+            if receipt is None:
                 return False
-            held[id(request)] = held.get(id(request), 0.0) + most
+            held[id(request)] = receipt
             return True
 
         def settled(position: int, completion: Completion) -> None:
-            self.meter.settle(held.pop(id(requests[position]), 0.0), price.dollars(completion.usage))
+            receipt = held.pop(id(requests[position]))
+            self.meter.settle(receipt, price.dollars(completion.usage))
             done(position, completion)
 
         try:
             self.endpoint.complete(requests, settled, reserve)
         finally:
-            self.meter.settle(sum(held.values()), 0.0)  # calls that were stopped on their way
+            for receipt in held.values():
+                self.meter.settle(receipt, 0.0)  # calls that were stopped on their way
 
 
 def _rounded(seconds: float | None) -> float | None:
