@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +17,12 @@ from servers import KEY, Fake, as_schema, serving
 from typer.testing import CliRunner
 
 from tunepoint import Task, prepare, read_trials, run
+from tunepoint.checkup import checkup
 from tunepoint.cli import app
-from tunepoint.errors import BudgetReached, ModelError
+from tunepoint.errors import BudgetReached, ModelError, StudyError
 from tunepoint.measure.races import race, stages
 from tunepoint.measure.trials import Trial
+from tunepoint.models.providers import PROVIDERS, Provider
 from tunepoint.quotes import Quote
 
 BRANDS = ("Acme", "Globex", "Initech", "Umbra")
@@ -41,7 +44,10 @@ def goods(folder: Path, count: int = 120) -> Path:
 def extract(messages: list[dict[str, str]], body: dict[str, Any]) -> str:
     """Right with demonstrations; without them it forgets the size of one brand; prose in one wording."""
     text = messages[-1]["content"]
-    found = re.findall(r"(\w+) box of (\d+)", "\n".join(m["content"] for m in messages))[-1]
+    titles = re.findall(r"(\w+) box of (\d+)", "\n".join(m["content"] for m in messages))
+    if not titles:
+        return "ok"
+    found = titles[-1]
     answer = {"brand": found[0], "size": found[1]}
     shown = sum(message["role"] == "assistant" for message in messages) > 1
     if found[0] == "Umbra" and not shown:
@@ -201,6 +207,72 @@ price = {{ input = 1, output = 4 }}
     assert "Chat models will be asked: about" in called.stderr
     assert "calls (at most" in called.stderr and "$" in called.stderr
     assert CliRunner().invoke(app, ["check", str(folder)]).exit_code == 0
+
+
+def test_what_runs_today_is_an_arm_from_its_log(fake: Fake, tmp_path: Path) -> None:
+    folder = goods(tmp_path)
+    rows = [json.loads(line) for line in (folder / "goods.jsonl").read_text().splitlines()]
+    logged = [
+        {"input": row["text"], "output": json.dumps(row["label"]), "input_tokens": 100, "output_tokens": 10}
+        for row in rows
+    ]
+    (folder / "today.jsonl").write_text("".join(json.dumps(row | {"seconds": 0.5}) + "\n" for row in logged))
+    models = [
+        {"name": f"{fake.url}#tiny", "price": {"input": 1, "output": 4}},
+        {"name": "recorded:today.jsonl", "price": {"input": 0.1, "output": 0.4}},
+    ]
+    asking = task(folder, fake, models=models)
+    result = run(asking, out=tmp_path / "study")
+    today = next(f for f in result.document["finalists"] if f["kind"] == "incumbent")
+    assert today["arm"] == "today" and today["score"]["estimate"] == 1.0 and today["p50_seconds"] == 0.5
+    assert today["cost_per_query_usd"]["likely"] == pytest.approx((100 * 0.1 + 10 * 0.4) / 1e6)
+    assert today["upfront_usd"]["high"] == 0.0
+    assert result.decision.verdict == "keep" and result.decision.winner == "today"
+    calls = len(fake.calls)
+    (folder / "today.jsonl").write_text("".join(json.dumps(row) + "\n" for row in logged[:30]))
+    with pytest.raises(StudyError, match="log of what runs today"):
+        run(asking, out=tmp_path / "study")
+    (tmp_path / "fresh").mkdir()
+    shutil.copy(tmp_path / "study" / "calls.sqlite", tmp_path / "fresh")
+    thin = run(asking, out=tmp_path / "fresh")
+    assert len(fake.calls) - calls < 0.1 * calls  # the recording came along; one more finalist was asked
+    assert "incumbent" not in {f["kind"] for f in thin.document["finalists"]}
+    left = json.loads((tmp_path / "fresh" / "measurements.json").read_text())["not_run"]
+    assert "its log answers" in next(row["reason"] for row in left if row["name"] == "today")
+
+
+def test_a_recorded_study_replays_with_no_server(tmp_path: Path) -> None:
+    folder = goods(tmp_path, 80)
+    with serving(Fake(extract)) as fake:
+        asking = task(folder, fake)
+        first = run(asking, out=tmp_path / "study")
+    (tmp_path / "again").mkdir()
+    shutil.copy(tmp_path / "study" / "calls.sqlite", tmp_path / "again")
+    again = run(asking, out=tmp_path / "again", replay=True)
+    for one, other in zip(first.document["finalists"], again.document["finalists"], strict=True):
+        assert one == other
+    with pytest.raises(ModelError, match="calls are not in"):
+        run(asking, out=tmp_path / "empty", replay=True)
+
+
+def test_doctor_finds_keys_and_servers(fake: Fake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for provider in PROVIDERS.values():
+        if provider.key:
+            monkeypatch.delenv(provider.key, raising=False)
+    port = int(fake.url.split(":")[2].split("/")[0])
+    found = {finding.name: finding for finding in checkup([port])}
+    assert found[f"{fake.url}#tiny"].ok and "answers, in" in found[f"{fake.url}#tiny"].detail
+    assert found["openai"].detail == "OPENAI_API_KEY is not set" and not found["openai"].needed
+    monkeypatch.setitem(PROVIDERS, "openai", Provider(fake.url, "OPENAI_API_KEY"))
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    fake.key = KEY
+    assert {f.name: f for f in checkup([])}["openai"].detail.endswith("2 models, as openai/tiny")
+    fake.key = "another"
+    refused = {f.name: f for f in checkup([])}["openai"]
+    assert not refused.ok and "the key was refused" in refused.detail and KEY not in refused.detail
+    fake.always = "500"
+    fake.key = None
+    assert not {f.name: f for f in checkup([port])}[f"{fake.url}#tiny"].ok
 
 
 def test_races_stop_the_hopeless_early() -> None:

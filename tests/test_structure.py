@@ -14,7 +14,7 @@ ORDER = [
     {"stats", "data", "models"},
     {"task"},
     {"scorers", "arms"},
-    {"prompting", "tuning", "measure", "candidates", "cascades"},
+    {"prompting", "tuning", "measure", "candidates", "cascades", "incumbents"},
     {"cost", "quotes"},
     {"steps"},
     {"evidence", "decisions", "signals", "documents"},

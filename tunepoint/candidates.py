@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tunepoint.arms import Arm, NotRun
 from tunepoint.data.examples import Example
 from tunepoint.errors import ModelError, TaskError
+from tunepoint.incumbents import Incumbent
 from tunepoint.models.chat import ChatModel
 from tunepoint.models.providers import address
 from tunepoint.models.wordings import WORDINGS
@@ -18,13 +19,11 @@ from tunepoint.prompting.demonstrations import FewShot, RetrievedFewShot
 from tunepoint.prompting.instructions import Described, ZeroShot
 from tunepoint.prompting.ladder import RUNGS, Embed, Ladder
 from tunepoint.prompting.similar import word_vectors
-from tunepoint.task import Task
+from tunepoint.task import EMBEDDED, RECORDED, Task
 
 if TYPE_CHECKING:  # torch is loaded with the model, not with the package
     from tunepoint.models.encoder import Encoder
     from tunepoint.tuning.classifier import FineTuned
-
-EMBEDDED = "embedded:minilm"
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,8 @@ class Candidates:
     not_run: tuple[NotRun, ...]
     raced: tuple[Arm, ...] = ()
     """Those that call a chat model: they race on dev, for every call costs money."""
+    incumbents: tuple[Incumbent, ...] = ()
+    """What runs today, from its log."""
     fine_tuned: FineTuned | None = None
     """The arm whose learning curve is drawn."""
     encoder: Encoder | None = field(default=None, repr=False)
@@ -50,12 +51,12 @@ class Candidates:
     @property
     def arms(self) -> tuple[Arm, ...]:
         """All arms."""
-        return (*self.local, *self.raced)
+        return (*self.local, *self.raced, *self.incumbents)
 
 
 def chat_names(task: Task) -> list[str]:
     """The chat models that a task names."""
-    return [model.name for model in task.models if model.name != EMBEDDED]
+    return [model.name for model in task.models if not model.name.startswith((EMBEDDED, RECORDED))]
 
 
 def check_supported(task: Task) -> None:
@@ -132,7 +133,15 @@ def candidates(
     hybrid: list[Arm] = [TunedWithNames(fine_tuned, 0.1), TunedWithNames(fine_tuned, 0.3)]
     hybrid += [TunedWithRetrieval(fine_tuned, near[0], weight) for weight in (0.2, 0.5)]
     tuned: tuple[Arm, ...] = (Probe(encoder), fine_tuned)
-    return Candidates(prompting, tuned, tuple(hybrid), tuple(not_run), from_chats, fine_tuned, encoder)
+    return Candidates(
+        prompting,
+        tuned,
+        tuple(hybrid),
+        tuple(not_run),
+        from_chats,
+        fine_tuned=fine_tuned,
+        encoder=encoder,
+    )
 
 
 def _encoder_prompts(

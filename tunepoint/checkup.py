@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import platform
 import shutil
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from tunepoint.errors import ModelError
+from tunepoint.models.providers import PROVIDERS
 
 FREE_GB = 1.0
+PORTS = (8000, 11434, 8080, 1234)
+"""Where vLLM and `transformers serve`, Ollama, llama.cpp and LM Studio listen."""
+ASKED = 4
+"""Models of a local server that are asked a question; loading one takes its time."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +34,13 @@ class Finding:
     """False for what only some tasks need."""
 
 
-def checkup() -> list[Finding]:
-    """Everything that a study may need, in the order in which it needs it."""
+def checkup(ports: Sequence[int] = PORTS) -> list[Finding]:
+    """Everything that a study may need, in the order in which it needs it.
+
+    Args:
+        ports: of this machine, where servers of models may listen.
+
+    """
     found = [
         Finding(
             "python", sys.version_info >= (3, 11), f"{platform.python_version()}, 3.11 or later is needed"
@@ -38,7 +50,7 @@ def checkup() -> list[Finding]:
     found += [_package(name, "pip install 'tunepoint[tune]'") for name in ("torch", "transformers")]
     found.append(_package("pyarrow", "only for Parquet: pip install 'tunepoint[parquet]'", needed=False))
     found += [_weights(), _disk()]
-    return found
+    return [*found, *_keys(), *_servers(ports)]
 
 
 def _package(name: str, remedy: str = "reinstall tunepoint", *, needed: bool = True) -> Finding:
@@ -69,3 +81,87 @@ def _weights_at(find: Callable[[], Path], check: Callable[[Path], None]) -> Find
 def _disk() -> Finding:
     free = shutil.disk_usage(Path.cwd()).free / 1e9
     return Finding("disk", free > FREE_GB, f"{free:.1f} GB free here, {FREE_GB:g} GB are enough")
+
+
+# -- chat models ---------------------------------------------------------------------------
+
+
+def _keys() -> list[Finding]:
+    """Providers whose key is in the environment, and whether they take it. No key is shown."""
+    found = []
+    for name, provider in PROVIDERS.items():
+        if provider.key is None:
+            continue
+        if os.environ.get(provider.key):
+            found.append(_offered(f"{name}/", f"{provider.key} is set"))
+        else:
+            found.append(Finding(name, False, f"{provider.key} is not set", needed=False))
+    return found
+
+
+def _offered(prefix: str, said: str) -> Finding:
+    """What a provider lists for the key that is set."""
+    from tunepoint.models.openai import OpenAIEndpoint
+
+    endpoint = OpenAIEndpoint(f"{prefix}any", timeout=10.0, attempts=1)
+    name = prefix.removesuffix("/")
+    try:
+        models = endpoint.models()
+    except ModelError as error:
+        return Finding(name, False, f"{said}, but {error}", needed=False)
+    finally:
+        endpoint.close()
+    return Finding(name, True, f"{said}; {len(models)} models, as {prefix}{models[0]}", needed=False)
+
+
+def _servers(ports: Sequence[int]) -> list[Finding]:
+    """Servers of models on this machine, and which of their models answer."""
+    listening = [port for port in ports if _listens(port)]
+    if not listening:
+        tried = ", ".join(map(str, ports))
+        return [Finding("local servers", False, f"none on the ports {tried}", needed=False)]
+    return [finding for port in listening for finding in _server(f"http://127.0.0.1:{port}/v1")]
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as tried:
+        tried.settimeout(0.5)
+        return tried.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _server(url: str) -> list[Finding]:
+    """Each model of a server, asked one short question."""
+    from tunepoint.models.openai import OpenAIEndpoint
+
+    lister = OpenAIEndpoint(f"{url}#any", timeout=5.0, attempts=1)
+    try:
+        models = lister.models()
+    except ModelError as error:
+        return [Finding(url, False, f"not an OpenAI-compatible server: {error}", needed=False)]
+    finally:
+        lister.close()
+    found = [_asked(f"{url}#{model}") for model in models[:ASKED]]
+    if len(models) > ASKED or not models:
+        found.append(Finding(url, bool(models), f"{len(models)} models in all", needed=False))
+    return found
+
+
+def _asked(name: str) -> Finding:
+    """Whether a model answers, and how fast."""
+    from tunepoint.models.chat import Turn
+    from tunepoint.models.endpoints import Completion, Request, always
+    from tunepoint.models.openai import OpenAIEndpoint
+
+    endpoint = OpenAIEndpoint(name, timeout=60.0, attempts=1)
+    arrived: dict[int, Completion] = {}
+    try:
+        request = Request((Turn("user", "Reply with the word ok."),), max_output_tokens=8)
+        endpoint.complete([request], arrived.__setitem__, always)
+    except ModelError as error:
+        return Finding(name, False, str(error), needed=False)
+    finally:
+        endpoint.close()
+    said = arrived[0]
+    if said.error is not None and not said.usage.output_tokens:
+        return Finding(name, False, said.error, needed=False)
+    return Finding(name, True, f"answers, in {said.usage.seconds or 0.0:.1f} s", needed=False)

@@ -129,12 +129,15 @@ def run(
     seed: SeedOption = 0,
     max_usd: CapOption = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a chat model is paid for.")] = False,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Take every completion from the study's recording; call nobody.")
+    ] = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure every arm, decide, and write the report."""
     with _clear_errors():
-        _run(task, out, seed, max_usd, quiet, as_json, yes=yes)
+        _run(task, out, seed, max_usd, quiet, as_json, yes=yes, replay=replay)
         if not as_json:
             again = ["tunepoint", "run", str(task), *(["--out", str(out)] if out else [])]
             again += ["--seed", str(seed)] if seed else []
@@ -153,6 +156,7 @@ def _run(
     as_json: bool,
     *,
     yes: bool = True,
+    replay: bool = False,
 ) -> Result:
     from tunepoint.studies import run as run_study
     from tunepoint.task import Task
@@ -164,7 +168,15 @@ def _run(
             with paused():
                 _ask(quote, yes)
 
-        result = run_study(loaded, out=out, seed=seed, max_usd=max_usd, progress=progress, confirm=confirm)
+        result = run_study(
+            loaded,
+            out=out,
+            seed=seed,
+            max_usd=max_usd,
+            progress=progress,
+            confirm=confirm,
+            replay=replay,
+        )
     for note in result.notes:
         typer.echo(note, err=True)
     _show(result, as_json)

@@ -14,6 +14,7 @@ from tunepoint.candidates import Candidates, candidates
 from tunepoint.cascades import Cascade, choose_gate
 from tunepoint.data.audit import doubtful_labels
 from tunepoint.data.examples import Example
+from tunepoint.incumbents import Incumbent, incumbents
 from tunepoint.measure.bench import Bench
 from tunepoint.measure.prepare import Prepared
 from tunepoint.measure.races import race
@@ -50,6 +51,8 @@ def plan(
     split = bench.prepared.split
     keep = bench.study.folder / "arms"
     tried = candidates(bench.task, encoder, models.chats, split.train, split.dev, keep)
+    today, left = incumbents(bench.task, bench.prepared.examples, split.test)
+    tried = replace(tried, incumbents=tuple(today), not_run=(*left, *tried.not_run))
     for arm in tried.local:
         bench.plan(_expected(arm, len(split.train), 0))
     if tried.fine_tuned is not None:
@@ -104,10 +107,13 @@ def select(bench: Bench, tried: Candidates) -> Selected:
     if cascade is not None:
         bench.measure(cascade, log, split.dev, split.train)
         chosen.append(cascade)
+    for arm in tried.incumbents:
+        bench.measure(arm, log, arm.covered(split.dev), split.train)
+        chosen.append(arm)
     families = {arm.family for arm in chosen}
     others = [arm for arm in (*winners, *tried.tuned, *tried.hybrid) if arm.family not in families]
     others.sort(key=lambda arm: -scores[arm.name])
-    return Selected((*chosen, *others[: MOST_FINALISTS - len(chosen)]), tuple(winners))
+    return Selected((*chosen, *others[: max(0, MOST_FINALISTS - len(chosen))]), tuple(winners))
 
 
 def _best_of_families(bench: Bench, arms: Sequence[Arm]) -> list[Arm]:
@@ -204,4 +210,5 @@ def open_test(bench: Bench, tried: Candidates, chosen: Selected) -> None:
         tried.fine_tuned.remember(inputs)
     for arm in chosen.finalists:
         expected = 0.0 if arm.remote else arm.seeds * len(split.test) / 200
-        bench.measure(arm, log, split.test, split.train, expected=expected)
+        asked = arm.covered(split.test) if isinstance(arm, Incumbent) else split.test
+        bench.measure(arm, log, asked, split.train, expected=expected)

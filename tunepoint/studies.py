@@ -82,6 +82,7 @@ def run(
     max_usd: float | None = None,
     progress: Progress = silent,
     confirm: Callable[[Quote], None] | None = None,
+    replay: bool = False,
 ) -> Result:
     """Measure every arm that the task allows, and decide.
 
@@ -92,6 +93,7 @@ def run(
         max_usd: stop before the step that would spend more, this machine's time included.
         progress: called with what is done, and how much of the planned work.
         confirm: called with the quote before a chat model is asked; raise to stop.
+        replay: take every completion from the recording of an earlier run, and call nobody.
 
     Raises:
         TunepointError: whatever the user can mend; nothing that was measured is lost.
@@ -104,15 +106,14 @@ def run(
         price = task.costs.core_hour_usd.likely / 3600 * cores()
         meter = Meter(max_usd, price, float(study.manifest["spent_usd"]))
         bench = Bench(study, task, prepared, meter, progress)
-        with open_models(task, folder / "calls.sqlite", meter) as models:
+        with open_models(task, folder / "calls.sqlite", meter, replay=replay) as models:
             bench.prices = models.prices
-            tried = plan(bench, encoder, models, confirm)
+            tried = plan(bench, encoder, models, None if replay else confirm)
             prepared = look(bench, encoder, prepared)
             chosen = select(bench, tried)
             draw_curve(bench, tried)
             open_test(bench, tried, chosen)
-            study.manifest["models"] = models.facts()
-            study.save()
+            study.note_models(models.facts())
             return _conclude(bench, tried, chosen, prepared)
 
 
@@ -135,7 +136,8 @@ def _conclude(bench: Bench, tried: Candidates, chosen: Selected, prepared: Prepa
     decision = decide(table, costs, task, np.random.default_rng([seed, 3]), caveats=warnings)
     near = familiarity(tried.encoder, prepared) if tried.encoder else None
     facts = gather_facts(study, task, tried, chosen, prepared, near)
-    optimism = mean_score(study.dev.of(decision.winner)) - decision.finalist(decision.winner).score.estimate
+    on_dev = study.dev.of(decision.winner)
+    optimism = mean_score(on_dev) - decision.finalist(decision.winner).score.estimate if on_dev else None
     content = document(
         decision,
         task,
@@ -178,7 +180,7 @@ def measured_cost(arm: Arm, study: Study, table: Table, task: Task) -> ArmCost:
         arm.kind,
         labels=max(int(fit["examples"]) for fit in fits),
         training_core_seconds=float(np.mean([fit["seconds"] for fit in fits])) * cores(),
-        hours=task.costs.engineering_hours if trained else task.costs.prompt_hours,
+        hours=_hours(arm, task),
         usd_per_query=Range.parse(dollars),
         query_error_usd=dollars_error,
         core_seconds_per_query=0.0 if bought else seconds * cores(),
@@ -186,6 +188,13 @@ def measured_cost(arm: Arm, study: Study, table: Table, task: Task) -> ArmCost:
         retrain_hours=task.costs.retrain_hours if trained else NOTHING,
         deterministic=arm.seeds == 1,
     )
+
+
+def _hours(arm: Arm, task: Task) -> Range:
+    """Hours of people to put an arm into production; the incumbent is there already."""
+    if arm.kind == "incumbent":
+        return NOTHING
+    return task.costs.prompt_hours if arm.kind == "prompt" else task.costs.engineering_hours
 
 
 # -- trials that another tool measured -----------------------------------------------------

@@ -147,8 +147,14 @@ class Costs(_Section):
     """True leaves out the labels that the data has already: money that is spent."""
 
 
+RECORDED = "recorded:"
+"""Begins the name of a model that is a log of outputs."""
+EMBEDDED = "embedded:minilm"
+"""Name of the encoder that comes along."""
+
+
 class ModelName(_Section):
-    """A model to prompt or to tune."""
+    """A model to prompt or to tune, or the log of one that ran."""
 
     name: str
     price: TokenPrice | None = None
@@ -186,7 +192,7 @@ class Task(_Section):
     costs: Costs = Costs()
     declared: Stability = Stability()
     chains: tuple[ChainSteps, ...] = ()
-    models: tuple[ModelName, ...] = (ModelName(name="embedded:minilm"),)
+    models: tuple[ModelName, ...] = (ModelName(name=EMBEDDED),)
     folder: Path = Field(default=Path(), exclude=True)
     """Where relative paths start: the folder of task.toml."""
 

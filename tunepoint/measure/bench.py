@@ -18,9 +18,9 @@ from tunepoint.measure.trials import Trial, TrialLog
 from tunepoint.models.chat import Reply, Usage
 from tunepoint.models.endpoints import Allow, Completion, Done, Endpoint, Request
 from tunepoint.models.opening import Models, Named, opened
-from tunepoint.models.rates import CallPrice
+from tunepoint.models.rates import CallPrice, call_price
 from tunepoint.scorers import Scorer, scorer
-from tunepoint.task import Task
+from tunepoint.task import EMBEDDED, RECORDED, Task
 
 BATCH = 64
 MANY = 2_000
@@ -275,12 +275,20 @@ class Bench:
 
 
 @contextmanager
-def open_models(task: Task, recording: Path, meter: Meter) -> Iterator[Models]:
-    """The chat models that a task names, paid from the meter."""
+def open_models(task: Task, recording: Path, meter: Meter, *, replay: bool = False) -> Iterator[Models]:
+    """The chat models that a task names, paid from the meter; replayed ones are not called."""
     named = [
         Named(model.name, model.price, model.concurrency)
         for model in task.models
-        if not model.name.startswith("embedded:")
+        if not model.name.startswith((EMBEDDED, RECORDED))
     ]
-    with opened(named, recording, lambda endpoint, price: Metered(endpoint, meter, price)) as models:
+
+    def metered(endpoint: Endpoint, price: CallPrice | None) -> Endpoint:
+        return Metered(endpoint, meter, price)
+
+    with opened(named, recording, metered, replay=replay) as models:
+        for model in task.models:
+            price = call_price(model.name, model.price) if model.name.startswith(RECORDED) else None
+            if price is not None:
+                models.prices[model.name] = price
         yield models

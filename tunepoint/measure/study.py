@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import platform
@@ -17,7 +18,7 @@ from tunepoint.errors import StudyError, text_of
 from tunepoint.measure.prepare import Prepared
 from tunepoint.measure.trials import TrialLog, make_folder, write_json
 from tunepoint.scorers import scorer_code
-from tunepoint.task import Task
+from tunepoint.task import RECORDED, Task
 
 SCHEMA = 1
 FIELDS = {"task", "seed", "task_sha256", "data_sha256", "sealed_test", "spent_usd", "arms"}
@@ -53,6 +54,14 @@ class Study:
     def save(self) -> None:
         """Write the manifest."""
         write_json(self.folder / "manifest.json", self.manifest)
+
+    def note_models(self, facts: Mapping[str, Any]) -> None:
+        """Write down what was found out about the chat models; a run that asked nobody adds nothing."""
+        known = self.manifest.setdefault("models", {})
+        known.update(
+            {name: found for name, found in facts.items() if found["abilities"] or name not in known}
+        )
+        self.save()
 
     def unseal(self, finalists: Sequence[str], items: int) -> None:
         """Open the test for these finalists, once and for all.
@@ -117,6 +126,11 @@ def _refuse_strangers(folder: Path) -> None:
 
 def _manifest(task: Task, prepared: Prepared, seed: int) -> dict[str, Any]:
     split = prepared.split
+    logs = [
+        task.resolve(Path(model.name.removeprefix(RECORDED)))
+        for model in task.models
+        if model.name.startswith(RECORDED)
+    ]
     labels = sorted(prepared.audit.counts)
     return {
         "schema": SCHEMA,
@@ -126,6 +140,7 @@ def _manifest(task: Task, prepared: Prepared, seed: int) -> dict[str, Any]:
         "task_sha256": task.measured_by(),
         "data_sha256": prepared.fingerprint,
         "scorer_sha256": scorer_code(task.score.metric, task.folder),
+        "logs_sha256": {path.name: _digest(path) for path in logs},
         "instruction": task.instruction,
         "labels": task.answer.labels or dict.fromkeys(labels, ""),
         "items": {
@@ -143,6 +158,10 @@ def _manifest(task: Task, prepared: Prepared, seed: int) -> dict[str, Any]:
         },
         "packages": {name: _version(name) for name in PACKAGES},
     }
+
+
+def _digest(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def cores() -> int:
@@ -186,10 +205,11 @@ def _resumed(path: Path, fresh: Mapping[str, Any]) -> dict[str, Any]:
     words = {
         "task_sha256": "instruction, labels, columns, metric or models",
         "scorer_sha256": "scorer's code",
+        "logs_sha256": "log of what runs today",
         "data_sha256": "examples",
         "seed": "seed",
     }
-    changed = [what for key, what in words.items() if found.get(key) != fresh[key]]
+    changed = [what for key, what in words.items() if (found.get(key) or None) != (fresh[key] or None)]
     if changed:
         raise StudyError(
             f"{path.parent}: this study was made with another {' and another '.join(changed)}; "

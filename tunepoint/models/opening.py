@@ -53,12 +53,15 @@ def opened(
     named: Sequence[Named],
     recording: Path,
     metered: Callable[[Endpoint, CallPrice | None], Endpoint],
+    *,
+    replay: bool = False,
 ) -> Iterator[Models]:
     """Open chat models for the time of a study.
 
     Args:
         recording: SQLite file of every call that was ever answered.
         metered: puts a spending cap around an endpoint.
+        replay: answer from the recording alone; no key and no network is needed.
 
     """
     if not named:
@@ -71,11 +74,14 @@ def opened(
         stack.callback(calls.close)
         chats, prices, endpoints = [], {}, []
         for model in named:
-            endpoint = OpenAIEndpoint(model.name, concurrency=model.concurrency)
-            stack.callback(endpoint.close)
             price = call_price(model.name, model.price)
             if price is not None:
                 prices[model.name] = price
+            if replay:
+                chats.append(TextModel(Recorded(model.name, calls, None)))
+                continue
+            endpoint = OpenAIEndpoint(model.name, concurrency=model.concurrency)
+            stack.callback(endpoint.close)
             chats.append(TextModel(Recorded(model.name, calls, metered(endpoint, price))))
             endpoints.append(endpoint)
         yield Models(tuple(chats), prices, tuple(endpoints))
