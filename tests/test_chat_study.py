@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openai
 import pytest
 from conftest import write_small
 from servers import KEY, Fake, as_schema, serving
@@ -24,6 +25,7 @@ from tunepoint.measure.races import race, stages
 from tunepoint.measure.trials import Trial
 from tunepoint.models.providers import PROVIDERS, Provider
 from tunepoint.quotes import Quote
+from tunepoint.scorers import json_fields
 
 BRANDS = ("Acme", "Globex", "Initech", "Umbra")
 
@@ -207,6 +209,40 @@ price = {{ input = 1, output = 4 }}
     assert "Chat models will be asked: about" in called.stderr
     assert "calls (at most" in called.stderr and "$" in called.stderr
     assert CliRunner().invoke(app, ["check", str(folder)]).exit_code == 0
+
+
+def test_the_instruction_is_optimised_and_exported(fake: Fake, tmp_path: Path) -> None:
+    def answer(messages: list[dict[str, str]], body: dict[str, Any]) -> str:
+        """Forgets the size, unless the instruction says when it stands last."""
+        text = "\n".join(turn["content"] for turn in messages)
+        if "write a new instruction" in text:
+            return "```\nExtract brand and size. The size stands last.\n```"
+        brand, size = re.findall(r"(\w+) box of (\d+)", text)[-1]
+        return json.dumps({"brand": brand, "size": size} if "stands last" in text else {"brand": brand})
+
+    fake.answer = answer
+    out = tmp_path / "study"
+    asking = task(goods(tmp_path), fake, search={"calls": 150})
+    result = run(asking, out=out)
+    assert "optimised" in result.decision.winner
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert "stands last" in manifest["search"]["instruction"] and manifest["search"]["proposals"] >= 1
+    signal = next(signal for signal in result.document["signals"] if signal["id"] == "F3")
+    assert "one more would gain" in signal["detail"] and "on dev" in signal["detail"]
+    # The exported prompt gives the same score with nothing but a client of the server.
+    exported = json.loads((out / "prompt.json").read_text())
+    assert "stands last" in (out / "prompt.txt").read_text() and "optimised" in exported["arm"]
+    client = openai.OpenAI(base_url=fake.url, api_key="none")
+    dev = {example.id: example for example in prepare(asking, np.random.default_rng([0, 1])).split.dev}
+    scores = []
+    for example in dev.values():
+        turns: Any = [
+            {**turn, "content": turn["content"].replace("{input}", example.input)}
+            for turn in exported["messages"]
+        ]
+        said = client.chat.completions.create(model="tiny", messages=turns).choices[0].message.content
+        scores.append(json_fields(str(said), example))
+    assert np.mean(scores) == exported["dev_score"] == 1.0
 
 
 def test_what_runs_today_is_an_arm_from_its_log(fake: Fake, tmp_path: Path) -> None:

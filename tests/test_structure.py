@@ -16,6 +16,7 @@ ORDER = [
     {"scorers", "arms"},
     {"prompting", "tuning", "measure", "candidates", "cascades", "incumbents"},
     {"cost", "quotes"},
+    {"optimising"},
     {"steps"},
     {"evidence", "decisions", "signals", "documents"},
     {"report", "findings"},

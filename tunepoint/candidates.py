@@ -67,7 +67,8 @@ def check_supported(task: Task) -> None:
         ModelError: the name of a model cannot be read.
 
     """
-    for name in chat_names(task):
+    proposer = [task.search.proposer] if task.search.proposer else []
+    for name in (*chat_names(task), *proposer):
         address(name)
     if task.answer.kind != "label" and not chat_names(task):
         raise TaskError(

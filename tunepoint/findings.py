@@ -126,7 +126,8 @@ def gather_facts(
         if task.answer.kind == "label"
         else None,
         covered=1.0 if task.answer.labels is not None else None,
-        ceiling=_last_step(study, chosen.winners),
+        ceiling=chosen.ceiling if chosen.ceiling is not None else _last_step(study, chosen.winners),
+        searched=study.manifest.get("search"),
         light_prompt=light_prompt,
     )
 
@@ -170,10 +171,10 @@ def familiarity(encoder: Encoder, prepared: Prepared) -> tuple[float, dict[str, 
     return float((near < usual).mean()), items
 
 
-def ladder(study: Study, tried: Candidates) -> list[dict[str, Any]]:
+def ladder(study: Study, tried: Candidates, winners: Sequence[Arm] = ()) -> list[dict[str, Any]]:
     """Every candidate with its dev score, for the table of arms."""
     rows = []
-    for arm in tried.arms:
+    for arm in {arm.name: arm for arm in (*tried.arms, *winners)}.values():
         trials = study.dev.of(arm.name)
         if len({trial.cluster or trial.item for trial in trials}) < 2:
             continue

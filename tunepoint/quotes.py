@@ -86,7 +86,17 @@ def quote(
             dearest.output_tokens,
         )
     )
+    if task.search.calls:
+        parts.append(_searching(task, dearest, len(dev)))
     return _sum(parts, prices, concurrency)
+
+
+def _searching(task: Task, like: _Part, dev: int) -> _Part:
+    """The search for a better prompt: it looks at dev once at least, and one look past its budget at most."""
+    most = float(task.search.calls)
+    return _Part(
+        like.model, (min(most, dev), most, 1.5 * (most + 3 * dev)), like.input_tokens, like.output_tokens
+    )
 
 
 def _increments(plan: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from tunepoint.arms import ArmKind
 from tunepoint.decisions import Decision, Finalist
@@ -46,7 +46,9 @@ class Facts:
     covered: float | None = None
     """Share of targets that the task's answer format covers."""
     ceiling: Interval | None = None
-    """What the last step of the prompting ladder gained on dev."""
+    """What the next step of the search for a prompt would gain on dev, else what the ladder's last gained."""
+    searched: Mapping[str, Any] | None = None
+    """What that search did; None where there was none."""
     light_prompt: Interval | None = None
     """Tuned with a light prompt minus tuned alone, on dev."""
 
@@ -170,10 +172,17 @@ def _ceiling(decision: Decision, task: Task, facts: Facts) -> Signal:
         why = "not measured: needs the steps of the prompting ladder on dev"
         return Signal("F3", "fine-tune", criterion, None, margin, None, why)
     gain = facts.ceiling
-    detail = (
-        f"the last step of the prompting ladder gained {gain.estimate:+.3f} on dev, "
-        f"{gain.high:+.3f} at most (95%)"
-    )
+    if facts.searched is not None:
+        steps = " to ".join(f"{objective:.3f}" for _, objective in facts.searched["trajectory"])
+        detail = (
+            f"after {facts.searched['proposals']} proposals ({steps} on dev, the price of tokens taken off) "
+            f"one more would gain {gain.estimate:+.3f}, {gain.high:+.3f} at most (95%, if gains do not grow)"
+        )
+    else:
+        detail = (
+            f"the last step of the prompting ladder gained {gain.estimate:+.3f} on dev, "
+            f"{gain.high:+.3f} at most (95%)"
+        )
     return Signal("F3", "fine-tune", criterion, round(gain.high, 4), margin, gain.high < margin, detail)
 
 

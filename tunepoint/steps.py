@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tunepoint.arms import Arm
+from tunepoint.arms import Arm, NotRun
 from tunepoint.candidates import Candidates, candidates
 from tunepoint.cascades import Cascade, choose_gate
 from tunepoint.data.audit import doubtful_labels
@@ -20,7 +20,9 @@ from tunepoint.measure.prepare import Prepared
 from tunepoint.measure.races import race
 from tunepoint.measure.trials import mean_score
 from tunepoint.models.opening import Models
+from tunepoint.optimising import export_prompt, optimise
 from tunepoint.quotes import Quote, quote
+from tunepoint.stats.intervals import Interval
 
 if TYPE_CHECKING:  # torch is loaded with the model, not with the package
     from tunepoint.models.encoder import Encoder
@@ -39,6 +41,9 @@ class Selected:
     finalists: tuple[Arm, ...]
     winners: tuple[Arm, ...]
     """Best arm of each prompting family, in the order of the ladder; all of dev behind each."""
+    ceiling: Interval | None = None
+    """What one more step of the search for a prompt would gain; None where none was made."""
+    not_run: tuple[NotRun, ...] = ()
 
 
 def plan(
@@ -93,12 +98,15 @@ def look(bench: Bench, encoder: Encoder | None, prepared: Prepared) -> Prepared:
     return prepared.with_doubts(doubts)
 
 
-def select(bench: Bench, tried: Candidates) -> Selected:
+def select(bench: Bench, tried: Candidates, models: Models) -> Selected:
     """Measure the candidates on dev and name the finalists."""
     split, log = bench.prepared.split, bench.study.dev
     for arm in tried.local:
         bench.measure(arm, log, split.dev, split.train, expected=_expected(arm, len(split.train), 0))
-    winners = (*_best_of_families(bench, tried.prompting), *_raced(bench, tried))
+    climbed = (*_best_of_families(bench, tried.prompting), *_raced(bench, tried))
+    optimised = optimise(bench, climbed, models, shuffled_dev(bench))
+    winners = (*climbed, *_best_of_families(bench, optimised.arms))
+    export_prompt(bench, winners)
     scores = {arm.name: mean_score(log.of(arm.name)) for arm in (*tried.local, *winners)}
     kinds = (("prompt", winners), ("tuned", tried.tuned), ("hybrid", tried.hybrid))
     best = {kind: max(arms, key=lambda arm: scores[arm.name]) for kind, arms in kinds if arms}
@@ -113,7 +121,8 @@ def select(bench: Bench, tried: Candidates) -> Selected:
     families = {arm.family for arm in chosen}
     others = [arm for arm in (*winners, *tried.tuned, *tried.hybrid) if arm.family not in families]
     others.sort(key=lambda arm: -scores[arm.name])
-    return Selected((*chosen, *others[: max(0, MOST_FINALISTS - len(chosen))]), tuple(winners))
+    finalists = (*chosen, *others[: max(0, MOST_FINALISTS - len(chosen))])
+    return Selected(finalists, winners, optimised.ceiling, optimised.not_run)
 
 
 def _best_of_families(bench: Bench, arms: Sequence[Arm]) -> list[Arm]:
@@ -126,11 +135,17 @@ def _best_of_families(bench: Bench, arms: Sequence[Arm]) -> list[Arm]:
     return list(best.values())
 
 
+def shuffled_dev(bench: Bench) -> list[Example]:
+    """The dev items in an order that only the seed decides."""
+    dev = bench.prepared.split.dev
+    rng = np.random.default_rng([int(bench.study.manifest["seed"]), 4])
+    return [dev[i] for i in rng.permutation(len(dev)).tolist()]
+
+
 def _raced(bench: Bench, tried: Candidates) -> list[Arm]:
     """The winner of each family of a chat model."""
     split, log = bench.prepared.split, bench.study.dev
-    rng = np.random.default_rng([int(bench.study.manifest["seed"]), 4])
-    dev = [split.dev[i] for i in rng.permutation(len(split.dev)).tolist()]
+    dev = shuffled_dev(bench)
     order = {arm.family: position for position, arm in reversed(list(enumerate(tried.raced)))}
     ranked = sorted(tried.raced, key=lambda arm: order[arm.family])
 

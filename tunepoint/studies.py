@@ -110,7 +110,7 @@ def run(
             bench.prices = models.prices
             tried = plan(bench, encoder, models, None if replay else confirm)
             prepared = look(bench, encoder, prepared)
-            chosen = select(bench, tried)
+            chosen = select(bench, tried, models)
             draw_curve(bench, tried)
             open_test(bench, tried, chosen)
             study.note_models(models.facts())
@@ -149,9 +149,10 @@ def _conclude(bench: Bench, tried: Candidates, chosen: Selected, prepared: Prepa
     )
     measurements = {
         "audit": asdict(prepared.audit),
-        "ladder": ladder(study, tried),
+        "ladder": ladder(study, tried, chosen.winners),
+        "search": study.manifest.get("search"),
         "curve": learning_curve(study, tried, len(prepared.split.train)),
-        "not_run": [asdict(left) for left in tried.not_run],
+        "not_run": [asdict(left) for left in (*chosen.not_run, *tried.not_run)],
         "disagreements": disagreements(prepared, table, study.test.trials),
         "economics": economics(decision, task),
     }

@@ -162,6 +162,17 @@ class ModelName(_Section):
     concurrency: Annotated[int, Field(ge=1, le=1_000)] = 64
 
 
+class Search(_Section):
+    """How much the search for a better prompt may take."""
+
+    calls: Annotated[int, Field(ge=0, le=1_000_000)] = 400
+    """Answers that it may ask for; 0 does not search."""
+    usd: Dollars | None = None
+    """Dollars after which it proposes nothing more."""
+    proposer: str | None = None
+    """Name of the model that proposes; the first chat model of the task where it is missing."""
+
+
 class ChainSteps(_Section):
     """A chain of prompts of the user's own: what each step before the last is told."""
 
@@ -191,6 +202,7 @@ class Task(_Section):
     value: Value = Value()
     costs: Costs = Costs()
     declared: Stability = Stability()
+    search: Search = Search()
     chains: tuple[ChainSteps, ...] = ()
     models: tuple[ModelName, ...] = (ModelName(name=EMBEDDED),)
     folder: Path = Field(default=Path(), exclude=True)
@@ -241,7 +253,9 @@ class Task(_Section):
         Limits, traffic and costs are not among it: when they change, the verdict is
         computed anew from the same trials.
         """
-        parts = self.model_dump(mode="json", include={"instruction", "data", "answer", "score", "chains"})
+        parts = self.model_dump(
+            mode="json", include={"instruction", "data", "answer", "score", "chains", "search"}
+        )
         parts["models"] = [model.name for model in self.models]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -286,7 +286,8 @@ def open_models(task: Task, recording: Path, meter: Meter, *, replay: bool = Fal
     def metered(endpoint: Endpoint, price: CallPrice | None) -> Endpoint:
         return Metered(endpoint, meter, price)
 
-    with opened(named, recording, metered, replay=replay) as models:
+    proposer = task.search.proposer
+    with opened(named, recording, metered, proposer=proposer, replay=replay) as models:
         for model in task.models:
             price = call_price(model.name, model.price) if model.name.startswith(RECORDED) else None
             if price is not None:

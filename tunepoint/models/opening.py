@@ -32,6 +32,8 @@ class Models:
     chats: tuple[TextModel, ...]
     prices: dict[str, CallPrice]
     """Of those that cost money, by name."""
+    proposer: TextModel | None = None
+    """Who proposes better prompts."""
     _endpoints: tuple[OpenAIEndpoint, ...] = ()
 
     def facts(self) -> dict[str, Any]:
@@ -54,6 +56,7 @@ def opened(
     recording: Path,
     metered: Callable[[Endpoint, CallPrice | None], Endpoint],
     *,
+    proposer: str | None = None,
     replay: bool = False,
 ) -> Iterator[Models]:
     """Open chat models for the time of a study.
@@ -61,6 +64,7 @@ def opened(
     Args:
         recording: SQLite file of every call that was ever answered.
         metered: puts a spending cap around an endpoint.
+        proposer: name of the model that proposes prompts; the first one if None.
         replay: answer from the recording alone; no key and no network is needed.
 
     """
@@ -73,7 +77,8 @@ def opened(
         calls = Recording(recording)
         stack.callback(calls.close)
         chats, prices, endpoints = [], {}, []
-        for model in named:
+        others = [Named(proposer)] if proposer and proposer not in [model.name for model in named] else []
+        for model in (*named, *others):
             price = call_price(model.name, model.price)
             if price is not None:
                 prices[model.name] = price
@@ -84,4 +89,6 @@ def opened(
             stack.callback(endpoint.close)
             chats.append(TextModel(Recorded(model.name, calls, metered(endpoint, price))))
             endpoints.append(endpoint)
-        yield Models(tuple(chats), prices, tuple(endpoints))
+        by_name = {chat.name: chat for chat in chats}
+        proposing = by_name[proposer] if proposer else chats[0]
+        yield Models(tuple(chats[: len(named)]), prices, proposing, tuple(endpoints))

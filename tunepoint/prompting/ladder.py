@@ -140,6 +140,8 @@ class Ladder:
     rung: Rung
     wording: str
     embed: Embed | None = None
+    instruction: str | None = None
+    """In place of the task's: what a search has found."""
     kind: ArmKind = "prompt"
     remote: ClassVar[bool] = True
     seeds: int = 1
@@ -147,8 +149,11 @@ class Ladder:
     family: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self.family = f"{self.model.name} {self.rung.family}"
-        self.name = f"{self.model.name} {self.rung.name}, {self.wording}"
+        title, family = self.rung.name, self.rung.family
+        if self.instruction is not None:
+            title, family = f"optimised {title}", "optimised prompt"
+        self.family = f"{self.model.name} {family}"
+        self.name = f"{self.model.name} {title}, {self.wording}"
 
     def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> FittedLadder:
         """Choose the demonstrations; nothing else is learnt."""
@@ -156,6 +161,8 @@ class Ladder:
         template = replace(
             template_of(task, train), wording=self.wording, system=rung.system, reasoning=rung.reasoning
         )
+        if self.instruction is not None:
+            template = replace(template, instruction=self.instruction)
         if rung.shots:
             shown = in_turn(train, rung.shots, rng)
             template = replace(template, demonstrations=tuple(map(_shown, shown)))

@@ -1,0 +1,183 @@
+"""The best prompt of the ladder, its instruction optimised; and the prompt as files to take away."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from tunepoint.arms import Arm, NotRun
+from tunepoint.data.examples import Example
+from tunepoint.errors import ModelError
+from tunepoint.measure.bench import Bench
+from tunepoint.measure.trials import mean_score, write_json, write_text
+from tunepoint.models.chat import Prompt, Turn, Usage
+from tunepoint.models.endpoints import LONG, Completion, Request, TextModel, always
+from tunepoint.models.opening import Models
+from tunepoint.models.wordings import messages
+from tunepoint.prompting.ladder import FittedLadder, Ladder
+from tunepoint.prompting.search import Answered, Found, search
+from tunepoint.stats.intervals import Interval
+
+CHARACTERS_A_TOKEN = 4.0
+PLACE = "{input}"
+"""Stands for the input in an exported prompt."""
+VARIED = 1.0
+"""Temperature of proposals."""
+
+
+@dataclass(frozen=True)
+class Optimised:
+    """What the search left behind."""
+
+    arms: tuple[Arm, ...] = ()
+    ceiling: Interval | None = None
+    not_run: tuple[NotRun, ...] = ()
+
+
+def optimise(bench: Bench, winners: Sequence[Arm], models: Models, dev: Sequence[Example]) -> Optimised:
+    """Search for a better instruction for the best prompt, and measure it on dev.
+
+    Args:
+        winners: the best arm of each prompting family.
+        models: the task's models, and the one that proposes.
+        dev: in an order that says nothing about the items.
+
+    """
+    ranked = sorted(
+        (arm for arm in winners if isinstance(arm, Ladder) and arm.rung.samples == 1),
+        key=lambda arm: -mean_score(bench.study.dev.of(arm.name)),
+    )
+    fixed = [arm for arm in ranked if not arm.rung.retrieved]
+    if not fixed:
+        return Optimised()
+    budget = bench.task.search
+    if budget.calls == 0 or models.proposer is None:
+        return Optimised(not_run=(NotRun("optimised prompt", "search.calls is 0"),))
+    known = bench.study.manifest.get("search")
+    if known is None:
+        try:
+            found = _search(bench, fixed[0], models.proposer, dev)
+        except ModelError as error:
+            if "pip install" not in str(error):
+                raise
+            return Optimised(not_run=(NotRun("optimised prompt", str(error)),))
+        known = _facts(fixed[0], found)
+        bench.study.manifest["search"] = known
+        bench.study.save()
+    arms = [
+        _with(arm, known["instruction"]) for arm in (fixed[0], *(a for a in ranked[:1] if a.rung.retrieved))
+    ]
+    if known["kept"]:
+        arms = []
+    for arm in arms:
+        bench.measure(arm, bench.study.dev, bench.prepared.split.dev, bench.prepared.split.train)
+    return Optimised(tuple(arms), Interval(**known["ceiling"]))
+
+
+def _with(arm: Ladder, instruction: str) -> Ladder:
+    return replace(arm, instruction=instruction)
+
+
+def _facts(base: Ladder, found: Found) -> dict[str, Any]:
+    return {"base": base.name, **asdict(found)}
+
+
+def _search(bench: Bench, base: Ladder, proposer: TextModel, dev: Sequence[Example]) -> Found:
+    """GEPA over the instruction of one arm; every call is recorded, so a killed one repeats it for free."""
+    budget, spent = bench.task.search, 0.0
+    seed = int(bench.study.manifest["seed"])
+    train = bench.prepared.split.train
+    bench.progress(f"searching from {base.name}", bench.done_seconds, bench.planned_seconds)
+
+    def dollars(usage: Usage) -> float:
+        price = bench.prices.get(usage.model)
+        return 0.0 if price is None else price.dollars(usage)
+
+    def fitted(instruction: str) -> FittedLadder:
+        return _with(base, instruction).fit(bench.task, train, np.random.default_rng([seed, 0]))
+
+    def evaluate(instruction: str, examples: Sequence[Example]) -> list[Answered]:
+        nonlocal spent
+        replies = fitted(instruction).answer([example.input for example in examples])
+        spent += sum(dollars(reply.usage) for reply in replies)
+        return [
+            Answered(
+                bench.score(reply.answer, example) if reply.format_ok and reply.answer else 0.0,
+                reply.text if reply.format_ok else f"{reply.text} ({reply.error})",
+            )
+            for reply, example in zip(replies, examples, strict=True)
+        ]
+
+    def propose(prompt: str, number: int) -> str:
+        nonlocal spent
+        arrived: dict[int, Completion] = {}
+        request = Request((Turn("user", prompt),), LONG, VARIED, number)
+        proposer.endpoint.complete([request], arrived.__setitem__, always)
+        spent += dollars(arrived[0].usage)
+        return arrived[0].text or f"```\n{bench.task.instruction}\n```"
+
+    start = bench.task.instruction
+    shown = {demonstration.input for demonstration in fitted(start).template.demonstrations}
+    return search(
+        start,
+        evaluate,
+        propose,
+        [example for example in train if example.input not in shown],
+        dev,
+        asks=budget.calls,
+        price=lambda instruction: _price(bench, base, instruction),
+        stop=lambda: budget.usd is not None and spent >= budget.usd,
+        seed=seed,
+    )
+
+
+def _price(bench: Bench, base: Ladder, instruction: str) -> float:
+    """What the tokens of an instruction cost, in score, against those of the task's own.
+
+    With `error_usd` their dollars over it: so many errors they must save. Without it, an
+    instruction that doubles the prompt must be better by the margin.
+    """
+    more = (len(instruction) - len(bench.task.instruction)) / CHARACTERS_A_TOKEN
+    price, error_usd = bench.prices.get(base.model.name), bench.task.value.error_usd
+    if error_usd and price is not None:
+        million = price.dollars(Usage(base.model.name, input_tokens=1_000_000))
+        return more * million / 1e6 / error_usd
+    fitted = base.fit(bench.task, bench.prepared.split.train, np.random.default_rng(0))
+    dev = [example.input for example in bench.prepared.split.dev[:5]]
+    whole = np.mean([sum(len(t.content) for t in messages(p)) for p in fitted.prompts(dev)])
+    return bench.task.limits.margin * more / (float(whole) / CHARACTERS_A_TOKEN)
+
+
+# -- the prompt, to take away ---------------------------------------------------------------
+
+
+def export_prompt(bench: Bench, arms: Sequence[Arm]) -> None:
+    """Write the best prompt whose words are the same for every input: `prompt.json` and `prompt.txt`.
+
+    `{input}` stands for the input. The first call of the arm is reproduced exactly; a reply
+    that cannot be read is asked for once more by Tunepoint, which is in no file.
+    """
+    fixed = [
+        arm
+        for arm in arms
+        if isinstance(arm, Ladder) and not arm.rung.retrieved and bench.study.dev.of(arm.name)
+    ]
+    if not fixed:
+        return
+    best = max(fixed, key=lambda arm: mean_score(bench.study.dev.of(arm.name)))
+    rng = np.random.default_rng([int(bench.study.manifest["seed"]), 0])
+    template: Prompt = best.fit(bench.task, bench.prepared.split.train, rng).template
+    turns = messages(replace(template, input=PLACE))
+    content = {
+        "arm": best.name,
+        "model": best.model.name,
+        "dev_score": mean_score(bench.study.dev.of(best.name)),
+        "samples": best.rung.samples,
+        "messages": [asdict(turn) for turn in turns],
+    }
+    write_json(bench.study.folder / "prompt.json", content)
+    text = "\n\n".join(f"[{turn.role}]\n{turn.content}" for turn in turns)
+    write_text(bench.study.folder / "prompt.txt", text + "\n")
