@@ -12,6 +12,7 @@ from tunepoint.data.examples import Example
 from tunepoint.errors import ModelError, TaskError
 from tunepoint.incumbents import Incumbent
 from tunepoint.models.chat import ChatModel
+from tunepoint.models.opening import LOCAL
 from tunepoint.models.providers import address
 from tunepoint.models.wordings import WORDINGS
 from tunepoint.prompting.chains import CHAINS, Chain
@@ -69,7 +70,8 @@ def check_supported(task: Task) -> None:
     """
     proposer = [task.search.proposer] if task.search.proposer else []
     for name in (*chat_names(task), *proposer):
-        address(name)
+        if not name.startswith(LOCAL):
+            address(name)
     if task.answer.kind != "label" and not chat_names(task):
         raise TaskError(
             f"answer.kind {task.answer.kind!r} needs a model that writes text, and the embedded encoder "

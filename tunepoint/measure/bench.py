@@ -265,7 +265,7 @@ class Bench:
             input_tokens=reply.usage.input_tokens or None,
             cached_tokens=reply.usage.cached_tokens or None,
             output_tokens=reply.usage.output_tokens or None,
-            seconds=_rounded(reply.usage.seconds if seconds is None else seconds),
+            seconds=_rounded(seconds if reply.usage.seconds is None else reply.usage.seconds),
             cost_usd=self._dollars(reply.usage),
             repaired=reply.repaired or None,
             answer=reply.answer if reply.answer is not None else reply.text,
@@ -278,7 +278,7 @@ class Bench:
 def open_models(task: Task, recording: Path, meter: Meter, *, replay: bool = False) -> Iterator[Models]:
     """The chat models that a task names, paid from the meter; replayed ones are not called."""
     named = [
-        Named(model.name, model.price, model.concurrency)
+        Named(model.name, model.price, model.concurrency, task.folder)
         for model in task.models
         if not model.name.startswith((EMBEDDED, RECORDED))
     ]

@@ -108,6 +108,8 @@ class ChatModel(Protocol):
     """
 
     name: str
+    remote: bool
+    """Whether it answers elsewhere: then its seconds are those of each call."""
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Reply]:
         """Replies in the order of the prompts."""

@@ -105,6 +105,8 @@ class Encoder:
 
     """
 
+    remote = False
+
     def __init__(
         self,
         name: str,

@@ -83,8 +83,9 @@ def always(request: Request) -> bool:
 class TextModel:
     """A chat model over an endpoint."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, *, remote: bool = True) -> None:
         self.endpoint = endpoint
+        self.remote = remote
         self.name = endpoint.name
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Reply]:

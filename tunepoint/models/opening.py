@@ -8,11 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunepoint.errors import ModelError
 from tunepoint.models.endpoints import Endpoint, TextModel
 from tunepoint.models.rates import CallPrice, TokenPrice, call_price
 from tunepoint.models.replay import Recorded, Recording
 
 if TYPE_CHECKING:  # the client takes its time to import
+    from tunepoint.models.local import LocalEndpoint
     from tunepoint.models.openai import OpenAIEndpoint
 
 
@@ -23,6 +25,8 @@ class Named:
     name: str
     price: TokenPrice | None = None
     concurrency: int = 64
+    folder: Path = Path()
+    """Where relative directories of local models start."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,27 @@ class Models:
         }
 
 
+LOCAL = "local:"
+"""Begins the name of a model that runs in this process."""
+
+
+def _hosted(model: Named) -> OpenAIEndpoint:
+    from tunepoint.models.openai import OpenAIEndpoint
+
+    return OpenAIEndpoint(model.name, concurrency=model.concurrency)
+
+
+def _local(model: Named) -> LocalEndpoint:
+    try:
+        from tunepoint.models.local import LocalEndpoint
+    except ImportError as error:
+        raise ModelError(
+            f"{model.name} needs {error.name}; pip install 'tunepoint[tune]' "
+            "(torch==2.13.0 first, for the small CPU build)"
+        ) from None
+    return LocalEndpoint(model.name, model.folder)
+
+
 @contextmanager
 def opened(
     named: Sequence[Named],
@@ -71,8 +96,6 @@ def opened(
     if not named:
         yield Models((), {})
         return
-    from tunepoint.models.openai import OpenAIEndpoint
-
     with ExitStack() as stack:
         calls = Recording(recording)
         stack.callback(calls.close)
@@ -83,9 +106,14 @@ def opened(
             if price is not None:
                 prices[model.name] = price
             if replay:
-                chats.append(TextModel(Recorded(model.name, calls, None)))
+                chats.append(
+                    TextModel(Recorded(model.name, calls, None), remote=not model.name.startswith(LOCAL))
+                )
                 continue
-            endpoint = OpenAIEndpoint(model.name, concurrency=model.concurrency)
+            if model.name.startswith(LOCAL):
+                chats.append(TextModel(Recorded(model.name, calls, _local(model)), remote=False))
+                continue
+            endpoint = _hosted(model)
             stack.callback(endpoint.close)
             chats.append(TextModel(Recorded(model.name, calls, metered(endpoint, price))))
             endpoints.append(endpoint)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
 
 from numpy.random import Generator
 
@@ -73,10 +72,14 @@ class Chain:
     steps: tuple[str, ...]
     wording: str
     kind: ArmKind = "prompt"
-    remote: ClassVar[bool] = True
     seeds: int = 1
     name: str = field(init=False)
     family: str = field(init=False)
+
+    @property
+    def remote(self) -> bool:
+        """Whether its model answers elsewhere."""
+        return self.model.remote
 
     def __post_init__(self) -> None:
         self.family = f"{self.model.name} {self.title}"

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
-from typing import ClassVar
 
 import numpy as np
 from numpy.random import Generator
@@ -143,10 +142,14 @@ class Ladder:
     instruction: str | None = None
     """In place of the task's: what a search has found."""
     kind: ArmKind = "prompt"
-    remote: ClassVar[bool] = True
     seeds: int = 1
     name: str = field(init=False)
     family: str = field(init=False)
+
+    @property
+    def remote(self) -> bool:
+        """Whether its model answers elsewhere."""
+        return self.model.remote
 
     def __post_init__(self) -> None:
         title, family = self.rung.name, self.rung.family
