@@ -1,9 +1,9 @@
 """Recorded outputs of a language model against the encoder's arms, on banking77's 3,080 test items.
 
-Six recordings of Qwen3-1.7B (zero-shot, 5 and 20 examples, 10 similar ones; free and constrained) are read as any
-reply is, scored, and decided against what a study with the embedded encoder measured on the same
-items, with 8 examples a label. DATA is the folder with the recordings and their splits; where it is missing the
-benchmark says so and skips. What a query to the recorded model costs is declared: see COST.
+Six recordings of Qwen3-1.7B (zero-shot, 5 and 20 examples, 10 similar ones; free and constrained) are
+read as any reply is, scored, and decided against what a study with the embedded encoder measured on the
+same items, with 8 examples a label. DATA is the folder with the recordings and their splits; where it is
+missing the benchmark says so and skips. What a query to the recorded model costs is declared: see COST.
 
     python benchmarks/recorded_labels.py [DATA] [--rung 08]
 """
@@ -100,7 +100,8 @@ def main() -> None:
     for finalist in sorted(decision.finalists, key=lambda f: -f.score.estimate):
         score, cost = finalist.score, finalist.cost_per_query_usd.likely * 1000
         print(
-            f"| {finalist.arm} | {finalist.kind} | {score.estimate:.3f} ({score.low:.3f} to {score.high:.3f}) | "
+            f"| {finalist.arm} | {finalist.kind} | "
+            f"{score.estimate:.3f} ({score.low:.3f} to {score.high:.3f}) | "
             f"{finalist.format_ok:.1%} | {cost:.4f} |"
         )
 

@@ -1,0 +1,121 @@
+"""Recorded JSON extractions of GPT-4 and GPT-3.5 (ExtractGPT), scored field by field and decided.
+
+Each recording is an arm on its dataset's test items: product titles in, attributes out. Its replies
+are read as any reply is. An attribute's accepted values count as one value; n/a counts as absent. Tokens
+are the recording's mean; prices are those of genai-prices. DATA is the folder of the recordings; where
+it is missing the benchmark says so and skips.
+
+    python benchmarks/recorded_json.py [DATA]
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from tunepoint import Example, Task, decide_trials
+from tunepoint.measure.trials import Trial, TrialLog
+from tunepoint.models.chat import Prompt, Usage
+from tunepoint.models.parsing import parse
+from tunepoint.models.rates import call_price
+from tunepoint.scorers import json_fields, json_whole
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "extractgpt" / "past_runs"
+ABSENT = ("n/a", "", None)
+
+
+def target(accepted: dict[str, dict[str, int]]) -> dict[str, str]:
+    """The first accepted value of each attribute that the title has."""
+    found = {name: next(iter(values), "") for name, values in accepted.items()}
+    return {name: value for name, value in found.items() if value not in ABSENT}
+
+
+def canonical(given: dict[str, Any], accepted: dict[str, dict[str, int]]) -> dict[str, Any]:
+    """What was extracted, an accepted value written as the first accepted one."""
+    present = {name: value for name, value in given.items() if value not in ABSENT}
+    return {
+        name: next(iter(accepted[name])) if str(value) in accepted.get(name, {}) else value
+        for name, value in present.items()
+    }
+
+
+def trials(arm: str, content: dict[str, Any]) -> tuple[list[Trial], float]:
+    """Trials of one recording, and the share of items that are right as a whole."""
+    tokens = round(content["total_tokens"] / len(content["examples"]))
+    name = f"openai/{content['model']}"
+    price = call_price(name)
+    found, whole = [], 0.0
+    for number, row in enumerate(content["examples"]):
+        parsed = parse(Prompt(row["input"], kind="json"), str(row["pred"]))
+        example = Example(str(number), row["input"], json.dumps(target(row["target_scores"])))
+        answer = "{}"
+        if parsed.answer is not None:
+            answer = json.dumps(canonical(json.loads(parsed.answer), row["target_scores"]))
+        written = len(str(row["pred"])) // 4
+        usage = Usage(name, tokens - written, 0, written)
+        ok = parsed.answer is not None
+        whole += json_whole(answer, example) if ok else 0.0
+        found.append(
+            Trial(
+                arm=arm,
+                item=str(number),
+                score=json_fields(answer, example) if ok else 0.0,
+                format_ok=ok,
+                input_tokens=usage.input_tokens,
+                output_tokens=written,
+                cost_usd=price.dollars(usage) if price else None,
+            )
+        )
+    return found, whole / len(found)
+
+
+def label(content: dict[str, Any]) -> str:
+    """The recording in words."""
+    kind = "list" if "list" in content["task_name"] else "JSON schema"
+    ensemble = ", ensemble" if "ensembling" in content["task_name"] else ""
+    return f"{content['model']}, {kind}{ensemble}, {content.get('train_percentage', 'all')} of train"
+
+
+def main() -> None:
+    """Score and decide each dataset's recordings, and print its table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data", nargs="?", type=Path, default=DATA)
+    options = parser.parse_args()
+    if not options.data.exists():
+        print(f"{options.data} is not here: skipped")
+        return
+    datasets: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+    for path in sorted(options.data.glob("*.gz")):
+        with gzip.open(path, "rt") as file:
+            content = json.load(file)
+        datasets[content["dataset_name"]][label(content)] = content
+    for dataset, recordings in datasets.items():
+        with tempfile.TemporaryDirectory() as temporary:
+            path = Path(temporary) / "trials.jsonl"
+            log, wholes = TrialLog(path), {}
+            arms = ""
+            for arm, content in recordings.items():
+                rows, wholes[arm] = trials(arm, content)
+                log.append(rows)
+                arms += f'[[arm]]\nname = "{arm}"\nkind = "prompt"\n'
+            (Path(temporary) / "arms.toml").write_text(arms)
+            task = Task.parse({"name": dataset, "answer": {"kind": "json"}})
+            decision = decide_trials(path, task, arms=Path(temporary) / "arms.toml").decision
+        print(f"\n{dataset}, {decision.items} items: {decision.strength or 'undecided'}, {decision.winner}\n")
+        print("| arm | fields, F1 (95%) | whole | readable | $ a query |\n|---|---|---|---|---|")
+        for finalist in sorted(decision.finalists, key=lambda f: -f.score.estimate):
+            score = finalist.score
+            print(
+                f"| {finalist.arm} | {score.estimate:.3f} ({score.low:.3f} to {score.high:.3f}) | "
+                f"{wholes[finalist.arm]:.3f} | {finalist.format_ok:.1%} | "
+                f"{finalist.cost_per_query_usd.likely:.4f} |"
+            )
+
+
+if __name__ == "__main__":
+    main()
