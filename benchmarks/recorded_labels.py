@@ -1,9 +1,9 @@
 """Recorded outputs of a language model against the encoder's arms, on banking77's 3,080 test items.
 
-Six recordings of Qwen3-1.7B (zero-shot, 5 and 20 examples, 10 similar ones; free and constrained) are
+Recordings of Qwen3-1.7B (zero-shot free and constrained, 5 and 20 examples, 10 similar ones) are
 read as any reply is, scored, and decided against what a study with the embedded encoder measured on the
 same items, with 8 examples a label. DATA is the folder with the recordings and their splits; where it is
-missing the benchmark says so and skips. What a query to the recorded model costs is declared: see COST.
+missing the benchmark says so and skips. A recording of a part of the items is left out, and named. What a query to the recorded model costs is declared: see COST.
 
     python benchmarks/recorded_labels.py [DATA] [--rung 08]
 """
@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 from tunepoint import Example, Task, decide_trials, read_trials, run
-from tunepoint.incumbents import FittedIncumbent
+from tunepoint.incumbents import COVERED, FittedIncumbent
 from tunepoint.measure.trials import Trial, TrialLog
 from tunepoint.models.chat import Prompt
 from tunepoint.models.replay import read_log
@@ -61,6 +61,7 @@ def recorded_trials(folder: Path, test: list[Example], labels: tuple[str, ...], 
     log.write_text("".join(json.dumps({"item": row["id"], "output": row["raw"]}) + "\n" for row in rows))
     ids = {example.input: example.id for example in test}
     arm = FittedIncumbent(folder.name, read_log(log, folder.name), Prompt("", labels=labels), ids)
+    test = [example for example in test if arm.outputs.of(example.id, example.input) is not None]
     replies = arm.answer([example.input for example in test])
     return [
         Trial(arm=folder.name, item=e.id, score=float(r.answer == e.target), format_ok=r.format_ok)
@@ -89,7 +90,11 @@ def main() -> None:
         (work / "all.jsonl").write_bytes((measured.folder / "trials.jsonl").read_bytes())
         log = TrialLog(work / "all.jsonl")
         for folder in sorted(options.data.glob("*/predictions.jsonl.gz")):
-            log.append(recorded_trials(folder.parent, test, labels, work))
+            found = recorded_trials(folder.parent, test, labels, work)
+            if len(found) < COVERED * len(test):
+                print(f"{folder.parent.name}: {len(found)} of {len(test)} items are recorded, left out")
+                continue
+            log.append(found)
             arms += f'\n[[arm]]\nname = "{folder.parent.name}"\nkind = "prompt"\nusd_per_query = {COST}\n'
         (work / "arms.toml").write_text(arms)
         decision = decide_trials(work / "all.jsonl", task, arms=work / "arms.toml").decision
