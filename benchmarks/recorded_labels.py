@@ -3,7 +3,8 @@
 Recordings of Qwen3-1.7B (zero-shot free and constrained, 5 and 20 examples, 10 similar ones) are
 read as any reply is, scored, and decided against what a study with the embedded encoder measured on the
 same items, with 8 examples a label. DATA is the folder with the recordings and their splits; where it is
-missing the benchmark says so and skips. A recording of a part of the items is left out, and named. What a query to the recorded model costs is declared: see COST.
+missing the benchmark says so and skips. A recording of a part of the items is left out, and named.
+What a query to the recorded model costs is declared: see COST.
 
     python benchmarks/recorded_labels.py [DATA] [--rung 08]
 """
