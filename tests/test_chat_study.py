@@ -18,6 +18,7 @@ from servers import KEY, Fake, as_schema, serving
 from typer.testing import CliRunner
 
 from tunepoint import Task, prepare, read_trials, run
+from tunepoint.candidates import short_names
 from tunepoint.checkup import checkup
 from tunepoint.cli import app
 from tunepoint.errors import BudgetReached, ModelError, StudyError
@@ -309,6 +310,12 @@ def test_doctor_finds_keys_and_servers(fake: Fake, monkeypatch: pytest.MonkeyPat
     fake.always = "500"
     fake.key = None
     assert not {f.name: f for f in checkup([port])}[f"{fake.url}#tiny"].ok
+
+
+def test_models_are_called_by_what_tells_them_apart() -> None:
+    given = ["openai/gpt-5-mini", "http://127.0.0.1:8000/v1#org/tiny", "local:models/small", "local:one"]
+    assert short_names(given) == ["gpt-5-mini", "tiny", "small", "one"]
+    assert short_names(["openai/x", "groq/x"]) == ["openai/x", "groq/x"]
 
 
 def test_races_stop_the_hopeless_early() -> None:

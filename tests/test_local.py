@@ -104,7 +104,7 @@ def test_a_study_prompts_a_local_model(tmp_path: Path) -> None:
     content |= {"models": [{"name": "local:tiny"}], "search": {"calls": 0}}
     result = run(Task.parse(content, folder=tmp_path), out=tmp_path / "study")
     prompted = next(f for f in result.document["finalists"] if f["kind"] == "prompt")
-    assert prompted["arm"].startswith("local:tiny")
+    assert prompted["arm"].startswith("tiny ")
     assert 0.5 < prompted["format_ok"] <= 1.0  # what fits is a label; what does not fit is said
     assert prompted["p95_seconds"] > 0 and prompted["cost_per_query_usd"]["likely"] > 0
     timed = [t for t in read_trials(tmp_path / "study" / "trials.jsonl") if t.arm == prompted["arm"]]

@@ -165,11 +165,19 @@ def raced_arms(task: Task, chats: Sequence[ChatModel], embed: Embed) -> tuple[Ar
     """Every way of prompting, in every wording, of every chat model."""
     chains = {**CHAINS, **{chain.name: chain.steps for chain in task.chains}}
     arms: list[Arm] = []
-    for model in chats:
+    titles = short_names([model.name for model in chats])
+    for model, title in zip(chats, titles, strict=True):
         for wording in WORDINGS:
-            arms += [Ladder(model, rung, wording, embed) for rung in RUNGS]
-            arms += [Chain(model, title, steps, wording) for title, steps in chains.items()]
+            arms += [Ladder(model, rung, wording, embed, title=title) for rung in RUNGS]
+            arms += [Chain(model, way, steps, wording, title) for way, steps in chains.items()]
     return tuple(arms)
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Names of models without where they are; whole where that would make two the same."""
+    short = [name.rpartition("#")[2].rstrip("/").rpartition("/")[2] or name for name in names]
+    short = [name.removeprefix(LOCAL) or names[i] for i, name in enumerate(short)]
+    return [name if short.count(name) == 1 else names[i] for i, name in enumerate(short)]
 
 
 def _not_run(task: Task, chats: bool, encoder: bool) -> list[NotRun]:

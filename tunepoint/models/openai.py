@@ -330,7 +330,7 @@ def _message(turn: Turn) -> dict[str, str]:
 
 def _kind_of(error: openai.OpenAIError) -> str:
     if isinstance(error, openai.APITimeoutError):
-        return "no reply in time"
+        return "no connection, or no reply in time"
     if isinstance(error, openai.APIConnectionError):
         return "no connection"
     return f"HTTP {getattr(error, 'status_code', '?')}"

@@ -68,9 +68,12 @@ class Chain:
     """An arm: steps in one wording, asked of one model."""
 
     model: ChatModel
-    title: str
+    way: str
+    """What the chain is called."""
     steps: tuple[str, ...]
     wording: str
+    title: str | None = None
+    """What the model is called in the arm's name; its own name if None."""
     kind: ArmKind = "prompt"
     seeds: int = 1
     name: str = field(init=False)
@@ -82,7 +85,7 @@ class Chain:
         return self.model.remote
 
     def __post_init__(self) -> None:
-        self.family = f"{self.model.name} {self.title}"
+        self.family = f"{self.title or self.model.name} {self.way}"
         self.name = f"{self.family}, {self.wording}"
 
     def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> FittedChain:

@@ -141,6 +141,8 @@ class Ladder:
     embed: Embed | None = None
     instruction: str | None = None
     """In place of the task's: what a search has found."""
+    title: str | None = None
+    """What the model is called in the arm's name; its own name if None."""
     kind: ArmKind = "prompt"
     seeds: int = 1
     name: str = field(init=False)
@@ -152,11 +154,11 @@ class Ladder:
         return self.model.remote
 
     def __post_init__(self) -> None:
-        title, family = self.rung.name, self.rung.family
+        way, family, model = self.rung.name, self.rung.family, self.title or self.model.name
         if self.instruction is not None:
-            title, family = f"optimised {title}", "optimised prompt"
-        self.family = f"{self.model.name} {family}"
-        self.name = f"{self.model.name} {title}, {self.wording}"
+            way, family = f"optimised {way}", "optimised prompt"
+        self.family = f"{model} {family}"
+        self.name = f"{model} {way}, {self.wording}"
 
     def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> FittedLadder:
         """Choose the demonstrations; nothing else is learnt."""
