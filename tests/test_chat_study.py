@@ -97,6 +97,7 @@ def test_a_study_of_a_chat_model_alone(fake: Fake, tmp_path: Path) -> None:
     assert facts["abilities"]["schema"] and facts["price"] == "declared in the task"
     asked = len(fake.calls)
     assert quotes[0].calls.low * 0.5 <= asked <= quotes[0].calls.high
+    assert manifest["labels"] == {} and result.audit is not None and result.audit.thin == {}
     spent = sum(trial.cost_usd or 0 for trial in read_trials(out / "trials.jsonl"))
     assert spent < manifest["spent_usd"] <= quotes[0].usd.high
     ladder = json.loads((out / "measurements.json").read_text())["ladder"]

@@ -123,7 +123,7 @@ def _audit(
         dropped=(*empty, *(drop for part in clean.values() for drop in part.dropped)),
         contradictions=tuple(c for part in clean.values() for c in part.contradictions),
         near_duplicates=tuple(twins),
-        thin=thin_labels(every, declared=task.answer.labels or ()),
+        thin=thin_labels(every, declared=task.answer.labels or ()) if task.answer.kind == "label" else {},
         counts=label_counts(every),
         personal=tuple(personal_data(every)),
         certificate=dealt.certificate,

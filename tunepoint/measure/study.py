@@ -131,7 +131,7 @@ def _manifest(task: Task, prepared: Prepared, seed: int) -> dict[str, Any]:
         for model in task.models
         if model.name.startswith(RECORDED)
     ]
-    labels = sorted(prepared.audit.counts)
+    labels = sorted(prepared.audit.counts) if task.answer.kind == "label" else []
     return {
         "schema": SCHEMA,
         "task": task.name,
