@@ -36,12 +36,27 @@ def target(accepted: dict[str, dict[str, int]]) -> dict[str, str]:
 
 
 def canonical(given: dict[str, Any], accepted: dict[str, dict[str, int]]) -> dict[str, Any]:
-    """What was extracted, an accepted value written as the first accepted one."""
-    present = {name: value for name, value in given.items() if value not in ABSENT}
+    """What was extracted of the annotated attributes, an accepted value as the first accepted one.
+
+    Attributes that nobody annotated for an item are neither right nor wrong.
+    """
+    present = {name: value for name, value in given.items() if value not in ABSENT and name in accepted}
     return {
         name: next(iter(accepted[name])) if str(value) in accepted.get(name, {}) else value
         for name, value in present.items()
     }
+
+
+def micro_f1(content: dict[str, Any]) -> float:
+    """F1 over all pairs of all items, as the recordings' authors report it."""
+    right = given = wanted = 0
+    for row in content["examples"]:
+        parsed = parse(Prompt(row["input"], kind="json"), str(row["pred"]))
+        answer = canonical(json.loads(parsed.answer or "{}"), row["target_scores"])
+        true = target(row["target_scores"])
+        right += sum(str(answer.get(name)) == value for name, value in true.items())
+        given, wanted = given + len(answer), wanted + len(true)
+    return 2 * right / (given + wanted)
 
 
 def trials(arm: str, content: dict[str, Any]) -> tuple[list[Trial], float]:
@@ -74,9 +89,9 @@ def trials(arm: str, content: dict[str, Any]) -> tuple[list[Trial], float]:
     return found, whole / len(found)
 
 
-def label(content: dict[str, Any]) -> str:
+def label(path: Path, content: dict[str, Any]) -> str:
     """The recording in words."""
-    kind = "list" if "list" in content["task_name"] else "JSON schema"
+    kind = "list" if "__list-" in path.name else "JSON schema"
     ensemble = ", ensemble" if "ensembling" in content["task_name"] else ""
     return f"{content['model']}, {kind}{ensemble}, {content.get('train_percentage', 'all')} of train"
 
@@ -93,7 +108,7 @@ def main() -> None:
     for path in sorted(options.data.glob("*.gz")):
         with gzip.open(path, "rt") as file:
             content = json.load(file)
-        datasets[content["dataset_name"]][label(content)] = content
+        datasets[content["dataset_name"]][label(path, content)] = content
     for dataset, recordings in datasets.items():
         with tempfile.TemporaryDirectory() as temporary:
             path = Path(temporary) / "trials.jsonl"
@@ -107,11 +122,16 @@ def main() -> None:
             task = Task.parse({"name": dataset, "answer": {"kind": "json"}})
             decision = decide_trials(path, task, arms=Path(temporary) / "arms.toml").decision
         print(f"\n{dataset}, {decision.items} items: {decision.strength or 'undecided'}, {decision.winner}\n")
-        print("| arm | fields, F1 (95%) | whole | readable | $ a query |\n|---|---|---|---|---|")
+        print(
+            "| arm | fields, F1 (95%) | all pairs, F1 | published | whole | readable | $ a query |\n"
+            "|---|---|---|---|---|---|---|"
+        )
         for finalist in sorted(decision.finalists, key=lambda f: -f.score.estimate):
             score = finalist.score
             print(
                 f"| {finalist.arm} | {score.estimate:.3f} ({score.low:.3f} to {score.high:.3f}) | "
+                f"{micro_f1(recordings[finalist.arm]):.3f} | "
+                f"{recordings[finalist.arm]['results']['micro']['micro_f1'] / 100:.3f} | "
                 f"{wholes[finalist.arm]:.3f} | {finalist.format_ok:.1%} | "
                 f"{finalist.cost_per_query_usd.likely:.4f} |"
             )
