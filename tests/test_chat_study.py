@@ -254,10 +254,13 @@ def test_what_runs_today_is_an_arm_from_its_log(fake: Fake, tmp_path: Path) -> N
         {"input": row["text"], "output": json.dumps(row["label"]), "input_tokens": 100, "output_tokens": 10}
         for row in rows
     ]
-    (folder / "today.jsonl").write_text("".join(json.dumps(row | {"seconds": 0.5}) + "\n" for row in logged))
+    (folder / "logs").mkdir()
+    (folder / "logs" / "today.jsonl").write_text(
+        "".join(json.dumps(row | {"seconds": 0.5}) + "\n" for row in logged)
+    )
     models = [
         {"name": f"{fake.url}#tiny", "price": {"input": 1, "output": 4}},
-        {"name": "recorded:today.jsonl", "price": {"input": 0.1, "output": 0.4}},
+        {"name": "recorded:logs/today.jsonl", "price": {"input": 0.1, "output": 0.4}},
     ]
     asking = task(folder, fake, models=models)
     result = run(asking, out=tmp_path / "study")
@@ -267,7 +270,7 @@ def test_what_runs_today_is_an_arm_from_its_log(fake: Fake, tmp_path: Path) -> N
     assert today["upfront_usd"]["high"] == 0.0
     assert result.decision.verdict == "keep" and result.decision.winner == "today"
     calls = len(fake.calls)
-    (folder / "today.jsonl").write_text("".join(json.dumps(row) + "\n" for row in logged[:30]))
+    (folder / "logs" / "today.jsonl").write_text("".join(json.dumps(row) + "\n" for row in logged[:30]))
     with pytest.raises(StudyError, match="log of what runs today"):
         run(asking, out=tmp_path / "study")
     (tmp_path / "fresh").mkdir()

@@ -108,7 +108,7 @@ def test_a_study_prompts_a_local_model(tmp_path: Path) -> None:
     assert 0.5 < prompted["format_ok"] <= 1.0  # what fits is a label; what does not fit is said
     assert prompted["p95_seconds"] > 0 and prompted["cost_per_query_usd"]["likely"] > 0
     if prompted["format_ok"] < 1:
-        said = next(c for c in result.document["caveats"] if "test items failed" in c)
+        said = next(c for c in result.document["caveats"] if "did not parse and count as wrong" in c)
         assert "messages.csv:" in said and "leave no room in a context of 320" in said
     timed = [t for t in read_trials(tmp_path / "study" / "trials.jsonl") if t.arm == prompted["arm"]]
     assert timed[0].seconds and timed[0].input_tokens

@@ -36,6 +36,8 @@ from tunepoint.stats.paired import JointScores, compare, draw_scores, joint_scor
 from tunepoint.task import Limits, Task
 
 Floats = NDArray[np.float64]
+SHOWN = 3
+"""Failed items that a caveat names."""
 Verdict = Literal["prompt", "fine-tune", "hybrid", "keep", "undecided"]
 Conclusion = Literal["better", "worse", "not worse", "unresolved"]
 
@@ -302,11 +304,12 @@ def _caveats(
 def _format_caveats(arm: ArmScores) -> list[str]:
     """What the reader should know about answers that could not be read."""
     found = []
-    if arm.format_ok < 0.98:
-        why = f" (for example: {'; '.join(arm.failures[:3])})" if arm.failures else ""
+    if arm.format_ok < 1:
+        more = f"; and {len(arm.failures) - SHOWN} more" if len(arm.failures) > SHOWN else ""
+        why = f" ({'; '.join(arm.failures[:SHOWN])}{more})" if arm.failures else ""
         found.append(
-            f"{arm.arm}: {1 - arm.format_ok:.1%} of its answers did not parse{why}; a format "
-            "failure is not an inability: repair it before it loses"
+            f"{arm.arm}: {1 - arm.format_ok:.1%} of its answers did not parse and count as wrong{why}; a "
+            "format failure is not an inability: repair it before it loses"
         )
     if arm.repaired >= 0.02:
         before = 1 - arm.format_ok + arm.repaired

@@ -52,20 +52,6 @@ def model_warnings(study: Study) -> list[str]:
     return found
 
 
-def failed_items(study: Study, most: int = 3) -> list[str]:
-    """Test items that an arm could not answer, each with its id and why; a few of each arm."""
-    by_arm: dict[str, dict[str, str]] = {}
-    for trial in study.test.trials:
-        if not trial.format_ok and trial.error:
-            by_arm.setdefault(trial.arm, {}).setdefault(trial.item, trial.error)
-    found = []
-    for arm, errors in by_arm.items():
-        shown = "; ".join(f"{item}: {why}" for item, why in list(errors.items())[:most])
-        more = f"; and {len(errors) - most} more" if len(errors) > most else ""
-        found.append(f"{arm}: {len(errors)} test items failed and count as wrong ({shown}{more})")
-    return found
-
-
 def provenance(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Where the decision comes from: versions, seeds, hashes, the opening of the test."""
     keys = ("created", "seed", "task_sha256", "data_sha256", "sealed_test", "machine", "packages")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import ClassVar
 
 from numpy.random import Generator
@@ -15,7 +14,7 @@ from tunepoint.models.chat import Prompt, Reply, Usage
 from tunepoint.models.endpoints import reply_of
 from tunepoint.models.replay import Log, read_log
 from tunepoint.prompting.ladder import template_of
-from tunepoint.task import RECORDED, Task
+from tunepoint.task import Task
 
 COVERED = 0.9
 """Share of the test that a log must cover: what it leaves out is left out for every arm."""
@@ -75,8 +74,8 @@ def incumbents(
     """
     ids = {example.input: example.id for example in examples}
     found, left = [], []
-    for path in recorded_paths(task):
-        arm = Incumbent(path.stem, read_log(path, RECORDED + path.name), ids)
+    for name, path in task.logs().items():
+        arm = Incumbent(path.stem, read_log(path, name), ids)
         known = len(arm.covered(test))
         if known < COVERED * len(test):
             left.append(
@@ -89,9 +88,3 @@ def incumbents(
         else:
             found.append(arm)
     return found, left
-
-
-def recorded_paths(task: Task) -> list[Path]:
-    """Files of the logs that a task names."""
-    names = [model.name for model in task.models if model.name.startswith(RECORDED)]
-    return [task.resolve(Path(name.removeprefix(RECORDED))) for name in names]

@@ -27,7 +27,6 @@ from tunepoint.errors import StudyError, TrialsError, nearest
 from tunepoint.findings import (
     contamination,
     disagreements,
-    failed_items,
     familiarity,
     gather_facts,
     ladder,
@@ -133,7 +132,7 @@ def _conclude(bench: Bench, tried: Candidates, chosen: Selected, prepared: Prepa
     table = tabulate(study.test.trials, names)
     costs = [measured_cost(arm, study, table, task) for arm in finalists]
     seed = int(study.manifest["seed"])
-    warnings = [*training_warnings(study), *model_warnings(study), *failed_items(study)]
+    warnings = [*training_warnings(study), *model_warnings(study)]
     decision = decide(table, costs, task, np.random.default_rng([seed, 3]), caveats=warnings)
     near = familiarity(tried.encoder, prepared) if tried.encoder else None
     facts = gather_facts(study, task, tried, chosen, prepared, near)

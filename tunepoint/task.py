@@ -247,6 +247,11 @@ class Task(_Section):
         """The path as seen from the folder of task.toml."""
         return path if path.is_absolute() else self.folder / path
 
+    def logs(self) -> dict[str, Path]:
+        """Logs of what runs today: the name of the model -> its file."""
+        names = [model.name for model in self.models if model.name.startswith(RECORDED)]
+        return {name: self.resolve(Path(name.removeprefix(RECORDED))) for name in names}
+
     def measured_by(self) -> str:
         """SHA-256 of all that trials depend on.
 

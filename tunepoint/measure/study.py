@@ -18,7 +18,7 @@ from tunepoint.errors import StudyError, text_of
 from tunepoint.measure.prepare import Prepared
 from tunepoint.measure.trials import TrialLog, make_folder, write_json
 from tunepoint.scorers import scorer_code
-from tunepoint.task import RECORDED, Task
+from tunepoint.task import Task
 
 SCHEMA = 1
 FIELDS = {"task", "seed", "task_sha256", "data_sha256", "sealed_test", "spent_usd", "arms"}
@@ -126,11 +126,6 @@ def _refuse_strangers(folder: Path) -> None:
 
 def _manifest(task: Task, prepared: Prepared, seed: int) -> dict[str, Any]:
     split = prepared.split
-    logs = [
-        task.resolve(Path(model.name.removeprefix(RECORDED)))
-        for model in task.models
-        if model.name.startswith(RECORDED)
-    ]
     labels = sorted(prepared.audit.counts) if task.answer.kind == "label" else []
     return {
         "schema": SCHEMA,
@@ -140,7 +135,7 @@ def _manifest(task: Task, prepared: Prepared, seed: int) -> dict[str, Any]:
         "task_sha256": task.measured_by(),
         "data_sha256": prepared.fingerprint,
         "scorer_sha256": scorer_code(task.score.metric, task.folder),
-        "logs_sha256": {path.name: _digest(path) for path in logs},
+        "logs_sha256": {name: _digest(path) for name, path in task.logs().items()},
         "instruction": task.instruction,
         "labels": task.answer.labels or dict.fromkeys(labels, ""),
         "items": {

@@ -188,7 +188,7 @@ class ArmScores:
     repaired: float
     """Share of answers that parsed at the second attempt."""
     failures: tuple[str, ...]
-    """Why answers failed, each reason once."""
+    """Items whose answers failed, each with why."""
     seconds: Floats
     """Seconds of each answer, those that have them; may be empty."""
     cost_usd: Floats
@@ -278,7 +278,7 @@ def _arm_scores(name: str, runs: dict[str | None, dict[str, Trial]], items: Sequ
     scores = np.array([trial.score for trial in chosen]).reshape(len(seeds), len(items))
     answered = sum(trial.format_ok for trial in chosen) / len(chosen)
     repaired = sum(trial.repaired is True for trial in chosen) / len(chosen)
-    failures = tuple(dict.fromkeys(str(t.error) for t in chosen if not t.format_ok and t.error))
+    failures = tuple(dict.fromkeys(f"{t.item}: {t.error}" for t in chosen if not t.format_ok and t.error))
     counts = [(trial.input_tokens, trial.cached_tokens, trial.output_tokens) for trial in chosen]
     tokens = np.array(counts, dtype=np.float64)
     seconds = _known(trial.seconds for trial in chosen)
