@@ -37,6 +37,13 @@ class JointScores:
     """(arms, seeds) of arms whose seeds are the same, so that seed effects pair up."""
     items: int
     """Items behind every estimate."""
+    labelled: int | None = None
+    """Groups that people scored, where their scores correct a judge's: fewer than `groups`."""
+
+    @property
+    def degrees(self) -> int:
+        """Degrees of freedom of the item part."""
+        return min(self.groups, self.labelled or self.groups) - 1
 
     @property
     def covariance(self) -> Floats:
@@ -48,6 +55,7 @@ def joint_scores(
     scores: Sequence[Floats],
     clusters: NDArray[np.intp] | None = None,
     seeds: Sequence[Sequence[Hashable]] | None = None,
+    labelled: int | None = None,
 ) -> JointScores:
     """Joint sampling distribution of the mean scores of several arms.
 
@@ -56,6 +64,7 @@ def joint_scores(
             1. All arms have the same n items in the same order; values in [0, 1].
         clusters: (n,) cluster of each item; None when items are independent.
         seeds: names of each arm's seeds; arms with equal names are paired seed by seed.
+        labelled: groups of items behind a correction by people's scores; None without one.
 
     The item part is the cluster-robust covariance of the means, with the G / (G - 1)
     correction (Liang and Zeger 1986; Cameron and Miller 2015, equation 11), to which
@@ -85,9 +94,9 @@ def joint_scores(
     sums = np.zeros((groups, len(scores)))
     np.add.at(sums, codes, means - estimates)
     item_covariance = sums.T @ sums / items**2 * groups / (groups - 1)
-    item_covariance += np.eye(len(scores)) * 0.5 / (items + 2) ** 2
+    item_covariance += np.eye(len(scores)) * 0.5 / (min(items, labelled or items) + 2) ** 2
     seed_covariance, blocks = _seed_part(scores, codes, seeds)
-    return JointScores(estimates, item_covariance, groups, seed_covariance, blocks, items)
+    return JointScores(estimates, item_covariance, groups, seed_covariance, blocks, items, labelled)
 
 
 def _common_length(scores: Sequence[Floats]) -> int:
@@ -147,7 +156,7 @@ def _between_seeds(cube: Floats, codes: Integers) -> Floats:
 def draw_scores(joint: JointScores, size: int, rng: np.random.Generator) -> Floats:
     """(size, A) draws of the true mean scores given what was seen.
 
-    The item part follows a multivariate t with groups - 1 degrees of freedom, each block
+    The item part follows a multivariate t with `degrees` degrees of freedom, each block
     of seeds one with seeds - 1: the fiducial distribution of Behrens and Fisher, whose
     intervals hold their level without a common variance. Draws are clipped to [0, 1].
     """
@@ -156,7 +165,7 @@ def draw_scores(joint: JointScores, size: int, rng: np.random.Generator) -> Floa
 
 def _errors(joint: JointScores, size: int, rng: np.random.Generator) -> Floats:
     """(size, A) draws of the error of the estimates."""
-    errors = _multivariate_t(joint.item_covariance, joint.groups - 1, size, rng)
+    errors = _multivariate_t(joint.item_covariance, joint.degrees, size, rng)
     for arms, count in joint.blocks:
         block = joint.seed_covariance[np.ix_(arms, arms)]
         errors[:, arms] += _multivariate_t(block, count - 1, size, rng)
@@ -239,7 +248,7 @@ def critical_values(
 
     """
     if len(contrasts) == 1 and not joint.blocks:
-        return np.array([stats.t.ppf((1 + level) / 2, joint.groups - 1)])
+        return np.array([stats.t.ppf((1 + level) / 2, joint.degrees)])
     errors = np.sqrt(np.einsum("ka,ab,kb->k", contrasts, joint.covariance, contrasts))
     drawn = _errors(joint, draws, rng)
     studentised = np.empty((len(contrasts), draws))
