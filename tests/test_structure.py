@@ -14,7 +14,7 @@ ORDER = [
     {"stats", "data", "models"},
     {"task"},
     {"scorers", "arms"},
-    {"prompting", "tuning", "measure", "candidates", "cascades", "incumbents"},
+    {"prompting", "tuning", "measure", "candidates", "cascades", "incumbents", "judging"},
     {"cost", "quotes"},
     {"optimising"},
     {"steps"},

@@ -27,6 +27,11 @@ if TYPE_CHECKING:  # torch is loaded with the model, not with the package
     from tunepoint.tuning.classifier import FineTuned
 
 
+MOST_FINALISTS = 5
+SHARES = (0.06, 0.15, 0.4)
+"""Sizes of the learning curve below the whole of train."""
+
+
 @dataclass(frozen=True)
 class Candidates:
     """Arms in the order of their cost, and what was left out."""
@@ -68,8 +73,8 @@ def check_supported(task: Task) -> None:
         ModelError: the name of a model cannot be read.
 
     """
-    proposer = [task.search.proposer] if task.search.proposer else []
-    for name in (*chat_names(task), *proposer):
+    others = [task.search.proposer, task.score.judge.name if task.score.judge else None]
+    for name in (*chat_names(task), *(name for name in others if name)):
         if not name.startswith(LOCAL):
             address(name)
     if task.answer.kind != "label" and not chat_names(task):

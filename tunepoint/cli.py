@@ -86,11 +86,12 @@ def check(task: TaskArgument, seed: SeedOption = 0, as_json: JsonOption = False)
         from tunepoint.candidates import check_supported
         from tunepoint.measure.prepare import prepare
         from tunepoint.scorers import scorer
-        from tunepoint.task import Task
+        from tunepoint.task import JUDGE, Task
 
         loaded = Task.load(task)
         check_supported(loaded)
-        scorer(loaded.score.metric, loaded.folder)
+        if loaded.score.metric != JUDGE:
+            scorer(loaded.score.metric, loaded.folder)
         prepared = prepare(loaded, np.random.default_rng([seed, 1]))
         audit, split = prepared.audit, prepared.split
         if as_json:

@@ -30,6 +30,7 @@ from tunepoint.evidence import (
     evidence_needed,
     reversals,
 )
+from tunepoint.measure.judged import Judged, calibrate, judge_caveats
 from tunepoint.measure.trials import ArmScores, Table
 from tunepoint.stats.intervals import Interval
 from tunepoint.stats.paired import JointScores, compare, draw_scores, joint_scores, score_intervals
@@ -109,6 +110,8 @@ class Decision:
     groups: int
     evidence: Evidence
     """The draws behind it all; the report's sliders recompute the verdict from them."""
+    judged: Judged | None = None
+    """How good the judge is, where one gave the scores."""
 
     def finalist(self, arm: str) -> Finalist:
         """The finalist of that name."""
@@ -137,6 +140,7 @@ def decide(
     """
     if len(table.arms) < 2:
         raise EvidenceError(f"a decision compares at least 2 arms, got {len(table.arms)}")
+    table, judged = calibrate(table)
     joint = joint_of(table)
     draws = simulate(costs, task, DRAWS, rng)
     misses = [_misses(arm, draws, i, task.limits) for i, arm in enumerate(table.arms)]
@@ -160,18 +164,29 @@ def decide(
         break_even=tuple(evidence.break_even(table.names[winner], name) for name in others),
         evidence_needed=None if strength else evidence_needed(joint, evidence, reachable, rng),
         reversal=reversals(evidence, winner),
-        caveats=(*caveats, *_caveats(table, costs, joint, misses)),
+        caveats=(
+            *caveats,
+            *(judge_caveats(judged, task.limits.margin) if judged else ()),
+            *_caveats(table, costs, joint, misses),
+        ),
         items=joint.items,
         groups=joint.groups,
         evidence=evidence,
+        judged=judged,
     )
 
 
 def joint_of(table: Table) -> JointScores:
     """Joint sampling distribution of the arms of a table."""
     arms = table.arms
+    labelled = [arm.labelled for arm in arms if arm.labelled is not None]
     try:
-        return joint_scores([arm.scores for arm in arms], table.clusters, [arm.seeds for arm in arms])
+        return joint_scores(
+            [arm.scores for arm in arms],
+            table.clusters,
+            [arm.seeds for arm in arms],
+            min(labelled, default=None),
+        )
     except EvidenceError as error:
         if not table.left_out:
             raise

@@ -12,6 +12,7 @@ import numpy as np
 from tunepoint.cost.break_even import Quantiles
 from tunepoint.cost.prices import OLD_DAYS, dated_prices, money
 from tunepoint.decisions import Decision, Finalist
+from tunepoint.measure.judged import Judged
 from tunepoint.signals import PROMPTED, Signal, rule_of_thumb
 from tunepoint.stats.intervals import Interval
 from tunepoint.task import Task
@@ -61,6 +62,7 @@ def document(
             }
             for b in decision.break_even
         ],
+        "judge": _judge(decision.judged),
         "signals": [asdict(signal) for signal in signals],
         "rule_of_thumb": rule_of_thumb(task.traffic.queries_per_month.likely),
         "evidence_needed": asdict(decision.evidence_needed) if decision.evidence_needed else None,
@@ -87,6 +89,37 @@ def because(decision: Decision) -> str:
     if decision.evidence_needed is not None:
         text += f"; {decision.evidence_needed.why}"
     return text + "."
+
+
+def _judge(judged: Judged | None) -> dict[str, Any] | None:
+    """How good the judge is, or None where no judge gave the scores."""
+    if judged is None:
+        return None
+    noise = judged.noise
+    return {
+        "noise": None
+        if noise is None
+        else {
+            "answers": noise.answers,
+            "repeated": noise.repeated,
+            "agreement": _short(noise.agreement),
+            "swapped": _short(noise.swapped),
+            "position": _interval(noise.position),
+            "noise_share": _short(noise.noise_share),
+        },
+        "graded_by_people": dict(judged.graded),
+        "calibrations": [
+            {
+                "arm": one.arm,
+                "items": one.items,
+                "judged": _short(one.judged),
+                "power": _short(one.power),
+                "correction": _interval(one.correction),
+                "error": _short(one.error),
+            }
+            for one in judged.calibrations
+        ],
+    }
 
 
 def _rivals(decision: Decision, winner: Finalist) -> list[Finalist]:

@@ -154,7 +154,8 @@ def evidence_needed(
     for factor in factors:
         if _settled(joint, evidence, factor, 1.0, rng) >= 0.8:
             more = int(np.ceil((factor - 1) * joint.items / 10) * 10)
-            why = f"about {more} more test items would settle it with a probability of 80%"
+            share = "" if joint.labelled is None else ", as many of them graded by people as now,"
+            why = f"about {more} more test items{share} would settle it with a probability of 80%"
             return EvidenceNeeded(more, None, None, why)
     if joint.blocks and _settled(joint, evidence, 4, 4.0, rng) >= 0.8:
         seeds = 4 * max(count for _, count in joint.blocks)
@@ -183,21 +184,19 @@ def _settled(
     studies: int = 100,
 ) -> float:
     """Share of future studies, with that multiple of items and seeds, that are not undecided."""
-    now = JointScores(
-        joint.estimates,
-        joint.item_covariance / items,
-        int(joint.groups * items),
-        joint.seed_covariance / seeds,
-        tuple((arms, int(count * seeds)) for arms, count in joint.blocks),
-        int(joint.items * items),
+    now = replace(
+        joint,
+        item_covariance=joint.item_covariance / items,
+        groups=int(joint.groups * items),
+        seed_covariance=joint.seed_covariance / seeds,
+        blocks=tuple((arms, int(count * seeds)) for arms, count in joint.blocks),
+        items=int(joint.items * items),
+        labelled=None if joint.labelled is None else int(joint.labelled * items),
     )
-    news = JointScores(
-        joint.estimates,
-        joint.item_covariance * (1 - 1 / items),
-        joint.groups,
-        joint.seed_covariance * (1 - 1 / seeds),
-        joint.blocks,
-        joint.items,
+    news = replace(
+        joint,
+        item_covariance=joint.item_covariance * (1 - 1 / items),
+        seed_covariance=joint.seed_covariance * (1 - 1 / seeds),
     )
     few = slice(0, 1_000)
     costs = evidence.costs

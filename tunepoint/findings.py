@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tunepoint.arms import Arm, ArmKind
 from tunepoint.candidates import Candidates
 from tunepoint.cost.prices import ArmCost
-from tunepoint.decisions import decide, joint_of
+from tunepoint.decisions import SHOWN, decide, joint_of
 from tunepoint.errors import EvidenceError
 from tunepoint.measure.prepare import Prepared
 from tunepoint.measure.study import Study
@@ -49,6 +49,28 @@ def model_warnings(study: Study) -> list[str]:
             found.append(f"{name}: calls that were asked again or failed: {again}")
         if facts["price"] == UNKNOWN:
             found.append(f"{name}: {UNKNOWN}")
+    return found
+
+
+def judge_warnings(study: Study, task: Task, finalists: Sequence[str]) -> list[str]:
+    """Test answers that the judge gave no grade, and a judge that grades itself."""
+    if task.score.judge is None:
+        return []
+    found = []
+    test = set(study.manifest["items"]["test"])
+    for name in finalists:
+        why = {i: w for i, w in study.manifest.get("ungraded", {}).get(name, {}).items() if i in test}
+        if why:
+            shown = "; ".join(f"{item}: {text}" for item, text in list(why.items())[:SHOWN])
+            found.append(
+                f"{name}: the judge gave no grade to {len(why)} of its answers ({shown}); their items are "
+                "left out for every arm, and asked again by the next run"
+            )
+    if task.score.judge.name in [model.name for model in task.models]:
+        found.append(
+            f"{task.score.judge.name} grades its own answers too, and models like what they wrote: name "
+            "another score.judge, or let people grade"
+        )
     return found
 
 

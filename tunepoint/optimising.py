@@ -13,12 +13,13 @@ from tunepoint.data.examples import Example
 from tunepoint.errors import ModelError
 from tunepoint.measure.bench import Bench
 from tunepoint.measure.trials import mean_score, write_json, write_text
-from tunepoint.models.chat import Prompt, Turn, Usage
+from tunepoint.models.chat import Prompt, Reply, Turn, Usage
 from tunepoint.models.endpoints import LONG, Completion, Request, TextModel, always
 from tunepoint.models.opening import Models
 from tunepoint.models.wordings import messages
 from tunepoint.prompting.ladder import FittedLadder, Ladder
 from tunepoint.prompting.search import Answered, Found, search
+from tunepoint.scorers import Grading
 from tunepoint.stats.intervals import Interval
 
 CHARACTERS_A_TOKEN = 4.0
@@ -102,14 +103,10 @@ def _search(bench: Bench, base: Ladder, proposer: TextModel, dev: Sequence[Examp
     def evaluate(instruction: str, examples: Sequence[Example]) -> list[Answered]:
         nonlocal spent
         replies = fitted(instruction).answer([example.input for example in examples])
+        gradings = bench.grade(replies, examples)
         spent += sum(dollars(reply.usage) for reply in replies)
-        return [
-            Answered(
-                bench.score(reply.answer, example) if reply.format_ok and reply.answer else 0.0,
-                reply.text if reply.format_ok else f"{reply.text} ({reply.error})",
-            )
-            for reply, example in zip(replies, examples, strict=True)
-        ]
+        spent += sum(dollars(grading.usage) for grading in gradings if grading.usage is not None)
+        return _answered(replies, gradings)
 
     def propose(prompt: str, number: int) -> str:
         nonlocal spent
@@ -132,6 +129,21 @@ def _search(bench: Bench, base: Ladder, proposer: TextModel, dev: Sequence[Examp
         stop=lambda: budget.usd is not None and spent >= budget.usd,
         seed=seed,
     )
+
+
+def _answered(replies: Sequence[Reply], gradings: Sequence[Grading]) -> list[Answered]:
+    """What the search sees; an answer without a grade counts as the mean of those with one."""
+    known = [grading.score for grading in gradings if grading.score is not None]
+    if not known:
+        raise ModelError(f"the judge gave no grade to any of {len(gradings)} answers: {gradings[0].why}")
+    return [
+        Answered(
+            float(np.mean(known)) if grading.score is None else grading.score,
+            reply.text if reply.format_ok else f"{reply.text} ({reply.error})",
+            grading.why,
+        )
+        for reply, grading in zip(replies, gradings, strict=True)
+    ]
 
 
 def _price(bench: Bench, base: Ladder, instruction: str) -> float:

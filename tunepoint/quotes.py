@@ -9,8 +9,9 @@ from itertools import groupby
 import numpy as np
 
 from tunepoint.arms import Arm
-from tunepoint.candidates import Candidates
+from tunepoint.candidates import MOST_FINALISTS, SHARES, Candidates
 from tunepoint.data.examples import Example
+from tunepoint.judging import ORDERS, REPEATED
 from tunepoint.measure.races import stages
 from tunepoint.models.chat import Usage
 from tunepoint.models.endpoints import request_of
@@ -24,6 +25,12 @@ CHARACTERS = (5.0, 4.0, 2.5)
 """Of a token: low, likely and high price."""
 SECONDS = (0.4, 1.5, 5.0)
 """Of a call: low, likely and high."""
+THOUGHTS = (80.0, 250.0, 700.0)
+"""Output tokens of a call that reasons first."""
+ABOUT_GRADING = 700
+"""Characters of a judge's question apart from the task's own."""
+ALIKE = 0.2
+"""Share of answers to grade, at least, where arms answer alike: an answer is graded once."""
 TESTED = 3
 """Chat arms among the finalists, at most, that the sealed test asks."""
 
@@ -48,14 +55,20 @@ class Quote:
         )
 
 
+Three = tuple[float, float, float]
+"""Low, likely and high."""
+
+
 @dataclass(frozen=True)
 class _Part:
-    """Calls of one arm, and what a call is like: (low, likely, high) each."""
+    """Calls of one arm, and what a call is like."""
 
     model: str
-    calls: tuple[float, float, float]
-    input_tokens: tuple[float, float, float]
-    output_tokens: tuple[float, float, float]
+    calls: Three
+    input_tokens: Three
+    output_tokens: Three
+    answers: Three = (0.0, 0.0, 0.0)
+    """What the calls amount to; a chain or a vote makes several calls for one."""
 
 
 def quote(
@@ -67,9 +80,21 @@ def quote(
     prices: Mapping[str, CallPrice],
     concurrency: int,
 ) -> Quote | None:
-    """What the races on dev and the sealed test will take; None if no chat model is asked."""
-    if not tried.raced:
-        return None
+    """What the races on dev, the sealed test and the judge will take; None if no model is asked."""
+    parts = _asked(task, tried, train, dev, test) if tried.raced else []
+    if task.score.judge is not None:
+        parts.append(_grading(task, task.score.judge.name, tried, parts, dev, test))
+    return _sum(parts, prices, concurrency) if parts else None
+
+
+def _asked(
+    task: Task,
+    tried: Candidates,
+    train: Sequence[Example],
+    dev: Sequence[Example],
+    test: Sequence[Example],
+) -> list[_Part]:
+    """Calls of the chat models under test."""
     parts = []
     families = groupby(sorted(tried.raced, key=lambda arm: arm.family), key=lambda arm: arm.family)
     for _, members in families:
@@ -77,26 +102,53 @@ def quote(
         asked = sum(count * size for count, size in _increments(stages(len(arms), len(dev))))
         parts.append(_part(task, arms[0], train, dev[:5], asked))
     dearest = max(parts, key=lambda part: part.calls[1])
-    share = TESTED * len(test) / max(1.0, dearest.calls[1])
+    calls, tested = dearest.calls, TESTED * len(test)
+    share = tested / max(1.0, calls[1])
     parts.append(
-        _Part(
-            dearest.model,
-            (len(test), dearest.calls[1] * share, dearest.calls[2] * share),
-            dearest.input_tokens,
-            dearest.output_tokens,
+        replace(
+            dearest,
+            calls=(len(test), calls[1] * share, calls[2] * share),
+            answers=(len(test), tested, tested),
         )
     )
     if task.search.calls:
         parts.append(_searching(task, dearest, len(dev)))
-    return _sum(parts, prices, concurrency)
+    return parts
+
+
+def _grading(
+    task: Task,
+    judge: str,
+    tried: Candidates,
+    parts: Sequence[_Part],
+    dev: Sequence[Example],
+    test: Sequence[Example],
+) -> _Part:
+    """What the judge will be asked: every answer in both orders; equal answers once."""
+    local = sum(arm.seeds for arm in tried.local) * len(dev)
+    if tried.fine_tuned is not None:
+        local += len(SHARES) * len(dev)
+    if tried.local:
+        local += MOST_FINALISTS * len(test)
+    local += len(tried.incumbents) * (len(dev) + len(test))
+    answers = [local + sum(part.answers[i] for part in parts) for i in range(3)]
+    each = ORDERS + 1 / REPEATED
+    shown = (*dev[:20], *test[:20])
+    letters = float(np.mean([len(e.input) + 2 * len(e.target) for e in shown]))
+    letters += len(task.instruction) + len(task.score.rubric) + ABOUT_GRADING
+    return _Part(
+        judge,
+        (ALIKE * each * answers[0], each * answers[1], 1.5 * each * answers[2]),
+        (letters / CHARACTERS[0], letters / CHARACTERS[1], 1.5 * letters / CHARACTERS[2]),
+        THOUGHTS,
+    )
 
 
 def _searching(task: Task, like: _Part, dev: int) -> _Part:
     """The search for a better prompt: it looks at dev once at least, and one look past its budget at most."""
     most = float(task.search.calls)
-    return _Part(
-        like.model, (min(most, dev), most, 1.5 * (most + 3 * dev)), like.input_tokens, like.output_tokens
-    )
+    asked = (min(most, dev), most, most + 3.0 * dev)
+    return replace(like, calls=(asked[0], asked[1], 1.5 * asked[2]), answers=asked)
 
 
 def _increments(plan: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -122,13 +174,14 @@ def _part(task: Task, arm: Arm, train: Sequence[Example], shown: Sequence[Exampl
     letters = float(np.mean([sum(len(t.content) for t in request_of(p).messages) for p in prompts]))
     target = float(np.mean([len(example.target) for example in shown]))
     plain = [3.0 + target / characters for characters in CHARACTERS]
-    out = (80.0, 250.0, 700.0) if thinking else (plain[0], plain[1], 3 * plain[2])
+    out = THOUGHTS if thinking else (plain[0], plain[1], 3 * plain[2])
     calls = asked * samples * steps
     return _Part(
         arm.model.name,
         (calls, calls, calls * 1.5),  # at most half of the replies need a repair
         (letters / CHARACTERS[0], letters / CHARACTERS[1], letters / CHARACTERS[2]),
         out,
+        (asked, asked, asked),
     )
 
 

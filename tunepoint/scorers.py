@@ -9,17 +9,47 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tunepoint.data.examples import Example
 from tunepoint.errors import TaskError, nearest
+from tunepoint.models.chat import Usage
+from tunepoint.task import JUDGE
 
 Scorer = Callable[[str, Example], float]
 """(answer, example) -> score in 0..1; higher is better. It must not raise."""
+
+
+@dataclass(frozen=True)
+class Grading:
+    """What one answer is worth."""
+
+    score: float | None
+    """0..1; None where a judge gave no grade."""
+    grades: tuple[float, ...] = ()
+    """A judge's single grades, 0..1: answer last, answer first, and perhaps the first again."""
+    why: str = ""
+    """What a judge wrote, or why it gave no grade."""
+    usage: Usage | None = None
+    """What a judge's calls took."""
+
+
+Scoring = Callable[[Sequence[str], Sequence[Example]], list[Grading]]
+"""(answers, examples) -> a grading of each."""
+
+
+def each(score: Scorer) -> Scoring:
+    """A scorer that is asked answer by answer."""
+
+    def scoring(answers: Sequence[str], examples: Sequence[Example]) -> list[Grading]:
+        return [Grading(score(answer, example)) for answer, example in zip(answers, examples, strict=True)]
+
+    return scoring
 
 
 def exact(answer: str, example: Example) -> float:
@@ -130,7 +160,7 @@ def scorer(name: str, folder: Path = Path(), *, tolerance: float | None = None) 
     if not colon:
         raise TaskError(
             f"score.metric {name!r} is not one of the scorers of this version; "
-            f"{nearest(name, SCORERS)} Your own is named as 'package.module:function'"
+            f"{nearest(name, (*SCORERS, JUDGE))} Your own is named as 'package.module:function'"
         )
     with _importing_from(folder):
         try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tunepoint.arms import Arm, NotRun
-from tunepoint.candidates import Candidates, candidates
+from tunepoint.candidates import MOST_FINALISTS, SHARES, Candidates, candidates
 from tunepoint.cascades import Cascade, choose_gate
 from tunepoint.data.audit import doubtful_labels
 from tunepoint.data.examples import Example
@@ -27,11 +27,8 @@ from tunepoint.stats.intervals import Interval
 if TYPE_CHECKING:  # torch is loaded with the model, not with the package
     from tunepoint.models.encoder import Encoder
 
-MOST_FINALISTS = 5
 TIMED = 50
 """Test items that are asked one at a time, so that their seconds are those of a request."""
-SHARES = (0.06, 0.15, 0.4)
-"""Sizes of the learning curve below the whole of train."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,8 @@ def plan(
             bench.plan(_expected(replace(tried.fine_tuned, seeds=1), int(len(split.train) * share), 0))
         bench.plan(MOST_FINALISTS * (0.03 * TIMED + 2 * len(split.test) / 200))
         bench.plan(len(split.train) / 60)
-    most = max((model.concurrency for model in bench.task.models), default=1)
+    asked = (*bench.task.models, *([bench.task.score.judge] if bench.task.score.judge else []))
+    most = max((model.concurrency for model in asked), default=1)
     quoted = quote(bench.task, tried, split.train, split.dev, split.test, models.prices, most)
     if quoted is not None:
         bench.plan(quoted.minutes.likely * 60)

@@ -29,6 +29,7 @@ from tunepoint.findings import (
     disagreements,
     familiarity,
     gather_facts,
+    judge_warnings,
     ladder,
     learning_curve,
     model_warnings,
@@ -36,6 +37,7 @@ from tunepoint.findings import (
     training_warnings,
 )
 from tunepoint.measure.bench import Bench, Meter, Progress, open_models, silent
+from tunepoint.measure.people import people_grades, with_people, write_sheet
 from tunepoint.measure.prepare import Audit, Prepared, prepare
 from tunepoint.measure.study import Study, cores, open_study
 from tunepoint.measure.trials import (
@@ -52,7 +54,7 @@ from tunepoint.report import write_report
 from tunepoint.signals import Facts, measure_signals
 from tunepoint.stats.ranges import Range
 from tunepoint.steps import Selected, draw_curve, look, open_test, plan, select
-from tunepoint.task import Task
+from tunepoint.task import JUDGE, Task
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def run(
         meter = Meter(max_usd, price, float(study.manifest["spent_usd"]))
         bench = Bench(study, task, prepared, meter, progress)
         with open_models(task, folder / "calls.sqlite", meter, replay=replay) as models:
-            bench.prices = models.prices
+            bench.use(models)
             tried = plan(bench, encoder, models, None if replay else confirm)
             prepared = look(bench, encoder, prepared)
             chosen = select(bench, tried, models)
@@ -129,10 +131,10 @@ def default_folder(task: Task, prepared: Prepared, seed: int) -> Path:
 def _conclude(bench: Bench, tried: Candidates, chosen: Selected, prepared: Prepared) -> Result:
     study, task, finalists = bench.study, bench.task, chosen.finalists
     names = [arm.name for arm in finalists]
-    table = tabulate(study.test.trials, names)
+    table = tabulate(with_people(study.test.trials, people_grades(task, study.folder)), names)
     costs = [measured_cost(arm, study, table, task) for arm in finalists]
     seed = int(study.manifest["seed"])
-    warnings = [*training_warnings(study), *model_warnings(study)]
+    warnings = [*training_warnings(study), *model_warnings(study), *judge_warnings(study, task, names)]
     decision = decide(table, costs, task, np.random.default_rng([seed, 3]), caveats=warnings)
     near = familiarity(tried.encoder, prepared) if tried.encoder else None
     facts = gather_facts(study, task, tried, chosen, prepared, near)
@@ -156,6 +158,8 @@ def _conclude(bench: Bench, tried: Candidates, chosen: Selected, prepared: Prepa
         "disagreements": disagreements(prepared, table, study.test.trials),
         "economics": economics(decision, task),
     }
+    if task.score.metric == JUDGE:
+        write_sheet(study.folder, study.test.trials, prepared.split.test, np.random.default_rng([seed, 5]))
     write_text(study.folder / "arms.toml", arms_toml(costs))
     _write(study.folder, content, measurements)
     return Result(decision, content, study.folder, tuple(study.repairs), prepared.audit)

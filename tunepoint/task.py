@@ -94,12 +94,56 @@ class Answer(_Section):
         return self
 
 
+class ModelName(_Section):
+    """A model to prompt or to tune, or the log of one that ran."""
+
+    name: str
+    price: TokenPrice | None = None
+    """Overrides the price that is known; a model without any runs on your own machine."""
+    concurrency: Annotated[int, Field(ge=1, le=1_000)] = 64
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+JUDGE = "judge"
+"""The metric of answers that a model grades."""
+
+
 class Score(_Section):
     """How an answer is scored, 0 to 1."""
 
     metric: str = "exact"
     tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """How far a number may be off, absolutely or relatively; for `numeric`."""
+    judge: Annotated[ModelName, BeforeValidator(_named)] | None = None
+    """The model that grades, for `judge`: its name, or name, price and concurrency."""
+    rubric: str = ""
+    """What makes an answer good, for `judge`."""
+    scale: Annotated[int, Field(ge=2, le=10)] = 5
+    """The best grade; the worst is 1."""
+    human: Path | None = None
+    """Grades that people gave to some answers: a table of item, answer and grade."""
+
+    @model_validator(mode="after")
+    def _judged(self) -> Score:
+        lacking = [key for key in ("judge", "rubric") if not getattr(self, key)]
+        if self.metric == JUDGE and lacking:
+            raise ValueError(
+                f"metric 'judge' needs {' and '.join(lacking)}: judge = 'PROVIDER/MODEL' grades every "
+                "answer by the rubric, a text that says what makes one good"
+            )
+        if self.metric != JUDGE and len(lacking) < 2:
+            raise ValueError(f"judge and rubric are for metric = 'judge', and the metric is {self.metric!r}")
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """What scores depend on: not on prices, nor on what people say of them afterwards."""
+        content = {"metric": self.metric, "tolerance": self.tolerance}
+        if self.judge is not None:
+            content |= {"judge": self.judge.name, "rubric": self.rubric, "scale": self.scale}
+        return content
 
 
 class Traffic(_Section):
@@ -151,15 +195,6 @@ RECORDED = "recorded:"
 """Begins the name of a model that is a log of outputs."""
 EMBEDDED = "embedded:minilm"
 """Name of the encoder that comes along."""
-
-
-class ModelName(_Section):
-    """A model to prompt or to tune, or the log of one that ran."""
-
-    name: str
-    price: TokenPrice | None = None
-    """Overrides the price that is known; a model without any runs on your own machine."""
-    concurrency: Annotated[int, Field(ge=1, le=1_000)] = 64
 
 
 class Search(_Section):
@@ -258,9 +293,8 @@ class Task(_Section):
         Limits, traffic and costs are not among it: when they change, the verdict is
         computed anew from the same trials.
         """
-        parts = self.model_dump(
-            mode="json", include={"instruction", "data", "answer", "score", "chains", "search"}
-        )
+        parts = self.model_dump(mode="json", include={"instruction", "data", "answer", "chains", "search"})
+        parts["score"] = self.score.identity()
         parts["models"] = [model.name for model in self.models]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

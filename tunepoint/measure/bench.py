@@ -12,6 +12,7 @@ import numpy as np
 from tunepoint.arms import Arm, FittedArm
 from tunepoint.data.examples import Example
 from tunepoint.errors import BudgetReached
+from tunepoint.judging import Judge
 from tunepoint.measure.prepare import Prepared
 from tunepoint.measure.study import Study
 from tunepoint.measure.trials import Trial, TrialLog
@@ -19,8 +20,8 @@ from tunepoint.models.chat import Reply, Usage
 from tunepoint.models.endpoints import Allow, Completion, Done, Endpoint, Request
 from tunepoint.models.opening import Models, Named, opened
 from tunepoint.models.rates import CallPrice, call_price
-from tunepoint.scorers import Scorer, scorer
-from tunepoint.task import EMBEDDED, RECORDED, Task
+from tunepoint.scorers import Grading, Scoring, each, scorer
+from tunepoint.task import EMBEDDED, JUDGE, RECORDED, ModelName, Task
 
 BATCH = 64
 MANY = 2_000
@@ -130,6 +131,10 @@ class Metered:
                 self.meter.settle(receipt, 0.0)  # calls that were stopped on their way
 
 
+_Answered = tuple[Example, Reply, float | None]
+"""What was asked, what came, and its seconds where they were taken one by one."""
+
+
 def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 6)
 
@@ -149,7 +154,25 @@ class Bench:
         self.planned_seconds = 0.0
         self.prices: dict[str, CallPrice] = {}
         """By the name of the model, those whose calls cost money."""
-        self.score: Scorer = scorer(task.score.metric, task.folder, tolerance=task.score.tolerance)
+        self.scoring: Scoring | None = None
+        if task.score.metric != JUDGE:
+            self.scoring = each(scorer(task.score.metric, task.folder, tolerance=task.score.tolerance))
+
+    def use(self, models: Models) -> None:
+        """Take the prices of the open models, and the judge if answers are graded."""
+        self.prices = models.prices
+        if models.judge is not None:
+            self.scoring = Judge(models.judge, self.task)
+
+    def grade(self, replies: Sequence[Reply], examples: Sequence[Example]) -> list[Grading]:
+        """A grading of each reply; one that could not be read is worth 0, and no judge sees it."""
+        assert self.scoring is not None, "a judge is opened with the models"
+        read = [i for i, reply in enumerate(replies) if reply.format_ok and reply.answer is not None]
+        found = [Grading(0.0)] * len(replies)
+        graded = self.scoring([replies[i].answer or "" for i in read], [examples[i] for i in read])
+        for i, grading in zip(read, graded, strict=True):
+            found[i] = grading
+        return found
 
     def plan(self, seconds: float) -> None:
         """Announce work, in estimated seconds, for the progress and the spending cap."""
@@ -231,33 +254,52 @@ class Bench:
     ) -> None:
         if size == 1:
             fitted.answer([examples[0].input])  # the first answer of a process is slower
-        finished: list[Trial] = []
+        waiting: list[_Answered] = []
         for start in range(0, len(examples), size):
             batch = examples[start : start + size]
             started = time.perf_counter()
             replies = fitted.answer([example.input for example in batch])
             seconds = time.perf_counter() - started if size == 1 else None
-            finished += [
-                self._trial(name, seed, example, reply, seconds)
-                for example, reply in zip(batch, replies, strict=True)
-            ]
-            if len(finished) >= BATCH or size > BATCH:
-                log.append(finished)
-                finished = []
-        log.append(finished)
+            waiting += [(example, reply, seconds) for example, reply in zip(batch, replies, strict=True)]
+            if len(waiting) >= BATCH:
+                self._write(name, seed, log, waiting)
+                waiting = []
+        self._write(name, seed, log, waiting)
+
+    def _write(self, name: str, seed: str | None, log: TrialLog, answered: Sequence[_Answered]) -> None:
+        """Score answers and record them; one that the judge gave no grade is no trial, and is said."""
+        gradings = self.grade([reply for _, reply, _ in answered], [example for example, _, _ in answered])
+        trials = []
+        before = self.study.manifest.get("ungraded", {}).get(name, {})
+        ungraded = dict(before)
+        for (example, reply, seconds), grading in zip(answered, gradings, strict=True):
+            if grading.score is None:
+                ungraded[example.id] = grading.why
+            else:
+                ungraded.pop(example.id, None)
+                trials.append(self._trial(name, seed, example, reply, seconds, grading))
+        log.append(trials)
+        if ungraded != before:
+            self.study.manifest.setdefault("ungraded", {})[name] = ungraded
+            self.study.save()
 
     def _dollars(self, usage: Usage) -> float | None:
         price = self.prices.get(usage.model)
         return None if price is None else round(price.dollars(usage), 12)
 
     def _trial(
-        self, name: str, seed: str | None, example: Example, reply: Reply, seconds: float | None
+        self,
+        name: str,
+        seed: str | None,
+        example: Example,
+        reply: Reply,
+        seconds: float | None,
+        grading: Grading,
     ) -> Trial:
-        right = reply.format_ok and reply.answer is not None
         return Trial(
             arm=name,
             item=example.id,
-            score=self.score(reply.answer or "", example) if right else 0.0,
+            score=grading.score,
             cluster=self.prepared.split.clusters.get(example.id),
             seed=seed,
             slice=example.slice,
@@ -271,23 +313,25 @@ class Bench:
             answer=reply.answer if reply.answer is not None else reply.text,
             confidence=None if reply.confidence is None else round(min(1.0, reply.confidence), 6),
             error=reply.error,
+            grades=grading.grades or None,
         )
 
 
 @contextmanager
 def open_models(task: Task, recording: Path, meter: Meter, *, replay: bool = False) -> Iterator[Models]:
     """The chat models that a task names, paid from the meter; replayed ones are not called."""
-    named = [
-        Named(model.name, model.price, model.concurrency, task.folder)
-        for model in task.models
-        if not model.name.startswith((EMBEDDED, RECORDED))
-    ]
+
+    def as_named(model: ModelName) -> Named:
+        return Named(model.name, model.price, model.concurrency, task.folder)
+
+    named = [as_named(model) for model in task.models if not model.name.startswith((EMBEDDED, RECORDED))]
+    judge = as_named(task.score.judge) if task.score.judge else None
 
     def metered(endpoint: Endpoint, price: CallPrice | None) -> Endpoint:
         return Metered(endpoint, meter, price)
 
     proposer = task.search.proposer
-    with opened(named, recording, metered, proposer=proposer, replay=replay) as models:
+    with opened(named, recording, metered, proposer=proposer, judge=judge, replay=replay) as models:
         for model in task.models:
             price = call_price(model.name, model.price) if model.name.startswith(RECORDED) else None
             if price is not None:

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tunepoint.errors import StudyError, TrialsError, reading
 
 Floats = NDArray[np.float64]
+_Share = Annotated[float, Field(ge=0, le=1)]
 _Amount = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 
 
@@ -31,7 +32,7 @@ class Trial(BaseModel):
 
     arm: str
     item: str
-    score: Annotated[float, Field(ge=0, le=1)]
+    score: _Share
     cluster: str | None = None
     seed: str | None = None
     """Training seed; trials of one arm and item differ in it."""
@@ -43,10 +44,14 @@ class Trial(BaseModel):
     seconds: _Amount | None = None
     cost_usd: _Amount | None = None
     answer: str | None = None
-    confidence: Annotated[float, Field(ge=0, le=1)] | None = None
+    confidence: _Share | None = None
     error: str | None = None
     repaired: bool | None = None
     """The first reply could not be read, a second one could."""
+    grades: tuple[_Share, ...] | None = None
+    """A judge's single grades: answer last, answer first, and perhaps the first again."""
+    human: _Share | None = None
+    """What people gave the same answer; it corrects the scores of a judge."""
 
     @property
     def key(self) -> tuple[str, str, str | None]:
@@ -195,6 +200,13 @@ class ArmScores:
     """Dollars of each answer, those that have them; may be empty."""
     tokens: Floats
     """(seeds * items, 3) input, cached and output tokens of each answer; NaN where it has none."""
+    grades: Floats | None = None
+    """(3, seeds, items) a judge's grades: answer last, answer first, the first again; NaN where it
+    gave none, and None where no judge graded."""
+    human: Floats | None = None
+    """(seeds, items) what people gave the same answers, NaN where nobody looked; None without any."""
+    labelled: int | None = None
+    """Groups of items that people scored, once their scores have corrected these."""
 
 
 @dataclass(frozen=True)
@@ -216,7 +228,15 @@ class Table:
 
     def only(self, keep: NDArray[np.bool_]) -> Table:
         """The same arms on the items where `keep` is true."""
-        arms = tuple(replace(arm, scores=arm.scores[:, keep]) for arm in self.arms)
+        arms = tuple(
+            replace(
+                arm,
+                scores=arm.scores[:, keep],
+                grades=None if arm.grades is None else arm.grades[:, :, keep],
+                human=None if arm.human is None else arm.human[:, keep],
+            )
+            for arm in self.arms
+        )
         chosen = np.flatnonzero(keep).tolist()
         clusters = None if self.clusters is None else self.clusters[keep]
         slices = tuple(self.slices[i] for i in chosen)
@@ -283,7 +303,36 @@ def _arm_scores(name: str, runs: dict[str | None, dict[str, Trial]], items: Sequ
     tokens = np.array(counts, dtype=np.float64)
     seconds = _known(trial.seconds for trial in chosen)
     costs = _known(trial.cost_usd for trial in chosen)
-    return ArmScores(name, scores, seeds, answered, repaired, failures, seconds, costs, tokens)
+    graded = any(trial.grades for trial in chosen)
+    seen = any(trial.human is not None for trial in chosen)
+    return ArmScores(
+        name,
+        scores,
+        seeds,
+        answered,
+        repaired,
+        failures,
+        seconds,
+        costs,
+        tokens,
+        grades=_grades(chosen).reshape(GRADES, *scores.shape) if graded else None,
+        human=np.array([trial.human for trial in chosen], dtype=np.float64).reshape(scores.shape)
+        if seen
+        else None,
+    )
+
+
+GRADES = 3
+"""Grades of one answer, at most."""
+
+
+def _grades(trials: Sequence[Trial]) -> Floats:
+    """(3, trials) grades of a judge; NaN where it gave none."""
+    found = np.full((GRADES, len(trials)), np.nan)
+    for column, trial in enumerate(trials):
+        given = (trial.grades or ())[:GRADES]
+        found[: len(given), column] = given
+    return found
 
 
 def _known(values: Iterable[Any]) -> Floats:

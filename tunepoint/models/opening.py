@@ -38,6 +38,8 @@ class Models:
     """Of those that cost money, by name."""
     proposer: TextModel | None = None
     """Who proposes better prompts."""
+    judge: TextModel | None = None
+    """Who grades answers."""
     _endpoints: tuple[OpenAIEndpoint, ...] = ()
 
     def facts(self) -> dict[str, Any]:
@@ -82,6 +84,7 @@ def opened(
     metered: Callable[[Endpoint, CallPrice | None], Endpoint],
     *,
     proposer: str | None = None,
+    judge: Named | None = None,
     replay: bool = False,
 ) -> Iterator[Models]:
     """Open chat models for the time of a study.
@@ -90,33 +93,42 @@ def opened(
         recording: SQLite file of every call that was ever answered.
         metered: puts a spending cap around an endpoint.
         proposer: name of the model that proposes prompts; the first one if None.
+        judge: the model that grades answers; None where none does.
         replay: answer from the recording alone; no key and no network is needed.
 
     """
-    if not named:
+    others = {model.name: model for model in (judge, Named(proposer) if proposer else None) if model}
+    for model in named:
+        others.pop(model.name, None)
+    wanted = (*named, *others.values())
+    if not wanted:
         yield Models((), {})
         return
     with ExitStack() as stack:
         calls = Recording(recording)
         stack.callback(calls.close)
-        chats, prices, endpoints = [], {}, []
-        others = [Named(proposer)] if proposer and proposer not in [model.name for model in named] else []
-        for model in (*named, *others):
+        prices: dict[str, CallPrice] = {}
+        chats: dict[str, TextModel] = {}
+        endpoints = []
+        for model in wanted:
             price = call_price(model.name, model.price)
             if price is not None:
                 prices[model.name] = price
-            if replay:
-                chats.append(
-                    TextModel(Recorded(model.name, calls, None), remote=not model.name.startswith(LOCAL))
-                )
-                continue
+            endpoint: Endpoint | None = None
             if model.name.startswith(LOCAL):
-                chats.append(TextModel(Recorded(model.name, calls, _local(model)), remote=False))
-                continue
-            endpoint = _hosted(model)
-            stack.callback(endpoint.close)
-            chats.append(TextModel(Recorded(model.name, calls, metered(endpoint, price))))
-            endpoints.append(endpoint)
-        by_name = {chat.name: chat for chat in chats}
-        proposing = by_name[proposer] if proposer else chats[0]
-        yield Models(tuple(chats[: len(named)]), prices, proposing, tuple(endpoints))
+                endpoint = None if replay else _local(model)
+            elif not replay:
+                hosted = _hosted(model)
+                stack.callback(hosted.close)
+                endpoints.append(hosted)
+                endpoint = metered(hosted, price)
+            remote = not model.name.startswith(LOCAL)
+            chats[model.name] = TextModel(Recorded(model.name, calls, endpoint), remote=remote)
+        asked = tuple(chats[model.name] for model in named)
+        yield Models(
+            asked,
+            prices,
+            chats[proposer] if proposer else next(iter(asked), None),
+            chats[judge.name] if judge else None,
+            tuple(endpoints),
+        )

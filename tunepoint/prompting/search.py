@@ -32,6 +32,8 @@ class Answered:
 
     score: float
     said: str
+    why: str = ""
+    """What a judge wrote about it; empty where none did."""
 
 
 Evaluate = Callable[[str, Sequence[Example]], list[Answered]]
@@ -218,7 +220,7 @@ class _Course:
             {
                 "Inputs": example.input,
                 "Generated Outputs": one.said,
-                "Feedback": "This is right." if one.score >= 1 else f"The right answer is: {example.target}",
+                "Feedback": _feedback(example, one),
             }
             for example, one in eval_batch.trajectories
         ]
@@ -253,6 +255,14 @@ class _Course:
         else:
             return
         self.trajectory.append((self.asked, objective))
+
+
+def _feedback(example: Example, one: Answered) -> str:
+    """What was right, and what the judge wrote where there is one."""
+    if one.score >= 1:
+        return "This is right."
+    right = f"The right answer is: {example.target}"
+    return f"{right}\nA judge wrote: {one.why}" if one.why else right
 
 
 class _Silent:

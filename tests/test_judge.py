@@ -1,0 +1,438 @@
+"""A model as the judge: grading, its noise, its correction by people, and studies that use it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from servers import Fake, serving
+from typer.testing import CliRunner
+
+from tunepoint import Task, run
+from tunepoint.cli import app
+from tunepoint.cost.prices import ArmCost
+from tunepoint.data.examples import Example
+from tunepoint.decisions import decide
+from tunepoint.errors import DataError, EvidenceError, ModelError, TaskError
+from tunepoint.judging import Judge
+from tunepoint.measure.judged import calibrate
+from tunepoint.measure.people import people_grades, squeezed
+from tunepoint.measure.trials import Trial, tabulate
+from tunepoint.models.chat import Prompt, Reply, Usage
+from tunepoint.quotes import Quote
+from tunepoint.stats.calibrated import cluster_error, rectify
+from tunepoint.stats.paired import compare, joint_scores
+
+RUBRIC = "The reply names the brand and the size of the box."
+TASK = Task.parse(
+    {
+        "name": "replies",
+        "instruction": "Answer the customer.",
+        "answer": {"kind": "text"},
+        "score": {"metric": "judge", "judge": "openai/gpt-5-mini", "rubric": RUBRIC},
+    }
+)
+EXAMPLES = [Example(f"e{i}", f"question {i}", f"reply {i}") for i in range(40)]
+
+
+class Grader:
+    """A chat model that grades by a function of the whole prompt."""
+
+    name = "grader"
+    remote = True
+
+    def __init__(self, grade: Any) -> None:
+        self.grade = grade
+        self.asked: list[Prompt] = []
+
+    def answer(self, prompts: Sequence[Prompt]) -> list[Reply]:
+        self.asked += prompts
+        replies = []
+        for prompt in prompts:
+            given = self.grade(prompt)
+            replies.append(
+                Reply("", None, Usage(self.name, 10, 0, 5), format_ok=False, error="refused")
+                if given is None
+                else Reply(f"Fine. Answer: {given}", str(given), Usage(self.name, 10, 0, 5))
+            )
+        return replies
+
+
+def first(prompt: Prompt) -> bool:
+    return prompt.input.startswith("<answer>")
+
+
+# -- grading --------------------------------------------------------------------------------
+
+
+def test_a_score_is_the_mean_of_both_orders_and_one_item_in_five_is_asked_again() -> None:
+    grader = Grader(lambda prompt: 5 if first(prompt) else 3)
+    found = Judge(grader, TASK)([example.target for example in EXAMPLES], EXAMPLES)
+    assert {grading.score for grading in found} == {0.75}
+    again = [grading for grading in found if len(grading.grades) == 3]
+    assert {grading.grades for grading in found} == {(0.5, 1.0), (0.5, 1.0, 0.5)}
+    assert len(again) == sum(zlib.crc32(e.id.encode()) % 5 == 0 for e in EXAMPLES) > 2
+    assert len(grader.asked) == 2 * len(EXAMPLES) + len(again)
+    assert found[0].usage == Usage("grader", 20, 0, 10, calls=2)
+    prompt = grader.asked[0]
+    assert RUBRIC in prompt.instruction and "Answer the customer." in prompt.instruction
+    assert prompt.labels == ("1", "2", "3", "4", "5") and prompt.reasoning
+    assert "<reference>\nreply 0\n</reference>" in prompt.input
+
+
+def test_an_answer_without_a_grade_is_no_zero_and_a_useless_judge_is_given_up() -> None:
+    def grade(prompt: Prompt) -> int | None:
+        return None if "question 3\n" in prompt.input else 4
+
+    found = Judge(Grader(grade), TASK)([e.target for e in EXAMPLES], EXAMPLES)
+    assert found[3].score is None and found[3].why == "refused"
+    assert all(grading.score == 0.75 for i, grading in enumerate(found) if i != 3)
+    with pytest.raises(ModelError, match=r"no grade to 40 of 40 answers, first to that of e0: refused"):
+        Judge(Grader(lambda prompt: None), TASK)([e.target for e in EXAMPLES], EXAMPLES)
+
+
+@pytest.mark.parametrize(
+    ("score", "message"),
+    [
+        ({"metric": "judge", "rubric": "good"}, "needs judge: "),
+        ({"metric": "judge", "judge": "openai/gpt-5-mini"}, "needs rubric"),
+        ({"metric": "exact", "rubric": "good"}, "for metric = 'judge', and the metric is 'exact'"),
+        ({"metric": "judge", "judge": {"nam": "x"}, "rubric": "good"}, "score.judge"),
+        ({"metric": "judge", "judge": "openai/x", "rubric": "good", "scale": 1}, "scale"),
+        ({"metric": "jugde"}, "did you mean 'judge'"),
+    ],
+)
+def test_mistakes_in_a_judged_task(score: dict[str, Any], message: str, tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("input,target\n" + "".join(f"a{i},b{i % 2}\n" for i in range(20)))
+    with pytest.raises(TaskError, match=message):
+        run(Task.parse({"name": "t", "data": {"path": "data.csv"}, "score": score}, folder=tmp_path))
+
+
+# -- people correct the judge -----------------------------------------------------------------
+
+
+def world(rng: np.random.Generator, items: int) -> tuple[Any, Any]:
+    """(judge, truth) of three arms, (items, 3) each; the judge likes the first and dislikes the second."""
+    ease = rng.normal(0, 0.6, (items, 1))
+    chance = 1 / (1 + np.exp(-(np.array([1.4, 1.4, 0.85]) + ease)))
+    truth = (rng.random((items, 3)) < chance).astype(float)
+    liking = np.array([0.12, -0.05, 0.05])
+    judge = np.clip(0.6 * truth + 0.24 + liking + rng.normal(0, 0.15, (items, 3)), 0, 1)
+    return np.round(judge * 4) / 4, truth
+
+
+def seen_by_people(truth: Any, labelled: Any) -> Any:
+    human = np.full(truth.shape, np.nan)
+    human[labelled] = truth[labelled]
+    return human
+
+
+def test_the_correction_is_that_of_ppi_python() -> None:
+    """Reference figures of ppi-python 0.2.3 on the same data: `ppi_mean_pointestimate`, `ppi_mean_ci`."""
+    rng = np.random.default_rng(7)
+    truth = rng.beta(4, 2, 460)
+    judged = np.clip(truth + rng.normal(0.1, 0.15, 460), 0, 1)
+    said = (rng.random(460) < truth).astype(float)
+    found = rectify(judged[None], seen_by_people(said, np.arange(60))[None])
+    assert found.scores.mean() == pytest.approx(0.6389301551641442, abs=1e-9)
+    error = np.sqrt(found.scores.var(ddof=1) / 460)
+    assert error == pytest.approx(0.06084683, rel=0.02)  # theirs divides by n, ours by n - 2
+    assert found.groups == 60 and 0.3 < found.power < 0.45
+    assert found.correction.estimate == pytest.approx(found.scores.mean() - judged.mean())
+
+
+def test_a_perfect_judge_is_believed_and_a_blind_one_is_not() -> None:
+    rng = np.random.default_rng(0)
+    truth = (rng.random(300) < 0.7).astype(float)[None]
+    human = seen_by_people(truth[0], np.arange(40))[None]
+    perfect = rectify(truth, human)
+    assert perfect.scores.mean() == pytest.approx(truth.mean(), abs=0.005) and perfect.power > 0.8
+    blind = rectify(rng.permutation(truth[0])[None], human)
+    assert blind.scores.mean() == pytest.approx(truth[0, :40].mean(), abs=0.05) and blind.power < 0.2
+    constant = rectify(np.full((1, 300), 0.5), human)
+    assert constant.scores.mean() == pytest.approx(truth[0, :40].mean())
+
+
+def test_corrected_differences_hold_their_level_where_the_judge_alone_does_not() -> None:
+    rng = np.random.default_rng(3)
+    true = world(rng, 400_000)[1].mean(axis=0)
+    corrected = naive = 0
+    studies, items, graded = 200, 250, 40
+    for _ in range(studies):
+        judge, truth = world(rng, items)
+        human = seen_by_people(truth, rng.choice(items, graded, replace=False))
+        arms = [rectify(judge[None, :, a], human[None, :, a]).scores for a in range(3)]
+        found = compare(joint_scores(arms, labelled=graded), [(0, 1)], rng)[0].difference
+        corrected += true[0] - true[1] in found
+        alone = joint_scores([judge[None, :, a] for a in range(3)])
+        naive += true[0] - true[1] in compare(alone, [(0, 1)], rng)[0].difference
+    assert corrected / studies > 0.92
+    assert naive / studies < 0.2
+
+
+def test_clusters_are_kept_whole_in_the_correction() -> None:
+    assert cluster_error(np.array([0.0, 0.0, 1.0, 1.0]), np.array([0, 0, 1, 1])) == pytest.approx(0.5)
+    with pytest.raises(EvidenceError, match="people scored 4 of 5 items in 2 groups"):
+        rectify(
+            np.zeros((1, 5)), np.array([[1.0, 0, 1, 0, np.nan]]), np.array([0, 0, 1, 1, 2], dtype=np.intp)
+        )
+
+
+def judged_trials(rng: np.random.Generator, items: int, graded: int, unread: int = 0) -> list[Trial]:
+    judge, truth = world(rng, items)
+    found = []
+    for a, arm in enumerate(("prompt a", "tuned b", "prompt c")):
+        for i in range(items):
+            last, firstly = float(judge[i, a]), min(1.0, float(judge[i, a]) + 0.25 * (i % 2))
+            found.append(
+                Trial(
+                    arm=arm,
+                    item=str(i),
+                    score=(last + firstly) / 2,
+                    grades=(last, firstly, last if i % 4 else 1 - last),
+                    human=float(truth[i, a]) if i < graded else None,
+                    format_ok=not (a == 2 and i < unread),
+                )
+            )
+    return found
+
+
+COSTS = [ArmCost("prompt a", "prompt"), ArmCost("tuned b", "tuned"), ArmCost("prompt c", "prompt")]
+
+
+def test_noise_and_position_are_measured() -> None:
+    _, judged = calibrate(tabulate(judged_trials(np.random.default_rng(0), 200, 0)))
+    assert judged is not None and judged.noise is not None
+    noise = judged.noise
+    assert noise.answers == 600 and noise.repeated == 600
+    assert noise.agreement is not None and 0.72 < noise.agreement < 0.9  # a quarter is turned round
+    assert 0.05 < noise.position.estimate < 0.13 and 0 not in noise.position
+    assert 0 < noise.noise_share < 0.3
+    assert judged.calibrations == () and judged.graded[0] == ("prompt a", 0)
+
+
+def test_the_noise_share_is_the_variance_of_repeated_judging() -> None:
+    """Judging the same answers anew moves the mean by as much as the share says."""
+    rng = np.random.default_rng(5)
+    truth = rng.random(400)
+    means, shares, whole = [], [], []
+    for _ in range(300):
+        grades = np.clip(truth + rng.normal(0, 0.2, (2, 400)), 0, 1)
+        trials = [
+            Trial(arm="a", item=str(i), score=float(grades[:, i].mean()), grades=tuple(grades[:, i]))
+            for i in range(400)
+        ]
+        table = tabulate(trials)
+        noise = calibrate(table)[1].noise  # type: ignore[union-attr]
+        assert noise is not None
+        means.append(float(table.arms[0].scores.mean()))
+        shares.append(noise.noise_share)
+        whole.append(cluster_error(table.arms[0].scores[0], np.arange(400)) ** 2)
+    assert np.var(means, ddof=1) == pytest.approx(np.mean(shares) * np.mean(whole), rel=0.25)
+
+
+def test_a_decision_with_people_is_corrected_and_without_them_it_says_so() -> None:
+    rng = np.random.default_rng(1)
+    alone = decide(tabulate(judged_trials(rng, 400, 0)), COSTS, TASK, np.random.default_rng(0))
+    assert any("opinion that nobody has checked" in caveat for caveat in alone.caveats)
+    assert any("when the answer stands first" in caveat for caveat in alone.caveats)
+    assert any("the same grade again" in caveat for caveat in alone.caveats)
+    rng = np.random.default_rng(1)
+    checked = decide(tabulate(judged_trials(rng, 400, 80)), COSTS, TASK, np.random.default_rng(0))
+    assert checked.judged is not None and len(checked.judged.calibrations) == 3
+    assert any("corrected by people's grades of 80 test items" in caveat for caveat in checked.caveats)
+    first_arm = checked.judged.calibrations[0]
+    moved = checked.finalist("prompt a").score.estimate - alone.finalist("prompt a").score.estimate
+    assert moved == pytest.approx(first_arm.correction.estimate) and moved < 0
+    wide, narrow = (d.finalist("prompt a").score for d in (checked, alone))
+    assert wide.high - wide.low > narrow.high - narrow.low
+    if checked.evidence_needed is not None and checked.evidence_needed.test_items:
+        assert "graded by people as now" in checked.evidence_needed.why
+
+
+def test_too_few_graded_items_correct_nothing() -> None:
+    table = tabulate(judged_trials(np.random.default_rng(0), 100, 9))
+    same, judged = calibrate(table)
+    assert same is table and judged is not None and judged.graded[0] == ("prompt a", 9)
+    assert calibrate(tabulate([Trial(arm="a", item="1", score=1)]))[1] is None
+
+
+# -- sheets -----------------------------------------------------------------------------------
+
+
+def test_grades_of_people_are_read_whatever_a_spreadsheet_did(tmp_path: Path) -> None:
+    (tmp_path / "to_grade.csv").write_text(
+        'item,input,reference,answer,grade\n1,q,r,"two\r\nlines ",4\n1,q,r,other,\n2,q,r,x,"2,5"\n'
+    )
+    (tmp_path / "more.jsonl").write_text(json.dumps({"item": 2, "answer": "x", "grade": 5}) + "\n")
+    score = {"metric": "judge", "judge": "openai/x", "rubric": "r", "human": "more.jsonl"}
+    task = Task.parse({"name": "t", "score": score}, folder=tmp_path)
+    found = people_grades(task, tmp_path)
+    assert found == {("1", "two lines"): 0.75, ("2", "x"): pytest.approx((0.375 + 1) / 2)}
+    assert squeezed(" a\n b ") == "a b"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("item,answer,grade\n1,a,6\n", r"to_grade.csv:2: grade is '6'; a number from 1 to 5"),
+        ("item,answer,grade\n1,a,good\n", r"to_grade.csv:2: grade is 'good'"),
+        ("item,answer,grades\n1,a,3\n", r"no column 'grade'; did you mean 'grades'"),
+    ],
+)
+def test_mistakes_on_a_sheet(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "to_grade.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        people_grades(TASK, tmp_path)
+
+
+# -- studies ----------------------------------------------------------------------------------
+
+BRANDS = ("Acme", "Globex", "Initech", "Umbra")
+PAIR = re.compile(r"(\w+) box of (\d+)")
+
+
+def shop(folder: Path, count: int = 120) -> Path:
+    """Questions about boxes, with the reply that a shop would send."""
+    rng = np.random.default_rng(0)
+    with (folder / "shop.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("text", "reply"))
+        for i in range(count):
+            brand, size = BRANDS[i % 4], int(rng.integers(1, 99))
+            words = " ".join(f"{a}{b}" for a, b in rng.integers(100, 999, (3, 2)).tolist())
+            rows.writerow((f"{words} is the {brand} box of {size} in stock?", f"The {brand} box of {size}."))
+    return folder
+
+
+def serve(messages: list[dict[str, str]], body: dict[str, Any]) -> str:
+    """The model under test forgets sizes without examples; the judge reads both orders, one kindly."""
+    text = messages[-1]["content"]
+    if body["model"] == "judge":
+        text = next(
+            (m["content"] for m in messages if m["role"] == "user" and "</answer>" in m["content"]), ""
+        )
+        if not text:
+            return "ok"
+        asked = PAIR.findall(text.split("</input>")[0].split("<input>")[-1])
+        given = text.split("<answer>")[1].split("</answer>")[0]
+        if not asked:
+            return "Answer: 1"
+        brand, size = asked[-1]
+        grade = 1 + 2 * (brand in given) + 2 * (size in given) - (text.startswith("<answer>") and "2" in size)
+        return f"It names what it names.\nAnswer: {max(1, grade)}"
+    found = PAIR.findall(text)
+    if not found:
+        return "ok"
+    brand, size = found[-1]
+    shown = sum(message["role"] == "assistant" for message in messages) > 1
+    return f"The {brand} box{f' of {size}' if shown or len(size) < 2 or brand == 'Acme' else ''}."
+
+
+@pytest.fixture
+def fake() -> Iterator[Fake]:
+    with serving(Fake(serve, models=("tiny", "judge"))) as running:
+        yield running
+
+
+def judged_task(folder: Path, fake: Fake, **score: Any) -> Task:
+    judge = {"name": f"{fake.url}#judge", "price": {"input": 2, "output": 8}}
+    return Task.parse(
+        {
+            "name": "shop",
+            "instruction": "Answer the customer.",
+            "data": {"path": "shop.csv", "input": "text", "target": "reply"},
+            "answer": {"kind": "text"},
+            "score": {"metric": "judge", "judge": judge, "rubric": RUBRIC, **score},
+            "search": {"calls": 0},
+            "models": [{"name": f"{fake.url}#tiny", "price": {"input": 1, "output": 4}}],
+        },
+        folder=folder,
+    )
+
+
+def test_a_judged_study_is_quoted_graded_checked_by_people_and_corrected(fake: Fake, tmp_path: Path) -> None:
+    quotes: list[Quote] = []
+    out = tmp_path / "study"
+    task = judged_task(shop(tmp_path), fake)
+    result = run(task, out=out, confirm=quotes.append)
+    assert "few-shot" in result.decision.winner
+    asked = len(fake.calls)
+    assert quotes[0].calls.low <= asked <= quotes[0].calls.high
+    graded = sum(body["model"] == "judge" for body in fake.calls)
+    assert graded > asked / 4
+    judge = result.document["judge"]
+    assert judge["noise"]["agreement"] == 1.0 and judge["noise"]["position"]["high"] < 0
+    assert any("nobody has checked" in caveat for caveat in result.document["caveats"])
+    spent = json.loads((out / "manifest.json").read_text())["spent_usd"]
+    assert quotes[0].usd.low * 0.1 < spent <= quotes[0].usd.high
+    with (out / "to_grade.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert set(rows[0]) == {"item", "input", "reference", "answer", "grade"} and len(rows) >= 30
+    assert not {row["grade"] for row in rows} - {""}
+
+    for row in rows[:60]:  # people are stricter: without the size it is worth nothing
+        row["grade"] = "5" if row["reference"] == row["answer"] else "1"
+    with (out / "to_grade.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    again = run(task, out=out)
+    assert len(fake.calls) == asked
+    corrected = {one["arm"]: one for one in again.document["judge"]["calibrations"]}
+    assert len(corrected) == len(again.document["finalists"])
+    worst = min(again.document["finalists"], key=lambda arm: arm["score"]["estimate"])
+    assert corrected[worst["arm"]]["correction"]["estimate"] < 0
+    assert (out / "to_grade.csv").read_text().count(",5") > 5
+    assert "corrected by people" in (out / "report.html").read_text()
+
+
+def test_answers_that_the_judge_cannot_grade_are_left_out_and_said(fake: Fake, tmp_path: Path) -> None:
+    shop(tmp_path)
+    item = run(judged_task(tmp_path, fake), out=tmp_path / "study").document["finalists"][0]
+    assert item["items"] > 20
+    test = json.loads((tmp_path / "study" / "manifest.json").read_text())["items"]["test"]
+    lines = (tmp_path / "shop.csv").read_text().splitlines()
+    words = lines[int(test[0].rpartition(":")[2]) - 1].split(" is the")[0]
+
+    def refusing(messages: list[dict[str, str]], body: dict[str, Any]) -> str:
+        if body["model"] == "judge" and words in " ".join(turn["content"] for turn in messages):
+            return "I would rather not."
+        return serve(messages, body)
+
+    fake.answer = refusing
+    result = run(judged_task(tmp_path, fake), out=tmp_path / "other")
+    caveats = " ".join(result.document["caveats"])
+    assert f"gave no grade to 1 of its answers ({test[0]}: " in caveats
+    assert result.document["finalists"][0]["items"] == item["items"] - 1
+
+
+def test_a_judge_that_grades_itself_is_said(fake: Fake, tmp_path: Path) -> None:
+    fake.models = ("tiny", "judge")
+    task = judged_task(shop(tmp_path, 80), fake)
+    same = task.model_copy(update={"models": (task.score.judge,)})
+    fake.answer = lambda messages, body: (
+        serve(messages, body)
+        if any("</answer>" in turn["content"] for turn in messages)
+        else serve(messages, {**body, "model": "tiny"})
+    )
+    caveats = " ".join(run(same, out=tmp_path / "study").document["caveats"])
+    assert "grades its own answers too" in caveats
+
+
+def test_the_judge_is_a_word_that_check_knows(fake: Fake, tmp_path: Path) -> None:
+    shop(tmp_path)
+    (tmp_path / "task.toml").write_text(
+        f'name = "shop"\n[data]\npath = "shop.csv"\ninput = "text"\ntarget = "reply"\n[answer]\n'
+        f'kind = "text"\n[score]\nmetric = "judge"\njudge = "{fake.url}#judge"\nrubric = "good"\n'
+        f'[[models]]\nname = "{fake.url}#tiny"\n'
+    )
+    found = CliRunner().invoke(app, ["check", str(tmp_path / "task.toml")])
+    assert found.exit_code == 0, found.output
