@@ -367,7 +367,7 @@ def test_a_judged_study_is_quoted_graded_checked_by_people_and_corrected(fake: F
     asked = len(fake.calls)
     assert quotes[0].calls.low <= asked <= quotes[0].calls.high
     graded = sum(body["model"] == "judge" for body in fake.calls)
-    assert graded > asked / 4
+    assert 150 < graded < asked / 4  # most arms answer alike, and an answer is graded once
     judge = result.document["judge"]
     assert judge["noise"]["agreement"] == 1.0 and judge["noise"]["position"]["high"] < 0
     assert any("nobody has checked" in caveat for caveat in result.document["caveats"])

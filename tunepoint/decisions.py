@@ -149,10 +149,8 @@ def decide(
     evidence = Evidence(scores, joint.estimates, draws, fast, task.limits, value.materiality, value.error_usd)
     winner = evidence.best()
     finalists = _finalists(table, costs, joint, evidence, misses, rng)
-    risks = Risks(*(float(risk[winner]) for risk in evidence.risks()))
-    reachable = finalists[winner].meets_limits
+    reachable, risks = finalists[winner].meets_limits, evidence.risks_of(winner)
     strength = risks.strength if reachable else None
-    others = [name for name in table.names if name != table.names[winner]]
     return Decision(
         task=task.name,
         verdict=VERDICTS[costs[winner].kind] if strength else "undecided",
@@ -161,19 +159,21 @@ def decide(
         risks=risks,
         finalists=finalists,
         differences=_differences(joint, table.names, winner, task.limits.margin, rng),
-        break_even=tuple(evidence.break_even(table.names[winner], name) for name in others),
+        break_even=_break_evens(evidence, table.names, winner),
         evidence_needed=None if strength else evidence_needed(joint, evidence, reachable, rng),
         reversal=reversals(evidence, winner),
-        caveats=(
-            *caveats,
-            *(judge_caveats(judged, task.limits.margin) if judged else ()),
-            *_caveats(table, costs, joint, misses),
-        ),
+        caveats=(*caveats, *_caveats(table, costs, joint, misses, judged, task.limits.margin)),
         items=joint.items,
         groups=joint.groups,
         evidence=evidence,
         judged=judged,
     )
+
+
+def _break_evens(evidence: Evidence, names: Sequence[str], winner: int) -> tuple[BreakEven, ...]:
+    """The winner against every other arm."""
+    others = [name for name in names if name != names[winner]]
+    return tuple(evidence.break_even(names[winner], name) for name in others)
 
 
 def joint_of(table: Table) -> JointScores:
@@ -292,8 +292,10 @@ def _caveats(
     costs: Sequence[ArmCost],
     joint: JointScores,
     misses: Sequence[tuple[str, ...]],
+    judged: Judged | None,
+    margin: float,
 ) -> list[str]:
-    found = [note for cost in costs for note in cost.notes]
+    found = [*judge_caveats(judged, margin), *(note for cost in costs for note in cost.notes)]
     if table.left_out:
         found.append(f"{table.left_out} items were left out: some arm or seed has no trial of them")
     if joint.estimates.max() < 0.05:

@@ -104,6 +104,10 @@ class Evidence:
             missed |= acceptable[:, [rival]] & (saving > self.materiality * total)
         return 1 - acceptable.mean(axis=0), missed.mean(axis=0)
 
+    def risks_of(self, arm: int) -> Risks:
+        """The risks of choosing one arm, given by position."""
+        return Risks(*(float(risk[arm]) for risk in self.risks()))
+
     def _money_risks(self, total: Floats, field: NDArray[np.bool_]) -> tuple[Floats, Floats]:
         least = total[:, field].min(axis=1, keepdims=True)
         missed = (total - least > self.materiality * total).mean(axis=0)
@@ -213,8 +217,7 @@ def _settled(
     for centre in draw_scores(news, studies, rng):
         scores = np.clip(centre + spread, 0, 1)
         future = replace(evidence, scores=scores, estimates=centre, costs=part)
-        best = future.best()
-        settled += Risks(*(float(risk[best]) for risk in future.risks())).strength is not None
+        settled += future.risks_of(future.best()).strength is not None
     return settled / studies
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from tunepoint.measure.trials import ArmScores, Table
 from tunepoint.stats.calibrated import cluster_error, rectify
 from tunepoint.stats.intervals import Interval
-from tunepoint.stats.paired import compare, joint_scores
 
 Floats = NDArray[np.float64]
 FEWEST = 10
@@ -129,12 +129,13 @@ def _position(moved: Floats, clusters: NDArray[np.intp] | None) -> Interval:
     seen = np.flatnonzero(~np.isnan(moved).all(axis=0))
     effect = np.nanmean(moved[:, seen], axis=0)
     codes = seen if clusters is None else clusters[seen]
-    if len(np.unique(codes)) < 2:
-        return Interval(float(effect.mean()), -1.0, 1.0)
-    shifted = (0.5 + effect / 2, np.full(len(seen), 0.5))  # scores lie in 0..1, differences in -1..1
-    joint = joint_scores([row[None] for row in shifted], codes)
-    half = compare(joint, [(0, 1)], np.random.default_rng(0))[0].difference
-    return Interval(2 * half.estimate, 2 * half.low, 2 * half.high)
+    mean, groups = float(effect.mean()), len(np.unique(codes))
+    if groups < 2:
+        return Interval(mean, -1.0, 1.0)
+    # Half a discordant pair is added, as in joint_scores: what never moved may yet.
+    error = np.sqrt(cluster_error(effect, codes) ** 2 + 0.5 / (len(effect) + 2) ** 2)
+    half = float(stats.t.ppf(0.975, groups - 1) * error)
+    return Interval(mean, mean - half, mean + half)
 
 
 def _noise_share(arm: ArmScores, clusters: NDArray[np.intp] | None) -> float:
@@ -157,8 +158,10 @@ def _noise_share(arm: ArmScores, clusters: NDArray[np.intp] | None) -> float:
     return min(1.0, own / whole) if whole > 0 else 0.0
 
 
-def judge_caveats(judged: Judged, margin: float) -> list[str]:
-    """What the reader should know about the judge."""
+def judge_caveats(judged: Judged | None, margin: float) -> list[str]:
+    """What the reader should know about the judge, where there is one."""
+    if judged is None:
+        return []
     found = []
     if judged.calibrations:
         least = min(calibration.items for calibration in judged.calibrations)

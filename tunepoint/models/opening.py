@@ -97,10 +97,8 @@ def opened(
         replay: answer from the recording alone; no key and no network is needed.
 
     """
-    others = {model.name: model for model in (judge, Named(proposer) if proposer else None) if model}
-    for model in named:
-        others.pop(model.name, None)
-    wanted = (*named, *others.values())
+    others = [model for model in (judge, Named(proposer) if proposer else None) if model]
+    wanted = list({model.name: model for model in (*others, *named)}.values())
     if not wanted:
         yield Models((), {})
         return
@@ -109,26 +107,20 @@ def opened(
         stack.callback(calls.close)
         prices: dict[str, CallPrice] = {}
         chats: dict[str, TextModel] = {}
-        endpoints = []
+        endpoints: list[OpenAIEndpoint] = []
         for model in wanted:
             price = call_price(model.name, model.price)
             if price is not None:
                 prices[model.name] = price
+            local = model.name.startswith(LOCAL)
             endpoint: Endpoint | None = None
-            if model.name.startswith(LOCAL):
-                endpoint = None if replay else _local(model)
+            if not replay and local:
+                endpoint = _local(model)
             elif not replay:
-                hosted = _hosted(model)
-                stack.callback(hosted.close)
-                endpoints.append(hosted)
-                endpoint = metered(hosted, price)
-            remote = not model.name.startswith(LOCAL)
-            chats[model.name] = TextModel(Recorded(model.name, calls, endpoint), remote=remote)
+                endpoints.append(_hosted(model))
+                stack.callback(endpoints[-1].close)
+                endpoint = metered(endpoints[-1], price)
+            chats[model.name] = TextModel(Recorded(model.name, calls, endpoint), remote=not local)
         asked = tuple(chats[model.name] for model in named)
-        yield Models(
-            asked,
-            prices,
-            chats[proposer] if proposer else next(iter(asked), None),
-            chats[judge.name] if judge else None,
-            tuple(endpoints),
-        )
+        proposing = chats[proposer] if proposer else next(iter(asked), None)
+        yield Models(asked, prices, proposing, chats[judge.name] if judge else None, tuple(endpoints))
