@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tunepoint.arms import Arm, ArmKind
 from tunepoint.candidates import Candidates
-from tunepoint.cost.prices import ArmCost
+from tunepoint.cost.prices import OLD_DAYS, ArmCost
 from tunepoint.decisions import SHOWN, decide, joint_of
 from tunepoint.errors import EvidenceError
 from tunepoint.measure.prepare import Prepared
@@ -40,7 +40,7 @@ def training_warnings(study: Study) -> list[str]:
     ]
 
 
-def model_warnings(study: Study) -> list[str]:
+def model_warnings(study: Study, today: date) -> list[str]:
     """What chat models did on the way that the reader should know."""
     found = []
     for name, facts in study.manifest.get("models", {}).items():
@@ -49,6 +49,12 @@ def model_warnings(study: Study) -> list[str]:
             found.append(f"{name}: calls that were asked again or failed: {again}")
         if facts["price"] == UNKNOWN:
             found.append(f"{name}: {UNKNOWN}")
+        checked = facts.get("price_checked")
+        if checked and (today - date.fromisoformat(checked)).days > OLD_DAYS:
+            found.append(
+                f"{name}: its price was looked up {(today - date.fromisoformat(checked)).days} days ago "
+                f"({checked}, {facts['price']}); [[models]] price overrides it"
+            )
     return found
 
 

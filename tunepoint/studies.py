@@ -134,7 +134,8 @@ def _conclude(bench: Bench, tried: Candidates, chosen: Selected, prepared: Prepa
     table = tabulate(with_people(study.test.trials, people_grades(task, study.folder)), names)
     costs = [measured_cost(arm, study, table, task) for arm in finalists]
     seed = int(study.manifest["seed"])
-    warnings = [*training_warnings(study), *model_warnings(study), *judge_warnings(study, task, names)]
+    today = datetime.now(UTC).date()
+    warnings = [*training_warnings(study), *model_warnings(study, today), *judge_warnings(study, task, names)]
     decision = decide(table, costs, task, np.random.default_rng([seed, 3]), caveats=warnings)
     near = familiarity(tried.encoder, prepared) if tried.encoder else None
     facts = gather_facts(study, task, tried, chosen, prepared, near)
@@ -147,7 +148,7 @@ def _conclude(bench: Bench, tried: Candidates, chosen: Selected, prepared: Prepa
         optimism=optimism,
         contamination=contamination(table, costs, task, prepared, seed),
         provenance=provenance(study.manifest),
-        today=datetime.now(UTC).date(),
+        today=today,
     )
     measurements = {
         "audit": asdict(prepared.audit),

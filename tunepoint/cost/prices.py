@@ -48,10 +48,10 @@ class DatedPrice:
 
 
 def dated_prices() -> dict[str, DatedPrice]:
-    """The prices that Tunepoint brings along."""
+    """The rates that Tunepoint brings along; prices of tuned models are read by `models/rates.py`."""
     text = resources.files("tunepoint.cost").joinpath("prices.toml").read_text(encoding="utf-8")
     entries = tomllib.loads(text, parse_float=Decimal)
-    return {name: DatedPrice(name, **entry) for name, entry in entries.items()}
+    return {name: DatedPrice(name, **entry) for name, entry in entries.items() if name != "tuned"}
 
 
 @dataclass(frozen=True)

@@ -51,9 +51,15 @@ class Models:
                 "price": self.prices[endpoint.name].source
                 if endpoint.name in self.prices
                 else "this machine",
+                "price_checked": self._checked(endpoint.name),
             }
             for endpoint in self._endpoints
         }
+
+    def _checked(self, name: str) -> str | None:
+        """The day on which the price of a model was looked up."""
+        price = self.prices.get(name)
+        return None if price is None or price.checked is None else price.checked.isoformat()
 
 
 LOCAL = "local:"

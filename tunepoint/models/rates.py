@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import date
+from importlib import resources
 from typing import Annotated
 from urllib.parse import urlparse
 
@@ -25,6 +28,15 @@ class TokenPrice(BaseModel):
     cached_input: _Dollars | None = None
 
 
+class TunedPrice(TokenPrice):
+    """Dollars per million tokens of a fine-tuned model."""
+
+    training: _Dollars | None = None
+    """Dollars per million tokens trained on, epochs counted; None where nobody told us."""
+    checked: date
+    source: str
+
+
 TOKENS_A_MESSAGE = 8
 """Tokens that a chat template puts around each message, at most."""
 
@@ -36,6 +48,12 @@ class CallPrice:
     model: str
     dollars: Callable[[Usage], float]
     source: str
+    checked: date | None = None
+    """The day the price was looked up; None where it is declared, or nobody wrote the day down."""
+
+    def age_days(self, today: date) -> int | None:
+        """Days since the price was looked up."""
+        return None if self.checked is None else (today - self.checked).days
 
     def at_most(self, request: Request) -> float:
         """Dollars that a call cannot exceed: a token is at least one byte."""
@@ -58,12 +76,23 @@ def call_price(name: str, own: TokenPrice | None = None) -> CallPrice | None:
     found = _published(name)
     if found is not None:
         return found
+    tuned = tuned_price(name)
+    if tuned is not None:
+        return CallPrice(name, lambda usage: _by_rates(tuned, usage), tuned.source, tuned.checked)
     if is_local(name):
         return None
     return CallPrice(name, lambda usage: 0.0, UNKNOWN)
 
 
 UNKNOWN = "no price is known: its calls count as free; give [[models]] price = { input, output }"
+
+
+def tuned_price(name: str) -> TunedPrice | None:
+    """The price of a fine-tuned model, as in `openai/ft:gpt-4.1-mini-2025-04-14:org::id`."""
+    text = resources.files("tunepoint").joinpath("cost", "prices.toml").read_text(encoding="utf-8")
+    known = tomllib.loads(text)["tuned"]
+    base = ":".join(name.split(":")[:2])
+    return TunedPrice.model_validate(known[base]) if base in known else None
 
 
 def _by_rates(price: TokenPrice, usage: Usage) -> float:

@@ -1,0 +1,50 @@
+"""What calls cost: published, dated, declared, or nobody knows."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tunepoint.findings import model_warnings
+from tunepoint.models.chat import Usage
+from tunepoint.models.rates import UNKNOWN, TokenPrice, call_price, tuned_price
+
+
+def test_a_tuned_model_has_the_price_of_its_base_and_not_of_the_untuned_one() -> None:
+    price = call_price("openai/ft:gpt-4.1-mini-2025-04-14:org::id")
+    assert price is not None and price.checked == date(2026, 11, 24)
+    usage = Usage("", input_tokens=2_000_000, cached_tokens=1_000_000, output_tokens=1_000_000)
+    assert price.dollars(usage) == pytest.approx(0.80 + 0.20 + 3.20)
+    plain = call_price("openai/gpt-4.1-mini")
+    assert plain is not None and plain.dollars(usage) < price.dollars(usage)
+    assert price.age_days(date(2027, 3, 1)) == 97 and plain.age_days(date(2027, 3, 1)) is None
+
+
+def test_training_is_priced_where_somebody_told_us() -> None:
+    found = tuned_price("openai/ft:gpt-4o-mini-2024-07-18")
+    assert found is not None and found.training == 3.0 and found.source
+    other = tuned_price("openai/ft:gpt-4.1-nano-2025-04-14:o::x")
+    assert other is not None and other.training is None
+    assert tuned_price("openai/gpt-5-mini") is None
+
+
+def test_a_declared_price_rules_and_an_unknown_one_is_said() -> None:
+    name = "openai/ft:gpt-4.1-mini-2025-04-14:org::id"
+    own = call_price(name, TokenPrice(input=1, output=1))
+    assert own is not None and own.source == "declared in the task" and own.checked is None
+    unknown = call_price("openai/ft:nobody-knows:org::id")
+    assert unknown is not None and unknown.source == UNKNOWN
+
+
+@pytest.mark.parametrize(("today", "said"), [(date(2027, 2, 22), False), (date(2027, 2, 23), True)])
+def test_an_old_price_is_said_with_its_age(today: date, said: bool, tmp_path: Path) -> None:
+    facts = {"asked_again": {}, "price": "a table", "price_checked": "2026-11-24"}
+    study: Any = SimpleNamespace(manifest={"models": {"openai/ft:x": facts}})
+    found = model_warnings(study, today)
+    assert bool(found) is said
+    if said:
+        assert "looked up 91 days ago (2026-11-24, a table)" in found[0]
