@@ -384,14 +384,16 @@ def test_a_judged_study_is_quoted_graded_checked_by_people_and_corrected(fake: F
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    again = run(task, out=out)
-    assert len(fake.calls) == asked
+    again = run(task, out=out, confirm=quotes.append)
+    assert len(fake.calls) == asked and len(quotes) == 1  # nobody is asked, so nothing is quoted
     corrected = {one["arm"]: one for one in again.document["judge"]["calibrations"]}
     assert len(corrected) == len(again.document["finalists"])
     worst = min(again.document["finalists"], key=lambda arm: arm["score"]["estimate"])
     assert corrected[worst["arm"]]["correction"]["estimate"] < 0
     assert (out / "to_grade.csv").read_text().count(",5") > 5
-    assert "corrected by people" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert "corrected by people" in page and "built-in method" not in page
+    assert f'<td class="number">{corrected[worst["arm"]]["items"]}</td>' in page
 
 
 def test_answers_that_the_judge_cannot_grade_are_left_out_and_said(fake: Fake, tmp_path: Path) -> None:

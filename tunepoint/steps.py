@@ -67,7 +67,7 @@ def plan(
     quoted = quote(bench.task, tried, split.train, split.dev, split.test, models.prices, most)
     if quoted is not None:
         bench.plan(quoted.minutes.likely * 60)
-        if confirm is not None:
+        if confirm is not None and not bench.study.measured:
             confirm(quoted)
     return tried
 

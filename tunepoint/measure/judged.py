@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,7 +36,7 @@ class Noise:
     position: Interval
     """Grade with the answer first minus grade with the answer last, clusters kept whole."""
     noise_share: float
-    """Share of the variance of the mean scores that the judge's own noise makes, at most."""
+    """Share of the variance of the arms' mean scores, summed, that the judge's own noise makes."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def _noise(table: Table) -> Noise | None:
         float((last == again)[twice].mean()) if twice.any() else None,
         float((last == first)[both].mean()),
         _position(np.where(both, first - last, np.nan), table.clusters),
-        max(_noise_share(arm, table.clusters) for arm in known),
+        _share([_variances(arm, table.clusters) for arm in known]),
     )
 
 
@@ -138,24 +139,26 @@ def _position(moved: Floats, clusters: NDArray[np.intp] | None) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def _noise_share(arm: ArmScores, clusters: NDArray[np.intp] | None) -> float:
-    """Variance of the mean that grades of one answer show among themselves, over the whole of it.
+def _share(variances: Sequence[tuple[float, float]]) -> float:
+    own, whole = (sum(part) for part in zip(*variances, strict=True))
+    return min(1.0, own / whole) if whole > 0 else 0.0
+
+
+def _variances(arm: ArmScores, clusters: NDArray[np.intp] | None) -> tuple[float, float]:
+    """Variance of an arm's mean score that the judge makes, and the whole of it; 0 and 0 if unknown.
 
     The score is the mean of two grades, whose error has a quarter of the variance of their
     difference, the effect of the position taken off.
     """
     assert arm.grades is not None
     moved = arm.grades[FIRST] - arm.grades[LAST]
-    if np.isnan(moved).all() or arm.scores.shape[1] < 2:
-        return 0.0
-    spread = np.nan_to_num(moved - np.nanmean(moved)) / 2
     items = arm.scores.shape[1]
     codes = np.arange(items) if clusters is None else clusters
-    if len(np.unique(codes)) < 2:
-        return 0.0
-    whole = cluster_error(arm.scores.mean(axis=0), codes) ** 2
+    if np.isnan(moved).all() or len(np.unique(codes)) < 2:
+        return 0.0, 0.0
+    spread = np.nan_to_num(moved - np.nanmean(moved)) / 2
     own = float((spread.mean(axis=0) ** 2).sum()) / items**2
-    return min(1.0, own / whole) if whole > 0 else 0.0
+    return own, cluster_error(arm.scores.mean(axis=0), codes) ** 2
 
 
 def judge_caveats(judged: Judged | None, margin: float) -> list[str]:

@@ -51,6 +51,16 @@ class Study:
             if log.repaired
         ]
 
+    @property
+    def measured(self) -> bool:
+        """Whether every finalist has answered every test item: then nobody is asked any more."""
+        sealed = self.manifest["sealed_test"]
+        if sealed is None:
+            return False
+        answered = {(trial.arm, trial.item) for trial in self.test.trials}
+        items = self.manifest["items"]["test"]
+        return all((name, item) in answered for name in sealed["finalists"] for item in items)
+
     def save(self) -> None:
         """Write the manifest."""
         write_json(self.folder / "manifest.json", self.manifest)
