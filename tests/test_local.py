@@ -89,6 +89,8 @@ def test_an_input_that_does_not_fit_fails_alone(tmp_path: Path) -> None:
 
 def test_what_is_no_model_is_said(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match=r"local:nowhere: .*nowhere is no directory; .* local:OWNER/NAME"):
+        LocalEndpoint("local:nowhere", tmp_path)
     with pytest.raises(ModelError, match=r"local:empty: cannot be loaded from .*empty.*config\.json"):
         LocalEndpoint("local:empty", tmp_path)
     tiny_checkpoint(tmp_path / "base", template=None)

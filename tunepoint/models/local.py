@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
@@ -45,7 +46,13 @@ class LocalEndpoint:
         self.batch = batch
         path = folder / name.removeprefix(LOCAL)
         where = str(path) if path.is_dir() else name.removeprefix(LOCAL)
+        if not path.is_dir() and "/" not in where:
+            raise ModelError(
+                f"{name}: {path} is no directory; name one with config.json, weights and a tokenizer, or a "
+                "model of the hub as local:OWNER/NAME"
+            )
         disable_progress_bar()  # type: ignore[no-untyped-call]
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of every retry
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(where, padding_side="left")
             self.model = cast("Any", AutoModelForCausalLM.from_pretrained(where, dtype="auto"))
