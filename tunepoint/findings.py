@@ -70,7 +70,7 @@ def judge_warnings(study: Study, task: Task, finalists: Sequence[str]) -> list[s
             shown = "; ".join(f"{item}: {text}" for item, text in list(why.items())[:SHOWN])
             found.append(
                 f"{name}: the judge gave no grade to {len(why)} of its answers ({shown}); their items are "
-                "left out for every arm, and asked again by the next run"
+                "left out for every arm"
             )
     if task.score.judge.name in [model.name for model in task.models]:
         found.append(
