@@ -22,7 +22,7 @@ from tunepoint.candidates import short_names
 from tunepoint.checkup import checkup
 from tunepoint.cli import app
 from tunepoint.errors import BudgetReached, ModelError, StudyError
-from tunepoint.measure.races import race, stages
+from tunepoint.measure.races import looks, race
 from tunepoint.measure.trials import Trial
 from tunepoint.models.providers import PROVIDERS, Provider
 from tunepoint.quotes import Quote
@@ -323,8 +323,7 @@ def test_models_are_called_by_what_tells_them_apart() -> None:
 
 
 def test_races_stop_the_hopeless_early() -> None:
-    assert stages(10, 150) == [(10, 16), (4, 48), (2, 144), (1, 150)]
-    assert stages(1, 50) == [(1, 50)] and stages(5, 10) == [(5, 10)]
+    assert looks(100) == [16, 24, 36, 54, 81, 100] and looks(10) == [10]
     asked: dict[str, int] = {}
 
     class Runner:
@@ -343,5 +342,7 @@ def test_races_stop_the_hopeless_early() -> None:
         log[arm.name] += [Trial(arm=arm.name, item=item.id, score=arm.skill) for item in fresh]
 
     arms: Any = [Runner(f"arm {i}", i / 10) for i in range(10)]
-    assert race(arms, dev, measure, lambda name: log[name]).name == "arm 9"
-    assert asked["arm 9"] == 150 and asked["arm 0"] == 16 and sum(asked.values()) < 500
+    winner, places = race(arms, dev, measure, lambda name: log[name], {})
+    assert winner.name == "arm 9" and asked["arm 9"] == 150
+    assert asked["arm 0"] == 16 and places[0].stopped_by == "arm 9" and places[9].stopped_by is None
+    assert asked["arm 0"] <= asked["arm 5"] <= asked["arm 8"] < 150 and sum(asked.values()) < 600

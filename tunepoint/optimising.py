@@ -125,6 +125,7 @@ def _search(bench: Bench, base: Ladder, proposer: TextModel, dev: Sequence[Examp
         [example for example in train if example.input not in shown],
         dev,
         asks=budget.calls,
+        clusters=bench.prepared.split.clusters,
         price=lambda instruction: _price(bench, base, instruction),
         stop=lambda: budget.usd is not None and spent >= budget.usd,
         seed=seed,

@@ -12,7 +12,7 @@ from tunepoint.arms import Arm
 from tunepoint.candidates import MOST_FINALISTS, SHARES, Candidates
 from tunepoint.data.examples import Example
 from tunepoint.judging import ORDERS, REPEATED
-from tunepoint.measure.races import stages
+from tunepoint.measure.races import answers
 from tunepoint.models.chat import Usage
 from tunepoint.models.endpoints import request_of
 from tunepoint.models.rates import CallPrice
@@ -99,15 +99,14 @@ def _asked(
     families = groupby(sorted(tried.raced, key=lambda arm: arm.family), key=lambda arm: arm.family)
     for _, members in families:
         arms = list(members)
-        asked = sum(count * size for count, size in _increments(stages(len(arms), len(dev))))
-        parts.append(_part(task, arms[0], train, dev[:5], asked))
+        parts.append(_part(task, arms[0], train, dev[:5], answers(len(arms), len(dev))))
     dearest = max(parts, key=lambda part: part.calls[1])
     calls, tested = dearest.calls, TESTED * len(test)
     share = tested / max(1.0, calls[1])
     parts.append(
         replace(
             dearest,
-            calls=(len(test), calls[1] * share, calls[2] * share),
+            calls=(len(test), calls[1] * share, 1.5 * calls[1] * share),
             answers=(len(test), tested, tested),
         )
     )
@@ -151,17 +150,7 @@ def _searching(task: Task, like: _Part, dev: int) -> _Part:
     return replace(like, calls=(asked[0], asked[1], 1.5 * asked[2]), answers=asked)
 
 
-def _increments(plan: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """(arms, new items) of each stage."""
-    before = 0
-    found = []
-    for count, size in plan:
-        found.append((count, size - before))
-        before = size
-    return found
-
-
-def _part(task: Task, arm: Arm, train: Sequence[Example], shown: Sequence[Example], asked: int) -> _Part:
+def _part(task: Task, arm: Arm, train: Sequence[Example], shown: Sequence[Example], asked: Three) -> _Part:
     """Calls of one family, by the prompts that its first arm would send."""
     assert isinstance(arm, (Ladder, Chain))
     rng, inputs = np.random.default_rng(0), [example.input for example in shown]
@@ -175,13 +164,13 @@ def _part(task: Task, arm: Arm, train: Sequence[Example], shown: Sequence[Exampl
     target = float(np.mean([len(example.target) for example in shown]))
     plain = [3.0 + target / characters for characters in CHARACTERS]
     out = THOUGHTS if thinking else (plain[0], plain[1], 3 * plain[2])
-    calls = asked * samples * steps
+    calls = [answered * samples * steps for answered in asked]
     return _Part(
         arm.model.name,
-        (calls, calls, calls * 1.5),  # at most half of the replies need a repair
+        (calls[0], calls[1], calls[2] * 1.5),  # at most half of the replies need a repair
         (letters / CHARACTERS[0], letters / CHARACTERS[1], letters / CHARACTERS[2]),
         out,
-        (asked, asked, asked),
+        asked,
     )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -134,23 +134,36 @@ def _best_of_families(bench: Bench, arms: Sequence[Arm]) -> list[Arm]:
 
 
 def shuffled_dev(bench: Bench) -> list[Example]:
-    """The dev items in an order that only the seed decides."""
-    dev = bench.prepared.split.dev
+    """The dev items in an order that only the seed decides, items of a cluster side by side."""
+    dev, clusters = bench.prepared.split.dev, bench.prepared.split.clusters
     rng = np.random.default_rng([int(bench.study.manifest["seed"]), 4])
-    return [dev[i] for i in rng.permutation(len(dev)).tolist()]
+    shuffled = [dev[i] for i in rng.permutation(len(dev)).tolist()]
+    places: dict[str, int] = {}
+    for example in shuffled:
+        places.setdefault(clusters[example.id], len(places))
+    return sorted(shuffled, key=lambda example: places[clusters[example.id]])
 
 
 def _raced(bench: Bench, tried: Candidates) -> list[Arm]:
-    """The winner of each family of a chat model."""
+    """The winner of each family of a chat model; how far every arm came is noted in the manifest."""
     split, log = bench.prepared.split, bench.study.dev
     dev = shuffled_dev(bench)
     order = {arm.family: position for position, arm in reversed(list(enumerate(tried.raced)))}
     ranked = sorted(tried.raced, key=lambda arm: order[arm.family])
+    winners: list[Arm] = []
+    places: dict[str, dict[str, Any]] = {}
 
     def measure(arm: Arm, items: Sequence[Example]) -> None:
         bench.measure(arm, log, items, split.train)
 
-    return [race(list(arms), dev, measure, log.of) for _, arms in groupby(ranked, key=lambda arm: arm.family)]
+    for _, arms in groupby(ranked, key=lambda arm: arm.family):
+        winner, ran = race(list(arms), dev, measure, log.of, split.clusters)
+        winners.append(winner)
+        places |= {place.arm: asdict(place) for place in ran}
+    if places:
+        bench.study.manifest["races"] = places
+        bench.study.save()
+    return winners
 
 
 def _cascade(bench: Bench, best: Mapping[str, Arm], scores: Mapping[str, float]) -> Cascade | None:

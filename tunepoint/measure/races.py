@@ -1,29 +1,96 @@
-"""Arms that cost money race on dev: the hopeless ones stop early."""
+"""Arms that cost money race on dev: the hopeless ones stop early, and the best one is not lost."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tunepoint.arms import Arm
 from tunepoint.data.examples import Example
-from tunepoint.measure.trials import Trial, mean_score
+from tunepoint.measure.trials import Trial
+from tunepoint.stats.sequential import log_e_value
 
+Floats = NDArray[np.float64]
 FIRST = 16
-"""Dev items that every arm answers."""
+"""Dev items that every arm answers before the first look."""
+GROWTH = 1.5
+"""Items of a look over those of the look before."""
+ERROR = 0.1
+"""Probability that the best arm is stopped, at most, over all looks and rivals of a race."""
 
 
-def stages(arms: int, items: int) -> list[tuple[int, int]]:
-    """(arms, items) of each stage: a third of the arms goes on to three times the items.
+@dataclass(frozen=True)
+class Place:
+    """How far an arm came."""
 
-    Successive halving (Jamieson and Talwalkar 2016) with a rate of three; the last stage
-    has one arm and all items.
+    arm: str
+    items: int
+    """Dev items that it answered."""
+    stopped_by: str | None
+    """The arm that was ahead when it was stopped; None for those that stayed to the end."""
+
+
+def looks(items: int) -> list[int]:
+    """Numbers of items after which a race is looked at, the last one all of them."""
+    found, size = [], float(FIRST)
+    while size < items:
+        found.append(round(size))
+        size *= GROWTH
+    return [*found, items]
+
+
+def answers(arms: int, items: int) -> tuple[float, float, float]:
+    """Answers that a race takes: if all stop at the first look, midway, and if none stops."""
+    least = float((arms - 1) * min(FIRST, items) + items)
+    return least, (least + arms * items) / 2, float(arms * items)
+
+
+class Race:
+    """Scores of several arms on common items, and which of them are hopeless.
+
+    The claim that an arm is the best of all is bet against on its paired differences to every
+    rival, with an equal part of the capital on each (an average of e-processes is one); the arm
+    is stopped when the capital reaches 1 / error. The best arm's claim is true, and it is the only
+    one whose refutation would be a mistake, so the probability of losing it is `error` however
+    many arms run. What was bet against a rival that stopped stays as it is.
     """
-    plan = []
-    size, running = min(FIRST, items), arms
-    while running > 1 and size < items:
-        plan.append((running, size))
-        running, size = max(1, -(-running // 3)), min(items, size * 3)
-    return [*plan, (running, items)]
+
+    def __init__(self, arms: Sequence[str], largest: int = 1, error: float = ERROR) -> None:
+        self.running = list(arms)
+        self.largest = largest
+        self.goal = -np.log(error)
+        self.rivals = len(arms) - 1
+        self._evidence: dict[tuple[str, str], float] = {}
+        self.stopped: dict[str, str] = {}
+
+    def look(self, scores: Mapping[str, Floats], clusters: NDArray[np.intp] | None = None) -> None:
+        """Stop the arms that are hopeless by now.
+
+        Args:
+            scores: (n,) of each running arm on the same items, every cluster whole.
+            clusters: (n,) cluster of each item; None when items are independent.
+
+        """
+        for arm in self.running:
+            for rival in self.running:
+                if arm != rival:
+                    lead = scores[arm] - scores[rival]
+                    self._evidence[arm, rival] = log_e_value(lead, clusters, self.largest)
+        means = {arm: float(scores[arm].mean()) for arm in self.running}
+        leader = max(self.running, key=lambda arm: means[arm])
+        for arm in list(self.running):
+            if arm != leader and self._against(arm) >= self.goal:
+                self.running.remove(arm)
+                self.stopped[arm] = leader
+
+    def _against(self, arm: str) -> float:
+        """Log of the capital won against the claim that an arm is the best."""
+        found = [value for (one, _), value in self._evidence.items() if one == arm]
+        return float(np.logaddexp.reduce(found) - np.log(self.rivals)) if found else 0.0
 
 
 def race(
@@ -31,26 +98,47 @@ def race(
     dev: Sequence[Example],
     measure: Callable[[Arm, Sequence[Example]], None],
     trials: Callable[[str], Sequence[Trial]],
-) -> Arm:
-    """The arm that wins the race.
+    clusters: Mapping[str, str],
+    *,
+    error: float = ERROR,
+) -> tuple[Arm, list[Place]]:
+    """The winner, measured on all of dev, and how far every arm came.
 
     Args:
-        arms: of one family: they differ in settings and wording only.
-        dev: in an order that says nothing about the items.
+        arms: what differs between them is not the price of an answer, so the score decides.
+        dev: in an order that says nothing about the items, items of a cluster side by side.
         measure: records the trials of an arm on some items.
         trials: the trials of an arm, by its name.
+        clusters: id of an item -> its cluster; an item that is missing is one of its own.
+        error: probability that the best arm is stopped, at most.
 
     """
-    running = list(arms)
-    seen: set[str] = set()
+    units = [list(group) for _, group in groupby(dev, key=lambda one: clusters.get(one.id, one.id))]
+    ends = np.cumsum([len(unit) for unit in units]).tolist()
+    codes: NDArray[np.intp] = np.repeat(np.arange(len(units)), [len(unit) for unit in units])
+    course = Race([arm.name for arm in arms], max(len(unit) for unit in units), error)
+    named = {arm.name: arm for arm in arms}
+    places: dict[str, Place] = {}
+    for size in looks(len(dev)):
+        end = next(stop for stop in ends if stop >= size)  # whole clusters only
+        if len(course.running) == 1:
+            end = len(dev)
+        for name in course.running:
+            measure(named[name], dev[:end])
+        scores = {name: item_scores(trials(name), dev[:end]) for name in course.running}
+        here = ~np.any([np.isnan(values) for values in scores.values()], axis=0)  # a judge may fail
+        if here.any():
+            course.look({name: values[here] for name, values in scores.items()}, codes[:end][here])
+        places |= {name: Place(name, end, course.stopped.get(name)) for name in scores}
+        if end == len(dev):
+            break
+    winner = max(course.running, key=lambda name: float(scores[name][here].sum()))
+    return named[winner], [places[arm.name] for arm in arms]
 
-    def score(arm: Arm) -> float:
-        return mean_score([trial for trial in trials(arm.name) if trial.item in seen])
 
-    for count, size in stages(len(arms), len(dev)):
-        if count < len(running):
-            running = sorted(running, key=lambda arm: -score(arm))[:count]
-        for arm in running:
-            measure(arm, dev[:size])
-        seen = {example.id for example in dev[:size]}
-    return max(running, key=score)
+def item_scores(trials: Sequence[Trial], items: Sequence[Example]) -> Floats:
+    """(n,) mean score of each item over its trials; NaN where it has none."""
+    found: dict[str, list[float]] = {}
+    for trial in trials:
+        found.setdefault(trial.item, []).append(trial.score)
+    return np.array([np.mean(found[item.id]) if item.id in found else np.nan for item in items])

@@ -6,6 +6,7 @@ and proposes a new instruction; one that does better on the same examples meets 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -16,12 +17,12 @@ from scipy import stats
 
 from tunepoint.data.examples import Example
 from tunepoint.errors import ModelError
+from tunepoint.measure.races import ERROR, looks
 from tunepoint.stats.intervals import Interval
+from tunepoint.stats.sequential import log_e_value
 
 PROBE = 4
 """Training examples on which a proposal meets its parent."""
-FIRST = 16
-"""Dev items after which a hopeless proposal is given up; then three times as many."""
 WORSE = -1.0
 """Score of an item on which a given-up proposal was not asked: below any real one."""
 
@@ -68,6 +69,7 @@ def search(
     dev: Sequence[Example],
     *,
     asks: int,
+    clusters: Mapping[str, str] | None = None,
     price: Price = lambda instruction: 0.0,
     stop: Callable[[], bool] = lambda: False,
     seed: int = 0,
@@ -79,6 +81,7 @@ def search(
         train: examples whose failures are thought about.
         dev: items that choose, in an order that says nothing about them.
         asks: answers that may be asked for; about as many are, plus one look at dev.
+        clusters: id of a dev item -> its cluster; one that is missing is one of its own.
         stop: true when enough money was spent.
         seed: the same seed and the same answers give the same search.
 
@@ -86,7 +89,7 @@ def search(
         ModelError: the `gepa` package is missing, or a model cannot be asked any more.
 
     """
-    course = _Course(evaluate, price, list(dev))
+    course = _Course(evaluate, price, list(dev), dict(clusters or {}))
     proposals = _run(course, propose, instruction, train, asks, stop, seed)
     best = course.best
     assert best is not None, "gepa evaluates the first instruction on dev before it proposes"
@@ -185,6 +188,7 @@ class _Course:
     evaluator: Evaluate
     price: Price
     dev: list[Example]
+    clusters: dict[str, str]
     asked: int = 0
     best: str | None = None
     scores: dict[str, NDArray[np.float64]] = field(default_factory=dict)
@@ -231,18 +235,25 @@ class _Course:
         return self.evaluator(instruction, batch)
 
     def _race(self, instruction: str) -> list[Answered]:
-        """Answers on dev in growing parts, until all are there or the paired loss is clear."""
+        """Answers on dev in growing parts, until all are there or it cannot become the best."""
         answered: list[Answered] = []
-        size = FIRST
-        while len(answered) < len(self.dev):
+        for size in looks(len(self.dev)):
             answered += self._ask(instruction, self.dev[len(answered) : size])
-            size *= 3
-            if self.best is not None and len(answered) < len(self.dev):
-                loss = self.scores[self.best][: len(answered)] - [one.score for one in answered]
-                error = float(loss.std(ddof=1)) / np.sqrt(len(loss))
-                if float(loss.mean()) - 2 * error > 0:
-                    break
+            if self.best is not None and self._hopeless(instruction, [one.score for one in answered]):
+                break
         return answered
+
+    def _hopeless(self, instruction: str, scores: Sequence[float]) -> bool:
+        """Whether the claim that it is at least as good as the best, price included, was bet to ruin."""
+        assert self.best is not None
+        names = [self.clusters.get(one.id, one.id) for one in self.dev]
+        count = len(scores)
+        while 0 < count < len(names) and names[count - 1] == names[count]:
+            count -= 1  # whole clusters only
+        dearer = self.price(instruction) - self.price(self.best)
+        lead = (np.array(scores[:count]) - self.scores[self.best][:count] - dearer) / (1 + abs(dearer))
+        codes, sizes = np.unique(names, return_inverse=True, return_counts=True)[1:]
+        return log_e_value(lead, codes[:count], int(sizes.max())) >= -math.log(ERROR)
 
     def _record(self, instruction: str, scores: NDArray[np.float64]) -> None:
         self.scores[instruction] = scores

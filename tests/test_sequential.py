@@ -1,0 +1,96 @@
+"""Evidence by betting: it may be looked at after every item, and it is exact for five."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunepoint.errors import EvidenceError
+from tunepoint.measure.races import Race
+from tunepoint.stats.sequential import betting_interval, log_e_value
+
+
+def test_looking_after_every_item_does_not_break_the_promise() -> None:
+    rng = np.random.default_rng(5)
+    ever = 0
+    for _ in range(300):
+        values = rng.choice([-1.0, 0.0, 1.0], p=[0.15, 0.7, 0.15], size=300)
+        ever += any(log_e_value(values[:n]) >= math.log(10) for n in range(5, 301, 5))
+    assert ever / 300 <= 0.10 + 0.03
+
+
+def test_a_true_difference_is_found_at_about_the_sample_size_that_theory_says() -> None:
+    rng = np.random.default_rng(6)
+    needed = []
+    for _ in range(100):
+        values = rng.choice([-1.0, 0.0, 1.0], p=[0.2, 0.7, 0.1], size=600)
+        needed.append(next((n for n in range(5, 601, 5) if log_e_value(values[:n]) >= math.log(10)), 600))
+    assert 2 * math.log(10) * 0.29 / 0.01 * 0.5 < np.median(needed) < 2 * math.log(10) * 0.29 / 0.01 * 2.2
+
+
+def test_clusters_are_one_bet_each() -> None:
+    rng = np.random.default_rng(7)
+    plain = whole = 0
+    for _ in range(300):
+        tables = rng.choice([-1.0, 1.0], size=20)
+        values, clusters = np.repeat(tables, 10), np.repeat(np.arange(20), 10)
+        plain += log_e_value(values) >= math.log(10)
+        whole += log_e_value(values, clusters, 10) >= math.log(10)
+    assert whole / 300 <= 0.1 < plain / 300
+    with pytest.raises(EvidenceError, match="a cluster has 10 items, and 5 were announced"):
+        log_e_value(values, clusters, 5)
+
+
+def test_five_items_have_an_exact_interval() -> None:
+    for low, high in ((0.0, 1.0), (-1.0, 1.0)):
+        right = betting_interval(np.full(5, high), low=low, high=high)
+        wrong = betting_interval(np.full(5, low), low=low, high=high)
+        assert right.high == high and wrong.low == low
+        assert low < right.low < high - 0.4 * (high - low)
+        assert wrong.high - low == pytest.approx(high - right.low, abs=1e-4)
+    rng = np.random.default_rng(8)
+    for chance in (0.05, 0.5, 0.9):
+        held = sum(
+            chance in betting_interval((rng.random(5) < chance).astype(float), low=0.0) for _ in range(400)
+        )
+        assert held / 400 >= 0.95 - 0.02
+    with pytest.raises(EvidenceError, match="at least 1 item"):
+        betting_interval(np.array([]))
+    with pytest.raises(EvidenceError, match=r"must lie in 0\.\.1"):
+        betting_interval(np.array([0.5, 1.5]), low=0.0)
+
+
+def test_the_exact_interval_keeps_clusters_whole() -> None:
+    values = np.array([1.0, 1, 0, 0, 1, 1, 1, 1])
+    plain = betting_interval(values, low=0.0)
+    whole = betting_interval(values, np.array([0, 0, 1, 1, 2, 2, 3, 3]), low=0.0)
+    assert whole.estimate == plain.estimate and whole.low < plain.low
+
+
+@given(st.lists(st.sampled_from([-1.0, -0.5, 0.0, 1.0]), min_size=1, max_size=40), st.randoms())
+def test_the_order_of_items_does_not_matter_at_a_look(values: list[float], shuffler: object) -> None:
+    shuffled = list(values)
+    shuffler.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert log_e_value(np.array(values)) == pytest.approx(log_e_value(np.array(shuffled)))
+    one, other = betting_interval(np.array(values)), betting_interval(-np.array(values))
+    assert one.low <= one.estimate <= one.high
+    assert one.low == pytest.approx(-other.high, abs=1e-4)
+
+
+def test_the_best_arm_is_seldom_lost_and_equal_arms_stay() -> None:
+    rng = np.random.default_rng(9)
+    lost = stayed = 0
+    for _ in range(150):
+        skills = [0.7, 0.7, 0.68, 0.5, 0.3]
+        course = Race([str(i) for i in range(5)])
+        answers = {str(i): (rng.random(300) < skill).astype(float) for i, skill in enumerate(skills)}
+        for size in (16, 24, 36, 54, 81, 120, 180, 300):
+            course.look({name: answers[name][:size] for name in course.running})
+        lost += "0" not in course.running and "1" not in course.running
+        stayed += {"0", "1"} <= set(course.running)
+        assert "4" not in course.running
+    assert lost / 150 <= 0.1 and stayed / 150 >= 0.75
