@@ -392,10 +392,10 @@ def test_scores_near_zero_are_doubted() -> None:
 
 
 def test_strength_at_its_bounds() -> None:
-    assert Risks(0.05, 0.05).strength == "confident"
-    assert Risks(0.051, 0).strength == "leaning"
-    assert Risks(0, 0.2).strength == "leaning"
-    assert Risks(0, 0.201).strength is None
+    assert Risks(0.03, 0.02, 0.05).strength == "confident"
+    assert Risks(0.03, 0.03, 0.051).strength == "leaning"
+    assert Risks(0, 0.2, 0.2).strength == "leaning"
+    assert Risks(0.1, 0.15, 0.201).strength is None
 
 
 @pytest.mark.slow

@@ -43,6 +43,7 @@ def document(
         "risks": {
             "unacceptable": _short(decision.risks.unacceptable),
             "passed_over": _short(decision.risks.passed_over),
+            "wrong": _short(decision.risks.wrong),
         },
         "items": decision.items,
         "groups": decision.groups,

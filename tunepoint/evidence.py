@@ -13,6 +13,7 @@ from tunepoint.stats.paired import JointScores, draw_scores
 from tunepoint.task import Limits
 
 Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 Strength = Literal["confident", "leaning"]
 CONFIDENT, LEANING = 0.05, 0.20
 
@@ -37,12 +38,13 @@ class Risks:
     passed_over: float
     """Probability that a materially cheaper arm is acceptable (or, with `error_usd`,
     that another arm is better by more than the materiality)."""
+    wrong: float
+    """Probability of either."""
 
     @property
     def strength(self) -> Strength | None:
         """How strong a verdict these risks allow."""
-        worst = max(self.unacceptable, self.passed_over)
-        return "confident" if worst <= CONFIDENT else "leaning" if worst <= LEANING else None
+        return "confident" if self.wrong <= CONFIDENT else "leaning" if self.wrong <= LEANING else None
 
 
 @dataclass(frozen=True)
@@ -93,27 +95,26 @@ class Evidence:
             enough &= self.scores >= self.limits.min_score
         return np.asarray(enough)
 
-    def risks(self, volume: float | None = None) -> tuple[Floats, Floats]:
-        """(A,) probabilities of being unacceptable, and of passing over a better choice."""
-        acceptable, total = self.acceptable(volume), self.total(volume)
+    def faults(self, volume: float | None = None) -> tuple[Flags, Flags]:
+        """(D, A) whether an arm is unacceptable, and whether choosing it passes over a better one."""
+        total, field = self.total(volume), self.field(volume)
         if self.error_usd is not None:
-            return self._money_risks(total, self.field(volume))
+            floor = self.limits.min_score
+            below = np.zeros(total.shape, dtype=bool) if floor is None else self.scores < floor
+            least = total[:, field].min(axis=1, keepdims=True)
+            return below, np.asarray(total - least > self.materiality * total)
+        acceptable = self.acceptable(volume)
         missed = np.zeros_like(acceptable)
-        for rival in np.flatnonzero(self.field(volume)):
+        for rival in np.flatnonzero(field):
             saving = total - total[:, [rival]]
             missed |= acceptable[:, [rival]] & (saving > self.materiality * total)
-        return 1 - acceptable.mean(axis=0), missed.mean(axis=0)
+        return ~acceptable, missed
 
     def risks_of(self, arm: int) -> Risks:
         """The risks of choosing one arm, given by position."""
-        return Risks(*(float(risk[arm]) for risk in self.risks()))
-
-    def _money_risks(self, total: Floats, field: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-        least = total[:, field].min(axis=1, keepdims=True)
-        missed = (total - least > self.materiality * total).mean(axis=0)
-        floor = self.limits.min_score
-        below = np.zeros(total.shape[1]) if floor is None else (self.scores < floor).mean(axis=0)
-        return below, missed
+        unacceptable, missed = (fault[:, arm] for fault in self.faults())
+        either = unacceptable | missed
+        return Risks(float(unacceptable.mean()), float(missed.mean()), float(either.mean()))
 
     def regret(self, volume: float | None = None) -> Floats:
         """(A,) expected dollars lost against the best arm of each draw."""
@@ -123,7 +124,7 @@ class Evidence:
 
     def best(self, volume: float | None = None) -> int:
         """The best bet: least expected loss among the arms that meet the limits."""
-        unacceptable, passed_over = self.risks(volume)
+        unacceptable, passed_over = (fault.mean(axis=0) for fault in self.faults(volume))
         total = self.total(volume).mean(axis=0)
         loss = unacceptable + passed_over
         if self.error_usd is not None:

@@ -1,0 +1,327 @@
+"""How often the verdict is wrong on recorded answers of real models, prompted and fine-tuned.
+
+python benchmarks/decision_recorded.py --data ../shared/data [--studies 300] [--out FILE]
+
+Some items of a recording are the study, all of them are the truth: pairs of a prompted and a tuned
+system, and sets of five, under a grid of volumes and prices. `tabann` (column types; tables are
+clusters), `bfcl` (function calls) and `routerbench_mini` (a cheap and a strong model, and routers).
+Prints tables in Markdown and a line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import itertools
+import json
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from verdicts import (
+    CHOICES,
+    VERDICTS,
+    Row,
+    arm_scores,
+    outcome,
+    race_items,
+    reliability,
+    rule_of_thumb,
+    share,
+    show,
+    split_by,
+)
+
+from tunepoint import Task, decide
+from tunepoint.arms import ArmKind
+from tunepoint.cost.break_even import simulate
+from tunepoint.cost.prices import ArmCost
+from tunepoint.decisions import joint_of
+from tunepoint.evidence import Evidence
+from tunepoint.measure.trials import Table
+from tunepoint.stats.paired import compare
+from tunepoint.stats.ranges import Range
+
+Floats = NDArray[np.float64]
+SIZES = (100, 200, 400, 800)
+VOLUMES = (3_000.0, 30_000.0, 300_000.0)
+PRICES = (0.0005, 0.002, 0.01)
+"""Dollars of a prompted answer; a tuned one costs a fifth, and a project of $3,000."""
+ERROR_USD = 0.02
+CLEAR = 0.05
+"""Difference from which a race is expected to save items."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Systems by items."""
+
+    name: str
+    systems: tuple[str, ...]
+    kinds: tuple[ArmKind, ...]
+    scores: Floats
+    """(systems, items), 0 or 1."""
+    clusters: NDArray[np.intp] | None
+    prices: tuple[float, ...] | None = None
+    """Dollars an answer, where they were recorded."""
+    repeats: tuple[tuple[int, int], ...] = ()
+    """Pairs of runs of the same system."""
+
+    def draw(self, size: int, prefix: bool, rng: np.random.Generator) -> NDArray[np.intp]:
+        """About so many items: whole clusters, the first of the file or any."""
+        items = self.scores.shape[1]
+        codes = np.arange(items) if self.clusters is None else self.clusters
+        order = np.arange(codes.max() + 1) if prefix else rng.permutation(codes.max() + 1)
+        place = np.argsort(order)[codes]
+        return np.argsort(place, kind="stable")[:size] if size < items else np.argsort(place, kind="stable")
+
+
+def tabann(folder: Path, dataset: str) -> Recording:
+    """Column-type annotation; systems under half of the best score are left out."""
+    systems = [row for row in _rows(folder / "systems.csv") if row["dataset"] == dataset]
+    rows = _rows(folder / f"{dataset}_correct.csv.gz")
+    scores = np.array([[float(row[system["id"]]) for row in rows] for system in systems])
+    keep = np.flatnonzero(scores.mean(axis=1) >= scores.mean(axis=1).max() / 2).tolist()
+    kinds: list[ArmKind] = ["tuned" if systems[i]["kind"] == "fine_tuned" else "prompt" for i in keep]
+    same: dict[tuple[str, str, str], list[int]] = {}
+    for position, i in enumerate(keep):
+        plain = re.sub(r"-?run_\d+$", "", systems[i]["prompt"])
+        if plain != systems[i]["prompt"]:
+            trained = re.sub(r"run_\d+.*$", "", systems[i]["path"])
+            same.setdefault((systems[i]["model"], plain, trained), []).append(position)
+    repeats = tuple(pair for group in same.values() for pair in itertools.combinations(group, 2))
+    clusters = np.unique([row["cluster_table"] for row in rows], return_inverse=True)[1]
+    names = tuple(systems[i]["id"] for i in keep)
+    return Recording(f"tabann {dataset}", names, tuple(kinds), scores[keep], clusters, repeats=repeats)
+
+
+def bfcl(folder: Path) -> Recording:
+    """Function calling; systems under half of the best score are left out."""
+    kinds = {row["model"]: row["kind"] for row in _rows(folder / "systems.csv")}
+    rows = _rows(folder / "correct_matrix.csv.gz")
+    names = [name for name in rows[0] if name in kinds]
+    scores = np.array([[float(row[name]) for row in rows] for name in names])
+    keep = np.flatnonzero(scores.mean(axis=1) >= scores.mean(axis=1).max() / 2).tolist()
+    arms: list[ArmKind] = ["tuned" if kinds[names[i]].startswith("fine") else "prompt" for i in keep]
+    return Recording("bfcl", tuple(names[i] for i in keep), tuple(arms), scores[keep], None)
+
+
+def routerbench(folder: Path) -> Recording:
+    """A cheap model, a strong one, and routers between them; those that know the answer are left out."""
+    found: dict[str, dict[str, dict[str, str]]] = {}
+    for row in _rows(folder / "test_predictions.csv"):
+        if "oracle" not in row["strategy"]:
+            found.setdefault(row["strategy"], {})[row["canonical_id"]] = row
+    items = list(next(iter(found.values())))
+    scores = np.array([[float(runs[item]["correct"]) for item in items] for runs in found.values()])
+    prices = [float(np.mean([float(runs[item]["cost"]) for item in items])) for runs in found.values()]
+    kinds: list[ArmKind] = ["prompt" if name.startswith("always") else "cascade" for name in found]
+    return Recording("routerbench_mini", tuple(found), tuple(kinds), scores, None, tuple(prices))
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    opened = gzip.open(path, "rt") if path.suffix == ".gz" else path.open()
+    with opened as file:
+        return list(csv.DictReader(file))
+
+
+@cache
+def recordings(data: Path) -> tuple[Recording, ...]:
+    """All recordings of the folder."""
+    return (
+        tabann(data / "tabann", "wikitables-2"),
+        tabann(data / "tabann", "limayeu"),
+        bfcl(data / "bfcl"),
+        routerbench(data / "routerbench_mini"),
+    )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One study of a recording."""
+
+    data: Path
+    recording: int
+    size: int
+    prefix: bool
+    arms: int
+    priced: bool
+    volume: float
+    price: float
+    seed: int
+
+
+def choose(recording: Recording, count: int, rng: np.random.Generator) -> list[int]:
+    """A prompted and a tuned system (any two where none is tuned); of five, two or three are tuned."""
+    tuned = [i for i, kind in enumerate(recording.kinds) if kind != "prompt"]
+    prompted = [i for i, kind in enumerate(recording.kinds) if kind == "prompt"]
+    if not tuned:
+        return rng.choice(prompted, count, replace=False).tolist()
+    some = min(len(tuned), count // 2 + int(count > 2 and rng.random() < 0.5))
+    some = max(some, count - len(prompted))
+    first = rng.choice(prompted, count - some, replace=False).tolist()
+    return [*first, *rng.choice(tuned, some, replace=False).tolist()]
+
+
+def costs_of(recording: Recording, chosen: Sequence[int], price: float) -> list[ArmCost]:
+    """Prices of the grid, a little different from arm to arm; recorded ones where there are any."""
+    found = []
+    for rank, i in enumerate(chosen):
+        kind, name = recording.kinds[i], recording.systems[i]
+        if recording.prices is not None:
+            asked = recording.prices[i] * price / 0.002
+            found.append(ArmCost(name, kind, usd_per_query=Range.parse(asked), deterministic=True))
+            continue
+        asked = price * (1 + rank / 2) / (1 if kind == "prompt" else 5)
+        built = Range.parse(0.0 if kind == "prompt" else 3_000.0)
+        cost = ArmCost(name, kind, usd_per_query=Range.parse(asked), upfront_usd=built, deterministic=True)
+        found.append(cost)
+    return found
+
+
+def run(plan: Plan) -> Row:
+    """One study: what was decided, and what all items of the recording say."""
+    recording = recordings(plan.data)[plan.recording]
+    rng = np.random.default_rng([plan.seed, plan.recording, plan.size])
+    chosen = choose(recording, plan.arms, rng)
+    value = {"error_usd": ERROR_USD} if plan.priced else {}
+    task = Task.parse({"name": "recorded", "traffic": {"queries_per_month": plan.volume}, "value": value})
+    costs = costs_of(recording, chosen, plan.price)
+    scores = recording.scores[chosen].mean(axis=1)
+    draws = simulate(costs, task, 1, rng)
+    fast = np.ones(plan.arms, dtype=bool)
+    truth = Evidence(scores[None], scores, draws, fast, task.limits, 0.05, task.value.error_usd)
+    table = part(recording, chosen, recording.draw(plan.size, plan.prefix, rng))
+    decision = decide(table, costs, task, rng)
+    kinds = [recording.kinds[i] for i in chosen]
+    means = [float(arm.scores.mean()) for arm in table.arms]
+    prompted = max((i for i, kind in enumerate(kinds) if kind == "prompt"), key=means.__getitem__)
+    others = [i for i, kind in enumerate(kinds) if kind != "prompt"] or list(range(plan.arms))
+    tuned = max(others, key=means.__getitem__)
+    thumb = rule_of_thumb(plan.volume, prompted, tuned, int(np.argmax(means)))
+    pairs = list(itertools.combinations(range(plan.arms), 2))
+    found = compare(joint_of(table), pairs, rng)
+    return {
+        "recording": recording.name,
+        "items": plan.size,
+        "arms": plan.arms,
+        "prefix": plan.prefix,
+        "priced": plan.priced,
+        "volume": plan.volume,
+        **outcome(decision, table, truth, thumb, ERROR_USD),
+        "differences hold": all(scores[c.arm] - scores[c.against] in c.difference for c in found),
+    }
+
+
+def part(recording: Recording, chosen: Sequence[int], items: NDArray[np.intp]) -> Table:
+    """Some items of some systems."""
+    arms = tuple(arm_scores(recording.systems[i], recording.scores[i][None, items]) for i in chosen)
+    clusters = None if recording.clusters is None else recording.clusters[items]
+    return Table(tuple(map(str, items.tolist())), arms, clusters, (None,) * len(items), 0)
+
+
+def plans(data: Path, studies: int, seed: int) -> Iterator[Plan]:
+    """Studies of every recording and size, over the grid of volumes and prices."""
+    grid = list(itertools.product((2, 5), VOLUMES, PRICES))
+    for position, recording in enumerate(recordings(data)):
+        for size in SIZES:
+            if size > 0.75 * recording.scores.shape[1]:
+                continue
+            for number in range(studies):
+                arms, volume, price = grid[number % len(grid)]
+                for priced in (False, True):
+                    own = seed * 1_000_000 + number
+                    yield Plan(data, position, size, number % 4 == 0, arms, priced, volume, price, own)
+
+
+def race(recording: Recording, one: int, other: int, rng: np.random.Generator) -> tuple[int, bool]:
+    """Items that a race of two systems takes, and whether the better one won."""
+    order = recording.draw(recording.scores.shape[1], False, rng)
+    scores = {"one": recording.scores[one, order], "other": recording.scores[other, order]}
+    asked, winner = race_items(scores, None if recording.clusters is None else recording.clusters[order])
+    better = "one" if recording.scores[one].mean() >= recording.scores[other].mean() else "other"
+    return asked // 2, winner == better
+
+
+def races(recording: Recording, most: int, rng: np.random.Generator) -> Row | None:
+    """Races of pairs that differ clearly: share of the recording's items, and of winners that are right."""
+    means = recording.scores.mean(axis=1)
+    pairs = itertools.combinations(range(len(means)), 2)
+    clear = [pair for pair in pairs if abs(means[pair[0]] - means[pair[1]]) >= CLEAR]
+    if not clear:
+        return None
+    picked = [clear[i] for i in rng.permutation(len(clear))[:most].tolist()]
+    ran = [race(recording, one, other, rng) for one, other in picked]
+    return {
+        "pairs": len(ran),
+        "share of items": share(items / recording.scores.shape[1] for items, _ in ran),
+        "right": share(right for _, right in ran),
+    }
+
+
+def repeated(recording: Recording, rng: np.random.Generator) -> Row | None:
+    """Runs of one system against each other: how often 400 items call them different."""
+    if not recording.repeats:
+        return None
+    called = []
+    for pair in recording.repeats:
+        for _ in range(10):
+            table = part(recording, pair, recording.draw(400, False, rng))
+            interval = compare(joint_of(table), [(0, 1)], rng)[0].difference
+            called.append(0 not in interval)
+    return {"pairs": len(recording.repeats), "called different": share(called)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--studies", type=int, default=360, help="of each recording, size and rule")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    with ProcessPoolExecutor(given.processes) as pool:
+        rows = list(pool.map(run, plans(given.data, given.studies, given.seed), chunksize=16))
+    plain = [row for row in rows if not row["priced"]]
+    ways = {"by margin": plain, "by dollars": [row for row in rows if row["priced"]]}
+    more = ("differences hold",)
+    columns = (*VERDICTS, ("differences hold", ".1%"))
+    result = {
+        "all": show("all", ways, columns, more),
+        "choosers": show("wrong, and mean regret in dollars", ways, CHOICES),
+        "stated": show(
+            "stated probability of being wrong",
+            reliability(rows),
+            (("studies", "d"), ("wrong, ours", ".1%")),
+        ),
+    }
+    for key in ("recording", "items", "arms", "prefix", "volume"):
+        groups = {k: v for k, v in split_by(plain, key).items()} if key != "recording" else by_name(plain)
+        result[key] = show(f"by margin: {key}", groups, columns, more)
+    rng = np.random.default_rng(given.seed)
+    for recording in recordings(given.data):
+        ran, again = races(recording, 400, rng), repeated(recording, rng)
+        print(
+            f"\n{recording.name}: races of pairs that differ by {CLEAR:.0%} or more: {ran}; repeats: {again}"
+        )
+        result[f"races {recording.name}"] = ran
+        result[f"repeats {recording.name}"] = again
+    print(json.dumps({"benchmark": "decision_recorded", **result}))
+    if given.out:
+        given.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def by_name(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows by recording."""
+    names = dict.fromkeys(row["recording"] for row in rows)
+    return {name: [row for row in rows if row["recording"] == name] for name in names}
+
+
+if __name__ == "__main__":
+    main()
