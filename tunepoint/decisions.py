@@ -33,7 +33,16 @@ from tunepoint.evidence import (
 from tunepoint.measure.judged import Judged, calibrate, judge_caveats
 from tunepoint.measure.trials import ArmScores, Table
 from tunepoint.stats.intervals import Interval
-from tunepoint.stats.paired import JointScores, compare, draw_scores, joint_scores, score_intervals
+from tunepoint.stats.paired import (
+    JointScores,
+    compare,
+    draw_scores,
+    holm,
+    joint_scores,
+    score_intervals,
+    seed_errors,
+)
+from tunepoint.stats.resampling import bootstrap_means, spread_ratio
 from tunepoint.task import Limits, Task
 
 Floats = NDArray[np.float64]
@@ -43,6 +52,9 @@ Verdict = Literal["prompt", "fine-tune", "hybrid", "keep", "undecided"]
 Conclusion = Literal["better", "worse", "not worse", "unresolved"]
 
 DRAWS = 4_000
+RESAMPLES = 10_000
+DISAGREES = 1.2
+"""Ratio of standard errors from which the reader is told that bootstrap and formula disagree."""
 VERDICTS: dict[ArmKind, Verdict] = {
     "prompt": "prompt",
     "tuned": "fine-tune",
@@ -88,7 +100,12 @@ class Difference:
     arm: str
     against: str
     difference: Interval
+    """Holds together with those of all other pairs."""
     conclusion: Conclusion
+    bootstrap: Interval
+    """Of this pair alone, by the cluster bootstrap of the items and draws of the training seeds."""
+    p_holm: float
+    """That there is no difference, adjusted for the differences that are reported (Holm)."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +168,7 @@ def decide(
     finalists = _finalists(table, costs, joint, evidence, misses, rng)
     reachable, risks = finalists[winner].meets_limits, evidence.risks_of(winner)
     strength = risks.strength if reachable else None
+    differences, doubts = _differences(joint, table.names, winner, task.limits.margin, rng)
     return Decision(
         task=task.name,
         verdict=VERDICTS[costs[winner].kind] if strength else "undecided",
@@ -158,11 +176,11 @@ def decide(
         winner=table.names[winner],
         risks=risks,
         finalists=finalists,
-        differences=_differences(joint, table.names, winner, task.limits.margin, rng),
+        differences=differences,
         break_even=_break_evens(evidence, table.names, winner),
         evidence_needed=None if strength else evidence_needed(joint, evidence, reachable, rng),
         reversal=reversals(evidence, winner),
-        caveats=(*caveats, *_caveats(table, costs, joint, misses, judged, task.limits.margin)),
+        caveats=(*caveats, *doubts, *_caveats(table, costs, joint, misses, judged, task.limits.margin)),
         items=joint.items,
         groups=joint.groups,
         evidence=evidence,
@@ -267,16 +285,30 @@ def _differences(
     winner: int,
     margin: float,
     rng: np.random.Generator,
-) -> tuple[Difference, ...]:
-    """The winner against every other arm; the intervals hold for all pairs at once."""
+) -> tuple[tuple[Difference, ...], list[str]]:
+    """The winner against every other arm, and caveats; the intervals hold for all pairs at once."""
     count = len(names)
     pairs = [(winner, other) for other in range(count) if other != winner]
     rest = [(i, j) for i in range(count) for j in range(i) if winner not in (i, j)]
-    found = compare(joint, pairs + rest, rng)[: len(pairs)]
-    return tuple(
-        Difference(names[c.arm], names[c.against], c.difference, _conclude(c.difference, margin))
-        for c in found
-    )
+    found = compare(joint, pairs, rng, beside=rest)
+    p_values = holm([one.p_value for one in found])
+    resampled = bootstrap_means(joint, RESAMPLES, rng)
+    with_seeds = resampled + seed_errors(joint, RESAMPLES, rng)
+    low, high = np.quantile(with_seeds[:, [winner]] - with_seeds, [0.025, 0.975], axis=0).clip(-1, 1)
+    differences, caveats = [], []
+    for one, p_value in zip(found, p_values, strict=True):
+        mean, other = one.difference.estimate, one.against
+        bootstrap = Interval(mean, min(mean, float(low[other])), max(mean, float(high[other])))
+        conclusion = _conclude(one.difference, margin)
+        differences.append(
+            Difference(names[winner], names[other], one.difference, conclusion, bootstrap, p_value)
+        )
+        if (ratio := spread_ratio(joint, resampled, winner, other)) > DISAGREES:
+            caveats.append(
+                f"{names[winner]} against {names[other]}: the bootstrap's standard error is {ratio:.2f} "
+                "times the analytic one; a few large groups of items decide, and the interval is too short"
+            )
+    return tuple(differences), caveats
 
 
 def _conclude(difference: Interval, margin: float) -> Conclusion:

@@ -49,7 +49,14 @@ def document(
         "groups": decision.groups,
         "finalists": [_finalist(finalist) for finalist in decision.finalists],
         "differences": [
-            {"arm": d.arm, "against": d.against, **_interval(d.difference), "conclusion": d.conclusion}
+            {
+                "arm": d.arm,
+                "against": d.against,
+                **_interval(d.difference),
+                "conclusion": d.conclusion,
+                "p_holm": _short(d.p_holm),
+                "bootstrap": {"low": _short(d.bootstrap.low), "high": _short(d.bootstrap.high)},
+            }
             for d in decision.differences
         ],
         "break_even": [

@@ -62,6 +62,19 @@ class Evidence:
     materiality: float
     error_usd: float | None
 
+    def thinned(self, most: int) -> Evidence:
+        """The same evidence on the first so many draws."""
+        few, costs = slice(0, most), self.costs
+        part = replace(
+            costs,
+            volume=costs.volume[few],
+            upfront=costs.upfront[few],
+            monthly=costs.monthly[few],
+            per_query=costs.per_query[few],
+            retraining_once=costs.retraining_once[few],
+        )
+        return replace(self, scores=self.scores[few], costs=part)
+
     def total(self, volume: float | None = None) -> Floats:
         """(D, A) dollars over the horizon, with what errors cost if that is known."""
         spent = self.costs.horizon(volume)
@@ -104,11 +117,8 @@ class Evidence:
             least = total[:, field].min(axis=1, keepdims=True)
             return below, np.asarray(total - least > self.materiality * total)
         acceptable = self.acceptable(volume)
-        missed = np.zeros_like(acceptable)
-        for rival in np.flatnonzero(field):
-            saving = total - total[:, [rival]]
-            missed |= acceptable[:, [rival]] & (saving > self.materiality * total)
-        return ~acceptable, missed
+        cheapest = np.where(acceptable & field, total, np.inf).min(axis=1, keepdims=True)
+        return ~acceptable, np.asarray(total - cheapest > self.materiality * total)
 
     def risks_of(self, arm: int) -> Risks:
         """The risks of choosing one arm, given by position."""
@@ -203,16 +213,7 @@ def _settled(
         item_covariance=joint.item_covariance * (1 - 1 / items),
         seed_covariance=joint.seed_covariance * (1 - 1 / seeds),
     )
-    few = slice(0, 1_000)
-    costs = evidence.costs
-    part = replace(
-        costs,
-        volume=costs.volume[few],
-        upfront=costs.upfront[few],
-        monthly=costs.monthly[few],
-        per_query=costs.per_query[few],
-        retraining_once=costs.retraining_once[few],
-    )
+    part = evidence.thinned(1_000).costs
     spread = draw_scores(now, 1_000, rng) - now.estimates
     settled = 0
     for centre in draw_scores(news, studies, rng):
@@ -222,9 +223,14 @@ def _settled(
     return settled / studies
 
 
+FLIP_VALUES = 100_000
+"""Draws times arms that the search for reversals looks at."""
+
+
 def reversals(evidence: Evidence, winner: int) -> tuple[str, ...]:
     """Volumes at which another arm becomes the best bet, and the scores that would do it."""
     found = []
+    evidence = evidence.thinned(max(500, FLIP_VALUES // len(evidence.estimates)))
     usual = float(np.median(evidence.costs.volume))
     steps = np.geomspace(1.0, 1e5, 41)[1:]
     for factors, words in ((1 / steps, "below"), (steps, "above")):

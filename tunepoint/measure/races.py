@@ -17,7 +17,7 @@ from tunepoint.stats.sequential import log_e_value
 Floats = NDArray[np.float64]
 FIRST = 16
 """Dev items that every arm answers before the first look."""
-GROWTH = 1.5
+GROWTH = 1.25
 """Items of a look over those of the look before."""
 ERROR = 0.1
 """Probability that the best arm is stopped, at most, over all looks and rivals of a race."""

@@ -8,7 +8,7 @@ probability of the decision is read off that one distribution.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from scipy import stats
 
 from tunepoint.errors import EvidenceError
 from tunepoint.stats.intervals import Interval, score_interval
+from tunepoint.stats.sequential import betting_interval
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.intp]
@@ -39,6 +40,10 @@ class JointScores:
     """Items behind every estimate."""
     labelled: int | None = None
     """Groups that people scored, where their scores correct a judge's: fewer than `groups`."""
+    means: Floats | None = None
+    """(n, A) score of each item, over the seeds; None where only the distribution is known."""
+    codes: Integers | None = None
+    """(n,) group of each item."""
 
     @property
     def degrees(self) -> int:
@@ -96,7 +101,8 @@ def joint_scores(
     item_covariance = sums.T @ sums / items**2 * groups / (groups - 1)
     item_covariance += np.eye(len(scores)) * 0.5 / (min(items, labelled or items) + 2) ** 2
     seed_covariance, blocks = _seed_part(scores, codes, seeds)
-    return JointScores(estimates, item_covariance, groups, seed_covariance, blocks, items, labelled)
+    found = JointScores(estimates, item_covariance, groups, seed_covariance, blocks, items, labelled)
+    return replace(found, means=means, codes=codes)
 
 
 def _common_length(scores: Sequence[Floats]) -> int:
@@ -165,7 +171,13 @@ def draw_scores(joint: JointScores, size: int, rng: np.random.Generator) -> Floa
 
 def _errors(joint: JointScores, size: int, rng: np.random.Generator) -> Floats:
     """(size, A) draws of the error of the estimates."""
-    errors = _multivariate_t(joint.item_covariance, joint.degrees, size, rng)
+    items = _multivariate_t(joint.item_covariance, joint.degrees, size, rng)
+    return items + seed_errors(joint, size, rng)
+
+
+def seed_errors(joint: JointScores, size: int, rng: np.random.Generator) -> Floats:
+    """(size, A) draws of the part of the error that training seeds bring."""
+    errors = np.zeros((size, len(joint.estimates)))
     for arms, count in joint.blocks:
         block = joint.seed_covariance[np.ix_(arms, arms)]
         errors[:, arms] += _multivariate_t(block, count - 1, size, rng)
@@ -181,6 +193,12 @@ def _multivariate_t(covariance: Floats, degrees: int, size: int, rng: np.random.
     return np.asarray(normal * scale[:, None])
 
 
+FEW = 8
+"""Groups, or groups in which two arms differ, under which no interval is narrower than the exact one."""
+MOST_VALUES = 40_000_000
+"""Draws times contrasts that are held ready for the simultaneous level."""
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Difference in mean score, arm minus other, by position of the arms."""
@@ -188,18 +206,39 @@ class Comparison:
     arm: int
     against: int
     difference: Interval
+    p_value: float
+    """Two-sided, that there is no difference; for this pair alone, 1 / draws at least."""
 
 
 def score_intervals(
     joint: JointScores, rng: np.random.Generator, *, level: float = 0.95, draws: int = 20_000
 ) -> list[Interval]:
-    """Simultaneous intervals of the mean scores of all arms."""
-    critical = critical_values(joint, np.eye(len(joint.estimates)), rng, level=level, draws=draws)
+    """Simultaneous intervals of the mean scores of all arms; exact for few groups (Bonferroni)."""
+    count = len(joint.estimates)
+    critical, _ = critical_values(joint, np.eye(count), rng, level=level, draws=draws)
     variances = np.diag(joint.covariance)
-    return [
+    found = [
         score_interval(float(np.clip(mean, 0, 1)), float(variance), joint.groups, float(multiplier))
         for mean, variance, multiplier in zip(joint.estimates, variances, critical, strict=True)
     ]
+    if joint.means is None or joint.groups >= FEW:
+        return found
+    own = 1 - (1 - level) / count
+    return [_wider(one, _exact_score(joint, arm, own)) for arm, one in enumerate(found)]
+
+
+def _exact_score(joint: JointScores, arm: int, level: float) -> Interval:
+    """Clopper and Pearson's interval for independent items that are right or wrong, else by betting."""
+    assert joint.means is not None
+    scores = joint.means[:, arm]
+    if joint.groups == joint.items and np.isin(scores, (0.0, 1.0)).all():
+        exact = stats.binomtest(int(scores.sum()), len(scores)).proportion_ci(level, method="exact")
+        return Interval(float(scores.mean()), exact.low, exact.high)
+    return betting_interval(scores.clip(0, 1), joint.codes, level=level, low=0.0)
+
+
+def _wider(one: Interval, other: Interval) -> Interval:
+    return Interval(one.estimate, min(one.low, other.low), max(one.high, other.high))
 
 
 def compare(
@@ -207,24 +246,54 @@ def compare(
     pairs: Sequence[tuple[int, int]],
     rng: np.random.Generator,
     *,
+    beside: Sequence[tuple[int, int]] = (),
     level: float = 0.95,
     draws: int = 20_000,
 ) -> list[Comparison]:
-    """Simultaneous intervals of the differences of the given pairs of arms."""
+    """Simultaneous intervals of the differences of the given pairs of arms.
+
+    Args:
+        beside: further pairs; the intervals hold together with theirs, which are not returned.
+
+    With few groups, or few in which the arms differ, an interval is the union with the exact one
+    (betting, Bonferroni over the pairs): the normal approximation fails there.
+
+    """
     if not pairs:
         return []
-    contrasts = np.zeros((len(pairs), len(joint.estimates)))
-    for row, (arm, against) in enumerate(pairs):
-        contrasts[row, arm], contrasts[row, against] = 1.0, -1.0
-    critical = critical_values(joint, contrasts, rng, level=level, draws=draws)
+    every = [*pairs, *beside]
+    arms, others = np.array(every).T
+    contrasts = np.zeros((len(every), len(joint.estimates)))
+    rows = np.arange(len(every))
+    contrasts[rows, arms], contrasts[rows, others] = 1.0, -1.0
+    critical, p_values = critical_values(joint, contrasts, rng, level=level, draws=draws)
     estimates = contrasts @ joint.estimates
-    errors = np.sqrt(np.einsum("ka,ab,kb->k", contrasts, joint.covariance, contrasts))
-    return [
-        Comparison(arm, against, Interval(mean, max(-1.0, mean - half), min(1.0, mean + half)))
-        for (arm, against), mean, half in zip(
-            pairs, estimates.tolist(), (critical * errors).tolist(), strict=True
-        )
-    ]
+    halves = critical * _standard_errors(joint, contrasts)
+    own = 1 - (1 - level) / len(every)
+    found = []
+    for (arm, against), mean, half, p_value in zip(
+        pairs, estimates.tolist(), halves.tolist(), p_values.tolist(), strict=False
+    ):
+        interval = Interval(mean, max(-1.0, mean - half), min(1.0, mean + half))
+        if _few(joint, arm, against):
+            assert joint.means is not None
+            lead = (joint.means[:, arm] - joint.means[:, against]).clip(-1, 1)
+            interval = _wider(interval, betting_interval(lead, joint.codes, level=own))
+        found.append(Comparison(arm, against, interval, p_value))
+    return found
+
+
+def _few(joint: JointScores, arm: int, against: int) -> bool:
+    """Whether the normal approximation of a difference cannot be trusted."""
+    if joint.means is None or joint.codes is None:
+        return False
+    differing = joint.codes[joint.means[:, arm] != joint.means[:, against]]
+    return joint.groups < FEW or len(np.unique(differing)) < FEW
+
+
+def _standard_errors(joint: JointScores, contrasts: Floats) -> Floats:
+    """(K,) standard errors of K contrasts."""
+    return np.asarray(np.sqrt(((contrasts @ joint.covariance) * contrasts).sum(axis=1)))
 
 
 def critical_values(
@@ -234,31 +303,46 @@ def critical_values(
     *,
     level: float = 0.95,
     draws: int = 20_000,
-) -> Floats:
-    """(K,) multipliers of the standard errors at which all contrasts hold at once.
+) -> tuple[Floats, Floats]:
+    """(K,) multipliers of the standard errors at which all contrasts hold at once, and (K,) p-values.
 
     Args:
         contrasts: (K, A) weights of the arms in each of K contrasts.
+        draws: at most; fewer where there are thousands of contrasts.
 
     Balanced (Beran 1988, "Balanced simultaneous confidence sets", section 2): every contrast
     gets the quantile of its own studentised error, at the one level at which all hold
     together with probability `level`. A single multiplier for all (max-t) would give the
     arms without training seeds the heavy tails of those with three. One contrast without
-    seed variance is Student's quantile.
+    seed variance is Student's. The p-value is each contrast's own: that it is 0.
 
     """
+    errors = _standard_errors(joint, contrasts)
+    seen = np.abs(contrasts @ joint.estimates) / errors
     if len(contrasts) == 1 and not joint.blocks:
-        return np.array([stats.t.ppf((1 + level) / 2, joint.degrees)])
-    errors = np.sqrt(np.einsum("ka,ab,kb->k", contrasts, joint.covariance, contrasts))
+        student = stats.t(joint.degrees)
+        return np.array([student.ppf((1 + level) / 2)]), 2 * student.sf(seen)
+    draws = min(draws, max(2_000, MOST_VALUES // len(contrasts)))
     drawn = _errors(joint, draws, rng)
     studentised = np.empty((len(contrasts), draws))
     worst = np.zeros(draws, dtype=np.intp)
     ranks = np.empty(draws, dtype=np.intp)
     for row, contrast in enumerate(contrasts):
-        values = np.abs(drawn @ contrast) / errors[row]
+        used = np.flatnonzero(contrast)
+        values = np.abs(drawn[:, used] @ contrast[used]) / errors[row]
         order = values.argsort()
         ranks[order] = np.arange(draws)
         np.maximum(worst, ranks, out=worst)
         studentised[row] = values[order]
     together = int(np.quantile(worst, level, method="higher"))
-    return studentised[:, together].copy()
+    beyond = [draws - np.searchsorted(row, value) for row, value in zip(studentised, seen, strict=True)]
+    return studentised[:, together].copy(), (1 + np.array(beyond)) / (1 + draws)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values adjusted so that the chance of any false rejection holds (Holm 1979)."""
+    order = np.argsort(p_values)
+    left = np.arange(len(p_values), 0, -1)
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(np.asarray(p_values)[order] * left))
+    return adjusted.tolist()

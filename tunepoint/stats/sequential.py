@@ -12,13 +12,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import logsumexp
 
 from tunepoint.errors import EvidenceError
 from tunepoint.stats.intervals import Interval
 
 Floats = NDArray[np.float64]
-STAKES = 0.95 * 2.0 ** -np.arange(8.0)
+STAKES = 0.95 * 2.0 ** -np.arange(5.0)
 """Shares of the largest stake that cannot lose everything: for large differences and for small ones."""
 
 
@@ -56,7 +55,7 @@ def _units(values: Floats, clusters: NDArray[np.intp] | None) -> tuple[Floats, F
 
 def _log_capital(bets: Floats) -> float:
     """Log of the capital after bets that pay `stake * bet`, each at least -1, averaged over the stakes."""
-    return float(logsumexp(np.log1p(np.outer(STAKES, bets)).sum(axis=1)) - np.log(len(STAKES)))
+    return float(np.logaddexp.reduce(np.log1p(np.outer(STAKES, bets)).sum(axis=1)) - np.log(len(STAKES)))
 
 
 def betting_interval(
