@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunepoint.arms import ArmKind
+from tunepoint.caveats import caveats_of
 from tunepoint.cost.break_even import (
     BreakEven,
     CostDraws,
@@ -22,16 +23,17 @@ from tunepoint.cost.break_even import (
 )
 from tunepoint.cost.prices import ArmCost
 from tunepoint.errors import EvidenceError
-from tunepoint.evidence import (
-    Evidence,
-    EvidenceNeeded,
-    Risks,
-    Strength,
-    evidence_needed,
-    reversals,
-)
-from tunepoint.measure.judged import Judged, calibrate, judge_caveats
+from tunepoint.evidence import Evidence, Risks, Strength, reversals
+from tunepoint.measure.judged import Judged, calibrate
 from tunepoint.measure.trials import ArmScores, Table
+from tunepoint.power import (
+    EvidenceNeeded,
+    Growth,
+    Worth,
+    evidence_needed,
+    unit_prices,
+    values_of_information,
+)
 from tunepoint.stats.intervals import Interval
 from tunepoint.stats.paired import (
     JointScores,
@@ -46,8 +48,6 @@ from tunepoint.stats.resampling import bootstrap_means, spread_ratio
 from tunepoint.task import Limits, Task
 
 Floats = NDArray[np.float64]
-SHOWN = 3
-"""Failed items that a caveat names."""
 Verdict = Literal["prompt", "fine-tune", "hybrid", "keep", "undecided"]
 Conclusion = Literal["better", "worse", "not worse", "unresolved"]
 
@@ -121,6 +121,8 @@ class Decision:
     differences: tuple[Difference, ...]
     break_even: tuple[BreakEven, ...]
     evidence_needed: EvidenceNeeded | None
+    worth: tuple[Worth, ...]
+    """What more evidence is worth; empty without `error_usd`."""
     reversal: tuple[str, ...]
     caveats: tuple[str, ...]
     items: int
@@ -142,6 +144,7 @@ def decide(
     rng: np.random.Generator,
     *,
     caveats: Sequence[str] = (),
+    growth: Growth | None = None,
 ) -> Decision:
     """Compare arms measured on the same items and name the best bet.
 
@@ -150,37 +153,36 @@ def decide(
         costs: one for each arm of the table, in the same order.
         task: limits, value, traffic and rates.
         rng: all randomness; the same generator gives the same decision.
+        growth: what more training examples bring, where a learning curve was drawn.
 
     Raises:
         EvidenceError: fewer than two arms or two independent groups of items.
 
     """
-    if len(table.arms) < 2:
-        raise EvidenceError(f"a decision compares at least 2 arms, got {len(table.arms)}")
     table, judged = calibrate(table)
-    joint = joint_of(table)
-    draws = simulate(costs, task, DRAWS, rng)
-    misses = [_misses(arm, draws, i, task.limits) for i, arm in enumerate(table.arms)]
-    fast = np.array([_fast_enough(arm, task.limits) for arm in table.arms])
-    scores, value = draw_scores(joint, DRAWS, rng), task.value
-    evidence = Evidence(scores, joint.estimates, draws, fast, task.limits, value.materiality, value.error_usd)
+    joint = _joint_of_rivals(table)
+    evidence = evidence_of(table, costs, task, joint, rng)
+    misses = [_misses(arm, evidence.costs, i, task.limits) for i, arm in enumerate(table.arms)]
     winner = evidence.best()
-    finalists = _finalists(table, costs, joint, evidence, misses, rng)
-    reachable, risks = finalists[winner].meets_limits, evidence.risks_of(winner)
+    reachable, risks = not misses[winner], evidence.risks_of(winner)
     strength = risks.strength if reachable else None
     differences, doubts = _differences(joint, table.names, winner, task.limits.margin, rng)
+    prices = unit_prices(table, costs, task)
     return Decision(
         task=task.name,
         verdict=VERDICTS[costs[winner].kind] if strength else "undecided",
         strength=strength,
         winner=table.names[winner],
         risks=risks,
-        finalists=finalists,
+        finalists=_finalists(table, costs, joint, evidence, misses, rng),
         differences=differences,
         break_even=_break_evens(evidence, table.names, winner),
-        evidence_needed=None if strength else evidence_needed(joint, evidence, reachable, rng),
+        evidence_needed=None
+        if strength
+        else evidence_needed(joint, evidence, prices, rng, reachable=reachable, growth=growth),
+        worth=values_of_information(joint, evidence, prices, rng, growth),
         reversal=reversals(evidence, winner),
-        caveats=(*caveats, *doubts, *_caveats(table, costs, joint, misses, judged, task.limits.margin)),
+        caveats=(*caveats, *doubts, *caveats_of(table, costs, joint, misses, judged, task.limits.margin)),
         items=joint.items,
         groups=joint.groups,
         evidence=evidence,
@@ -188,10 +190,26 @@ def decide(
     )
 
 
+def evidence_of(
+    table: Table, costs: Sequence[ArmCost], task: Task, joint: JointScores, rng: np.random.Generator
+) -> Evidence:
+    """Draws of scores and costs, and which arms are fast enough: all that the rule looks at."""
+    draws = simulate(costs, task, DRAWS, rng)
+    fast = np.array([_fast_enough(arm, task.limits) for arm in table.arms])
+    scores, value = draw_scores(joint, DRAWS, rng), task.value
+    return Evidence(scores, joint.estimates, draws, fast, task.limits, value.materiality, value.error_usd)
+
+
 def _break_evens(evidence: Evidence, names: Sequence[str], winner: int) -> tuple[BreakEven, ...]:
     """The winner against every other arm."""
     others = [name for name in names if name != names[winner]]
     return tuple(evidence.break_even(names[winner], name) for name in others)
+
+
+def _joint_of_rivals(table: Table) -> JointScores:
+    if len(table.arms) < 2:
+        raise EvidenceError(f"a decision compares at least 2 arms, got {len(table.arms)}")
+    return joint_of(table)
 
 
 def joint_of(table: Table) -> JointScores:
@@ -317,53 +335,3 @@ def _conclude(difference: Interval, margin: float) -> Conclusion:
     if difference.high < 0:
         return "worse"
     return "not worse" if difference.low > -margin else "unresolved"
-
-
-def _caveats(
-    table: Table,
-    costs: Sequence[ArmCost],
-    joint: JointScores,
-    misses: Sequence[tuple[str, ...]],
-    judged: Judged | None,
-    margin: float,
-) -> list[str]:
-    found = [*judge_caveats(judged, margin), *(note for cost in costs for note in cost.notes)]
-    if table.left_out:
-        found.append(f"{table.left_out} items were left out: some arm or seed has no trial of them")
-    if joint.estimates.max() < 0.05:
-        found.append(
-            f"the best score is {joint.estimates.max():.3f}: before you believe it, check the item names, "
-            "the targets and the scorer"
-        )
-    if joint.groups < 30:
-        found.append(f"only {joint.groups} independent groups of test items: intervals are rough")
-    for arm, cost in zip(table.arms, costs, strict=True):
-        trained = cost.kind in ("tuned", "hybrid", "cascade")
-        if trained and len(arm.seeds) == 1 and not cost.deterministic:
-            found.append(f"{arm.arm}: one training seed, its seed variance is not in the interval")
-        found += _format_caveats(arm)
-    if all(misses):
-        found.append(
-            "no arm meets every limit: "
-            + "; ".join(f"{arm.arm}: {', '.join(m)}" for arm, m in zip(table.arms, misses, strict=True))
-        )
-    return found
-
-
-def _format_caveats(arm: ArmScores) -> list[str]:
-    """What the reader should know about answers that could not be read."""
-    found = []
-    if arm.format_ok < 1:
-        more = f"; and {len(arm.failures) - SHOWN} more" if len(arm.failures) > SHOWN else ""
-        why = f" ({'; '.join(arm.failures[:SHOWN])}{more})" if arm.failures else ""
-        found.append(
-            f"{arm.arm}: {1 - arm.format_ok:.1%} of its answers did not parse and count as wrong{why}; a "
-            "format failure is not an inability: repair it before it loses"
-        )
-    if arm.repaired >= 0.02:
-        before = 1 - arm.format_ok + arm.repaired
-        found.append(
-            f"{arm.arm}: {before:.1%} of its answers could not be read at first, {arm.repaired:.1%} only "
-            "at the second attempt; its score is after the repair, and its cost counts both calls"
-        )
-    return found

@@ -74,6 +74,7 @@ def document(
         "signals": [asdict(signal) for signal in signals],
         "rule_of_thumb": rule_of_thumb(task.traffic.queries_per_month.likely),
         "evidence_needed": asdict(decision.evidence_needed) if decision.evidence_needed else None,
+        "worth": [asdict(worth) for worth in decision.worth],
         "selection_optimism": None if optimism is None else _short(optimism),
         "contamination": contamination or {"test_items_with_near_twin": 0, "score_without_them": {}},
         "reversal": list(decision.reversal),

@@ -9,24 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunepoint.cost.break_even import BreakEven, CostDraws, break_even
-from tunepoint.stats.paired import JointScores, draw_scores
 from tunepoint.task import Limits
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Strength = Literal["confident", "leaning"]
 CONFIDENT, LEANING = 0.05, 0.20
-
-
-@dataclass(frozen=True)
-class EvidenceNeeded:
-    """What would settle an undecided study; None for what would not help."""
-
-    test_items: int | None
-    """More test items, on top of those measured."""
-    training_seeds: int | None
-    training_examples: int | None
-    why: str
 
 
 @dataclass(frozen=True)
@@ -148,79 +136,6 @@ class Evidence:
         worth = None if self.error_usd is None else self.error_usd * (1 - self.scores)
         arms = self.costs.arms
         return break_even(self.costs, arms.index(one), arms.index(other), worth=worth)
-
-
-MOST_ITEMS = 64
-"""Sample sizes are tried up to this multiple of the measured one."""
-
-
-def evidence_needed(
-    joint: JointScores, evidence: Evidence, reachable: bool, rng: np.random.Generator
-) -> EvidenceNeeded:
-    """How many more test items would give at least a leaning verdict, four times in five.
-
-    The predictive probability of a settled study (Spiegelhalter, Freedman and Blackburn
-    1986): future estimates are drawn from what is known now, and the rule is applied to
-    each of them with the spread of the larger sample.
-    """
-    if not reachable:
-        return EvidenceNeeded(None, None, None, "no arm meets the limits; more evidence will not change that")
-    factors = [1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, MOST_ITEMS]
-    for factor in factors:
-        if _settled(joint, evidence, factor, 1.0, rng) >= 0.8:
-            more = int(np.ceil((factor - 1) * joint.items / 10) * 10)
-            share = "" if joint.labelled is None else ", as many of them graded by people as now,"
-            why = f"about {more} more test items{share} would settle it with a probability of 80%"
-            return EvidenceNeeded(more, None, None, why)
-    if joint.blocks and _settled(joint, evidence, 4, 4.0, rng) >= 0.8:
-        seeds = 4 * max(count for _, count in joint.blocks)
-        return EvidenceNeeded(
-            3 * joint.items,
-            seeds,
-            None,
-            f"training seeds vary too much: {seeds} seeds and {3 * joint.items} more test items "
-            "would settle it with a probability of 80%",
-        )
-    return EvidenceNeeded(
-        None,
-        None,
-        None,
-        f"the arms are so close that even {MOST_ITEMS} times the test items would not separate them "
-        "reliably; a wider margin or another price would",
-    )
-
-
-def _settled(
-    joint: JointScores,
-    evidence: Evidence,
-    items: float,
-    seeds: float,
-    rng: np.random.Generator,
-    studies: int = 100,
-) -> float:
-    """Share of future studies, with that multiple of items and seeds, that are not undecided."""
-    now = replace(
-        joint,
-        item_covariance=joint.item_covariance / items,
-        groups=int(joint.groups * items),
-        seed_covariance=joint.seed_covariance / seeds,
-        blocks=tuple((arms, int(count * seeds)) for arms, count in joint.blocks),
-        items=int(joint.items * items),
-        labelled=None if joint.labelled is None else int(joint.labelled * items),
-    )
-    news = replace(
-        joint,
-        item_covariance=joint.item_covariance * (1 - 1 / items),
-        seed_covariance=joint.seed_covariance * (1 - 1 / seeds),
-    )
-    part = evidence.thinned(1_000).costs
-    spread = draw_scores(now, 1_000, rng) - now.estimates
-    settled = 0
-    for centre in draw_scores(news, studies, rng):
-        scores = np.clip(centre + spread, 0, 1)
-        future = replace(evidence, scores=scores, estimates=centre, costs=part)
-        settled += future.risks_of(future.best()).strength is not None
-    return settled / studies
 
 
 FLIP_VALUES = 100_000

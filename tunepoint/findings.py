@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from tunepoint.arms import Arm, ArmKind
 from tunepoint.candidates import Candidates
+from tunepoint.caveats import SHOWN
 from tunepoint.cost.prices import OLD_DAYS, ArmCost
-from tunepoint.decisions import SHOWN, decide, joint_of
+from tunepoint.decisions import decide, joint_of
 from tunepoint.errors import EvidenceError
 from tunepoint.measure.prepare import Prepared
 from tunepoint.measure.study import Study
