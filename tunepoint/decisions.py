@@ -167,7 +167,7 @@ def decide(
     reachable, risks = not misses[winner], evidence.risks_of(winner)
     strength = risks.strength if reachable else None
     differences, doubts = _differences(joint, table.names, winner, task.limits.margin, rng)
-    prices = unit_prices(table, costs, task)
+    known = joint, evidence, unit_prices(table, costs, task), rng
     return Decision(
         task=task.name,
         verdict=VERDICTS[costs[winner].kind] if strength else "undecided",
@@ -177,10 +177,8 @@ def decide(
         finalists=_finalists(table, costs, joint, evidence, misses, rng),
         differences=differences,
         break_even=_break_evens(evidence, table.names, winner),
-        evidence_needed=None
-        if strength
-        else evidence_needed(joint, evidence, prices, rng, reachable=reachable, growth=growth),
-        worth=values_of_information(joint, evidence, prices, rng, growth),
+        evidence_needed=None if strength else evidence_needed(*known, reachable=reachable, growth=growth),
+        worth=values_of_information(*known, growth),
         reversal=reversals(evidence, winner),
         caveats=(*caveats, *doubts, *caveats_of(table, costs, joint, misses, judged, task.limits.margin)),
         items=joint.items,
