@@ -18,7 +18,7 @@ ORDER = [
     {"cost", "quotes"},
     {"optimising"},
     {"steps"},
-    {"evidence", "power", "caveats", "decisions", "signals", "documents"},
+    {"evidence", "power", "sizes", "caveats", "decisions", "signals", "documents"},
     {"report", "findings"},
     {"studies", "drafts", "checkup"},
     {"cli"},

@@ -216,6 +216,25 @@ def decide(
 
 
 @app.command()
+def plan(
+    task: Annotated[Path | None, typer.Argument(help="task.toml, for margin, groups and prices.")] = None,
+    difference: Annotated[
+        list[float] | None, typer.Option(help="True difference in mean score to be seen; may be repeated.")
+    ] = None,
+    power: Annotated[float, typer.Option(help="Probability of seeing it.", min=0.05, max=0.99)] = 0.8,
+    study: Annotated[Path | None, typer.Option(help="Take the variances from this study's trials.")] = None,
+    seeds: Annotated[int, typer.Option(help="Training seeds of the tuned arm.", min=2)] = 3,
+) -> None:
+    """Say how many test items a study needs, before anything is run."""
+    with _clear_errors():
+        from tunepoint.report import print_sizes
+        from tunepoint.studies import planned
+
+        design, sizes = planned(task, tuple(difference or (0.01, 0.02, 0.03, 0.05, 0.1)), power, study, seeds)
+        print_sizes(design, sizes, power, _console())
+
+
+@app.command()
 def report(study: Annotated[Path, typer.Argument(help="Study directory.")]) -> None:
     """Build the report of a study anew."""
     with _clear_errors():

@@ -53,6 +53,8 @@ Conclusion = Literal["better", "worse", "not worse", "unresolved"]
 
 DRAWS = 4_000
 RESAMPLES = 10_000
+MOST_RESAMPLED = 50_000_000
+"""Groups that the bootstrap draws at most; more than 5,000 groups are resampled less often."""
 DISAGREES = 1.2
 """Ratio of standard errors from which the reader is told that bootstrap and formula disagree."""
 VERDICTS: dict[ArmKind, Verdict] = {
@@ -308,8 +310,9 @@ def _differences(
     rest = [(i, j) for i in range(count) for j in range(i) if winner not in (i, j)]
     found = compare(joint, pairs, rng, beside=rest)
     p_values = holm([one.p_value for one in found])
-    resampled = bootstrap_means(joint, RESAMPLES, rng)
-    with_seeds = resampled + seed_errors(joint, RESAMPLES, rng)
+    times = max(1_000, min(RESAMPLES, MOST_RESAMPLED // joint.groups))
+    resampled = bootstrap_means(joint, times, rng)
+    with_seeds = resampled + seed_errors(joint, times, rng)
     low, high = np.quantile(with_seeds[:, [winner]] - with_seeds, [0.025, 0.975], axis=0).clip(-1, 1)
     differences, caveats = [], []
     for one, p_value in zip(found, p_values, strict=True):

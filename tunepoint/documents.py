@@ -11,7 +11,7 @@ import numpy as np
 
 from tunepoint.cost.break_even import Quantiles
 from tunepoint.cost.prices import OLD_DAYS, dated_prices, money
-from tunepoint.decisions import Decision, Finalist
+from tunepoint.decisions import Decision, Difference, Finalist
 from tunepoint.measure.judged import Judged
 from tunepoint.signals import PROMPTED, Signal, rule_of_thumb
 from tunepoint.stats.intervals import Interval
@@ -48,17 +48,7 @@ def document(
         "items": decision.items,
         "groups": decision.groups,
         "finalists": [_finalist(finalist) for finalist in decision.finalists],
-        "differences": [
-            {
-                "arm": d.arm,
-                "against": d.against,
-                **_interval(d.difference),
-                "conclusion": d.conclusion,
-                "p_holm": _short(d.p_holm),
-                "bootstrap": {"low": _short(d.bootstrap.low), "high": _short(d.bootstrap.high)},
-            }
-            for d in decision.differences
-        ],
+        "differences": [_difference(difference) for difference in decision.differences],
         "break_even": [
             {
                 "from": b.cheaper_to_build,
@@ -80,6 +70,18 @@ def document(
         "reversal": list(decision.reversal),
         "caveats": [*decision.caveats, *_old_prices(today)],
         "provenance": {**(provenance or {}), "prices": _prices(today), "assumptions": _assumptions(task)},
+    }
+
+
+def _difference(one: Difference) -> dict[str, Any]:
+    """The winner against another arm."""
+    return {
+        "arm": one.arm,
+        "against": one.against,
+        **_interval(one.difference),
+        "conclusion": one.conclusion,
+        "p_holm": _short(one.p_holm),
+        "bootstrap": {"low": _short(one.bootstrap.low), "high": _short(one.bootstrap.high)},
     }
 
 

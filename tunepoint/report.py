@@ -18,6 +18,7 @@ from rich.table import Table
 from tunepoint.errors import StudyError, text_of
 from tunepoint.measure.prepare import Audit
 from tunepoint.measure.trials import write_text
+from tunepoint.sizes import Design, Size
 
 VERDICT_WORDS = {
     "prompt": "Keep prompting",
@@ -238,3 +239,19 @@ def _signal_line(signal: Mapping[str, Any]) -> str:
         f"  {signal['id']} {mark} {signal['criterion']} → {signal['points_to']}: "
         f"[dim]{escape(signal['detail'])}[/dim]"
     )
+
+
+def print_sizes(design: Design, sizes: Sequence[Size], power: float, console: Console) -> None:
+    """Test items by purpose, and what they rest on."""
+    known = "from the study's trials" if design.measured else "typical values; --study measures them"
+    console.print(
+        f"Arms differ on {design.disagreement:.0%} of items; groups of {design.cluster_size:.1f} items; "
+        f"{design.seeds} training seeds, their standard deviation {design.seed_sd:.3f} ({known})."
+    )
+    priced = any(size.examples is not None for size in sizes)
+    table = Table("to", f"test items ({power:.0%} power)", *(["rows of data", "labels"] if priced else []))
+    for size in sizes:
+        items = "over a million: try more --seeds" if size.items is None else f"{size.items:,}"
+        more = ["–" if size.examples is None else f"{size.examples:,}", usd(size.usd)] if priced else []
+        table.add_row(size.purpose, items, *more)
+    console.print(table)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from tunepoint.cost.prices import (
     mean_and_error,
     read_arms,
 )
-from tunepoint.decisions import Decision, decide
+from tunepoint.decisions import Decision, decide, joint_of
 from tunepoint.documents import document, economics
 from tunepoint.errors import StudyError, TrialsError, nearest
 from tunepoint.findings import (
@@ -52,6 +52,7 @@ from tunepoint.measure.trials import (
 from tunepoint.quotes import Quote
 from tunepoint.report import write_report
 from tunepoint.signals import Facts, measure_signals
+from tunepoint.sizes import Design, Size, cluster_size, design_of, plan_sizes
 from tunepoint.stats.ranges import Range
 from tunepoint.steps import Selected, draw_curve, look, open_test, plan, select
 from tunepoint.task import JUDGE, Task
@@ -253,3 +254,37 @@ def _foreign_costs(table: Table, arms: Path | None) -> list[ArmCost]:
         if name not in declared:
             raise TrialsError(f"{arms}: no [[arm]] named {name!r}; {nearest(name, declared)}")
     return [declared_cost(declared[scores.arm], scores) for scores in table.arms]
+
+
+# -- before anything is run ------------------------------------------------------------------
+
+
+def planned(
+    task: Path | None, differences: tuple[float, ...], power: float, study: Path | None, seeds: int
+) -> tuple[Design, list[Size]]:
+    """The sizes that a study needs.
+
+    Args:
+        task: its margin, groups and prices count; the defaults if None.
+        differences: in mean score, between 0 and 1.
+        power: probability of seeing each.
+        study: a folder or trials.jsonl whose variances count; typical ones if None.
+        seeds: training seeds of the tuned arm.
+
+    Raises:
+        TunepointError: a file cannot be read, or a number is out of range.
+
+    """
+    loaded = Task.load(task) if task is not None else None
+    design = Design(seeds=seeds)
+    if study is not None:
+        path = study / "trials.jsonl" if study.is_dir() else study
+        joint = joint_of(tabulate(read_trials(path)))
+        first, second = np.argsort(-joint.estimates)[:2].tolist() if len(joint.estimates) > 1 else (0, 0)
+        if first == second:
+            raise TrialsError(f"{path}: has one arm; variances of a difference need two")
+        design = replace(design_of(joint, first, second), seeds=seeds)
+    elif loaded is not None and loaded.data is not None and loaded.data.group is not None:
+        examples = prepare(loaded, np.random.default_rng(0)).examples
+        design = replace(design, cluster_size=cluster_size(list(examples)))
+    return design, plan_sizes(loaded, design, differences, power)

@@ -140,7 +140,7 @@ def _between_seeds(cube: Floats, codes: Integers) -> Floats:
 
     The covariance of the seed means, less what the sampling of items alone would give
     them (the interaction of seed and item, clusters kept whole), with negative
-    directions set to zero: the analysis-of-variance estimator of Searle, Casella and
+    directions set to zero and the others scaled, so that their sum stays unbiased: the analysis-of-variance estimator of Searle, Casella and
     McCulloch 1992, section 4.4.
     """
     count, items, _ = cube.shape
@@ -156,7 +156,10 @@ def _between_seeds(cube: Floats, codes: Integers) -> Floats:
         noise += sums.T @ sums
     noise /= items**2 * (count - 1) * (groups - 1) / groups
     values, vectors = np.linalg.eigh(between - noise)
-    return np.asarray(vectors * np.clip(values, 0.0, None) @ vectors.T)
+    kept = np.clip(values, 0.0, None)
+    if (total := kept.sum()) > 0:
+        kept *= max(0.0, values.sum()) / total
+    return np.asarray(vectors * kept @ vectors.T)
 
 
 def draw_scores(joint: JointScores, size: int, rng: np.random.Generator) -> Floats:
