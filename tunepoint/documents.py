@@ -14,6 +14,7 @@ from tunepoint.cost.prices import OLD_DAYS, dated_prices, money
 from tunepoint.decisions import Decision, Difference, Finalist
 from tunepoint.measure.judged import Judged
 from tunepoint.signals import PROMPTED, Signal, rule_of_thumb
+from tunepoint.slices import Sliced, routing_words
 from tunepoint.stats.intervals import Interval
 from tunepoint.task import Task
 
@@ -28,6 +29,7 @@ def document(
     signals: Sequence[Signal],
     *,
     optimism: float | None = None,
+    slices: Sliced | None = None,
     contamination: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
     today: date,
@@ -40,11 +42,7 @@ def document(
         "strength": decision.strength,
         "winner": decision.winner,
         "because": because(decision),
-        "risks": {
-            "unacceptable": _short(decision.risks.unacceptable),
-            "passed_over": _short(decision.risks.passed_over),
-            "wrong": _short(decision.risks.wrong),
-        },
+        "risks": {name: _short(risk) for name, risk in asdict(decision.risks).items()},
         "items": decision.items,
         "groups": decision.groups,
         "finalists": [_finalist(finalist) for finalist in decision.finalists],
@@ -60,6 +58,7 @@ def document(
             }
             for b in decision.break_even
         ],
+        "slices": None if slices is None else _slices(slices),
         "judge": _judge(decision.judged),
         "signals": [asdict(signal) for signal in signals],
         "rule_of_thumb": rule_of_thumb(task.traffic.queries_per_month.likely),
@@ -82,6 +81,37 @@ def _difference(one: Difference) -> dict[str, Any]:
         "conclusion": one.conclusion,
         "p_holm": _short(one.p_holm),
         "bootstrap": {"low": _short(one.bootstrap.low), "high": _short(one.bootstrap.high)},
+    }
+
+
+def _slices(sliced: Sliced) -> dict[str, Any]:
+    """Differences by slice, and what routing would bring."""
+    routing = sliced.routing
+    return {
+        "by": sliced.by,
+        "arm": sliced.arm,
+        "against": sliced.against,
+        "slices": [
+            {
+                "slice": one.name,
+                "items": one.items,
+                **_interval(one.difference),
+                "p_adjusted": _short(one.p_adjusted),
+                "better": one.better,
+            }
+            for one in sliced.slices
+        ],
+        "too_small": list(sliced.too_small),
+        "routing": None
+        if routing is None
+        else {
+            "arms": {arm: list(names) for arm, names in routing.arms.items()},
+            "over": routing.single,
+            "gain": _interval(routing.gain),
+            "optimism": _short(routing.optimism),
+            "suggested": routing.wins,
+            "words": routing_words(sliced),
+        },
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,6 +53,7 @@ from tunepoint.quotes import Quote
 from tunepoint.report import write_report
 from tunepoint.signals import Facts, measure_signals
 from tunepoint.sizes import Design, Size, cluster_size, design_of, plan_sizes
+from tunepoint.slices import Sliced, by_slice
 from tunepoint.stats.ranges import Range
 from tunepoint.steps import Selected, draw_curve, look, open_test, plan, select
 from tunepoint.task import JUDGE, Task
@@ -147,6 +148,7 @@ def _conclude(bench: Bench, tried: Candidates, chosen: Selected, prepared: Prepa
         task,
         measure_signals(decision, task, facts),
         optimism=optimism,
+        slices=_slices_of(table, costs, task, prepared, study),
         contamination=contamination(table, costs, task, prepared, seed),
         provenance=provenance(study.manifest),
         today=today,
@@ -165,6 +167,21 @@ def _conclude(bench: Bench, tried: Candidates, chosen: Selected, prepared: Prepa
     write_text(study.folder / "arms.toml", arms_toml(costs))
     _write(study.folder, content, measurements)
     return Result(decision, content, study.folder, tuple(study.repairs), prepared.audit)
+
+
+def _slices_of(
+    table: Table, costs: Sequence[ArmCost], task: Task, prepared: Prepared, study: Study
+) -> Sliced | None:
+    """The finalists by slice, or by label where no column names slices."""
+    kinds = [cost.kind for cost in costs]
+    rng = np.random.default_rng([int(study.manifest["seed"]), 6])
+    if task.answer.kind != "label":
+        return by_slice(table, kinds, rng)
+    labels = {example.id: example.target for example in prepared.split.test}
+    tuned = [cost.arm for cost in costs if cost.kind in ("tuned", "hybrid")]
+    trials = study.test.of(tuned[0]) if tuned else []
+    answered = {trial.item: trial.answer or "" for trial in reversed(trials)}
+    return by_slice(table, kinds, rng, labels=labels, answered=answered)
 
 
 def _write(folder: Path, content: Mapping[str, Any], measurements: Mapping[str, Any]) -> None:
@@ -233,6 +250,7 @@ def decide_trials(
         decision,
         task,
         measure_signals(decision, task, Facts()),
+        slices=by_slice(table, [cost.kind for cost in costs], np.random.default_rng([seed, 6])),
         provenance={"trials": Path(trials).name, "seed": seed},
         today=datetime.now(UTC).date(),
     )

@@ -139,9 +139,9 @@ def _between_seeds(cube: Floats, codes: Integers) -> Floats:
     """(A, A) covariance of the seed effects of A arms; `cube` is (S, n, A).
 
     The covariance of the seed means, less what the sampling of items alone would give
-    them (the interaction of seed and item, clusters kept whole), with negative
-    directions set to zero and the others scaled, so that their sum stays unbiased: the analysis-of-variance estimator of Searle, Casella and
-    McCulloch 1992, section 4.4.
+    them (the interaction of seed and item, clusters kept whole): the analysis-of-variance
+    estimator of Searle, Casella and McCulloch 1992, section 4.4. Negative directions are set
+    to zero and the others scaled, so that their sum stays what it was.
     """
     count, items, _ = cube.shape
     effects = cube.mean(axis=1)

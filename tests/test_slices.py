@@ -1,0 +1,75 @@
+"""Differences by slice hold their false discoveries down; routing is suggested only where it wins."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from test_power import table
+
+from tunepoint.measure.trials import Table
+from tunepoint.slices import by_slice, routing_words
+
+RNG = np.random.default_rng
+KINDS: Any = ("prompt", "tuned")
+
+
+def sliced(chances: dict[str, tuple[float, float]], each: int, seed: int = 0) -> Table:
+    """Prompted and tuned, each with its own chance of being right in every slice."""
+    rng = RNG(seed)
+    prompted = np.concatenate([rng.random(each) < one for one, _ in chances.values()])
+    tuned = np.concatenate([rng.random(each) < other for _, other in chances.values()])
+    whole = table({"prompted": prompted[None].astype(float), "tuned": tuned[None].astype(float)})
+    return replace(whole, slices=tuple(name for name in chances for _ in range(each)))
+
+
+def test_each_slice_names_the_arm_that_is_better_there() -> None:
+    arms = sliced({"bills": (0.6, 0.9), "refunds": (0.9, 0.6), "same": (0.8, 0.8)}, 200)
+    found = by_slice(arms, KINDS, RNG(0))
+    assert found is not None and (found.arm, found.against, found.by) == ("tuned", "prompted", "slice")
+    assert {one.name: one.better for one in found.slices} == {
+        "bills": "tuned",
+        "refunds": "prompted",
+        "same": None,
+    }
+    routing = found.routing
+    assert routing is not None and routing.wins and routing.gain.estimate > 0.1
+    assert "bills" in routing.arms["tuned"] and "refunds" in routing.arms["prompted"]
+    words = routing_words(found)
+    assert words is not None and "on held-out items" in words
+
+
+def test_equal_arms_are_called_different_in_few_slices_and_are_not_routed() -> None:
+    called = tried = suggested = optimistic = 0
+    for seed in range(60):
+        arms = sliced({str(i): (0.8, 0.8) for i in range(10)}, 60, seed)
+        found = by_slice(arms, KINDS, RNG(seed))
+        assert found is not None
+        called += any(one.better for one in found.slices)
+        if found.routing is not None:
+            tried += 1
+            suggested += found.routing.wins
+            optimistic += found.routing.optimism > 0
+            assert (routing_words(found) is not None) == found.routing.wins
+    assert tried >= 50 and called / 60 <= 0.12
+    assert suggested / tried <= 0.05 and optimistic / tried > 0.9
+
+
+def test_labels_are_slices_and_a_router_sees_only_what_was_answered() -> None:
+    arms = replace(sliced({"a": (0.5, 0.95), "b": (0.95, 0.5)}, 150), slices=(None,) * 300)
+    labels = {item: "a" if int(item) < 150 else "b" for item in arms.items}
+    told = by_slice(arms, KINDS, RNG(0), labels=labels, answered=labels)
+    assert told is not None and told.by == "label" and told.routing is not None and told.routing.wins
+    useless = {item: str(int(item) % 2) for item in arms.items}
+    blind = by_slice(arms, KINDS, RNG(0), labels=labels, answered=useless)
+    assert blind is not None and {one.better for one in blind.slices} == {"tuned", "prompted"}
+    assert blind.routing is None or not blind.routing.wins
+    assert by_slice(arms, KINDS, RNG(0)) is None  # no column, no labels: no slices
+
+
+def test_slices_of_a_few_items_are_named_and_not_compared() -> None:
+    arms = sliced({"large": (0.8, 0.9), "also": (0.8, 0.9)}, 100)
+    arms = replace(arms, slices=(*["tiny"] * 3, *arms.slices[3:]))
+    found = by_slice(arms, KINDS, RNG(0))
+    assert found is not None and found.too_small == ("tiny",) and len(found.slices) == 2
