@@ -53,7 +53,7 @@ def test_equal_arms_are_called_different_in_few_slices_and_are_not_routed() -> N
             optimistic += found.routing.optimism > 0
             assert (routing_words(found) is not None) == found.routing.wins
     assert tried >= 50 and called / 60 <= 0.12
-    assert suggested / tried <= 0.05 and optimistic / tried > 0.9
+    assert suggested / tried <= 0.05 and optimistic / tried > 0.8
 
 
 def test_labels_are_slices_and_a_router_sees_only_what_was_answered() -> None:

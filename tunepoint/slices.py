@@ -20,7 +20,6 @@ from tunepoint.stats.paired import FEW, compare
 Floats = NDArray[np.float64]
 DISCOVERY = 0.05
 """Share of slices called different that may be called so by chance."""
-FOLDS = 10
 MOST_SLICES = 200
 """Slices from which on a column is taken for an identifier."""
 
@@ -135,34 +134,32 @@ def _pair(table: Table, kinds: Sequence[ArmKind]) -> tuple[int, int]:
 def _routing(
     table: Table, arm: int, against: int, keys: Sequence[str], rng: np.random.Generator
 ) -> Routing | None:
-    """Choose an arm for every slice on nine tenths of the groups, and look at the last tenth."""
-    if len(set(keys)) < 2:
-        return None
+    """Choose an arm for every slice on half of the groups, and look at the other half.
+
+    One split, not cross-validation: there the same slices choose and are looked at in turn, the
+    folds' gains go together, and equal arms would be routed in 14% of studies instead of 2.5%.
+    """
     pair = np.stack([table.arms[i].scores.mean(axis=0) for i in (arm, against)])
-    codes = np.arange(len(keys)) if table.clusters is None else table.clusters
+    codes = (
+        np.arange(len(keys)) if table.clusters is None else np.unique(table.clusters, return_inverse=True)[1]
+    )
     slices: NDArray[np.intp] = np.unique(keys, return_inverse=True)[1]
-    groups = np.unique(codes)
-    if len(groups) < 2 * FOLDS:
+    groups, count = int(codes.max()) + 1, int(slices.max()) + 1
+    if groups < 2 * FEW or count < 2:
         return None
-    fold = dict(zip(groups.tolist(), (rng.permutation(len(groups)) % FOLDS).tolist(), strict=True))
-    folds = np.array([fold[code] for code in codes.tolist()])
-    gains = np.zeros(len(keys))
-    for number in range(FOLDS):
-        out = folds == number
-        choice, single = _choose(pair[:, ~out], slices[~out], int(slices.max()) + 1)
-        gains[out] = pair[choice[slices[out]], np.flatnonzero(out)] - pair[single, out]
-    choice, single = _choose(pair, slices, int(slices.max()) + 1)
+    out = (rng.permutation(groups) % 2 == 0)[codes]
+    choice, single = _choose(pair[:, ~out], slices[~out], count)
     if len(set(choice.tolist())) < 2:
         return None
-    inside = float((pair[choice[slices], np.arange(len(keys))] - pair[single]).mean())
-    mean = float(gains.mean())
-    half = float(stats.t.ppf(0.975, len(groups) - 1)) * cluster_error(gains, codes)
-    named = np.array([table.names[arm], table.names[against]])
-    found = np.unique(keys)
-    arms = {
-        str(name): tuple(found[choice == i].tolist()) for i, name in enumerate(named) if (choice == i).any()
-    }
-    return Routing(arms, str(named[single]), Interval(mean, mean - half, mean + half), inside - mean)
+    gains = pair[choice[slices], np.arange(len(keys))] - pair[single]
+    mean = float(gains[out].mean())
+    half = float(stats.t.ppf(0.975, len(set(codes[out].tolist())) - 1)) * cluster_error(
+        gains[out], codes[out]
+    )
+    names, found = (table.names[arm], table.names[against]), np.unique(keys)
+    arms = {name: tuple(found[choice == i].tolist()) for i, name in enumerate(names)}
+    optimism = float(gains[~out].mean()) - mean
+    return Routing(arms, names[single], Interval(mean, mean - half, mean + half), optimism)
 
 
 def _choose(pair: Floats, slices: NDArray[np.intp], count: int) -> tuple[NDArray[np.intp], int]:
