@@ -18,7 +18,7 @@ ORDER = [
     {"cost", "quotes"},
     {"optimising"},
     {"steps"},
-    {"evidence", "power", "sizes", "caveats", "decisions", "slices", "signals", "documents"},
+    {"evidence", "power", "sizes", "caveats", "guards", "decisions", "slices", "signals", "documents"},
     {"report", "findings"},
     {"studies", "drafts", "checkup"},
     {"cli"},

@@ -8,6 +8,7 @@ from tunepoint.cost.prices import ArmCost
 from tunepoint.measure.judged import Judged, judge_caveats
 from tunepoint.measure.trials import ArmScores, Table
 from tunepoint.stats.paired import JointScores
+from tunepoint.task import Task
 
 SHOWN = 3
 """Failed items that a caveat names."""
@@ -19,10 +20,10 @@ def caveats_of(
     joint: JointScores,
     misses: Sequence[tuple[str, ...]],
     judged: Judged | None,
-    margin: float,
+    task: Task,
 ) -> list[str]:
     """What is doubtful about the evidence, in words."""
-    found = [*judge_caveats(judged, margin), *(note for cost in costs for note in cost.notes)]
+    found = [*judge_caveats(judged, task.limits.margin), *(note for cost in costs for note in cost.notes)]
     if table.left_out:
         found.append(f"{table.left_out} items were left out: some arm or seed has no trial of them")
     if joint.estimates.max() < 0.05:

@@ -24,6 +24,7 @@ from tunepoint.cost.break_even import (
 from tunepoint.cost.prices import ArmCost
 from tunepoint.errors import EvidenceError
 from tunepoint.evidence import Evidence, Risks, Strength, reversals
+from tunepoint.guards import capped, lost_by_format, repeats_differ
 from tunepoint.measure.judged import Judged, calibrate
 from tunepoint.measure.trials import ArmScores, Table
 from tunepoint.power import (
@@ -161,14 +162,13 @@ def decide(
         EvidenceError: fewer than two arms or two independent groups of items.
 
     """
-    table, judged = calibrate(table)
-    joint = _joint_of_rivals(table)
+    table, judged, joint = _measured(table)
     evidence = evidence_of(table, costs, task, joint, rng)
     misses = [_misses(arm, evidence.costs, i, task.limits) for i, arm in enumerate(table.arms)]
     winner = evidence.best()
-    reachable, risks = not misses[winner], evidence.risks_of(winner)
-    strength = risks.strength if reachable else None
-    differences, doubts = _differences(joint, table.names, winner, task.limits.margin, rng)
+    risks, unfair = evidence.risks_of(winner), lost_by_format(table, evidence, winner)
+    strength = None if misses[winner] else capped(risks.strength, unfair)
+    differences, doubts = _differences(joint, table, winner, task.limits.margin, rng)
     known = joint, evidence, unit_prices(table, costs, task), rng
     return Decision(
         task=task.name,
@@ -179,10 +179,12 @@ def decide(
         finalists=_finalists(table, costs, joint, evidence, misses, rng),
         differences=differences,
         break_even=_break_evens(evidence, table.names, winner),
-        evidence_needed=None if strength else evidence_needed(*known, reachable=reachable, growth=growth),
+        evidence_needed=None
+        if strength
+        else evidence_needed(*known, reachable=not misses[winner], growth=growth),
         worth=values_of_information(*known, growth),
         reversal=reversals(evidence, winner),
-        caveats=(*caveats, *doubts, *caveats_of(table, costs, joint, misses, judged, task.limits.margin)),
+        caveats=(*caveats, *unfair, *doubts, *caveats_of(table, costs, joint, misses, judged, task)),
         items=joint.items,
         groups=joint.groups,
         evidence=evidence,
@@ -206,10 +208,12 @@ def _break_evens(evidence: Evidence, names: Sequence[str], winner: int) -> tuple
     return tuple(evidence.break_even(names[winner], name) for name in others)
 
 
-def _joint_of_rivals(table: Table) -> JointScores:
+def _measured(table: Table) -> tuple[Table, Judged | None, JointScores]:
+    """Scores with a judge's corrected, how good the judge is, and the joint distribution of the means."""
     if len(table.arms) < 2:
         raise EvidenceError(f"a decision compares at least 2 arms, got {len(table.arms)}")
-    return joint_of(table)
+    table, judged = calibrate(table)
+    return table, judged, joint_of(table)
 
 
 def joint_of(table: Table) -> JointScores:
@@ -299,13 +303,13 @@ def _quantile(values: Floats, probability: float) -> float | None:
 
 def _differences(
     joint: JointScores,
-    names: Sequence[str],
+    table: Table,
     winner: int,
     margin: float,
     rng: np.random.Generator,
 ) -> tuple[tuple[Difference, ...], list[str]]:
     """The winner against every other arm, and caveats; the intervals hold for all pairs at once."""
-    count = len(names)
+    names, count = table.names, len(table.arms)
     pairs = [(winner, other) for other in range(count) if other != winner]
     rest = [(i, j) for i in range(count) for j in range(i) if winner not in (i, j)]
     found = compare(joint, pairs, rng, beside=rest)
@@ -327,7 +331,7 @@ def _differences(
                 f"{names[winner]} against {names[other]}: the bootstrap's standard error is {ratio:.2f} "
                 "times the analytic one; a few large groups of items decide, and the interval is too short"
             )
-    return tuple(differences), caveats
+    return tuple(differences), [*caveats, *repeats_differ(table, rng)]
 
 
 def _conclude(difference: Interval, margin: float) -> Conclusion:

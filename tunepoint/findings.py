@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,9 @@ from tunepoint.arms import Arm, ArmKind
 from tunepoint.candidates import Candidates
 from tunepoint.caveats import SHOWN
 from tunepoint.cost.prices import OLD_DAYS, ArmCost
-from tunepoint.decisions import decide, joint_of
+from tunepoint.decisions import Decision, decide, joint_of
 from tunepoint.errors import EvidenceError
+from tunepoint.guards import capped, twins_decide
 from tunepoint.measure.prepare import Prepared
 from tunepoint.measure.study import Study
 from tunepoint.measure.trials import Table, Trial, mean_score, tabulate
@@ -108,6 +109,14 @@ def contamination(
         "verdict_without_them": clean.verdict,
         "winner_without_them": clean.winner,
     }
+
+
+def without_copies(decision: Decision, copies: Mapping[str, Any]) -> Decision:
+    """The decision, not confident where it changes once near duplicates of train leave the test."""
+    clean = copies.get("verdict_without_them"), copies.get("winner_without_them")
+    doubts = twins_decide(decision.verdict, decision.winner, *clean)
+    caveats = (*doubts, *decision.caveats)
+    return replace(decision, strength=capped(decision.strength, doubts), caveats=caveats)
 
 
 def _difference(trials: Sequence[Trial], one: str, other: str) -> Interval:

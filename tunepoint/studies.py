@@ -35,6 +35,7 @@ from tunepoint.findings import (
     model_warnings,
     provenance,
     training_warnings,
+    without_copies,
 )
 from tunepoint.measure.bench import Bench, Meter, Progress, open_models, silent
 from tunepoint.measure.people import people_grades, with_people, write_sheet
@@ -139,6 +140,8 @@ def _conclude(bench: Bench, tried: Candidates, chosen: Selected, prepared: Prepa
     today = datetime.now(UTC).date()
     warnings = [*training_warnings(study), *model_warnings(study, today), *judge_warnings(study, task, names)]
     decision = decide(table, costs, task, np.random.default_rng([seed, 3]), caveats=warnings)
+    copies = contamination(table, costs, task, prepared, seed)
+    decision = without_copies(decision, copies)
     near = familiarity(tried.encoder, prepared) if tried.encoder else None
     facts = gather_facts(study, task, tried, chosen, prepared, near)
     on_dev = study.dev.of(decision.winner)
@@ -149,7 +152,7 @@ def _conclude(bench: Bench, tried: Candidates, chosen: Selected, prepared: Prepa
         measure_signals(decision, task, facts),
         optimism=optimism,
         slices=_slices_of(table, costs, task, prepared, study),
-        contamination=contamination(table, costs, task, prepared, seed),
+        contamination=copies,
         provenance=provenance(study.manifest),
         today=today,
     )
