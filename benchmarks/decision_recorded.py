@@ -126,9 +126,8 @@ def routerbench(folder: Path) -> Recording:
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    opened = gzip.open(path, "rt") if path.suffix == ".gz" else path.open()
-    with opened as file:
-        return list(csv.DictReader(file))
+    text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    return list(csv.DictReader(text.decode().splitlines(keepends=True)))
 
 
 @cache
@@ -288,8 +287,15 @@ def main() -> None:
     given = parser.parse_args()
     with ProcessPoolExecutor(given.processes) as pool:
         rows = list(pool.map(run, plans(given.data, given.studies, given.seed), chunksize=16))
-    plain = [row for row in rows if not row["priced"]]
-    ways = {"by margin": plain, "by dollars": [row for row in rows if row["priced"]]}
+    ways = {
+        f"by {'dollars' if priced else 'margin'}, {'first items of the file' if prefix else 'any items'}": [
+            row for row in rows if (row["priced"], row["prefix"]) == (priced, prefix)
+        ]
+        for prefix in (False, True)
+        for priced in (False, True)
+    }
+    plain = ways["by margin, any items"]
+    rows = [row for row in rows if not row["prefix"]]
     more = ("differences hold",)
     columns = (*VERDICTS, ("differences hold", ".1%"))
     result = {
@@ -301,9 +307,9 @@ def main() -> None:
             (("studies", "d"), ("wrong, ours", ".1%")),
         ),
     }
-    for key in ("recording", "items", "arms", "prefix", "volume"):
-        groups = {k: v for k, v in split_by(plain, key).items()} if key != "recording" else by_name(plain)
-        result[key] = show(f"by margin: {key}", groups, columns, more)
+    for key in ("recording", "items", "arms", "volume"):
+        groups = by_name(plain) if key == "recording" else split_by(plain, key)
+        result[key] = show(f"by margin, any items: {key}", groups, columns, more)
     rng = np.random.default_rng(given.seed)
     for recording in recordings(given.data):
         ran, again = races(recording, 400, rng), repeated(recording, rng)

@@ -455,7 +455,7 @@ def test_signals_with_facts_measure() -> None:
             far_slice=far,
             examples=600,
             thinnest=30,
-            covered=1.0,
+            format=Format("one of the labels", 1.0),
             ceiling=wide,
             light_prompt=gain,
         ),

@@ -15,6 +15,7 @@ from tunepoint.arms import Arm, ArmKind
 from tunepoint.candidates import Candidates
 from tunepoint.caveats import SHOWN
 from tunepoint.cost.prices import OLD_DAYS, ArmCost
+from tunepoint.data.formats import common_format
 from tunepoint.decisions import Decision, decide, joint_of
 from tunepoint.errors import EvidenceError
 from tunepoint.guards import capped, twins_decide
@@ -163,7 +164,7 @@ def gather_facts(
         thinnest=min((*counts.values(), *prepared.audit.thin.values()))
         if task.answer.kind == "label"
         else None,
-        covered=1.0 if task.answer.labels is not None else None,
+        format=common_format([example.target for example in prepared.split.train], task.answer.kind),
         ceiling=chosen.ceiling if chosen.ceiling is not None else _last_step(study, chosen.winners),
         searched=study.manifest.get("search"),
         light_prompt=light_prompt,

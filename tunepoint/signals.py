@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tunepoint.arms import ArmKind
+from tunepoint.data.formats import Format
 from tunepoint.decisions import Decision, Finalist
 from tunepoint.stats.intervals import Interval
 from tunepoint.task import Task
@@ -14,6 +15,8 @@ from tunepoint.task import Task
 Direction = Literal["prompt", "fine-tune", "hybrid"]
 PROMPTED: tuple[ArmKind, ...] = ("prompt", "incumbent")
 """Arms that tuning would replace; an incumbent is taken to be prompted."""
+CONSISTENT = 0.95
+"""Share of targets in one format from which a format is what the task wants."""
 ENOUGH = 500
 """Good examples, the rule of thumb's own number."""
 
@@ -43,8 +46,8 @@ class Facts:
     """Tuned minus prompted on the least familiar fifth of the test."""
     examples: int | None = None
     thinnest: int | None = None
-    covered: float | None = None
-    """Share of targets that the task's answer format covers."""
+    format: Format | None = None
+    """The commonest format of the targets, and the share that has it."""
     ceiling: Interval | None = None
     """What the next step of the search for a prompt would gain on dev, else what the ladder's last gained."""
     searched: Mapping[str, Any] | None = None
@@ -148,11 +151,11 @@ def _format(decision: Decision, task: Task, facts: Facts) -> Signal:
     if prompted is None:
         return Signal("F1", "fine-tune", criterion, None, 0.02, None, "not measured: no prompting arm")
     failures = 1 - prompted.format_ok
-    covered = 1.0 if facts.covered is None else facts.covered
     detail = f"{prompted.arm}: {failures:.1%} of answers out of format"
-    if facts.covered is not None:
-        detail += f"; {covered:.0%} of targets keep the format"
-    holds = covered >= 0.95 and failures > 0.02
+    if facts.format is None:
+        return Signal("F1", "fine-tune", criterion, round(failures, 4), 0.02, failures > 0.02, detail)
+    detail += f"; one format covers {facts.format.covered:.0%} of targets ({facts.format.pattern[:80]})"
+    holds = facts.format.covered >= CONSISTENT and failures > 0.02
     return Signal("F1", "fine-tune", criterion, round(failures, 4), 0.02, holds, detail)
 
 

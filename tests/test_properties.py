@@ -1,0 +1,154 @@
+"""What must not change a decision does not: order, names, copies, dominated arms, the unit of money."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_power import table
+
+from tunepoint import Task, decide
+from tunepoint.cost.prices import ArmCost
+from tunepoint.data.formats import common_format
+from tunepoint.decisions import joint_of
+from tunepoint.errors import DataError
+from tunepoint.measure.trials import Table
+from tunepoint.stats.paired import compare, joint_scores, score_intervals
+from tunepoint.stats.ranges import Range
+from tunepoint.stats.resampling import bootstrap_means, spread_ratio
+
+RNG = np.random.default_rng
+FEW_CASES = settings(max_examples=15, deadline=None)
+seeds = st.integers(0, 10_000)
+
+
+def measured(seed: int, items: int = 240) -> Table:
+    """Three arms of which two are trained, on items of different difficulty."""
+    rng = RNG(seed)
+    ease = rng.normal(0, 1, items)
+    skills = {"prompted": (0.8, 1), "tuned": (1.1, 3), "hybrid": (1.2, 3)}
+    return table(
+        {
+            name: (ease + rng.normal(skill, 0.7, (runs, items)) > 0).astype(float)
+            for name, (skill, runs) in skills.items()
+        }
+    )
+
+
+def costs(scale: float = 1.0) -> list[ArmCost]:
+    built = Range(500 * scale, 900 * scale, 2_000 * scale)
+    return [
+        ArmCost("prompted", "prompt", usd_per_query=Range.parse(0.002 * scale), deterministic=True),
+        ArmCost("tuned", "tuned", upfront_usd=built, usd_per_query=Range.parse(0.0002 * scale)),
+        ArmCost("hybrid", "hybrid", upfront_usd=built, usd_per_query=Range.parse(0.0004 * scale)),
+    ]
+
+
+def task(**value: Any) -> Task:
+    return Task.parse(
+        {"name": "t", "traffic": {"queries_per_month": [10_000, 40_000, 90_000]}, "value": value}
+    )
+
+
+@FEW_CASES
+@given(seeds)
+def test_the_order_of_items_changes_nothing(seed: int) -> None:
+    arms = measured(seed)
+    order = RNG(seed + 1).permutation(len(arms.items))
+    mixed = replace(arms, arms=tuple(replace(arm, scores=arm.scores[:, order]) for arm in arms.arms))
+    one, other = (decide(one, costs(), task(), RNG(0)) for one in (arms, mixed))
+    assert (one.verdict, one.strength, one.winner) == (other.verdict, other.strength, other.winner)
+    assert one.risks.wrong == pytest.approx(other.risks.wrong, abs=0.005)
+    for here, there in zip(one.differences, other.differences, strict=True):
+        assert here.difference.low == pytest.approx(there.difference.low, abs=1e-9)
+
+
+@FEW_CASES
+@given(seeds)
+def test_the_order_and_the_names_of_arms_change_no_interval(seed: int) -> None:
+    arms = measured(seed)
+    backwards = Table(arms.items, arms.arms[::-1], None, arms.slices, 0)
+    renamed = replace(arms, arms=tuple(replace(arm, arm=f"arm {i}") for i, arm in enumerate(arms.arms)))
+    joint, other, third = joint_of(arms), joint_of(backwards), joint_of(renamed)
+    assert joint.covariance == pytest.approx(other.covariance[::-1, ::-1])
+    assert joint.covariance == pytest.approx(third.covariance)
+    here = compare(joint, [(0, 1)], RNG(0))[0].difference
+    there = compare(other, [(1, 2)], RNG(0))[0].difference
+    assert here.estimate == pytest.approx(-there.estimate)
+    assert here.high - here.low == pytest.approx(there.high - there.low, rel=0.05)
+
+
+@FEW_CASES
+@given(seeds)
+def test_every_item_twice_as_a_cluster_changes_no_interval(seed: int) -> None:
+    arms = measured(seed)
+    plain = [arm.scores for arm in arms.arms]
+    twice = [np.repeat(scores, 2, axis=1) for scores in plain]
+    codes = np.repeat(np.arange(len(arms.items)), 2)
+    one, other = joint_scores(plain), joint_scores(twice, codes)
+    # the half pseudo-observation of Agresti and Min counts items: it is the only part that moves
+    small = 0.5 / (len(arms.items) + 2) ** 2
+    assert one.covariance == pytest.approx(other.covariance, abs=small)
+    for a, b in zip(score_intervals(one, RNG(0)), score_intervals(other, RNG(0)), strict=True):
+        assert (a.low, a.high) == pytest.approx((b.low, b.high), abs=0.004)
+
+
+@FEW_CASES
+@given(seeds)
+def test_a_dominated_arm_changes_no_verdict(seed: int) -> None:
+    arms = measured(seed)
+    worst = replace(arms.arms[0], arm="worst", scores=np.zeros_like(arms.arms[0].scores))
+    dear = ArmCost("worst", "prompt", usd_per_query=Range.parse(1.0), deterministic=True)
+    one = decide(arms, costs(), task(), RNG(0))
+    other = decide(replace(arms, arms=(*arms.arms, worst)), [*costs(), dear], task(), RNG(0))
+    assert one.winner == other.winner
+    assert one.risks.wrong == pytest.approx(other.risks.wrong, abs=0.03)
+    if min(abs(one.risks.wrong - edge) for edge in (0.05, 0.2)) > 0.03:
+        assert (one.verdict, one.strength) == (other.verdict, other.strength)
+    widths = [
+        {d.against: d.difference.high - d.difference.low for d in found.differences} for found in (one, other)
+    ]
+    for against, width in widths[0].items():
+        assert width * 0.98 <= widths[1][against] <= width * 1.5  # the simultaneous correction
+
+
+@FEW_CASES
+@given(seeds, st.sampled_from([0.1, 10.0, 1_000.0]))
+def test_scaling_money_scales_money(seed: int, scale: float) -> None:
+    arms, rates = measured(seed), {"hourly_usd": 0.0, "core_hour_usd": 0.0}
+    plain = Task.parse({"name": "t", "value": {"error_usd": 0.02}, "costs": rates})
+    scaled = Task.parse({"name": "t", "value": {"error_usd": 0.02 * scale}, "costs": rates})
+    one, other = decide(arms, costs(), plain, RNG(0)), decide(arms, costs(scale), scaled, RNG(0))
+    assert (one.winner, one.strength) == (other.winner, other.strength)
+    assert one.risks == other.risks
+    for here, there in zip(one.finalists, other.finalists, strict=True):
+        assert there.horizon_usd.likely == pytest.approx(scale * here.horizon_usd.likely)
+        assert there.expected_regret_usd == pytest.approx(scale * (here.expected_regret_usd or 0), abs=1e-6)
+
+
+@FEW_CASES
+@given(seeds)
+def test_the_bootstrap_agrees_with_the_formula_where_it_should(seed: int) -> None:
+    arms = measured(seed, 600)
+    joint = joint_scores([arm.scores for arm in arms.arms], np.arange(600) // 4)
+    resampled = bootstrap_means(joint, 4_000, RNG(0))
+    assert resampled.mean(axis=0) == pytest.approx(joint.estimates, abs=0.003)
+    assert spread_ratio(joint, resampled, 0, 1) == pytest.approx(1.0, abs=0.08)
+
+
+def test_one_format_is_found_in_json_numbers_and_texts() -> None:
+    rows = ['{"brand": "A", "ml": 3}', '{"brand": null, "ml": 4.5}', '{"ml": 1, "brand": "B"}', "{}"]
+    found = common_format(rows, "json")
+    assert found.covered == 0.75 and found.pattern == "brand: string, ml: number"
+    assert common_format(['{"a": 1}', '{"a": "x"}'], "json").covered == 0.5
+    assert common_format(["no", "[1]"], "json").covered == 0.0
+    assert common_format(["12", "7", "3.5"], "number").covered == pytest.approx(2 / 3)
+    texts = ["Dear Ann,\nyour bill is 12.", "Dear Bo,\nyour bill is 7.", "Hello!"]
+    assert common_format(texts, "text").covered == pytest.approx(2 / 3)
+    assert common_format(["a", "b"], "label").covered == 1.0
+    with pytest.raises(DataError, match="no targets"):
+        common_format([], "text")
