@@ -16,6 +16,7 @@ from tunepoint.cost.prices import (
     money,
     read_arms,
 )
+from tunepoint.data.formats import Format
 from tunepoint.errors import EvidenceError, TrialsError
 from tunepoint.evidence import Risks
 from tunepoint.measure.trials import Table

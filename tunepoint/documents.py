@@ -270,6 +270,7 @@ def economics(decision: Decision, task: Task) -> dict[str, Any]:
         "materiality": evidence.materiality,
         "error_usd": evidence.error_usd,
         "monthly_limit": evidence.limits.monthly_usd,
+        "capped": decision.risks.strength == "confident" and decision.strength == "leaning",
         "fit": [bool(flag) for flag in unlimited.eligible()],
         "draws": {
             "score": rows(evidence.scores),

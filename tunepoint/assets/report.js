@@ -63,7 +63,8 @@
 
   function decide(volume, months) {
     const fit = eligible(volume), field = fit.some(Boolean) ? fit : arms.map(() => true);
-    const unacceptable = arms.map(() => 0), passed = arms.map(() => 0), mean = arms.map(() => 0);
+    const unacceptable = arms.map(() => 0), passed = arms.map(() => 0), wrong = arms.map(() => 0),
+      mean = arms.map(() => 0);
     for (let d = 0; d < count; d++) {
       const totals = arms.map((_, a) => total(d, a, volume, months));
       const top = Math.max(...arms.map((_, a) => field[a] ? draws.score[d][a] : -1));
@@ -72,26 +73,27 @@
       const least = Math.min(...totals.filter((_, a) => field[a]));
       arms.forEach((_, a) => {
         mean[a] += totals[a] / count;
-        let missed;
+        let missed, bad;
         if (economics.error_usd !== null) {
           missed = totals[a] - least > economics.materiality * totals[a];
-          if (economics.min_score !== null && draws.score[d][a] < economics.min_score)
-            unacceptable[a] += 1 / count;
+          bad = economics.min_score !== null && draws.score[d][a] < economics.min_score;
         } else {
           missed = arms.some((_, b) => field[b] && good[b] &&
             totals[a] - totals[b] > economics.materiality * totals[a]);
-          if (!good[a]) unacceptable[a] += 1 / count;
+          bad = !good[a];
         }
+        if (bad) unacceptable[a] += 1 / count;
         if (missed) passed[a] += 1 / count;
+        if (bad || missed) wrong[a] += 1 / count;
       });
     }
     const loss = (a) => economics.error_usd !== null
       ? (unacceptable[a] > 0.5 ? Infinity : mean[a]) : unacceptable[a] + passed[a];
     const order = arms.map((_, a) => a).filter((a) => field[a])
       .sort((a, b) => loss(a) - loss(b) || unacceptable[a] - unacceptable[b] || mean[a] - mean[b]);
-    const best = order[0], risk = Math.max(unacceptable[best], passed[best]);
+    const best = order[0], risk = wrong[best];
     const strength = !fit[best] ? "undecided" :
-      risk <= 0.05 ? "confident" : risk <= 0.2 ? "leaning" : "undecided";
+      risk <= 0.05 && !economics.capped ? "confident" : risk <= 0.2 ? "leaning" : "undecided";
     return { best, strength, risk };
   }
 
