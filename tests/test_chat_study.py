@@ -112,6 +112,29 @@ def test_a_study_of_a_chat_model_alone(fake: Fake, tmp_path: Path) -> None:
     assert len(fake.calls) == asked and again.document["finalists"] == result.document["finalists"]
 
 
+def test_test_items_are_bought_only_while_they_are_worth_their_price(
+    fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunepoint.steps.FIRST_ROUND", 10)
+    monkeypatch.setattr("tunepoint.steps.NEXT_ROUND", 5)
+    folder, out = goods(tmp_path), tmp_path / "study"
+    cheap: dict[str, Any] = {"value": {"error_usd": 1e-9}, "traffic": {"queries_per_month": 10}}
+    stopped = run(task(folder, fake, **cheap), out=out)
+    whole = len(json.loads((out / "manifest.json").read_text())["items"]["test"])
+    assert stopped.decision.items == 10 < whole
+    assert any(f"stopped after 10 of {whole} items" in caveat for caveat in stopped.decision.caveats)
+    asked, quotes = len(fake.calls), []
+    again = run(task(folder, fake, **cheap), out=out, confirm=quotes.append)
+    assert len(fake.calls) == asked and not quotes and again.decision.items == 10
+    dear: dict[str, Any] = {"value": {"error_usd": 1_000}, "traffic": {"queries_per_month": 1_000_000}}
+    measured = run(task(folder, fake, **dear), out=out, confirm=quotes.append)
+    assert quotes and len(fake.calls) > asked and measured.decision.items > 10
+    assert not any("items: 100 more were worth" in caveat for caveat in measured.decision.caveats) or (
+        measured.decision.items < whole
+    )
+    assert run(task(folder, fake), out=out).decision.items == whole  # without a price all are asked
+
+
 def test_a_cap_is_never_passed_and_a_second_run_pays_for_the_rest_only(fake: Fake, tmp_path: Path) -> None:
     out = tmp_path / "study"
     asking = task(goods(tmp_path), fake)

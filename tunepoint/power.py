@@ -323,7 +323,10 @@ def values_of_information(
         return Worth(kind, more, max(0.0, float(later - now[allowed].max())), price)
 
     def learnt(future: Future) -> Floats:
-        return _centres(joint, evidence, future, LOOKAHEAD, rng, None) - joint.estimates
+        centres = _centres(joint, evidence, future, LOOKAHEAD, rng, None)
+        return np.asarray(
+            centres - centres.mean(axis=0)
+        )  # what is learnt is not expected to raise or lower a score
 
     more_items = learnt(Future(items=1 + ITEMS / joint.items))
     found = [worth("test_items", ITEMS, more_items, ITEMS * prices.item)]

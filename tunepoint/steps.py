@@ -23,6 +23,7 @@ from tunepoint.models.opening import Models
 from tunepoint.optimising import export_prompt, optimise
 from tunepoint.quotes import Quote, quote
 from tunepoint.stats.intervals import Interval
+from tunepoint.task import Task
 
 if TYPE_CHECKING:  # torch is loaded with the model, not with the package
     from tunepoint.models.encoder import Encoder
@@ -67,9 +68,23 @@ def plan(
     quoted = quote(bench.task, tried, split.train, split.dev, split.test, models.prices, most)
     if quoted is not None:
         bench.plan(quoted.minutes.likely * 60)
-        if confirm is not None and not bench.study.measured:
+        if confirm is not None and not _finished(bench):
             confirm(quoted)
     return tried
+
+
+def at_stake(task: Task) -> list[float | None]:
+    """What the worth of more evidence depends on, by the task: a change of it opens the question again."""
+    traffic = task.traffic
+    price = None if task.value.error_usd is None else float(task.value.error_usd)
+    return [price, traffic.queries_per_month.likely, traffic.horizon_months]
+
+
+def _finished(bench: Bench) -> bool:
+    """Whether nobody will be asked any more: all was measured, or the rest was not worth its price."""
+    bought = bench.study.manifest.get("bought") or {}
+    stopped = bought.get("stopped", False) and bought["for"] == at_stake(bench.task)
+    return bench.study.measured or bool(stopped)
 
 
 def _expected(arm: Arm, train: int, asked: int) -> float:
@@ -135,9 +150,13 @@ def _best_of_families(bench: Bench, arms: Sequence[Arm]) -> list[Arm]:
 
 def shuffled_dev(bench: Bench) -> list[Example]:
     """The dev items in an order that only the seed decides, items of a cluster side by side."""
-    dev, clusters = bench.prepared.split.dev, bench.prepared.split.clusters
-    rng = np.random.default_rng([int(bench.study.manifest["seed"]), 4])
-    shuffled = [dev[i] for i in rng.permutation(len(dev)).tolist()]
+    return _shuffled(bench, bench.prepared.split.dev, 4)
+
+
+def _shuffled(bench: Bench, examples: Sequence[Example], salt: int) -> list[Example]:
+    clusters = bench.prepared.split.clusters
+    rng = np.random.default_rng([int(bench.study.manifest["seed"]), salt])
+    shuffled = [examples[i] for i in rng.permutation(len(examples)).tolist()]
     places: dict[str, int] = {}
     for example in shuffled:
         places.setdefault(clusters[example.id], len(places))
@@ -220,21 +239,54 @@ def draw_curve(bench: Bench, tried: Candidates) -> None:
         bench.measure(arm, bench.study.curve, split.dev, subset, name=name, expected=expected)
 
 
-def open_test(bench: Bench, tried: Candidates, chosen: Selected) -> None:
-    """Open the sealed test: time single requests first, then ask for the rest in batches."""
+def open_test(
+    bench: Bench,
+    tried: Candidates,
+    chosen: Selected,
+    enough: Callable[[Sequence[Example]], bool] | None = None,
+) -> None:
+    """Open the sealed test: time single requests first, then ask for the rest in batches.
+
+    Args:
+        enough: whether more test items, after these, are not worth their price; asked after 200 items
+            and every 100 more, all finalists on the same ones. All items are measured if None.
+
+    """
     split, log = bench.prepared.split, bench.study.test
     bench.study.unseal([arm.name for arm in chosen.finalists], len(split.test))
-    timed = split.test[:TIMED]
+    test = list(split.test) if enough is None else _shuffled(bench, split.test, 7)
+    timed = test[:TIMED]
     for arm in chosen.finalists:
         if not arm.remote:
             expected = 0.03 * len(timed)
             bench.measure(arm, log, timed, split.train, one_by_one=True, seeds=1, expected=expected)
-    inputs = [example.input for example in split.test]
+    inputs = [example.input for example in test]
     if tried.encoder is not None and tried.fine_tuned is not None:
         tried.encoder.warm(inputs)
         tried.encoder.remember(inputs)
         tried.fine_tuned.remember(inputs)
-    for arm in chosen.finalists:
-        expected = 0.0 if arm.remote else arm.seeds * len(split.test) / 200
-        asked = arm.covered(split.test) if isinstance(arm, Incumbent) else split.test
-        bench.measure(arm, log, asked, split.train, expected=expected)
+    done = 0
+    for end in [len(test)] if enough is None else rounds(test, split.clusters):
+        for arm in chosen.finalists:
+            expected = 0.0 if arm.remote else arm.seeds * (end - done) / 200
+            asked = arm.covered(test[:end]) if isinstance(arm, Incumbent) else test[:end]
+            bench.measure(arm, log, asked, split.train, expected=expected)
+        done = end
+        if enough is not None and end < len(test) and enough(test[:end]):
+            break
+
+
+FIRST_ROUND, NEXT_ROUND = 200, 100
+"""Test items after which it is asked whether more are worth their price."""
+
+
+def rounds(test: Sequence[Example], clusters: Mapping[str, str]) -> list[int]:
+    """Numbers of test items after which to ask; whole clusters only, the last one all items."""
+    ends = [
+        i for i in range(1, len(test)) if clusters.get(test[i].id, i) != clusters.get(test[i - 1].id, i - 1)
+    ]
+    found: list[int] = []
+    for end in ends:
+        if end >= (found[-1] + NEXT_ROUND if found else FIRST_ROUND):
+            found.append(end)
+    return [*found, len(test)]

@@ -55,6 +55,7 @@ from tunepoint.report import write_report
 from tunepoint.signals import Facts, measure_signals
 from tunepoint.sizes import Design, Size, cluster_size, design_of, plan_sizes
 from tunepoint.slices import Sliced, by_slice
+from tunepoint.spending import Costed, buying, stopped_words
 from tunepoint.stats.ranges import Range
 from tunepoint.steps import Selected, draw_curve, look, open_test, plan, select
 from tunepoint.task import JUDGE, Task
@@ -117,7 +118,8 @@ def run(
             prepared = look(bench, encoder, prepared)
             chosen = select(bench, tried, models)
             draw_curve(bench, tried)
-            open_test(bench, tried, chosen)
+            finalists = chosen.finalists
+            open_test(bench, tried, chosen, buying(bench, chosen, _costed(finalists, study, task)))
             study.note_models(models.facts())
             return _conclude(bench, tried, chosen, prepared)
 
@@ -135,10 +137,11 @@ def _conclude(bench: Bench, tried: Candidates, chosen: Selected, prepared: Prepa
     study, task, finalists = bench.study, bench.task, chosen.finalists
     names = [arm.name for arm in finalists]
     table = tabulate(with_people(study.test.trials, people_grades(task, study.folder)), names)
-    costs = [measured_cost(arm, study, table, task) for arm in finalists]
+    costs = _costed(finalists, study, task)(table)
     seed = int(study.manifest["seed"])
     today = datetime.now(UTC).date()
     warnings = [*training_warnings(study), *model_warnings(study, today), *judge_warnings(study, task, names)]
+    warnings += stopped_words(bench)
     decision = decide(table, costs, task, np.random.default_rng([seed, 3]), caveats=warnings)
     copies = contamination(table, costs, task, prepared, seed)
     decision = without_copies(decision, copies)
@@ -192,6 +195,11 @@ def _write(folder: Path, content: Mapping[str, Any], measurements: Mapping[str, 
     write_json(folder / "measurements.json", measurements)
     write_json(folder / "decision.json", content)
     write_report(folder, content, measurements)
+
+
+def _costed(finalists: Sequence[Arm], study: Study, task: Task) -> Costed:
+    """What the finalists cost, by the trials of a table."""
+    return lambda table: [measured_cost(arm, study, table, task) for arm in finalists]
 
 
 def measured_cost(arm: Arm, study: Study, table: Table, task: Task) -> ArmCost:
