@@ -86,7 +86,7 @@ def test_the_cheapest_way_to_settle_a_study_is_named_first_with_its_price() -> N
 
 
 def test_seeds_are_asked_for_where_seeds_are_what_varies() -> None:
-    needed = decided(close(5_000, lead=0.04, sd=0.04)).evidence_needed
+    needed = decided(close(5_000, lead=0.045, seeds=5, sd=0.042)).evidence_needed
     assert needed is not None and needed.training_seeds is not None and needed.training_seeds > 0
 
 
