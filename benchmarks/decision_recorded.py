@@ -44,7 +44,7 @@ from tunepoint.cost.break_even import simulate
 from tunepoint.cost.prices import ArmCost
 from tunepoint.decisions import joint_of
 from tunepoint.evidence import Evidence
-from tunepoint.measure.trials import Table
+from tunepoint.measure.tables import Table
 from tunepoint.stats.paired import compare
 from tunepoint.stats.ranges import Range
 

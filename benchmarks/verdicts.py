@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tunepoint.decisions import Decision
 from tunepoint.evidence import Evidence
 from tunepoint.measure.races import Race, looks
-from tunepoint.measure.trials import ArmScores, Table
+from tunepoint.measure.tables import ArmScores, Table
 
 Row = dict[str, Any]
 Floats = NDArray[np.float64]

@@ -112,6 +112,33 @@ def test_a_study_of_a_chat_model_alone(fake: Fake, tmp_path: Path) -> None:
     assert len(fake.calls) == asked and again.document["finalists"] == result.document["finalists"]
 
 
+def test_several_decodes_ask_the_finalists_again_and_choose_on_one(fake: Fake, tmp_path: Path) -> None:
+    quotes: list[Quote] = []
+    model = {"name": f"{fake.url}#tiny", "price": {"input": 1, "output": 4}, "decodes": 3}
+    out = tmp_path / "study"
+    result = run(task(goods(tmp_path), fake, models=[model]), out=out, confirm=quotes.append)
+    trials = read_trials(out / "trials.jsonl")
+    assert {trial.decode for trial in trials} == {None, "1", "2"}
+    assert len(trials) == 3 * len({(trial.arm, trial.item) for trial in trials})
+    assert {trial.decode for trial in read_trials(out / "dev.jsonl")} == {None}
+    assert quotes[0].calls.low * 0.5 <= len(fake.calls) <= quotes[0].calls.high
+    assert {body.get("seed") for body in fake.calls} >= {0, 1_000, 2_000}  # each decode a call of its own
+    assert all(f["standard_errors"]["decodes"] is not None for f in result.document["finalists"])
+    asked = len(fake.calls)
+    run(task(goods(tmp_path), fake, models=[model]), out=out, replay=True)
+    assert len(fake.calls) == asked
+
+
+def test_the_table_of_candidates_says_who_was_stopped_by_whom(fake: Fake, tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    run(task(goods(tmp_path, 400), fake), out=out)
+    ladder = json.loads((out / "measurements.json").read_text())["ladder"]
+    races = json.loads((out / "manifest.json").read_text())["races"]
+    assert {row["arm"]: row["stopped_by"] for row in ladder if row["arm"] in races} == {
+        arm: place["stopped_by"] for arm, place in races.items()
+    }
+
+
 def test_test_items_are_bought_only_while_they_are_worth_their_price(
     fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from tunepoint.cost.prices import (
 from tunepoint.data.formats import Format
 from tunepoint.errors import EvidenceError, TrialsError
 from tunepoint.evidence import Risks
-from tunepoint.measure.trials import Table
+from tunepoint.measure.tables import Table
 from tunepoint.signals import Facts, measure_signals, rule_of_thumb
 from tunepoint.stats.intervals import Interval
 from tunepoint.stats.ranges import Range

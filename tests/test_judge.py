@@ -24,7 +24,8 @@ from tunepoint.errors import DataError, EvidenceError, ModelError, TaskError
 from tunepoint.judging import Judge
 from tunepoint.measure.judged import calibrate
 from tunepoint.measure.people import people_grades, squeezed
-from tunepoint.measure.trials import Trial, tabulate
+from tunepoint.measure.tables import tabulate
+from tunepoint.measure.trials import Trial
 from tunepoint.models.chat import Prompt, Reply, Usage
 from tunepoint.quotes import Quote
 from tunepoint.stats.calibrated import cluster_error, rectify

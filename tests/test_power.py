@@ -16,7 +16,7 @@ from tunepoint.cli import app
 from tunepoint.cost.prices import ArmCost
 from tunepoint.decisions import Decision, evidence_of, joint_of
 from tunepoint.errors import EvidenceError
-from tunepoint.measure.trials import ArmScores, Table
+from tunepoint.measure.tables import ArmScores, Table
 from tunepoint.power import Growth, unit_prices, values_of_information
 from tunepoint.sizes import Design, cluster_size, design_of, plan_sizes
 from tunepoint.stats.intervals import Interval

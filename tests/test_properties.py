@@ -16,7 +16,7 @@ from tunepoint.cost.prices import ArmCost
 from tunepoint.data.formats import common_format
 from tunepoint.decisions import joint_of
 from tunepoint.errors import DataError
-from tunepoint.measure.trials import Table
+from tunepoint.measure.tables import Table
 from tunepoint.stats.paired import compare, joint_scores, score_intervals
 from tunepoint.stats.ranges import Range
 from tunepoint.stats.resampling import bootstrap_means, spread_ratio

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from test_power import table
 
-from tunepoint.measure.trials import Table
+from tunepoint.measure.tables import Table
 from tunepoint.slices import by_slice, routing_words
 
 RNG = np.random.default_rng

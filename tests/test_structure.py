@@ -19,7 +19,7 @@ ORDER = [
     {"optimising"},
     {"steps"},
     {"evidence", "power", "sizes", "caveats", "guards", "decisions", "slices", "signals", "documents"},
-    {"report", "findings", "spending"},
+    {"report", "findings", "growth", "spending"},
     {"studies", "drafts", "checkup"},
     {"cli"},
 ]

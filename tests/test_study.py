@@ -17,7 +17,7 @@ from tunepoint.errors import BudgetReached, StudyError, TrialsError
 from tunepoint.findings import revisions
 from tunepoint.measure.bench import Meter
 from tunepoint.measure.study import Study, open_study, read_manifest
-from tunepoint.steps import nested_subsets
+from tunepoint.steps import MOST_MORE_SEEDS, nested_subsets
 from tunepoint.studies import default_folder
 
 FILES = ("report.html", "decision.json", "trials.jsonl", "manifest.json", "measurements.json")
@@ -103,7 +103,31 @@ def test_the_manifest_records_the_seal_the_seeds_and_the_hashes(finished: Result
     assert selected == set(manifest["items"]["dev"])
     assert not selected & asked
     tuned = [t for t in read_trials(finished.folder / "trials.jsonl") if t.arm == "fine-tuned encoder"]
-    assert {t.seed for t in tuned} == {"0", "1", "2"}
+    bought = [look["bought"] for look in manifest["bought"]["looks"]]
+    assert {t.seed for t in tuned} == {str(seed) for seed in range(3 + bought.count("training_seeds"))}
+    assert bought[-1] is None and len(bought) <= 1 + MOST_MORE_SEEDS
+
+
+def test_a_seed_is_bought_only_while_it_is_worth_its_training(finished: Result) -> None:
+    assert finished.folder is not None
+    for look in read_manifest(finished.folder)["bought"]["looks"]:
+        offers = {one["kind"]: one for one in look["worth"]}
+        assert "test_items" not in offers  # all of them are measured: no call is paid for here
+        if look["bought"] == "training_seeds":
+            assert offers["training_seeds"]["value_usd"] > offers["training_seeds"]["price_usd"] > 0
+        elif look["more_seeds"] < MOST_MORE_SEEDS:
+            assert offers["training_seeds"]["value_usd"] <= offers["training_seeds"]["price_usd"]
+
+
+def test_the_curve_says_what_more_examples_would_bring(finished: Result) -> None:
+    assert finished.folder is not None
+    learning = json.loads((finished.folder / "measurements.json").read_text())["learning"]
+    sizes = [point["examples"] for point in learning["ahead"]]
+    assert sizes[-1] == 4 * sizes[0] and learning["labels"] == 3
+    assert all(point["low"] <= point["estimate"] <= point["high"] for point in learning["ahead"])
+    assert learning["next"]["low"] <= learning["next"]["estimate"] <= learning["next"]["high"]
+    worth = {one["kind"] for one in finished.document["worth"]}
+    assert worth == {"test_items", "training_seeds", "training_examples"}
 
 
 def test_the_learning_curve_has_four_nested_sizes(finished: Result) -> None:

@@ -30,7 +30,7 @@ def test_a_trial_survives_the_round_trip(tmp_path: Path) -> None:
 
 def test_foreign_lines_may_have_numbers_for_names_and_other_keys(tmp_path: Path) -> None:
     path = write(tmp_path, '{"arm": "a", "item": 7, "score": 1, "seed": 3, "mine": true}', "")
-    assert read_trials(path)[0].key == ("a", "7", "3")
+    assert read_trials(path)[0].key == ("a", "7", "3", None)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from tunepoint.decisions import Decision, decide
     from tunepoint.errors import TunepointError
     from tunepoint.measure.prepare import prepare
-    from tunepoint.measure.trials import Trial, read_trials, tabulate
+    from tunepoint.measure.tables import tabulate
+    from tunepoint.measure.trials import Trial, read_trials
     from tunepoint.models.chat import Prompt, Reply
     from tunepoint.studies import Result, decide_trials, run
     from tunepoint.task import Task
@@ -33,7 +34,7 @@ _HOMES = {
     "FittedArm": "tunepoint.arms",
     "Trial": "tunepoint.measure.trials",
     "read_trials": "tunepoint.measure.trials",
-    "tabulate": "tunepoint.measure.trials",
+    "tabulate": "tunepoint.measure.tables",
     "ArmCost": "tunepoint.cost.prices",
     "Decision": "tunepoint.decisions",
     "decide": "tunepoint.decisions",

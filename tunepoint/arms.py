@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from numpy.random import Generator
 
@@ -66,6 +66,18 @@ class Arm(Protocol):
 
     def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> FittedArm:
         """Learn from `train` alone; all randomness comes from `rng`."""
+        ...
+
+
+@runtime_checkable
+class Repeatable(Protocol):
+    """An arm whose model may answer the same input differently each time."""
+
+    decodes: int
+    """Answers to each test item."""
+
+    def decoded(self, number: int) -> Arm:
+        """The arm that gives the answers of one decode, 0 for the first."""
         ...
 
 

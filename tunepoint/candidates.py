@@ -171,10 +171,12 @@ def raced_arms(task: Task, chats: Sequence[ChatModel], embed: Embed) -> tuple[Ar
     chains = {**CHAINS, **{chain.name: chain.steps for chain in task.chains}}
     arms: list[Arm] = []
     titles = short_names([model.name for model in chats])
+    repeats = {model.name: model.decodes for model in task.models}
     for model, title in zip(chats, titles, strict=True):
+        times = repeats.get(model.name, 1)
         for wording in WORDINGS:
-            arms += [Ladder(model, rung, wording, embed, title=title) for rung in RUNGS]
-            arms += [Chain(model, way, steps, wording, title) for way, steps in chains.items()]
+            arms += [Ladder(model, rung, wording, embed, title=title, decodes=times) for rung in RUNGS]
+            arms += [Chain(model, way, steps, wording, title, decodes=times) for way, steps in chains.items()]
     return tuple(arms)
 
 

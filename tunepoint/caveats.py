@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tunepoint.cost.prices import ArmCost
 from tunepoint.measure.judged import Judged, judge_caveats
-from tunepoint.measure.trials import ArmScores, Table
+from tunepoint.measure.tables import ArmScores, Table
 from tunepoint.stats.paired import JointScores
 from tunepoint.task import Task
 

@@ -26,7 +26,7 @@ from tunepoint.errors import EvidenceError
 from tunepoint.evidence import Evidence, Risks, Strength, reversals
 from tunepoint.guards import capped, lost_by_format, repeats_differ
 from tunepoint.measure.judged import Judged, calibrate
-from tunepoint.measure.trials import ArmScores, Table
+from tunepoint.measure.tables import ArmScores, Table
 from tunepoint.power import (
     EvidenceNeeded,
     Growth,
@@ -68,6 +68,17 @@ VERDICTS: dict[ArmKind, Verdict] = {
 
 
 @dataclass(frozen=True)
+class Errors:
+    """Standard errors of a mean score by what they come from; their squares add up."""
+
+    items: float
+    training_seeds: float
+    """0 for an arm without training, and where its seeds differ by no more than their items explain."""
+    decodes: float | None
+    """None where every item was answered once: then it is part of `items`."""
+
+
+@dataclass(frozen=True)
 class Finalist:
     """One arm with everything that speaks for and against it."""
 
@@ -94,6 +105,7 @@ class Finalist:
     """Of the highest score; with `error_usd`, of the highest net value."""
     expected_regret_usd: float | None
     """Money lost on average by choosing it over the best; None without `error_usd`."""
+    errors: Errors
 
 
 @dataclass(frozen=True)
@@ -222,10 +234,11 @@ def joint_of(table: Table) -> JointScores:
     labelled = [arm.labelled for arm in arms if arm.labelled is not None]
     try:
         return joint_scores(
-            [arm.scores for arm in arms],
+            [arm.runs for arm in arms],
             table.clusters,
-            [arm.seeds for arm in arms],
+            [arm.run_names for arm in arms],
             min(labelled, default=None),
+            frozenset(position for position, arm in enumerate(arms) if arm.decoded),
         )
     except EvidenceError as error:
         if not table.left_out:
@@ -292,9 +305,21 @@ def _finalists(
             probability_acceptable=float(acceptable[i]),
             probability_best=float(best[i]),
             expected_regret_usd=None if regret is None else float(regret[i]),
+            errors=_errors_of(arm, joint, i),
         )
         for i, arm in enumerate(table.arms)
     )
+
+
+def _errors_of(arm: ArmScores, joint: JointScores, position: int) -> Errors:
+    """Where the uncertainty of a score comes from."""
+    items, runs = (float(part[position, position]) for part in (joint.item_covariance, joint.seed_covariance))
+    single = arm.decode_variance
+    if single is None:
+        return Errors(float(np.sqrt(items)), float(np.sqrt(runs)), None)
+    single = min(single, items)
+    decodes = float(np.sqrt(single + (runs if arm.decoded else 0.0)))
+    return Errors(float(np.sqrt(items - single)), 0.0 if arm.decoded else float(np.sqrt(runs)), decodes)
 
 
 def _quantile(values: Floats, probability: float) -> float | None:

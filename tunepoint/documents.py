@@ -192,6 +192,7 @@ def _finalist(finalist: Finalist) -> dict[str, Any]:
         "expected_regret_usd": (
             None if finalist.expected_regret_usd is None else float(money(finalist.expected_regret_usd))
         ),
+        "standard_errors": {name: _short(value) for name, value in asdict(finalist.errors).items()},
     }
 
 

@@ -21,7 +21,8 @@ from tunepoint.errors import EvidenceError
 from tunepoint.guards import capped, twins_decide
 from tunepoint.measure.prepare import Prepared
 from tunepoint.measure.study import Study
-from tunepoint.measure.trials import Table, Trial, mean_score, tabulate
+from tunepoint.measure.tables import Table, tabulate
+from tunepoint.measure.trials import Trial, mean_score
 from tunepoint.models.rates import UNKNOWN
 from tunepoint.signals import Facts
 from tunepoint.stats.intervals import Interval
@@ -212,7 +213,8 @@ def familiarity(encoder: Encoder, prepared: Prepared) -> tuple[float, dict[str, 
 
 def ladder(study: Study, tried: Candidates, winners: Sequence[Arm] = ()) -> list[dict[str, Any]]:
     """Every candidate with its dev score, for the table of arms."""
-    rows = []
+    rows: list[dict[str, Any]] = []
+    races: Mapping[str, Any] = study.manifest.get("races", {})
     for arm in {arm.name: arm for arm in (*tried.arms, *winners)}.values():
         trials = study.dev.of(arm.name)
         if len({trial.cluster or trial.item for trial in trials}) < 2:
@@ -227,6 +229,7 @@ def ladder(study: Study, tried: Candidates, winners: Sequence[Arm] = ()) -> list
                 "dev_score": score.estimate,
                 "low": score.low,
                 "high": score.high,
+                "stopped_by": races.get(arm.name, {}).get("stopped_by"),
             }
         )
     return rows
@@ -235,17 +238,6 @@ def ladder(study: Study, tried: Candidates, winners: Sequence[Arm] = ()) -> list
 def _interval(trials: Sequence[Trial]) -> Interval:
     """Mean score of one arm with its 95% interval."""
     return score_intervals(joint_of(tabulate(trials)), np.random.default_rng(0), draws=4_000)[0]
-
-
-def learning_curve(study: Study, tried: Candidates, train: int) -> list[dict[str, Any]]:
-    """Dev score of fine-tuning by number of training examples, with intervals."""
-    if tried.fine_tuned is None:
-        return []
-    name = tried.fine_tuned.name
-    points = {trial.arm: None for trial in study.curve.trials}
-    rows = [(int(arm.split(", ")[1].split()[0]), study.curve.of(arm)) for arm in points]
-    rows.append((train, study.dev.of(name)))
-    return [{"examples": size, **asdict(_interval(trials))} for size, trials in rows]
 
 
 def disagreements(

@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from tunepoint.evidence import Evidence, Strength
-from tunepoint.measure.trials import ArmScores, Table
+from tunepoint.measure.tables import ArmScores, Table
 from tunepoint.stats.paired import compare, joint_scores
 
 FAILING = 0.02
@@ -48,12 +48,13 @@ def repeats_differ(table: Table, rng: np.random.Generator) -> list[str]:
     """Arms whose own repeats differ on the same items by more than the items explain (A/A)."""
     found = []
     for arm in table.arms:
-        if len(arm.seeds) < 2 or arm.human is not None:
+        if len(arm.runs) < 2 or arm.human is not None:
             continue
         worst = _widest(arm, table, rng)
         if worst is not None:
             found.append(
-                f"{arm.arm}: {worst}; so much of a difference between arms can be the seed, and the "
+                f"{arm.arm}: {worst}; so much of a difference between arms can be "
+                f"{'the decoding' if arm.decoded else 'the seed'}, and the "
                 "intervals count it"
             )
     return found
@@ -61,14 +62,16 @@ def repeats_differ(table: Table, rng: np.random.Generator) -> list[str]:
 
 def _widest(arm: ArmScores, table: Table, rng: np.random.Generator) -> str | None:
     """The largest difference of two repeats of an arm that the items do not explain."""
-    joint = joint_scores([run[None] for run in arm.scores], table.clusters)
-    pairs = list(combinations(range(len(arm.seeds)), 2))
+    joint = joint_scores([run[None] for run in arm.runs], table.clusters)
+    pairs = list(combinations(range(len(arm.runs)), 2))
     clear = [c for c in compare(joint, pairs, rng) if 0 not in c.difference]
     if not clear:
         return None
     one = max(clear, key=lambda c: abs(c.difference.estimate))
     low, high = one.difference.low, one.difference.high
-    names = f"seeds {arm.seeds[one.arm]} and {arm.seeds[one.against]}"
+    names = f"decodes {one.arm + 1} and {one.against + 1}"
+    if not arm.decoded:
+        names = f"seeds {arm.seeds[one.arm]} and {arm.seeds[one.against]}"
     return f"{names} differ by {one.difference.estimate:+.3f} ({low:+.3f} to {high:+.3f}) on the same items"
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tunepoint.cost.prices import ArmCost
 from tunepoint.evidence import Evidence
-from tunepoint.measure.trials import Table
+from tunepoint.measure.tables import Table
 from tunepoint.stats.intervals import Interval
 from tunepoint.stats.paired import JointScores, draw_scores
 from tunepoint.task import Task
@@ -142,7 +142,7 @@ def evidence_needed(
     ways = _ways(joint, prices, settles, growth)
     if ways:
         return _needed(ways, joint)
-    most = _most_seeds(joint)
+    most = joint.most_seeds
     if most and settles(Future(items=4, seeds=4)):
         items = Way(3 * joint.items, 3 * joint.items * prices.item)
         seeds = Way(3 * most, 3 * most * prices.seed)
@@ -159,11 +159,6 @@ def evidence_needed(
     return EvidenceNeeded(None, None, None, why)
 
 
-def _most_seeds(joint: JointScores) -> int:
-    """Training seeds of the arm that has most; 0 where none has two."""
-    return max((count for _, count in joint.blocks), default=0)
-
-
 def _ways(
     joint: JointScores, prices: UnitPrices, settles: Callable[[Future], bool], growth: Growth | None
 ) -> dict[Kind, Way]:
@@ -173,7 +168,7 @@ def _ways(
     if factor is not None:
         more = int(np.ceil((factor - 1) * joint.items / 10) * 10)
         ways["test_items"] = Way(more, more * prices.item)
-    most = _most_seeds(joint)
+    most = joint.most_seeds
     factor = _least(SEED_FACTORS, lambda factor: settles(Future(seeds=factor))) if most else None
     if factor is not None:
         more = int((factor - 1) * most)
@@ -220,13 +215,15 @@ def _least(steps: Sequence[float], holds: Callable[[float], bool]) -> float | No
 
 def _larger(joint: JointScores, future: Future) -> tuple[JointScores, JointScores]:
     """The joint distribution of the larger study, and that of what it will teach."""
-    items, seeds = future.items, future.seeds
+    items = future.items
+    times = np.array([1.0 if arm in joint.decoded else future.seeds for arm in range(len(joint.estimates))])
+    seeds = np.sqrt(np.outer(times, times))  # a block has seeds or decodes, never both
     then = replace(
         joint,
         item_covariance=joint.item_covariance / items,
         groups=int(joint.groups * items),
         seed_covariance=joint.seed_covariance / seeds,
-        blocks=tuple((arms, int(count * seeds)) for arms, count in joint.blocks),
+        blocks=tuple((arms, int(count * times[arms[0]])) for arms, count in joint.blocks),
         items=int(joint.items * items),
         labelled=None if joint.labelled is None else int(joint.labelled * items),
         means=None,
@@ -330,7 +327,7 @@ def values_of_information(
 
     more_items = learnt(Future(items=1 + ITEMS / joint.items))
     found = [worth("test_items", ITEMS, more_items, ITEMS * prices.item)]
-    most = _most_seeds(joint)
+    most = joint.most_seeds
     if most:
         found.append(worth("training_seeds", 1, learnt(Future(seeds=1 + 1 / most)), prices.seed))
     if growth is not None:

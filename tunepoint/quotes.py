@@ -101,13 +101,14 @@ def _asked(
         arms = list(members)
         parts.append(_part(task, arms[0], train, dev[:5], answers(len(arms), len(dev))))
     dearest = max(parts, key=lambda part: part.calls[1])
-    calls, tested = dearest.calls, TESTED * len(test)
+    decodes = {model.name: model.decodes for model in task.models}.get(dearest.model, 1)
+    calls, tested = dearest.calls, TESTED * len(test) * decodes
     share = tested / max(1.0, calls[1])
     parts.append(
         replace(
             dearest,
-            calls=(len(test), calls[1] * share, 1.5 * calls[1] * share),
-            answers=(len(test), tested, tested),
+            calls=(decodes * len(test), calls[1] * share, 1.5 * calls[1] * share),
+            answers=(decodes * len(test), tested, tested),
         )
     )
     if task.search.calls:

@@ -63,10 +63,12 @@ def build_report(decision: Mapping[str, Any], measurements: Mapping[str, Any]) -
     environment.filters["tiny_usd"] = tiny_usd
     environment.filters["score"] = lambda value: "–" if value is None else f"{value:.3f}"
     environment.filters["seconds"] = seconds
+    environment.filters["worth"] = worth_words
     page = {
         "decision": decision,
         "economics": measurements["economics"],
         "curve": measurements.get("curve", []),
+        "ahead": (measurements.get("learning") or {}).get("ahead", []),
     }
     return environment.get_template("report.html.jinja").render(
         decision=decision,
@@ -74,6 +76,7 @@ def build_report(decision: Mapping[str, Any], measurements: Mapping[str, Any]) -
         audit=measurements.get("audit"),
         ladder=measurements.get("ladder", []),
         curve=measurements.get("curve", []),
+        learning=measurements.get("learning"),
         not_run=measurements.get("not_run", []),
         disagreements=measurements.get("disagreements", []),
         rules=RULES,
@@ -177,6 +180,8 @@ def print_decision(decision: Mapping[str, Any], console: Console) -> None:
     for crossing in telling(decision["break_even"]):
         console.print("  • " + escape(crossing_words(crossing)), highlight=False)
     console.print(f"  • Rule of thumb: {decision['rule_of_thumb']}.", highlight=False)
+    for one in decision.get("worth", ()):
+        console.print("  • " + worth_words(one), highlight=False)
     console.print("\n[bold]Signals[/bold]")
     for signal in decision["signals"]:
         console.print(_signal_line(signal), highlight=False)
@@ -231,6 +236,14 @@ def crossing_words(crossing: Mapping[str, Any]) -> str:
         f"{other} is cheaper than {one}{counted} from {band['likely']:,.0f} queries a month "
         f"({band['low']:,.0f} to {band['high']:,.0f}; never: {crossing['probability_never']:.0%})"
     )
+
+
+def worth_words(one: Mapping[str, Any]) -> str:
+    """What one more piece of evidence is worth, in a sentence."""
+    kind = one["kind"].replace("_", " ")
+    kind = kind.removesuffix("s") if one["more"] == 1 else kind
+    pays = "" if one["value_usd"] > one["price_usd"] else ", not worth its price"
+    return f"{one['more']} more {kind}: worth {usd(one['value_usd'])} for {usd(one['price_usd'])}{pays}."
 
 
 def _signal_line(signal: Mapping[str, Any]) -> str:

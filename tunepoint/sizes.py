@@ -109,7 +109,7 @@ def design_of(joint: JointScores, arm: int, against: int) -> Design:
     plain = float(lead.var(ddof=1)) / joint.items
     effect = float(weights @ joint.item_covariance @ weights) / plain if plain > 0 else 1.0
     intraclass = 0.0 if size <= 1 else min(1.0, max(0.0, (effect - 1) / (size - 1)))
-    most = max((count for _, count in joint.blocks), default=2)
+    most = joint.most_seeds or 2
     seeding = float((joint.seed_covariance * np.outer(weights, weights)).sum())
     seed_sd = (max(seeding, 0.0) * most) ** 0.5
     share = max(float(np.mean(lead**2)), 1 / joint.items)

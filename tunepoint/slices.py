@@ -12,7 +12,7 @@ from scipy import stats
 from tunepoint.arms import ArmKind
 from tunepoint.decisions import joint_of
 from tunepoint.measure.judged import calibrate
-from tunepoint.measure.trials import Table
+from tunepoint.measure.tables import Table
 from tunepoint.stats.calibrated import cluster_error
 from tunepoint.stats.intervals import Interval
 from tunepoint.stats.paired import FEW, compare

@@ -1,9 +1,9 @@
-"""Where a wrong answer has a price, test items are bought only while they are worth theirs."""
+"""Where an error has a price, the next dollar goes where it buys most, until nothing is worth its price."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,59 +13,106 @@ from tunepoint.data.examples import Example
 from tunepoint.decisions import evidence_of, joint_of
 from tunepoint.errors import EvidenceError, TrialsError
 from tunepoint.measure.bench import Bench
-from tunepoint.measure.trials import Table, tabulate
-from tunepoint.power import ITEMS, unit_prices, values_of_information
-from tunepoint.steps import Selected, at_stake
+from tunepoint.measure.tables import Table, tabulate
+from tunepoint.measure.trials import Trial
+from tunepoint.power import WORDS, Worth, unit_prices, values_of_information
+from tunepoint.steps import MOST_MORE_SEEDS, Buy, Purchase, Selected, at_stake
 
 Costed = Callable[[Table], list[ArmCost]]
 
 
-def buying(bench: Bench, chosen: Selected, costed: Costed) -> Callable[[Sequence[Example]], bool] | None:
-    """Whether the test can stop after some items, or None where it is measured whole.
+@dataclass(frozen=True)
+class Look:
+    """What the next pieces of evidence were worth at one point of a study."""
 
-    It stops when the expected value of 100 more items (power.py) is under what the finalists' answers
-    to them cost; their labels are there already. Every look is noted in the manifest. Without
-    `error_usd` scores are no money, and without a model that is paid for items are nearly free.
+    items: int
+    more_seeds: int
+    """Training seeds on top of those that every trained arm has."""
+    worth: tuple[Worth, ...]
+    bought: Purchase | None
+
+
+def buying(bench: Bench, chosen: Selected, costed: Costed) -> Buy | None:
+    """What to buy next, or None without `error_usd`: then scores are no money and all items are measured.
+
+    Test items (100 of those that are left; their labels are there) and one more training seed of every
+    trained finalist have an expected value (power.py) and a price: the finalists' answers, the training.
+    The one with the most value for its price is bought, while its value is above it. Training
+    examples are bought by nobody but you; what they are worth is in the report. Every look is noted in
+    the manifest.
 
     Args:
         costed: the cost of each finalist of a table of trials, in its order.
 
     """
     task, study = bench.task, bench.study
-    if task.value.error_usd is None or not bench.prices:
+    if task.value.error_usd is None:
         return None
-    names = [arm.name for arm in chosen.finalists]
-    looks: list[dict[str, Any]] = []
+    looks: list[Look] = []
 
-    def enough(items: Sequence[Example]) -> bool:
-        asked = {example.id for example in items}
+    def buy(items: Sequence[Example], more_seeds: int) -> Purchase | None:
         try:
-            table = tabulate([trial for trial in study.test.trials if trial.item in asked], names)
-            joint = joint_of(table)
+            found = _offers(bench, chosen, costed, items, more_seeds)
         except (TrialsError, EvidenceError):
-            return False  # a judge may have failed on all of them: more items, then
-        rng = np.random.default_rng([int(study.manifest["seed"]), 8, len(items)])
-        costs = costed(table)
-        evidence = evidence_of(table, costs, task, joint, rng)
-        prices = unit_prices(table, costs, task)
-        label = task.costs.label_minutes.likely / 60 * task.costs.hourly_usd.likely
-        more = values_of_information(joint, evidence, replace(prices, item=prices.item - label), rng)[0]
-        looks.append({"items": len(items), "value_usd": more.value_usd, "price_usd": more.price_usd})
-        study.manifest["bought"] = {"for": at_stake(task), "looks": looks, "stopped": not more.pays}
+            return "test_items"  # a judge may have failed on all of them: more items, then
+        worth = [one for one in found if one.pays]
+        best = max(worth, key=lambda one: one.value_usd / max(one.price_usd, 1e-12), default=None)
+        bought: Purchase | None = None
+        if best is not None:
+            bought = "test_items" if best.kind == "test_items" else "training_seeds"
+        looks.append(Look(len(items), more_seeds, tuple(found), bought))
+        study.manifest["bought"] = {
+            "for": at_stake(task),
+            "looks": [asdict(look) for look in looks],
+            "stopped": bought is None,
+        }
         study.save()
-        return not more.pays
+        return bought
 
-    return enough
+    return buy
+
+
+def _offers(
+    bench: Bench, chosen: Selected, costed: Costed, items: Sequence[Example], more_seeds: int
+) -> list[Worth]:
+    """What can still be bought, with value and price, from the trials bought so far."""
+    task, study = bench.task, bench.study
+    asked = {example.id for example in items}
+    seeds = {arm.name: arm.seeds + more_seeds for arm in chosen.finalists}
+
+    def paid(trial: Trial) -> bool:
+        return (
+            trial.item in asked
+            and trial.arm in seeds
+            and (trial.seed is None or int(trial.seed) < seeds[trial.arm])
+        )
+
+    table = tabulate([trial for trial in study.test.trials if paid(trial)], list(seeds))
+    joint, costs = joint_of(table), costed(table)
+    rng = np.random.default_rng([int(study.manifest["seed"]), 8, len(items), more_seeds])
+    evidence = evidence_of(table, costs, task, joint, rng)
+    prices = unit_prices(table, costs, task)
+    label = task.costs.label_minutes.likely / 60 * task.costs.hourly_usd.likely
+    worth = values_of_information(joint, evidence, replace(prices, item=prices.item - label), rng)
+    left = {
+        "test_items": len(items) < len(bench.prepared.split.test),
+        "training_seeds": more_seeds < MOST_MORE_SEEDS,
+    }
+    return [one for one in worth if left.get(one.kind, False)]
 
 
 def stopped_words(bench: Bench) -> list[str]:
     """What the reader should know of a test that was not measured whole."""
-    bought = bench.study.manifest.get("bought")
+    bought: dict[str, Any] | None = bench.study.manifest.get("bought")
     whole = len(bench.prepared.split.test)
     if bought is None or not bought["stopped"] or bought["for"] != at_stake(bench.task):
         return []
     last = bought["looks"][-1]
-    return [
-        f"the test stopped after {last['items']} of {whole} items: {ITEMS} more were worth "
-        f"${last['value_usd']:,.4f} and would have cost ${last['price_usd']:,.4f}"
-    ]
+    if last["items"] >= whole:
+        return []
+    offers = ", ".join(
+        f"{one['more']} more {WORDS[one['kind']]} were worth ${one['value_usd']:,.4f} and would have cost "
+        f"${one['price_usd']:,.4f}"
+        for one in last["worth"]
+    )
+    return [f"the test stopped after {last['items']} of {whole} items: {offers}"]

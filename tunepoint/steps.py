@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -239,41 +239,80 @@ def draw_curve(bench: Bench, tried: Candidates) -> None:
         bench.measure(arm, bench.study.curve, split.dev, subset, name=name, expected=expected)
 
 
-def open_test(
-    bench: Bench,
-    tried: Candidates,
-    chosen: Selected,
-    enough: Callable[[Sequence[Example]], bool] | None = None,
-) -> None:
+Purchase = Literal["test_items", "training_seeds"]
+Buy = Callable[[Sequence[Example], int], Purchase | None]
+"""(test items measured, training seeds bought on top) -> what to buy next; None for nothing."""
+MOST_MORE_SEEDS = 3
+"""Training seeds that are bought on top of an arm's own, at most: they take hours, not only dollars."""
+
+
+def open_test(bench: Bench, tried: Candidates, chosen: Selected, buy: Buy | None = None) -> None:
     """Open the sealed test: time single requests first, then ask for the rest in batches.
 
     Args:
-        enough: whether more test items, after these, are not worth their price; asked after 200 items
-            and every 100 more, all finalists on the same ones. All items are measured if None.
+        buy: what to measure next, after 200 items and every purchase; all finalists answer the same
+            items. All items are measured if None, and before the first purchase where no call is paid for.
 
     """
-    split, log = bench.prepared.split, bench.study.test
+    split = bench.prepared.split
     bench.study.unseal([arm.name for arm in chosen.finalists], len(split.test))
-    test = list(split.test) if enough is None else _shuffled(bench, split.test, 7)
-    timed = test[:TIMED]
+    in_rounds = buy is not None and bool(bench.prices)
+    test = _shuffled(bench, split.test, 7) if in_rounds else list(split.test)
+    _time(bench, tried, chosen, test)
+    ends = rounds(test, split.clusters) if in_rounds else [len(test)]
+    place = more_seeds = 0
+    while True:
+        _measure_test(bench, chosen, test[: ends[place]], more_seeds)
+        bought = buy(test[: ends[place]], more_seeds) if buy is not None else None
+        if bought == "test_items" and place + 1 < len(ends):
+            place += 1
+        elif bought == "training_seeds":
+            more_seeds += 1
+        else:
+            break
+    _measure_test(bench, chosen, test[: ends[place]], max(more_seeds, _seeds_there(bench, chosen)))
+
+
+def _time(bench: Bench, tried: Candidates, chosen: Selected, test: Sequence[Example]) -> None:
+    """Ask the arms of this machine one input at a time, and get them ready for all."""
+    split, timed = bench.prepared.split, test[:TIMED]
     for arm in chosen.finalists:
         if not arm.remote:
             expected = 0.03 * len(timed)
-            bench.measure(arm, log, timed, split.train, one_by_one=True, seeds=1, expected=expected)
+            bench.measure(
+                arm, bench.study.test, timed, split.train, one_by_one=True, seeds=1, expected=expected
+            )
     inputs = [example.input for example in test]
     if tried.encoder is not None and tried.fine_tuned is not None:
         tried.encoder.warm(inputs)
         tried.encoder.remember(inputs)
         tried.fine_tuned.remember(inputs)
-    done = 0
-    for end in [len(test)] if enough is None else rounds(test, split.clusters):
-        for arm in chosen.finalists:
-            expected = 0.0 if arm.remote else arm.seeds * (end - done) / 200
-            asked = arm.covered(test[:end]) if isinstance(arm, Incumbent) else test[:end]
-            bench.measure(arm, log, asked, split.train, expected=expected)
-        done = end
-        if enough is not None and end < len(test) and enough(test[:end]):
-            break
+
+
+def _measure_test(bench: Bench, chosen: Selected, items: Sequence[Example], more_seeds: int) -> None:
+    """Every missing answer of every finalist to these items."""
+    log, train = bench.study.test, bench.prepared.split.train
+    for arm in chosen.finalists:
+        seeds = arm.seeds + more_seeds if arm.seeds > 1 else arm.seeds
+        asked = arm.covered(items) if isinstance(arm, Incumbent) else items
+        expected = 0.0
+        if not arm.remote:
+            there = {example.id for example in asked}
+            done = sum(trial.item in there for trial in log.of(arm.name))
+            new = seeds - arm.seeds
+            fitting = new * _expected(arm, len(train), 0) / arm.seeds
+            expected = max(0, seeds * len(asked) - done) / 200 + fitting
+            bench.plan(expected if new else 0.0)
+        bench.measure(arm, log, asked, train, seeds=seeds, expected=expected)
+
+
+def _seeds_there(bench: Bench, chosen: Selected) -> int:
+    """Training seeds on top that an earlier run has bought: they answer what the others answer."""
+    own = {arm.name: arm.seeds for arm in chosen.finalists if arm.seeds > 1}
+    there = (
+        int(t.seed) + 1 - own[t.arm] for t in bench.study.test.trials if t.arm in own and t.seed is not None
+    )
+    return max(0, max(there, default=0))
 
 
 FIRST_ROUND, NEXT_ROUND = 200, 100

@@ -31,25 +31,18 @@ from tunepoint.findings import (
     gather_facts,
     judge_warnings,
     ladder,
-    learning_curve,
     model_warnings,
     provenance,
     training_warnings,
     without_copies,
 )
+from tunepoint.growth import Learning, growing_arms, learn, still_rising
 from tunepoint.measure.bench import Bench, Meter, Progress, open_models, silent
 from tunepoint.measure.people import people_grades, with_people, write_sheet
 from tunepoint.measure.prepare import Audit, Prepared, prepare
 from tunepoint.measure.study import Study, cores, open_study
-from tunepoint.measure.trials import (
-    Table,
-    make_folder,
-    mean_score,
-    read_trials,
-    tabulate,
-    write_json,
-    write_text,
-)
+from tunepoint.measure.tables import Table, tabulate
+from tunepoint.measure.trials import make_folder, mean_score, read_trials, write_json, write_text
 from tunepoint.quotes import Quote
 from tunepoint.report import write_report
 from tunepoint.signals import Facts, measure_signals
@@ -140,11 +133,9 @@ def _conclude(bench: Bench, tried: Candidates, chosen: Selected, prepared: Prepa
     costs = _costed(finalists, study, task)(table)
     seed = int(study.manifest["seed"])
     today = datetime.now(UTC).date()
-    warnings = [*training_warnings(study), *model_warnings(study, today), *judge_warnings(study, task, names)]
-    warnings += stopped_words(bench)
-    decision = decide(table, costs, task, np.random.default_rng([seed, 3]), caveats=warnings)
+    learning = learn(study, tried, prepared.split.train, np.random.default_rng([seed, 9]))
     copies = contamination(table, costs, task, prepared, seed)
-    decision = without_copies(decision, copies)
+    decision = without_copies(_decided(bench, tried, chosen, table, costs, learning), copies)
     near = familiarity(tried.encoder, prepared) if tried.encoder else None
     facts = gather_facts(study, task, tried, chosen, prepared, near)
     on_dev = study.dev.of(decision.winner)
@@ -163,7 +154,8 @@ def _conclude(bench: Bench, tried: Candidates, chosen: Selected, prepared: Prepa
         "audit": asdict(prepared.audit),
         "ladder": ladder(study, tried, chosen.winners),
         "search": study.manifest.get("search"),
-        "curve": learning_curve(study, tried, len(prepared.split.train)),
+        "curve": [{"examples": size, **asdict(score)} for size, score in learning.rows] if learning else [],
+        "learning": learning.document() if learning else None,
         "not_run": [asdict(left) for left in (*chosen.not_run, *tried.not_run)],
         "disagreements": disagreements(prepared, table, study.test.trials),
         "economics": economics(decision, task),
@@ -173,6 +165,26 @@ def _conclude(bench: Bench, tried: Candidates, chosen: Selected, prepared: Prepa
     write_text(study.folder / "arms.toml", arms_toml(costs))
     _write(study.folder, content, measurements)
     return Result(decision, content, study.folder, tuple(study.repairs), prepared.audit)
+
+
+def _decided(
+    bench: Bench,
+    tried: Candidates,
+    chosen: Selected,
+    table: Table,
+    costs: Sequence[ArmCost],
+    learning: Learning | None,
+) -> Decision:
+    """The decision, with what the study saw on the way among its caveats."""
+    study, task, names = bench.study, bench.task, table.names
+    growing = growing_arms(tried, {arm.name: arm.family for arm in chosen.finalists})
+    warnings = [*training_warnings(study), *model_warnings(study, datetime.now(UTC).date())]
+    warnings += [*judge_warnings(study, task, names), *stopped_words(bench)]
+    rng = np.random.default_rng([int(study.manifest["seed"]), 3])
+    growth = learning.growth(growing) if learning else None
+    decision = decide(table, costs, task, rng, caveats=warnings, growth=growth)
+    rising = still_rising(decision, learning, growing, task.limits.margin)
+    return replace(decision, caveats=(*rising, *decision.caveats))
 
 
 def _slices_of(

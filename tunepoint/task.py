@@ -101,6 +101,8 @@ class ModelName(_Section):
     price: TokenPrice | None = None
     """Overrides the price that is known; a model without any runs on your own machine."""
     concurrency: Annotated[int, Field(ge=1, le=1_000)] = 64
+    decodes: Annotated[int, Field(ge=1, le=20)] = 1
+    """Answers to each test item; more than one show how much the decoding alone moves the score."""
 
 
 def _named(value: Any) -> Any:

@@ -3,7 +3,7 @@
 // evidence.py, on its own draws; docs/decision.md has the formulas.
 (function () {
   const page = JSON.parse(document.getElementById("data").textContent);
-  const { decision, economics, curve } = page;
+  const { decision, economics, curve, ahead } = page;
   const arms = economics.arms;
   const palette = ["#0b8f7a", "#c2571a", "#5b6ee1", "#b0428f", "#8a8f2a", "#4a90b8", "#7a5c3e"];
   const colour = (i) => palette[i % palette.length];
@@ -151,7 +151,12 @@
     if (!curve.length) return;
     const x = curve.map((p) => p.examples);
     const accent = css("--accent");
-    Plotly.react("curve", [{
+    const edge = { type: "scatter", mode: "lines", x: ahead.map((p) => p.examples), line: { width: 0 },
+      showlegend: false, hoverinfo: "skip" };
+    const band = [{ ...edge, y: ahead.map((p) => p.high) },
+      { ...edge, y: ahead.map((p) => p.low), fill: "tonexty", fillcolor: accent + "33" },
+      { ...edge, y: ahead.map((p) => p.estimate), line: { color: accent, dash: "dot" }, hoverinfo: "y" }];
+    Plotly.react("curve", [...(ahead.length ? band : []), {
       type: "scatter", mode: "lines+markers", x, y: curve.map((p) => p.estimate),
       line: { color: accent }, name: "fine-tuned",
       error_y: { type: "data", symmetric: false, array: curve.map((p) => p.high - p.estimate),

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tunepoint.arms import ArmKind
 from tunepoint.errors import TrialsError, nearest, text_of
-from tunepoint.measure.trials import ArmScores
+from tunepoint.measure.tables import ArmScores
 from tunepoint.stats.ranges import Range
 from tunepoint.task import Amount
 

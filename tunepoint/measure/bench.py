@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from tunepoint.arms import Arm, FittedArm
+from tunepoint.arms import Arm, FittedArm, Repeatable
 from tunepoint.data.examples import Example
 from tunepoint.errors import BudgetReached
 from tunepoint.judging import Judge
@@ -131,6 +132,29 @@ class Metered:
                 self.meter.settle(receipt, 0.0)  # calls that were stopped on their way
 
 
+@dataclass(frozen=True)
+class _Run:
+    """One training run of an arm, answering for one time."""
+
+    arm: str
+    """As what its trials are recorded."""
+    number: int
+    trained: bool
+    """Whether it is one of several training runs."""
+    times: int
+    """Answers that were given before."""
+
+    @property
+    def seed(self) -> str | None:
+        """What its trials carry."""
+        return str(self.number) if self.trained else None
+
+    @property
+    def decode(self) -> str | None:
+        """What its trials carry; the first answer is any other arm's only one."""
+        return str(self.times) if self.times else None
+
+
 _Answered = tuple[Example, Reply, float | None]
 """What was asked, what came, and its seconds where they were taken one by one."""
 
@@ -200,25 +224,44 @@ class Bench:
 
         """
         name = name or arm.name
+        share = expected / (seeds or arm.seeds)
         for number in range(seeds or arm.seeds):
-            seed = str(number) if arm.seeds > 1 else None
-            missing = [e for e in examples if (name, e.id, seed) not in log.done]
-            share = expected / (seeds or arm.seeds)
-            if missing:
-                if not arm.remote:
-                    self.meter.allow(share, self.planned_seconds - self.done_seconds)
-                self.progress(name, self.done_seconds, self.planned_seconds)
-                started = time.perf_counter()
-                here = 0.0 if arm.remote else share
-                self._spend(here)  # a killed step counts as what it was expected to take
-                fitted = self.fit(arm, train, number, name)
-                size = MANY if arm.remote else 1 if one_by_one else BATCH
-                try:
-                    self._record(fitted, name, seed, log, missing, size)
-                finally:
-                    self._spend(0.0 if arm.remote else time.perf_counter() - started - here)
+            for decode in range(self._decodes(arm, log)):
+                run = _Run(name, number, arm.seeds > 1, decode)
+                missing = [e for e in examples if (name, e.id, run.seed, run.decode) not in log.done]
+                if missing:
+                    asked = arm.decoded(decode) if isinstance(arm, Repeatable) else arm
+                    self._measure(asked, run, log, missing, train, share, one_by_one)
             self.done_seconds += share
         self.progress(name, self.done_seconds, self.planned_seconds)
+
+    def _decodes(self, arm: Arm, log: TrialLog) -> int:
+        """How often an item is answered by each seed: once on dev, which only chooses."""
+        return arm.decodes if isinstance(arm, Repeatable) and log is self.study.test else 1
+
+    def _measure(
+        self,
+        arm: Arm,
+        run: _Run,
+        log: TrialLog,
+        missing: Sequence[Example],
+        train: Sequence[Example],
+        share: float,
+        one_by_one: bool,
+    ) -> None:
+        """Record the missing trials of one run, within the meter."""
+        if not arm.remote:
+            self.meter.allow(share, self.planned_seconds - self.done_seconds)
+        self.progress(run.arm, self.done_seconds, self.planned_seconds)
+        started = time.perf_counter()
+        here = 0.0 if arm.remote else share
+        self._spend(here)  # a killed step counts as what it was expected to take
+        fitted = self.fit(arm, train, run.number, run.arm)
+        size = MANY if arm.remote else 1 if one_by_one else BATCH
+        try:
+            self._record(fitted, run, log, missing, size)
+        finally:
+            self._spend(0.0 if arm.remote else time.perf_counter() - started - here)
 
     def _spend(self, seconds: float) -> None:
         self.meter.charge(seconds)
@@ -246,8 +289,7 @@ class Bench:
     def _record(
         self,
         fitted: FittedArm,
-        name: str,
-        seed: str | None,
+        run: _Run,
         log: TrialLog,
         examples: Sequence[Example],
         size: int,
@@ -262,25 +304,25 @@ class Bench:
             seconds = time.perf_counter() - started if size == 1 else None
             waiting += [(example, reply, seconds) for example, reply in zip(batch, replies, strict=True)]
             if len(waiting) >= BATCH:
-                self._write(name, seed, log, waiting)
+                self._write(run, log, waiting)
                 waiting = []
-        self._write(name, seed, log, waiting)
+        self._write(run, log, waiting)
 
-    def _write(self, name: str, seed: str | None, log: TrialLog, answered: Sequence[_Answered]) -> None:
+    def _write(self, run: _Run, log: TrialLog, answered: Sequence[_Answered]) -> None:
         """Score answers and record them; one that the judge gave no grade is no trial, and is said."""
         gradings = self.grade([reply for _, reply, _ in answered], [example for example, _, _ in answered])
         trials = []
-        before = self.study.manifest.get("ungraded", {}).get(name, {})
+        before = self.study.manifest.get("ungraded", {}).get(run.arm, {})
         ungraded = dict(before)
         for (example, reply, seconds), grading in zip(answered, gradings, strict=True):
             if grading.score is None:
                 ungraded[example.id] = grading.why
             else:
                 ungraded.pop(example.id, None)
-                trials.append(self._trial(name, seed, example, reply, seconds, grading))
+                trials.append(self._trial(run, example, reply, seconds, grading))
         log.append(trials)
         if ungraded != before:
-            self.study.manifest.setdefault("ungraded", {})[name] = ungraded
+            self.study.manifest.setdefault("ungraded", {})[run.arm] = ungraded
             self.study.save()
 
     def _dollars(self, usage: Usage) -> float | None:
@@ -289,19 +331,19 @@ class Bench:
 
     def _trial(
         self,
-        name: str,
-        seed: str | None,
+        run: _Run,
         example: Example,
         reply: Reply,
         seconds: float | None,
         grading: Grading,
     ) -> Trial:
         return Trial(
-            arm=name,
+            arm=run.arm,
             item=example.id,
             score=grading.score,
             cluster=self.prepared.split.clusters.get(example.id),
-            seed=seed,
+            seed=run.seed,
+            decode=run.decode,
             slice=example.slice,
             format_ok=reply.format_ok,
             input_tokens=reply.usage.input_tokens or None,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from tunepoint.measure.trials import ArmScores, Table
+from tunepoint.measure.tables import ArmScores, Table
 from tunepoint.stats.calibrated import cluster_error, rectify
 from tunepoint.stats.intervals import Interval
 
@@ -101,7 +101,7 @@ def _calibrated(arm: ArmScores, clusters: NDArray[np.intp] | None) -> tuple[ArmS
     items = _labelled(arm)
     error = float(np.abs(arm.scores - arm.human)[:, items].mean())
     told = Calibration(arm.arm, len(items), float(arm.scores.mean()), found.power, found.correction, error)
-    return replace(arm, scores=found.scores, labelled=found.groups), told
+    return replace(arm, scores=found.scores, labelled=found.groups, decodes=()), told
 
 
 def _noise(table: Table) -> Noise | None:

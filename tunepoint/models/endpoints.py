@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
-from tunepoint.models.chat import Prompt, Reply, Turn, Usage
+from tunepoint.models.chat import ChatModel, Prompt, Reply, Turn, Usage
 from tunepoint.models.parsing import parse
 from tunepoint.models.wordings import messages
 
@@ -94,6 +94,25 @@ class TextModel:
         requests = [request_of(prompt) for prompt in prompts]
         self.endpoint.complete(requests, arrived.__setitem__, always)
         return [reply_of(prompt, arrived[i]) for i, prompt in enumerate(prompts)]
+
+
+class Again:
+    """A chat model asked the same once more: its answers are another decode, not the recorded one."""
+
+    def __init__(self, model: ChatModel, decode: int) -> None:
+        self.model = model
+        self.decode = decode
+        self.remote = model.remote
+        self.name = model.name
+
+    def answer(self, prompts: Sequence[Prompt]) -> list[Reply]:
+        """Replies in the order of the prompts."""
+        offset = self.decode * MOST_SAMPLES
+        return self.model.answer([replace(prompt, sample=prompt.sample + offset) for prompt in prompts])
+
+
+MOST_SAMPLES = 1_000
+"""Samples of one request that a decode may take."""
 
 
 def request_of(prompt: Prompt) -> Request:

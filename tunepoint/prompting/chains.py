@@ -10,6 +10,7 @@ from numpy.random import Generator
 from tunepoint.arms import ArmKind, Built, InProcess, Input
 from tunepoint.data.examples import Example
 from tunepoint.models.chat import ChatModel, Prompt, Reply
+from tunepoint.models.endpoints import Again
 from tunepoint.prompting.ladder import template_of
 from tunepoint.prompting.repairs import answer_with_repair
 from tunepoint.task import Task
@@ -76,6 +77,7 @@ class Chain:
     """What the model is called in the arm's name; its own name if None."""
     kind: ArmKind = "prompt"
     seeds: int = 1
+    decodes: int = 1
     name: str = field(init=False)
     family: str = field(init=False)
 
@@ -87,6 +89,10 @@ class Chain:
     def __post_init__(self) -> None:
         self.family = f"{self.title or self.model.name} {self.way}"
         self.name = f"{self.family}, {self.wording}"
+
+    def decoded(self, number: int) -> Chain:
+        """The same arm, answering once more."""
+        return replace(self, model=Again(self.model, number)) if number else self
 
     def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> FittedChain:
         """Put the task's instruction into the steps; nothing is learnt."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tunepoint.arms import ArmKind, Built, InProcess, Input, labels_of
 from tunepoint.data.examples import Example
 from tunepoint.models.chat import ChatModel, Demonstration, Prompt, Reply
+from tunepoint.models.endpoints import Again
 from tunepoint.prompting.demonstrations import nearest_rows
 from tunepoint.prompting.repairs import answer_with_repair
 from tunepoint.task import Task
@@ -145,6 +146,7 @@ class Ladder:
     """What the model is called in the arm's name; its own name if None."""
     kind: ArmKind = "prompt"
     seeds: int = 1
+    decodes: int = 1
     name: str = field(init=False)
     family: str = field(init=False)
 
@@ -159,6 +161,10 @@ class Ladder:
             way, family = f"optimised {way}", "optimised prompt"
         self.family = f"{model} {family}"
         self.name = f"{model} {way}, {self.wording}"
+
+    def decoded(self, number: int) -> Ladder:
+        """The same arm, answering once more."""
+        return replace(self, model=Again(self.model, number)) if number else self
 
     def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> FittedLadder:
         """Choose the demonstrations; nothing else is learnt."""

@@ -33,7 +33,7 @@ class JointScores:
     groups: int
     """Independent groups of items; the item part has groups - 1 degrees of freedom."""
     seed_covariance: Floats
-    """(A, A) sampling covariance from the training seeds; block-diagonal by `blocks`."""
+    """(A, A) sampling covariance from training seeds and decodes; block-diagonal by `blocks`."""
     blocks: tuple[tuple[Integers, int], ...]
     """(arms, seeds) of arms whose seeds are the same, so that seed effects pair up."""
     items: int
@@ -44,6 +44,14 @@ class JointScores:
     """(n, A) score of each item, over the seeds; None where only the distribution is known."""
     codes: Integers | None = None
     """(n,) group of each item."""
+    decoded: frozenset[int] = frozenset()
+    """Arms whose runs are decodes of one model or prompt, not training seeds."""
+
+    @property
+    def most_seeds(self) -> int:
+        """Training seeds of the arm that has most; 0 where none has two."""
+        counts = [count for arms, count in self.blocks if not self.decoded.issuperset(arms.tolist())]
+        return max(counts, default=0)
 
     @property
     def degrees(self) -> int:
@@ -61,6 +69,7 @@ def joint_scores(
     clusters: NDArray[np.intp] | None = None,
     seeds: Sequence[Sequence[Hashable]] | None = None,
     labelled: int | None = None,
+    decoded: frozenset[int] = frozenset(),
 ) -> JointScores:
     """Joint sampling distribution of the mean scores of several arms.
 
@@ -70,6 +79,7 @@ def joint_scores(
         clusters: (n,) cluster of each item; None when items are independent.
         seeds: names of each arm's seeds; arms with equal names are paired seed by seed.
         labelled: groups of items behind a correction by people's scores; None without one.
+        decoded: arms whose rows are decodes, repeated answers of the same model or prompt.
 
     The item part is the cluster-robust covariance of the means, with the G / (G - 1)
     correction (Liang and Zeger 1986; Cameron and Miller 2015, equation 11), to which
@@ -77,7 +87,8 @@ def joint_scores(
     intervals for comparing matched proportions"), so that a sample in which two arms never
     differ does not claim that they never will. The seed part is the covariance of the seed
     means, less what the interaction of seed and item alone would give them (the item part
-    has that already), over the number of seeds.
+    has that already), over the number of seeds. The noise of a decode on a single item is in the item
+    part, as it is where every item is answered once; what moves a whole run is in the seed part.
 
     Raises:
         EvidenceError: fewer than two independent groups, or arms of unequal length.
@@ -102,7 +113,7 @@ def joint_scores(
     item_covariance += np.eye(len(scores)) * 0.5 / (min(items, labelled or items) + 2) ** 2
     seed_covariance, blocks = _seed_part(scores, codes, seeds)
     found = JointScores(estimates, item_covariance, groups, seed_covariance, blocks, items, labelled)
-    return replace(found, means=means, codes=codes)
+    return replace(found, means=means, codes=codes, decoded=decoded)
 
 
 def _common_length(scores: Sequence[Floats]) -> int:

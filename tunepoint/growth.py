@@ -1,0 +1,158 @@
+"""What more training examples would bring a trained arm, from the curve that a study draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from tunepoint.candidates import Candidates
+from tunepoint.data.examples import Example
+from tunepoint.decisions import Decision, joint_of
+from tunepoint.errors import EvidenceError
+from tunepoint.measure.study import Study
+from tunepoint.measure.tables import tabulate
+from tunepoint.measure.trials import Trial
+from tunepoint.power import EXAMPLES, Growth
+from tunepoint.sizes import SEED_SD
+from tunepoint.stats.curves import FEWEST, Curve, fit_curve
+from tunepoint.stats.intervals import Interval
+from tunepoint.stats.paired import score_intervals
+
+AHEAD = (1.0, 1.5, 2.0, 3.0, 4.0)
+"""Multiples of the training examples that the report looks ahead."""
+FAR = 4
+"""Multiple of the training examples up to which a curve may speak against the verdict."""
+
+
+@dataclass(frozen=True)
+class Learning:
+    """A study's learning curve: what was measured, and what it foretells."""
+
+    rows: tuple[tuple[int, Interval], ...]
+    """(training examples, score on dev)"""
+    labels: int
+    """Labels of the task; the examples of each are what a many-class curve depends on."""
+    curve: Curve | None = None
+    """None where too few sizes were measured, or the scores fall."""
+    why_not: str | None = None
+
+    @property
+    def examples(self) -> int:
+        """Training examples of the whole of train."""
+        return self.rows[-1][0]
+
+    def growth(self, arms: Sequence[str]) -> Growth | None:
+        """What twice the examples would bring these arms."""
+        if self.curve is None:
+            return None
+        gain = self.curve.gain(self.examples, 2 * self.examples)
+        return Growth(self.examples, dict.fromkeys(arms, gain))
+
+    def document(self) -> dict[str, Any]:
+        """The curve for measurements.json and the report."""
+        found: dict[str, Any] = {"labels": self.labels, "why_not": self.why_not, "ahead": [], "families": {}}
+        if self.curve is None:
+            return found
+        # the curve knows gains; the level of the last point has its own error
+        _, last = self.rows[-1]
+        error = (last.high - last.low) / (2 * 1.96)
+        for times in AHEAD:
+            size = round(times * self.examples)
+            gain = self.curve.gain(self.examples, size, 0.9)
+            low = last.estimate + gain.estimate - float(np.hypot(gain.estimate - gain.low, 1.645 * error))
+            high = last.estimate + gain.estimate + float(np.hypot(gain.high - gain.estimate, 1.645 * error))
+            middle = min(1.0, last.estimate + gain.estimate)
+            found["ahead"].append(
+                {"examples": size, "estimate": middle, "low": max(0.0, low), "high": min(1.0, high)}
+            )
+        more = self.curve.gain(self.examples, self.examples + EXAMPLES, 0.9)
+        return {**found, "next": {"examples": EXAMPLES, **asdict(more)}, "families": dict(self.curve.weights)}
+
+
+def learn(
+    study: Study, tried: Candidates, train: Sequence[Example], rng: np.random.Generator
+) -> Learning | None:
+    """The learning curve of the fine-tuned arm, fitted; None where none was drawn.
+
+    Points share their dev items, so the error of a point is that of its paired difference to the whole
+    of train; a single training run has the variance of the seeds that the whole of train was given.
+    """
+    if tried.fine_tuned is None:
+        return None
+    whole = study.dev.of(tried.fine_tuned.name)
+    runs = {trial.arm: None for trial in study.curve.trials}
+    parts = {int(arm.split(", ")[1].split()[0]): study.curve.of(arm) for arm in runs}
+    sizes = sorted(size for size in parts if size < len(train))
+    rows = [(size, _score(parts[size], rng)) for size in sizes] + [(len(train), _score(whole, rng))]
+    labels = len({example.target for example in train})
+    if len(rows) < FEWEST:
+        return Learning(tuple(rows), labels, None, f"{len(rows)} sizes were measured, a curve takes {FEWEST}")
+    seed_sd = _seed_sd(whole)
+    errors = [_error(parts[size], whole, seed_sd) for size in sizes]
+    errors.append(seed_sd / np.sqrt(len({trial.seed for trial in whole})))
+    try:
+        curve = fit_curve([size for size, _ in rows], [score.estimate for _, score in rows], errors, rng)
+    except EvidenceError as error:
+        return Learning(tuple(rows), labels, None, str(error))
+    return Learning(tuple(rows), labels, curve)
+
+
+def _score(trials: Sequence[Trial], rng: np.random.Generator) -> Interval:
+    """Mean score of one arm with its 95% interval."""
+    return score_intervals(joint_of(tabulate(trials)), rng, draws=4_000)[0]
+
+
+def _seed_sd(whole: Sequence[Trial]) -> float:
+    """Standard deviation of the score over training seeds; the usual one at least, for three say little."""
+    means: dict[str | None, list[float]] = {}
+    for trial in whole:
+        means.setdefault(trial.seed, []).append(trial.score)
+    measured = (
+        float(np.std([np.mean(scores) for scores in means.values()], ddof=1)) if len(means) > 1 else 0.0
+    )
+    return max(SEED_SD, measured)
+
+
+def _error(part: Sequence[Trial], whole: Sequence[Trial], seed_sd: float) -> float:
+    """Standard error of a point: its paired difference to the whole of train, and its single seed."""
+    first = [trial.model_copy(update={"arm": "part", "seed": None}) for trial in part]
+    second = [trial.model_copy(update={"arm": "whole"}) for trial in whole]
+    covariance = joint_of(tabulate([*first, *second])).item_covariance
+    items = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
+    return float(np.sqrt(max(0.0, items) + seed_sd**2))
+
+
+def growing_arms(tried: Candidates, finalists: Mapping[str, str]) -> list[str]:
+    """The finalists that are trained as the curve's arm is, by name and family; they grow as it does."""
+    if tried.fine_tuned is None:
+        return []
+    families = {tried.fine_tuned.family, *(arm.family for arm in tried.hybrid)}
+    return [name for name, family in finalists.items() if family in families]
+
+
+def still_rising(
+    decision: Decision, learning: Learning | None, arms: Sequence[str], margin: float
+) -> list[str]:
+    """Whether a verdict against tuning rests on a curve that has not ended.
+
+    An early, many-class curve never rules fine-tuning out: its interval is what counts, not its last step.
+    """
+    if learning is None or learning.curve is None or decision.winner in arms:
+        return []
+    scores = {finalist.arm: finalist.score.estimate for finalist in decision.finalists}
+    tuned = max((arm for arm in arms if arm in scores), key=lambda arm: scores[arm], default=None)
+    if tuned is None:
+        return []
+    behind = scores[decision.winner] - scores[tuned]
+    gain = learning.curve.gain(learning.examples, FAR * learning.examples, 0.9)
+    if gain.high < behind + margin:
+        return []
+    each = learning.examples / max(1, learning.labels)
+    return [
+        f"{tuned} learnt from {learning.examples} examples ({each:.0f} a label) and its curve still rises: "
+        f"{FAR} times as many would bring {gain.estimate:+.3f} ({gain.low:+.3f} to {gain.high:+.3f}, 90%), "
+        f"and it is {behind:.3f} behind. The verdict is of the examples at hand and does not rule tuning out"
+    ]
