@@ -106,6 +106,16 @@ def load_encoder(task: Task) -> Encoder | None:
     return Encoder.load()
 
 
+def spare_encoder() -> Encoder | None:
+    """The embedded encoder for comparing inputs, where nothing is tuned; None where it is not installed."""
+    try:
+        from tunepoint.models.encoder import Encoder
+
+        return Encoder.load()
+    except (ImportError, ModelError):
+        return None
+
+
 def candidates(
     task: Task,
     encoder: Encoder | None,

@@ -149,11 +149,11 @@ def gather_facts(
     novelty = far_slice = light_prompt = None
     if nearness is not None:
         novelty, similarity = nearness
-        if {"tuned", "prompt"} <= by_kind.keys():
-            ordered = sorted(similarity, key=lambda item: similarity[item])
-            far = set(ordered[: max(2, len(ordered) // 5)])
-            far_trials = [trial for trial in test.trials if trial.item in far]
-            far_slice = _difference(far_trials, by_kind["tuned"].name, by_kind["prompt"].name)
+        trained = by_kind.get("tuned") or by_kind.get("hybrid")
+        prompted = by_kind.get("prompt") or by_kind.get("incumbent")
+        if trained is not None and prompted is not None:
+            far = _far(test.trials, similarity)
+            far_slice = _difference(far, trained.name, prompted.name) if far else None
     if tried.fine_tuned is not None and "hybrid" in by_kind:
         light_prompt = _difference(dev.trials, by_kind["hybrid"].name, tried.fine_tuned.name)
     counts = prepared.audit.counts
@@ -170,6 +170,14 @@ def gather_facts(
         searched=study.manifest.get("search"),
         light_prompt=light_prompt,
     )
+
+
+def _far(trials: Sequence[Trial], similarity: Mapping[str, float]) -> list[Trial]:
+    """Trials of the fifth of the test items that train is least like; none where that is no sample."""
+    ordered = sorted({t.item for t in trials} & similarity.keys(), key=lambda item: similarity[item])
+    far = set(ordered[: len(ordered) // 5])
+    found = [trial for trial in trials if trial.item in far]
+    return found if len({trial.cluster or trial.item for trial in found}) > 1 else []
 
 
 def _last_step(study: Study, winners: Sequence[Arm]) -> Interval | None:
@@ -198,16 +206,32 @@ def revisions(study: Study) -> int:
     return max(0, len(seen) - 1)
 
 
-def familiarity(encoder: Encoder, prepared: Prepared) -> tuple[float, dict[str, float]]:
-    """Share of novel test inputs, and each test item's similarity to its nearest in train."""
+COMPARED = 2_000
+"""Inputs of train, and of the test, that are compared at most."""
+
+
+def familiarity(
+    encoder: Encoder, prepared: Prepared, rng: np.random.Generator
+) -> tuple[float, dict[str, float]] | None:
+    """Share of novel test inputs, and each test item's similarity to its nearest in train.
+
+    A test input is novel if it is less like its nearest training input than 95% of those are like theirs.
+    Random samples of 2,000 stand for larger sets. None where train has one input.
+    """
     split = prepared.split
-    train = encoder.embed([example.input for example in split.train])
-    test = encoder.embed([example.input for example in split.test])
+    learnt, asked = (
+        [part[i] for i in sorted(rng.permutation(len(part))[:COMPARED].tolist())]
+        for part in (split.train, split.test)
+    )
+    if len(learnt) < 2:
+        return None
+    train = encoder.embed([example.input for example in learnt])
+    test = encoder.embed([example.input for example in asked])
     among = train @ train.T
     np.fill_diagonal(among, -1.0)
     usual = float(np.quantile(among.max(axis=1), 0.05))
     near: NDArray[np.float32] = (test @ train.T).max(axis=1)
-    items = {e.id: float(value) for e, value in zip(split.test, near, strict=True)}
+    items = {e.id: float(value) for e, value in zip(asked, near, strict=True)}
     return float((near < usual).mean()), items
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tunepoint.arms import Arm
-from tunepoint.candidates import Candidates, load_encoder
+from tunepoint.candidates import Candidates, load_encoder, spare_encoder
 from tunepoint.cost.prices import (
     NOTHING,
     ArmCost,
@@ -136,7 +136,8 @@ def _conclude(bench: Bench, tried: Candidates, chosen: Selected, prepared: Prepa
     learning = learn(study, tried, prepared.split.train, np.random.default_rng([seed, 9]))
     copies = contamination(table, costs, task, prepared, seed)
     decision = without_copies(_decided(bench, tried, chosen, table, costs, learning), copies)
-    near = familiarity(tried.encoder, prepared) if tried.encoder else None
+    encoder = tried.encoder or spare_encoder()
+    near = familiarity(encoder, prepared, np.random.default_rng([seed, 10])) if encoder else None
     facts = gather_facts(study, task, tried, chosen, prepared, near)
     on_dev = study.dev.of(decision.winner)
     optimism = mean_score(on_dev) - decision.finalist(decision.winner).score.estimate if on_dev else None
