@@ -73,7 +73,7 @@ def test_a_whole_last_line_without_its_end_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "trials.jsonl"
     path.write_text('{"arm": "a", "item": "1", "score": 1}')
     log = TrialLog(path)
-    assert log.repaired == 0 and log.done == {("a", "1", None)}
+    assert log.repaired == 0 and log.done == {("a", "1", None, None)}
     log.append([trial("a", "2")])
     assert len(TrialLog(path).trials) == 2
 

@@ -42,8 +42,6 @@ class LocalEndpoint:
             ModelError: nothing there that can be loaded, or it has no chat template.
 
         """
-        self.name = name
-        self.batch = batch
         path = folder / name.removeprefix(LOCAL)
         where = str(path) if path.is_dir() else name.removeprefix(LOCAL)
         if not path.is_dir() and "/" not in where:
@@ -54,21 +52,33 @@ class LocalEndpoint:
         disable_progress_bar()  # type: ignore[no-untyped-call]
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of every retry
         try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(where, padding_side="left")
-            self.model = cast("Any", AutoModelForCausalLM.from_pretrained(where, dtype="auto"))
+            tokenizer: Any = AutoTokenizer.from_pretrained(where, padding_side="left")
+            model = cast("Any", AutoModelForCausalLM.from_pretrained(where, dtype="auto"))
         except Exception as error:  # whatever the files bring up
             said = str(error).strip().split("\n")[0][:200]
             raise ModelError(
                 f"{name}: cannot be loaded from {where} ({type(error).__name__}: {said}); a directory with "
                 "config.json, weights and a tokenizer is needed, or a name that the hub knows"
             ) from None
-        if not self.tokenizer.chat_template:
+        if not tokenizer.chat_template:
             raise ModelError(f"{name}: its tokenizer has no chat template; take an instruction-tuned model")
-        if self.tokenizer.pad_token_id is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self._use(name, model.to(_device()), tokenizer, batch)
+
+    @classmethod
+    def of(cls, name: str, model: Any, tokenizer: Any, *, batch: int = BATCH) -> LocalEndpoint:
+        """An endpoint of a model that is loaded already, on its device."""
+        found = cls.__new__(cls)
+        tokenizer.padding_side = "left"
+        found._use(name, model, tokenizer, batch)
+        return found
+
+    def _use(self, name: str, model: Any, tokenizer: Any, batch: int) -> None:
+        self.name, self.batch = name, batch
+        self.model, self.tokenizer = model.eval(), tokenizer
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
         self._choices: dict[str, list[int]] = {}
-        self.device = torch.device(_device())
-        self.model.to(self.device).eval()
+        self.device = model.device
         self.context = int(getattr(self.model.config, "max_position_embeddings", 0) or 1 << 30)
 
     def complete(self, requests: Sequence[Request], done: Done, allow: Allow) -> None:

@@ -76,11 +76,16 @@ WORDINGS: dict[str, Wording] = {
     "terse": Wording(_terse, lambda text: text, _inline),
 }
 """By the name that an arm carries."""
+LIGHT: dict[str, Wording] = {
+    "short": Wording(lambda instruction, _, form: instruction, lambda text: text, lambda prompt: ""),
+    "none": Wording(lambda instruction, _, form: "", lambda text: text, lambda prompt: ""),
+}
+"""What is left of a prompt for a model that was trained on the task: the instruction alone, or nothing."""
 
 
 def messages(prompt: Prompt) -> tuple[Turn, ...]:
     """The conversation that asks a prompt, in its wording."""
-    wording = WORDINGS[prompt.wording]
+    wording = (WORDINGS | LIGHT)[prompt.wording]
     instruction = prompt.instruction or DEFAULT[prompt.kind]
     task = wording.task(instruction, wording.choices(prompt), answer_format(prompt))
     turns: list[Turn] = []
@@ -88,6 +93,8 @@ def messages(prompt: Prompt) -> tuple[Turn, ...]:
         target = f"{MARK} {demonstration.target}" if prompt.reasoning else demonstration.target
         turns += [Turn("user", wording.question(demonstration.input)), Turn("assistant", target)]
     turns.append(Turn("user", wording.question(prompt.input)))
+    if not task:
+        return (*turns, *prompt.history)
     if prompt.system:
         turns.insert(0, Turn("system", task))
     else:

@@ -1,0 +1,322 @@
+"""Fine-tuning a causal language model: the real training path, on a checkpoint that the tests build."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import tiny_checkpoint
+
+from tunepoint import Example, Task
+from tunepoint.errors import DataError, ModelError
+from tunepoint.models.endpoints import request_of
+from tunepoint.models.wordings import messages
+from tunepoint.tuning import sft
+from tunepoint.tuning.causal import CausalBase, CausalTuned
+from tunepoint.tuning.conversations import IGNORED, Row, drawn_diets, prompt_of, rows_of
+from tunepoint.tuning.machines import check_fits, size_of
+from tunepoint.tuning.recipes import DIETS, CausalRecipe
+from tunepoint.tuning.sft import Trained, fine_tune, load_base, load_tokenizer, put_adapter
+
+RNG = np.random.default_rng
+LABELS = {"billing": "charges and invoices", "device_setup": "pairing a device"}
+QUICK = CausalRecipe(learning_rate=5e-3, epochs=4, checkpoint_steps=5)
+
+
+def task(**more: Any) -> Task:
+    content = {"name": "t", "instruction": "Route the message.", "answer": {"labels": LABELS}}
+    return Task.parse({**content, **more})
+
+
+def examples(count: int = 64) -> list[Example]:
+    return [
+        Example(
+            str(i), f"invoice {i}" if i % 2 else f"pairing device {i}", "billing" if i % 2 else "device_setup"
+        )
+        for i in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("base") / "tiny")
+
+
+def rows(base: Path, count: int = 64) -> tuple[Row, ...]:
+    found = rows_of(
+        task(),
+        examples(count),
+        drawn_diets(count, QUICK.diet, RNG(0)),
+        load_tokenizer(str(base)),
+        1_024,
+    )
+    return found.rows
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    name = "adapter_model.safetensors"
+    return load_file(folder / (name if (folder / name).exists() else "model.safetensors"))
+
+
+def same(one: Path, other: Path) -> float:
+    """The largest difference of two runs' weights."""
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    return max(float((first[name] - second[name]).abs().max()) for name in first)
+
+
+# -- what is learnt from ---------------------------------------------------------------------
+
+
+def test_a_row_is_what_serving_sends_and_then_the_answer(base: Path) -> None:
+    tokenizer = load_tokenizer(str(base))
+    for diet in DIETS:
+        found = rows_of(task(), examples(10), [diet] * 10, tokenizer, 1_024).rows[1]
+        template = prompt_of(task(), tuple(LABELS), diet)
+        asked = request_of(template.__class__(**{**vars(template), "input": "invoice 1"}))
+        turns = [{"role": turn.role, "content": turn.content} for turn in asked.messages]
+        text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        assert tokenizer.decode(found.input_ids) == text + "billing" + tokenizer.eos_token
+        counted = [t for t, label in zip(found.input_ids, found.labels, strict=True) if label != IGNORED]
+        assert tokenizer.decode(counted) == "billing" + tokenizer.eos_token
+        assert found.answer_tokens == len(counted)
+
+
+def test_the_prompts_of_a_diet_shrink_to_the_input_alone() -> None:
+    sizes = []
+    for diet in DIETS:
+        template = prompt_of(task(), tuple(LABELS), diet)
+        turns = messages(template.__class__(**{**vars(template), "input": "invoice 1"}))
+        sizes.append(sum(len(turn.content) for turn in turns))
+    assert sizes[0] > sizes[1] > sizes[2] == len("invoice 1")
+    drawn = drawn_diets(3_000, (0.4, 0.3, 0.3), RNG(0))
+    assert [drawn.count(diet) / 3_000 for diet in DIETS] == pytest.approx([0.4, 0.3, 0.3], abs=0.03)
+
+
+def test_examples_longer_than_the_context_are_counted_and_named_never_cut(base: Path) -> None:
+    tokenizer, some = load_tokenizer(str(base)), examples(12)
+    some[3] = Example("long", "word " * 500, "billing")
+    found = rows_of(task(), some, ["none"] * 12, tokenizer, 200)
+    assert [name for name, _ in found.too_long] == ["long"] and len(found.rows) == 11
+    assert "1 examples have more tokens than the context of 200" in found.warnings(200)[0]
+    assert found.too_long[0][1] > 500 and f"long ({found.too_long[0][1]})" in found.warnings(200)[0]
+    with pytest.raises(DataError, match=r"that is 12 of 12: shorten the inputs"):
+        rows_of(task(), some, ["none"] * 12, tokenizer, 3)
+    with pytest.raises(DataError, match=r"9 training examples are too few.*10 at least"):
+        rows_of(task(), some[:9], ["none"] * 9, tokenizer, 200)
+
+
+# -- a run ------------------------------------------------------------------------------------
+
+
+def test_the_loss_falls_and_the_adapter_comes_back_to_the_same_logits(base: Path, tmp_path: Path) -> None:
+
+    seen: list[tuple[int, int, float]] = []
+    found = fine_tune(
+        str(base), rows(base), (), QUICK, tmp_path / "run", seed=1, watch=lambda *told: seen.append(told)
+    )
+    assert found.losses[-1] < 0.95 * found.losses[0] and found.warnings == ()
+    assert seen[-1][1] == QUICK.steps(64) and seen[-1][2] < seen[0][2]
+    assert found.tokens == 4 * sum(len(row.input_ids) for row in rows(base))
+    assert Trained.read(tmp_path / "run") == found and not (tmp_path / "run" / "checkpoints").exists()
+    asked = torch.tensor([rows(base)[0].input_ids])
+    model, _ = load_base(str(base))
+    with torch.inference_mode():
+        plain = model(asked).logits
+        tuned = put_adapter(model, tmp_path / "run")
+        first = tuned(asked).logits
+        again = put_adapter(load_base(str(base))[0], tmp_path / "run")(asked).logits
+        merged = tuned.merge_and_unload()(asked).logits
+    assert torch.equal(first, again) and not torch.allclose(first, plain, atol=1e-3)
+    assert torch.allclose(first, merged, atol=1e-4)
+
+
+def test_seeds_differ_and_the_same_seed_gives_the_same_weights(base: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("again", 1), ("b", 2), ("c", 3)):
+        fine_tune(str(base), rows(base), (), QUICK, tmp_path / name, seed=seed)
+    assert same(tmp_path / "a", tmp_path / "again") == 0
+    assert min(same(tmp_path / "a", tmp_path / "b"), same(tmp_path / "b", tmp_path / "c")) > 1e-3
+
+
+KILLED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_causal import QUICK, fine_tune, rows
+def watch(step, steps, loss):
+    print(step, flush=True)
+base = Path({base!r})
+fine_tune(str(base), rows(base), (), QUICK, Path({out!r}), seed=1, watch=watch)
+"""
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_weights(base: Path, tmp_path: Path) -> None:
+    fine_tune(str(base), rows(base), (), QUICK, tmp_path / "whole", seed=1)
+    code = KILLED.format(tests=str(Path(__file__).parent), base=str(base), out=str(tmp_path / "killed"))
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    kept = tmp_path / "killed" / "checkpoints"
+    deadline = time.monotonic() + 120
+    while not list(kept.glob("checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
+        assert process.poll() is None, "it finished before it could be killed"
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert Trained.read(tmp_path / "killed") is None
+    steps: list[int] = []
+    fine_tune(
+        str(base),
+        rows(base),
+        (),
+        QUICK,
+        tmp_path / "killed",
+        seed=1,
+        watch=lambda step, total, loss: steps.append(step),
+    )
+    assert steps[0] > 3  # it did not begin anew
+    assert same(tmp_path / "whole", tmp_path / "killed") == 0
+
+
+def test_dev_stops_a_run_whose_answers_get_worse_and_keeps_the_best(base: Path, tmp_path: Path) -> None:
+    other = {"billing": "device_setup", "device_setup": "billing"}
+    against = [Example(e.id, e.input, other[e.target]) for e in examples(24)]
+    dev = rows_of(task(), against, ["none"] * 24, load_tokenizer(str(base)), 1_024).rows
+    recipe = CausalRecipe(learning_rate=2e-2, epochs=30)
+    found = fine_tune(str(base), rows(base), dev, recipe, tmp_path / "run", seed=1)
+    assert len(found.dev_losses) < 30 and found.dev_losses[-1] > min(found.dev_losses)
+    tuned = put_adapter(load_base(str(base))[0], tmp_path / "run")
+    with torch.inference_mode():
+        losses = [
+            float(tuned(torch.tensor([r.input_ids]), labels=torch.tensor([r.labels])).loss) for r in dev
+        ]
+    weights_ = [row.answer_tokens for row in dev]
+    assert np.average(losses, weights=weights_) == pytest.approx(min(found.dev_losses), rel=0.02)
+
+
+def test_memory_that_runs_out_halves_the_batch_and_goes_on(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, sizes = sft._train, []
+
+    def small(trainer: Any, folder: Path) -> None:
+        sizes.append((trainer.args.per_device_train_batch_size, trainer.args.gradient_accumulation_steps))
+        if sizes[-1][0] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        whole(trainer, folder)
+
+    monkeypatch.setattr(sft, "_train", small)
+    found = fine_tune(str(base), rows(base), (), QUICK, tmp_path / "run", seed=1)
+    assert sizes == [(8, 1), (4, 2), (2, 4)] and found.batch == 2
+    assert "memory ran out with 8 examples at once; 2 were computed at a time" in found.warnings
+
+    def none(trainer: Any, folder: Path) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 99 bytes")
+
+    monkeypatch.setattr(sft, "_train", none)
+    with pytest.raises(ModelError, match=r"one example at a time .* take a smaller base"):
+        fine_tune(str(base), rows(base), (), QUICK, tmp_path / "other", seed=1)
+
+
+def test_a_run_that_fails_says_how(base: Path, tmp_path: Path) -> None:
+    still = fine_tune(
+        str(base), rows(base), (), CausalRecipe(learning_rate=1e-9, epochs=2), tmp_path / "still", seed=1
+    )
+    assert "the loss did not fall" in still.warnings[0]
+    wild = fine_tune(
+        str(base),
+        rows(base),
+        (),
+        CausalRecipe("full", learning_rate=1e30, epochs=2),
+        tmp_path / "wild",
+        seed=1,
+    )
+    assert any("diverged" in said or "did not fall" in said for said in wild.warnings)
+
+
+# -- the arms ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_three_prompts_share_one_run_and_answers_are_labels(base: Path, tmp_path: Path, method: Any) -> None:
+    rate = 5e-3
+    shared = CausalBase(str(base), tmp_path, recipe=CausalRecipe(method, learning_rate=rate, epochs=6))
+    arms = {diet: CausalTuned(shared, diet, "tiny") for diet in DIETS}
+    assert {diet: arm.kind for diet, arm in arms.items()} == {
+        "full": "hybrid",
+        "short": "hybrid",
+        "none": "tuned",
+    }
+    assert len({arm.name for arm in arms.values()}) == 3
+    fitted = {diet: arm.fit(task(), examples(), RNG(5)) for diet, arm in arms.items()}
+    assert len(list(tmp_path.iterdir())) == 1
+    asked = [example.input for example in examples(8)]
+    for one in fitted.values():
+        replies = one.answer(asked)
+        assert all(reply.answer in LABELS and reply.confidence is not None for reply in replies)
+    tokens = [fitted[diet].answer(asked[:1])[0].usage.input_tokens for diet in DIETS]
+    assert tokens[0] > tokens[1] > tokens[2]
+
+
+def test_each_fitted_arm_answers_with_its_own_seed(base: Path, tmp_path: Path) -> None:
+    shared = CausalBase(str(base), tmp_path, recipe=QUICK)
+    arm = CausalTuned(shared, "none", "tiny")
+    first, second = arm.fit(task(), examples(), RNG(1)), arm.fit(task(), examples(), RNG(2))
+    before = [reply.confidence for reply in first.answer(["invoice 7", "pairing"])]
+    other = [reply.confidence for reply in second.answer(["invoice 7", "pairing"])]
+    assert [reply.confidence for reply in first.answer(["invoice 7", "pairing"])] == before != other
+    fresh = CausalTuned(CausalBase(str(base), tmp_path, recipe=QUICK), "none", "tiny")
+    again = fresh.fit(task(), examples(), RNG(1))  # from disk, not trained again
+    assert [reply.confidence for reply in again.answer(["invoice 7", "pairing"])] == pytest.approx(before)
+    assert again.built.seconds == first.built.seconds
+
+
+def test_a_model_that_says_the_same_to_everything_is_noticed(base: Path, tmp_path: Path) -> None:
+    same_word = [Example(e.id, e.input, "billing") for e in examples(40)]
+    same_word[0] = Example("0", "invoice", "device_setup")
+    recipe = CausalRecipe(learning_rate=3e-2, epochs=6, diet=(1.0, 0.0, 0.0))
+    shared = CausalBase(str(base), tmp_path, recipe=recipe)
+    built = CausalTuned(shared, "full", "tiny").fit(task(), same_word, RNG(1)).built
+    assert any("the tuned model collapsed: it answers 'billing' to all of 24" in said for said in built.warnings)
+
+
+# -- what does not fit ------------------------------------------------------------------------
+
+
+def test_a_base_that_does_not_fit_is_refused_with_the_sizes(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = size_of(str(base))
+    assert size.parameters == sum(p.numel() for p in load_base(str(base))[0].parameters())
+    assert size.context == 1_024 and size.layers == 2 and size.here
+    check_fits(str(base), size, QUICK, 512, tmp_path)
+    monkeypatch.setattr("tunepoint.tuning.machines.free_bytes", lambda: 2**20)
+    with pytest.raises(ModelError, match=r"lora of 0\.00 billion .* takes about \d+ MiB of memory and 1 MiB"):
+        check_fits(str(base), size, QUICK, 512, tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 10})())
+    with pytest.raises(
+        ModelError, match=r"trained weights and a checkpoint takes about .* has room for 0 MiB"
+    ):
+        check_fits(str(base), size, CausalRecipe("full"), 512, tmp_path)
+    if not torch.cuda.is_available():
+        with pytest.raises(ModelError, match="'qlora' needs a CUDA device"):
+            check_fits(str(base), size, CausalRecipe("qlora"), 512, tmp_path)
+
+
+def test_what_is_no_base_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"name a directory with config\.json"):
+        size_of("nowhere", tmp_path)
+    bare = tiny_checkpoint(tmp_path / "bare", template=None)
+    with pytest.raises(ModelError, match="no chat template, so nobody knows how it is to be asked"):
+        CausalTuned(CausalBase(str(bare), tmp_path / "runs"), "none", "tiny").fit(task(), examples(), RNG(0))

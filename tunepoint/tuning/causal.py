@@ -1,0 +1,167 @@
+"""A causal language model, fine-tuned on the task: one training run, measured with three prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.random import Generator
+
+from tunepoint.arms import ArmKind, Built, InProcess, Input, labels_of
+from tunepoint.data.examples import Example, fingerprint
+from tunepoint.models.chat import Prompt, Reply
+from tunepoint.models.endpoints import TextModel
+from tunepoint.models.local import LocalEndpoint
+from tunepoint.task import Task
+from tunepoint.tuning.conversations import Rows, drawn_diets, prompt_of, rows_of
+from tunepoint.tuning.machines import check_fits, place, size_of
+from tunepoint.tuning.recipes import CausalRecipe, Diet
+from tunepoint.tuning.sft import Trained, Watch, fine_tune, load_base, load_tokenizer, put_adapter
+
+ASKED = 24
+"""Examples that a finished run answers, to see whether it says the same to all."""
+DEV = 200
+"""Dev examples whose loss stops a run early."""
+
+
+@dataclass
+class FittedCausal(InProcess):
+    """A training run with one prompt."""
+
+    base: CausalBase
+    run: str
+    template: Prompt
+    built: Built
+
+    def answer(self, inputs: Sequence[Input]) -> list[Reply]:
+        """Replies in the order of the inputs."""
+        model = TextModel(self.base.endpoint(self.run), remote=False)
+        return model.answer([replace(self.template, input=text) for text in inputs])
+
+
+@dataclass
+class CausalBase:
+    """A base model and its training runs, which the arms of all prompts share."""
+
+    base: str
+    keep: Path
+    """Folder of the runs: each in its own, by data, recipe and seed."""
+    folder: Path = Path()
+    """Where a relative base starts."""
+    recipe: CausalRecipe = field(default_factory=CausalRecipe)
+    dev: tuple[Example, ...] = ()
+    """Examples whose loss stops a run early; never those of the test."""
+    watch: Watch | None = None
+    _endpoint: LocalEndpoint | None = field(default=None, repr=False)
+    _there: list[str] = field(default_factory=list, repr=False)
+    _built: dict[str, Built] = field(default_factory=dict, repr=False)
+
+    def run(self, task: Task, train: Sequence[Example], seed: int) -> tuple[str, Built]:
+        """Name of a run and what it took; trains what was not trained yet.
+
+        Raises:
+            DataError: too few examples, or too many that are longer than the context.
+            ModelError: the base does not fit this machine, or cannot be loaded.
+
+        """
+        name = f"{fingerprint(train)[:12]}-{self.recipe.digest()}-{seed:010d}"
+        if name in self._built:
+            return name, self._built[name]
+        kept, left_out = self.keep / name, tuple[str, ...]()
+        trained = Trained.read(kept)
+        if trained is None:
+            rows, dev, context = self.rows(task, train, np.random.default_rng(seed))
+            left_out = rows.warnings(context)
+            self.release()  # training takes the memory
+            trained = fine_tune(
+                self._where, rows.rows, dev.rows, self.recipe, kept, seed=seed % 2**31, watch=self.watch
+            )
+        said = (*left_out, *trained.warnings, *_collapsed(self.endpoint(name), task, train))
+        self._built[name] = Built(len(train), trained.seconds, said)
+        return name, self._built[name]
+
+    @property
+    def _where(self) -> str:
+        return place(self.base, self.folder)
+
+    def rows(self, task: Task, train: Sequence[Example], rng: Generator) -> tuple[Rows, Rows, int]:
+        """Train and dev in tokens, and the context; refuses what does not fit, before weights are loaded."""
+        size = size_of(self.base, self.folder)
+        tokenizer = load_tokenizer(self._where)
+        rows = rows_of(task, train, drawn_diets(len(train), self.recipe.diet, rng), tokenizer, size.context)
+        check_fits(self.base, size, self.recipe, max(len(row.input_ids) for row in rows.rows), self.keep)
+        dev = Rows((), ())
+        if len(self.dev) >= ASKED:
+            some = self.dev[:DEV]
+            dev = rows_of(task, some, drawn_diets(len(some), self.recipe.diet, rng), tokenizer, size.context)
+        return rows, dev, size.context
+
+    def endpoint(self, run: str) -> LocalEndpoint:
+        """The model with the weights of a run in place; adapters share one copy of the base."""
+        if self._endpoint is not None and self._there and self._there[-1] == run:
+            return self._endpoint
+        kept = self.keep / run
+        if self.recipe.method == "full":
+            model, tokenizer = load_base(str(kept))
+            self._endpoint, self._there = LocalEndpoint.of(self.base, model, tokenizer), [run]
+            return self._endpoint
+        if self._endpoint is None:
+            base, tokenizer = load_base(self._where, self.recipe)
+            self._endpoint = LocalEndpoint.of(self.base, put_adapter(base, kept, run), tokenizer)
+        elif run not in self._there:
+            put_adapter(self._endpoint.model, kept, run)
+        self._endpoint.model.set_adapter(run)
+        self._there = [*(one for one in self._there if one != run), run]
+        return self._endpoint
+
+    def release(self) -> None:
+        """Let go of the model's memory."""
+        self._endpoint, self._there = None, []
+
+
+def _collapsed(endpoint: LocalEndpoint, task: Task, train: Sequence[Example]) -> tuple[str, ...]:
+    """Whether a tuned model says the same to everything."""
+    some = train[:: max(1, len(train) // ASKED)][:ASKED]
+    if len({example.target for example in some}) < 2:
+        return ()
+    labels = labels_of(task, train) if task.answer.kind == "label" else ()
+    template = prompt_of(task, labels, "full")
+    model = TextModel(endpoint, remote=False)
+    said = {reply.text for reply in model.answer([replace(template, input=e.input) for e in some])}
+    if len(said) > 1:
+        return ()
+    return (
+        f"the tuned model collapsed: it answers {said.pop()[:40]!r} to all of {len(some)} training examples",
+    )
+
+
+@dataclass
+class CausalTuned:
+    """An arm: a fine-tuned language model, asked with all of the prompt, the instruction alone, or nothing."""
+
+    base: CausalBase
+    diet: Diet
+    title: str
+    """What the base is called in the arm's name."""
+    seeds: int = 3
+    remote: ClassVar[bool] = False
+    name: str = field(init=False)
+    family: str = field(init=False)
+    kind: ArmKind = field(init=False)
+
+    def __post_init__(self) -> None:
+        words = {"full": "full prompt", "short": "instruction alone", "none": "no prompt"}
+        self.family = f"{self.title} {self.base.recipe.method}"
+        if self.diet != "none":
+            self.family += " + prompt"
+        self.name = f"{self.title} {self.base.recipe.method}, {words[self.diet]}"
+        self.kind = "tuned" if self.diet == "none" else "hybrid"
+
+    def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> FittedCausal:
+        """Train on `train`, or load the run of the same data, recipe and `rng`."""
+        run, built = self.base.run(task, train, int(rng.integers(2**31)))
+        labels = labels_of(task, train) if task.answer.kind == "label" else ()
+        return FittedCausal(self.base, run, prompt_of(task, labels, self.diet), built)

@@ -1,0 +1,338 @@
+"""One run of supervised fine-tuning, by `trl` and `peft`.
+
+It goes on where it was killed, halves a batch that does not fit into memory, and says what looks wrong.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
+
+from tunepoint.errors import ModelError
+from tunepoint.tuning.conversations import Row
+from tunepoint.tuning.machines import device, half_precision
+from tunepoint.tuning.recipes import CausalRecipe
+
+FACTS = "run.json"
+"""What a finished run says of itself, beside its weights."""
+STILL = 0.98
+"""Share of the first loss above which the last one has not fallen."""
+Watch = Callable[[int, int, float], None]
+"""(step, steps of the whole run, loss)"""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training run."""
+
+    folder: Path
+    """An adapter, or the whole model after full fine-tuning."""
+    losses: tuple[float, ...]
+    """Training loss of each epoch."""
+    dev_losses: tuple[float, ...]
+    """Dev loss of each epoch; empty without dev examples."""
+    seconds: float
+    tokens: int
+    """Tokens that went through training, over all epochs."""
+    batch: int
+    """Examples that were computed at once; halved where memory ran out."""
+    warnings: tuple[str, ...]
+
+    @classmethod
+    def read(cls, folder: Path) -> Trained | None:
+        """A run that finished before, or None."""
+        path = folder / FACTS
+        if not path.exists():
+            return None
+        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        many = {name: tuple(facts[name]) for name in ("losses", "dev_losses", "warnings")}
+        return cls(**{**facts, **many, "folder": folder})
+
+
+def load_tokenizer(where: str) -> Any:
+    """The tokenizer of a base, able to put a conversation into tokens and to pad.
+
+    Raises:
+        ModelError: it cannot be loaded, or has no chat template.
+
+    """
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(where)
+    except Exception as error:  # whatever the files bring up
+        raise _cannot_load(where, error) from None
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"{where}: its tokenizer has no chat template, so nobody knows how it is to be asked; take an "
+            "instruction-tuned base, or give its tokenizer_config.json a chat_template"
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _cannot_load(where: str, error: Exception) -> ModelError:
+    said = str(error).strip().split("\n")[0][:200]
+    return ModelError(f"{where}: cannot be loaded ({type(error).__name__}: {said})")
+
+
+def load_base(where: str, recipe: CausalRecipe | None = None) -> tuple[Any, Any]:
+    """(model, tokenizer) of a base, in the precision of this machine, on its device.
+
+    Raises:
+        ModelError: it cannot be loaded, or has no chat template.
+
+    """
+    how: dict[str, Any] = {"dtype": torch.bfloat16 if half_precision() else torch.float32}
+    if recipe is not None and recipe.method == "qlora":
+        from transformers import BitsAndBytesConfig
+
+        how["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
+        )
+        how["device_map"] = {"": 0}
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    tokenizer = load_tokenizer(where)
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(where, **how)
+    except Exception as error:  # whatever the files bring up
+        raise _cannot_load(where, error) from None
+    return (model if "device_map" in how else model.to(device())), tokenizer
+
+
+def put_adapter(model: Any, folder: Path, name: str = "default") -> Any:
+    """The model with the adapter of a run beside those that it has, and this one at work."""
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft asks transformers for what has another name by now
+        if isinstance(model, PeftModel):
+            model.load_adapter(str(folder), adapter_name=name)
+        else:
+            model = PeftModel.from_pretrained(model, str(folder), adapter_name=name)
+    model.set_adapter(name)
+    return model.eval()
+
+
+def fine_tune(
+    where: str,
+    rows: Sequence[Row],
+    dev: Sequence[Row],
+    recipe: CausalRecipe,
+    folder: Path,
+    *,
+    seed: int,
+    watch: Watch | None = None,
+) -> Trained:
+    """Train, or go on with a run that was killed; the weights appear in `folder` whole or not at all.
+
+    Args:
+        where: directory or hub name of the base.
+        rows: training examples in tokens.
+        dev: examples whose loss stops a run early; the best epoch is kept. May be empty.
+        folder: the run's own.
+        seed: of the order of the examples and of the adapter's first weights.
+        watch: called at every logged step.
+
+    Raises:
+        ModelError: not even one example at a time fits into memory.
+
+    """
+    finished = Trained.read(folder)
+    if finished is not None:
+        return finished
+    batch, started = recipe.batch, time.perf_counter()
+    while True:
+        try:
+            trainer = _trainer(where, rows, dev, recipe, folder, seed=seed, batch=batch, watch=watch)
+            _train(trainer, folder)
+            break
+        except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+            if not _out_of_memory(error):
+                raise
+            if batch == 1:
+                longest = max(len(row.input_ids) for row in rows)
+                raise ModelError(
+                    f"{where}: memory ran out with one example at a time ({longest} tokens the longest); "
+                    "take a smaller base, method 'lora', or shorter inputs"
+                ) from None
+            batch //= 2
+            trainer = None
+            gc.collect()
+            torch.cuda.empty_cache()
+    return _finish(trainer, rows, recipe, folder, batch, time.perf_counter() - started)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
+        word in str(error).lower() for word in words
+    )
+
+
+def _trainer(
+    where: str,
+    rows: Sequence[Row],
+    dev: Sequence[Row],
+    recipe: CausalRecipe,
+    folder: Path,
+    *,
+    seed: int,
+    batch: int,
+    watch: Watch | None,
+) -> Any:
+    """A `trl` trainer on rows that are in tokens already, so that nothing is cut or put in other words."""
+    from datasets import Dataset
+    from transformers.trainer_callback import EarlyStoppingCallback, PrinterCallback
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    model, tokenizer = load_base(where, recipe)
+    callbacks: list[Any] = [_Watching(watch)] if watch is not None else []
+    if dev:
+        callbacks.append(EarlyStoppingCallback(recipe.patience))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what libraries say to each other
+        trainer = SFTTrainer(
+            model=model,
+            args=_arguments(recipe, folder, len(rows), seed=seed, batch=batch, dev=bool(dev)),
+            train_dataset=Dataset.from_list([asdict(row) for row in rows]),
+            eval_dataset=Dataset.from_list([asdict(row) for row in dev]) if dev else None,
+            processing_class=tokenizer,
+            peft_config=_adapter(recipe),
+            callbacks=callbacks,
+        )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _adapter(recipe: CausalRecipe) -> Any:
+    """LoRA on every linear layer but the output; None for full fine-tuning."""
+    if recipe.method == "full":
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+
+
+def _arguments(recipe: CausalRecipe, folder: Path, examples: int, *, seed: int, batch: int, dev: bool) -> Any:
+    from trl.trainer.sft_config import SFTConfig
+
+    cuda, steps = device() == "cuda", recipe.steps(examples)
+    every = min(recipe.checkpoint_steps, math.ceil(examples / recipe.batch))
+    return SFTConfig(
+        output_dir=str(folder / "checkpoints"),
+        max_steps=steps,
+        per_device_train_batch_size=batch,
+        per_device_eval_batch_size=batch,
+        gradient_accumulation_steps=recipe.batch // batch,
+        learning_rate=recipe.rate,
+        lr_scheduler_type="linear",
+        warmup_steps=math.ceil(recipe.warmup * steps),
+        weight_decay=0.0,
+        max_length=None,
+        packing=False,
+        train_sampling_strategy="group_by_length",
+        bf16=half_precision(),
+        use_cpu=device() == "cpu",
+        gradient_checkpointing=cuda,
+        eval_strategy="steps" if dev else "no",
+        eval_steps=every,
+        save_steps=every,
+        save_total_limit=2,
+        load_best_model_at_end=dev,
+        metric_for_best_model="eval_loss" if dev else None,
+        logging_steps=max(1, min(10, steps // 10)),
+        logging_nan_inf_filter=False,
+        report_to=list(recipe.log_to) or "none",
+        seed=seed,
+        data_seed=seed,
+        disable_tqdm=True,
+        log_level="error",
+        dataloader_pin_memory=cuda,
+    )
+
+
+def _train(trainer: Any, folder: Path) -> None:
+    """Train from the last whole checkpoint, if there is one."""
+    from transformers.trainer_utils import get_last_checkpoint
+
+    kept = folder / "checkpoints"
+    last = get_last_checkpoint(str(kept)) if kept.is_dir() else None  # type: ignore[no-untyped-call]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.train(resume_from_checkpoint=last)
+
+
+def _finish(
+    trainer: Any, rows: Sequence[Row], recipe: CausalRecipe, folder: Path, batch: int, seconds: float
+) -> Trained:
+    """Write the weights, then the facts: a run without facts is not finished."""
+    history = trainer.state.log_history
+    losses = _by_epoch(history, "loss")
+    dev_losses = tuple(float(entry["eval_loss"]) for entry in history if "eval_loss" in entry)
+    trainer.model.save_pretrained(folder)
+    trainer.processing_class.save_pretrained(folder)
+    epochs = float(trainer.state.epoch or 0.0)
+    first = next((float(entry["loss"]) for entry in history if "loss" in entry), math.nan)
+    said = _warnings(first, losses, dev_losses)
+    if batch < recipe.batch:
+        said.append(f"memory ran out with {recipe.batch} examples at once; {batch} were computed at a time")
+    tokens = round(epochs * sum(len(row.input_ids) for row in rows))
+    found = Trained(folder, losses, dev_losses, seconds, tokens, batch, tuple(said))
+    facts = {name: value for name, value in asdict(found).items() if name != "folder"}
+    unfinished = folder / f"{FACTS}.part"
+    unfinished.write_text(json.dumps(facts), encoding="utf-8")
+    unfinished.replace(folder / FACTS)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    return found
+
+
+def _by_epoch(history: Sequence[dict[str, Any]], name: str) -> tuple[float, ...]:
+    """Mean of what was logged in each epoch."""
+    found: dict[int, list[float]] = {}
+    for entry in history:
+        if name in entry:
+            found.setdefault(math.ceil(entry["epoch"] - 1e-9), []).append(float(entry[name]))
+    return tuple(sum(values) / len(values) for values in found.values())
+
+
+def _warnings(first: float, losses: Sequence[float], dev_losses: Sequence[float]) -> list[str]:
+    """What a person would notice in the loss curve."""
+    if not losses or not math.isfinite(losses[-1]):
+        return [f"training diverged: the loss is {losses[-1] if losses else 'missing'}"]
+    if losses[-1] > STILL * first:
+        return [f"the loss did not fall: {first:.3f} at first, {losses[-1]:.3f} at last"]
+    if len(dev_losses) > 2 and min(dev_losses) == dev_losses[0]:
+        return ["the loss on dev only rose after its first look: fewer epochs, or a lower learning rate"]
+    return []
+
+
+class _Watching:
+    """A callback that tells how far a run is."""
+
+    def __new__(cls, watch: Watch) -> Any:
+        from transformers.trainer_callback import TrainerCallback
+
+        class Watching(TrainerCallback):
+            def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **more: Any) -> None:
+                if logs and "loss" in logs:
+                    watch(int(state.global_step), int(state.max_steps), float(logs["loss"]))
+
+        return Watching()
