@@ -142,8 +142,8 @@ def test_the_table_of_candidates_says_who_was_stopped_by_whom(fake: Fake, tmp_pa
 def test_test_items_are_bought_only_while_they_are_worth_their_price(
     fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tunepoint.steps.FIRST_ROUND", 10)
-    monkeypatch.setattr("tunepoint.steps.NEXT_ROUND", 5)
+    monkeypatch.setattr("tunepoint.sealed.FIRST_ROUND", 10)
+    monkeypatch.setattr("tunepoint.sealed.NEXT_ROUND", 5)
     folder, out = goods(tmp_path), tmp_path / "study"
     cheap: dict[str, Any] = {"value": {"error_usd": 1e-9}, "traffic": {"queries_per_month": 10}}
     stopped = run(task(folder, fake, **cheap), out=out)
@@ -312,7 +312,7 @@ def test_what_runs_today_is_an_arm_from_its_log(fake: Fake, tmp_path: Path) -> N
         {"name": f"{fake.url}#tiny", "price": {"input": 1, "output": 4}},
         {"name": "recorded:logs/today.jsonl", "price": {"input": 0.1, "output": 0.4}},
     ]
-    asking = task(folder, fake, models=models)
+    asking = task(folder, fake, models=models, limits={"margin": 0.1})  # 36 items show no less
     result = run(asking, out=tmp_path / "study")
     today = next(f for f in result.document["finalists"] if f["kind"] == "incumbent")
     assert today["arm"] == "today" and today["score"]["estimate"] == 1.0 and today["p50_seconds"] == 0.5

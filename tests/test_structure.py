@@ -18,6 +18,7 @@ ORDER = [
     {"cost", "quotes"},
     {"optimising"},
     {"steps"},
+    {"sealed"},
     {"evidence", "power", "sizes", "caveats", "guards", "decisions", "slices", "signals", "documents"},
     {"report", "findings", "growth", "spending"},
     {"studies", "drafts", "checkup"},

@@ -17,7 +17,8 @@ from tunepoint.errors import BudgetReached, StudyError, TrialsError
 from tunepoint.findings import revisions
 from tunepoint.measure.bench import Meter
 from tunepoint.measure.study import Study, open_study, read_manifest
-from tunepoint.steps import MOST_MORE_SEEDS, nested_subsets
+from tunepoint.sealed import MOST_MORE_SEEDS
+from tunepoint.steps import nested_subsets
 from tunepoint.studies import default_folder
 
 FILES = ("report.html", "decision.json", "trials.jsonl", "manifest.json", "measurements.json")

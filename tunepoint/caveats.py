@@ -37,6 +37,11 @@ def caveats_of(
         trained = cost.kind in ("tuned", "hybrid", "cascade")
         if trained and len(arm.seeds) == 1 and not cost.deterministic:
             found.append(f"{arm.arm}: one training seed, its seed variance is not in the interval")
+        if arm.decoded and len(arm.runs) == 2:
+            found.append(
+                f"{arm.arm}: two decodes say next to nothing of what a whole run moves, and widen its "
+                "interval; three and more narrow it"
+            )
         found += _format_caveats(arm)
     if all(misses):
         found.append(

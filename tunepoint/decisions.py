@@ -24,7 +24,7 @@ from tunepoint.cost.break_even import (
 from tunepoint.cost.prices import ArmCost
 from tunepoint.errors import EvidenceError
 from tunepoint.evidence import Evidence, Risks, Strength, reversals
-from tunepoint.guards import capped, lost_by_format, repeats_differ
+from tunepoint.guards import capped, lost_by_format, repeats_differ, too_few
 from tunepoint.measure.judged import Judged, calibrate
 from tunepoint.measure.tables import ArmScores, Table
 from tunepoint.power import (
@@ -179,9 +179,11 @@ def decide(
     misses = [_misses(arm, evidence.costs, i, task.limits) for i, arm in enumerate(table.arms)]
     winner = evidence.best()
     risks, unfair = evidence.risks_of(winner), lost_by_format(table, evidence, winner)
-    strength = None if misses[winner] else capped(risks.strength, unfair)
+    few = too_few(joint.groups)
+    strength = None if misses[winner] or few else capped(risks.strength, unfair)
     differences, doubts = _differences(joint, table, winner, task.limits.margin, rng)
     known = joint, evidence, unit_prices(table, costs, task), rng
+    needed = None if strength else evidence_needed(*known, reachable=not misses[winner], growth=growth)
     return Decision(
         task=task.name,
         verdict=VERDICTS[costs[winner].kind] if strength else "undecided",
@@ -191,12 +193,10 @@ def decide(
         finalists=_finalists(table, costs, joint, evidence, misses, rng),
         differences=differences,
         break_even=_break_evens(evidence, table.names, winner),
-        evidence_needed=None
-        if strength
-        else evidence_needed(*known, reachable=not misses[winner], growth=growth),
+        evidence_needed=needed,
         worth=values_of_information(*known, growth),
         reversal=reversals(evidence, winner),
-        caveats=(*caveats, *unfair, *doubts, *caveats_of(table, costs, joint, misses, judged, task)),
+        caveats=(*caveats, *few, *unfair, *doubts, *caveats_of(table, costs, joint, misses, judged, task)),
         items=joint.items,
         groups=joint.groups,
         evidence=evidence,
@@ -344,14 +344,17 @@ def _differences(
     with_seeds = resampled + seed_errors(joint, times, rng)
     low, high = np.quantile(with_seeds[:, [winner]] - with_seeds, [0.025, 0.975], axis=0).clip(-1, 1)
     differences, caveats = [], []
+    few_groups = bool(too_few(joint.groups))
     for one, p_value in zip(found, p_values, strict=True):
         mean, other = one.difference.estimate, one.against
         bootstrap = Interval(mean, min(mean, float(low[other])), max(mean, float(high[other])))
+        if few_groups:  # they cannot be resampled into what they have not shown
+            bootstrap = one.difference
         conclusion = _conclude(one.difference, margin)
         differences.append(
             Difference(names[winner], names[other], one.difference, conclusion, bootstrap, p_value)
         )
-        if (ratio := spread_ratio(joint, resampled, winner, other)) > DISAGREES:
+        if not few_groups and (ratio := spread_ratio(joint, resampled, winner, other)) > DISAGREES:
             caveats.append(
                 f"{names[winner]} against {names[other]}: the bootstrap's standard error is {ratio:.2f} "
                 "times the analytic one; a few large groups of items decide, and the interval is too short"

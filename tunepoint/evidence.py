@@ -190,8 +190,7 @@ def _gain_to_win(evidence: Evidence, rival: int) -> float | None:
     for gain in GAINS:
         shift = np.zeros(len(evidence.estimates))
         shift[rival] = gain
-        scores = np.clip(evidence.scores + shift, 0, 1)
-        other = replace(evidence, scores=scores, estimates=evidence.estimates + shift)
+        other = replace(evidence, scores=evidence.scores + shift, estimates=evidence.estimates + shift)
         if other.best() == rival and other.eligible()[rival]:
             return gain
     return None

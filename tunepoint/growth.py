@@ -15,7 +15,7 @@ from tunepoint.errors import EvidenceError
 from tunepoint.measure.study import Study
 from tunepoint.measure.tables import tabulate
 from tunepoint.measure.trials import Trial
-from tunepoint.power import EXAMPLES, Growth
+from tunepoint.power import DOUBLINGS, EXAMPLES, Growth
 from tunepoint.sizes import SEED_SD
 from tunepoint.stats.curves import FEWEST, Curve, fit_curve
 from tunepoint.stats.intervals import Interval
@@ -49,7 +49,10 @@ class Learning:
         if self.curve is None:
             return None
         gain = self.curve.gain(self.examples, 2 * self.examples)
-        return Growth(self.examples, dict.fromkeys(arms, gain))
+        least = max(gain.estimate, 1e-9)
+        times = [self.curve.gain(self.examples, 2**k * self.examples).estimate / least for k in DOUBLINGS]
+        soon = self.curve.gain(self.examples, self.examples + EXAMPLES).estimate / least
+        return Growth(self.examples, dict.fromkeys(arms, gain), tuple(times), soon)
 
     def document(self) -> dict[str, Any]:
         """The curve for measurements.json and the report."""
@@ -148,11 +151,11 @@ def still_rising(
         return []
     behind = scores[decision.winner] - scores[tuned]
     gain = learning.curve.gain(learning.examples, FAR * learning.examples, 0.9)
-    if gain.high < behind + margin:
-        return []
+    if behind <= margin or gain.high < behind - margin:
+        return []  # its score did not decide, or will not
     each = learning.examples / max(1, learning.labels)
     return [
-        f"{tuned} learnt from {learning.examples} examples ({each:.0f} a label) and its curve still rises: "
+        f"{tuned} learnt from {learning.examples} examples ({each:.0f} a label) and its curve may yet rise: "
         f"{FAR} times as many would bring {gain.estimate:+.3f} ({gain.low:+.3f} to {gain.high:+.3f}, 90%), "
         f"and it is {behind:.3f} behind. The verdict is of the examples at hand and does not rule tuning out"
     ]

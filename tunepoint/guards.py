@@ -21,6 +21,20 @@ def capped(strength: Strength | None, doubts: Sequence[str]) -> Strength | None:
     return "leaning" if doubts and strength == "confident" else strength
 
 
+FEWEST_GROUPS = 8
+"""Independent groups of test items without which there is no verdict: fewer exclude nothing."""
+
+
+def too_few(groups: int) -> list[str]:
+    """Whether there are too few independent groups of test items for any verdict."""
+    if groups >= FEWEST_GROUPS:
+        return []
+    return [
+        f"{groups} independent groups of test items decide nothing, whatever they show: {FEWEST_GROUPS} at "
+        "least, and some hundreds for a small difference"
+    ]
+
+
 def lost_by_format(table: Table, evidence: Evidence, winner: int) -> list[str]:
     """Arms that would win if the answers that nobody could read were as good as the others.
 
@@ -32,7 +46,7 @@ def lost_by_format(table: Table, evidence: Evidence, winner: int) -> list[str]:
         if position == winner or 1 - arm.format_ok < FAILING or arm.repaired > 0 or arm.format_ok == 0:
             continue
         scores, estimates = evidence.scores.copy(), evidence.estimates.copy()
-        scores[:, position] = np.clip(scores[:, position] / arm.format_ok, 0, 1)
+        scores[:, position] /= arm.format_ok
         estimates[position] = min(1.0, estimates[position] / arm.format_ok)
         repaired = replace(evidence, scores=scores, estimates=estimates)
         if repaired.best() == position:

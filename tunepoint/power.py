@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from tunepoint.cost.prices import ArmCost
 from tunepoint.evidence import Evidence
+from tunepoint.guards import too_few
 from tunepoint.measure.tables import Table
 from tunepoint.stats.intervals import Interval
-from tunepoint.stats.paired import JointScores, draw_scores
+from tunepoint.stats.paired import JointScores, draw_errors, draw_scores
 from tunepoint.task import Task
 
 Floats = NDArray[np.float64]
@@ -85,11 +86,15 @@ def unit_prices(table: Table, costs: Sequence[ArmCost], task: Task) -> UnitPrice
     core = rates.core_hour_usd.likely / 3600
     answers = [cost.usd_per_query.likely + cost.core_seconds_per_query * core for cost in costs]
     seeds = [len(arm.seeds) for arm in table.arms]
+    asked = [
+        0.0 if cost.kind == "incumbent" else arm.answers for arm, cost in zip(table.arms, costs, strict=True)
+    ]
     training = [cost.training_core_seconds * core for cost in costs]
     trained = [i for i, cost in enumerate(costs) if cost.training_core_seconds > 0 or seeds[i] > 1]
+    many = [i for i in trained if seeds[i] > 1]  # one training run of an arm without luck shows all
     return UnitPrices(
-        label + sum(price * count for price, count in zip(answers, seeds, strict=True)),
-        sum(training[i] + len(table.items) * answers[i] for i in trained),
+        label + sum(price * count for price, count in zip(answers, asked, strict=True)),
+        sum(training[i] + len(table.items) * answers[i] * asked[i] / seeds[i] for i in many),
         label,
         sum(training[i] * seeds[i] for i in trained),
     )
@@ -103,6 +108,10 @@ class Growth:
     """Training examples now."""
     gains: Mapping[str, Interval]
     """Arm -> gain in mean score at twice the examples, with its 95% interval."""
+    doublings: tuple[float, ...] = (1.0, 2.0, 3.0)
+    """What doubling once, twice and three times brings, as multiples of that gain."""
+    soon: float | None = None
+    """What 100 more examples bring, as a multiple of that gain; by the logarithm if None."""
 
 
 @dataclass(frozen=True)
@@ -152,11 +161,28 @@ def evidence_needed(
         )
         usd: dict[Kind, float] = {"test_items": items.usd, "training_seeds": seeds.usd}
         return EvidenceNeeded(items.more, seeds.more, None, why, usd)
+    moody = sorted(joint.decoded)
+    if moody and settles_without_decodes(joint, evidence, rng):
+        names = ", ".join(evidence.costs.arms[arm] for arm in moody)
+        why = (
+            f"whole runs of answers differ ({names}), and no number of test items tells what the next run "
+            "will do: find out why the same question is answered otherwise, or measure more decodes"
+        )
+        return EvidenceNeeded(None, None, None, why)
     why = (
         f"the arms are so close that even {FACTORS[-1]} times the test items would not separate them "
         "reliably; a wider margin or another price would"
     )
     return EvidenceNeeded(None, None, None, why)
+
+
+def settles_without_decodes(joint: JointScores, evidence: Evidence, rng: np.random.Generator) -> bool:
+    """Whether many more test items would do if every run of an arm answered alike."""
+    steady = joint.seed_covariance.copy()
+    for arm in joint.decoded:
+        steady[arm, :] = steady[:, arm] = 0.0
+    calm = replace(joint, seed_covariance=steady)
+    return settled(calm, evidence, Future(items=FACTORS[-1]), rng) >= ASKED
 
 
 def _ways(
@@ -246,14 +272,15 @@ def _centres(
     growth: Growth | None,
 ) -> Floats:
     """(studies, A) estimates of future studies, as what is known now foretells them."""
-    centres = draw_scores(_larger(joint, future)[1], studies, rng)
+    centres = joint.estimates + draw_errors(_larger(joint, future)[1], studies, rng)
     if growth is not None and future.doublings:
+        luck = rng.standard_normal(studies)  # one curve for all: arms trained alike gain alike
         for name, gain in growth.gains.items():
             if name in evidence.costs.arms:
-                error = (gain.high - gain.low) / (2 * 1.96)
-                drawn = rng.normal(gain.estimate, error, studies)
-                centres[:, evidence.costs.arms.index(name)] += future.doublings * drawn
-    return np.clip(centres, 0.0, 1.0)
+                drawn = gain.estimate + luck * (gain.high - gain.low) / (2 * 1.96)
+                times = growth.doublings[future.doublings - 1]
+                centres[:, evidence.costs.arms.index(name)] += times * drawn
+    return np.asarray(centres)
 
 
 def settled(
@@ -266,11 +293,13 @@ def settled(
 ) -> float:
     """Share of future studies of a given size that are not undecided."""
     then, _ = _larger(joint, future)
+    if too_few(then.groups):
+        return 0.0
     part = evidence.thinned(DRAWS)
     spread = draw_scores(then, len(part.scores), rng) - then.estimates
     found = 0
     for centre in _centres(joint, evidence, future, studies, rng, growth):
-        study = replace(part, scores=np.clip(centre + spread, 0, 1), estimates=centre)
+        study = replace(part, scores=centre + spread, estimates=centre)
         found += study.risks_of(study.best()).strength is not None
     return found / studies
 
@@ -333,7 +362,8 @@ def values_of_information(
     if growth is not None:
         arms = evidence.costs.arms
         gains = np.array([growth.gains[arm].estimate if arm in growth.gains else 0.0 for arm in arms])
-        shift = np.log2(1 + EXAMPLES / growth.examples) * gains[None]
+        share = growth.soon if growth.soon is not None else np.log2(1 + EXAMPLES / growth.examples)
+        shift = share * gains[None]
         price = EXAMPLES * prices.example + prices.retraining
         found.append(worth("training_examples", EXAMPLES, shift, price))
     return tuple(found)

@@ -109,7 +109,27 @@ def write_report(folder: Path, decision: Mapping[str, Any], measurements: Mappin
 
 
 NEEDED = {
-    "decision": {"task", "verdict", "strength", "winner", "because", "finalists", "signals", "provenance"},
+    "decision": {
+        "task",
+        "verdict",
+        "strength",
+        "winner",
+        "because",
+        "risks",
+        "items",
+        "groups",
+        "finalists",
+        "differences",
+        "break_even",
+        "rule_of_thumb",
+        "signals",
+        "reversal",
+        "caveats",
+        "contamination",
+        "evidence_needed",
+        "selection_optimism",
+        "provenance",
+    },
     "measurements": {"economics"},
 }
 """Keys without which there is no report."""

@@ -62,7 +62,9 @@ class Design:
         The variance of an estimate is that of the items over their number plus that of the seeds over
         theirs, each estimated in the study as well, with Welch's degrees of freedom.
         """
-        spread = max(self.disagreement - difference**2, 1e-6) * self.design_effect / items
+        # right or wrong, arms differ on at least as many items as they differ by
+        differing = max(self.disagreement, difference)
+        spread = (differing - difference**2) * self.design_effect / items
         groups = max(2, round(items / self.cluster_size))
         seeding = self.seed_sd**2 / self.seeds
         errors = rng.normal(0, np.sqrt(spread + seeding), SIMULATIONS)
@@ -110,7 +112,8 @@ def design_of(joint: JointScores, arm: int, against: int) -> Design:
     effect = float(weights @ joint.item_covariance @ weights) / plain if plain > 0 else 1.0
     intraclass = 0.0 if size <= 1 else min(1.0, max(0.0, (effect - 1) / (size - 1)))
     most = joint.most_seeds or 2
-    seeding = float((joint.seed_covariance * np.outer(weights, weights)).sum())
+    trained = weights * [arm not in joint.decoded for arm in range(len(weights))]
+    seeding = float((joint.seed_covariance * np.outer(trained, trained)).sum())
     seed_sd = (max(seeding, 0.0) * most) ** 0.5
     share = max(float(np.mean(lead**2)), 1 / joint.items)
     return Design(share, size, intraclass, most, seed_sd, measured=True)
@@ -140,7 +143,9 @@ def plan_sizes(task: Task | None, design: Design, differences: tuple[float, ...]
     for difference in differences:
         items = design.items_for(difference, power)
         found.append(_size(f"see a difference of {difference:.1%}", items, task))
-    equal = design.items_for(margin, power, level=0.9)
+    if margin <= 0:
+        return found
+    equal = design.items_for(margin, power)
     found.append(_size(f"call an arm of equal score not worse (margin {margin:.1%})", equal, task))
     return found
 

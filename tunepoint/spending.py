@@ -14,9 +14,9 @@ from tunepoint.decisions import evidence_of, joint_of
 from tunepoint.errors import EvidenceError, TrialsError
 from tunepoint.measure.bench import Bench
 from tunepoint.measure.tables import Table, tabulate
-from tunepoint.measure.trials import Trial
 from tunepoint.power import WORDS, Worth, unit_prices, values_of_information
-from tunepoint.steps import MOST_MORE_SEEDS, Buy, Purchase, Selected, at_stake
+from tunepoint.sealed import MOST_MORE_SEEDS, Buy, Purchase, usable
+from tunepoint.steps import Selected, at_stake
 
 Costed = Callable[[Table], list[ArmCost]]
 
@@ -53,8 +53,8 @@ def buying(bench: Bench, chosen: Selected, costed: Costed) -> Buy | None:
     def buy(items: Sequence[Example], more_seeds: int) -> Purchase | None:
         try:
             found = _offers(bench, chosen, costed, items, more_seeds)
-        except (TrialsError, EvidenceError):
-            return "test_items"  # a judge may have failed on all of them: more items, then
+        except (TrialsError, EvidenceError):  # a judge may have failed on all of them: more items, then
+            return "test_items" if len(items) < len(bench.prepared.split.test) else None
         worth = [one for one in found if one.pays]
         best = max(worth, key=lambda one: one.value_usd / max(one.price_usd, 1e-12), default=None)
         bought: Purchase | None = None
@@ -80,14 +80,12 @@ def _offers(
     asked = {example.id for example in items}
     seeds = {arm.name: arm.seeds + more_seeds for arm in chosen.finalists}
 
-    def paid(trial: Trial) -> bool:
-        return (
-            trial.item in asked
-            and trial.arm in seeds
-            and (trial.seed is None or int(trial.seed) < seeds[trial.arm])
-        )
-
-    table = tabulate([trial for trial in study.test.trials if paid(trial)], list(seeds))
+    paid = [
+        trial
+        for trial in usable(study.test.trials, task, chosen.finalists)
+        if trial.item in asked and int(trial.seed or 0) < seeds[trial.arm]
+    ]
+    table = tabulate(paid, list(seeds))
     joint, costs = joint_of(table), costed(table)
     rng = np.random.default_rng([int(study.manifest["seed"]), 8, len(items), more_seeds])
     evidence = evidence_of(table, costs, task, joint, rng)
@@ -105,9 +103,13 @@ def stopped_words(bench: Bench) -> list[str]:
     """What the reader should know of a test that was not measured whole."""
     bought: dict[str, Any] | None = bench.study.manifest.get("bought")
     whole = len(bench.prepared.split.test)
-    if bought is None or not bought["stopped"] or bought["for"] != at_stake(bench.task):
+    if bought is None or bought["for"] != at_stake(bench.task):
         return []
     last = bought["looks"][-1]
+    if "capped" in bought:
+        return [f"buying evidence ended after {last['items']} of {whole} items: {bought['capped']}"]
+    if not bought["stopped"]:
+        return []
     if last["items"] >= whole:
         return []
     offers = ", ".join(

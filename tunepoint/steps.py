@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from tunepoint.candidates import MOST_FINALISTS, SHARES, Candidates, candidates
 from tunepoint.cascades import Cascade, choose_gate
 from tunepoint.data.audit import doubtful_labels
 from tunepoint.data.examples import Example
-from tunepoint.incumbents import Incumbent, incumbents
+from tunepoint.incumbents import incumbents
 from tunepoint.measure.bench import Bench
 from tunepoint.measure.prepare import Prepared
 from tunepoint.measure.races import race
@@ -57,10 +57,10 @@ def plan(
     today, left = incumbents(bench.task, bench.prepared.examples, split.test)
     tried = replace(tried, incumbents=tuple(today), not_run=(*left, *tried.not_run))
     for arm in tried.local:
-        bench.plan(_expected(arm, len(split.train), 0))
+        bench.plan(expected_seconds(arm, len(split.train), 0))
     if tried.fine_tuned is not None:
         for share in SHARES:
-            bench.plan(_expected(replace(tried.fine_tuned, seeds=1), int(len(split.train) * share), 0))
+            bench.plan(expected_seconds(replace(tried.fine_tuned, seeds=1), int(len(split.train) * share), 0))
         bench.plan(MOST_FINALISTS * (0.03 * TIMED + 2 * len(split.test) / 200))
         bench.plan(len(split.train) / 60)
     asked = (*bench.task.models, *([bench.task.score.judge] if bench.task.score.judge else []))
@@ -73,21 +73,28 @@ def plan(
     return tried
 
 
-def at_stake(task: Task) -> list[float | None]:
+def at_stake(task: Task) -> list[Any]:
     """What the worth of more evidence depends on, by the task: a change of it opens the question again."""
     traffic = task.traffic
     price = None if task.value.error_usd is None else float(task.value.error_usd)
-    return [price, traffic.queries_per_month.likely, traffic.horizon_months]
+    return [price, traffic.queries_per_month.likely, traffic.horizon_months, decodes_of(task)]
+
+
+def decodes_of(task: Task) -> list[int]:
+    """Answers to each test item by the models of a task, in its order."""
+    return [model.decodes for model in task.models]
 
 
 def _finished(bench: Bench) -> bool:
     """Whether nobody will be asked any more: all was measured, or the rest was not worth its price."""
-    bought = bench.study.manifest.get("bought") or {}
+    manifest = bench.study.manifest
+    bought = manifest.get("bought") or {}
     stopped = bought.get("stopped", False) and bought["for"] == at_stake(bench.task)
-    return bench.study.measured or bool(stopped)
+    whole = bench.study.measured and manifest.get("decodes") == decodes_of(bench.task)
+    return whole or bool(stopped)
 
 
-def _expected(arm: Arm, train: int, asked: int) -> float:
+def expected_seconds(arm: Arm, train: int, asked: int) -> float:
     """Seconds that fitting an arm and asking it will take, roughly."""
     if arm.remote:
         return 0.0
@@ -115,7 +122,7 @@ def select(bench: Bench, tried: Candidates, models: Models) -> Selected:
     """Measure the candidates on dev and name the finalists."""
     split, log = bench.prepared.split, bench.study.dev
     for arm in tried.local:
-        bench.measure(arm, log, split.dev, split.train, expected=_expected(arm, len(split.train), 0))
+        bench.measure(arm, log, split.dev, split.train, expected=expected_seconds(arm, len(split.train), 0))
     climbed = (*_best_of_families(bench, tried.prompting), *_raced(bench, tried))
     optimised = optimise(bench, climbed, models, shuffled_dev(bench))
     winners = (*climbed, *_best_of_families(bench, optimised.arms))
@@ -150,10 +157,11 @@ def _best_of_families(bench: Bench, arms: Sequence[Arm]) -> list[Arm]:
 
 def shuffled_dev(bench: Bench) -> list[Example]:
     """The dev items in an order that only the seed decides, items of a cluster side by side."""
-    return _shuffled(bench, bench.prepared.split.dev, 4)
+    return shuffled(bench, bench.prepared.split.dev, 4)
 
 
-def _shuffled(bench: Bench, examples: Sequence[Example], salt: int) -> list[Example]:
+def shuffled(bench: Bench, examples: Sequence[Example], salt: int) -> list[Example]:
+    """Examples in an order that only the seed and a number decide, items of a cluster side by side."""
     clusters = bench.prepared.split.clusters
     rng = np.random.default_rng([int(bench.study.manifest["seed"]), salt])
     shuffled = [examples[i] for i in rng.permutation(len(examples)).tolist()]
@@ -235,97 +243,5 @@ def draw_curve(bench: Bench, tried: Candidates) -> None:
     arm = replace(tried.fine_tuned, seeds=1, keep=None, familiar=())
     for subset in nested_subsets(split.train, SHARES, rng):
         name = f"{arm.name}, {len(subset)} examples"
-        expected = _expected(arm, len(subset), 0)
+        expected = expected_seconds(arm, len(subset), 0)
         bench.measure(arm, bench.study.curve, split.dev, subset, name=name, expected=expected)
-
-
-Purchase = Literal["test_items", "training_seeds"]
-Buy = Callable[[Sequence[Example], int], Purchase | None]
-"""(test items measured, training seeds bought on top) -> what to buy next; None for nothing."""
-MOST_MORE_SEEDS = 3
-"""Training seeds that are bought on top of an arm's own, at most: they take hours, not only dollars."""
-
-
-def open_test(bench: Bench, tried: Candidates, chosen: Selected, buy: Buy | None = None) -> None:
-    """Open the sealed test: time single requests first, then ask for the rest in batches.
-
-    Args:
-        buy: what to measure next, after 200 items and every purchase; all finalists answer the same
-            items. All items are measured if None, and before the first purchase where no call is paid for.
-
-    """
-    split = bench.prepared.split
-    bench.study.unseal([arm.name for arm in chosen.finalists], len(split.test))
-    in_rounds = buy is not None and bool(bench.prices)
-    test = _shuffled(bench, split.test, 7) if in_rounds else list(split.test)
-    _time(bench, tried, chosen, test)
-    ends = rounds(test, split.clusters) if in_rounds else [len(test)]
-    place = more_seeds = 0
-    while True:
-        _measure_test(bench, chosen, test[: ends[place]], more_seeds)
-        bought = buy(test[: ends[place]], more_seeds) if buy is not None else None
-        if bought == "test_items" and place + 1 < len(ends):
-            place += 1
-        elif bought == "training_seeds":
-            more_seeds += 1
-        else:
-            break
-    _measure_test(bench, chosen, test[: ends[place]], max(more_seeds, _seeds_there(bench, chosen)))
-
-
-def _time(bench: Bench, tried: Candidates, chosen: Selected, test: Sequence[Example]) -> None:
-    """Ask the arms of this machine one input at a time, and get them ready for all."""
-    split, timed = bench.prepared.split, test[:TIMED]
-    for arm in chosen.finalists:
-        if not arm.remote:
-            expected = 0.03 * len(timed)
-            bench.measure(
-                arm, bench.study.test, timed, split.train, one_by_one=True, seeds=1, expected=expected
-            )
-    inputs = [example.input for example in test]
-    if tried.encoder is not None and tried.fine_tuned is not None:
-        tried.encoder.warm(inputs)
-        tried.encoder.remember(inputs)
-        tried.fine_tuned.remember(inputs)
-
-
-def _measure_test(bench: Bench, chosen: Selected, items: Sequence[Example], more_seeds: int) -> None:
-    """Every missing answer of every finalist to these items."""
-    log, train = bench.study.test, bench.prepared.split.train
-    for arm in chosen.finalists:
-        seeds = arm.seeds + more_seeds if arm.seeds > 1 else arm.seeds
-        asked = arm.covered(items) if isinstance(arm, Incumbent) else items
-        expected = 0.0
-        if not arm.remote:
-            there = {example.id for example in asked}
-            done = sum(trial.item in there for trial in log.of(arm.name))
-            new = seeds - arm.seeds
-            fitting = new * _expected(arm, len(train), 0) / arm.seeds
-            expected = max(0, seeds * len(asked) - done) / 200 + fitting
-            bench.plan(expected if new else 0.0)
-        bench.measure(arm, log, asked, train, seeds=seeds, expected=expected)
-
-
-def _seeds_there(bench: Bench, chosen: Selected) -> int:
-    """Training seeds on top that an earlier run has bought: they answer what the others answer."""
-    own = {arm.name: arm.seeds for arm in chosen.finalists if arm.seeds > 1}
-    there = (
-        int(t.seed) + 1 - own[t.arm] for t in bench.study.test.trials if t.arm in own and t.seed is not None
-    )
-    return max(0, max(there, default=0))
-
-
-FIRST_ROUND, NEXT_ROUND = 200, 100
-"""Test items after which it is asked whether more are worth their price."""
-
-
-def rounds(test: Sequence[Example], clusters: Mapping[str, str]) -> list[int]:
-    """Numbers of test items after which to ask; whole clusters only, the last one all items."""
-    ends = [
-        i for i in range(1, len(test)) if clusters.get(test[i].id, i) != clusters.get(test[i - 1].id, i - 1)
-    ]
-    found: list[int] = []
-    for end in ends:
-        if end >= (found[-1] + NEXT_ROUND if found else FIRST_ROUND):
-            found.append(end)
-    return [*found, len(test)]

@@ -45,12 +45,13 @@ from tunepoint.measure.tables import Table, tabulate
 from tunepoint.measure.trials import make_folder, mean_score, read_trials, write_json, write_text
 from tunepoint.quotes import Quote
 from tunepoint.report import write_report
+from tunepoint.sealed import open_test, usable
 from tunepoint.signals import Facts, measure_signals
 from tunepoint.sizes import Design, Size, cluster_size, design_of, plan_sizes
 from tunepoint.slices import Sliced, by_slice
 from tunepoint.spending import Costed, buying, stopped_words
 from tunepoint.stats.ranges import Range
-from tunepoint.steps import Selected, draw_curve, look, open_test, plan, select
+from tunepoint.steps import Selected, draw_curve, look, plan, select
 from tunepoint.task import JUDGE, Task
 
 
@@ -129,7 +130,8 @@ def default_folder(task: Task, prepared: Prepared, seed: int) -> Path:
 def _conclude(bench: Bench, tried: Candidates, chosen: Selected, prepared: Prepared) -> Result:
     study, task, finalists = bench.study, bench.task, chosen.finalists
     names = [arm.name for arm in finalists]
-    table = tabulate(with_people(study.test.trials, people_grades(task, study.folder)), names)
+    trials = with_people(usable(study.test.trials, task, finalists), people_grades(task, study.folder))
+    table = tabulate(trials, names)
     costs = _costed(finalists, study, task)(table)
     seed = int(study.manifest["seed"])
     today = datetime.now(UTC).date()

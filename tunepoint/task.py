@@ -9,7 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from tunepoint.data.examples import Columns
 from tunepoint.errors import EvidenceError, TaskError, nearest, text_of
@@ -102,7 +110,14 @@ class ModelName(_Section):
     """Overrides the price that is known; a model without any runs on your own machine."""
     concurrency: Annotated[int, Field(ge=1, le=1_000)] = 64
     decodes: Annotated[int, Field(ge=1, le=20)] = 1
-    """Answers to each test item; more than one show how much the decoding alone moves the score."""
+    """Answers to each test item; three and more show how much the decoding alone moves the score."""
+
+    @field_validator("decodes")
+    @classmethod
+    def _enough(cls, decodes: int) -> int:
+        if decodes == 2:
+            raise ValueError("two decodes say next to nothing of what a run moves: take 1, or 3 and more")
+        return decodes
 
 
 def _named(value: Any) -> Any:

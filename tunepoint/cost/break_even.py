@@ -132,17 +132,21 @@ def break_even(draws: CostDraws, one: int, other: int, *, worth: Floats | None =
 
     """
     running = draws.per_query if worth is None else draws.per_query + worth
-    if np.median(draws.fixed[:, one]) > np.median(draws.fixed[:, other]):
+    built, run = np.median(draws.fixed, axis=0), np.median(running, axis=0)
+    if (built[one], -run[one]) > (
+        built[other],
+        -run[other],
+    ):  # where building costs the same, running decides
         one, other = other, one
     extra = draws.fixed[:, other] - draws.fixed[:, one]
     saving = running[:, one] - running[:, other]
     reached = (saving > 0) | (extra <= 0)
     safe = np.where(saving > 0, saving, 1.0)
     volume = np.where(extra <= 0, 0.0, extra / (draws.months * safe))
-    built = draws.upfront[:, other] - draws.upfront[:, one]
+    paid = draws.upfront[:, other] - draws.upfront[:, one]
     daily = (saving * draws.volume + draws.monthly[:, one] - draws.monthly[:, other]) * 12 / 365.25
-    pays = (daily > 0) | (built <= 0)
-    days = np.where(built <= 0, 0.0, built / np.where(daily > 0, daily, 1.0))
+    pays = (daily > 0) | (paid <= 0)
+    days = np.where(paid <= 0, 0.0, paid / np.where(daily > 0, daily, 1.0))
     return BreakEven(
         draws.arms[one],
         draws.arms[other],

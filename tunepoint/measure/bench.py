@@ -220,19 +220,26 @@ class Bench:
             name: as what the trials are recorded; the arm's own name if None.
             one_by_one: ask one input at a time and note `seconds`, what a request takes.
             seeds: only the first so many training seeds; all of them if None.
-            expected: seconds that were planned for it.
+            expected: seconds that were planned for what is missing; runs that lack some share it equally.
 
         """
         name = name or arm.name
-        share = expected / (seeds or arm.seeds)
-        for number in range(seeds or arm.seeds):
-            for decode in range(self._decodes(arm, log)):
-                run = _Run(name, number, arm.seeds > 1, decode)
-                missing = [e for e in examples if (name, e.id, run.seed, run.decode) not in log.done]
-                if missing:
-                    asked = arm.decoded(decode) if isinstance(arm, Repeatable) else arm
-                    self._measure(asked, run, log, missing, train, share, one_by_one)
-            self.done_seconds += share
+        runs = [
+            _Run(name, number, arm.seeds > 1, decode)
+            for number in range(seeds or arm.seeds)
+            for decode in range(self._decodes(arm, log))
+        ]
+        missing = [
+            [e for e in examples if (name, e.id, run.seed, run.decode) not in log.done] for run in runs
+        ]
+        share = expected / max(1, sum(map(bool, missing)))
+        for run, left in zip(runs, missing, strict=True):
+            if left:
+                asked = arm.decoded(run.times) if isinstance(arm, Repeatable) else arm
+                self._measure(asked, run, log, left, train, share, one_by_one)
+                self.done_seconds += share
+        if not any(missing):
+            self.done_seconds += expected
         self.progress(name, self.done_seconds, self.planned_seconds)
 
     def _decodes(self, arm: Arm, log: TrialLog) -> int:

@@ -97,10 +97,11 @@ def _groups(arm: ArmScores, clusters: NDArray[np.intp] | None) -> int:
 
 def _calibrated(arm: ArmScores, clusters: NDArray[np.intp] | None) -> tuple[ArmScores, Calibration]:
     assert arm.human is not None
-    found = rectify(arm.scores, arm.human, clusters)
+    first = arm.scores if arm.first is None else arm.first  # people grade the first decode
+    found = rectify(first, arm.human, clusters)
     items = _labelled(arm)
-    error = float(np.abs(arm.scores - arm.human)[:, items].mean())
-    told = Calibration(arm.arm, len(items), float(arm.scores.mean()), found.power, found.correction, error)
+    error = float(np.abs(first - arm.human)[:, items].mean())
+    told = Calibration(arm.arm, len(items), float(first.mean()), found.power, found.correction, error)
     return replace(arm, scores=found.scores, labelled=found.groups, decodes=()), told
 
 

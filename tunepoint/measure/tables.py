@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,7 +44,11 @@ class ArmScores:
     labelled: int | None = None
     """Groups of items that people scored, once their scores have corrected these."""
     decodes: tuple[Floats, ...] = ()
-    """(decodes, items) scores of every seed that answered more than once; empty if none did."""
+    """(decodes, items) scores of every seed, where each answered every item equally often, and not once."""
+    first: Floats | None = None
+    """(seeds, items) scores of the first decode alone; those of all where None."""
+    answers: float = 1.0
+    """Answers to an item, all seeds and decodes together, on average."""
 
     @property
     def decoded(self) -> bool:
@@ -96,6 +100,7 @@ class Table:
                 grades=None if arm.grades is None else arm.grades[:, :, keep],
                 human=None if arm.human is None else arm.human[:, keep],
                 decodes=tuple(runs[:, keep] for runs in arm.decodes),
+                first=None if arm.first is None else arm.first[:, keep],
             )
             for arm in self.arms
         )
@@ -105,12 +110,14 @@ class Table:
         return Table(tuple(self.items[i] for i in chosen), arms, clusters, slices, self.left_out)
 
 
-_Run = tuple[str | None, str | None]
-"""Training seed and decode."""
+_Run = Mapping[str, Mapping[str | None, Trial]]
+"""Item -> decode -> trial, of one training seed."""
+_Answers = Mapping[str | None, dict[str, dict[str | None, Trial]]]
+"""Training seed -> item -> decode -> trial."""
 
 
 def tabulate(trials: Iterable[Trial], arms: Sequence[str] | None = None) -> Table:
-    """Arrange trials by arm, seed, decode and item; items that some arm or run lacks are left out.
+    """Arrange trials by arm, seed and item; items that some arm or seed lacks are left out.
 
     Args:
         trials: of any number of arms.
@@ -120,9 +127,9 @@ def tabulate(trials: Iterable[Trial], arms: Sequence[str] | None = None) -> Tabl
         TrialsError: an arm without trials, no common item, or an item in two clusters.
 
     """
-    grouped: dict[str, dict[_Run, dict[str, Trial]]] = defaultdict(lambda: defaultdict(dict))
+    grouped: dict[str, _Answers] = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))
     for trial in trials:
-        grouped[trial.arm][trial.seed, trial.decode][trial.item] = trial
+        grouped[trial.arm][trial.seed][trial.item][trial.decode] = trial
     names = list(arms) if arms is not None else list(grouped)
     missing = [name for name in names if name not in grouped]
     if missing or not names:
@@ -131,26 +138,48 @@ def tabulate(trials: Iterable[Trial], arms: Sequence[str] | None = None) -> Tabl
     every = dict.fromkeys(item for run in runs for item in run)
     items = tuple(item for item in every if all(item in run for run in runs))
     if not items:
-        sizes = ", ".join(f"{n!r} {len(next(iter(grouped[n].values())))}" for n in names[:5])
-        raise TrialsError(
-            f"the arms share none of {len(every)} items (items by arm: {sizes}); "
-            "arms are compared on the same items only: check the item names"
-        )
-    first = next(iter(grouped[names[0]].values()))
+        raise TrialsError(_nothing_shared(grouped, names, len(every)))
     clusters = _clusters(items, runs)
-    slices = tuple(first[item].slice for item in items)
     table = tuple(_arm_scores(name, grouped[name], items) for name in names)
-    return Table(items, table, clusters, slices, len(every) - len(items))
+    return Table(items, table, clusters, _slices(items, runs), len(every) - len(items))
 
 
-def _clusters(items: Sequence[str], runs: Sequence[dict[str, Trial]]) -> NDArray[np.intp] | None:
+def _nothing_shared(grouped: Mapping[str, _Answers], names: Sequence[str], every: int) -> str:
+    """Why no item is answered by all: seeds of one arm that share none, or arms."""
+    for name in names:
+        seeds = grouped[name]
+        if len(seeds) > 1 and not set.intersection(*(set(run) for run in seeds.values())):
+            said = ", ".join("no seed" if seed is None else f"seed {seed}" for seed in seeds)
+            return (
+                f"arm {name!r}: its training seeds ({said}) share no item; give every line its seed, or none "
+                "of them, and every seed the same items"
+            )
+    sizes = ", ".join(f"{name!r} {len(next(iter(grouped[name].values())))}" for name in names[:5])
+    return (
+        f"the arms share none of {every} items (items by arm: {sizes}); "
+        "arms are compared on the same items only: check the item names"
+    )
+
+
+def _slices(items: Sequence[str], runs: Sequence[_Run]) -> tuple[str | None, ...]:
+    """The slice of each item, named by whichever trial names it."""
+    named: dict[str, str] = {}
+    for run in runs:
+        for item in items:
+            for trial in run[item].values():
+                if trial.slice is not None and named.setdefault(item, trial.slice) != trial.slice:
+                    raise TrialsError(f"item {item!r} is in slice {named[item]!r} and in {trial.slice!r}")
+    return tuple(named.get(item) for item in items)
+
+
+def _clusters(items: Sequence[str], runs: Sequence[_Run]) -> NDArray[np.intp] | None:
     """Cluster codes; an item without a cluster is a cluster of its own."""
     named: dict[str, str] = {}
     for run in runs:
         for item in items:
-            cluster = run[item].cluster
-            if cluster is not None and named.setdefault(item, cluster) != cluster:
-                raise TrialsError(f"item {item!r} is in cluster {named[item]!r} and in {cluster!r}")
+            for trial in run[item].values():
+                if trial.cluster is not None and named.setdefault(item, trial.cluster) != trial.cluster:
+                    raise TrialsError(f"item {item!r} is in cluster {named[item]!r} and in {trial.cluster!r}")
     if not named:
         return None
     codes: dict[tuple[bool, str], int] = {}
@@ -158,53 +187,54 @@ def _clusters(items: Sequence[str], runs: Sequence[dict[str, Trial]]) -> NDArray
     return np.array([codes.setdefault(key, len(codes)) for key in keys], dtype=np.intp)
 
 
-def _arm_scores(name: str, runs: dict[_Run, dict[str, Trial]], items: Sequence[str]) -> ArmScores:
-    """One arm's scores; what was answered several times counts as the mean of its decodes."""
-    by_seed: dict[str | None, list[_Run]] = {}
-    for run in sorted(runs, key=str):
-        by_seed.setdefault(run[0], []).append(run)
-    chosen = [runs[run][item] for group in by_seed.values() for run in group for item in items]
-    sizes = [len(group) for group in by_seed.values()]
-
-    def cube(values: Sequence[float | None]) -> list[Floats]:
-        """(decodes, items) of every seed."""
-        rows = np.array(values, dtype=np.float64).reshape(-1, len(items))
-        return np.split(rows, np.cumsum(sizes)[:-1])
-
-    scores = cube([trial.score for trial in chosen])
+def _arm_scores(name: str, runs: _Answers, items: Sequence[str]) -> ArmScores:
+    """One arm's scores; an item that a seed answered several times counts as the mean of its decodes."""
+    seeds = tuple(sorted(runs, key=str))
+    cells = [[_in_order(runs[seed][item]) for item in items] for seed in seeds]
+    chosen = [trial for row in cells for cell in row for trial in cell]
+    firsts = [[cell[0] for cell in row] for row in cells]
+    times = {len(cell) for row in cells for cell in row}
+    decodes: tuple[Floats, ...] = ()
+    if len(times) == 1 and times != {1}:
+        decodes = tuple(np.array([[t.score for t in cell] for cell in row]).T for row in cells)
     failures = tuple(dict.fromkeys(f"{t.item}: {t.error}" for t in chosen if not t.format_ok and t.error))
     counts = [(trial.input_tokens, trial.cached_tokens, trial.output_tokens) for trial in chosen]
-    seen = any(trial.human is not None for trial in chosen)
+    seen = any(trial.human is not None for row in firsts for trial in row)
     return ArmScores(
         name,
-        np.stack([part.mean(axis=0) for part in scores]),
-        tuple(by_seed),
+        np.array([[np.mean([trial.score for trial in cell]) for cell in row] for row in cells]),
+        seeds,
         sum(trial.format_ok for trial in chosen) / len(chosen),
         sum(trial.repaired is True for trial in chosen) / len(chosen),
         failures,
         _known(trial.seconds for trial in chosen),
         _known(trial.cost_usd for trial in chosen),
         np.array(counts, dtype=np.float64),
-        grades=_grades(chosen, sizes, len(items)) if any(trial.grades for trial in chosen) else None,
-        human=np.stack([part.mean(axis=0) for part in cube([trial.human for trial in chosen])])
-        if seen
-        else None,
-        decodes=tuple(part for part in scores if len(part) > 1),
+        grades=_grades(firsts) if any(trial.grades for trial in chosen) else None,
+        human=np.array([[t.human for t in row] for row in firsts], dtype=np.float64) if seen else None,
+        decodes=decodes,
+        first=None if times == {1} else np.array([[trial.score for trial in row] for row in firsts]),
+        answers=len(chosen) / len(items),
     )
+
+
+def _in_order(cell: Mapping[str | None, Trial]) -> list[Trial]:
+    """The decodes of an answer, the unnamed one first."""
+    return [cell[name] for name in sorted(cell, key=lambda name: (name is not None, str(name)))]
 
 
 GRADES = 3
 """Grades of one answer, at most."""
 
 
-def _grades(trials: Sequence[Trial], decodes: Sequence[int], items: int) -> Floats:
-    """(3, seeds, items) grades of a judge, of the first decode of every seed; NaN where it gave none."""
-    found = np.full((GRADES, len(trials)), np.nan)
-    for column, trial in enumerate(trials):
-        given = (trial.grades or ())[:GRADES]
-        found[: len(given), column] = given
-    firsts = np.cumsum([0, *decodes[:-1]])
-    return found.reshape(GRADES, -1, items)[:, firsts]
+def _grades(firsts: Sequence[Sequence[Trial]]) -> Floats:
+    """(3, seeds, items) grades of a judge, of the first decodes; NaN where it gave none."""
+    found = np.full((GRADES, len(firsts), len(firsts[0])), np.nan)
+    for seed, row in enumerate(firsts):
+        for column, trial in enumerate(row):
+            given = (trial.grades or ())[:GRADES]
+            found[: len(given), seed, column] = given
+    return found
 
 
 def _known(values: Iterable[Any]) -> Floats:

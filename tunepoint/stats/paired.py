@@ -59,6 +59,11 @@ class JointScores:
         return min(self.groups, self.labelled or self.groups) - 1
 
     @property
+    def pseudo(self) -> float:
+        """Variance of half an observation, which every arm is given on top of what was seen."""
+        return float(0.5 / (min(self.items, self.labelled or self.items) + 2) ** 2)
+
+    @property
     def covariance(self) -> Floats:
         """(A, A) covariance of the estimates, items and seeds together."""
         return self.item_covariance + self.seed_covariance
@@ -110,9 +115,9 @@ def joint_scores(
     sums = np.zeros((groups, len(scores)))
     np.add.at(sums, codes, means - estimates)
     item_covariance = sums.T @ sums / items**2 * groups / (groups - 1)
-    item_covariance += np.eye(len(scores)) * 0.5 / (min(items, labelled or items) + 2) ** 2
     seed_covariance, blocks = _seed_part(scores, codes, seeds)
     found = JointScores(estimates, item_covariance, groups, seed_covariance, blocks, items, labelled)
+    item_covariance += np.eye(len(scores)) * found.pseudo
     return replace(found, means=means, codes=codes, decoded=decoded)
 
 
@@ -178,12 +183,16 @@ def draw_scores(joint: JointScores, size: int, rng: np.random.Generator) -> Floa
 
     The item part follows a multivariate t with `degrees` degrees of freedom, each block
     of seeds one with seeds - 1: the fiducial distribution of Behrens and Fisher, whose
-    intervals hold their level without a common variance. Draws are clipped to [0, 1].
+    intervals hold their level without a common variance. Draws are not cut off at 0 and 1: two arms
+    that are both right all the time would then hardly differ in any draw. Half an observation more an arm
+    than the intervals have makes probabilities as careful as the exact test where the arms hardly
+    ever differed: none of 100 items shows a difference under .02 with 8%, not with 2%.
     """
-    return np.clip(joint.estimates + _errors(joint, size, rng), 0.0, 1.0)
+    errors = draw_errors(joint, size, rng)
+    return np.asarray(joint.estimates + errors + rng.normal(0.0, np.sqrt(joint.pseudo), errors.shape))
 
 
-def _errors(joint: JointScores, size: int, rng: np.random.Generator) -> Floats:
+def draw_errors(joint: JointScores, size: int, rng: np.random.Generator) -> Floats:
     """(size, A) draws of the error of the estimates."""
     items = _multivariate_t(joint.item_covariance, joint.degrees, size, rng)
     return items + seed_errors(joint, size, rng)
@@ -293,6 +302,7 @@ def compare(
             assert joint.means is not None
             lead = (joint.means[:, arm] - joint.means[:, against]).clip(-1, 1)
             interval = _wider(interval, betting_interval(lead, joint.codes, level=own))
+            p_value = max(p_value, _sign_flips(lead, joint))
         found.append(Comparison(arm, against, interval, p_value))
     return found
 
@@ -302,7 +312,18 @@ def _few(joint: JointScores, arm: int, against: int) -> bool:
     if joint.means is None or joint.codes is None:
         return False
     differing = joint.codes[joint.means[:, arm] != joint.means[:, against]]
-    return joint.groups < FEW or len(np.unique(differing)) < FEW
+    return len(np.unique(differing)) < FEW
+
+
+def _sign_flips(lead: Floats, joint: JointScores) -> float:
+    """Two-sided p-value of the groups' sums under all changes of their signs (Fisher 1935, section 21)."""
+    assert joint.codes is not None
+    sums = np.bincount(joint.codes, weights=lead)
+    sums = sums[sums != 0]
+    if not len(sums):
+        return 1.0
+    signs = 1 - 2 * ((np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums))) & 1)
+    return float((np.abs(signs @ sums) >= abs(sums.sum()) - 1e-12).mean())
 
 
 def _standard_errors(joint: JointScores, contrasts: Floats) -> Floats:
@@ -337,7 +358,7 @@ def critical_values(
         student = stats.t(joint.degrees)
         return np.array([student.ppf((1 + level) / 2)]), 2 * student.sf(seen)
     draws = min(draws, max(2_000, MOST_VALUES // len(contrasts)))
-    drawn = _errors(joint, draws, rng)
+    drawn = draw_errors(joint, draws, rng)
     studentised = np.empty((len(contrasts), draws))
     worst = np.zeros(draws, dtype=np.intp)
     ranks = np.empty(draws, dtype=np.intp)

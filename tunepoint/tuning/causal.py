@@ -140,7 +140,7 @@ def _collapsed(endpoint: LocalEndpoint, task: Task, train: Sequence[Example]) ->
 
 @dataclass
 class CausalTuned:
-    """An arm: a fine-tuned language model, asked with all of the prompt, the instruction alone, or nothing."""
+    """An arm: a fine-tuned language model with all of the prompt, the instruction alone, or nothing."""
 
     base: CausalBase
     diet: Diet
