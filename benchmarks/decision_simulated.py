@@ -74,14 +74,17 @@ class World:
     """Share of the prompted arm's answers that do not parse."""
     volume: float
     arms: int
+    high: bool = False
+    """Whether the best arm is nearly always right, where a few hundred items hardly show a difference."""
     priced: bool = False
     """Whether the rule knows what a wrong answer costs."""
 
     @property
     def truth(self) -> Floats:
         """(arms,) true mean scores; the hybrid and the cascade are near-ties of the tuned arm."""
-        tuned = 0.8 + self.difference
-        return np.array([0.8, tuned, tuned + 0.004, tuned - 0.006])[: self.arms]
+        prompted = 0.985 - max(0.0, self.difference) if self.high else 0.8
+        tuned = prompted + self.difference
+        return np.array([prompted, tuned, tuned + 0.004, tuned - 0.006])[: self.arms]
 
     def task(self) -> Task:
         """Limits and values at their defaults; the volume is known to a factor of two."""
@@ -198,7 +201,8 @@ def grid() -> list[World]:
         (3_000.0, 30_000.0, 300_000.0),
         (2, 4),
     )
-    return [World(*cell) for cell in cells]
+    worlds = [World(*cell) for cell in cells]
+    return worlds + [replace(world, high=True) for world in worlds if not world.failures]
 
 
 MORE = (
@@ -234,7 +238,7 @@ def main() -> None:
         "choosers": show("mean regret in dollars", ways, CHOICES),
         "stated": show("stated probability of being wrong", reliability(rows), STATED),
     }
-    for key in ("items", "difference", "clustered", "seed_sd", "failures", "volume", "arms"):
+    for key in ("items", "difference", "clustered", "seed_sd", "failures", "volume", "arms", "high"):
         result[key] = show(f"by margin: {key}", split_by(plain, key), COLUMNS, MORE)
     print(json.dumps({"benchmark": "decision_simulated", **result}))
     if given.rows:

@@ -202,7 +202,7 @@ def _arm_scores(name: str, runs: _Answers, items: Sequence[str]) -> ArmScores:
     seen = any(trial.human is not None for row in firsts for trial in row)
     return ArmScores(
         name,
-        np.array([[np.mean([trial.score for trial in cell]) for cell in row] for row in cells]),
+        np.array([[sum(trial.score for trial in cell) / len(cell) for cell in row] for row in cells]),
         seeds,
         sum(trial.format_ok for trial in chosen) / len(chosen),
         sum(trial.repaired is True for trial in chosen) / len(chosen),
@@ -220,6 +220,8 @@ def _arm_scores(name: str, runs: _Answers, items: Sequence[str]) -> ArmScores:
 
 def _in_order(cell: Mapping[str | None, Trial]) -> list[Trial]:
     """The decodes of an answer, the unnamed one first."""
+    if len(cell) == 1:
+        return list(cell.values())
     return [cell[name] for name in sorted(cell, key=lambda name: (name is not None, str(name)))]
 
 
