@@ -16,7 +16,7 @@ ORDER = [
     {"scorers", "arms"},
     {"prompting", "tuning", "measure", "candidates", "cascades", "incumbents", "judging"},
     {"cost", "quotes"},
-    {"optimising"},
+    {"optimising", "tuned"},
     {"steps"},
     {"sealed"},
     {"evidence", "power", "sizes", "caveats", "guards", "decisions", "slices", "signals", "documents"},

@@ -28,6 +28,8 @@ class Built:
     """Training time on this machine, all cores."""
     warnings: tuple[str, ...] = ()
     """What looks wrong with the training run; empty for a sound one."""
+    usd: float = 0.0
+    """Dollars that a provider took for training."""
 
 
 class FittedArm(Protocol):
@@ -79,6 +81,13 @@ class Repeatable(Protocol):
     def decoded(self, number: int) -> Arm:
         """The arm that gives the answers of one decode, 0 for the first."""
         ...
+
+
+@runtime_checkable
+class Estimated(Protocol):
+    """An arm that knows how long one of its training runs will take, each with luck of its own."""
+
+    seconds_a_run: float
 
 
 class InProcess:

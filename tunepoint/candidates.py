@@ -77,11 +77,11 @@ def check_supported(task: Task) -> None:
     for name in (*chat_names(task), *(name for name in others if name)):
         if not name.startswith(LOCAL):
             address(name)
-    if task.answer.kind != "label" and not chat_names(task):
+    if task.answer.kind != "label" and not chat_names(task) and not task.tune:
         raise TaskError(
             f"answer.kind {task.answer.kind!r} needs a model that writes text, and the embedded encoder "
-            'only chooses labels: name one, as in [[models]] name = "openai/gpt-5-mini", or measure with '
-            "your own tool and use `tunepoint decide --trials`"
+            'only chooses labels: name one, as in [[models]] name = "openai/gpt-5-mini", or tune one '
+            "([[tune]] base), or measure with your own tool and use `tunepoint decide --trials`"
         )
 
 
@@ -209,6 +209,6 @@ def _not_run(task: Task, chats: bool, encoder: bool) -> list[NotRun]:
     if not encoder:
         why = f"answers of kind {task.answer.kind!r} need a model that writes text"
         found += [NotRun(name, why) for name in ("probe", "fine-tuned encoder", "tuned + light prompt")]
-    found.append(NotRun("LoRA on a language model", "not in this version"))
-    found.append(NotRun("hosted fine-tuning", "not in this version"))
+    found.append(NotRun("LoRA on a language model", "no base is named ([[tune]] base)"))
+    found.append(NotRun("hosted fine-tuning", "no provider is named ([[tune]] provider)"))
     return found

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # loaded by the command that needs it, so that --help is quic
 
     from tunepoint.quotes import Quote
     from tunepoint.studies import Result
+    from tunepoint.tuning.hosted import HostedQuote
 
 app = typer.Typer(
     help="Prompt or fine-tune? Measured on your own task.",
@@ -165,7 +166,7 @@ def _run(
     loaded = Task.load(task)
     with _progress(quiet or as_json) as (progress, paused):
 
-        def confirm(quote: Quote) -> None:
+        def confirm(quote: Quote | HostedQuote) -> None:
             with paused():
                 _ask(quote, yes)
 
@@ -186,13 +187,19 @@ def _run(
     return result
 
 
-def _ask(quote: Quote, yes: bool) -> None:
-    """Print what a study will ask of chat models; on a terminal, ask whether to go on."""
+def _ask(quote: Quote | HostedQuote, yes: bool) -> None:
+    """Print what a study will ask of others; on a terminal, ask whether to go on."""
     from tunepoint.errors import StudyError
+    from tunepoint.quotes import Quote
 
-    typer.echo(f"Chat models will be asked: {quote.line()}.", err=True)
+    if isinstance(quote, Quote):
+        typer.echo(f"Chat models will be asked: {quote.line()}.", err=True)
+        step = "the first call; nothing was spent"
+    else:
+        typer.echo("\n".join((f"A provider will tune {quote}.", *quote.notices)), err=True)
+        step = "the upload; what was measured is kept"
     if not yes and sys.stdin.isatty() and not typer.confirm("Go on?", err=True):
-        raise StudyError("stopped before the first call; nothing was spent. --yes goes on without asking")
+        raise StudyError(f"stopped before {step}. --yes goes on without asking")
 
 
 @app.command()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunepoint.arms import Arm, NotRun
+from tunepoint.arms import Arm, Estimated, NotRun
 from tunepoint.candidates import MOST_FINALISTS, SHARES, Candidates, candidates
 from tunepoint.cascades import Cascade, choose_gate
 from tunepoint.data.audit import doubtful_labels
@@ -24,9 +24,11 @@ from tunepoint.optimising import export_prompt, optimise
 from tunepoint.quotes import Quote, quote
 from tunepoint.stats.intervals import Interval
 from tunepoint.task import Task
+from tunepoint.tuned import with_tuned
 
 if TYPE_CHECKING:  # torch is loaded with the model, not with the package
     from tunepoint.models.encoder import Encoder
+    from tunepoint.tuning.hosted import HostedQuote
 
 TIMED = 50
 """Test items that are asked one at a time, so that their seconds are those of a request."""
@@ -48,13 +50,14 @@ def plan(
     bench: Bench,
     encoder: Encoder | None,
     models: Models,
-    confirm: Callable[[Quote], None] | None,
+    confirm: Callable[[Quote | HostedQuote], None] | None,
 ) -> Candidates:
     """Say what will be tried, about how long it takes, and what it will cost."""
     split = bench.prepared.split
     keep = bench.study.folder / "arms"
     tried = candidates(bench.task, encoder, models.chats, split.train, split.dev, keep)
     today, left = incumbents(bench.task, bench.prepared.examples, split.test)
+    tried = with_tuned(tried, bench, models, confirm)
     tried = replace(tried, incumbents=tuple(today), not_run=(*left, *tried.not_run))
     for arm in tried.local:
         bench.plan(expected_seconds(arm, len(split.train), 0))
@@ -98,6 +101,8 @@ def expected_seconds(arm: Arm, train: int, asked: int) -> float:
     """Seconds that fitting an arm and asking it will take, roughly."""
     if arm.remote:
         return 0.0
+    if isinstance(arm, Estimated):
+        return arm.seeds * (arm.seconds_a_run + asked * 0.05)
     slow = arm.family == "fine-tuned encoder"
     fitting = arm.seeds * (2.0 + train * 4 / 100) if slow else 0.5
     return fitting + arm.seeds * asked * 0.015

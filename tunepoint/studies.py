@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunepoint.arms import Arm
+from tunepoint.arms import Arm, Estimated
 from tunepoint.candidates import Candidates, load_encoder, spare_encoder
 from tunepoint.cost.prices import (
     NOTHING,
@@ -54,6 +54,9 @@ from tunepoint.stats.ranges import Range
 from tunepoint.steps import Selected, draw_curve, look, plan, select
 from tunepoint.task import JUDGE, Task
 
+if TYPE_CHECKING:  # the client takes its time to import
+    from tunepoint.tuning.hosted import HostedQuote
+
 
 @dataclass(frozen=True)
 class Result:
@@ -81,7 +84,7 @@ def run(
     seed: int = 0,
     max_usd: float | None = None,
     progress: Progress = silent,
-    confirm: Callable[[Quote], None] | None = None,
+    confirm: Callable[[Quote | HostedQuote], None] | None = None,
     replay: bool = False,
 ) -> Result:
     """Measure every arm that the task allows, and decide.
@@ -92,7 +95,8 @@ def run(
         seed: all randomness; the same seed gives the same split, scores and verdict.
         max_usd: stop before the step that would spend more, this machine's time included.
         progress: called with what is done, and how much of the planned work.
-        confirm: called with the quote before a chat model is asked; raise to stop.
+        confirm: called with the quote before a chat model is asked, and before a provider tunes one;
+            raise to stop.
         replay: take every completion from the recording of an earlier run, and call nobody.
 
     Raises:
@@ -230,13 +234,14 @@ def measured_cost(arm: Arm, study: Study, table: Table, task: Task) -> ArmCost:
         arm.kind,
         labels=max(int(fit["examples"]) for fit in fits),
         training_core_seconds=float(np.mean([fit["seconds"] for fit in fits])) * cores(),
+        upfront_usd=Range.parse(float(np.mean([fit.get("usd", 0.0) for fit in fits]))),
         hours=_hours(arm, task),
         usd_per_query=Range.parse(dollars),
         query_error_usd=dollars_error,
         core_seconds_per_query=0.0 if bought else seconds * cores(),
         core_seconds_error=0.0 if bought else error * cores(),
         retrain_hours=task.costs.retrain_hours if trained else NOTHING,
-        deterministic=arm.seeds == 1,
+        deterministic=arm.seeds == 1 and not isinstance(arm, Estimated),
     )
 
 

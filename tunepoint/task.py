@@ -7,7 +7,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -225,6 +225,27 @@ class Search(_Section):
     """Name of the model that proposes; the first chat model of the task where it is missing."""
 
 
+class Tune(_Section):
+    """A language model to fine-tune, on this machine or at a provider."""
+
+    base: Annotated[str, Field(min_length=1)]
+    """A directory or a hub's name; the provider's name for it where there is one."""
+    provider: str | None = None
+    """`openai`, `together`, ...; None tunes on this machine."""
+    method: Literal["lora", "qlora", "full"] = "lora"
+    seeds: Annotated[int, Field(ge=1, le=20)] | None = None
+    """Training runs; 3 on this machine and 1 at a provider where it is missing."""
+    epochs: Annotated[int, Field(ge=1, le=100)] = 3
+    rank: Annotated[int, Field(ge=1, le=1_024)] = 16
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Of the method if missing: 2e-4 for adapters, 2e-5 for all weights."""
+    batch: Annotated[int, Field(ge=1, le=1_024)] = 8
+    served_as: str | None = None
+    """Name of the deployed model, where a provider does not serve what it has tuned by itself."""
+    log_to: tuple[Literal["tensorboard", "mlflow"], ...] = ()
+    """Where the loss is logged as well, if you have it."""
+
+
 class ChainSteps(_Section):
     """A chain of prompts of the user's own: what each step before the last is told."""
 
@@ -256,6 +277,7 @@ class Task(_Section):
     declared: Stability = Stability()
     search: Search = Search()
     chains: tuple[ChainSteps, ...] = ()
+    tune: tuple[Tune, ...] = ()
     models: tuple[ModelName, ...] = (ModelName(name=EMBEDDED),)
     folder: Path = Field(default=Path(), exclude=True)
     """Where relative paths start: the folder of task.toml."""
@@ -313,6 +335,8 @@ class Task(_Section):
         parts = self.model_dump(mode="json", include={"instruction", "data", "answer", "chains", "search"})
         parts["score"] = self.score.identity()
         parts["models"] = [model.name for model in self.models]
+        if self.tune:
+            parts["tune"] = [one.model_dump(exclude={"log_to", "served_as"}) for one in self.tune]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -282,14 +282,14 @@ class Bench:
         facts = self.study.manifest["arms"].setdefault(
             name, {"kind": arm.kind, "family": arm.family, "fits": {}}
         )
-        facts["fits"].setdefault(
-            str(number),
-            {
+        if str(number) not in facts["fits"]:
+            self.meter.spent_usd += fitted.built.usd
+            facts["fits"][str(number)] = {
                 "examples": fitted.built.examples,
                 "seconds": round(fitted.built.seconds, 3),
+                "usd": fitted.built.usd,
                 "warnings": list(fitted.built.warnings),
-            },
-        )
+            }
         self.study.save()
         return fitted
 
@@ -380,7 +380,10 @@ def open_models(task: Task, recording: Path, meter: Meter, *, replay: bool = Fal
         return Metered(endpoint, meter, price)
 
     proposer = task.search.proposer
-    with opened(named, recording, metered, proposer=proposer, judge=judge, replay=replay) as models:
+    hosted = any(one.provider for one in task.tune)
+    with opened(
+        named, recording, metered, proposer=proposer, judge=judge, replay=replay, tuning=hosted
+    ) as models:
         for model in task.models:
             price = call_price(model.name, model.price) if model.name.startswith(RECORDED) else None
             if price is not None:

@@ -49,6 +49,8 @@ class Prompt:
     """Think step by step first; the answer stands on the last line."""
     history: tuple[Turn, ...] = ()
     """What was said after the question: a reply that could not be read, and the complaint."""
+    max_output_tokens: int | None = None
+    """Of the answer; by its kind if None."""
     temperature: float = 0.0
     sample: int = 0
     """Number of the sample, where the same prompt is asked several times."""

@@ -120,7 +120,7 @@ def request_of(prompt: Prompt) -> Request:
     long = prompt.reasoning or prompt.kind in ("text", "json")
     return Request(
         messages(prompt),
-        LONG if long else SHORT,
+        prompt.max_output_tokens or (LONG if long else SHORT),
         prompt.temperature,
         prompt.sample,
         None if prompt.reasoning else _schema(prompt),

@@ -15,7 +15,7 @@ from tunepoint.models.replay import Recorded, Recording
 
 if TYPE_CHECKING:  # the client takes its time to import
     from tunepoint.models.local import LocalEndpoint
-    from tunepoint.models.openai import OpenAIEndpoint
+    from tunepoint.models.openai import Abilities, OpenAIEndpoint
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,9 @@ class Models:
     """Who proposes better prompts."""
     judge: TextModel | None = None
     """Who grades answers."""
-    _endpoints: tuple[OpenAIEndpoint, ...] = ()
+    tuned: Callable[[str, Abilities], TextModel] | None = None
+    """Opens a model that was tuned in this study, under the same recording and cap."""
+    _endpoints: Sequence[OpenAIEndpoint] = ()
 
     def facts(self) -> dict[str, Any]:
         """What was found out about each model, for the manifest."""
@@ -66,10 +68,10 @@ LOCAL = "local:"
 """Begins the name of a model that runs in this process."""
 
 
-def _hosted(model: Named) -> OpenAIEndpoint:
+def _hosted(model: Named, abilities: Abilities | None = None) -> OpenAIEndpoint:
     from tunepoint.models.openai import OpenAIEndpoint
 
-    return OpenAIEndpoint(model.name, concurrency=model.concurrency)
+    return OpenAIEndpoint(model.name, concurrency=model.concurrency, abilities=abilities)
 
 
 def _local(model: Named) -> LocalEndpoint:
@@ -92,6 +94,7 @@ def opened(
     proposer: str | None = None,
     judge: Named | None = None,
     replay: bool = False,
+    tuning: bool = False,
 ) -> Iterator[Models]:
     """Open chat models for the time of a study.
 
@@ -101,11 +104,12 @@ def opened(
         proposer: name of the model that proposes prompts; the first one if None.
         judge: the model that grades answers; None where none does.
         replay: answer from the recording alone; no key and no network is needed.
+        tuning: whether models will be tuned at a provider, and asked there.
 
     """
     others = [model for model in (judge, Named(proposer) if proposer else None) if model]
     wanted = list({model.name: model for model in (*others, *named)}.values())
-    if not wanted:
+    if not wanted and not tuning:
         yield Models((), {})
         return
     with ExitStack() as stack:
@@ -114,7 +118,8 @@ def opened(
         prices: dict[str, CallPrice] = {}
         chats: dict[str, TextModel] = {}
         endpoints: list[OpenAIEndpoint] = []
-        for model in wanted:
+
+        def add(model: Named, abilities: Abilities | None = None) -> TextModel:
             price = call_price(model.name, model.price)
             if price is not None:
                 prices[model.name] = price
@@ -123,10 +128,18 @@ def opened(
             if not replay and local:
                 endpoint = _local(model)
             elif not replay:
-                endpoints.append(_hosted(model))
+                endpoints.append(_hosted(model, abilities))
                 stack.callback(endpoints[-1].close)
                 endpoint = metered(endpoints[-1], price)
             chats[model.name] = TextModel(Recorded(model.name, calls, endpoint), remote=not local)
+            return chats[model.name]
+
+        def tuned(name: str, abilities: Abilities) -> TextModel:
+            return chats[name] if name in chats else add(Named(name), abilities)
+
+        for model in wanted:
+            add(model)
         asked = tuple(chats[model.name] for model in named)
         proposing = chats[proposer] if proposer else next(iter(asked), None)
-        yield Models(asked, prices, proposing, chats[judge.name] if judge else None, tuple(endpoints))
+        grading = chats[judge.name] if judge else None
+        yield Models(asked, prices, proposing, grading, tuned, endpoints)

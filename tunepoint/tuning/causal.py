@@ -14,12 +14,12 @@ from tunepoint.arms import ArmKind, Built, InProcess, Input, labels_of
 from tunepoint.data.examples import Example, fingerprint
 from tunepoint.models.chat import Prompt, Reply
 from tunepoint.models.endpoints import TextModel
-from tunepoint.models.local import LocalEndpoint
+from tunepoint.models.local import LEAST, LocalEndpoint
 from tunepoint.task import Task
 from tunepoint.tuning.conversations import Rows, drawn_diets, prompt_of, rows_of
 from tunepoint.tuning.machines import check_fits, place, size_of
 from tunepoint.tuning.recipes import CausalRecipe, Diet
-from tunepoint.tuning.sft import Trained, Watch, fine_tune, load_base, load_tokenizer, put_adapter
+from tunepoint.tuning.sft import Trained, Watch, fine_tune, load_base, load_tokenizer, put_adapter, warm_up
 
 ASKED = 24
 """Examples that a finished run answers, to see whether it says the same to all."""
@@ -40,6 +40,24 @@ class FittedCausal(InProcess):
         """Replies in the order of the inputs."""
         model = TextModel(self.base.endpoint(self.run), remote=False)
         return model.answer([replace(self.template, input=text) for text in inputs])
+
+
+@dataclass(frozen=True)
+class TrainingQuote:
+    """What one training run will take, from a measured warm-up."""
+
+    examples: int
+    tokens: int
+    """Over all epochs."""
+    seconds: float
+    usd: float
+    """At the price of this machine's cores."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.examples} examples, {self.tokens:,} tokens in all epochs: about {self.seconds:,.0f} s "
+            f"and ${self.usd:.4f} a run"
+        )
 
 
 @dataclass
@@ -99,6 +117,19 @@ class CausalBase:
             dev = rows_of(task, some, drawn_diets(len(some), self.recipe.diet, rng), tokenizer, size.context)
         return rows, dev, size.context
 
+    def quote(self, task: Task, train: Sequence[Example], usd_per_second: float) -> TrainingQuote:
+        """What a run on these examples will take; measures a few steps, and refuses what does not fit.
+
+        Raises:
+            DataError, ModelError: as `run`.
+
+        """
+        rows, _, _ = self.rows(task, train, np.random.default_rng(0))
+        self.release()
+        tokens = round(rows.tokens * self.recipe.steps(len(rows.rows)) * self.recipe.batch / len(rows.rows))
+        seconds = tokens * warm_up(self._where, rows.rows, self.recipe)
+        return TrainingQuote(len(rows.rows), tokens, seconds, seconds * usd_per_second)
+
     def endpoint(self, run: str) -> LocalEndpoint:
         """The model with the weights of a run in place; adapters share one copy of the base."""
         if self._endpoint is not None and self._there and self._there[-1] == run:
@@ -116,6 +147,12 @@ class CausalBase:
         self._endpoint.model.set_adapter(run)
         self._there = [*(one for one in self._there if one != run), run]
         return self._endpoint
+
+    def room(self, train: Sequence[Example]) -> int:
+        """Tokens that an answer may have: twice the longest target, for a model that has learnt from them."""
+        tokenizer = load_tokenizer(self._where)
+        longest = max((example.target for example in train), key=len)
+        return 2 * len(tokenizer(longest, add_special_tokens=False)["input_ids"]) + LEAST
 
     def release(self) -> None:
         """Let go of the model's memory."""
@@ -147,6 +184,8 @@ class CausalTuned:
     title: str
     """What the base is called in the arm's name."""
     seeds: int = 3
+    seconds_a_run: float = 0.0
+    """What its training is expected to take; 0 where another arm's run is its own."""
     remote: ClassVar[bool] = False
     name: str = field(init=False)
     family: str = field(init=False)
@@ -164,4 +203,5 @@ class CausalTuned:
         """Train on `train`, or load the run of the same data, recipe and `rng`."""
         run, built = self.base.run(task, train, int(rng.integers(2**31)))
         labels = labels_of(task, train) if task.answer.kind == "label" else ()
-        return FittedCausal(self.base, run, prompt_of(task, labels, self.diet), built)
+        template = replace(prompt_of(task, labels, self.diet), max_output_tokens=self.base.room(train))
+        return FittedCausal(self.base, run, template, built)

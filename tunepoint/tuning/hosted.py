@@ -27,6 +27,7 @@ from tunepoint.models.rates import TOKENS_A_MESSAGE, TunedPrice, tuned_price
 from tunepoint.models.wordings import messages
 from tunepoint.stats.ranges import Range
 from tunepoint.task import Task
+from tunepoint.tuning.conversations import prompt_of
 from tunepoint.tuning.jobs import ENDED, Job, Remote, status_of
 from tunepoint.tuning.providers import (
     BYTES_A_TOKEN,
@@ -51,17 +52,9 @@ PATIENCE = 24 * 3600.0
 
 
 def template_of(task: Task, train: Sequence[Example]) -> Prompt:
-    """What the model is asked in training and in service, apart from the input."""
-    label = task.answer.kind == "label"
-    return Prompt(
-        "",
-        task.instruction,
-        labels_of(task, train) if label else (),
-        dict(task.answer.labels or {}) if label else {},
-        kind=task.answer.kind,
-        schema=task.answer.json_schema,
-        system=True,
-    )
+    """The prompt that a hosted model is trained with and asked with: all of it."""
+    labels = labels_of(task, train) if task.answer.kind == "label" else ()
+    return prompt_of(task, labels, "full")
 
 
 def chat_rows(
@@ -297,6 +290,8 @@ class HostedTuned:
     """Opens the tuned model; a study puts its recording and its cap here."""
     sleep: Callable[[float], None] = time.sleep
     seeds: int = 1
+    seconds_a_run: float = 0.0
+    """Of this machine: none."""
     family: str = "hosted fine-tuning"
     kind: ArmKind = "tuned"
     remote: ClassVar[bool] = True
@@ -319,7 +314,8 @@ class HostedTuned:
         # A tuned model answers in the form of its targets: a schema of ours around a label is none.
         model = self.open(self._served(job), Abilities(schema=task.answer.kind == "json"))
         warnings = tuple(notices(self.provider, date.today(), base=self.base))
-        return FittedHosted(model, template_of(task, train), Built(len(train), 0.0, warnings), job)
+        built = Built(len(train), 0.0, warnings, job.training_usd or 0.0)
+        return FittedHosted(model, template_of(task, train), built, job)
 
     def run_of(self, task: Task, train: Sequence[Example], rng: Generator) -> Run:
         """What `fit` trains: for a quote beforehand, or to cancel it."""

@@ -1,0 +1,139 @@
+"""Studies that tune a language model: on this machine from a tiny checkpoint, and at a fake provider."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checkpoints import tiny_checkpoint
+from providers import FakeProvider, providing
+from test_chat_study import goods
+
+from tunepoint import Task, read_trials, run
+from tunepoint.errors import BudgetReached, DataError, TaskError
+from tunepoint.tuning.hosted import HostedQuote
+
+KEY = "sk-a-secret-that-nobody-may-see"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("base") / "tiny")
+
+
+def routing(folder: Path, count: int = 100, **more: Any) -> Task:
+    """Messages of two queues that one word tells apart."""
+    rng = random.Random(0)
+    lines = ["id,text,queue"]
+    for i in range(count):
+        word, queue = (("invoice", "billing"), ("pairing", "device_setup"))[i % 2]
+        lines.append(f"{i},{word} {rng.randrange(10**6)} {rng.randrange(10**6)},{queue}")
+    (folder / "messages.csv").write_text("\n".join(lines) + "\n")
+    content = {
+        "name": "routing",
+        "instruction": "Route the message.",
+        "data": {"path": "messages.csv", "input": "text", "target": "queue", "id": "id"},
+        "traffic": {"queries_per_month": 50_000},
+        **more,
+    }
+    return Task.parse(content, folder=folder)
+
+
+def test_a_tuned_language_model_is_measured_with_three_prompts_and_decided_on(
+    base: Path, tmp_path: Path
+) -> None:
+    tune = {"base": str(base), "seeds": 2, "epochs": 4, "learning_rate": 5e-3}
+    said: list[str] = []
+    task = routing(tmp_path, tune=[tune])
+    out = tmp_path / "study"
+    result = run(task, out=out, progress=lambda what, done, planned: said.append(what))
+    manifest = json.loads((out / "manifest.json").read_text())
+    mine = {name: facts for name, facts in manifest["arms"].items() if name.startswith("tiny lora")}
+    assert {facts["kind"] for facts in mine.values()} == {"tuned", "hybrid"} and len(mine) == 3
+    assert all(len(facts["fits"]) == 2 for facts in mine.values())
+    assert any("tokens in all epochs: about" in what for what in said)  # the quote, from a warm-up
+    assert "LoRA on a language model" not in str(result.document)
+    ladder = json.loads((out / "measurements.json").read_text())["ladder"]
+    assert {row["arm"] for row in ladder} >= set(mine)
+    runs = list((out / "arms" / "language models").iterdir())
+    assert len(runs) == 2  # one for each seed, whatever the prompt
+    before = (out / "trials.jsonl").read_bytes()
+    again = run(task, out=out)
+    assert (out / "trials.jsonl").read_bytes() == before
+    assert again.document["winner"] == result.document["winner"]
+
+
+def test_a_task_that_writes_text_needs_no_chat_model_if_it_tunes_one(base: Path, tmp_path: Path) -> None:
+    goods(tmp_path, 60)
+    content = {
+        "name": "goods",
+        "instruction": "Extract brand and size.",
+        "data": {"path": "goods.jsonl", "input": "text", "target": "label"},
+        "answer": {"kind": "json"},
+        "score": {"metric": "json_fields"},
+        "tune": [{"base": str(base), "seeds": 1, "epochs": 1}],
+    }
+    result = run(Task.parse(content, folder=tmp_path), out=tmp_path / "study")
+    kinds = {finalist["kind"] for finalist in result.document["finalists"]}
+    assert kinds == {"tuned", "hybrid"}
+    assert any("one training seed" in caveat for caveat in result.decision.caveats)
+
+
+@pytest.fixture
+def provider(monkeypatch: pytest.MonkeyPatch) -> Any:
+    with providing(FakeProvider(KEY)) as running:
+        monkeypatch.setenv("TUNEPOINT_API_KEY", KEY)
+        monkeypatch.setenv("TUNEPOINT_OPENAI_URL", running.url)
+        monkeypatch.setattr("tunepoint.tuning.hosted.POLL", 0.0)
+        yield running
+
+
+HOSTED = {"base": "gpt-4o-mini-2024-07-18", "provider": "openai"}
+
+
+def test_a_hosted_model_is_quoted_tuned_once_recorded_and_paid_for(
+    provider: FakeProvider, tmp_path: Path
+) -> None:
+    quotes: list[Any] = []
+    task, out = routing(tmp_path, tune=[HOSTED]), tmp_path / "study"
+    result = run(task, out=out, confirm=quotes.append)
+    assert [type(quote) for quote in quotes] == [HostedQuote]
+    manifest = json.loads((out / "manifest.json").read_text())
+    (fit,) = manifest["arms"]["openai/gpt-4o-mini-2024-07-18 fine-tuned"]["fits"].values()
+    assert fit["usd"] >= 0 and len(provider.jobs) == 1
+    assert manifest["spent_usd"] >= fit["usd"]
+    assert "hosted fine-tuning" not in {left["name"] for left in _not_run(out)}
+    asked = [t for t in read_trials(out / "dev.jsonl") if t.arm.startswith("openai/")]
+    assert asked and all(trial.input_tokens for trial in asked)
+    for path in out.rglob("*"):
+        if path.is_file():
+            assert KEY.encode() not in path.read_bytes(), path
+    again = run(task, out=out, replay=True)
+    assert len(provider.jobs) == 1 and again.document["winner"] == result.document["winner"]
+
+
+def _not_run(out: Path) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = json.loads((out / "measurements.json").read_text())["not_run"]
+    return found
+
+
+def test_a_cap_stops_before_anything_is_uploaded(provider: FakeProvider, tmp_path: Path) -> None:
+    task = routing(tmp_path, 400, tune=[HOSTED])
+    with pytest.raises(BudgetReached, match=r"fine-tuning may cost \$.* Nothing was uploaded"):
+        run(task, out=tmp_path / "study", max_usd=0.01)
+    assert not provider.jobs and not provider.files
+
+
+def test_what_cannot_be_tuned_is_said_before_anything_runs(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(TaskError, match="'opnai' is none that we know; did you mean 'openai'"):
+        run(routing(tmp_path, tune=[{**HOSTED, "provider": "opnai"}]), out=tmp_path / "a")
+    monkeypatch.setattr("tunepoint.tuning.conversations.FEWEST", 50)
+    with pytest.raises(DataError, match=r"training examples are too few to fine-tune .* 50 at least"):
+        run(routing(tmp_path, 60, tune=[{"base": str(base)}]), out=tmp_path / "b")
+    with pytest.raises(TaskError, match="method"):
+        routing(tmp_path, tune=[{"base": "x", "method": "dora"}])

@@ -1,0 +1,141 @@
+"""The language models that a task tunes, as arms: here in three prompts each, or at a provider."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunepoint.arms import Arm, NotRun
+from tunepoint.candidates import Candidates, short_names
+from tunepoint.data.examples import Example
+from tunepoint.errors import BudgetReached, TaskError, nearest
+from tunepoint.measure.bench import Bench
+from tunepoint.measure.study import cores
+from tunepoint.models.opening import LOCAL, Models
+from tunepoint.task import Task, Tune
+
+if TYPE_CHECKING:  # torch is loaded with the model, not with the package
+    from tunepoint.tuning.causal import CausalTuned, TrainingQuote
+    from tunepoint.tuning.hosted import HostedQuote
+    from tunepoint.tuning.recipes import CausalRecipe
+
+SEEDS_HERE, SEEDS_HOSTED = 3, 1
+"""Training runs where the task does not say: what a run costs differs by orders of magnitude."""
+Confirm = Callable[["HostedQuote"], None]
+
+
+@dataclass(frozen=True)
+class TunedArms:
+    """Arms that tune a language model."""
+
+    tuned: tuple[Arm, ...] = ()
+    hybrid: tuple[Arm, ...] = ()
+    not_run: tuple[NotRun, ...] = ()
+
+
+def with_tuned(tried: Candidates, bench: Bench, models: Models, confirm: Confirm | None) -> Candidates:
+    """The candidates of a task with the language models that it tunes.
+
+    Raises:
+        TaskError: a provider that is not known.
+        ModelError: a package is missing, or a base does not fit this machine.
+        DataError: the examples are too few, or too long for the base.
+
+    """
+    found = [_arms(one, title, bench, models, confirm) for one, title in _titled(bench.task)]
+    if not found:
+        return tried
+    left = tuple(one for one in tried.not_run if one.name not in {_what(tune) for tune in bench.task.tune})
+    return replace(
+        tried,
+        tuned=(*tried.tuned, *(arm for arms in found for arm in arms.tuned)),
+        hybrid=(*tried.hybrid, *(arm for arms in found for arm in arms.hybrid)),
+        not_run=(*left, *(one for arms in found for one in arms.not_run)),
+    )
+
+
+def _titled(task: Task) -> list[tuple[Tune, str]]:
+    names = short_names([one.base.removeprefix(LOCAL) for one in task.tune])
+    return list(zip(task.tune, names, strict=True))
+
+
+def _what(tune: Tune) -> str:
+    return "hosted fine-tuning" if tune.provider else "LoRA on a language model"
+
+
+def _arms(tune: Tune, title: str, bench: Bench, models: Models, confirm: Confirm | None) -> TunedArms:
+    if tune.provider is not None:
+        return TunedArms((hosted_arm(tune, bench, models, confirm),))
+    split, keep = bench.prepared.split, bench.study.folder / "arms" / "language models"
+    quote, arms = causal_arms(tune, title, bench.task, split.train, split.dev, keep)
+    bench.progress(f"{title}: {quote}", bench.done_seconds, bench.planned_seconds)
+    return TunedArms(
+        tuple(arm for arm in arms if arm.kind == "tuned"), tuple(arm for arm in arms if arm.kind == "hybrid")
+    )
+
+
+def causal_arms(
+    tune: Tune, title: str, task: Task, train: Sequence[Example], dev: Sequence[Example], keep: Path
+) -> tuple[TrainingQuote, list[CausalTuned]]:
+    """A base tuned on this machine: with no prompt, the instruction alone, and all of the prompt."""
+    from tunepoint.tuning.causal import CausalBase, CausalTuned
+
+    base = CausalBase(tune.base.removeprefix(LOCAL), keep, task.folder, recipe_of(tune), tuple(dev))
+    quote = base.quote(task, train, task.costs.core_hour_usd.likely / 3600 * cores())
+    seeds = tune.seeds or SEEDS_HERE
+    return quote, [
+        CausalTuned(base, "none", title, seeds, quote.seconds),  # the others share its runs
+        CausalTuned(base, "short", title, seeds),
+        CausalTuned(base, "full", title, seeds),
+    ]
+
+
+def recipe_of(tune: Tune) -> CausalRecipe:
+    """The settings of a task's entry."""
+    from tunepoint.tuning.recipes import CausalRecipe
+
+    return CausalRecipe(
+        tune.method,
+        rank=tune.rank,
+        alpha=2 * tune.rank,
+        learning_rate=tune.learning_rate,
+        epochs=tune.epochs,
+        batch=tune.batch,
+        log_to=tune.log_to,
+    )
+
+
+def hosted_arm(tune: Tune, bench: Bench, models: Models, confirm: Confirm | None) -> Arm:
+    """A base tuned at a provider, its training under the study's cap, its answers recorded."""
+    from tunepoint.tuning.hosted import HostedTuned
+    from tunepoint.tuning.providers import PROVIDERS
+
+    if tune.provider not in PROVIDERS:
+        known = nearest(str(tune.provider), PROVIDERS)
+        raise TaskError(f"tune.provider {tune.provider!r} is none that we know; {known}")
+    assert models.tuned is not None, "models are opened for tuning where a task names a provider"
+
+    def allowed(quote: HostedQuote) -> None:
+        meter, most = bench.meter, 0.0 if quote.dollars is None else quote.dollars.high
+        if meter.cap_usd is not None and meter.spent_usd + most > meter.cap_usd:
+            raise BudgetReached(
+                f"spending cap: ${meter.spent_usd:.2f} of ${meter.cap_usd:.2f} are spent, and fine-tuning "
+                f"may cost ${most:.2f} ({quote}). Nothing was uploaded: run again with a higher --max-usd"
+            )
+        if confirm is not None:
+            confirm(quote)
+
+    return HostedTuned(
+        PROVIDERS[tune.provider],
+        tune.base,
+        bench.study.folder / "arms" / "jobs",
+        tune.epochs,
+        validation=bench.prepared.split.dev,
+        confirm=allowed,
+        progress=lambda what, share: bench.progress(what, bench.done_seconds, bench.planned_seconds),
+        served_as=tune.served_as,
+        open=models.tuned,
+        seeds=tune.seeds or SEEDS_HOSTED,
+    )
