@@ -16,12 +16,12 @@ ORDER = [
     {"scorers", "arms"},
     {"prompting", "tuning", "measure", "candidates", "cascades", "incumbents", "judging"},
     {"cost", "quotes"},
-    {"optimising", "tuned"},
+    {"optimising", "tuned", "exports", "parity"},
     {"steps"},
     {"sealed"},
     {"evidence", "power", "sizes", "caveats", "guards", "decisions", "slices", "signals", "documents"},
     {"report", "findings", "growth", "spending"},
-    {"studies", "drafts", "checkup"},
+    {"studies", "drafts", "checkup", "tunings", "terminal"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}

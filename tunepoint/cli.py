@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:  # loaded by the command that needs it, so that --help is quick
-    from rich.console import Console
+from tunepoint.terminal import clear_errors, console_of, progress_bar
 
+if TYPE_CHECKING:  # loaded by the command that needs it, so that --help is quick
     from tunepoint.quotes import Quote
     from tunepoint.studies import Result
+    from tunepoint.tuning.causal import TrainingQuote
     from tunepoint.tuning.hosted import HostedQuote
 
 app = typer.Typer(
@@ -36,6 +34,7 @@ SeedOption = Annotated[int, typer.Option(help="All randomness; the same seed rep
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the machine's form.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 CapOption = Annotated[float | None, typer.Option(help="Stop before spending more than this.", min=0)]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask after the quote whether to go on.")]
 TaskArgument = Annotated[Path, typer.Argument(help="task.toml, or the folder it is in.")]
 
 
@@ -47,7 +46,7 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """Run the whole main job on the example that comes along."""
-    with _clear_errors():
+    with clear_errors():
         folder = example_folder()
         _run(folder, out or Path("studies/support-triage-demo"), seed, None, quiet, as_json)
         if not as_json:
@@ -60,7 +59,7 @@ def init(
     force: Annotated[bool, typer.Option(help="Replace a task.toml that is there.")] = False,
 ) -> None:
     """Write a commented task.toml by looking at your data."""
-    with _clear_errors():
+    with clear_errors():
         from tunepoint.drafts import draft
         from tunepoint.errors import TaskError
         from tunepoint.measure.trials import write_text
@@ -79,7 +78,7 @@ def init(
 @app.command()
 def check(task: TaskArgument, seed: SeedOption = 0, as_json: JsonOption = False) -> None:
     """Audit the data without fitting anything."""
-    with _clear_errors():
+    with clear_errors():
         from dataclasses import asdict
 
         import numpy as np
@@ -130,7 +129,7 @@ def run(
     out: OutOption = None,
     seed: SeedOption = 0,
     max_usd: CapOption = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a chat model is paid for.")] = False,
+    yes: YesOption = False,
     replay: Annotated[
         bool, typer.Option("--replay", help="Take every completion from the study's recording; call nobody.")
     ] = False,
@@ -138,7 +137,7 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Measure every arm, decide, and write the report."""
-    with _clear_errors():
+    with clear_errors():
         _run(task, out, seed, max_usd, quiet, as_json, yes=yes, replay=replay)
         if not as_json:
             again = ["tunepoint", "run", str(task), *(["--out", str(out)] if out else [])]
@@ -164,7 +163,7 @@ def _run(
     from tunepoint.task import Task
 
     loaded = Task.load(task)
-    with _progress(quiet or as_json) as (progress, paused):
+    with progress_bar(quiet or as_json) as (progress, paused):
 
         def confirm(quote: Quote | HostedQuote) -> None:
             with paused():
@@ -189,15 +188,22 @@ def _run(
 
 def _ask(quote: Quote | HostedQuote, yes: bool) -> None:
     """Print what a study will ask of others; on a terminal, ask whether to go on."""
-    from tunepoint.errors import StudyError
     from tunepoint.quotes import Quote
 
     if isinstance(quote, Quote):
-        typer.echo(f"Chat models will be asked: {quote.line()}.", err=True)
+        said = f"Chat models will be asked: {quote.line()}."
         step = "the first call; nothing was spent"
     else:
-        typer.echo("\n".join((f"A provider will tune {quote}.", *quote.notices)), err=True)
+        said = "\n".join((f"A provider will tune {quote}.", *quote.notices))
         step = "the upload; what was measured is kept"
+    _go_on(said, yes, step)
+
+
+def _go_on(said: str, yes: bool, step: str) -> None:
+    """Print what comes and what it costs; on a terminal, ask."""
+    from tunepoint.errors import StudyError
+
+    typer.echo(said, err=True)
     if not yes and sys.stdin.isatty() and not typer.confirm("Go on?", err=True):
         raise StudyError(f"stopped before {step}. --yes goes on without asking")
 
@@ -212,7 +218,7 @@ def decide(
     as_json: JsonOption = False,
 ) -> None:
     """Decide on trials that any tool measured."""
-    with _clear_errors():
+    with clear_errors():
         from tunepoint.studies import decide_trials
         from tunepoint.task import Task
 
@@ -233,18 +239,90 @@ def plan(
     seeds: Annotated[int, typer.Option(help="Training seeds of the tuned arm.", min=2)] = 3,
 ) -> None:
     """Say how many test items a study needs, before anything is run."""
-    with _clear_errors():
+    with clear_errors():
         from tunepoint.report import print_sizes
         from tunepoint.studies import planned
 
         design, sizes = planned(task, tuple(difference or (0.01, 0.02, 0.03, 0.05, 0.1)), power, study, seeds)
-        print_sizes(design, sizes, power, _console())
+        print_sizes(design, sizes, power, console_of())
+
+
+@app.command()
+def tune(
+    task: TaskArgument,
+    base: Annotated[
+        str | None, typer.Option(help="A directory or a hub's name; the task's [[tune]] if missing.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the tuned model.")] = Path("tuned"),
+    method: Annotated[str | None, typer.Option(help="lora, qlora or full.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training examples.", min=1)] = None,
+    seed: SeedOption = 0,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Write the merged model too, if it answers the same.")
+    ] = False,
+    yes: YesOption = False,
+) -> None:
+    """Fine-tune one language model on the train part, and measure it on dev."""
+    with clear_errors():
+        from tunepoint.task import Task
+        from tunepoint.tunings import chosen_base, tune
+
+        loaded = Task.load(task)
+        chosen = chosen_base(loaded, base, method, epochs)
+        with progress_bar(False) as (progress, paused):
+
+            def confirm(quote: TrainingQuote) -> None:
+                with paused():
+                    _go_on(f"Training {chosen.base}: {quote}.", yes, "training; nothing was spent")
+
+            def watch(step: int, steps: int, loss: float) -> None:
+                progress(f"training, loss {loss:.3f}", step, steps)
+
+            tuned = tune(loaded, chosen, out, seed=seed, merge=merge, confirm=confirm, watch=watch)
+        for diet, score in tuned.scores.items():
+            typer.echo(
+                f"dev score, {diet} prompt: {score.estimate:.3f} ({score.low:.3f} to {score.high:.3f})"
+            )
+        for warning in tuned.warnings:
+            typer.echo(f"warning: {warning}", err=True)
+        typer.echo(f"Model: {tuned.folder}")
+        if tuned.merged is not None:
+            typer.echo(f"Merged: {tuned.merged} ({tuned.parity})")
+
+
+@app.command()
+def export(
+    task: TaskArgument,
+    form: Annotated[
+        str,
+        typer.Option(
+            "--for", help="openai, together, fireworks, huggingface, axolotl, llama-factory, unsloth."
+        ),
+    ],
+    to: Annotated[Path, typer.Option(help="Folder to write.")] = Path("export"),
+    seed: SeedOption = 0,
+) -> None:
+    """Write train and dev, never the test, for another tool to train with."""
+    with clear_errors():
+        import numpy as np
+
+        from tunepoint.exports import export
+        from tunepoint.measure.prepare import prepare
+        from tunepoint.task import Task
+
+        loaded = Task.load(task)
+        written = export(loaded, prepare(loaded, np.random.default_rng([seed, 1])), to, form)
+        names = ", ".join(path.name for path in written.files)
+        typer.echo(
+            f"{to}: {names} ({written.train} examples to train, {written.dev} for dev; the test stays sealed)"
+        )
+        typer.echo(f"Next: {written.next}")
 
 
 @app.command()
 def report(study: Annotated[Path, typer.Argument(help="Study directory.")]) -> None:
     """Build the report of a study anew."""
-    with _clear_errors():
+    with clear_errors():
         from tunepoint.report import rebuild_report
 
         typer.echo(f"Report: {rebuild_report(study)}")
@@ -253,7 +331,7 @@ def report(study: Annotated[Path, typer.Argument(help="Study directory.")]) -> N
 @app.command()
 def doctor(as_json: JsonOption = False) -> None:
     """Say what is installed and reachable."""
-    with _clear_errors():
+    with clear_errors():
         from tunepoint.checkup import checkup
 
         findings = checkup()
@@ -285,77 +363,7 @@ def _show(result: Result, as_json: bool) -> None:
 
     if result.audit is not None:
         typer.echo(f"Data: {audit_line(result.audit)}.")
-    print_decision(dict(result.document), _console())
-
-
-def _console(stderr: bool = False) -> Console:
-    from rich.console import Console
-
-    return Console(stderr=stderr, soft_wrap=False)
-
-
-Update = Callable[[str, float, float], None]
-Paused = Callable[[], AbstractContextManager[None]]
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[tuple[Update, Paused]]:
-    """A bar with the time left, on standard error; and what hides it for a while."""
-    if quiet:
-        yield (lambda what, done, planned: None), nullcontext
-        return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns: tuple[Any, ...] = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(elapsed_when_finished=False),
-    )
-    with Progress(*columns, console=_console(stderr=True), transient=True) as bar:
-        line = bar.add_task("starting", total=None)
-
-        def update(what: str, done: float, planned: float) -> None:
-            bar.update(line, description=what, completed=done, total=planned or None)
-
-        @contextmanager
-        def paused() -> Iterator[None]:
-            bar.stop()
-            try:
-                yield
-            finally:
-                bar.start()
-
-        yield update, paused
-
-
-@contextmanager
-def _clear_errors() -> Iterator[None]:
-    """Our errors as one paragraph with exit code 2; an interrupt says that nothing is lost."""
-    from tunepoint.errors import TunepointError
-
-    try:
-        yield
-    except TunepointError as error:
-        _fail(str(error), 2)
-    except KeyboardInterrupt:
-        _fail("interrupted; what was measured is kept, the same command goes on", 130)
-    except (typer.Exit, BrokenPipeError):
-        raise
-    except Exception as error:
-        if os.environ.get("TUNEPOINT_DEBUG"):
-            raise
-        _fail(
-            f"a defect of tunepoint: {type(error).__name__}: {error}. Nothing that was measured is "
-            "lost; TUNEPOINT_DEBUG=1 shows where it happened, for the report to its authors",
-            2,
-        )
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(f"tunepoint: {message}", err=True)
-    raise typer.Exit(code)
+    print_decision(dict(result.document), console_of())
 
 
 def main() -> None:

@@ -85,6 +85,42 @@ def _local(model: Named) -> LocalEndpoint:
     return LocalEndpoint(model.name, model.folder)
 
 
+class _Opening:
+    """Models as they are opened; a stack closes them."""
+
+    def __init__(
+        self,
+        stack: ExitStack,
+        calls: Recording,
+        metered: Callable[[Endpoint, CallPrice | None], Endpoint],
+        replay: bool,
+    ) -> None:
+        self.stack, self.calls, self.metered, self.replay = stack, calls, metered, replay
+        self.prices: dict[str, CallPrice] = {}
+        self.chats: dict[str, TextModel] = {}
+        self.endpoints: list[OpenAIEndpoint] = []
+
+    def add(self, model: Named, abilities: Abilities | None = None) -> TextModel:
+        """Open a model, recorded and, where it is elsewhere, paid for."""
+        price = call_price(model.name, model.price)
+        if price is not None:
+            self.prices[model.name] = price
+        local = model.name.startswith(LOCAL)
+        endpoint: Endpoint | None = None
+        if not self.replay and local:
+            endpoint = _local(model)
+        elif not self.replay:
+            self.endpoints.append(_hosted(model, abilities))
+            self.stack.callback(self.endpoints[-1].close)
+            endpoint = self.metered(self.endpoints[-1], price)
+        self.chats[model.name] = TextModel(Recorded(model.name, self.calls, endpoint), remote=not local)
+        return self.chats[model.name]
+
+    def tuned(self, name: str, abilities: Abilities) -> TextModel:
+        """Open a model that was tuned in this study, once."""
+        return self.chats[name] if name in self.chats else self.add(Named(name), abilities)
+
+
 @contextmanager
 def opened(
     named: Sequence[Named],
@@ -115,31 +151,10 @@ def opened(
     with ExitStack() as stack:
         calls = Recording(recording)
         stack.callback(calls.close)
-        prices: dict[str, CallPrice] = {}
-        chats: dict[str, TextModel] = {}
-        endpoints: list[OpenAIEndpoint] = []
-
-        def add(model: Named, abilities: Abilities | None = None) -> TextModel:
-            price = call_price(model.name, model.price)
-            if price is not None:
-                prices[model.name] = price
-            local = model.name.startswith(LOCAL)
-            endpoint: Endpoint | None = None
-            if not replay and local:
-                endpoint = _local(model)
-            elif not replay:
-                endpoints.append(_hosted(model, abilities))
-                stack.callback(endpoints[-1].close)
-                endpoint = metered(endpoints[-1], price)
-            chats[model.name] = TextModel(Recorded(model.name, calls, endpoint), remote=not local)
-            return chats[model.name]
-
-        def tuned(name: str, abilities: Abilities) -> TextModel:
-            return chats[name] if name in chats else add(Named(name), abilities)
-
+        opening = _Opening(stack, calls, metered, replay)
         for model in wanted:
-            add(model)
-        asked = tuple(chats[model.name] for model in named)
-        proposing = chats[proposer] if proposer else next(iter(asked), None)
-        grading = chats[judge.name] if judge else None
-        yield Models(asked, prices, proposing, grading, tuned, endpoints)
+            opening.add(model)
+        asked = tuple(opening.chats[model.name] for model in named)
+        proposing = opening.chats[proposer] if proposer else next(iter(asked), None)
+        grading = opening.chats[judge.name] if judge else None
+        yield Models(asked, opening.prices, proposing, grading, opening.tuned, opening.endpoints)

@@ -154,6 +154,14 @@ class CausalBase:
         longest = max((example.target for example in train), key=len)
         return 2 * len(tokenizer(longest, add_special_tokens=False)["input_ids"]) + LEAST
 
+    def merge(self, folder: Path) -> None:
+        """Write the base with the adapter that is at work, as one model; the adapter is gone afterwards."""
+        assert self._endpoint is not None, "a run is fitted before it is merged"
+        merged = self._endpoint.model.merge_and_unload()
+        merged.save_pretrained(folder)
+        self._endpoint.tokenizer.save_pretrained(folder)
+        self.release()
+
     def release(self) -> None:
         """Let go of the model's memory."""
         self._endpoint, self._there = None, []
@@ -202,6 +210,9 @@ class CausalTuned:
     def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> FittedCausal:
         """Train on `train`, or load the run of the same data, recipe and `rng`."""
         run, built = self.base.run(task, train, int(rng.integers(2**31)))
+        return FittedCausal(self.base, run, self.template(task, train), built)
+
+    def template(self, task: Task, train: Sequence[Example]) -> Prompt:
+        """What every prompt has in common."""
         labels = labels_of(task, train) if task.answer.kind == "label" else ()
-        template = replace(prompt_of(task, labels, self.diet), max_output_tokens=self.base.room(train))
-        return FittedCausal(self.base, run, template, built)
+        return replace(prompt_of(task, labels, self.diet), max_output_tokens=self.base.room(train))

@@ -79,6 +79,11 @@ def prompt_of(task: Task, labels: Sequence[str], diet: Diet) -> Prompt:
     )
 
 
+def asked_with(template: Prompt, example: Example) -> Prompt:
+    """The prompt that asks an example."""
+    return replace(template, input=example.input)
+
+
 def drawn_diets(count: int, shares: Sequence[float], rng: Generator) -> list[Diet]:
     """Which prompt each of the examples is trained with."""
     return [DIETS[i] for i in rng.choice(len(DIETS), size=count, p=list(shares)).tolist()]
@@ -107,7 +112,7 @@ def rows_of(
     templates = {diet: prompt_of(task, labels, diet) for diet in DIETS}
     rows, too_long = [], []
     for example, diet in zip(examples, diets, strict=True):
-        row = _row(replace(templates[diet], input=example.input), example.target, tokenizer)
+        row = _row(asked_with(templates[diet], example), example.target, tokenizer)
         if len(row.input_ids) > context:
             too_long.append((example.id, len(row.input_ids)))
         else:

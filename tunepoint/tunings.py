@@ -1,0 +1,218 @@
+"""Tune one language model on a task, outside a study, and write it down with its card."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tunepoint.data.examples import Example, fingerprint
+from tunepoint.data.split import Split
+from tunepoint.errors import ModelError, StudyError, TaskError
+from tunepoint.measure.prepare import prepare
+from tunepoint.measure.trials import make_folder, write_text
+from tunepoint.models.chat import Reply
+from tunepoint.parity import Parity, parity
+from tunepoint.scorers import Scoring, each, scorer
+from tunepoint.stats.intervals import Interval
+from tunepoint.stats.paired import joint_scores, score_intervals
+from tunepoint.task import JUDGE, Task, Tune
+from tunepoint.tuned import causal_arms
+
+if TYPE_CHECKING:  # torch is loaded with the model, not with the package
+    from tunepoint.tuning.causal import CausalTuned, TrainingQuote
+    from tunepoint.tuning.sft import Watch
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """A tuned model on disk."""
+
+    folder: Path
+    """The adapter, or the whole model after full fine-tuning; its README.md is the card."""
+    merged: Path | None
+    """The base with the adapter in it, where that was asked for and answers the same."""
+    scores: Mapping[str, Interval]
+    """Prompt -> score on dev."""
+    warnings: tuple[str, ...]
+    parity: Parity | None = None
+
+
+def tune(
+    task: Task,
+    base: Tune,
+    out: Path,
+    *,
+    seed: int = 0,
+    merge: bool = False,
+    confirm: Callable[[TrainingQuote], None] | None = None,
+    watch: Watch | None = None,
+) -> Tuning:
+    """Train on the task's train part, measure on dev, write the weights; the test stays sealed.
+
+    Args:
+        out: folder for the model; a run that was killed goes on there.
+        seed: the same split as that of a study with this seed, and the training seed.
+        merge: write the merged model as well, and only if it answers dev as the adapter does.
+        confirm: called with the quote before training; raise to stop.
+
+    Raises:
+        TunepointError: whatever the user can mend; a merged model that answers otherwise is not kept.
+
+    """
+    if task.score.metric == JUDGE:
+        raise StudyError(
+            "a judge scores answers in studies only: take another metric here, or use `tunepoint run`"
+        )
+    prepared = prepare(task, np.random.default_rng([seed, 1]))
+    make_folder(out)
+    split = prepared.split
+    quote, arms = causal_arms(base, base.base, task, split.train, split.dev, out / "runs")
+    shared = arms[0].base
+    shared.watch = watch
+    if confirm is not None and not (out / "tunepoint.json").exists():
+        confirm(quote)
+    scoring = each(scorer(task.score.metric, task.folder, tolerance=task.score.tolerance))
+    replies: dict[str, list[Reply]] = {
+        arm.diet: _answers(arm, task, split.train, split.dev, seed) for arm in arms
+    }
+    scores = {diet: _score(said, split.dev, scoring) for diet, said in replies.items()}
+    run, built = shared.run(task, split.train, _seed(seed))
+    kept = out / ("model" if base.method == "full" else "adapter")
+    shutil.copytree(shared.keep / run, kept, dirs_exist_ok=True)
+    facts = {
+        "base": base.base,
+        "recipe": asdict(shared.recipe),
+        "examples": len(split.train),
+        "train_sha256": fingerprint(split.train),
+        "data_sha256": prepared.fingerprint,
+        "task_sha256": task.measured_by(),
+        "seed": seed,
+        "seconds": built.seconds,
+        "dev_scores": {diet: asdict(score) for diet, score in scores.items()},
+        "warnings": list(built.warnings),
+    }
+    write_text(kept / "README.md", card(task, facts))
+    merged, same = None, None
+    if merge and base.method != "full":
+        merged, same = _merged(arms, task, split, replies, scoring, out, facts)
+    write_text(out / "tunepoint.json", json.dumps(facts, indent=2) + "\n")
+    return Tuning(kept, merged, scores, built.warnings, same)
+
+
+def chosen_base(task: Task, base: str | None, method: str | None, epochs: int | None) -> Tune:
+    """The first base that a task tunes on this machine, with what the command line says instead.
+
+    Raises:
+        TaskError: no base is named, or the method is none.
+
+    """
+    first = next((one for one in task.tune if one.provider is None), None)
+    if first is None and base is None:
+        raise TaskError("no base to tune: name one with --base, or as [[tune]] base in task.toml")
+    said = {"base": base, "method": method, "epochs": epochs}
+    content = (first.model_dump(exclude_none=True) if first else {}) | {
+        k: v for k, v in said.items() if v is not None
+    }
+    return Task.parse({"name": task.name, "tune": [content]}, where="the command line").tune[0]
+
+
+def _seed(seed: int) -> int:
+    return int(np.random.default_rng([seed, 0]).integers(2**31))
+
+
+def _answers(
+    arm: CausalTuned, task: Task, train: Sequence[Example], dev: Sequence[Example], seed: int
+) -> list[Reply]:
+    fitted = arm.fit(task, train, np.random.default_rng([seed, 0]))
+    return fitted.answer([example.input for example in dev])
+
+
+def _score(replies: Sequence[Reply], dev: Sequence[Example], scoring: Scoring) -> Interval:
+    """Mean score on dev with its 95% interval; an answer that cannot be read is worth 0."""
+    graded = scoring([reply.answer or "" for reply in replies], list(dev))
+    values = [
+        (one.score or 0.0) * (reply.answer is not None) for one, reply in zip(graded, replies, strict=True)
+    ]
+    return score_intervals(joint_scores([np.array([values])]), np.random.default_rng(0), draws=4_000)[0]
+
+
+def _merged(
+    arms: Sequence[CausalTuned],
+    task: Task,
+    split: Split,
+    measured: Mapping[str, Sequence[Reply]],
+    scoring: Scoring,
+    out: Path,
+    facts: Mapping[str, Any],
+) -> tuple[Path, Parity]:
+    """The merged model, kept only if it says what was measured with every prompt."""
+    from tunepoint.models.endpoints import TextModel
+    from tunepoint.models.local import LocalEndpoint
+    from tunepoint.tuning.conversations import asked_with
+    from tunepoint.tuning.sft import load_base
+
+    folder, base = out / "merged", arms[0].base
+    base.merge(folder)
+    model, tokenizer = load_base(str(folder))
+    served = TextModel(LocalEndpoint.of(str(folder), model, tokenizer), remote=False)
+    found: Parity | None = None
+    for arm in arms:
+        template = arm.template(task, split.train)
+        replies = served.answer([asked_with(template, example) for example in split.dev])
+        found = parity(split.dev, measured[arm.diet], replies, scoring)
+        if not found.holds:
+            shutil.rmtree(folder)
+            raise ModelError(
+                f"the merged model does not answer as the adapter did ({arm.diet} prompt) and was not kept: "
+                f"{found}"
+            )
+    assert found is not None
+    write_text(folder / "README.md", card(task, facts))
+    return folder, found
+
+
+def card(task: Task, facts: Mapping[str, Any]) -> str:
+    """The model card: what it is, from what, how good."""
+    recipe = facts["recipe"]
+    scores = "\n".join(
+        f"| {diet} | {score['estimate']:.3f} | {score['low']:.3f} to {score['high']:.3f} |"
+        for diet, score in facts["dev_scores"].items()
+    )
+    warned = "".join(f"* {warning}\n" for warning in facts["warnings"]) or "* none\n"
+    return f"""---
+base_model: {json.dumps(facts["base"])}
+library_name: {"transformers" if recipe["method"] == "full" else "peft"}
+tags: [tunepoint]
+---
+
+# {task.name}: {facts["base"]}, fine-tuned
+
+{task.instruction}
+
+| | |
+|---|---|
+| base | {facts["base"]} |
+| licence | that of the base, and what your examples allow |
+| examples | {facts["examples"]} |
+| train, SHA-256 | {facts["train_sha256"]} |
+| data, SHA-256 | {facts["data_sha256"]} |
+| task, SHA-256 | {facts["task_sha256"]} |
+| recipe | {", ".join(f"{name} {value}" for name, value in recipe.items() if value not in (None, [], ()))} |
+| seed | {facts["seed"]} |
+| training | {facts["seconds"]:.0f} s |
+
+| prompt | score on dev ({task.score.metric}) | 95% interval |
+|---|---|---|
+{scores}
+
+Dev chose when to stop, so these scores are a little too good; a study measures on its sealed test.
+
+Warnings:
+
+{warned}"""
