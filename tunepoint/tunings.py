@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tunepoint.arms import Built
 from tunepoint.data.examples import Example, fingerprint
 from tunepoint.data.split import Split
 from tunepoint.errors import ModelError, StudyError, TaskError
@@ -25,7 +26,7 @@ from tunepoint.task import JUDGE, Task, Tune
 from tunepoint.tuned import causal_arms
 
 if TYPE_CHECKING:  # torch is loaded with the model, not with the package
-    from tunepoint.tuning.causal import CausalTuned, TrainingQuote
+    from tunepoint.tuning.causal import CausalBase, CausalTuned, TrainingQuote
     from tunepoint.tuning.sft import Watch
 
 
@@ -83,26 +84,38 @@ def tune(
     }
     scores = {diet: _score(said, split.dev, scoring) for diet, said in replies.items()}
     run, built = shared.run(task, split.train, _seed(seed))
+    facts = _facts(base, shared, split, task, seed, built, scores) | {"data_sha256": prepared.fingerprint}
     kept = out / ("model" if base.method == "full" else "adapter")
     shutil.copytree(shared.keep / run, kept, dirs_exist_ok=True)
-    facts = {
-        "base": base.base,
-        "recipe": asdict(shared.recipe),
-        "examples": len(split.train),
-        "train_sha256": fingerprint(split.train),
-        "data_sha256": prepared.fingerprint,
-        "task_sha256": task.measured_by(),
-        "seed": seed,
-        "seconds": built.seconds,
-        "dev_scores": {diet: asdict(score) for diet, score in scores.items()},
-        "warnings": list(built.warnings),
-    }
     write_text(kept / "README.md", card(task, facts))
     merged, same = None, None
     if merge and base.method != "full":
         merged, same = _merged(arms, task, split, replies, scoring, out, facts)
     write_text(out / "tunepoint.json", json.dumps(facts, indent=2) + "\n")
     return Tuning(kept, merged, scores, built.warnings, same)
+
+
+def _facts(
+    base: Tune,
+    shared: CausalBase,
+    split: Split,
+    task: Task,
+    seed: int,
+    built: Built,
+    scores: Mapping[str, Interval],
+) -> dict[str, Any]:
+    """What the card says and tunepoint.json keeps."""
+    return {
+        "base": base.base,
+        "recipe": asdict(shared.recipe),
+        "examples": len(split.train),
+        "train_sha256": fingerprint(split.train),
+        "task_sha256": task.measured_by(),
+        "seed": seed,
+        "seconds": built.seconds,
+        "dev_scores": {diet: asdict(score) for diet, score in scores.items()},
+        "warnings": list(built.warnings),
+    }
 
 
 def chosen_base(task: Task, base: str | None, method: str | None, epochs: int | None) -> Tune:
