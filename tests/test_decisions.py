@@ -265,7 +265,7 @@ def test_of_equal_arms_the_materially_cheaper_one_wins() -> None:
 
 
 def test_too_few_items_are_undecided_and_say_how_many_more() -> None:
-    arms = discordant(40, 6, 8, 6)
+    arms = discordant(40, 6, 9, 5)
     costs = [cost("one", hours=Range(1, 1, 1)), cost("other", "tuned", hours=HOURS)]
     decision = decide(arms, costs, task(), RNG(0))
     assert decision.verdict == "undecided" and decision.strength is None

@@ -179,10 +179,10 @@ def decide(
     misses = [_misses(arm, evidence.costs, i, task.limits) for i, arm in enumerate(table.arms)]
     winner = evidence.best()
     risks, unfair = evidence.risks_of(winner), lost_by_format(table, evidence, winner)
-    few = too_few(joint.groups)
-    strength = None if misses[winner] or few else capped(risks.strength, unfair)
+    strength = None if (few := too_few(joint.groups)) or misses[winner] else capped(risks.strength, unfair)
     differences, doubts = _differences(joint, table, winner, task.limits.margin, rng)
     known = joint, evidence, unit_prices(table, costs, task), rng
+    finalists = _finalists(table, costs, joint, evidence, misses, rng)  # before growth takes from rng
     needed = None if strength else evidence_needed(*known, reachable=not misses[winner], growth=growth)
     return Decision(
         task=task.name,
@@ -190,7 +190,7 @@ def decide(
         strength=strength,
         winner=table.names[winner],
         risks=risks,
-        finalists=_finalists(table, costs, joint, evidence, misses, rng),
+        finalists=finalists,
         differences=differences,
         break_even=_break_evens(evidence, table.names, winner),
         evidence_needed=needed,

@@ -278,8 +278,9 @@ def compare(
     Args:
         beside: further pairs; the intervals hold together with theirs, which are not returned.
 
-    With few groups, or few in which the arms differ, an interval is the union with the exact one
-    (betting, Bonferroni over the pairs): the normal approximation fails there.
+    With few groups an interval is the union with the exact one (betting), with few groups in which the
+    arms differ with that of their numbers (Clopper and Pearson 1934), Bonferroni over the pairs: the
+    normal approximation fails there.
 
     """
     if not pairs:
@@ -301,7 +302,12 @@ def compare(
         if _few(joint, arm, against):
             assert joint.means is not None
             lead = (joint.means[:, arm] - joint.means[:, against]).clip(-1, 1)
-            interval = _wider(interval, betting_interval(lead, joint.codes, level=own))
+            exact = (
+                betting_interval(lead, joint.codes, level=own)
+                if joint.groups < FEW
+                else _rare(lead, joint, own)
+            )
+            interval = _wider(interval, exact)
             p_value = max(p_value, _sign_flips(lead, joint))
         found.append(Comparison(arm, against, interval, p_value))
     return found
@@ -313,6 +319,32 @@ def _few(joint: JointScores, arm: int, against: int) -> bool:
         return False
     differing = joint.codes[joint.means[:, arm] != joint.means[:, against]]
     return len(np.unique(differing)) < FEW
+
+
+def _rare(lead: Floats, joint: JointScores, level: float) -> Interval:
+    """Interval of a mean difference that is 0 in nearly all groups.
+
+    How often a group differs, in either direction, has Clopper and Pearson's limits; by how much, is what
+    was seen: at most the largest sum of a group, at least the smallest. One item stands for a direction that
+    never occurred.
+    """
+    assert joint.codes is not None
+    sums: Floats = np.bincount(joint.codes, weights=lead, minlength=joint.groups).astype(np.float64)
+    own = 1 - (1 - level) / 2  # either direction has its own limits
+    high, low = (_rate(part, own) for part in (sums, -sums))
+    scale = joint.groups / joint.items
+    return Interval(
+        float(lead.mean()), max(-1.0, scale * (high[0] - low[1])), min(1.0, scale * (high[1] - low[0]))
+    )
+
+
+def _rate(sums: Floats, level: float) -> tuple[float, float]:
+    """Limits of the part of the mean group sum that the groups above 0 make."""
+    above = sums[sums > 1e-12]
+    limits = stats.binomtest(len(above), len(sums)).proportion_ci(level, method="exact")
+    if not len(above):
+        return 0.0, float(limits.high)
+    return float(limits.low * above.min()), float(limits.high * above.max())
 
 
 def _sign_flips(lead: Floats, joint: JointScores) -> float:
