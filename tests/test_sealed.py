@@ -19,6 +19,7 @@ from tunepoint.measure.trials import Trial
 from tunepoint.power import unit_prices
 from tunepoint.quotes import Quote
 from tunepoint.sealed import usable
+from tunepoint.stats.exact import exact_difference
 from tunepoint.stats.paired import compare
 from tunepoint.stats.ranges import Range
 
@@ -166,6 +167,19 @@ def test_few_differing_groups_have_the_p_value_of_their_signs() -> None:
     worse = base.copy()
     worse[0, :5] = 0
     assert compare(joint_of_scores(base, worse), [(0, 1)], RNG(0))[0].p_value == pytest.approx(2 / 32)
+
+
+def test_arms_that_hardly_differ_have_a_narrow_interval_that_holds() -> None:
+    rng, held, widths = RNG(7), 0, []
+    groups, size, up, down = 60, 5, 0.02, 0.01
+    codes = np.repeat(np.arange(groups), size)
+    for _ in range(300):
+        sign = rng.choice([1.0, -1.0, 0.0], p=[up, down, 1 - up - down], size=groups)
+        lead = sign[codes] * (np.tile(np.arange(size), groups) < rng.integers(1, size + 1, groups)[codes])
+        found = exact_difference(lead, codes, level=0.95)
+        held += (up - down) * 3 / 5 in found
+        widths.append(found.high - found.low)
+    assert held / 300 >= 0.95 and np.mean(widths) < 0.15  # by betting it is .3 and more
 
 
 def joint_of_scores(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> Any:

@@ -14,8 +14,9 @@ from tunepoint.decisions import joint_of
 from tunepoint.measure.judged import calibrate
 from tunepoint.measure.tables import Table
 from tunepoint.stats.calibrated import cluster_error
+from tunepoint.stats.exact import FEW
 from tunepoint.stats.intervals import Interval
-from tunepoint.stats.paired import FEW, compare
+from tunepoint.stats.paired import compare
 
 Floats = NDArray[np.float64]
 DISCOVERY = 0.05

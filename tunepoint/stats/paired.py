@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from tunepoint.errors import EvidenceError
+from tunepoint.stats.exact import FEW, exact_difference, exact_score, sign_flips
 from tunepoint.stats.intervals import Interval, score_interval
-from tunepoint.stats.sequential import betting_interval
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.intp]
@@ -216,8 +216,6 @@ def _multivariate_t(covariance: Floats, degrees: int, size: int, rng: np.random.
     return np.asarray(normal * scale[:, None])
 
 
-FEW = 8
-"""Groups, or groups in which two arms differ, under which no interval is narrower than the exact one."""
 MOST_VALUES = 40_000_000
 """Draws times contrasts that are held ready for the simultaneous level."""
 
@@ -247,17 +245,9 @@ def score_intervals(
     if joint.means is None or joint.groups >= FEW:
         return found
     own = 1 - (1 - level) / count
-    return [_wider(one, _exact_score(joint, arm, own)) for arm, one in enumerate(found)]
-
-
-def _exact_score(joint: JointScores, arm: int, level: float) -> Interval:
-    """Clopper and Pearson's interval for independent items that are right or wrong, else by betting."""
-    assert joint.means is not None
-    scores = joint.means[:, arm]
-    if joint.groups == joint.items and np.isin(scores, (0.0, 1.0)).all():
-        exact = stats.binomtest(int(scores.sum()), len(scores)).proportion_ci(level, method="exact")
-        return Interval(float(scores.mean()), exact.low, exact.high)
-    return betting_interval(scores.clip(0, 1), joint.codes, level=level, low=0.0)
+    assert joint.codes is not None
+    exact = (exact_score(scores, joint.codes, level=own) for scores in joint.means.T)
+    return [_wider(one, other) for one, other in zip(found, exact, strict=True)]
 
 
 def _wider(one: Interval, other: Interval) -> Interval:
@@ -300,15 +290,10 @@ def compare(
     ):
         interval = Interval(mean, max(-1.0, mean - half), min(1.0, mean + half))
         if _few(joint, arm, against):
-            assert joint.means is not None
+            assert joint.means is not None and joint.codes is not None
             lead = (joint.means[:, arm] - joint.means[:, against]).clip(-1, 1)
-            exact = (
-                betting_interval(lead, joint.codes, level=own)
-                if joint.groups < FEW
-                else _rare(lead, joint, own)
-            )
-            interval = _wider(interval, exact)
-            p_value = max(p_value, _sign_flips(lead, joint))
+            interval = _wider(interval, exact_difference(lead, joint.codes, level=own))
+            p_value = max(p_value, sign_flips(lead, joint.codes))
         found.append(Comparison(arm, against, interval, p_value))
     return found
 
@@ -319,43 +304,6 @@ def _few(joint: JointScores, arm: int, against: int) -> bool:
         return False
     differing = joint.codes[joint.means[:, arm] != joint.means[:, against]]
     return len(np.unique(differing)) < FEW
-
-
-def _rare(lead: Floats, joint: JointScores, level: float) -> Interval:
-    """Interval of a mean difference that is 0 in nearly all groups.
-
-    How often a group differs, in either direction, has Clopper and Pearson's limits; by how much, is what
-    was seen: at most the largest sum of a group, at least the smallest. One item stands for a direction that
-    never occurred.
-    """
-    assert joint.codes is not None
-    sums: Floats = np.bincount(joint.codes, weights=lead, minlength=joint.groups).astype(np.float64)
-    own = 1 - (1 - level) / 2  # either direction has its own limits
-    high, low = (_rate(part, own) for part in (sums, -sums))
-    scale = joint.groups / joint.items
-    return Interval(
-        float(lead.mean()), max(-1.0, scale * (high[0] - low[1])), min(1.0, scale * (high[1] - low[0]))
-    )
-
-
-def _rate(sums: Floats, level: float) -> tuple[float, float]:
-    """Limits of the part of the mean group sum that the groups above 0 make."""
-    above = sums[sums > 1e-12]
-    limits = stats.binomtest(len(above), len(sums)).proportion_ci(level, method="exact")
-    if not len(above):
-        return 0.0, float(limits.high)
-    return float(limits.low * above.min()), float(limits.high * above.max())
-
-
-def _sign_flips(lead: Floats, joint: JointScores) -> float:
-    """Two-sided p-value of the groups' sums under all changes of their signs (Fisher 1935, section 21)."""
-    assert joint.codes is not None
-    sums = np.bincount(joint.codes, weights=lead)
-    sums = sums[sums != 0]
-    if not len(sums):
-        return 1.0
-    signs = 1 - 2 * ((np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums))) & 1)
-    return float((np.abs(signs @ sums) >= abs(sums.sum()) - 1e-12).mean())
 
 
 def _standard_errors(joint: JointScores, contrasts: Floats) -> Floats:
