@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
-from servers import cut, refusal
+from servers import cut, on_a_port, refusal
 
 Body = dict[str, Any]
 OVER = ("succeeded", "completed", "failed", "error", "cancelled")
@@ -184,39 +182,16 @@ REFUSALS: dict[str, Callable[[str], web.Response]] = {
 @contextmanager
 def providing(fake: FakeProvider) -> Iterator[FakeProvider]:
     """Run the provider in a thread; its address is `fake.url`."""
-    loop = asyncio.new_event_loop()
-    ready = threading.Event()
-    runner: list[web.AppRunner] = []
     jobs = "/v1/fine-tunes" if fake.together else "/v1/fine_tuning/jobs"
-
-    async def start() -> None:
-        app = web.Application()
-        app.router.add_post("/v1/files/upload" if fake.together else "/v1/files", fake.upload)
-        app.router.add_get("/v1/files", fake.listed)
-        app.router.add_post(jobs, fake.create)
-        app.router.add_get(jobs, fake.all_jobs)
-        app.router.add_get(f"{jobs}/{{id}}", fake.job)
-        app.router.add_get(f"{jobs}/{{id}}/events", fake.events)
-        app.router.add_post(f"{jobs}/{{id}}/cancel", fake.stop)
-        app.router.add_post("/v1/chat/completions", fake.completions)
-        runner.append(web.AppRunner(app, access_log=None, shutdown_timeout=0.1))
-        await runner[0].setup()
-        await web.TCPSite(runner[0], "127.0.0.1", 0).start()
-        fake.url = f"http://127.0.0.1:{runner[0].addresses[0][1]}/v1"
-        ready.set()
-
-    def work() -> None:
-        asyncio.set_event_loop(loop)
-        loop.run_until_complete(start())
-        loop.run_forever()
-        loop.run_until_complete(runner[0].cleanup())
-        loop.close()
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    assert ready.wait(10)
-    try:
+    app = web.Application()
+    app.router.add_post("/v1/files/upload" if fake.together else "/v1/files", fake.upload)
+    app.router.add_get("/v1/files", fake.listed)
+    app.router.add_post(jobs, fake.create)
+    app.router.add_get(jobs, fake.all_jobs)
+    app.router.add_get(f"{jobs}/{{id}}", fake.job)
+    app.router.add_get(f"{jobs}/{{id}}/events", fake.events)
+    app.router.add_post(f"{jobs}/{{id}}/cancel", fake.stop)
+    app.router.add_post("/v1/chat/completions", fake.completions)
+    with on_a_port(app) as url:
+        fake.url = f"{url}/v1"
         yield fake
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)

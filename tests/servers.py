@@ -133,20 +133,25 @@ FAULTS: dict[str, Callable[[web.Request], Any]] = {
 @contextmanager
 def serving(fake: Fake) -> Iterator[Fake]:
     """Run the server in a thread; its address is `fake.url`."""
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", fake.completions)
+    app.router.add_get("/v1/models", fake.list)
+    with on_a_port(app) as url:
+        fake.url = f"{url}/v1"
+        yield fake
+
+
+@contextmanager
+def on_a_port(app: web.Application) -> Iterator[str]:
+    """Run an application in a thread, on a free port of this machine; its address."""
     loop = asyncio.new_event_loop()
     ready = threading.Event()
     runner: list[web.AppRunner] = []
 
     async def start() -> None:
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", fake.completions)
-        app.router.add_get("/v1/models", fake.list)
         runner.append(web.AppRunner(app, access_log=None, shutdown_timeout=0.1))
         await runner[0].setup()
-        site = web.TCPSite(runner[0], "127.0.0.1", 0)
-        await site.start()
-        port = runner[0].addresses[0][1]
-        fake.url = f"http://127.0.0.1:{port}/v1"
+        await web.TCPSite(runner[0], "127.0.0.1", 0).start()
         ready.set()
 
     def work() -> None:
@@ -160,7 +165,7 @@ def serving(fake: Fake) -> Iterator[Fake]:
     thread.start()
     assert ready.wait(10)
     try:
-        yield fake
+        yield f"http://127.0.0.1:{runner[0].addresses[0][1]}"
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,9 +139,10 @@ def tabulate(trials: Iterable[Trial], arms: Sequence[str] | None = None) -> Tabl
     items = tuple(item for item in every if all(item in run for run in runs))
     if not items:
         raise TrialsError(_nothing_shared(grouped, names, len(every)))
-    clusters = _clusters(items, runs)
+    clusters = _clusters(_named(items, runs, "cluster"), items)
+    slices = _named(items, runs, "slice")
     table = tuple(_arm_scores(name, grouped[name], items) for name in names)
-    return Table(items, table, clusters, _slices(items, runs), len(every) - len(items))
+    return Table(items, table, clusters, tuple(map(slices.get, items)), len(every) - len(items))
 
 
 def _nothing_shared(grouped: Mapping[str, _Answers], names: Sequence[str], every: int) -> str:
@@ -161,25 +162,20 @@ def _nothing_shared(grouped: Mapping[str, _Answers], names: Sequence[str], every
     )
 
 
-def _slices(items: Sequence[str], runs: Sequence[_Run]) -> tuple[str | None, ...]:
-    """The slice of each item, named by whichever trial names it."""
+def _named(items: Sequence[str], runs: Sequence[_Run], what: Literal["slice", "cluster"]) -> dict[str, str]:
+    """Item -> its slice or cluster, said by whichever trial says it, and by no two differently."""
     named: dict[str, str] = {}
     for run in runs:
         for item in items:
             for trial in run[item].values():
-                if trial.slice is not None and named.setdefault(item, trial.slice) != trial.slice:
-                    raise TrialsError(f"item {item!r} is in slice {named[item]!r} and in {trial.slice!r}")
-    return tuple(named.get(item) for item in items)
+                name: str | None = getattr(trial, what)
+                if name is not None and named.setdefault(item, name) != name:
+                    raise TrialsError(f"item {item!r} is in {what} {named[item]!r} and in {name!r}")
+    return named
 
 
-def _clusters(items: Sequence[str], runs: Sequence[_Run]) -> NDArray[np.intp] | None:
+def _clusters(named: Mapping[str, str], items: Sequence[str]) -> NDArray[np.intp] | None:
     """Cluster codes; an item without a cluster is a cluster of its own."""
-    named: dict[str, str] = {}
-    for run in runs:
-        for item in items:
-            for trial in run[item].values():
-                if trial.cluster is not None and named.setdefault(item, trial.cluster) != trial.cluster:
-                    raise TrialsError(f"item {item!r} is in cluster {named[item]!r} and in {trial.cluster!r}")
     if not named:
         return None
     codes: dict[tuple[bool, str], int] = {}
