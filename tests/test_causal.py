@@ -21,6 +21,7 @@ from tunepoint.models.endpoints import request_of
 from tunepoint.models.wordings import messages
 from tunepoint.tuning import sft
 from tunepoint.tuning.causal import CausalBase, CausalTuned
+from tunepoint.tuning.checkpoints import CheckpointRace, by_group
 from tunepoint.tuning.conversations import IGNORED, Row, drawn_diets, prompt_of, rows_of
 from tunepoint.tuning.machines import check_fits, size_of
 from tunepoint.tuning.recipes import DIETS, CausalRecipe
@@ -202,6 +203,48 @@ def test_dev_stops_a_run_whose_answers_get_worse_and_keeps_the_best(base: Path, 
         ]
     weights_ = [row.answer_tokens for row in dev]
     assert np.average(losses, weights=weights_) == pytest.approx(min(found.dev_losses), rel=0.02)
+
+
+def test_checkpoints_race_on_dev_and_the_best_answers_are_kept(base: Path, tmp_path: Path) -> None:
+    shared = CausalBase(str(base), tmp_path, recipe=QUICK, dev=tuple(examples(60)))
+    met: list[list[str]] = []
+    race = shared._race(task(), examples(), RNG(0))
+    assert race is not None and len(race.examples) == 60
+
+    def pick(model: Any, tokenizer: Any, checkpoints: Any) -> Path:
+        met.append([path.name for path in checkpoints])
+        race(model, tokenizer, checkpoints)
+        return Path(checkpoints[0])
+
+    found = fine_tune(str(base), rows(base), rows(base)[:24], QUICK, tmp_path / "run", seed=1, pick=pick)
+    assert len(met) == 1 and 2 <= len(met[0]) <= 3
+    other = fine_tune(str(base), rows(base), rows(base)[:24], QUICK, tmp_path / "other", seed=1)
+    assert same(found.folder, other.folder) > 1e-4  # the first of them, not the one of the lowest loss
+    built = CausalTuned(shared, "none", "tiny").fit(task(), examples(), RNG(5))
+    assert built.answer(["invoice 1"])[0].answer in LABELS
+
+
+def test_a_race_of_checkpoints_stops_the_hopeless_and_counts_groups_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    grouped = [Example(str(i), f"{i}", "billing", group=f"g{i // 4}") for i in range(200)]
+    ordered = by_group(grouped, RNG(0))
+    names = [example.group for example in ordered]
+    assert all(names[i] == names[i - 1] for i in range(1, 200) if names.index(names[i]) < i)
+    asked: list[str] = []
+
+    def answers(self: Any, model: str, tokenizer: Any, start: int, end: int) -> Any:
+        asked.extend([model] * (end - start))
+        return np.full(end - start, 1.0 if model == "checkpoint-20" else 0.0)
+
+    monkeypatch.setattr("tunepoint.tuning.checkpoints.put_adapter", lambda model, path, name: name)
+    monkeypatch.setattr(CheckpointRace, "_answers", answers)
+    race = CheckpointRace(ordered, (), None)  # type: ignore[arg-type]
+    checkpoints = [Path(f"checkpoint-{step}") for step in (10, 20, 30)]
+    assert race(None, None, checkpoints).name == "checkpoint-20"
+    assert len(asked) < 3 * 200 and asked.count("checkpoint-10") < 200
+    monkeypatch.setattr(CheckpointRace, "_answers", lambda self, model, tok, start, end: np.ones(end - start))
+    assert race(None, None, checkpoints).name == "checkpoint-30"  # ties: the last
 
 
 def test_memory_that_runs_out_halves_the_batch_and_goes_on(

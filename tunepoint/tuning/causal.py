@@ -15,7 +15,9 @@ from tunepoint.data.examples import Example, fingerprint
 from tunepoint.models.chat import Prompt, Reply
 from tunepoint.models.endpoints import TextModel
 from tunepoint.models.local import LEAST, LocalEndpoint
-from tunepoint.task import Task
+from tunepoint.scorers import each, scorer
+from tunepoint.task import JUDGE, Task
+from tunepoint.tuning.checkpoints import CheckpointRace, by_group
 from tunepoint.tuning.conversations import Rows, drawn_diets, prompt_of, rows_of
 from tunepoint.tuning.machines import check_fits, place, size_of
 from tunepoint.tuning.recipes import CausalRecipe, Diet
@@ -95,11 +97,29 @@ class CausalBase:
             left_out = rows.warnings(context)
             self.release()  # training takes the memory
             trained = fine_tune(
-                self._where, rows.rows, dev.rows, self.recipe, kept, seed=seed % 2**31, watch=self.watch
+                self._where,
+                rows.rows,
+                dev.rows,
+                self.recipe,
+                kept,
+                seed=seed % 2**31,
+                watch=self.watch,
+                pick=self._race(task, train, np.random.default_rng([seed, 1])),
             )
         said = (*left_out, *trained.warnings, *_collapsed(self.endpoint(name), task, train))
         self._built[name] = Built(len(train), trained.seconds, said)
         return name, self._built[name]
+
+    def _race(self, task: Task, train: Sequence[Example], rng: Generator) -> CheckpointRace | None:
+        """How checkpoints are compared; None where dev is small or a judge would have to grade it."""
+        if len(self.dev) < ASKED or task.score.metric == JUDGE:
+            return None
+        labels = labels_of(task, train) if task.answer.kind == "label" else ()
+        some, room = by_group(self.dev[:DEV], rng), self.room(train)
+        diets = drawn_diets(len(some), self.recipe.diet, rng)
+        prompts = (replace(prompt_of(task, labels, diet), max_output_tokens=room) for diet in diets)
+        scoring = each(scorer(task.score.metric, task.folder, tolerance=task.score.tolerance))
+        return CheckpointRace(some, tuple(prompts), scoring)
 
     @property
     def _where(self) -> str:

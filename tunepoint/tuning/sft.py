@@ -32,6 +32,8 @@ STILL = 0.98
 """Share of the first loss above which the last one has not fallen."""
 Watch = Callable[[int, int, float], None]
 """(step, steps of the whole run, loss)"""
+Pick = Callable[[Any, Any, Sequence[Path]], Path]
+"""(model, tokenizer, checkpoints in the order of training) -> the one to keep"""
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,7 @@ def fine_tune(
     *,
     seed: int,
     watch: Watch | None = None,
+    pick: Pick | None = None,
 ) -> Trained:
     """Train, or go on with a run that was killed; the weights appear in `folder` whole or not at all.
 
@@ -145,6 +148,7 @@ def fine_tune(
         folder: the run's own.
         seed: of the order of the examples and of the adapter's first weights.
         watch: called at every logged step.
+        pick: chooses among the last adapters; the one with the lowest loss on dev if None.
 
     Raises:
         ModelError: not even one example at a time fits into memory.
@@ -163,16 +167,28 @@ def fine_tune(
             if not _out_of_memory(error):
                 raise
             if batch == 1:
-                longest = max(len(row.input_ids) for row in rows)
-                raise ModelError(
-                    f"{where}: memory ran out with one example at a time ({longest} tokens the longest); "
-                    "take a smaller base, method 'lora', or shorter inputs"
-                ) from None
+                raise _too_large(where, rows) from None
             batch //= 2
             trainer = None
             gc.collect()
             torch.cuda.empty_cache()
-    return _finish(trainer, rows, recipe, folder, batch, time.perf_counter() - started)
+    chosen = _picked(trainer, recipe, folder, pick)
+    found = _finish(trainer, rows, recipe, folder, batch, time.perf_counter() - started)
+    return _kept(found, chosen)
+
+
+ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+"""Files of an adapter."""
+
+
+def _picked(trainer: Any, recipe: CausalRecipe, folder: Path, pick: Pick | None) -> Path | None:
+    """The checkpoint that answers best; None where there is one at most, or all weights were trained."""
+    found = sorted(
+        (folder / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2])
+    )
+    if pick is None or recipe.method == "full" or len(found) < 2:
+        return None
+    return pick(trainer.model, trainer.processing_class, found)
 
 
 WARM_UP = 3
@@ -197,6 +213,14 @@ def warm_up(where: str, rows: Sequence[Row], recipe: CausalRecipe) -> float:
         _train(trainer, Path(folder))
     tokens = sum(len(row.input_ids) for row in some) / len(some) * recipe.batch * (len(ends) - 1)
     return (ends[-1] - ends[0]) / tokens
+
+
+def _too_large(where: str, rows: Sequence[Row]) -> ModelError:
+    longest = max(len(row.input_ids) for row in rows)
+    return ModelError(
+        f"{where}: memory ran out with one example at a time ({longest} tokens the longest); "
+        "take a smaller base, method 'lora', or shorter inputs"
+    )
 
 
 def _out_of_memory(error: BaseException) -> bool:
@@ -280,7 +304,7 @@ def _arguments(recipe: CausalRecipe, folder: Path, examples: int, *, seed: int, 
         eval_strategy="steps" if dev else "no",
         eval_steps=every,
         save_steps=every,
-        save_total_limit=2,
+        save_total_limit=3,
         load_best_model_at_end=dev,
         metric_for_best_model="eval_loss" if dev else None,
         logging_steps=max(1, min(10, steps // 10)),
@@ -322,10 +346,17 @@ def _finish(
     tokens = round(epochs * sum(len(row.input_ids) for row in rows))
     found = Trained(folder, losses, dev_losses, seconds, tokens, batch, tuple(said))
     facts = {name: value for name, value in asdict(found).items() if name != "folder"}
-    unfinished = folder / f"{FACTS}.part"
-    unfinished.write_text(json.dumps(facts), encoding="utf-8")
-    unfinished.replace(folder / FACTS)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    (folder / f"{FACTS}.part").write_text(json.dumps(facts), encoding="utf-8")
+    return found
+
+
+def _kept(found: Trained, chosen: Path | None) -> Trained:
+    """A run whose weights are all there: its facts get their name, its checkpoints go."""
+    if chosen is not None:
+        for name in ADAPTER:
+            shutil.copy(chosen / name, found.folder / name)
+    (found.folder / f"{FACTS}.part").replace(found.folder / FACTS)
+    shutil.rmtree(found.folder / "checkpoints", ignore_errors=True)
     return found
 
 
