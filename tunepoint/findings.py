@@ -17,7 +17,7 @@ from tunepoint.caveats import SHOWN
 from tunepoint.cost.prices import OLD_DAYS, ArmCost
 from tunepoint.data.formats import common_format
 from tunepoint.decisions import Decision, decide, joint_of
-from tunepoint.errors import EvidenceError
+from tunepoint.errors import EvidenceError, TrialsError
 from tunepoint.guards import capped, twins_decide
 from tunepoint.measure.prepare import Prepared
 from tunepoint.measure.study import Study
@@ -152,8 +152,7 @@ def gather_facts(
         trained = by_kind.get("tuned") or by_kind.get("hybrid")
         prompted = by_kind.get("prompt") or by_kind.get("incumbent")
         if trained is not None and prompted is not None:
-            far = _far(test.trials, similarity)
-            far_slice = _difference(far, trained.name, prompted.name) if far else None
+            far_slice = _far_slice(test.trials, similarity, trained.name, prompted.name)
     if tried.fine_tuned is not None and "hybrid" in by_kind:
         light_prompt = _difference(dev.trials, by_kind["hybrid"].name, tried.fine_tuned.name)
     counts = prepared.audit.counts
@@ -170,6 +169,16 @@ def gather_facts(
         searched=study.manifest.get("search"),
         light_prompt=light_prompt,
     )
+
+
+def _far_slice(
+    trials: Sequence[Trial], similarity: Mapping[str, float], trained: str, prompted: str
+) -> Interval | None:
+    """Trained minus prompted on the least familiar fifth; None where too little of it was answered by both."""
+    try:
+        return _difference(_far(trials, similarity), trained, prompted)
+    except (EvidenceError, TrialsError):
+        return None
 
 
 def _far(trials: Sequence[Trial], similarity: Mapping[str, float]) -> list[Trial]:

@@ -89,6 +89,8 @@ def learn(
     runs = {trial.arm: None for trial in study.curve.trials}
     parts = {int(arm.split(", ")[1].split()[0]): study.curve.of(arm) for arm in runs}
     sizes = sorted(size for size in parts if size < len(train))
+    if len({trial.cluster or trial.item for trial in whole}) < 2:
+        return None  # one group of dev items says nothing of others
     rows = [(size, _score(parts[size], rng)) for size in sizes] + [(len(train), _score(whole, rng))]
     labels = len({example.target for example in train})
     if len(rows) < FEWEST:
