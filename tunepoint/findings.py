@@ -174,7 +174,7 @@ def gather_facts(
 def _far_slice(
     trials: Sequence[Trial], similarity: Mapping[str, float], trained: str, prompted: str
 ) -> Interval | None:
-    """Trained minus prompted on the least familiar fifth; None where too little of it was answered by both."""
+    """Trained minus prompted on the least familiar fifth; None where too little of it has both answers."""
     try:
         return _difference(_far(trials, similarity), trained, prompted)
     except (EvidenceError, TrialsError):

@@ -1,0 +1,53 @@
+"""A study's own curve against its verdict: what it adds, and when it keeps quiet."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+
+from tunepoint.growth import Learning, still_rising
+from tunepoint.stats.curves import fit_curve
+from tunepoint.stats.intervals import Interval
+
+RNG = np.random.default_rng
+
+
+def learning(scores: list[float]) -> Learning:
+    sizes = [50, 100, 200, 400]
+    curve = fit_curve(sizes, scores, [0.01] * 4, RNG(0))
+    rows = tuple((size, Interval(s, s - 0.02, s + 0.02)) for size, s in zip(sizes, scores, strict=True))
+    return Learning(rows, 20, curve)
+
+
+def decision(tuned: float, prompted: float) -> Any:
+    finalists = [
+        SimpleNamespace(arm=name, score=Interval(score, score, score))
+        for name, score in (("tuned", tuned), ("prompted", prompted))
+    ]
+    return cast(Any, SimpleNamespace(winner="prompted", finalists=finalists))
+
+
+RISING = [0.3, 0.45, 0.58, 0.68]
+
+
+def test_an_early_curve_does_not_let_a_verdict_rule_tuning_out() -> None:
+    (said,) = still_rising(decision(0.68, 0.75), learning(RISING), ["tuned"], 0.02)
+    assert "learnt from 400 examples (20 a label)" in said and "0.070 behind" in said
+    assert "does not rule tuning out" in said
+
+
+def test_it_keeps_quiet_where_the_score_did_not_decide_or_will_not() -> None:
+    assert still_rising(decision(0.78, 0.75), learning(RISING), ["tuned"], 0.02) == []  # lost on cost
+    flat = learning([0.60, 0.60, 0.60, 0.60])
+    assert still_rising(decision(0.60, 0.95), flat, ["tuned"], 0.02) == []
+    assert still_rising(decision(0.68, 0.75), None, ["tuned"], 0.02) == []
+
+
+def test_growth_is_that_of_the_curve_at_every_doubling() -> None:
+    found = learning(RISING).growth(["tuned"])
+    assert found is not None and found.gains["tuned"].estimate > 0
+    assert found.doublings[0] == 1.0 and list(found.doublings) == sorted(found.doublings)
+    assert found.doublings[2] < 3  # curves flatten
+    assert found.soon is not None and 0 < found.soon < 1
