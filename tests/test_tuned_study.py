@@ -79,6 +79,8 @@ def test_a_task_that_writes_text_needs_no_chat_model_if_it_tunes_one(base: Path,
     result = run(Task.parse(content, folder=tmp_path), out=tmp_path / "study")
     kinds = {finalist["kind"] for finalist in result.document["finalists"]}
     assert kinds == {"tuned", "hybrid"}
+    light = next(signal for signal in result.document["signals"] if signal["id"] == "H2")
+    assert light["value"] is not None and "with a light prompt" in light["detail"]
     assert any("one training seed" in caveat for caveat in result.decision.caveats)
 
 

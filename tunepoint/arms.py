@@ -90,6 +90,14 @@ class Estimated(Protocol):
     seconds_a_run: float
 
 
+@runtime_checkable
+class LightlyPrompted(Protocol):
+    """A hybrid: a tuned model with a prompt."""
+
+    alone: str
+    """Name of the arm that is the same model without it."""
+
+
 class InProcess:
     """An arm that answers in this process: serving one is a batch of one, in a thread."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tunepoint.arms import Arm, ArmKind
+from tunepoint.arms import Arm, ArmKind, LightlyPrompted
 from tunepoint.candidates import Candidates
 from tunepoint.caveats import SHOWN
 from tunepoint.cost.prices import OLD_DAYS, ArmCost
@@ -153,8 +153,9 @@ def gather_facts(
         prompted = by_kind.get("prompt") or by_kind.get("incumbent")
         if trained is not None and prompted is not None:
             far_slice = _far_slice(test.trials, similarity, trained.name, prompted.name)
-    if tried.fine_tuned is not None and "hybrid" in by_kind:
-        light_prompt = _difference(dev.trials, by_kind["hybrid"].name, tried.fine_tuned.name)
+    hybrid = by_kind.get("hybrid")
+    if isinstance(hybrid, LightlyPrompted):
+        light_prompt = _difference(dev.trials, hybrid.name, hybrid.alone)
     counts = prepared.audit.counts
     return Facts(
         revisions=revisions(study),

@@ -226,6 +226,7 @@ class CausalTuned:
             self.family += " + prompt"
         self.name = f"{self.title} {self.base.recipe.method}, {words[self.diet]}"
         self.kind = "tuned" if self.diet == "none" else "hybrid"
+        self.alone = f"{self.title} {self.base.recipe.method}, {words['none']}"
 
     def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> FittedCausal:
         """Train on `train`, or load the run of the same data, recipe and `rng`."""

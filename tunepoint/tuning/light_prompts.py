@@ -67,6 +67,7 @@ class TunedWithNames:
     def __post_init__(self) -> None:
         self.name = f"tuned + label names, weight {self.weight:g}"
         self.seeds = self.base.seeds
+        self.alone = self.base.name
 
     def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> LightPrompted:
         """Fine-tune as the base does, then add the prompt."""
@@ -92,6 +93,7 @@ class TunedWithRetrieval:
     def __post_init__(self) -> None:
         self.name = f"tuned + retrieved, {self.k} similar, weight {self.weight:g}"
         self.seeds = self.base.seeds
+        self.alone = self.base.name
 
     def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> LightPrompted:
         """Fine-tune as the base does, then add the prompt."""
