@@ -25,9 +25,8 @@ from transformers.trainer_callback import TrainerCallback
 from transformers.utils.logging import disable_progress_bar
 
 from tunepoint import Example, Task
-from tunepoint.exports import chat_lines
 from tunepoint.tuning import sft
-from tunepoint.tuning.conversations import rows_of
+from tunepoint.tuning.conversations import chat_rows, rows_of
 from tunepoint.tuning.recipes import CausalRecipe
 
 CUDA = torch.cuda.is_available()
@@ -106,7 +105,7 @@ def plain(where: str, task: Task, some: list[Example], recipe: CausalRecipe, fol
     from trl.trainer.sft_trainer import SFTTrainer
 
     model, tokenizer = sft.load_base(where)
-    lines = [row["messages"] for row in chat_lines(task, some, some)]
+    lines = [row["messages"] for row in chat_rows(task, some, some)]
     clock = Clock()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

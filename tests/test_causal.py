@@ -83,7 +83,7 @@ def test_a_row_is_what_serving_sends_and_then_the_answer(base: Path) -> None:
     tokenizer = load_tokenizer(str(base))
     for diet in DIETS:
         found = rows_of(task(), examples(10), [diet] * 10, tokenizer, 1_024).rows[1]
-        template = prompt_of(task(), tuple(LABELS), diet)
+        template = prompt_of(task(), examples(), diet)
         asked = request_of(template.__class__(**{**vars(template), "input": "invoice 1"}))
         turns = [{"role": turn.role, "content": turn.content} for turn in asked.messages]
         text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
@@ -96,7 +96,7 @@ def test_a_row_is_what_serving_sends_and_then_the_answer(base: Path) -> None:
 def test_the_prompts_of_a_diet_shrink_to_the_input_alone() -> None:
     sizes = []
     for diet in DIETS:
-        template = prompt_of(task(), tuple(LABELS), diet)
+        template = prompt_of(task(), examples(), diet)
         turns = messages(template.__class__(**{**vars(template), "input": "invoice 1"}))
         sizes.append(sum(len(turn.content) for turn in turns))
     assert sizes[0] > sizes[1] > sizes[2] == len("invoice 1")

@@ -33,7 +33,7 @@ from tunepoint.tuning.hosted import (
     watch,
 )
 from tunepoint.tuning.jobs import Job, Remote
-from tunepoint.tuning.providers import PROVIDERS, TuningProvider, notices, provider_of, tokens_of, validate
+from tunepoint.tuning.providers import PROVIDERS, TuningProvider, notices, tokens_of, validate
 
 KEY = "sk-a-secret-that-nobody-may-see"
 OPENAI, BASE = PROVIDERS["openai"], "gpt-4o-mini-2024-07-18"
@@ -106,7 +106,7 @@ def state(keep: Path) -> tuple[Path, Job]:
 
 
 def test_a_row_holds_what_the_tuned_model_will_be_asked_and_the_target() -> None:
-    (row,) = chat_rows(TASK, TRAIN[:1])
+    (row,) = chat_rows(TASK, TRAIN[:1], TRAIN)
     system, user, assistant = row["messages"]
     assert [turn["role"] for turn in row["messages"]] == ["system", "user", "assistant"]
     assert "Route the message." in system["content"] and "billing: money" in system["content"]
@@ -114,13 +114,13 @@ def test_a_row_holds_what_the_tuned_model_will_be_asked_and_the_target() -> None
 
 
 def test_rows_that_cannot_be_trained_on_are_named_with_both_quantities() -> None:
-    rows, ids = chat_rows(TASK, TRAIN), [example.id for example in TRAIN]
+    rows, ids = chat_rows(TASK, TRAIN, TRAIN), [example.id for example in TRAIN]
     validate(rows, OPENAI, ids=ids)
     with pytest.raises(DataError, match="9 examples, and it trains on 10 at least: add 1"):
         validate(rows[:9], OPENAI)
     with pytest.raises(DataError, match="0 examples, and it trains on 1 at least"):
         validate([], PROVIDERS["own"])
-    empty = chat_rows(TASK, [*TRAIN, Example("m.csv:99", "x", " ")])
+    empty = chat_rows(TASK, [*TRAIN, Example("m.csv:99", "x", " ")], TRAIN)
     with pytest.raises(DataError, match=r"row 13 \(m.csv:99\): the target is empty"):
         validate(empty, OPENAI, ids=[*ids, "m.csv:99"])
     tight = dataclasses.replace(OPENAI, most_tokens_an_example=tokens_of(rows[0]) - 1)
@@ -132,7 +132,7 @@ def test_rows_that_cannot_be_trained_on_are_named_with_both_quantities() -> None
     with pytest.raises(DataError, match="all 12 rows are the same"):
         validate(rows[:1] * 12, OPENAI)
     with pytest.raises(DataError, match="all 12 rows are answered with 'billing'"):
-        validate(chat_rows(TASK, [dataclasses.replace(e, target="billing") for e in TRAIN]), OPENAI)
+        validate(chat_rows(TASK, [dataclasses.replace(e, target="billing") for e in TRAIN], TRAIN), OPENAI)
 
 
 def test_tokens_are_a_quarter_of_the_bytes_rounded_up() -> None:
@@ -158,7 +158,7 @@ def test_the_quote_is_tokens_times_epochs_times_the_price_of_training() -> None:
 
 
 def test_a_quote_without_a_known_price_says_so() -> None:
-    found = quote(chat_rows(TASK, TRAIN), PROVIDERS["together"], "meta/llama", 2)
+    found = quote(chat_rows(TASK, TRAIN, TRAIN), PROVIDERS["together"], "meta/llama", 2)
     assert found.dollars is None and found.price is None and "no price of training is known" in str(found)
 
 
@@ -185,10 +185,6 @@ def test_every_provider_is_dated_sourced_and_named_by_its_key() -> None:
 
 
 def test_names_and_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert provider_of(f"openai/{BASE}") == (OPENAI, BASE)
-    assert provider_of("together/meta/llama")[1] == "meta/llama"
-    with pytest.raises(ModelError, match="did you mean 'openai'"):
-        provider_of("openia/x")
     with pytest.raises(ModelError, match="TUNEPOINT_OWN_URL"):
         PROVIDERS["own"].base_url()
     monkeypatch.setenv("TUNEPOINT_OPENAI_URL", "http://proxy/v1/")
@@ -232,7 +228,7 @@ def test_an_arm_uploads_trains_and_answers_in_the_words_of_its_training(
     assert job["method"] == {"type": "supervised", "supervised": {"hyperparameters": chosen}}
     assert isinstance(job["seed"], int) and len(job["metadata"]["tunepoint"]) == 64
     uploaded = [json.loads(line) for line in fake.contents[job["training_file"]].splitlines()]
-    assert uploaded == chat_rows(TASK, TRAIN)
+    assert uploaded == chat_rows(TASK, TRAIN, TRAIN)
     assert len(fake.contents[job["validation_file"]].splitlines()) == 2
     assert len(quotes) == 1 and quotes[0].examples == 12
     assert said == [("Step 1/4: loss=0.1", 0.25), ("Step 2/4: loss=0.2", 0.5), ("Step 3/4: loss=0.3", 0.75)]

@@ -49,23 +49,21 @@ def answered(arm: str, items: int, seed: str | None = None, decode: str | None =
 
 
 def test_a_seed_that_was_killed_half_way_is_left_out_and_a_whole_one_is_used() -> None:
-    plain: Any = Task.parse({"name": "t"})
     arms: Any = [Runs("a", seeds=2), Runs("b")]
     own = [*answered("a", 40, "0"), *answered("a", 40, "1"), *answered("b", 40)]
     half, whole = answered("a", 7, "2"), answered("a", 40, "2")
-    assert len(tabulate(usable([*own, *half], plain, arms)).items) == 40
-    assert tabulate(usable([*own, *half], plain, arms)).arms[0].seeds == ("0", "1")
-    assert tabulate(usable([*own, *whole], plain, arms)).arms[0].seeds == ("0", "1", "2")
+    assert len(tabulate(usable([*own, *half], arms)).items) == 40
+    assert tabulate(usable([*own, *half], arms)).arms[0].seeds == ("0", "1")
+    assert tabulate(usable([*own, *whole], arms)).arms[0].seeds == ("0", "1", "2")
 
 
 def test_decodes_that_are_not_asked_for_any_more_cost_no_item() -> None:
-    plain: Any = Task.parse({"name": "t"})
     trials = [*answered("a", 36), *answered("b", 36), *answered("a", 6, decode="1")]
     one: Any = [Runs("a"), Runs("b")]
     three: Any = [Runs("a", decodes=3), Runs("b", decodes=3)]
-    assert len(tabulate(usable(trials, plain, one)).items) == 36
-    assert len(tabulate(usable(trials, plain, three)).items) == 36  # the mean of the decodes there are
-    assert tabulate(usable(trials, plain, three)).arms[0].decodes == ()
+    assert len(tabulate(usable(trials, one)).items) == 36
+    assert len(tabulate(usable(trials, three)).items) == 36  # the mean of the decodes there are
+    assert tabulate(usable(trials, three)).arms[0].decodes == ()
 
 
 def test_items_asked_twice_are_the_mean_of_their_answers_and_no_other_is_lost() -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunepoint.arms import labels_of
-from tunepoint.data.examples import Example
 from tunepoint.errors import TaskError, nearest
 from tunepoint.measure.prepare import Prepared
 from tunepoint.measure.trials import make_folder, write_text
@@ -45,13 +43,14 @@ def export(task: Task, prepared: Prepared, folder: Path, form: str) -> Exported:
 
     """
     from tunepoint.tuned import recipe_of
+    from tunepoint.tuning.conversations import chat_rows
 
     if form not in FORMS:
         raise TaskError(f"export form {form!r}; {nearest(form, FORMS)}")
     make_folder(folder)
     split = prepared.split
     parts = {
-        name: chat_lines(task, part, split.train)
+        name: chat_rows(task, part, split.train)
         for name, part in (("train", split.train), ("dev", split.dev))
     }
     files = {f"{name}.jsonl": "".join(map(_line, rows)) for name, rows in parts.items()}
@@ -61,24 +60,6 @@ def export(task: Task, prepared: Prepared, folder: Path, form: str) -> Exported:
         write_text(folder / name, text)
     written = tuple(folder / name for name in (*files, *more))
     return Exported(written, len(split.train), len(split.dev), command.format(folder=folder))
-
-
-def chat_lines(task: Task, part: Sequence[Example], train: Sequence[Example]) -> list[dict[str, Any]]:
-    """One conversation for each example: system message, input, target."""
-    from tunepoint.models.wordings import messages
-    from tunepoint.tuning.conversations import asked_with, prompt_of
-
-    labels = labels_of(task, train) if task.answer.kind == "label" else ()
-    template = prompt_of(task, labels, "full")
-    return [
-        {
-            "messages": [
-                *({"role": turn.role, "content": turn.content} for turn in messages(asked_with(template, e))),
-                {"role": "assistant", "content": e.target},
-            ]
-        }
-        for e in part
-    ]
 
 
 def _line(row: Mapping[str, Any]) -> str:

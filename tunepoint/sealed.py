@@ -13,7 +13,6 @@ from tunepoint.incumbents import Incumbent
 from tunepoint.measure.bench import Bench
 from tunepoint.measure.trials import Key, Trial
 from tunepoint.steps import TIMED, Selected, decodes_of, expected_seconds, shuffled
-from tunepoint.task import Task
 
 Purchase = Literal["test_items", "training_seeds"]
 Buy = Callable[[Sequence[Example], int], Purchase | None]
@@ -64,7 +63,7 @@ def _complete(bench: Bench, chosen: Selected, items: Sequence[Example]) -> None:
     _measure_test(bench, chosen, [e for e in bench.prepared.split.test if e.id in there], 0)
 
 
-def usable(trials: Sequence[Trial], task: Task, finalists: Sequence[Arm]) -> list[Trial]:
+def usable(trials: Sequence[Trial], finalists: Sequence[Arm]) -> list[Trial]:
     """The trials of the runs that a task asks for, and of seeds on top that answer all that those do.
 
     What was killed in the middle, or is not asked for any more, would leave its missing items out for

@@ -82,7 +82,7 @@ def _offers(
 
     paid = [
         trial
-        for trial in usable(study.test.trials, task, chosen.finalists)
+        for trial in usable(study.test.trials, chosen.finalists)
         if trial.item in asked and int(trial.seed or 0) < seeds[trial.arm]
     ]
     table = tabulate(paid, list(seeds))

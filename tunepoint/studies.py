@@ -134,7 +134,7 @@ def default_folder(task: Task, prepared: Prepared, seed: int) -> Path:
 def _conclude(bench: Bench, tried: Candidates, chosen: Selected, prepared: Prepared) -> Result:
     study, task, finalists = bench.study, bench.task, chosen.finalists
     names = [arm.name for arm in finalists]
-    trials = with_people(usable(study.test.trials, task, finalists), people_grades(task, study.folder))
+    trials = with_people(usable(study.test.trials, finalists), people_grades(task, study.folder))
     table = tabulate(trials, names)
     costs = _costed(finalists, study, task)(table)
     seed = int(study.manifest["seed"])

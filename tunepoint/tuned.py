@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunepoint.arms import Arm, NotRun
+from tunepoint.arms import Arm
 from tunepoint.candidates import Candidates, short_names
 from tunepoint.data.examples import Example
 from tunepoint.errors import BudgetReached, TaskError, nearest
@@ -32,7 +32,6 @@ class TunedArms:
 
     tuned: tuple[Arm, ...] = ()
     hybrid: tuple[Arm, ...] = ()
-    not_run: tuple[NotRun, ...] = ()
 
 
 def with_tuned(tried: Candidates, bench: Bench, models: Models, confirm: Confirm | None) -> Candidates:
@@ -52,7 +51,7 @@ def with_tuned(tried: Candidates, bench: Bench, models: Models, confirm: Confirm
         tried,
         tuned=(*tried.tuned, *(arm for arms in found for arm in arms.tuned)),
         hybrid=(*tried.hybrid, *(arm for arms in found for arm in arms.hybrid)),
-        not_run=(*left, *(one for arms in found for one in arms.not_run)),
+        not_run=left,
     )
 
 

@@ -70,9 +70,9 @@ class _Part:
     def at(self, relative: float) -> Floats:
         """(D,) scores at a size relative to the largest measured."""
         point = np.array([relative])
-        shape = np.array([self.family.shape(point, row)[0] for row in np.unique(self.shapes, axis=0)])
-        rows = np.unique(self.shapes, axis=0, return_inverse=True)[1].ravel()
-        return np.asarray((self.levels - self.gaps * shape[rows]).clip(0.0, 1.0))
+        tried, rows = np.unique(self.shapes, axis=0, return_inverse=True)
+        shape = np.array([self.family.shape(point, row)[0] for row in tried])
+        return np.asarray((self.levels - self.gaps * shape[rows.ravel()]).clip(0.0, 1.0))
 
 
 @dataclass(frozen=True)

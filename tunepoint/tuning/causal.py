@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.random import Generator
 
-from tunepoint.arms import ArmKind, Built, InProcess, Input, labels_of
+from tunepoint.arms import ArmKind, Built, InProcess, Input
 from tunepoint.data.examples import Example, fingerprint
 from tunepoint.models.chat import Prompt, Reply
 from tunepoint.models.endpoints import TextModel
@@ -114,10 +115,9 @@ class CausalBase:
         """How checkpoints are compared; None where dev is small or a judge would have to grade it."""
         if len(self.dev) < ASKED or task.score.metric == JUDGE:
             return None
-        labels = labels_of(task, train) if task.answer.kind == "label" else ()
         some, room = by_group(self.dev[:DEV], rng), self.room(train)
         diets = drawn_diets(len(some), self.recipe.diet, rng)
-        prompts = (replace(prompt_of(task, labels, diet), max_output_tokens=room) for diet in diets)
+        prompts = (replace(prompt_of(task, train, diet), max_output_tokens=room) for diet in diets)
         scoring = each(scorer(task.score.metric, task.folder, tolerance=task.score.tolerance))
         return CheckpointRace(some, tuple(prompts), scoring)
 
@@ -134,7 +134,8 @@ class CausalBase:
         dev = Rows((), ())
         if len(self.dev) >= ASKED:
             some = self.dev[:DEV]
-            dev = rows_of(task, some, drawn_diets(len(some), self.recipe.diet, rng), tokenizer, size.context)
+            diets = drawn_diets(len(some), self.recipe.diet, rng)
+            dev = rows_of(task, some, diets, tokenizer, size.context, train=train)
         return rows, dev, size.context
 
     def quote(self, task: Task, train: Sequence[Example], usd_per_second: float) -> TrainingQuote:
@@ -147,7 +148,11 @@ class CausalBase:
         rows, _, _ = self.rows(task, train, np.random.default_rng(0))
         self.release()
         tokens = round(rows.tokens * self.recipe.steps(len(rows.rows)) * self.recipe.batch / len(rows.rows))
-        seconds = tokens * warm_up(self._where, rows.rows, self.recipe)
+        measured = self.keep / f"warm-up-{fingerprint(train)[:12]}-{self.recipe.digest()}.json"
+        if not measured.exists():  # once: a study that goes on has its quote already
+            measured.parent.mkdir(parents=True, exist_ok=True)
+            measured.write_text(json.dumps(warm_up(self._where, rows.rows, self.recipe)), encoding="utf-8")
+        seconds = tokens * float(json.loads(measured.read_text(encoding="utf-8")))
         return TrainingQuote(len(rows.rows), tokens, seconds, seconds * usd_per_second)
 
     def endpoint(self, run: str) -> LocalEndpoint:
@@ -192,8 +197,7 @@ def _collapsed(endpoint: LocalEndpoint, task: Task, train: Sequence[Example]) ->
     some = train[:: max(1, len(train) // ASKED)][:ASKED]
     if len({example.target for example in some}) < 2:
         return ()
-    labels = labels_of(task, train) if task.answer.kind == "label" else ()
-    template = prompt_of(task, labels, "full")
+    template = prompt_of(task, train, "full")
     model = TextModel(endpoint, remote=False)
     said = {reply.text for reply in model.answer([replace(template, input=e.input) for e in some])}
     if len(said) > 1:
@@ -235,5 +239,4 @@ class CausalTuned:
 
     def template(self, task: Task, train: Sequence[Example]) -> Prompt:
         """What every prompt has in common."""
-        labels = labels_of(task, train) if task.answer.kind == "label" else ()
-        return replace(prompt_of(task, labels, self.diet), max_output_tokens=self.base.room(train))
+        return replace(prompt_of(task, train, self.diet), max_output_tokens=self.base.room(train))

@@ -13,6 +13,7 @@ from tunepoint.data.examples import Example
 from tunepoint.errors import DataError
 from tunepoint.models.chat import Prompt
 from tunepoint.models.endpoints import request_of
+from tunepoint.models.wordings import messages
 from tunepoint.task import Task
 from tunepoint.tuning.recipes import DIETS, Diet
 
@@ -63,14 +64,15 @@ class Rows:
         )
 
 
-def prompt_of(task: Task, labels: Sequence[str], diet: Diet) -> Prompt:
-    """What every prompt of a tuned model has in common."""
+def prompt_of(task: Task, train: Sequence[Example], diet: Diet) -> Prompt:
+    """What every prompt of a tuned model has in common; `train` has the labels if the task does not."""
     kind = task.answer.kind
+    labels = labels_of(task, train) if kind == "label" else ()
     described = dict(task.answer.labels or {}) if kind == "label" else {}
     return Prompt(
         "",
         task.instruction,
-        tuple(labels) if kind == "label" else (),
+        labels,
         described,
         kind=kind,
         schema=task.answer.json_schema,
@@ -89,8 +91,28 @@ def drawn_diets(count: int, shares: Sequence[float], rng: Generator) -> list[Die
     return [DIETS[i] for i in rng.choice(len(DIETS), size=count, p=list(shares)).tolist()]
 
 
+def chat_rows(task: Task, examples: Sequence[Example], train: Sequence[Example]) -> list[dict[str, Any]]:
+    """Examples as conversations: the messages that a tuned model is asked with, then the target."""
+    template = prompt_of(task, train, "full")
+    return [
+        {
+            "messages": [
+                *({"role": turn.role, "content": turn.content} for turn in messages(asked_with(template, e))),
+                {"role": "assistant", "content": e.target},
+            ]
+        }
+        for e in examples
+    ]
+
+
 def rows_of(
-    task: Task, examples: Sequence[Example], diets: Sequence[Diet], tokenizer: Any, context: int
+    task: Task,
+    examples: Sequence[Example],
+    diets: Sequence[Diet],
+    tokenizer: Any,
+    context: int,
+    *,
+    train: Sequence[Example] | None = None,
 ) -> Rows:
     """Examples in tokens; the tokens before the answer are those that serving will send.
 
@@ -98,6 +120,7 @@ def rows_of(
         diets: the prompt of each example.
         tokenizer: with a chat template.
         context: tokens that the model can read; longer examples are left out and named.
+        train: what has the labels; the examples themselves if None.
 
     Raises:
         DataError: too few examples, or half of them do not fit into the context.
@@ -108,8 +131,7 @@ def rows_of(
             f"{len(examples)} training examples are too few to fine-tune a language model: {FEWEST} at "
             "least, and some hundreds to gain from it; add examples or leave out [[tune]]"
         )
-    labels = labels_of(task, examples) if task.answer.kind == "label" else ()
-    templates = {diet: prompt_of(task, labels, diet) for diet in DIETS}
+    templates = {diet: prompt_of(task, train or examples, diet) for diet in DIETS}
     rows, too_long = [], []
     for example, diet in zip(examples, diets, strict=True):
         row = _row(asked_with(templates[diet], example), example.target, tokenizer)

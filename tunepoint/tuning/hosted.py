@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from numpy.random import Generator
 
-from tunepoint.arms import ArmKind, Built, InProcess, Input, labels_of
+from tunepoint.arms import ArmKind, Built, InProcess, Input
 from tunepoint.data.examples import Example
 from tunepoint.errors import ModelError
 from tunepoint.models.chat import ChatModel, Prompt, Reply
@@ -24,10 +24,9 @@ from tunepoint.models.endpoints import TextModel
 from tunepoint.models.openai import Abilities, OpenAIEndpoint
 from tunepoint.models.providers import PROVIDERS as CHAT_PROVIDERS
 from tunepoint.models.rates import TOKENS_A_MESSAGE, TunedPrice, tuned_price
-from tunepoint.models.wordings import messages
 from tunepoint.stats.ranges import Range
 from tunepoint.task import Task
-from tunepoint.tuning.conversations import prompt_of
+from tunepoint.tuning.conversations import chat_rows, prompt_of
 from tunepoint.tuning.jobs import ENDED, Job, Remote, status_of
 from tunepoint.tuning.providers import (
     BYTES_A_TOKEN,
@@ -49,25 +48,6 @@ POLL = 10.0
 """Seconds between two looks at a running job."""
 PATIENCE = 24 * 3600.0
 """Seconds to watch one job before giving up; the job itself goes on."""
-
-
-def template_of(task: Task, train: Sequence[Example]) -> Prompt:
-    """The prompt that a hosted model is trained with and asked with: all of it."""
-    labels = labels_of(task, train) if task.answer.kind == "label" else ()
-    return prompt_of(task, labels, "full")
-
-
-def chat_rows(
-    task: Task, train: Sequence[Example], *, template: Prompt | None = None
-) -> list[dict[str, Any]]:
-    """Training rows: the messages that the tuned model will be asked with, and the target as the answer."""
-    common = template or template_of(task, train)
-    rows = []
-    for example in train:
-        turns = messages(replace(common, input=example.input))
-        asked = [{"role": turn.role, "content": turn.content} for turn in turns]
-        rows.append({"messages": [*asked, {"role": "assistant", "content": example.target}]})
-    return rows
 
 
 @dataclass(frozen=True)
@@ -315,15 +295,14 @@ class HostedTuned:
         model = self.open(self._served(job), Abilities(schema=task.answer.kind == "json"))
         warnings = tuple(notices(self.provider, date.today(), base=self.base))
         built = Built(len(train), 0.0, warnings, job.training_usd or 0.0)
-        return FittedHosted(model, template_of(task, train), built, job)
+        return FittedHosted(model, prompt_of(task, train, "full"), built, job)
 
     def run_of(self, task: Task, train: Sequence[Example], rng: Generator) -> Run:
         """What `fit` trains: for a quote beforehand, or to cancel it."""
-        template = template_of(task, train)
         return Run(
             self.base,
-            chat_rows(task, train, template=template),
-            chat_rows(task, self.validation, template=template),
+            chat_rows(task, train, train),
+            chat_rows(task, self.validation, train),
             self.epochs,
             self.learning_rate_multiplier,
             int(rng.integers(2**31)),

@@ -19,7 +19,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Literal
 
-from tunepoint.errors import DataError, ModelError, nearest
+from tunepoint.errors import DataError, ModelError
 from tunepoint.models.providers import OWN_KEY, Address
 
 Row = Mapping[str, Any]
@@ -250,21 +250,6 @@ class Run:
 def jsonl(rows: Sequence[Row]) -> bytes:
     """Rows as the file that is uploaded."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-
-
-def provider_of(name: str) -> tuple[TuningProvider, str]:
-    """The provider and the base model of a name, as in `openai/gpt-4.1-mini-2025-04-14`.
-
-    Raises:
-        ModelError: no such provider, or no model.
-
-    """
-    first, _, base = name.partition("/")
-    if first not in PROVIDERS or not base:
-        raise ModelError(
-            f"{name!r} names no model to tune: write PROVIDER/MODEL ({nearest(first, PROVIDERS)})"
-        )
-    return PROVIDERS[first], base
 
 
 def tokens_of(row: Row) -> int:
