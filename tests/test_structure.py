@@ -21,8 +21,8 @@ ORDER = [
     {"sealed"},
     {"evidence", "power", "sizes", "caveats", "guards", "decisions", "slices", "signals", "documents"},
     {"report", "findings", "growth", "spending"},
-    {"studies", "drafts", "checkup", "tunings", "terminal"},
-    {"cli"},
+    {"studies", "drafts", "checkup", "served", "tunings", "terminal"},
+    {"cli", "cli_weights"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 

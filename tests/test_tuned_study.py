@@ -59,7 +59,9 @@ def test_a_tuned_language_model_is_measured_with_three_prompts_and_decided_on(
     ladder = json.loads((out / "measurements.json").read_text())["ladder"]
     assert {row["arm"] for row in ladder} >= set(mine)
     kept = out / "arms" / "language models"
-    assert len([path for path in kept.iterdir() if path.is_dir()]) == 2  # one for each seed, whatever the prompt
+    assert (
+        len([path for path in kept.iterdir() if path.is_dir()]) == 2
+    )  # one for each seed, whatever the prompt
     assert len(list(kept.glob("warm-up-*.json"))) == 1  # measured once for all of them
     before = (out / "trials.jsonl").read_bytes()
     again = run(task, out=out)

@@ -10,6 +10,7 @@ from typing import Literal, Protocol, runtime_checkable
 from numpy.random import Generator
 
 from tunepoint.data.examples import Example
+from tunepoint.errors import DataError
 from tunepoint.models.chat import Reply
 from tunepoint.task import Task
 
@@ -87,7 +88,17 @@ class Repeatable(Protocol):
 class Estimated(Protocol):
     """An arm that knows how long one of its training runs will take, each with luck of its own."""
 
-    seconds_a_run: float
+    def seconds_for(self, examples: int) -> float:
+        """Seconds of one run on so many examples."""
+        ...
+
+
+class Growing(Arm, Estimated, Protocol):
+    """An arm that gets better with examples, and whose learning curve is drawn."""
+
+    def once(self) -> Arm:
+        """The same arm with one training run, kept apart from those of the study."""
+        ...
 
 
 @runtime_checkable
@@ -123,3 +134,20 @@ def labels_of(task: Task, examples: Sequence[Example]) -> tuple[str, ...]:
     if task.answer.labels:
         return tuple(task.answer.labels)
     return tuple(sorted({example.target for example in examples}))
+
+
+def trainable(task: Task, examples: Sequence[Example]) -> list[Example]:
+    """The examples that weights may learn from; a prompt may show the others as well.
+
+    Raises:
+        DataError: none of them may be trained on.
+
+    """
+    kept = [example for example in examples if task.forbids_training(example) is None]
+    if examples and not kept:
+        raise DataError(
+            f"none of the {len(examples)} training examples may be trained on "
+            f"({task.forbids_training(examples[0])}, ...): bring rows of another licence, or correct "
+            "data.no_training and [[models]] train_on_outputs"
+        )
+    return kept

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunepoint.arms import Arm, NotRun
+from tunepoint.arms import Arm, Growing, NotRun
 from tunepoint.data.examples import Example
-from tunepoint.errors import ModelError, TaskError
+from tunepoint.errors import DataError, ModelError, TaskError
 from tunepoint.incumbents import Incumbent
 from tunepoint.models.chat import ChatModel
 from tunepoint.models.opening import LOCAL
@@ -46,6 +46,8 @@ class Candidates:
     incumbents: tuple[Incumbent, ...] = ()
     """What runs today, from its log."""
     fine_tuned: FineTuned | None = None
+    """The encoder with a head, which hybrids and its own answers share."""
+    growing: Growing | None = None
     """The arm whose learning curve is drawn."""
     encoder: Encoder | None = field(default=None, repr=False)
 
@@ -77,16 +79,22 @@ def check_supported(task: Task) -> None:
     for name in (*chat_names(task), *(name for name in others if name)):
         if not name.startswith(LOCAL):
             address(name)
-    if task.answer.kind != "label" and not chat_names(task) and not task.tune:
-        raise TaskError(
-            f"answer.kind {task.answer.kind!r} needs a model that writes text, and the embedded encoder "
-            'only chooses labels: name one, as in [[models]] name = "openai/gpt-5-mini", or tune one '
-            "([[tune]] base), or measure with your own tool and use `tunepoint decide --trials`"
-        )
+    kind = task.answer.kind
+    if kind == "label" or chat_names(task) or task.tune or (kind == "json" and task.logs()):
+        return
+    encoder = "only chooses labels"
+    if kind == "json":
+        encoder = "finds what stands in the input, which needs another arm to be compared with"
+    raise TaskError(
+        f"answer.kind {kind!r} needs a model that writes text, and the embedded encoder {encoder}: "
+        'name one, as in [[models]] name = "openai/gpt-5-mini", or tune one ([[tune]] base), or name the '
+        'log of what runs today ([[models]] name = "recorded:LOG.jsonl"), or measure with your own tool: '
+        "`tunepoint decide --trials`"
+    )
 
 
 def load_encoder(task: Task) -> Encoder | None:
-    """The embedded encoder, where the task has labels; it is what gets tuned.
+    """The embedded encoder, where it can give the task's answers: labels, or JSON that stands in the input.
 
     Raises:
         TaskError: as `check_supported`.
@@ -94,8 +102,10 @@ def load_encoder(task: Task) -> Encoder | None:
 
     """
     check_supported(task)
-    if task.answer.kind != "label":
+    if task.answer.kind not in ("label", "json"):
         return None
+    if task.answer.kind == "json" and (chat_names(task) or task.tune):
+        return spare_encoder()  # others can answer, and it may be missing
     try:
         from tunepoint.models.encoder import Encoder
     except ImportError as error:
@@ -127,7 +137,7 @@ def candidates(
     """The arms of a task.
 
     Args:
-        encoder: prompted where the task names it, tuned wherever the task has labels.
+        encoder: prompted where the task names it, tuned wherever the task has labels or extracts.
         chats: chat models, prompted in every way.
         train: says how many demonstrations there can be.
         dev: inputs that selection asks again and again.
@@ -138,6 +148,8 @@ def candidates(
     not_run = list(_not_run(task, bool(chats), encoder is not None))
     if encoder is None:
         return Candidates((), (), (), tuple(not_run), from_chats)
+    if task.answer.kind == "json":
+        return _extracting(encoder, tuple(not_run), from_chats, train, keep)
     from tunepoint.tuning.classifier import FineTuned, Probe
     from tunepoint.tuning.light_prompts import TunedWithNames, TunedWithRetrieval
 
@@ -158,8 +170,28 @@ def candidates(
         tuple(not_run),
         from_chats,
         fine_tuned=fine_tuned,
+        growing=fine_tuned,
         encoder=encoder,
     )
+
+
+def _extracting(
+    encoder: Encoder,
+    not_run: tuple[NotRun, ...],
+    raced: tuple[Arm, ...],
+    train: Sequence[Example],
+    keep: Path | None,
+) -> Candidates:
+    """The arms of a task whose answers are JSON: the encoder finds what stands in the input."""
+    from tunepoint.tuning.fields import Fields
+    from tunepoint.tuning.spans import SpanTagger
+
+    try:
+        Fields.read(train)
+    except DataError as error:
+        return Candidates((), (), (), (*not_run, NotRun("span encoder", str(error))), raced, encoder=encoder)
+    spans = SpanTagger(encoder, keep=keep)
+    return Candidates((), (spans,), (), not_run, raced, growing=spans, encoder=encoder)
 
 
 def _encoder_prompts(
@@ -206,9 +238,14 @@ def _not_run(task: Task, chats: bool, encoder: bool) -> list[NotRun]:
             NotRun("prompt chain", reason.format("cannot pass text from step to step")),
             NotRun("self-consistency", reason.format("gives the same answer every time")),
         ]
-    if not encoder:
-        why = f"answers of kind {task.answer.kind!r} need a model that writes text"
+    kind = task.answer.kind
+    if kind != "label":
+        why = f"answers of kind {kind!r} are no labels to choose from"
         found += [NotRun(name, why) for name in ("probe", "fine-tuned encoder", "tuned + light prompt")]
+    if kind == "json" and not encoder:
+        found.append(
+            NotRun("span encoder", "the embedded encoder is not installed: pip install 'tunepoint[tune]'")
+        )
     found.append(NotRun("LoRA on a language model", "no base is named ([[tune]] base)"))
     found.append(NotRun("hosted fine-tuning", "no provider is named ([[tune]] provider)"))
     return found

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tunepoint.terminal import clear_errors, console_of, progress_bar
+from tunepoint import cli_weights
+from tunepoint.terminal import (
+    JsonOption,
+    SeedOption,
+    TaskArgument,
+    YesOption,
+    clear_errors,
+    console_of,
+    go_on,
+    progress_bar,
+)
 
 if TYPE_CHECKING:  # loaded by the command that needs it, so that --help is quick
     from tunepoint.quotes import Quote
     from tunepoint.studies import Result
-    from tunepoint.tuning.causal import TrainingQuote
     from tunepoint.tuning.hosted import HostedQuote
 
 app = typer.Typer(
@@ -30,12 +38,8 @@ FEW = 200
 """Test items under which `check` warns of wide intervals."""
 
 OutOption = Annotated[Path | None, typer.Option(help="Study directory.")]
-SeedOption = Annotated[int, typer.Option(help="All randomness; the same seed repeats a study.", min=0)]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the machine's form.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 CapOption = Annotated[float | None, typer.Option(help="Stop before spending more than this.", min=0)]
-YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask after the quote whether to go on.")]
-TaskArgument = Annotated[Path, typer.Argument(help="task.toml, or the folder it is in.")]
 
 
 @app.command()
@@ -104,6 +108,8 @@ def check(task: TaskArgument, seed: SeedOption = 0, as_json: JsonOption = False)
         _section("near duplicates, kept on one side", pairs)
         _section("thin labels", [f"{label}: {n}" for label, n in audit.thin.items()])
         _section("personal data", [f"{found.id}: {found.kind}" for found in audit.personal])
+        closed = [f"{why}: {n}" for why, n in audit.untrainable.items()]
+        _section("not to be trained on", closed)
         certificate = audit.certificate
         shared = [f"{certificate.shared_groups} groups"] if certificate.shared_groups else []
         shared += [f"{item} ~ {twin}" for item, twin in certificate.twins.items()]
@@ -196,16 +202,7 @@ def _ask(quote: Quote | HostedQuote, yes: bool) -> None:
     else:
         said = "\n".join((f"A provider will tune {quote}.", *quote.notices))
         step = "the upload; what was measured is kept"
-    _go_on(said, yes, step)
-
-
-def _go_on(said: str, yes: bool, step: str) -> None:
-    """Print what comes and what it costs; on a terminal, ask."""
-    from tunepoint.errors import StudyError
-
-    typer.echo(said, err=True)
-    if not yes and sys.stdin.isatty() and not typer.confirm("Go on?", err=True):
-        raise StudyError(f"stopped before {step}. --yes goes on without asking")
+    go_on(said, yes, step)
 
 
 @app.command()
@@ -247,76 +244,7 @@ def plan(
         print_sizes(design, sizes, power, console_of())
 
 
-@app.command()
-def tune(
-    task: TaskArgument,
-    base: Annotated[
-        str | None, typer.Option(help="A directory or a hub's name; the task's [[tune]] if missing.")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the tuned model.")] = Path("tuned"),
-    method: Annotated[str | None, typer.Option(help="lora, qlora or full.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training examples.", min=1)] = None,
-    seed: SeedOption = 0,
-    merge: Annotated[
-        bool, typer.Option("--merge", help="Write the merged model too, if it answers the same.")
-    ] = False,
-    yes: YesOption = False,
-) -> None:
-    """Fine-tune one language model on the train part, and measure it on dev."""
-    with clear_errors():
-        from tunepoint.task import Task
-        from tunepoint.tunings import chosen_base, tune
-
-        loaded = Task.load(task)
-        chosen = chosen_base(loaded, base, method, epochs)
-        with progress_bar(False) as (progress, paused):
-
-            def confirm(quote: TrainingQuote) -> None:
-                with paused():
-                    _go_on(f"Training {chosen.base}: {quote}.", yes, "training; nothing was spent")
-
-            def watch(step: int, steps: int, loss: float) -> None:
-                progress(f"training, loss {loss:.3f}", step, steps)
-
-            tuned = tune(loaded, chosen, out, seed=seed, merge=merge, confirm=confirm, watch=watch)
-        for diet, score in tuned.scores.items():
-            typer.echo(
-                f"dev score, {diet} prompt: {score.estimate:.3f} ({score.low:.3f} to {score.high:.3f})"
-            )
-        for warning in tuned.warnings:
-            typer.echo(f"warning: {warning}", err=True)
-        typer.echo(f"Model: {tuned.folder}")
-        if tuned.merged is not None:
-            typer.echo(f"Merged: {tuned.merged} ({tuned.parity})")
-
-
-@app.command()
-def export(
-    task: TaskArgument,
-    form: Annotated[
-        str,
-        typer.Option(
-            "--for", help="openai, together, fireworks, huggingface, axolotl, llama-factory, unsloth."
-        ),
-    ],
-    to: Annotated[Path, typer.Option(help="Folder to write.")] = Path("export"),
-    seed: SeedOption = 0,
-) -> None:
-    """Write train and dev, never the test, for another tool to train with."""
-    with clear_errors():
-        import numpy as np
-
-        from tunepoint.exports import export
-        from tunepoint.measure.prepare import prepare
-        from tunepoint.task import Task
-
-        loaded = Task.load(task)
-        written = export(loaded, prepare(loaded, np.random.default_rng([seed, 1])), to, form)
-        names = ", ".join(path.name for path in written.files)
-        typer.echo(
-            f"{to}: {names} ({written.train} examples to train, {written.dev} for dev; the test stays sealed)"
-        )
-        typer.echo(f"Next: {written.next}")
+cli_weights.add_to(app)
 
 
 @app.command()

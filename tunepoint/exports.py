@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunepoint.arms import trainable
 from tunepoint.errors import TaskError, nearest
 from tunepoint.measure.prepare import Prepared
 from tunepoint.measure.trials import make_folder, write_text
@@ -50,7 +51,7 @@ def export(task: Task, prepared: Prepared, folder: Path, form: str) -> Exported:
     make_folder(folder)
     split = prepared.split
     parts = {
-        name: chat_rows(task, part, split.train)
+        name: chat_rows(task, trainable(task, part), split.train)
         for name, part in (("train", split.train), ("dev", split.dev))
     }
     files = {f"{name}.jsonl": "".join(map(_line, rows)) for name, rows in parts.items()}
@@ -59,7 +60,7 @@ def export(task: Task, prepared: Prepared, folder: Path, form: str) -> Exported:
     for name, text in {**files, **more}.items():
         write_text(folder / name, text)
     written = tuple(folder / name for name in (*files, *more))
-    return Exported(written, len(split.train), len(split.dev), command.format(folder=folder))
+    return Exported(written, len(parts["train"]), len(parts["dev"]), command.format(folder=folder))
 
 
 def _line(row: Mapping[str, Any]) -> str:

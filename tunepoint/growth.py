@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from tunepoint.arms import Arm, LightlyPrompted
 from tunepoint.candidates import Candidates
 from tunepoint.data.examples import Example
 from tunepoint.decisions import Decision, joint_of
@@ -78,16 +79,16 @@ class Learning:
 def learn(
     study: Study, tried: Candidates, train: Sequence[Example], rng: np.random.Generator
 ) -> Learning | None:
-    """The learning curve of the fine-tuned arm, fitted; None where none was drawn.
+    """The learning curve of the growing arm, fitted; None where none was drawn.
 
     Points share their dev items, so the error of a point is that of its paired difference to the whole
     of train; a single training run has the variance of the seeds that the whole of train was given.
     """
-    if tried.fine_tuned is None:
+    if tried.growing is None:
         return None
-    whole = study.dev.of(tried.fine_tuned.name)
+    whole = study.dev.of(tried.growing.name)
     runs = {trial.arm: None for trial in study.curve.trials}
-    parts = {int(arm.split(", ")[1].split()[0]): study.curve.of(arm) for arm in runs}
+    parts = {int(arm.rpartition(", ")[2].split()[0]): study.curve.of(arm) for arm in runs}
     sizes = sorted(size for size in parts if size < len(train))
     if len({trial.cluster or trial.item for trial in whole}) < 2:
         return None  # one group of dev items says nothing of others
@@ -130,12 +131,16 @@ def _error(part: Sequence[Trial], whole: Sequence[Trial], seed_sd: float) -> flo
     return float(np.sqrt(max(0.0, items) + seed_sd**2))
 
 
-def growing_arms(tried: Candidates, finalists: Mapping[str, str]) -> list[str]:
-    """The finalists that are trained as the curve's arm is, by name and family; they grow as it does."""
-    if tried.fine_tuned is None:
+def growing_arms(tried: Candidates, finalists: Sequence[Arm]) -> list[str]:
+    """The finalists that are trained as the curve's arm is, alone or with a prompt; they grow as it does."""
+    if tried.growing is None:
         return []
-    families = {tried.fine_tuned.family, *(arm.family for arm in tried.hybrid)}
-    return [name for name, family in finalists.items() if family in families]
+    name = tried.growing.name
+    return [
+        arm.name
+        for arm in finalists
+        if arm.name == name or (isinstance(arm, LightlyPrompted) and arm.alone == name)
+    ]
 
 
 def still_rising(

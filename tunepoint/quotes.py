@@ -126,7 +126,7 @@ def _grading(
 ) -> _Part:
     """What the judge will be asked: every answer in both orders; equal answers once."""
     local = sum(arm.seeds for arm in tried.local) * len(dev)
-    if tried.fine_tuned is not None:
+    if tried.growing is not None:
         local += len(SHARES) * len(dev)
     if tried.local:
         local += MOST_FINALISTS * len(test)

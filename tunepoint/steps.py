@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunepoint.arms import Arm, Estimated, NotRun
+from tunepoint.arms import Arm, Estimated, NotRun, trainable
 from tunepoint.candidates import MOST_FINALISTS, SHARES, Candidates, candidates
 from tunepoint.cascades import Cascade, choose_gate
 from tunepoint.data.audit import doubtful_labels
@@ -61,9 +61,11 @@ def plan(
     tried = replace(tried, incumbents=tuple(today), not_run=(*left, *tried.not_run))
     for arm in tried.local:
         bench.plan(expected_seconds(arm, len(split.train), 0))
-    if tried.fine_tuned is not None:
+    if tried.growing is not None:
+        once = tried.growing.once()
         for share in SHARES:
-            bench.plan(expected_seconds(replace(tried.fine_tuned, seeds=1), int(len(split.train) * share), 0))
+            bench.plan(expected_seconds(once, int(len(split.train) * share), 0))
+    if tried.encoder is not None:
         bench.plan(MOST_FINALISTS * (0.03 * TIMED + 2 * len(split.test) / 200))
         bench.plan(len(split.train) / 60)
     asked = (*bench.task.models, *([bench.task.score.judge] if bench.task.score.judge else []))
@@ -101,11 +103,8 @@ def expected_seconds(arm: Arm, train: int, asked: int) -> float:
     """Seconds that fitting an arm and asking it will take, roughly."""
     if arm.remote:
         return 0.0
-    if isinstance(arm, Estimated):
-        return arm.seeds * (arm.seconds_a_run + asked * 0.05)
-    slow = arm.family == "fine-tuned encoder"
-    fitting = arm.seeds * (2.0 + train * 4 / 100) if slow else 0.5
-    return fitting + arm.seeds * asked * 0.015
+    fitting = arm.seconds_for(train) if isinstance(arm, Estimated) else 0.5 / arm.seeds
+    return arm.seeds * (fitting + asked * 0.015)
 
 
 def look(bench: Bench, encoder: Encoder | None, prepared: Prepared) -> Prepared:
@@ -117,9 +116,11 @@ def look(bench: Bench, encoder: Encoder | None, prepared: Prepared) -> Prepared:
     inputs = [example.input for example in seen]
     encoder.warm(inputs)
     encoder.remember(inputs)
+    bench.done_seconds += len(prepared.split.train) / 60
+    if bench.task.answer.kind != "label":
+        return prepared
     groups = [prepared.split.clusters[example.id] for example in seen]
     doubts = doubtful_labels(seen, encoder.embed(inputs), groups=groups)
-    bench.done_seconds += len(prepared.split.train) / 60
     return prepared.with_doubts(doubts)
 
 
@@ -227,26 +228,26 @@ def nested_subsets(
     """Subsets of train, each inside the next, every label in its share."""
     order = rng.permutation(len(train))
     seen: dict[str, int] = {}
-    rank: list[tuple[float, int]] = []
+    rank: list[tuple[float, int, int]] = []
     total: dict[str, int] = {}
     for example in train:
         total[example.target] = total.get(example.target, 0) + 1
-    for i in order.tolist():
+    for place, i in enumerate(order.tolist()):
         label = train[i].target
         seen[label] = seen.get(label, 0) + 1
-        rank.append(((seen[label] - 0.5) / total[label], i))
-    ranked = [i for _, i in sorted(rank)]
+        rank.append(((seen[label] - 0.5) / total[label], place, i))
+    ranked = [i for _, _, i in sorted(rank)]
     return [[train[i] for i in ranked[: max(2, round(share * len(train)))]] for share in shares]
 
 
 def draw_curve(bench: Bench, tried: Candidates) -> None:
-    """Fine-tune on nested subsets and measure on dev; the whole of train is there already."""
-    if tried.fine_tuned is None:
+    """Train on nested subsets and measure on dev; the whole of train is there already."""
+    if tried.growing is None:
         return
     split = bench.prepared.split
     rng = np.random.default_rng([int(bench.study.manifest["seed"]), 2])
-    arm = replace(tried.fine_tuned, seeds=1, keep=None, familiar=())
-    for subset in nested_subsets(split.train, SHARES, rng):
+    arm = tried.growing.once()
+    for subset in nested_subsets(trainable(bench.task, split.train), SHARES, rng):
         name = f"{arm.name}, {len(subset)} examples"
         expected = expected_seconds(arm, len(subset), 0)
         bench.measure(arm, bench.study.curve, split.dev, subset, name=name, expected=expected)

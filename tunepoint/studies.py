@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunepoint.arms import Arm, Estimated
+from tunepoint.arms import Arm, Estimated, trainable
 from tunepoint.candidates import Candidates, load_encoder, spare_encoder
 from tunepoint.cost.prices import (
     NOTHING,
@@ -139,7 +139,7 @@ def _conclude(bench: Bench, tried: Candidates, chosen: Selected, prepared: Prepa
     costs = _costed(finalists, study, task)(table)
     seed = int(study.manifest["seed"])
     today = datetime.now(UTC).date()
-    learning = learn(study, tried, prepared.split.train, np.random.default_rng([seed, 9]))
+    learning = learn(study, tried, trainable(task, prepared.split.train), np.random.default_rng([seed, 9]))
     copies = contamination(table, costs, task, prepared, seed)
     decision = without_copies(_decided(bench, tried, chosen, table, costs, learning), copies)
     encoder = tried.encoder or spare_encoder()
@@ -184,7 +184,7 @@ def _decided(
 ) -> Decision:
     """The decision, with what the study saw on the way among its caveats."""
     study, task, names = bench.study, bench.task, table.names
-    growing = growing_arms(tried, {arm.name: arm.family for arm in chosen.finalists})
+    growing = growing_arms(tried, chosen.finalists)
     warnings = [*training_warnings(study), *model_warnings(study, datetime.now(UTC).date())]
     warnings += [*judge_warnings(study, task, names), *stopped_words(bench)]
     rng = np.random.default_rng([int(study.manifest["seed"]), 3])

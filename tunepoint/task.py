@@ -19,11 +19,12 @@ from pydantic import (
     model_validator,
 )
 
-from tunepoint.data.examples import Columns
+from tunepoint.data.examples import Columns, Example
 from tunepoint.errors import EvidenceError, TaskError, nearest, text_of
 from tunepoint.models.chat import AnswerKind
 from tunepoint.models.rates import TokenPrice
 from tunepoint.stats.ranges import Range
+from tunepoint.task_faults import explain, keys_of
 
 
 def _range(value: Any) -> Range:
@@ -65,6 +66,12 @@ class Data(_Section):
     slice: str | None = None
     date: str | None = None
     id: str | None = None
+    origin: str | None = None
+    """Column that says who wrote the target: human, captured, or a model's name."""
+    licence: str | None = None
+    """Column that says under what a row may be used."""
+    no_training: tuple[str, ...] = ("no-training",)
+    """Licences whose rows are not trained on; prompts and tests may use them."""
     split: tuple[float, float, float] = (0.55, 0.15, 0.30)
     """Shares of train, dev and test where one file holds all examples."""
 
@@ -83,7 +90,8 @@ class Data(_Section):
     def columns(self) -> Columns:
         """The columns to read."""
         inputs = (self.input,) if isinstance(self.input, str) else tuple(self.input)
-        return Columns(inputs, self.target, self.group, self.slice, self.date, self.id)
+        more = (self.group, self.slice, self.date, self.id, self.origin, self.licence)
+        return Columns(inputs, self.target, *more)
 
 
 class Answer(_Section):
@@ -111,6 +119,8 @@ class ModelName(_Section):
     concurrency: Annotated[int, Field(ge=1, le=1_000)] = 64
     decodes: Annotated[int, Field(ge=1, le=20)] = 1
     """Answers to each test item; three and more show how much the decoding alone moves the score."""
+    train_on_outputs: bool | None = None
+    """Whether the terms of its provider let you train on what it writes; nobody guesses them."""
 
     @field_validator("decodes")
     @classmethod
@@ -244,6 +254,12 @@ class Tune(_Section):
     """Name of the deployed model, where a provider does not serve what it has tuned by itself."""
     log_to: tuple[Literal["tensorboard", "mlflow"], ...] = ()
     """Where the loss is logged as well, if you have it."""
+    distil: bool = False
+    """Train on what the best prompted model answers to the train inputs, too: an arm of its own."""
+    accept: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Score from which such an answer is trained on."""
+    curve: bool = False
+    """Draw the learning curve of this model: three more runs, on parts of train."""
 
 
 class ChainSteps(_Section):
@@ -311,11 +327,11 @@ class Task(_Section):
 
         """
         if "folder" in content:
-            raise TaskError(f"{where}: unknown key 'folder'; {nearest('folder', _keys(cls))}")
+            raise TaskError(f"{where}: unknown key 'folder'; {nearest('folder', keys_of(cls))}")
         try:
             return cls.model_validate({**content, "folder": folder})
         except ValidationError as error:
-            raise TaskError(f"{where}: {_explain(error)}") from None
+            raise TaskError(f"{where}: {explain(error, cls)}") from None
 
     def resolve(self, path: Path) -> Path:
         """The path as seen from the folder of task.toml."""
@@ -325,6 +341,16 @@ class Task(_Section):
         """Logs of what runs today: the name of the model -> its file."""
         names = [model.name for model in self.models if model.name.startswith(RECORDED)]
         return {name: self.resolve(Path(name.removeprefix(RECORDED))) for name in names}
+
+    def forbids_training(self, example: Example) -> str | None:
+        """Why an example may not be trained on; None if it may."""
+        closed = self.data.no_training if self.data else ()
+        if example.licence and example.licence.casefold() in [name.casefold() for name in closed]:
+            return f"licence {example.licence}"
+        writer = next((model for model in self.models if model.name == example.origin.split(", ")[0]), None)
+        if writer is not None and writer.train_on_outputs is False:
+            return f"written by {writer.name}"
+        return None
 
     def measured_by(self) -> str:
         """SHA-256 of all that trials depend on.
@@ -338,41 +364,3 @@ class Task(_Section):
         if self.tune:
             parts["tune"] = [one.model_dump(exclude={"log_to", "served_as"}) for one in self.tune]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _keys(model: type[BaseModel]) -> list[str]:
-    return [name for name in model.model_fields if name != "folder"]
-
-
-def _explain(error: ValidationError) -> str:
-    """Every fault of a task in one paragraph, each with its key."""
-    return "; ".join(_fault(dict(fault)) for fault in error.errors())
-
-
-def _fault(fault: dict[str, Any]) -> str:
-    location = [str(part) for part in fault["loc"]]
-    key = ".".join(location)
-    if fault["type"] == "extra_forbidden":
-        return f"unknown key {key!r}; {nearest(location[-1], _section_keys(location[:-1]))}"
-    if fault["type"] == "missing":
-        return f"the key {key!r} is missing"
-    message = str(fault["msg"]).removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    if fault["type"] == "model_type":
-        message = "a [section] with keys is expected"
-    given = fault.get("input")
-    shown = "" if isinstance(given, (dict, list)) else f" (it is {given!r})"
-    return f"{key or 'task'}: {message}{shown}"
-
-
-def _section_keys(location: list[str]) -> list[str]:
-    """The keys known in the section at `location`."""
-    model: type[BaseModel] = Task
-    for part in location:
-        if part in ("models", "chains"):
-            return _keys(ModelName if part == "models" else ChainSteps)
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        for candidate in (annotation, *getattr(annotation, "__args__", ())):
-            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-                model = candidate
-    return _keys(model)

@@ -1,11 +1,13 @@
-"""What every command says to a terminal: progress, and errors as one paragraph."""
+"""What commands share: their options, progress, questions, and errors as one paragraph."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -19,6 +21,11 @@ def console_of(stderr: bool = False) -> Console:
 
     return Console(stderr=stderr, soft_wrap=False)
 
+
+SeedOption = Annotated[int, typer.Option(help="All randomness; the same seed repeats a study.", min=0)]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the machine's form.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask after the quote whether to go on.")]
+TaskArgument = Annotated[Path, typer.Argument(help="task.toml, or the folder it is in.")]
 
 Update = Callable[[str, float, float], None]
 Paused = Callable[[], AbstractContextManager[None]]
@@ -54,6 +61,15 @@ def progress_bar(quiet: bool) -> Iterator[tuple[Update, Paused]]:
                 bar.start()
 
         yield update, paused
+
+
+def go_on(said: str, yes: bool, step: str) -> None:
+    """Print what comes and what it costs; on a terminal, ask."""
+    from tunepoint.errors import StudyError
+
+    typer.echo(said, err=True)
+    if not yes and sys.stdin.isatty() and not typer.confirm("Go on?", err=True):
+        raise StudyError(f"stopped before {step}. --yes goes on without asking")
 
 
 @contextmanager

@@ -85,7 +85,7 @@ def causal_arms(
     quote = base.quote(task, train, task.costs.core_hour_usd.likely / 3600 * cores())
     seeds = tune.seeds or SEEDS_HERE
     return quote, [
-        CausalTuned(base, "none", title, seeds, quote.seconds),  # the others share its runs
+        CausalTuned(base, "none", title, seeds, quote.seconds / quote.examples),  # the others share its runs
         CausalTuned(base, "short", title, seeds),
         CausalTuned(base, "full", title, seeds),
     ]

@@ -16,14 +16,16 @@ from tunepoint.data.examples import Example, fingerprint
 from tunepoint.data.split import Split
 from tunepoint.errors import ModelError, StudyError, TaskError
 from tunepoint.measure.prepare import prepare
-from tunepoint.measure.trials import make_folder, write_text
+from tunepoint.measure.trials import make_folder, write_json, write_text
 from tunepoint.models.chat import Reply
 from tunepoint.parity import Parity, parity
 from tunepoint.scorers import Scoring, each, scorer
+from tunepoint.served import FACTS, MEASURED, dev_trials
 from tunepoint.stats.intervals import Interval
 from tunepoint.stats.paired import joint_scores, score_intervals
 from tunepoint.task import JUDGE, Task, Tune
 from tunepoint.tuned import causal_arms
+from tunepoint.tuning.recipes import Diet
 
 if TYPE_CHECKING:  # torch is loaded with the model, not with the package
     from tunepoint.tuning.causal import CausalBase, CausalTuned, TrainingQuote
@@ -38,7 +40,7 @@ class Tuning:
     """The adapter, or the whole model after full fine-tuning; its README.md is the card."""
     merged: Path | None
     """The base with the adapter in it, where that was asked for and answers the same."""
-    scores: Mapping[str, Interval]
+    scores: Mapping[Diet, Interval]
     """Prompt -> score on dev."""
     warnings: tuple[str, ...]
     parity: Parity | None = None
@@ -76,22 +78,24 @@ def tune(
     quote, arms = causal_arms(base, base.base, task, split.train, split.dev, out / "runs")
     shared = arms[0].base
     shared.watch = watch
-    if confirm is not None and not (out / "tunepoint.json").exists():
+    if confirm is not None and not (out / FACTS).exists():
         confirm(quote)
     scoring = each(scorer(task.score.metric, task.folder, tolerance=task.score.tolerance))
-    replies: dict[str, list[Reply]] = {
+    replies: dict[Diet, list[Reply]] = {
         arm.diet: _answers(arm, task, split.train, split.dev, seed) for arm in arms
     }
-    scores = {diet: _score(said, split.dev, scoring) for diet, said in replies.items()}
+    graded = {diet: _graded(said, split.dev, scoring) for diet, said in replies.items()}
+    scores = {diet: _mean(values) for diet, values in graded.items()}
     run, built = shared.run(task, split.train, _seed(seed))
     facts = _facts(base, shared, split, task, seed, built, scores) | {"data_sha256": prepared.fingerprint}
+    write_text(out / MEASURED, "".join(trial.line() for trial in dev_trials(replies, split.dev, graded)))
     kept = out / ("model" if base.method == "full" else "adapter")
     shutil.copytree(shared.keep / run, kept, dirs_exist_ok=True)
     write_text(kept / "README.md", card(task, facts))
     merged, same = None, None
     if merge and base.method != "full":
         merged, same = _merged(arms, task, split, replies, scoring, out, facts)
-    write_text(out / "tunepoint.json", json.dumps(facts, indent=2) + "\n")
+    write_json(out / FACTS, facts)
     return Tuning(kept, merged, scores, built.warnings, same)
 
 
@@ -102,7 +106,7 @@ def _facts(
     task: Task,
     seed: int,
     built: Built,
-    scores: Mapping[str, Interval],
+    scores: Mapping[Diet, Interval],
 ) -> dict[str, Any]:
     """What the card says and tunepoint.json keeps."""
     return {
@@ -112,6 +116,7 @@ def _facts(
         "train_sha256": fingerprint(split.train),
         "task_sha256": task.measured_by(),
         "seed": seed,
+        "answer_tokens": shared.room(split.train),
         "seconds": built.seconds,
         "dev_scores": {diet: asdict(score) for diet, score in scores.items()},
         "warnings": list(built.warnings),
@@ -146,20 +151,24 @@ def _answers(
     return fitted.answer([example.input for example in dev])
 
 
-def _score(replies: Sequence[Reply], dev: Sequence[Example], scoring: Scoring) -> Interval:
-    """Mean score on dev with its 95% interval; an answer that cannot be read is worth 0."""
+def _graded(replies: Sequence[Reply], dev: Sequence[Example], scoring: Scoring) -> list[float]:
+    """Score of each answer; one that cannot be read is worth 0."""
     graded = scoring([reply.answer or "" for reply in replies], list(dev))
-    values = [
+    return [
         (one.score or 0.0) * (reply.answer is not None) for one, reply in zip(graded, replies, strict=True)
     ]
-    return score_intervals(joint_scores([np.array([values])]), np.random.default_rng(0), draws=4_000)[0]
+
+
+def _mean(scores: Sequence[float]) -> Interval:
+    """Mean score on dev with its 95% interval."""
+    return score_intervals(joint_scores([np.array([scores])]), np.random.default_rng(0), draws=4_000)[0]
 
 
 def _merged(
     arms: Sequence[CausalTuned],
     task: Task,
     split: Split,
-    measured: Mapping[str, Sequence[Reply]],
+    measured: Mapping[Diet, Sequence[Reply]],
     scoring: Scoring,
     out: Path,
     facts: Mapping[str, Any],

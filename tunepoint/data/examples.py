@@ -18,6 +18,9 @@ Row = Mapping[str, Any]
 READABLE = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
 
+HUMAN = "human"
+
+
 @dataclass(frozen=True)
 class Example:
     """One input with the answer that is right for it."""
@@ -30,9 +33,10 @@ class Example:
     """Examples of one group never stand on both sides of a split."""
     slice: str | None = None
     date: str | None = None
-    origin: str = "human"
-    """Who wrote the target: human, captured, or a model's name."""
+    origin: str = HUMAN
+    """Who wrote the target: human, captured, or a model's name, with the version of its prompt if known."""
     licence: str | None = None
+    """Under what it may be used, as its source says."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +49,13 @@ class Columns:
     slice: str | None = None
     date: str | None = None
     id: str | None = None
+    origin: str | None = None
+    licence: str | None = None
 
     @property
     def needed(self) -> tuple[str, ...]:
         """Every column that must be in the file."""
-        optional = (self.group, self.slice, self.date, self.id)
+        optional = (self.group, self.slice, self.date, self.id, self.origin, self.licence)
         return (*self.input, self.target, *(name for name in optional if name))
 
 
@@ -228,6 +234,8 @@ def _example(row: Row, columns: Columns, identity: str) -> Example:
         group=optional(columns.group),
         slice=optional(columns.slice),
         date=optional(columns.date),
+        origin=optional(columns.origin) or HUMAN,
+        licence=optional(columns.licence),
     )
 
 

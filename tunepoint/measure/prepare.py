@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -29,6 +30,10 @@ class Audit:
     personal: tuple[Finding, ...]
     certificate: Certificate
     groups: int
+    origins: dict[str, int]
+    """Who wrote the targets -> how many."""
+    untrainable: dict[str, int]
+    """Why examples are not trained on -> how many; prompts and the test may use them."""
     doubts: tuple[Doubt, ...] | None = None
     """Doubtful labels; None until an encoder has looked."""
 
@@ -128,6 +133,8 @@ def _audit(
         personal=tuple(personal_data(every)),
         certificate=dealt.certificate,
         groups=len({e.group for e in every if e.group is not None}),
+        origins=dict(Counter(example.origin for example in every)),
+        untrainable=dict(Counter(filter(None, map(task.forbids_training, every)))),
     )
 
 

@@ -12,12 +12,13 @@ import copy
 import hashlib
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from tunepoint.errors import ModelError
 from tunepoint.models.chat import Prompt, Reply, Usage
@@ -158,6 +159,21 @@ class Encoder:
         """Token numbers of each text, special tokens included."""
         return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
 
+    def encodings(self, texts: Sequence[str]) -> list[Encoding]:
+        """Tokens of each text with the words and places they stand for; nothing is cut."""
+        return list(self._uncut.encode_batch(list(texts)))
+
+    @cached_property
+    def _uncut(self) -> Tokenizer:
+        tokenizer = Tokenizer.from_str(self._tokenizer.to_str())
+        tokenizer.no_truncation()
+        return tokenizer
+
+    @property
+    def width(self) -> int:
+        """Numbers in a state."""
+        return int(next(self.layers[0].parameters()).shape[-1])
+
     def hidden(self, texts: Sequence[str], depth: int) -> list[torch.Tensor]:
         """States after the `depth` lowest layers, one (tokens, width) tensor a text."""
         known = self._lower.states if depth == self._lower.depth else {}
@@ -166,8 +182,8 @@ class Encoder:
         tokens = self.tokens(missing)
         with torch.inference_mode():
             for batch in by_length([len(text) for text in tokens], BATCH):
-                state, mask = self._embedded([tokens[i] for i in batch])
-                state = self._run(state, mask, 0, depth)
+                state, mask = self.embedded([tokens[i] for i in batch])
+                state = self.run(state, mask, 0, depth)
                 for row, i in enumerate(batch):
                     found[missing[i]] = state[row, : len(tokens[i])].clone()
         return [found[text] for text in texts]
@@ -180,7 +196,7 @@ class Encoder:
 
     def pooled(self, state: torch.Tensor, mask: torch.Tensor, start: int) -> torch.Tensor:
         """Unit vectors (batch, width) of states that have passed `start` layers."""
-        state = self._run(state, mask, start, len(self.layers))
+        state = self.run(state, mask, start, len(self.layers))
         summed = (state * mask[..., None]).sum(dim=1)
         mean = summed / mask.sum(dim=1, keepdim=True)
         return torch.nn.functional.normalize(mean.float(), dim=-1)
@@ -215,7 +231,7 @@ class Encoder:
         with torch.inference_mode():
             tokens = self.tokens(cold)
             for batch in by_length([len(text) for text in tokens], BATCH):
-                state, mask = self._embedded([tokens[i] for i in batch])
+                state, mask = self.embedded([tokens[i] for i in batch])
                 vectors = self.pooled(state, mask, 0).numpy()
                 found.update((cold[i], row) for i, row in zip(batch, vectors, strict=True))
             states = [self._lower.states[text] for text in warm]
@@ -225,7 +241,8 @@ class Encoder:
                 found.update((warm[i], row) for i, row in zip(batch, vectors, strict=True))
         return [found[text] for text in texts]
 
-    def _embedded(self, tokens: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    def embedded(self, tokens: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """States (batch, tokens, width) below the first layer, and their mask."""
         longest = max(len(text) for text in tokens)
         ids = torch.zeros(len(tokens), longest, dtype=torch.long)
         mask = torch.zeros(len(tokens), longest)
@@ -234,7 +251,8 @@ class Encoder:
             mask[row, : len(text)] = 1.0
         return self._embeddings(input_ids=ids), mask
 
-    def _run(self, state: torch.Tensor, mask: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+    def run(self, state: torch.Tensor, mask: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+        """States after the layers from `start` up to `stop`."""
         bias = ((1 - mask) * torch.finfo(torch.float32).min)[:, None, None, :]
         for layer in self.layers[start:stop]:
             state = layer(state, bias)

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.random import Generator
 
-from tunepoint.arms import ArmKind, Built, InProcess, Input
+from tunepoint.arms import ArmKind, Built, InProcess, Input, trainable
 from tunepoint.data.examples import Example, fingerprint
 from tunepoint.models.chat import Prompt, Reply
 from tunepoint.models.endpoints import TextModel
@@ -88,6 +88,7 @@ class CausalBase:
             ModelError: the base does not fit this machine, or cannot be loaded.
 
         """
+        train = trainable(task, train)
         name = f"{fingerprint(train)[:12]}-{self.recipe.digest()}-{seed:010d}"
         if name in self._built:
             return name, self._built[name]
@@ -145,6 +146,7 @@ class CausalBase:
             DataError, ModelError: as `run`.
 
         """
+        train = trainable(task, train)
         rows, _, _ = self.rows(task, train, np.random.default_rng(0))
         self.release()
         tokens = round(rows.tokens * self.recipe.steps(len(rows.rows)) * self.recipe.batch / len(rows.rows))
@@ -216,7 +218,7 @@ class CausalTuned:
     title: str
     """What the base is called in the arm's name."""
     seeds: int = 3
-    seconds_a_run: float = 0.0
+    seconds_an_example: float = 0.0
     """What its training is expected to take; 0 where another arm's run is its own."""
     remote: ClassVar[bool] = False
     name: str = field(init=False)
@@ -236,6 +238,14 @@ class CausalTuned:
         """Train on `train`, or load the run of the same data, recipe and `rng`."""
         run, built = self.base.run(task, train, int(rng.integers(2**31)))
         return FittedCausal(self.base, run, self.template(task, train), built)
+
+    def once(self) -> CausalTuned:
+        """The same arm with one training run."""
+        return replace(self, seeds=1)
+
+    def seconds_for(self, examples: int) -> float:
+        """What a training run is expected to take."""
+        return self.seconds_an_example * examples
 
     def template(self, task: Task, train: Sequence[Example]) -> Prompt:
         """What every prompt has in common."""

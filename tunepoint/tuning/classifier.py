@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,13 +15,13 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
-from tunepoint.arms import ArmKind, Built, InProcess, Input, labels_of
+from tunepoint.arms import ArmKind, Built, InProcess, Input, labels_of, trainable
 from tunepoint.data.examples import Example, fingerprint
 from tunepoint.errors import ModelError
 from tunepoint.models.chat import Reply, Usage
 from tunepoint.models.encoder import Encoder, Vectors, readable, softmax
 from tunepoint.task import Task
-from tunepoint.tuning.training import Recipe, TrainingRun
+from tunepoint.tuning.training import Recipe, TrainingRun, loss_warnings
 
 
 @dataclass
@@ -126,7 +126,7 @@ class Probe:
         """Fit the head; the solution is unique, so `rng` is not needed."""
         from sklearn.linear_model import LogisticRegression
 
-        labels = labels_of(task, train)
+        labels, train = labels_of(task, train), trainable(task, train)
         inputs = [example.input for example in train]
         self.encoder.remember(inputs)
         position = {label: i for i, label in enumerate(labels)}
@@ -167,12 +167,20 @@ class FineTuned:
 
     def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> Classifier:
         """Train on `train`, or load the run of the same data and the same `rng`."""
-        seed = int(rng.integers(2**31))
+        labels, train, seed = labels_of(task, train), trainable(task, train), int(rng.integers(2**31))
         run = f"{fingerprint(train)[:12]}-{seed:010d}"
         if run not in self._runs:
-            self._runs[run] = self._load_or_train(task, train, run, seed)
+            self._runs[run] = self._load_or_train(labels, train, run, seed)
             self._runs[run].encoder.remember(self.familiar)
         return self._runs[run]
+
+    def once(self) -> FineTuned:
+        """The same arm with one training run that is not kept."""
+        return replace(self, seeds=1, keep=None, familiar=())
+
+    def seconds_for(self, examples: int) -> float:
+        """What a training run is expected to take."""
+        return 2.0 + examples * 4 / 100
 
     def remember(self, texts: Sequence[Input]) -> None:
         """Embed inputs once for every run, those that are still to be loaded included."""
@@ -180,22 +188,23 @@ class FineTuned:
         for run in self._runs.values():
             run.encoder.remember(texts)
 
-    def _load_or_train(self, task: Task, train: Sequence[Example], run: str, seed: int) -> Classifier:
+    def _load_or_train(
+        self, labels: tuple[str, ...], train: Sequence[Example], run: str, seed: int
+    ) -> Classifier:
         path = self.keep / f"{run}.safetensors" if self.keep else None
         if path is not None and path.exists():
             return Classifier.load(path, self.encoder)
-        fitted = self._train(task, train, np.random.default_rng(seed))
+        fitted = self._train(labels, train, np.random.default_rng(seed))
         if path is not None:
             fitted.save(path)
         return fitted
 
-    def _train(self, task: Task, train: Sequence[Example], rng: Generator) -> Classifier:
-        labels = labels_of(task, train)
+    def _train(self, labels: tuple[str, ...], train: Sequence[Example], rng: Generator) -> Classifier:
         position = {label: i for i, label in enumerate(labels)}
         texts = [example.input for example in train] + [readable(label) for label in labels]
         targets = torch.tensor([position[e.target] for e in train] + list(range(len(labels))))
         started = time.perf_counter()
         run = TrainingRun(self.encoder, self.recipe, texts, targets, len(labels))
         losses = run.train(rng)
-        built = Built(len(train), time.perf_counter() - started, run.warnings(losses))
+        built = Built(len(train), time.perf_counter() - started, loss_warnings(losses))
         return Classifier(run.tuned, labels, *run.head(), built, self.recipe.frozen)

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from numpy.random import Generator
 
-from tunepoint.arms import ArmKind, Built, InProcess, Input
+from tunepoint.arms import ArmKind, Built, InProcess, Input, trainable
 from tunepoint.data.examples import Example
 from tunepoint.errors import ModelError
 from tunepoint.models.chat import ChatModel, Prompt, Reply
@@ -270,8 +270,6 @@ class HostedTuned:
     """Opens the tuned model; a study puts its recording and its cap here."""
     sleep: Callable[[float], None] = time.sleep
     seeds: int = 1
-    seconds_a_run: float = 0.0
-    """Of this machine: none."""
     family: str = "hosted fine-tuning"
     kind: ArmKind = "tuned"
     remote: ClassVar[bool] = True
@@ -279,6 +277,10 @@ class HostedTuned:
 
     def __post_init__(self) -> None:
         self.name = f"{self.provider.name}/{self.base} fine-tuned"
+
+    def seconds_for(self, examples: int) -> float:
+        """Nothing: it trains at the provider."""
+        return 0.0
 
     def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> FittedHosted:
         """Train at the provider, or go on with the job of the same rows, settings and seed.
@@ -289,20 +291,21 @@ class HostedTuned:
 
         """
         run = self.run_of(task, train, rng)
-        validate(run.rows, self.provider, ids=[example.id for example in train])
+        learnt = trainable(task, train)
+        validate(run.rows, self.provider, ids=[example.id for example in learnt])
         job = self._finished(run)
         # A tuned model answers in the form of its targets: a schema of ours around a label is none.
         model = self.open(self._served(job), Abilities(schema=task.answer.kind == "json"))
         warnings = tuple(notices(self.provider, date.today(), base=self.base))
-        built = Built(len(train), 0.0, warnings, job.training_usd or 0.0)
+        built = Built(len(learnt), 0.0, warnings, job.training_usd or 0.0)
         return FittedHosted(model, prompt_of(task, train, "full"), built, job)
 
     def run_of(self, task: Task, train: Sequence[Example], rng: Generator) -> Run:
         """What `fit` trains: for a quote beforehand, or to cancel it."""
         return Run(
             self.base,
-            chat_rows(task, train, train),
-            chat_rows(task, self.validation, train),
+            chat_rows(task, trainable(task, train), train),
+            chat_rows(task, trainable(task, self.validation), train),
             self.epochs,
             self.learning_rate_multiplier,
             int(rng.integers(2**31)),

@@ -74,7 +74,7 @@ class TrainingRun:
         epochs = recipe.epochs_for(len(self._texts))
         steps = epochs * math.ceil(len(self._texts) / recipe.batch)
         optimizer = self._optimizer()
-        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(steps, recipe.warmup))
+        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule(steps, recipe.warmup))
         losses = []
         for _ in range(epochs):
             total = 0.0
@@ -91,14 +91,6 @@ class TrainingRun:
     def head(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Weight and bias that apply to unit vectors."""
         return (self.weight * self.root).detach().numpy().copy(), self.bias.detach().numpy().copy()
-
-    def warnings(self, losses: list[float]) -> tuple[str, ...]:
-        """What a person would notice in the loss curve."""
-        if not math.isfinite(losses[-1]):
-            return (f"training diverged: the loss is {losses[-1]}",)
-        if len(losses) > 1 and losses[-1] > 0.9 * losses[0]:
-            return (f"the loss did not fall: {losses[0]:.3f} at first, {losses[-1]:.3f} at last",)
-        return ()
 
     def _optimizer(self) -> torch.optim.Optimizer:
         layers = []
@@ -142,8 +134,17 @@ class TrainingRun:
             return torch.nn.functional.normalize(sums, dim=-1)
 
 
-def _schedule(steps: int, warmup: float) -> Any:
-    """Linear rise over the share `warmup` of the steps, then linear fall to zero."""
+def loss_warnings(losses: Sequence[float]) -> tuple[str, ...]:
+    """What a person would notice in the mean losses of the epochs."""
+    if not math.isfinite(losses[-1]):
+        return (f"training diverged: the loss is {losses[-1]}",)
+    if len(losses) > 1 and losses[-1] > 0.9 * losses[0]:
+        return (f"the loss did not fall: {losses[0]:.3f} at first, {losses[-1]:.3f} at last",)
+    return ()
+
+
+def schedule(steps: int, warmup: float) -> Any:
+    """Factor of the learning rate by step: it rises over the share `warmup` of them, then falls to zero."""
     rising = max(1.0, warmup * steps)
     return lambda step: min((step + 1) / rising, max(0.0, (steps - step) / max(1.0, steps - rising)))
 

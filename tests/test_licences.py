@@ -1,0 +1,111 @@
+"""Who wrote an example, and whether it may be trained on."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from tunepoint import Task, prepare
+from tunepoint.arms import trainable
+from tunepoint.cli import app
+from tunepoint.errors import DataError, TaskError
+from tunepoint.exports import export
+from tunepoint.models.encoder import Encoder
+from tunepoint.tuning.classifier import FineTuned, Probe
+from tunepoint.tuning.light_prompts import TunedWithRetrieval
+
+
+def licensed(folder: Path, **more: Any) -> Task:
+    """Messages of two queues; every fourth is of another writer, every fifth under another licence."""
+    with (folder / "messages.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "text", "queue", "by", "terms"])
+        for i in range(80):
+            word, queue = (("invoice", "billing"), ("pairing", "device_setup"))[i % 2]
+            by = "openai/gpt-5-mini, prompt 4f2a" if i % 4 == 0 else ""
+            writer.writerow(
+                [i, f"{word} {i * 7919 % 997} {i}", queue, by, "CC-BY-ND-4.0" if i % 5 == 0 else ""]
+            )
+    data = {
+        "path": "messages.csv",
+        "input": "text",
+        "target": "queue",
+        "id": "id",
+        "origin": "by",
+        "licence": "terms",
+    }
+    content = {
+        "name": "routing",
+        "instruction": "Route the message.",
+        "data": {**data, "no_training": ["cc-by-nd-4.0"]},
+        "models": [{"name": "embedded:minilm"}, {"name": "openai/gpt-5-mini", "train_on_outputs": False}],
+        "traffic": {"queries_per_month": 50_000},
+        **more,
+    }
+    return Task.parse(content, folder=folder)
+
+
+def test_rows_that_may_not_be_trained_on_are_left_out_and_counted(tmp_path: Path) -> None:
+    task = licensed(tmp_path)
+    prepared = prepare(task, np.random.default_rng(0))
+    audit = prepared.audit
+    assert audit.origins == {"human": 60, "openai/gpt-5-mini, prompt 4f2a": 20}
+    assert audit.untrainable == {"licence CC-BY-ND-4.0": 16, "written by openai/gpt-5-mini": 16}
+    kept = trainable(task, prepared.split.train)
+    assert 0 < len(kept) < len(prepared.split.train)
+    assert all(e.licence is None and e.origin == "human" for e in kept)
+
+
+def test_weights_learn_from_the_rest_alone_and_exports_hold_the_rest_alone(
+    tmp_path: Path, encoder: Encoder
+) -> None:
+    task = licensed(tmp_path)
+    prepared = prepare(task, np.random.default_rng(0))
+    train = prepared.split.train
+    kept = trainable(task, train)
+    for arm in (Probe(encoder), FineTuned(encoder, seeds=1)):
+        fitted = arm.fit(task, train, np.random.default_rng(1))
+        alone = arm.fit(task, kept, np.random.default_rng(1))
+        assert fitted.built.examples == len(kept) and np.array_equal(fitted.weight, alone.weight)
+    hybrid = TunedWithRetrieval(FineTuned(encoder, seeds=1), 4, 0.5).fit(
+        task, train, np.random.default_rng(1)
+    )
+    assert len(hybrid.inputs) == len(train)  # a prompt may show what weights may not learn
+    written = export(task, prepared, tmp_path / "out", "openai")
+    assert written.train == len(kept) == len((tmp_path / "out" / "train.jsonl").read_text().splitlines())
+
+
+def test_where_none_may_be_trained_on_the_error_says_what_to_change(tmp_path: Path) -> None:
+    task = licensed(tmp_path)
+    closed = [e for e in prepare(task, np.random.default_rng(0)).examples if task.forbids_training(e)]
+    with pytest.raises(
+        DataError, match=r"none of the 32 training examples may be trained on .* data.no_training"
+    ):
+        trainable(task, closed)
+
+
+def test_check_counts_them(tmp_path: Path) -> None:
+    task = licensed(tmp_path)
+    (tmp_path / "task.toml").write_text(
+        'name = "routing"\ninstruction = "Route."\n[data]\npath = "messages.csv"\ninput = "text"\n'
+        'target = "queue"\nid = "id"\nlicence = "terms"\nno_training = ["CC-BY-ND-4.0"]\n'
+    )
+    said = CliRunner().invoke(app, ["check", str(tmp_path)])
+    assert "not to be trained on: 1\n  • licence CC-BY-ND-4.0: 16" in said.output, said.output
+    found = json.loads(CliRunner().invoke(app, ["check", str(tmp_path), "--json"]).output)
+    assert found["untrainable"] == {"licence CC-BY-ND-4.0": 16} and task.data is not None
+
+
+def test_a_column_that_is_not_there_is_named_with_the_nearest(tmp_path: Path) -> None:
+    licensed(tmp_path)
+    with pytest.raises(DataError, match="no column 'term'"):
+        data = {"path": "messages.csv", "input": "text", "target": "queue", "licence": "term"}
+        prepare(Task.parse({"name": "x", "data": data}, folder=tmp_path), np.random.default_rng(0))
+    with pytest.raises(TaskError, match=r"unknown key .data\.licens"):
+        Task.parse({"name": "x", "data": {"path": "messages.csv", "licens": "terms"}})

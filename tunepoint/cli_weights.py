@@ -1,0 +1,116 @@
+"""The commands about weights: tune, what is served against what was measured, and exports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tunepoint.terminal import SeedOption, TaskArgument, YesOption, clear_errors, go_on, progress_bar
+
+if TYPE_CHECKING:  # loaded by the command that needs it, so that --help is quick
+    from tunepoint.tuning.causal import TrainingQuote
+
+
+def add_to(app: typer.Typer) -> None:
+    """Give an application these commands."""
+    for command in (tune, parity, export):
+        app.command()(command)
+
+
+def tune(
+    task: TaskArgument,
+    base: Annotated[
+        str | None, typer.Option(help="A directory or a hub's name; the task's [[tune]] if missing.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the tuned model.")] = Path("tuned"),
+    method: Annotated[str | None, typer.Option(help="lora, qlora or full.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training examples.", min=1)] = None,
+    seed: SeedOption = 0,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Write the merged model too, if it answers the same.")
+    ] = False,
+    yes: YesOption = False,
+) -> None:
+    """Fine-tune one language model on the train part, and measure it on dev."""
+    with clear_errors():
+        from tunepoint.task import Task
+        from tunepoint.tunings import chosen_base, tune
+
+        loaded = Task.load(task)
+        chosen = chosen_base(loaded, base, method, epochs)
+        with progress_bar(False) as (progress, paused):
+
+            def confirm(quote: TrainingQuote) -> None:
+                with paused():
+                    go_on(f"Training {chosen.base}: {quote}.", yes, "training; nothing was spent")
+
+            def watch(step: int, steps: int, loss: float) -> None:
+                progress(f"training, loss {loss:.3f}", step, steps)
+
+            tuned = tune(loaded, chosen, out, seed=seed, merge=merge, confirm=confirm, watch=watch)
+        for diet, score in tuned.scores.items():
+            typer.echo(
+                f"dev score, {diet} prompt: {score.estimate:.3f} ({score.low:.3f} to {score.high:.3f})"
+            )
+        for warning in tuned.warnings:
+            typer.echo(f"warning: {warning}", err=True)
+        typer.echo(f"Model: {tuned.folder}")
+        if tuned.merged is not None:
+            typer.echo(f"Merged: {tuned.merged} ({tuned.parity})")
+
+
+def parity(
+    model: Annotated[Path, typer.Argument(help="Folder that `tunepoint tune` wrote.")],
+    task: Annotated[Path, typer.Option(help="task.toml of which it was tuned.")],
+    at: Annotated[str, typer.Option(help="Where it is served: http://HOST/v1#NAME.")],
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="full, short or none; may be repeated. All if missing.")
+    ] = None,
+) -> None:
+    """Replay dev through a server, and say whether it answers as the measured model did."""
+    with clear_errors():
+        from tunepoint.errors import ModelError
+        from tunepoint.served import CHECKED, check_served
+        from tunepoint.task import Task
+        from tunepoint.tuning.recipes import DIETS
+
+        chosen = [diet for diet in DIETS if diet in (prompt or DIETS)]
+        if len(chosen) < len(set(prompt or DIETS)):
+            raise ModelError(f"--prompt {' '.join(prompt or ())}: the prompts are {', '.join(DIETS)}")
+        found = check_served(model, Task.load(task), at, prompts=chosen)
+        typer.echo(str(found))
+        if not found.holds:
+            raise ModelError(
+                f"{at} does not answer as {model} was measured, so it must not be promoted; the answers that "
+                f"differ are in {model / CHECKED}"
+            )
+
+
+def export(
+    task: TaskArgument,
+    form: Annotated[
+        str,
+        typer.Option(
+            "--for", help="openai, together, fireworks, huggingface, axolotl, llama-factory, unsloth."
+        ),
+    ],
+    to: Annotated[Path, typer.Option(help="Folder to write.")] = Path("export"),
+    seed: SeedOption = 0,
+) -> None:
+    """Write train and dev, never the test, for another tool to train with."""
+    with clear_errors():
+        import numpy as np
+
+        from tunepoint.exports import export
+        from tunepoint.measure.prepare import prepare
+        from tunepoint.task import Task
+
+        loaded = Task.load(task)
+        written = export(loaded, prepare(loaded, np.random.default_rng([seed, 1])), to, form)
+        names = ", ".join(path.name for path in written.files)
+        typer.echo(
+            f"{to}: {names} ({written.train} examples to train, {written.dev} for dev; the test stays sealed)"
+        )
+        typer.echo(f"Next: {written.next}")
