@@ -23,9 +23,10 @@ from tunepoint.tuning import sft
 from tunepoint.tuning.causal import CausalBase, CausalTuned
 from tunepoint.tuning.checkpoints import CheckpointRace, by_group
 from tunepoint.tuning.conversations import IGNORED, Row, drawn_diets, prompt_of, rows_of
+from tunepoint.tuning.loading import load_base, load_tokenizer, put_adapter
 from tunepoint.tuning.machines import check_fits, size_of
 from tunepoint.tuning.recipes import DIETS, CausalRecipe
-from tunepoint.tuning.sft import Trained, fine_tune, load_base, load_tokenizer, put_adapter
+from tunepoint.tuning.sft import Trained, fine_tune
 
 RNG = np.random.default_rng
 LABELS = {"billing": "charges and invoices", "device_setup": "pairing a device"}
@@ -161,14 +162,17 @@ fine_tune(str(base), rows(base), (), QUICK, Path({out!r}), seed=1, watch=watch)
 """
 
 
-def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_weights(base: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("at", [5, 15])  # in the first epoch of eight steps, and in the second
+def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_weights(
+    base: Path, tmp_path: Path, at: int
+) -> None:
     fine_tune(str(base), rows(base), (), QUICK, tmp_path / "whole", seed=1)
     code = KILLED.format(tests=str(Path(__file__).parent), base=str(base), out=str(tmp_path / "killed"))
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     kept = tmp_path / "killed" / "checkpoints"
     deadline = time.monotonic() + 120
-    while not list(kept.glob("checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
+    while not list(kept.glob(f"checkpoint-{at}/trainer_state.json")) and time.monotonic() < deadline:
         assert process.poll() is None, "it finished before it could be killed"
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
@@ -185,7 +189,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_weights(base: Path
         seed=1,
         watch=lambda step, total, loss: steps.append(step),
     )
-    assert steps[0] > 3  # it did not begin anew
+    assert steps[0] > at - 3  # it did not begin anew
     assert same(tmp_path / "whole", tmp_path / "killed") == 0
 
 

@@ -12,11 +12,13 @@ PACKAGE = ROOT / "tunepoint"
 ORDER = [
     {"errors"},
     {"stats", "data", "models"},
+    {"task_faults"},
     {"task"},
     {"scorers", "arms"},
     {"prompting", "tuning", "measure", "candidates", "cascades", "incumbents", "judging"},
     {"cost", "quotes"},
     {"optimising", "tuned", "exports", "parity"},
+    {"teaching"},
     {"steps"},
     {"sealed"},
     {"evidence", "power", "sizes", "caveats", "guards", "decisions", "slices", "signals", "documents"},

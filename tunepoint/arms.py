@@ -31,6 +31,8 @@ class Built:
     """What looks wrong with the training run; empty for a sound one."""
     usd: float = 0.0
     """Dollars that a provider took for training."""
+    asked_usd: float = 0.0
+    """Dollars of the calls that wrote its training examples; they were paid as they were made."""
 
 
 class FittedArm(Protocol):

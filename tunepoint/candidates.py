@@ -21,6 +21,7 @@ from tunepoint.prompting.instructions import Described, ZeroShot
 from tunepoint.prompting.ladder import RUNGS, Embed, Ladder
 from tunepoint.prompting.similar import word_vectors
 from tunepoint.task import EMBEDDED, RECORDED, Task
+from tunepoint.tuning.lessons import Pupil
 
 if TYPE_CHECKING:  # torch is loaded with the model, not with the package
     from tunepoint.models.encoder import Encoder
@@ -49,6 +50,8 @@ class Candidates:
     """The encoder with a head, which hybrids and its own answers share."""
     growing: Growing | None = None
     """The arm whose learning curve is drawn."""
+    pupils: tuple[Pupil, ...] = ()
+    """Models that learn from the best prompted arm, once it is known."""
     encoder: Encoder | None = field(default=None, repr=False)
 
     @property

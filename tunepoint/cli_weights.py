@@ -11,6 +11,7 @@ from tunepoint.terminal import SeedOption, TaskArgument, YesOption, clear_errors
 
 if TYPE_CHECKING:  # loaded by the command that needs it, so that --help is quick
     from tunepoint.tuning.causal import TrainingQuote
+    from tunepoint.tuning.launches import Launched
 
 
 def add_to(app: typer.Typer) -> None:
@@ -31,6 +32,10 @@ def tune(
     merge: Annotated[
         bool, typer.Option("--merge", help="Write the merged model too, if it answers the same.")
     ] = False,
+    launch: Annotated[
+        str | None, typer.Option(help="accelerate or ray: train in several processes. One if missing.")
+    ] = None,
+    processes: Annotated[int, typer.Option(help="How many, with --launch.", min=1)] = 2,
     yes: YesOption = False,
 ) -> None:
     """Fine-tune one language model on the train part, and measure it on dev."""
@@ -49,7 +54,16 @@ def tune(
             def watch(step: int, steps: int, loss: float) -> None:
                 progress(f"training, loss {loss:.3f}", step, steps)
 
-            tuned = tune(loaded, chosen, out, seed=seed, merge=merge, confirm=confirm, watch=watch)
+            tuned = tune(
+                loaded,
+                chosen,
+                out,
+                seed=seed,
+                merge=merge,
+                confirm=confirm,
+                watch=watch,
+                launch=_launched(launch, processes),
+            )
         for diet, score in tuned.scores.items():
             typer.echo(
                 f"dev score, {diet} prompt: {score.estimate:.3f} ({score.low:.3f} to {score.high:.3f})"
@@ -59,6 +73,18 @@ def tune(
         typer.echo(f"Model: {tuned.folder}")
         if tuned.merged is not None:
             typer.echo(f"Merged: {tuned.merged} ({tuned.parity})")
+
+
+def _launched(launcher: str | None, processes: int) -> Launched | None:
+    from tunepoint.errors import ModelError, nearest
+    from tunepoint.tuning.launches import LAUNCHERS, Launched
+
+    if launcher is None:
+        return None
+    known = [one for one in LAUNCHERS if one == launcher]
+    if not known:
+        raise ModelError(f"--launch {launcher}: {nearest(launcher, LAUNCHERS)}")
+    return Launched(known[0], processes)
 
 
 def parity(

@@ -102,18 +102,19 @@ def _asked(
         parts.append(_part(task, arms[0], train, dev[:5], answers(len(arms), len(dev))))
     dearest = max(parts, key=lambda part: part.calls[1])
     decodes = {model.name: model.decodes for model in task.models}.get(dearest.model, 1)
-    calls, tested = dearest.calls, TESTED * len(test) * decodes
-    share = tested / max(1.0, calls[1])
-    parts.append(
-        replace(
-            dearest,
-            calls=(decodes * len(test), calls[1] * share, 1.5 * calls[1] * share),
-            answers=(decodes * len(test), tested, tested),
-        )
-    )
+    tested = TESTED * len(test) * decodes
+    parts.append(_calls(dearest, (decodes * len(test), tested, tested)))
+    if tried.pupils:  # the teacher answers the inputs of train
+        most = float(decodes * len(train))
+        parts.append(_calls(dearest, (float(len(train)), float(len(train)), most)))
     if task.search.calls:
         parts.append(_searching(task, dearest, len(dev)))
     return parts
+
+
+def _calls(like: _Part, asked: Three) -> _Part:
+    """So many answers of an arm, some of them asked for once more."""
+    return replace(like, calls=(asked[0], asked[1], 1.5 * asked[2]), answers=asked)
 
 
 def _grading(
@@ -148,7 +149,7 @@ def _searching(task: Task, like: _Part, dev: int) -> _Part:
     """The search for a better prompt: it looks at dev once at least, and one look past its budget at most."""
     most = float(task.search.calls)
     asked = (min(most, dev), most, most + 3.0 * dev)
-    return replace(like, calls=(asked[0], asked[1], 1.5 * asked[2]), answers=asked)
+    return _calls(like, asked)
 
 
 def _part(task: Task, arm: Arm, train: Sequence[Example], shown: Sequence[Example], asked: Three) -> _Part:

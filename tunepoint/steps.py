@@ -24,6 +24,7 @@ from tunepoint.optimising import export_prompt, optimise
 from tunepoint.quotes import Quote, quote
 from tunepoint.stats.intervals import Interval
 from tunepoint.task import Task
+from tunepoint.teaching import taught
 from tunepoint.tuned import with_tuned
 
 if TYPE_CHECKING:  # torch is loaded with the model, not with the package
@@ -41,6 +42,8 @@ class Selected:
     finalists: tuple[Arm, ...]
     winners: tuple[Arm, ...]
     """Best arm of each prompting family, in the order of the ladder; all of dev behind each."""
+    tried: Candidates
+    """All arms, those among them that learnt from the best prompted one."""
     ceiling: Interval | None = None
     """What one more step of the search for a prompt would gain; None where none was made."""
     not_run: tuple[NotRun, ...] = ()
@@ -127,12 +130,14 @@ def look(bench: Bench, encoder: Encoder | None, prepared: Prepared) -> Prepared:
 def select(bench: Bench, tried: Candidates, models: Models) -> Selected:
     """Measure the candidates on dev and name the finalists."""
     split, log = bench.prepared.split, bench.study.dev
-    for arm in tried.local:
-        bench.measure(arm, log, split.dev, split.train, expected=expected_seconds(arm, len(split.train), 0))
+    _on_dev(bench, tried.local)
     climbed = (*_best_of_families(bench, tried.prompting), *_raced(bench, tried))
     optimised = optimise(bench, climbed, models, shuffled_dev(bench))
     winners = (*climbed, *_best_of_families(bench, optimised.arms))
     export_prompt(bench, winners)
+    known = {arm.name for arm in tried.local}
+    tried = taught(bench, tried, winners)
+    _on_dev(bench, [arm for arm in tried.local if arm.name not in known])
     scores = {arm.name: mean_score(log.of(arm.name)) for arm in (*tried.local, *winners)}
     kinds = (("prompt", winners), ("tuned", tried.tuned), ("hybrid", tried.hybrid))
     best = {kind: max(arms, key=lambda arm: scores[arm.name]) for kind, arms in kinds if arms}
@@ -148,7 +153,15 @@ def select(bench: Bench, tried: Candidates, models: Models) -> Selected:
     others = [arm for arm in (*winners, *tried.tuned, *tried.hybrid) if arm.family not in families]
     others.sort(key=lambda arm: -scores[arm.name])
     finalists = (*chosen, *others[: max(0, MOST_FINALISTS - len(chosen))])
-    return Selected(finalists, winners, optimised.ceiling, optimised.not_run)
+    return Selected(finalists, winners, tried, optimised.ceiling, optimised.not_run)
+
+
+def _on_dev(bench: Bench, arms: Sequence[Arm]) -> None:
+    """Measure arms on all of dev."""
+    split = bench.prepared.split
+    for arm in arms:
+        expected = expected_seconds(arm, len(split.train), 0)
+        bench.measure(arm, bench.study.dev, split.dev, split.train, expected=expected)
 
 
 def _best_of_families(bench: Bench, arms: Sequence[Arm]) -> list[Arm]:

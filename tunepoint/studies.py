@@ -115,6 +115,7 @@ def run(
             tried = plan(bench, encoder, models, None if replay else confirm)
             prepared = look(bench, encoder, prepared)
             chosen = select(bench, tried, models)
+            tried = chosen.tried
             draw_curve(bench, tried)
             finalists = chosen.finalists
             open_test(bench, tried, chosen, buying(bench, chosen, _costed(finalists, study, task)))

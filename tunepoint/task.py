@@ -142,6 +142,8 @@ class Score(_Section):
     """How an answer is scored, 0 to 1."""
 
     metric: str = "exact"
+    accept: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Score from which a model's answer is good enough to train on."""
     tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """How far a number may be off, absolutely or relatively; for `numeric`."""
     judge: Annotated[ModelName, BeforeValidator(_named)] | None = None
@@ -256,8 +258,6 @@ class Tune(_Section):
     """Where the loss is logged as well, if you have it."""
     distil: bool = False
     """Train on what the best prompted model answers to the train inputs, too: an arm of its own."""
-    accept: Annotated[float, Field(gt=0, le=1)] = 0.9
-    """Score from which such an answer is trained on."""
     curve: bool = False
     """Draw the learning curve of this model: three more runs, on parts of train."""
 

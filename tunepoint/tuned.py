@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunepoint.arms import Arm
+from tunepoint.arms import Arm, Growing
 from tunepoint.candidates import Candidates, short_names
 from tunepoint.data.examples import Example
 from tunepoint.errors import BudgetReached, TaskError, nearest
@@ -15,10 +15,11 @@ from tunepoint.measure.bench import Bench
 from tunepoint.measure.study import cores
 from tunepoint.models.opening import LOCAL, Models
 from tunepoint.task import Task, Tune
+from tunepoint.tuning.lessons import Lesson, Pupil
 
 if TYPE_CHECKING:  # torch is loaded with the model, not with the package
     from tunepoint.tuning.causal import CausalTuned, TrainingQuote
-    from tunepoint.tuning.hosted import HostedQuote
+    from tunepoint.tuning.hosted import HostedQuote, HostedTuned
     from tunepoint.tuning.recipes import CausalRecipe
 
 SEEDS_HERE, SEEDS_HOSTED = 3, 1
@@ -30,8 +31,11 @@ Confirm = Callable[["HostedQuote"], None]
 class TunedArms:
     """Arms that tune a language model."""
 
-    tuned: tuple[Arm, ...] = ()
-    hybrid: tuple[Arm, ...] = ()
+    arms: tuple[Arm, ...]
+    pupil: Pupil | None = None
+    """The same, taught by a prompted model, where the task asks for it."""
+    growing: Growing | None = None
+    """The one whose learning curve is drawn, where the task asks for it."""
 
 
 def with_tuned(tried: Candidates, bench: Bench, models: Models, confirm: Confirm | None) -> Candidates:
@@ -49,9 +53,11 @@ def with_tuned(tried: Candidates, bench: Bench, models: Models, confirm: Confirm
     left = tuple(one for one in tried.not_run if one.name not in {_what(tune) for tune in bench.task.tune})
     return replace(
         tried,
-        tuned=(*tried.tuned, *(arm for arms in found for arm in arms.tuned)),
-        hybrid=(*tried.hybrid, *(arm for arms in found for arm in arms.hybrid)),
+        tuned=(*tried.tuned, *(arm for one in found for arm in one.arms if arm.kind == "tuned")),
+        hybrid=(*tried.hybrid, *(arm for one in found for arm in one.arms if arm.kind == "hybrid")),
         not_run=left,
+        pupils=tuple(one.pupil for one in found if one.pupil is not None),
+        growing=next((one.growing for one in found if one.growing is not None), tried.growing),
     )
 
 
@@ -66,13 +72,23 @@ def _what(tune: Tune) -> str:
 
 def _arms(tune: Tune, title: str, bench: Bench, models: Models, confirm: Confirm | None) -> TunedArms:
     if tune.provider is not None:
-        return TunedArms((hosted_arm(tune, bench, models, confirm),))
+        hosted = hosted_arm(tune, bench, models, confirm)
+
+        def once_more(lesson: Lesson, instruction: str | None) -> list[Arm]:
+            return [replace(hosted, lesson=lesson)]
+
+        return TunedArms((hosted,), once_more if tune.distil else None)
     split, keep = bench.prepared.split, bench.study.folder / "arms" / "language models"
     quote, arms = causal_arms(tune, title, bench.task, split.train, split.dev, keep)
     bench.progress(f"{title}: {quote}", bench.done_seconds, bench.planned_seconds)
-    return TunedArms(
-        tuple(arm for arm in arms if arm.kind == "tuned"), tuple(arm for arm in arms if arm.kind == "hybrid")
-    )
+
+    def pupil(lesson: Lesson, instruction: str | None) -> list[Arm]:
+        found = [replace(arm, lesson=lesson) for arm in arms]
+        if instruction is not None:  # the light prompts are chosen anew, that of the teacher among them
+            found += [replace(arm, instruction=instruction) for arm in found if arm.diet != "none"]
+        return list(found)
+
+    return TunedArms(tuple(arms), pupil if tune.distil else None, arms[0] if tune.curve else None)
 
 
 def causal_arms(
@@ -106,7 +122,7 @@ def recipe_of(tune: Tune) -> CausalRecipe:
     )
 
 
-def hosted_arm(tune: Tune, bench: Bench, models: Models, confirm: Confirm | None) -> Arm:
+def hosted_arm(tune: Tune, bench: Bench, models: Models, confirm: Confirm | None) -> HostedTuned:
     """A base tuned at a provider, its training under the study's cap, its answers recorded."""
     from tunepoint.tuning.hosted import HostedTuned
     from tunepoint.tuning.providers import PROVIDERS

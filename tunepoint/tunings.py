@@ -29,7 +29,7 @@ from tunepoint.tuning.recipes import Diet
 
 if TYPE_CHECKING:  # torch is loaded with the model, not with the package
     from tunepoint.tuning.causal import CausalBase, CausalTuned, TrainingQuote
-    from tunepoint.tuning.sft import Watch
+    from tunepoint.tuning.sft import Launch, Watch
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ def tune(
     merge: bool = False,
     confirm: Callable[[TrainingQuote], None] | None = None,
     watch: Watch | None = None,
+    launch: Launch | None = None,
 ) -> Tuning:
     """Train on the task's train part, measure on dev, write the weights; the test stays sealed.
 
@@ -63,6 +64,7 @@ def tune(
         seed: the same split as that of a study with this seed, and the training seed.
         merge: write the merged model as well, and only if it answers dev as the adapter does.
         confirm: called with the quote before training; raise to stop.
+        launch: trains in processes of its own (`tuning.launches.Launched`); in this one if None.
 
     Raises:
         TunepointError: whatever the user can mend; a merged model that answers otherwise is not kept.
@@ -77,7 +79,7 @@ def tune(
     split = prepared.split
     quote, arms = causal_arms(base, base.base, task, split.train, split.dev, out / "runs")
     shared = arms[0].base
-    shared.watch = watch
+    shared.watch, shared.launch = watch, launch
     if confirm is not None and not (out / FACTS).exists():
         confirm(quote)
     scoring = each(scorer(task.score.metric, task.folder, tolerance=task.score.tolerance))
@@ -177,7 +179,7 @@ def _merged(
     from tunepoint.models.endpoints import TextModel
     from tunepoint.models.local import LocalEndpoint
     from tunepoint.tuning.conversations import asked_with
-    from tunepoint.tuning.sft import load_base
+    from tunepoint.tuning.loading import load_base
 
     folder, base = out / "merged", arms[0].base
     base.merge(folder)

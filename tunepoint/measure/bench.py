@@ -287,7 +287,7 @@ class Bench:
             facts["fits"][str(number)] = {
                 "examples": fitted.built.examples,
                 "seconds": round(fitted.built.seconds, 3),
-                "usd": fitted.built.usd,
+                "usd": fitted.built.usd + fitted.built.asked_usd,
                 "warnings": list(fitted.built.warnings),
             }
         self.study.save()

@@ -20,9 +20,11 @@ from tunepoint.scorers import each, scorer
 from tunepoint.task import JUDGE, Task
 from tunepoint.tuning.checkpoints import CheckpointRace, by_group
 from tunepoint.tuning.conversations import Rows, drawn_diets, prompt_of, rows_of
+from tunepoint.tuning.lessons import Lesson
+from tunepoint.tuning.loading import load_base, load_tokenizer, put_adapter
 from tunepoint.tuning.machines import check_fits, place, size_of
 from tunepoint.tuning.recipes import CausalRecipe, Diet
-from tunepoint.tuning.sft import Trained, Watch, fine_tune, load_base, load_tokenizer, put_adapter, warm_up
+from tunepoint.tuning.sft import Launch, Trained, Watch, fine_tune, warm_up
 
 ASKED = 24
 """Examples that a finished run answers, to see whether it says the same to all."""
@@ -76,26 +78,33 @@ class CausalBase:
     dev: tuple[Example, ...] = ()
     """Examples whose loss stops a run early; never those of the test."""
     watch: Watch | None = None
+    launch: Launch | None = None
+    """Trains in processes of its own; this one if None."""
     _endpoint: LocalEndpoint | None = field(default=None, repr=False)
     _there: list[str] = field(default_factory=list, repr=False)
     _built: dict[str, Built] = field(default_factory=dict, repr=False)
 
-    def run(self, task: Task, train: Sequence[Example], seed: int) -> tuple[str, Built]:
+    def run(
+        self, task: Task, train: Sequence[Example], seed: int, lesson: Lesson | None = None
+    ) -> tuple[str, Built]:
         """Name of a run and what it took; trains what was not trained yet.
+
+        Args:
+            train: has the labels, and is learnt from where there is no lesson.
 
         Raises:
             DataError: too few examples, or too many that are longer than the context.
             ModelError: the base does not fit this machine, or cannot be loaded.
 
         """
-        train = trainable(task, train)
-        name = f"{fingerprint(train)[:12]}-{self.recipe.digest()}-{seed:010d}"
+        learnt = trainable(task, train) if lesson is None else lesson.examples
+        name = f"{fingerprint(learnt)[:12]}-{self.recipe.digest()}-{seed:010d}"
         if name in self._built:
             return name, self._built[name]
         kept, left_out = self.keep / name, tuple[str, ...]()
         trained = Trained.read(kept)
         if trained is None:
-            rows, dev, context = self.rows(task, train, np.random.default_rng(seed))
+            rows, dev, context = self.rows(task, learnt, train, np.random.default_rng(seed))
             left_out = rows.warnings(context)
             self.release()  # training takes the memory
             trained = fine_tune(
@@ -106,10 +115,12 @@ class CausalBase:
                 kept,
                 seed=seed % 2**31,
                 watch=self.watch,
+                launch=self.launch,
                 pick=self._race(task, train, np.random.default_rng([seed, 1])),
             )
         said = (*left_out, *trained.warnings, *_collapsed(self.endpoint(name), task, train))
-        self._built[name] = Built(len(train), trained.seconds, said)
+        built = Built(len(learnt), trained.seconds, said)
+        self._built[name] = built if lesson is None else lesson.credited(built)
         return name, self._built[name]
 
     def _race(self, task: Task, train: Sequence[Example], rng: Generator) -> CheckpointRace | None:
@@ -126,11 +137,19 @@ class CausalBase:
     def _where(self) -> str:
         return place(self.base, self.folder)
 
-    def rows(self, task: Task, train: Sequence[Example], rng: Generator) -> tuple[Rows, Rows, int]:
-        """Train and dev in tokens, and the context; refuses what does not fit, before weights are loaded."""
+    def rows(
+        self, task: Task, learnt: Sequence[Example], train: Sequence[Example], rng: Generator
+    ) -> tuple[Rows, Rows, int]:
+        """What is learnt and dev in tokens, and the context.
+
+        Raises:
+            ModelError: the base does not fit this machine; no weights were loaded.
+
+        """
         size = size_of(self.base, self.folder)
         tokenizer = load_tokenizer(self._where)
-        rows = rows_of(task, train, drawn_diets(len(train), self.recipe.diet, rng), tokenizer, size.context)
+        diets = drawn_diets(len(learnt), self.recipe.diet, rng)
+        rows = rows_of(task, learnt, diets, tokenizer, size.context, train=train)
         check_fits(self.base, size, self.recipe, max(len(row.input_ids) for row in rows.rows), self.keep)
         dev = Rows((), ())
         if len(self.dev) >= ASKED:
@@ -146,11 +165,11 @@ class CausalBase:
             DataError, ModelError: as `run`.
 
         """
-        train = trainable(task, train)
-        rows, _, _ = self.rows(task, train, np.random.default_rng(0))
+        learnt = trainable(task, train)
+        rows, _, _ = self.rows(task, learnt, train, np.random.default_rng(0))
         self.release()
         tokens = round(rows.tokens * self.recipe.steps(len(rows.rows)) * self.recipe.batch / len(rows.rows))
-        measured = self.keep / f"warm-up-{fingerprint(train)[:12]}-{self.recipe.digest()}.json"
+        measured = self.keep / f"warm-up-{fingerprint(learnt)[:12]}-{self.recipe.digest()}.json"
         if not measured.exists():  # once: a study that goes on has its quote already
             measured.parent.mkdir(parents=True, exist_ok=True)
             measured.write_text(json.dumps(warm_up(self._where, rows.rows, self.recipe)), encoding="utf-8")
@@ -220,6 +239,10 @@ class CausalTuned:
     seeds: int = 3
     seconds_an_example: float = 0.0
     """What its training is expected to take; 0 where another arm's run is its own."""
+    lesson: Lesson | None = None
+    """What a prompted model taught it; the targets of train if None."""
+    instruction: str | None = None
+    """In place of the task's: that of its teacher, which a search has found."""
     remote: ClassVar[bool] = False
     name: str = field(init=False)
     family: str = field(init=False)
@@ -227,16 +250,17 @@ class CausalTuned:
 
     def __post_init__(self) -> None:
         words = {"full": "full prompt", "short": "instruction alone", "none": "no prompt"}
-        self.family = f"{self.title} {self.base.recipe.method}"
-        if self.diet != "none":
-            self.family += " + prompt"
-        self.name = f"{self.title} {self.base.recipe.method}, {words[self.diet]}"
+        way = f"{self.title} {self.base.recipe.method}" + (" taught" if self.lesson else "")
+        self.family = way if self.diet == "none" else f"{way} + prompt"
+        self.name = f"{way}, {words[self.diet]}"
+        if self.instruction is not None:
+            self.name += ", optimised"
         self.kind = "tuned" if self.diet == "none" else "hybrid"
-        self.alone = f"{self.title} {self.base.recipe.method}, {words['none']}"
+        self.alone = f"{way}, {words['none']}"
 
     def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> FittedCausal:
         """Train on `train`, or load the run of the same data, recipe and `rng`."""
-        run, built = self.base.run(task, train, int(rng.integers(2**31)))
+        run, built = self.base.run(task, train, int(rng.integers(2**31)), self.lesson)
         return FittedCausal(self.base, run, self.template(task, train), built)
 
     def once(self) -> CausalTuned:
@@ -249,4 +273,7 @@ class CausalTuned:
 
     def template(self, task: Task, train: Sequence[Example]) -> Prompt:
         """What every prompt has in common."""
-        return replace(prompt_of(task, train, self.diet), max_output_tokens=self.base.room(train))
+        prompt = prompt_of(task, train, self.diet)
+        if self.instruction is not None:
+            prompt = replace(prompt, instruction=self.instruction)
+        return replace(prompt, max_output_tokens=self.base.room(train))

@@ -16,7 +16,7 @@ from tunepoint.models.chat import Prompt
 from tunepoint.models.endpoints import TextModel
 from tunepoint.models.local import LocalEndpoint
 from tunepoint.scorers import Scoring
-from tunepoint.tuning.sft import put_adapter
+from tunepoint.tuning.loading import put_adapter
 
 Floats = NDArray[np.float64]
 

@@ -28,6 +28,7 @@ from tunepoint.stats.ranges import Range
 from tunepoint.task import Task
 from tunepoint.tuning.conversations import chat_rows, prompt_of
 from tunepoint.tuning.jobs import ENDED, Job, Remote, status_of
+from tunepoint.tuning.lessons import Lesson
 from tunepoint.tuning.providers import (
     BYTES_A_TOKEN,
     Hosting,
@@ -269,6 +270,8 @@ class HostedTuned:
     open: Callable[[str, Abilities], ChatModel] = chat_model
     """Opens the tuned model; a study puts its recording and its cap here."""
     sleep: Callable[[float], None] = time.sleep
+    lesson: Lesson | None = None
+    """What a prompted model taught it; the targets of train if None."""
     seeds: int = 1
     family: str = "hosted fine-tuning"
     kind: ArmKind = "tuned"
@@ -277,6 +280,8 @@ class HostedTuned:
 
     def __post_init__(self) -> None:
         self.name = f"{self.provider.name}/{self.base} fine-tuned"
+        if self.lesson is not None:
+            self.name, self.family = f"{self.name}, taught", f"{self.family}, taught"
 
     def seconds_for(self, examples: int) -> float:
         """Nothing: it trains at the provider."""
@@ -291,25 +296,29 @@ class HostedTuned:
 
         """
         run = self.run_of(task, train, rng)
-        learnt = trainable(task, train)
-        validate(run.rows, self.provider, ids=[example.id for example in learnt])
+        validate(run.rows, self.provider, ids=[example.id for example in self._learnt(task, train)])
         job = self._finished(run)
         # A tuned model answers in the form of its targets: a schema of ours around a label is none.
         model = self.open(self._served(job), Abilities(schema=task.answer.kind == "json"))
         warnings = tuple(notices(self.provider, date.today(), base=self.base))
-        built = Built(len(learnt), 0.0, warnings, job.training_usd or 0.0)
+        built = Built(len(run.rows), 0.0, warnings, job.training_usd or 0.0)
+        if self.lesson is not None:
+            built = self.lesson.credited(built)
         return FittedHosted(model, prompt_of(task, train, "full"), built, job)
 
     def run_of(self, task: Task, train: Sequence[Example], rng: Generator) -> Run:
         """What `fit` trains: for a quote beforehand, or to cancel it."""
         return Run(
             self.base,
-            chat_rows(task, trainable(task, train), train),
+            chat_rows(task, self._learnt(task, train), train),
             chat_rows(task, trainable(task, self.validation), train),
             self.epochs,
             self.learning_rate_multiplier,
             int(rng.integers(2**31)),
         )
+
+    def _learnt(self, task: Task, train: Sequence[Example]) -> Sequence[Example]:
+        return trainable(task, train) if self.lesson is None else self.lesson.examples
 
     def state(self, run: Run) -> Path:
         """The state file of a run."""

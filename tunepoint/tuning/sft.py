@@ -18,22 +18,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils.logging import disable_progress_bar
 
 from tunepoint.errors import ModelError
 from tunepoint.tuning.conversations import Row
+from tunepoint.tuning.loading import load_base, put_adapter
 from tunepoint.tuning.machines import device, half_precision
+from tunepoint.tuning.processes import alone_in, filled, in_order, leads, wait_for_all, world
 from tunepoint.tuning.recipes import CausalRecipe
 
 FACTS = "run.json"
 """What a finished run says of itself, beside its weights."""
+UNFINISHED = f"{FACTS}.part"
 STILL = 0.98
 """Share of the first loss above which the last one has not fallen."""
 Watch = Callable[[int, int, float], None]
 """(step, steps of the whole run, loss)"""
 Pick = Callable[[Any, Any, Sequence[Path]], Path]
 """(model, tokenizer, checkpoints in the order of training) -> the one to keep"""
+Launch = Callable[[str, Sequence[Row], Sequence[Row], CausalRecipe, Path, int, Watch | None], None]
+"""Has `train` run in other processes, with its arguments."""
 
 
 @dataclass(frozen=True)
@@ -64,70 +67,6 @@ class Trained:
         return cls(**{**facts, **many, "folder": folder})
 
 
-def load_tokenizer(where: str) -> Any:
-    """The tokenizer of a base, able to put a conversation into tokens and to pad.
-
-    Raises:
-        ModelError: it cannot be loaded, or has no chat template.
-
-    """
-    try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(where)
-    except Exception as error:  # whatever the files bring up
-        raise _cannot_load(where, error) from None
-    if not tokenizer.chat_template:
-        raise ModelError(
-            f"{where}: its tokenizer has no chat template, so nobody knows how it is to be asked; take an "
-            "instruction-tuned base, or give its tokenizer_config.json a chat_template"
-        )
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
-def _cannot_load(where: str, error: Exception) -> ModelError:
-    said = str(error).strip().split("\n")[0][:200]
-    return ModelError(f"{where}: cannot be loaded ({type(error).__name__}: {said})")
-
-
-def load_base(where: str, recipe: CausalRecipe | None = None) -> tuple[Any, Any]:
-    """(model, tokenizer) of a base, in the precision of this machine, on its device.
-
-    Raises:
-        ModelError: it cannot be loaded, or has no chat template.
-
-    """
-    how: dict[str, Any] = {"dtype": torch.bfloat16 if half_precision() else torch.float32}
-    if recipe is not None and recipe.method == "qlora":
-        from transformers import BitsAndBytesConfig
-
-        how["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
-        )
-        how["device_map"] = {"": 0}
-    disable_progress_bar()  # type: ignore[no-untyped-call]
-    tokenizer = load_tokenizer(where)
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(where, **how)
-    except Exception as error:  # whatever the files bring up
-        raise _cannot_load(where, error) from None
-    return (model if "device_map" in how else model.to(device())), tokenizer
-
-
-def put_adapter(model: Any, folder: Path, name: str = "default") -> Any:
-    """The model with the adapter of a run beside those that it has, and this one at work."""
-    from peft import PeftModel
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # peft asks transformers for what has another name by now
-        if isinstance(model, PeftModel):
-            model.load_adapter(str(folder), adapter_name=name)
-        else:
-            model = PeftModel.from_pretrained(model, str(folder), adapter_name=name)
-    model.set_adapter(name)
-    return model.eval()
-
-
 def fine_tune(
     where: str,
     rows: Sequence[Row],
@@ -138,6 +77,7 @@ def fine_tune(
     seed: int,
     watch: Watch | None = None,
     pick: Pick | None = None,
+    launch: Launch | None = None,
 ) -> Trained:
     """Train, or go on with a run that was killed; the weights appear in `folder` whole or not at all.
 
@@ -149,6 +89,7 @@ def fine_tune(
         seed: of the order of the examples and of the adapter's first weights.
         watch: called at every logged step.
         pick: chooses among the last adapters; the one with the lowest loss on dev if None.
+        launch: trains in processes of its own; this process if None.
 
     Raises:
         ModelError: not even one example at a time fits into memory.
@@ -157,38 +98,72 @@ def fine_tune(
     finished = Trained.read(folder)
     if finished is not None:
         return finished
-    batch, started = recipe.batch, time.perf_counter()
-    while True:
-        try:
-            trainer = _trainer(where, rows, dev, recipe, folder, seed=seed, batch=batch, watch=watch)
-            _train(trainer, folder)
-            break
-        except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
-                raise
-            if batch == 1:
-                raise _too_large(where, rows) from None
-            batch //= 2
-            trainer = None
-            gc.collect()
-            torch.cuda.empty_cache()
-    chosen = _picked(trainer, recipe, folder, pick)
-    found = _finish(trainer, rows, recipe, folder, batch, time.perf_counter() - started)
-    return _kept(found, chosen)
+    if launch is None:
+        trainer = train(where, rows, dev, recipe, folder, seed=seed, watch=watch)
+        model, tokenizer = trainer.model, trainer.processing_class
+    else:
+        launch(where, rows, dev, recipe, folder, seed, watch)
+        model = tokenizer = None
+    chosen = None
+    found = _checkpoints(folder)
+    if pick is not None and recipe.method != "full" and len(found) > 1:
+        if model is None:
+            base, tokenizer = load_base(where, recipe)
+            model = put_adapter(base, folder)
+        chosen = pick(model, tokenizer, found)
+    return _kept(folder, chosen)
+
+
+def train(
+    where: str,
+    rows: Sequence[Row],
+    dev: Sequence[Row],
+    recipe: CausalRecipe,
+    folder: Path,
+    *,
+    seed: int,
+    watch: Watch | None = None,
+    batch: int | None = None,
+) -> Any:
+    """Train in this process and those that its launcher started with it; the trainer, its weights written.
+
+    What it wrote is not finished before `fine_tune` has chosen among the checkpoints.
+
+    Args:
+        batch: examples at once, in all processes together; those of the recipe if None. Halved where
+            memory runs out, but in one process only: the others would wait for each other.
+
+    """
+    batch, started = batch or recipe.batch, time.perf_counter()
+    with alone_in(folder):
+        while True:
+            try:
+                trainer = _trainer(where, rows, dev, recipe, folder, seed=seed, batch=batch, watch=watch)
+                _train(trainer, folder)
+                break
+            except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+                if not out_of_memory(error) or world() > 1:
+                    raise
+                if batch == 1:
+                    raise too_large(where, rows) from None
+                batch //= 2
+                trainer = None
+                gc.collect()
+                torch.cuda.empty_cache()
+        wait_for_all()
+        if leads():
+            _write(trainer, rows, recipe, folder, batch, time.perf_counter() - started)
+    return trainer
 
 
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 """Files of an adapter."""
 
 
-def _picked(trainer: Any, recipe: CausalRecipe, folder: Path, pick: Pick | None) -> Path | None:
-    """The checkpoint that answers best; None where there is one at most, or all weights were trained."""
-    found = sorted(
-        (folder / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2])
-    )
-    if pick is None or recipe.method == "full" or len(found) < 2:
-        return None
-    return pick(trainer.model, trainer.processing_class, found)
+def _checkpoints(folder: Path) -> list[Path]:
+    """Those of a run, in the order of training."""
+    found = (folder / "checkpoints").glob("checkpoint-*")
+    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
 
 
 WARM_UP = 3
@@ -215,7 +190,8 @@ def warm_up(where: str, rows: Sequence[Row], recipe: CausalRecipe) -> float:
     return (ends[-1] - ends[0]) / tokens
 
 
-def _too_large(where: str, rows: Sequence[Row]) -> ModelError:
+def too_large(where: str, rows: Sequence[Row]) -> ModelError:
+    """What is said when not even one example at a time fits."""
     longest = max(len(row.input_ids) for row in rows)
     return ModelError(
         f"{where}: memory ran out with one example at a time ({longest} tokens the longest); "
@@ -223,7 +199,8 @@ def _too_large(where: str, rows: Sequence[Row]) -> ModelError:
     )
 
 
-def _out_of_memory(error: BaseException) -> bool:
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out."""
     words = ("out of memory", "can't allocate memory", "not enough memory")
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
         word in str(error).lower() for word in words
@@ -247,15 +224,15 @@ def _trainer(
     from trl.trainer.sft_trainer import SFTTrainer
 
     model, tokenizer = load_base(where, recipe)
-    callbacks: list[Any] = [_Watching(watch)] if watch is not None else []
+    callbacks: list[Any] = [_Watching(watch)] if watch is not None and leads() else []
     if dev:
         callbacks.append(EarlyStoppingCallback(recipe.patience))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what libraries say to each other
-        trainer = SFTTrainer(
+        trainer = in_order(SFTTrainer, recipe, seed, len(rows))(
             model=model,
             args=_arguments(recipe, folder, len(rows), seed=seed, batch=batch, dev=bool(dev)),
-            train_dataset=Dataset.from_list([asdict(row) for row in rows]),
+            train_dataset=Dataset.from_list([asdict(row) for row in filled(rows, recipe)]),
             eval_dataset=Dataset.from_list([asdict(row) for row in dev]) if dev else None,
             processing_class=tokenizer,
             peft_config=_adapter(recipe),
@@ -288,8 +265,9 @@ def _arguments(recipe: CausalRecipe, folder: Path, examples: int, *, seed: int, 
     return SFTConfig(
         output_dir=str(folder / "checkpoints"),
         max_steps=steps,
-        per_device_train_batch_size=batch,
-        per_device_eval_batch_size=batch,
+        per_device_train_batch_size=batch // world(),
+        per_device_eval_batch_size=batch // world(),
+        ddp_find_unused_parameters=False,
         gradient_accumulation_steps=recipe.batch // batch,
         learning_rate=recipe.rate,
         lr_scheduler_type="linear",
@@ -297,7 +275,6 @@ def _arguments(recipe: CausalRecipe, folder: Path, examples: int, *, seed: int, 
         weight_decay=0.0,
         max_length=None,
         packing=False,
-        train_sampling_strategy="group_by_length",
         bf16=half_precision(),
         use_cpu=device() == "cpu",
         gradient_checkpointing=cuda,
@@ -329,10 +306,10 @@ def _train(trainer: Any, folder: Path) -> None:
         trainer.train(resume_from_checkpoint=last)
 
 
-def _finish(
+def _write(
     trainer: Any, rows: Sequence[Row], recipe: CausalRecipe, folder: Path, batch: int, seconds: float
-) -> Trained:
-    """Write the weights, then the facts: a run without facts is not finished."""
+) -> None:
+    """Write the weights, then the facts under another name: a run without facts is not finished."""
     history = trainer.state.log_history
     losses = _by_epoch(history, "loss")
     dev_losses = tuple(float(entry["eval_loss"]) for entry in history if "eval_loss" in entry)
@@ -346,17 +323,18 @@ def _finish(
     tokens = round(epochs * sum(len(row.input_ids) for row in rows))
     found = Trained(folder, losses, dev_losses, seconds, tokens, batch, tuple(said))
     facts = {name: value for name, value in asdict(found).items() if name != "folder"}
-    (folder / f"{FACTS}.part").write_text(json.dumps(facts), encoding="utf-8")
-    return found
+    (folder / UNFINISHED).write_text(json.dumps(facts), encoding="utf-8")
 
 
-def _kept(found: Trained, chosen: Path | None) -> Trained:
+def _kept(folder: Path, chosen: Path | None) -> Trained:
     """A run whose weights are all there: its facts get their name, its checkpoints go."""
     if chosen is not None:
         for name in ADAPTER:
-            shutil.copy(chosen / name, found.folder / name)
-    (found.folder / f"{FACTS}.part").replace(found.folder / FACTS)
-    shutil.rmtree(found.folder / "checkpoints", ignore_errors=True)
+            shutil.copy(chosen / name, folder / name)
+    (folder / UNFINISHED).replace(folder / FACTS)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    found = Trained.read(folder)
+    assert found is not None, "its facts were written just now"
     return found
 
 

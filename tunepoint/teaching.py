@@ -1,0 +1,174 @@
+"""Prompt, then weights, then prompt: a model learns from the best prompted one, and gets a light prompt.
+
+The steps of BetterTogether (Soylu, Potts and Khattab 2024), each an arm of its own: the prompt is
+optimised, its answers to the inputs of train are kept where the scorer accepts them, a model is
+trained on those, and dev chooses among prompts of the tuned model, the optimised instruction one of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+
+from tunepoint.arms import Arm, NotRun, trainable
+from tunepoint.candidates import Candidates
+from tunepoint.data.examples import Example
+from tunepoint.measure.bench import Bench
+from tunepoint.measure.trials import make_folder, mean_score, write_text
+from tunepoint.models.chat import Usage
+from tunepoint.prompting.chains import Chain
+from tunepoint.prompting.ladder import Ladder
+from tunepoint.tuning.conversations import FEWEST
+from tunepoint.tuning.lessons import Lesson
+
+KEPT = "taught.jsonl"
+"""In the study's `arms`: the answers that were trained on, and who wrote them."""
+
+
+def taught(bench: Bench, tried: Candidates, winners: Sequence[Arm]) -> Candidates:
+    """The candidates with those that learn from the best prompted arm.
+
+    Args:
+        winners: the best arm of each prompting family, all of dev behind each.
+
+    """
+    if not tried.pupils:
+        return tried
+    teachers = [arm for arm in winners if isinstance(arm, Ladder | Chain)]
+    if not teachers:
+        return _without(tried, "no chat model is prompted that it could learn from ([[models]])")
+    teacher = max(teachers, key=lambda arm: mean_score(bench.study.dev.of(arm.name)))
+    entry = next(one for one in bench.task.models if one.name == teacher.model.name)
+    if not entry.train_on_outputs:
+        return _without(
+            tried,
+            f"it would learn from {entry.name}: say [[models]] train_on_outputs = true there if the terms of "
+            "its provider let you train on what it writes",
+        )
+    lesson = teach(bench, teacher)
+    if len(lesson.examples) < FEWEST:
+        accept = f"{bench.task.score.accept:g}"
+        return _without(
+            tried,
+            f"{len(lesson.examples)} of {lesson.asked} answers of {teacher.name} score {accept} or more "
+            f"(score.accept), and {FEWEST} are the fewest to train on",
+        )
+    instruction = teacher.instruction if isinstance(teacher, Ladder) else None
+    arms = [arm for pupil in tried.pupils for arm in pupil(lesson, instruction)]
+    return replace(
+        tried,
+        tuned=(*tried.tuned, *(arm for arm in arms if arm.kind == "tuned")),
+        hybrid=(*tried.hybrid, *(arm for arm in arms if arm.kind == "hybrid")),
+    )
+
+
+def _without(tried: Candidates, why: str) -> Candidates:
+    return replace(tried, not_run=(*tried.not_run, NotRun("tuned on the best prompt's answers", why)))
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """An answer that the scorer accepted."""
+
+    example: Example
+    answer: str
+    score: float
+
+
+def teach(bench: Bench, teacher: Ladder | Chain) -> Lesson:
+    """Ask the teacher the inputs of train, and keep what scores `score.accept` or more.
+
+    Each half of train is answered by a prompt whose demonstrations come from the other one: it
+    would read its own answers there. A model with several decodes tries again what was not accepted.
+    """
+    task, seed = bench.task, int(bench.study.manifest["seed"])
+    train = trainable(task, bench.prepared.split.train)
+    halves = _halves(train, bench.prepared.split.clusters, np.random.default_rng([seed, 11]))
+    bench.progress(f"{teacher.name} answers the inputs of train", bench.done_seconds, bench.planned_seconds)
+    accepted: list[_Answer] = []
+    spent = 0.0
+    for asked, shown in (halves, halves[::-1]):
+        left = asked
+        for decode in range(teacher.decodes):
+            fitted = teacher.decoded(decode).fit(task, shown or train, np.random.default_rng([seed, 0]))
+            replies = fitted.answer([example.input for example in left])
+            gradings = bench.grade(replies, left)
+            spent += sum(_usd(bench, reply.usage) for reply in replies)
+            spent += sum(_usd(bench, one.usage) for one in gradings if one.usage is not None)
+            good = [
+                _Answer(example, reply.answer, one.score)
+                for example, reply, one in zip(left, replies, gradings, strict=True)
+                if one.score is not None and one.score >= task.score.accept and reply.answer is not None
+            ]
+            accepted += good
+            done = {one.example.id for one in good}
+            left = [example for example in left if example.id not in done]
+    version = _version(bench, teacher, train)
+    place = {example.id: i for i, example in enumerate(train)}
+    accepted.sort(key=lambda one: place[one.example.id])
+    lesson = Lesson(
+        teacher.name,
+        version,
+        tuple(
+            replace(one.example, target=one.answer, origin=f"{teacher.model.name}, prompt {version}")
+            for one in accepted
+        ),
+        len(train),
+        spent,
+    )
+    _keep(bench, lesson, accepted)
+    return lesson
+
+
+def _halves(
+    train: Sequence[Example], clusters: Mapping[str, str], rng: np.random.Generator
+) -> tuple[list[Example], list[Example]]:
+    """Train in two parts, no cluster in both."""
+    names = sorted({clusters[example.id] for example in train})
+    first = {names[i] for i in rng.permutation(len(names))[: len(names) // 2].tolist()}
+    parts: tuple[list[Example], list[Example]] = ([], [])
+    for example in train:
+        parts[clusters[example.id] not in first].append(example)
+    return parts
+
+
+def _usd(bench: Bench, usage: Usage) -> float:
+    price = bench.prices.get(usage.model)
+    return 0.0 if price is None else price.dollars(usage)
+
+
+def _version(bench: Bench, teacher: Ladder | Chain, train: Sequence[Example]) -> str:
+    """First digits of a SHA-256 over the arm's name and all that its prompts have in common."""
+    template = teacher.fit(bench.task, train, np.random.default_rng(0)).template
+    words = json.dumps([teacher.name, asdict(template)], sort_keys=True, default=str)
+    return hashlib.sha256(words.encode()).hexdigest()[:12]
+
+
+def _keep(bench: Bench, lesson: Lesson, accepted: Sequence[_Answer]) -> None:
+    """Write what is trained on beside the weights, and the sums into the manifest."""
+    folder = bench.study.folder / "arms"
+    make_folder(folder)
+    rows = [
+        {
+            "id": example.id,
+            "input": example.input,
+            "target": example.target,
+            "origin": example.origin,
+            "licence": example.licence,
+            "score": round(one.score, 6),
+        }
+        for example, one in zip(lesson.examples, accepted, strict=True)
+    ]
+    write_text(folder / KEPT, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    bench.study.manifest["taught"] = {
+        "teacher": lesson.teacher,
+        "prompt": lesson.version,
+        "asked": lesson.asked,
+        "accepted": len(rows),
+        "usd": lesson.usd,
+    }
+    bench.study.save()
