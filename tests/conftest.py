@@ -65,3 +65,9 @@ def small_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(small_task: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
     """One finished study that many tests look at."""
     return run(Task.load(small_task), out=tmp_path_factory.mktemp("studies") / "small", seed=3)
+
+
+@pytest.fixture
+def chat_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks of extraction without the encoder that is trained on them: tests of what else answers."""
+    monkeypatch.setattr("tunepoint.candidates.spare_encoder", lambda: None)

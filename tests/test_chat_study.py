@@ -28,6 +28,8 @@ from tunepoint.models.providers import PROVIDERS, Provider
 from tunepoint.quotes import Quote
 from tunepoint.scorers import json_fields
 
+pytestmark = pytest.mark.usefixtures("chat_alone")
+
 BRANDS = ("Acme", "Globex", "Initech", "Umbra")
 
 

@@ -23,6 +23,8 @@ from tunepoint.stats.exact import exact_difference
 from tunepoint.stats.paired import compare
 from tunepoint.stats.ranges import Range
 
+pytestmark = pytest.mark.usefixtures("chat_alone")
+
 RNG = np.random.default_rng
 
 

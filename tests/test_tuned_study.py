@@ -16,6 +16,8 @@ from tunepoint import Task, read_trials, run
 from tunepoint.errors import BudgetReached, DataError, TaskError
 from tunepoint.tuning.hosted import HostedQuote
 
+pytestmark = pytest.mark.usefixtures("chat_alone")
+
 KEY = "sk-a-secret-that-nobody-may-see"
 
 

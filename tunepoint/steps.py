@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from tunepoint.candidates import MOST_FINALISTS, SHARES, Candidates, candidates
 from tunepoint.cascades import Cascade, choose_gate
 from tunepoint.data.audit import doubtful_labels
 from tunepoint.data.examples import Example
+from tunepoint.errors import DataError
 from tunepoint.incumbents import incumbents
 from tunepoint.measure.bench import Bench
 from tunepoint.measure.prepare import Prepared
@@ -263,4 +265,5 @@ def draw_curve(bench: Bench, tried: Candidates) -> None:
     for subset in nested_subsets(trainable(bench.task, split.train), SHARES, rng):
         name = f"{arm.name}, {len(subset)} examples"
         expected = expected_seconds(arm, len(subset), 0)
-        bench.measure(arm, bench.study.curve, split.dev, subset, name=name, expected=expected)
+        with suppress(DataError):  # so few that this arm cannot be trained on them; the whole was enough
+            bench.measure(arm, bench.study.curve, split.dev, subset, name=name, expected=expected)

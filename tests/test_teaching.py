@@ -1,0 +1,128 @@
+"""Prompt, then weights, then prompt: a model learns from what the best prompted one answers well."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checkpoints import tiny_checkpoint
+from providers import FakeProvider, providing
+from servers import KEY, Fake, serving
+from test_tuned_study import routing
+
+from tunepoint import Task, run
+
+PRICE = {"input": 1.0, "output": 4.0}
+
+
+def told(messages: list[dict[str, str]], body: dict[str, Any]) -> str:
+    """The right queue, but for the messages whose first number ends in a seven."""
+    text = messages[-1]["content"]
+    words = text.split()
+    place = next((i for i, word in enumerate(words) if word in ("invoice", "pairing")), None)
+    if place is None:
+        return "billing"
+    right = "billing" if words[place] == "invoice" else "device_setup"
+    wrong = "device_setup" if right == "billing" else "billing"
+    return wrong if words[place + 1].endswith("7") else right
+
+
+@pytest.fixture
+def fake() -> Iterator[Fake]:
+    with serving(Fake(told)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("base") / "tiny")
+
+
+def teaching(folder: Path, fake: Fake, base: Path, **model: Any) -> Task:
+    entry = {"name": f"{fake.url}#tiny", "price": PRICE, **model}
+    tune = {"base": str(base), "seeds": 1, "epochs": 2, "learning_rate": 5e-3, "distil": True, "curve": True}
+    return routing(folder, 100, models=[entry], tune=[tune], search={"calls": 0})
+
+
+def test_a_model_learns_what_the_best_prompt_answers_well_and_each_row_knows_its_writer(
+    fake: Fake, base: Path, tmp_path: Path
+) -> None:
+    task, out = teaching(tmp_path, fake, base, train_on_outputs=True), tmp_path / "study"
+    result = run(task, out=out)
+    manifest = json.loads((out / "manifest.json").read_text())
+    taught = manifest["taught"]
+    rows = [json.loads(line) for line in (out / "arms" / "taught.jsonl").read_text().splitlines()]
+    targets = {
+        line.split(",")[0]: line.split(",") for line in (tmp_path / "messages.csv").read_text().split()
+    }
+    assert 0 < taught["accepted"] == len(rows) < taught["asked"] == len(manifest["items"]["train"])
+    assert {row["id"] for row in rows} <= set(manifest["items"]["train"])  # neither dev nor test
+    assert all(row["origin"] == f"{task.models[0].name}, prompt {taught['prompt']}" for row in rows)
+    assert all(row["score"] == 1.0 and not row["input"].split()[1].endswith("7") for row in rows)
+    assert targets  # the file is what was asked about
+    names = [name for name in manifest["arms"] if " taught, " in name]
+    assert sorted(name.split(", ")[1] for name in names) == ["full prompt", "instruction alone", "no prompt"]
+    for name in names:
+        (fit,) = manifest["arms"][name]["fits"].values()
+        assert fit["examples"] == taught["asked"] and fit["usd"] == taught["usd"] > 0
+    kinds = {manifest["arms"][name]["kind"] for name in names}
+    assert kinds == {"tuned", "hybrid"}
+    measured = json.loads((out / "measurements.json").read_text())
+    assert {row["arm"] for row in measured["ladder"]} >= set(names)
+    sizes = [row["examples"] for row in measured["curve"]]
+    assert sizes == [22, 55]  # 3 and 8 are too few to tune a language model
+    assert "2 sizes were measured" in measured["learning"]["why_not"]
+    assert manifest["spent_usd"] >= taught["usd"]
+    asked = len(fake.calls)
+    again = run(task, out=out)
+    assert len(fake.calls) == asked and again.document["winner"] == result.document["winner"]
+
+
+def test_nobody_guesses_whether_outputs_may_be_trained_on(fake: Fake, base: Path, tmp_path: Path) -> None:
+    for number, model in enumerate(({}, {"train_on_outputs": False})):
+        out = tmp_path / f"study{number}"
+        run(teaching(tmp_path, fake, base, **model), out=out)
+        left = json.loads((out / "measurements.json").read_text())["not_run"]
+        (why,) = [row["reason"] for row in left if row["name"] == "tuned on the best prompt's answers"]
+        assert "train_on_outputs = true" in why and fake.url in why
+        assert not (out / "arms" / "taught.jsonl").exists()
+
+
+def test_too_few_good_answers_teach_nothing_and_that_is_said(base: Path, tmp_path: Path) -> None:
+    with serving(Fake(lambda messages, body: "no idea")) as fake:
+        task = teaching(tmp_path, fake, base, train_on_outputs=True)
+        run(task, out=tmp_path / "study")
+    left = json.loads((tmp_path / "study" / "measurements.json").read_text())["not_run"]
+    (why,) = [row["reason"] for row in left if row["name"] == "tuned on the best prompt's answers"]
+    assert why.startswith("0 of 55 answers of tiny ") and "10 are the fewest" in why
+
+
+def test_without_a_chat_model_there_is_no_teacher(base: Path, tmp_path: Path) -> None:
+    tune = {"base": str(base), "seeds": 1, "epochs": 1, "distil": True}
+    run(routing(tmp_path, 100, tune=[tune]), out=tmp_path / "study")
+    left = json.loads((tmp_path / "study" / "measurements.json").read_text())["not_run"]
+    assert any("no chat model is prompted" in row["reason"] for row in left)
+
+
+def test_a_providers_model_is_taught_by_a_job_of_its_own(
+    fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with providing(FakeProvider(KEY)) as provider:
+        monkeypatch.setenv("TUNEPOINT_API_KEY", KEY)
+        monkeypatch.setenv("TUNEPOINT_OPENAI_URL", provider.url)
+        monkeypatch.setattr("tunepoint.tuning.hosted.POLL", 0.0)
+        entry = {"name": f"{fake.url}#tiny", "price": PRICE, "train_on_outputs": True}
+        tune = {"base": "gpt-4o-mini-2024-07-18", "provider": "openai", "distil": True}
+        task = routing(tmp_path, 100, models=[entry], tune=[tune], search={"calls": 0})
+        run(task, out=tmp_path / "study")
+        assert len(provider.jobs) == 2
+    manifest = json.loads((tmp_path / "study" / "manifest.json").read_text())
+    plain, taught = (
+        manifest["arms"][f"openai/gpt-4o-mini-2024-07-18 fine-tuned{more}"]["fits"]["0"]
+        for more in ("", ", taught")
+    )
+    assert taught["examples"] == manifest["taught"]["asked"] and plain["examples"] == 55
+    assert taught["usd"] >= manifest["taught"]["usd"] > 0
