@@ -47,7 +47,7 @@ def bookings(count: int, seed: int = 0) -> list[Example]:
 
 
 JSON_TASK = Task.parse({"name": "bookings", "instruction": "Extract.", "answer": {"kind": "json"}})
-QUICK = TagRecipe(epochs=8, learning_rate=5e-4)
+QUICK = TagRecipe(epochs=8, least_steps=0, learning_rate=5e-4)
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +215,7 @@ def test_a_value_far_inside_a_long_input_is_found_at_its_place(fitted: Extractor
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(encoder: Encoder) -> None:
-    examples, quick = bookings(40), TagRecipe(epochs=1)
+    examples, quick = bookings(40), TagRecipe(epochs=1, least_steps=0)
 
     def weights(seed: int) -> np.ndarray[Any, Any]:
         arm = SpanTagger(encoder, quick)
@@ -232,6 +232,11 @@ def test_an_answer_that_departs_from_the_schema_says_where(fitted: Extractor) ->
     )
     (reply,) = strict.answer(["Book me lunch in Oslo for 5 on 4711"])
     assert not reply.format_ok and reply.answer is None and "people: 5 is greater" in (reply.error or "")
+
+
+def test_few_examples_are_seen_more_often_and_many_less() -> None:
+    recipe = TagRecipe()
+    assert [recipe.epochs_for(n) for n in (20, 100, 500, 2_000, 14_000, 200_000)] == [40, 40, 13, 6, 6, 1]
 
 
 # -- in a study ---------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ ORDER = [
     {"sealed"},
     {"evidence", "power", "sizes", "caveats", "guards", "decisions", "slices", "signals", "documents"},
     {"report", "findings", "growth", "spending"},
-    {"studies", "drafts", "checkup", "served", "tunings", "terminal"},
+    {"studies", "drafts", "checkup", "encoder_exports", "served", "tunings", "terminal"},
     {"cli", "cli_weights"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}

@@ -10,6 +10,7 @@ import typer
 from tunepoint.terminal import SeedOption, TaskArgument, YesOption, clear_errors, go_on, progress_bar
 
 if TYPE_CHECKING:  # loaded by the command that needs it, so that --help is quick
+    from tunepoint.task import Task
     from tunepoint.tuning.causal import TrainingQuote
     from tunepoint.tuning.launches import Launched
 
@@ -119,13 +120,18 @@ def export(
     form: Annotated[
         str,
         typer.Option(
-            "--for", help="openai, together, fireworks, huggingface, axolotl, llama-factory, unsloth."
+            "--for",
+            help="openai, together, fireworks, huggingface, axolotl, llama-factory, unsloth; or onnx.",
         ),
     ],
     to: Annotated[Path, typer.Option(help="Folder to write.")] = Path("export"),
+    study: Annotated[
+        Path | None, typer.Option(help="With --for onnx: the study whose tuned encoder is written.")
+    ] = None,
+    arm: Annotated[str | None, typer.Option(help="With --for onnx: its name; the best if missing.")] = None,
     seed: SeedOption = 0,
 ) -> None:
-    """Write train and dev, never the test, for another tool to train with."""
+    """Write train and dev, never the test, for another tool to train with; or a tuned encoder as ONNX."""
     with clear_errors():
         import numpy as np
 
@@ -134,9 +140,22 @@ def export(
         from tunepoint.task import Task
 
         loaded = Task.load(task)
+        if form == "onnx":
+            _export_encoder(loaded, study, to, arm)
+            return
         written = export(loaded, prepare(loaded, np.random.default_rng([seed, 1])), to, form)
         names = ", ".join(path.name for path in written.files)
         typer.echo(
             f"{to}: {names} ({written.train} examples to train, {written.dev} for dev; the test stays sealed)"
         )
         typer.echo(f"Next: {written.next}")
+
+
+def _export_encoder(task: Task, study: Path | None, to: Path, arm: str | None) -> None:
+    from tunepoint.encoder_exports import GRAPH, export_encoder
+    from tunepoint.errors import StudyError
+
+    if study is None:
+        raise StudyError("--for onnx writes a tuned encoder: name its study with --study")
+    written = export_encoder(task, study, to, arm)
+    typer.echo(f"{written.folder / GRAPH}: {written.arm}; {written.parity}")

@@ -47,7 +47,7 @@ def export(task: Task, prepared: Prepared, folder: Path, form: str) -> Exported:
     from tunepoint.tuning.conversations import chat_rows
 
     if form not in FORMS:
-        raise TaskError(f"export form {form!r}; {nearest(form, FORMS)}")
+        raise TaskError(f"export form {form!r}; {nearest(form, (*FORMS, 'onnx'))}")
     make_folder(folder)
     split = prepared.split
     parts = {

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,22 +71,29 @@ def check_served(
     measured = by_prompt(read_trials(folder / MEASURED), split.dev)
     wanted = {diet: replies for diet, replies in measured.items() if not prompts or diet in prompts}
     scoring = each(scorer(task.score.metric, task.folder, tolerance=task.score.tolerance))
-    asked = model or _open(endpoint, task)
+    room = int(facts["answer_tokens"])
     found: dict[Diet, Parity] = {}
-    for diet, before in wanted.items():
-        template = replace(prompt_of(task, split.train, diet), max_output_tokens=int(facts["answer_tokens"]))
-        now = asked.answer([asked_with(template, example) for example in split.dev])
-        found[diet] = parity(split.dev, before, now, scoring)
+    with _opened(endpoint, task) if model is None else nullcontext(model) as asked:
+        for diet, before in wanted.items():
+            template = replace(prompt_of(task, split.train, diet), max_output_tokens=room)
+            now = asked.answer([asked_with(template, example) for example in split.dev])
+            found[diet] = parity(split.dev, before, now, scoring)
     served = Served(endpoint, found)
     note(folder, served)
     return served
 
 
-def _open(endpoint: str, task: Task) -> ChatModel:
+@contextmanager
+def _opened(name: str, task: Task) -> Iterator[ChatModel]:
+    """The server, asked without a schema of ours around a label: the model was measured without it."""
     from tunepoint.models.endpoints import TextModel
     from tunepoint.models.openai import Abilities, OpenAIEndpoint
 
-    return TextModel(OpenAIEndpoint(endpoint, abilities=Abilities(schema=task.answer.kind == "json")))
+    endpoint = OpenAIEndpoint(name, abilities=Abilities(schema=task.answer.kind == "json"))
+    try:
+        yield TextModel(endpoint)
+    finally:
+        endpoint.close()
 
 
 def _facts(folder: Path) -> dict[str, Any]:

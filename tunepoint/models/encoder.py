@@ -118,8 +118,8 @@ class Encoder:
     ) -> None:
         self.name = name
         self.layers = list(layers)
-        self._tokenizer = tokenizer
-        self._embeddings = embeddings
+        self.tokenizer = tokenizer
+        self.embeddings = embeddings
         self._memory: dict[str, NDArray[np.float32]] = {}
         self._lower = lower or LowerStates()
 
@@ -151,13 +151,13 @@ class Encoder:
         upper = [copy.deepcopy(layer) for layer in self.layers[frozen:]]
         layers = [*self.layers[:frozen], *upper]
         shared = self._lower if frozen >= self._lower.depth else None
-        return Encoder(f"{self.name} tuned", self._tokenizer, self._embeddings, layers, shared)
+        return Encoder(f"{self.name} tuned", self.tokenizer, self.embeddings, layers, shared)
 
     # -- vectors -------------------------------------------------------------------------
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """Token numbers of each text, special tokens included."""
-        return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        return [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
 
     def encodings(self, texts: Sequence[str]) -> list[Encoding]:
         """Tokens of each text with the words and places they stand for; nothing is cut."""
@@ -165,7 +165,7 @@ class Encoder:
 
     @cached_property
     def _uncut(self) -> Tokenizer:
-        tokenizer = Tokenizer.from_str(self._tokenizer.to_str())
+        tokenizer = Tokenizer.from_str(self.tokenizer.to_str())
         tokenizer.no_truncation()
         return tokenizer
 
@@ -249,7 +249,7 @@ class Encoder:
         for row, text in enumerate(tokens):
             ids[row, : len(text)] = torch.tensor(text)
             mask[row, : len(text)] = 1.0
-        return self._embeddings(input_ids=ids), mask
+        return self.embeddings(input_ids=ids), mask
 
     def run(self, state: torch.Tensor, mask: torch.Tensor, start: int, stop: int) -> torch.Tensor:
         """States after the layers from `start` up to `stop`."""

@@ -21,7 +21,7 @@ from tunepoint.models.encoder import Encoder
 from tunepoint.models.parsing import schema_fault
 from tunepoint.task import Task
 from tunepoint.tuning.fields import Fields
-from tunepoint.tuning.tagging import Tagged, Tagger, TagRecipe, Words, tag, train
+from tunepoint.tuning.tagging import Tagged, Tagger, TagRecipe, Tags, Words, tag, train
 from tunepoint.tuning.training import loss_warnings
 
 SECONDS_AN_EXAMPLE = 0.008
@@ -32,7 +32,7 @@ SECONDS_AN_EXAMPLE = 0.008
 class Extractor(InProcess):
     """A trained tagger."""
 
-    tagger: Tagger
+    tagger: Tags
     fields: Fields
     built: Built
     schema: dict[str, Any] | None = None
@@ -55,6 +55,7 @@ class Extractor(InProcess):
 
     def save(self, path: Path) -> None:
         """Write weights and fields to one safetensors file, whole or not at all."""
+        assert isinstance(self.tagger, Tagger), "an exported graph is a file already"
         facts = {"fields": self.fields.document(), "built": vars(self.built)}
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".part")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -34,7 +34,10 @@ class TagRecipe:
     """Settings of training; the defaults were found on CoNLL++ and SNIPS (docs/log.md)."""
 
     epochs: int = 6
-    most_steps: int = 4_000
+    least_steps: int = 400
+    """Few examples are seen more often, up to `most_epochs` times: a hundred need it to learn anything."""
+    most_epochs: int = 40
+    most_steps: int = 6_000
     """Epochs are cut so that no run takes more optimiser steps than this."""
     batch: int = 16
     learning_rate: float = 2e-4
@@ -46,8 +49,10 @@ class TagRecipe:
     """Of the states that the heads read."""
 
     def epochs_for(self, windows: int) -> int:
-        """Whole epochs within `most_steps`, at least one."""
-        return max(1, min(self.epochs, self.most_steps // math.ceil(windows / self.batch)))
+        """Whole epochs for so many windows, at least one."""
+        an_epoch = math.ceil(windows / self.batch)
+        wanted = min(self.most_epochs, max(self.epochs, math.ceil(self.least_steps / an_epoch)))
+        return max(1, min(wanted, self.most_steps // an_epoch))
 
 
 @dataclass(frozen=True)
@@ -145,6 +150,21 @@ def _covered(places: Sequence[Place], place: Place) -> list[int]:
     return [i for i, (start, end) in enumerate(places) if start < place[1] and place[0] < end]
 
 
+class Tags(Protocol):
+    """What gives words their tags: the weights in this process, or an exported graph."""
+
+    encoder: Encoder
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """How many tags, and how many values each choice has."""
+        ...
+
+    def __call__(self, windows: Sequence[Window]) -> tuple[Tensor, list[Tensor]]:
+        """Logits of the tags, (words of all windows, tags), and of each choice, (windows, values)."""
+        ...
+
+
 class Tagger(torch.nn.Module):
     """An encoder's layers with one head for the tags of words and one for the choices."""
 
@@ -153,6 +173,7 @@ class Tagger(torch.nn.Module):
     ) -> None:
         super().__init__()
         luck = torch.Generator().manual_seed(seed)
+        self._sizes = (tags, *choices)
         self.encoder = encoder.tunable_copy(0)
         self.layers = torch.nn.ModuleList(self.encoder.layers)
         width = self.encoder.width
@@ -167,18 +188,33 @@ class Tagger(torch.nn.Module):
         for parameter in self.layers.parameters():
             parameter.requires_grad_(True)
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """How many tags, and how many values each choice has."""
+        return self._sizes
+
     def forward(self, windows: Sequence[Window]) -> tuple[Tensor, list[Tensor]]:
         """Logits of the tags, (words of all windows, tags), and of each choice, (windows, values)."""
         state, mask = self.encoder.embedded([window.ids for window in windows])
-        shapes = torch.zeros(state.shape[:2], dtype=torch.long)
-        for row, window in enumerate(windows):
-            shapes[row, : len(window.shapes)] = torch.tensor(window.shapes)
-        state = self.encoder.run(state + self.shapes(shapes), mask, 0, len(self.layers))
-        rows = [row for row, window in enumerate(windows) for _ in window.firsts]
-        columns = [place for window in windows for place in window.firsts]
-        words = self.dropout(state[rows, columns])
+        state = state + self.shapes(padded_shapes(windows, state.shape[1]))
+        state = self.encoder.run(state, mask, 0, len(self.layers))
+        words = self.dropout(state[first_tokens(windows)])
         mean = (state * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
         return self.tags(words).float(), [head(self.dropout(mean)).float() for head in self.choices]
+
+
+def padded_shapes(windows: Sequence[Window], longest: int) -> Tensor:
+    """(windows, tokens) shapes of the words that tokens are of."""
+    shapes = torch.zeros(len(windows), longest, dtype=torch.long)
+    for row, window in enumerate(windows):
+        shapes[row, : len(window.shapes)] = torch.tensor(window.shapes)
+    return shapes
+
+
+def first_tokens(windows: Sequence[Window]) -> tuple[list[int], list[int]]:
+    """Rows and columns of the words' first tokens."""
+    rows = [row for row, window in enumerate(windows) for _ in window.firsts]
+    return rows, [place for window in windows for place in window.firsts]
 
 
 def train(
@@ -259,13 +295,13 @@ class Tagged:
     """Probability of the least certain word or choice."""
 
 
-def tag(tagger: Tagger, texts: Sequence[str], batch: int = 32) -> list[Tagged]:
+def tag(tagger: Tags, texts: Sequence[str], batch: int = 32) -> list[Tagged]:
     """The fields of each input; in a long one every word counts in the window where it stands deepest."""
     words = Words.of(tagger.encoder, texts)
-    size = int(tagger.tags.out_features)
+    size, *choices_of = tagger.sizes
     odds = [np.zeros((len(places), size), np.float32) for places in words.places]
     depth = [np.full(len(places), -1) for places in words.places]
-    chosen: list[list[list[Vectors]]] = [[[] for _ in tagger.choices] for _ in texts]
+    chosen: list[list[list[Vectors]]] = [[[] for _ in choices_of] for _ in texts]
     with torch.inference_mode():
         for some in by_length([len(window.ids) for window in words.windows], batch):
             windows = [words.windows[i] for i in some]

@@ -1,0 +1,89 @@
+"""What is served against what was measured, through a real endpoint."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checkpoints import TEMPLATE, tiny_checkpoint
+from test_local import served
+from test_tuned_study import routing
+from typer.testing import CliRunner
+
+from tunepoint import Task
+from tunepoint.cli import app
+from tunepoint.errors import StudyError
+from tunepoint.served import CHECKED, MEASURED, check_served
+from tunepoint.task import Tune
+from tunepoint.tunings import tune
+
+needs_server = pytest.mark.skipif(
+    importlib.util.find_spec("fastapi") is None, reason="`transformers serve` needs fastapi and uvicorn"
+)
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tuned and merged model, and the task beside it."""
+    folder = tmp_path_factory.mktemp("tuned")
+    base = tiny_checkpoint(folder / "base")
+    task = routing(folder, 120)
+    tune(task, Tune(base=str(base), epochs=6, learning_rate=1e-2), folder / "out", merge=True)
+    (folder / "task.toml").write_text(
+        'name = "routing"\ninstruction = "Route the message."\n'
+        '[data]\npath = "messages.csv"\ninput = "text"\ntarget = "queue"\nid = "id"\n'
+        "[traffic]\nqueries_per_month = 50_000\n"
+    )
+    return folder
+
+
+def parity(folder: Path, url: str, model: Path, *more: str) -> Any:
+    words = ["parity", str(folder / "out"), "--task", str(folder), "--at", f"{url}#{model}", *more]
+    return CliRunner().invoke(app, words)
+
+
+@needs_server
+def test_a_server_of_the_merged_model_answers_as_it_was_measured(tuned: Path, tmp_path: Path) -> None:
+    merged = tuned / "out" / "merged"
+    with served(merged, tmp_path / "home") as url:
+        done = parity(tuned, url, merged)
+    assert done.exit_code == 0, done.output
+    assert "full prompt: 18 of 18 answers are the same" in done.output
+    (found,) = json.loads((tuned / "out" / CHECKED).read_text()).values()
+    assert found["holds"] and set(found["prompts"]) == {"full", "short", "none"}
+
+
+@needs_server
+def test_another_chat_template_or_other_weights_are_noticed_and_shown(tuned: Path, tmp_path: Path) -> None:
+    merged = tuned / "out" / "merged"
+    other = tmp_path / "other"
+    shutil.copytree(merged, other)
+    (other / "chat_template.jinja").write_text(TEMPLATE.replace("<|end|>{%", "<|end|>\n{%"))
+    with served(other, tmp_path / "home") as url:
+        done = parity(tuned, url, other, "--prompt", "short")
+    assert done.exit_code == 2 and "another chat template" in done.output
+    assert "must not be promoted" in done.output
+    untuned = tuned / "base"
+    with served(untuned, tmp_path / "home2") as url:
+        done = parity(tuned, url, untuned, "--prompt", "none")
+    assert done.exit_code == 2 and "of 18 answers are the same; score -" in done.output
+    assert "measured, " in done.output and "served" in done.output  # the first that differ
+    found = json.loads((tuned / "out" / CHECKED).read_text())
+    assert [one["holds"] for one in found.values()][-2:] == [False, False]
+
+
+def test_what_cannot_be_compared_is_refused(tuned: Path, tmp_path: Path) -> None:
+    task = Task.load(tuned)
+    with pytest.raises(StudyError, match=f"no tunepoint.json and {MEASURED} in it"):
+        check_served(tmp_path, task, "http://127.0.0.1:9/v1#x")
+    changed = task.model_copy(update={"instruction": "Route it."})
+    with pytest.raises(StudyError, match="tuned on other examples or another instruction"):
+        check_served(tuned / "out", changed, "http://127.0.0.1:9/v1#x")
+    unknown = parity(tuned, "http://127.0.0.1:9/v1", Path("x"), "--prompt", "long")
+    assert unknown.exit_code == 2 and "the prompts are full, short, none" in unknown.output
+    down = parity(tuned, "http://127.0.0.1:9/v1", Path("x"))
+    assert down.exit_code == 2 and "127.0.0.1:9" in down.output

@@ -1,0 +1,218 @@
+"""Tuned encoders as ONNX graphs: to run where no torch is, and to check that they answer the same."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tunepoint.arms import InProcess, Input
+from tunepoint.errors import ModelError
+from tunepoint.models.chat import Reply, Usage
+from tunepoint.models.encoder import MAX_TOKENS, Encoder, by_length, softmax
+from tunepoint.tuning.classifier import Classifier
+from tunepoint.tuning.spans import Extractor
+from tunepoint.tuning.tagging import Tagger, Window, first_tokens, padded_shapes
+
+BATCH = 32
+AXES = {0: "batch", 1: "tokens"}
+
+
+def write_graph(fitted: Classifier | Extractor, path: Path) -> None:
+    """Write one ONNX file, the labels or fields and the tokenizer in its metadata.
+
+    A classifier takes `input_ids` and `attention_mask`, both (batch, tokens), and gives `logits`
+    (batch, labels). An extractor takes the `shapes` of words as well, and gives `tags` (batch, tokens,
+    tags) and for each choice `choice_N` (batch, values).
+
+    Raises:
+        ModelError: the packages that write it are missing.
+
+    """
+    graph, facts = _graph(fitted)
+    names = list(graph.takes)
+    # Each input is a tensor of its own: the exporter takes two names of one tensor for one input.
+    given = tuple(torch.ones(2, 7, dtype=torch.long) for _ in names)
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                graph,
+                given,
+                dynamo=True,
+                verbose=False,
+                input_names=names,
+                output_names=list(graph.gives),
+                dynamic_shapes=dict.fromkeys(names, AXES),
+            )
+    except ImportError as error:
+        raise ModelError(f"writing ONNX needs {error.name}: pip install 'tunepoint[onnx]'") from None
+    assert program is not None, "without a file name the exporter returns what it made"
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # places in the files of this machine
+    program.model.metadata_props.update(facts)
+    program.save(str(path), external_data=False)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No warnings of the exporter to itself, and no lines of its log."""
+    log = logging.getLogger("torch.onnx")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(before)
+
+
+def _graph(fitted: Classifier | Extractor) -> tuple[_Graph, dict[str, str]]:
+    if isinstance(fitted, Classifier):
+        tokenizer = fitted.encoder.tokenizer.to_str()
+        return _Classifying(fitted), {"labels": json.dumps(fitted.labels), "tokenizer": tokenizer}
+    fields = json.dumps(fitted.fields.document())
+    return _Tagging(fitted), {"fields": fields, "tokenizer": fitted.tagger.encoder.tokenizer.to_str()}
+
+
+class _Graph(torch.nn.Module):
+    """An encoder's layers as the exporter follows them."""
+
+    takes: tuple[str, ...] = ("input_ids", "attention_mask")
+    gives: tuple[str, ...] = ("logits",)
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.embeddings = encoder.embeddings
+        self.layers = torch.nn.ModuleList(encoder.layers)
+        self.eval()
+
+    def states(self, ids: Tensor, mask: Tensor, more: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(batch, tokens, width) last states, and their (batch, width) mean."""
+        state = self.embeddings(input_ids=ids)
+        if more is not None:
+            state = state + more
+        bias = ((1 - mask) * torch.finfo(torch.float32).min)[:, None, None, :]
+        for layer in self.layers:
+            state = layer(state, bias)
+        return state, (state * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+
+
+class _Classifying(_Graph):
+    def __init__(self, fitted: Classifier) -> None:
+        super().__init__(fitted.encoder)
+        self.head = torch.nn.Linear(fitted.encoder.width, len(fitted.labels))
+        self.head.weight = torch.nn.Parameter(torch.from_numpy(fitted.weight), requires_grad=False)
+        self.head.bias = torch.nn.Parameter(torch.from_numpy(fitted.bias), requires_grad=False)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        _, mean = self.states(input_ids, attention_mask.float())
+        logits: Tensor = self.head(torch.nn.functional.normalize(mean, dim=-1))
+        return logits
+
+
+class _Tagging(_Graph):
+    takes = ("input_ids", "attention_mask", "shapes")
+
+    def __init__(self, fitted: Extractor) -> None:
+        assert isinstance(fitted.tagger, Tagger), "an exported graph is a file already"
+        super().__init__(fitted.tagger.encoder)
+        tagger = fitted.tagger
+        self.shapes, self.tags, self.choices = tagger.shapes, tagger.tags, tagger.choices
+        self.gives = ("tags", *(f"choice_{number}" for number in range(len(tagger.choices))))
+        self.eval()
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, shapes: Tensor) -> tuple[Tensor, ...]:
+        state, mean = self.states(input_ids, attention_mask.float(), self.shapes(shapes))
+        return self.tags(state), *(head(mean) for head in self.choices)
+
+
+# -- the graph at work -----------------------------------------------------------------------
+
+
+def open_graph(path: Path) -> Any:
+    """An onnxruntime session on this machine's processor.
+
+    Raises:
+        ModelError: onnxruntime is missing, or cannot read the file.
+
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ModelError("running ONNX needs onnxruntime: pip install 'tunepoint[onnx]'") from None
+    try:
+        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors have no tree of their own
+        raise ModelError(
+            f"{path}: onnxruntime cannot read it ({str(error)[:200]}); export it again"
+        ) from None
+
+
+def served_by(path: Path, fitted: Classifier | Extractor) -> InProcess:
+    """The arm that the file is, reading and answering as `fitted` does."""
+    session = open_graph(path)
+    if isinstance(fitted, Classifier):
+        return OnnxClassifier(session, fitted)
+    return replace(fitted, tagger=OnnxTags(session, fitted.tagger.encoder, fitted.tagger.sizes))
+
+
+@dataclass
+class OnnxClassifier(InProcess):
+    """A classifier's graph; tokenizer and labels are those of the fitted one."""
+
+    session: Any
+    fitted: Classifier
+
+    def answer(self, inputs: Sequence[Input]) -> list[Reply]:
+        """The most probable label of each input."""
+        tokens = self.fitted.encoder.tokens(inputs)
+        odds = np.zeros((len(tokens), len(self.fitted.labels)), np.float32)
+        for rows in by_length([len(text) for text in tokens], BATCH):
+            ids, mask = _padded([tokens[i] for i in rows])
+            (logits,) = self.session.run(["logits"], {"input_ids": ids, "attention_mask": mask})
+            odds[rows] = softmax(logits)
+        labels = [self.fitted.labels[i] for i in odds.argmax(axis=1).tolist()]
+        usage = Usage("onnx")
+        return [
+            Reply(label, label, usage, confidence=float(row.max()))
+            for label, row in zip(labels, odds, strict=True)
+        ]
+
+
+@dataclass
+class OnnxTags:
+    """A tagger's graph."""
+
+    session: Any
+    encoder: Encoder
+    sizes: tuple[int, ...]
+
+    def __call__(self, windows: Sequence[Window]) -> tuple[Tensor, list[Tensor]]:
+        """As `Tagger` gives them."""
+        ids, mask = _padded([window.ids for window in windows])
+        shapes = padded_shapes(windows, ids.shape[1]).numpy()
+        given = {"input_ids": ids, "attention_mask": mask, "shapes": shapes}
+        tags, *choices = self.session.run(None, given)
+        return torch.from_numpy(tags)[first_tokens(windows)], [torch.from_numpy(one) for one in choices]
+
+
+def _padded(tokens: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(batch, tokens) numbers and their mask."""
+    longest = max(len(text) for text in tokens)
+    assert longest <= MAX_TOKENS, "inputs are cut or read in windows before"
+    ids = np.zeros((len(tokens), longest), np.int64)
+    mask = np.zeros((len(tokens), longest), np.int64)
+    for row, text in enumerate(tokens):
+        ids[row, : len(text)], mask[row, : len(text)] = text, 1
+    return ids, mask
