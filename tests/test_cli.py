@@ -15,7 +15,7 @@ from tunepoint import Result, Task
 from tunepoint import cli as commands
 from tunepoint.checkup import checkup
 from tunepoint.cli import app
-from tunepoint.drafts import draft
+from tunepoint.drafts import METRICS, draft
 from tunepoint.errors import DataError
 
 RUNNER = CliRunner()
@@ -91,7 +91,8 @@ def test_init_guesses_the_kind_of_answer(tmp_path: Path, text: str, kind: str, t
     guessed = draft(path)
     assert (guessed.kind, guessed.target, guessed.group) == (kind, target, None)
     (tmp_path / "task.toml").write_text(guessed.toml())
-    assert Task.load(tmp_path).name == "my-data--1"
+    loaded = Task.load(tmp_path)
+    assert loaded.name == "my-data--1" and loaded.score.metric == METRICS[loaded.answer.kind]
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,10 @@ import pytest
 from checkpoints import tiny_checkpoint
 from providers import FakeProvider, providing
 from test_chat_study import goods
+from typer.testing import CliRunner
 
 from tunepoint import Task, read_trials, run
+from tunepoint.cli import app
 from tunepoint.errors import BudgetReached, DataError, TaskError
 from tunepoint.tuning.hosted import HostedQuote
 
@@ -118,6 +120,12 @@ def test_a_hosted_model_is_quoted_tuned_once_recorded_and_paid_for(
     for path in out.rglob("*"):
         if path.is_file():
             assert KEY.encode() not in path.read_bytes(), path
+    listed = CliRunner().invoke(app, ["jobs", str(out)])
+    assert listed.exit_code == 0 and "openai job-0: succeeded" in listed.output
+    kept = CliRunner().invoke(app, ["jobs", str(out), "--cancel", "job-0"])  # it is over: nothing to stop
+    assert "openai job-0: succeeded" in kept.output and provider.seen["POST /cancel"] == 0
+    unknown = CliRunner().invoke(app, ["jobs", str(out), "--cancel", "job-1"])
+    assert unknown.exit_code == 2 and "did you mean 'job-0'" in unknown.output
     again = run(task, out=out, replay=True)
     assert len(provider.jobs) == 1 and again.document["winner"] == result.document["winner"]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # loaded by the command that needs it, so that --help is quic
 
 def add_to(app: typer.Typer) -> None:
     """Give an application these commands."""
-    for command in (tune, parity, export):
+    for command in (tune, parity, jobs, export):
         app.command()(command)
 
 
@@ -113,6 +113,25 @@ def parity(
                 f"{at} does not answer as {model} was measured, so it must not be promoted; the answers that "
                 f"differ are in {model / CHECKED}"
             )
+
+
+def jobs(
+    study: Annotated[Path, typer.Argument(help="Study directory.")],
+    cancel: Annotated[str | None, typer.Option(help="Stop the job of this id at its provider.")] = None,
+) -> None:
+    """List a study's fine-tuning jobs at providers, or stop one."""
+    with clear_errors():
+        from tunepoint.tuning.hosted import cancel_job, jobs_in
+
+        folder = study / "arms" / "jobs"
+        stopped = [cancel_job(folder, cancel)] if cancel is not None else []
+        found = stopped or list(jobs_in(folder).values())
+        if not found:
+            typer.echo(f"{study}: no job was started at a provider.")
+        for job in found:
+            paid = "" if job.training_usd is None else f", ${job.training_usd:.2f}"
+            named = f", {job.tuned_model}" if job.tuned_model else ""
+            typer.echo(f"{job.provider} {job.id or 'not started'}: {job.status}, {job.base}{named}{paid}")
 
 
 def export(

@@ -94,9 +94,27 @@ class Draft:
             group=group,
             kind=self.kind,
             described=described,
+            metric=METRICS[self.kind],
+            models="" if self.kind == "label" else _MODELS,
         )
 
 
+METRICS: dict[AnswerKind, str] = {
+    "label": "exact",
+    "json": "json_fields",
+    "number": "numeric",
+    "text": "similarity",
+}
+"""How answers of a kind are scored where nobody says otherwise."""
+_MODELS = """
+# Answers of this kind need a model that writes: one of these, or several.
+# [[models]]
+# name = "openai/gpt-5-mini"     # its key in OPENAI_API_KEY; or "ollama/NAME", "http://127.0.0.1:8000/v1#NAME"
+# [[models]]
+# name = "recorded:LOG.jsonl"    # what runs today, from its log
+# [[tune]]
+# base = "Qwen/Qwen3-0.6B"       # tuned on this machine
+"""
 _TEMPLATE = """\
 # A Tunepoint task; every key is described in docs/task.md.
 name = "{name}"
@@ -112,8 +130,8 @@ target = {target}
 kind = "{kind}"                 # label | json | number | text
 {described}
 [score]
-metric = "exact"
-
+metric = "{metric}"
+{models}
 [traffic]
 queries_per_month = [5_000, 10_000, 20_000]   # low, likely, high: your own figures, please
 horizon_months = 12

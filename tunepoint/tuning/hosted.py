@@ -18,7 +18,7 @@ from numpy.random import Generator
 
 from tunepoint.arms import ArmKind, Built, InProcess, Input, trainable
 from tunepoint.data.examples import Example
-from tunepoint.errors import ModelError
+from tunepoint.errors import ModelError, nearest
 from tunepoint.models.chat import ChatModel, Prompt, Reply
 from tunepoint.models.endpoints import TextModel
 from tunepoint.models.openai import Abilities, OpenAIEndpoint
@@ -31,6 +31,7 @@ from tunepoint.tuning.jobs import ENDED, Job, Remote, status_of
 from tunepoint.tuning.lessons import Lesson
 from tunepoint.tuning.providers import (
     BYTES_A_TOKEN,
+    PROVIDERS,
     Hosting,
     Row,
     Run,
@@ -219,11 +220,40 @@ def cancel(remote: Remote, run: Run, path: Path) -> Job:
     job = existing(remote, run, path)
     if job is None or job.id is None:
         raise ModelError(f"{remote.provider.name}: no job at work for this run ({path}); nothing to cancel")
-    identity = job.id
+    return _stopped(remote, job, job.id, path)
+
+
+def _stopped(remote: Remote, job: Job, identity: str, path: Path) -> Job:
     job = job.seen(remote.job(identity)).save(path)
     if job.status in (*ENDED, "succeeded"):
         return job
     return job.seen(remote.cancel(identity)).save(path)
+
+
+def jobs_in(folder: Path) -> dict[Path, Job]:
+    """The jobs whose state files are in a folder.
+
+    Raises:
+        ModelError: a file is damaged.
+
+    """
+    found = {path: Job.read(path) for path in sorted(folder.glob("*.json"))}
+    return {path: job for path, job in found.items() if job is not None}
+
+
+def cancel_job(folder: Path, identity: str) -> Job:
+    """Stop a job by the id that its provider gave it; one that is over stays as it is.
+
+    Raises:
+        ModelError: no state file has this id, or the provider refuses.
+
+    """
+    known = {job.id: (path, job) for path, job in jobs_in(folder).items() if job.id is not None}
+    if identity not in known:
+        raise ModelError(f"{folder}: no job {identity!r}; {nearest(identity, known)}")
+    path, job = known[identity]
+    with Remote(PROVIDERS[job.provider]) as remote:
+        return _stopped(remote, job, identity, path)
 
 
 def chat_model(name: str, abilities: Abilities) -> TextModel:
