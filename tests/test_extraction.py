@@ -18,7 +18,7 @@ from tunepoint import Example, Task, run
 from tunepoint.errors import DataError, ModelError, TaskError
 from tunepoint.models.encoder import Encoder
 from tunepoint.scorers import json_fields
-from tunepoint.tuning.fields import Fields, places
+from tunepoint.tuning.fields import Fields, _number, places
 from tunepoint.tuning.spans import Extractor, SpanTagger
 from tunepoint.tuning.tagging import IGNORED, SHAPES, TagRecipe, Words, best_path, shape_of
 
@@ -135,6 +135,43 @@ def test_nothing_that_can_be_read_is_an_error_that_says_why() -> None:
     examples = [Example(str(i), f"text {i}", json.dumps({"summary": f"other {i} words"})) for i in range(30)]
     with pytest.raises(DataError, match=r"no field of the 30 targets .* summary: 0 of its 30 values stand"):
         Fields.read(examples)
+
+
+def test_numbers_are_read_as_people_write_them_and_stay_text_where_they_are_none() -> None:
+    texts = ("1,500", "1,5", "12,50", "-3", "1.25", "1 000 000", "nan", "infinity", "1,2,3")
+    read = [1500, 1.5, 12.5, -3, 1.25, 1000000, "nan", "infinity", "1,2,3"]
+    assert [_number(text) for text in texts] == read
+
+
+def test_scripts_without_spaces_have_values_inside_their_words() -> None:
+    assert places("我想去北京旅行", "北京") == [(3, 5)]
+    assert places("отправь в Москву", "Моск") == []
+
+
+def test_a_field_that_is_an_object_only_sometimes_is_left_out_with_the_reason() -> None:
+    def one(i: int, value: Any) -> Example:
+        return Example(str(i), f"red car {i}", json.dumps({"colour": "red", "size": value}))
+
+    fields = Fields.read([one(0, {"w": 1}), *(one(i, i) for i in range(1, 20))])
+    assert any("size is an object in some targets" in why for why in fields.left_out)
+
+
+def test_long_inputs_take_time_in_proportion(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+    whole = encoder.encodings
+
+    class Counted:
+        def __init__(self, encoding: Any) -> None:
+            self.encoding = encoding
+
+        def __getattr__(self, name: str) -> Any:
+            nonlocal asked
+            asked += name in ("offsets", "word_ids")  # each builds a list of all tokens
+            return getattr(self.encoding, name)
+
+    monkeypatch.setattr(encoder, "encodings", lambda texts: [Counted(one) for one in whole(texts)])
+    Words.of(encoder, [" ".join(["word"] * 3_000)])
+    assert asked == 2
 
 
 # -- tagging ------------------------------------------------------------------------------------
@@ -256,7 +293,10 @@ def extraction(folder: Path, **more: Any) -> Task:
     return Task.parse(content, folder=folder)
 
 
-def test_extraction_has_a_tuned_arm_on_a_laptop_beside_what_runs_today(tmp_path: Path) -> None:
+def test_extraction_has_a_tuned_arm_on_a_laptop_beside_what_runs_today(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TagRecipe, "epochs_for", lambda self, windows: 8)
     log = [
         {"input": e.input, "output": json.dumps({"people": json.loads(e.target)["people"]})}
         for e in bookings(160)
@@ -267,13 +307,22 @@ def test_extraction_has_a_tuned_arm_on_a_laptop_beside_what_runs_today(tmp_path:
     result = run(task, out=out)
     assert result.document["winner"] == "span encoder" and result.document["verdict"] == "fine-tune"
     measured = json.loads((out / "measurements.json").read_text())
-    assert (
-        len(measured["curve"]) == 4 and measured["curve"][-1]["examples"] > measured["curve"][0]["examples"]
-    )
+    assert [row["examples"] for row in measured["curve"]] == [13, 35, 88]  # of five nobody can be trained
     assert {row["name"] for row in measured["not_run"]} >= {"probe", "fine-tuned encoder", "chain of thought"}
     before = (out / "trials.jsonl").read_bytes()
     run(task, out=out)
     assert (out / "trials.jsonl").read_bytes() == before
+
+
+def test_extraction_of_fields_that_nobody_can_read_says_so(tmp_path: Path) -> None:
+    rows = [{"text": f"order {i}", "label": {"summary": f"words {i * 7} of nobody"}} for i in range(80)]
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    log = [{"input": row["text"], "output": json.dumps(row["label"])} for row in rows]
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, log)) + "\n")
+    data = {"path": "data.jsonl", "input": "text", "target": "label"}
+    task = extraction(tmp_path, data=data, models=[{"name": "recorded:log.jsonl"}])
+    with pytest.raises(TaskError, match=r"nothing is left to be measured.* summary: 0 of its"):
+        run(task, out=tmp_path / "study")
 
 
 def test_extraction_with_nothing_to_compare_is_refused_before_anything_is_fitted(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from tunepoint.tuning.causal import CausalBase
 from tunepoint.tuning.launches import Launched, accelerate_command
 from tunepoint.tuning.processes import LOCK
 from tunepoint.tuning.recipes import CausalRecipe
-from tunepoint.tuning.sft import Trained, fine_tune, train
-from tunepoint.tuning.worker import Job
+from tunepoint.tuning.sft import Trained, fine_tune, smaller_batch, train
+from tunepoint.tuning.worker import Job, work
 
 CALM = CausalRecipe(learning_rate=1e-3, epochs=2, checkpoint_steps=5)
 """At a high rate two runs of any kind drift apart by rounding."""
@@ -100,6 +100,26 @@ def test_memory_that_runs_out_in_one_process_starts_all_anew_with_half_the_batch
         fine_tune(
             str(base), rows(base), (), big, tmp_path / "eight", seed=1, launch=Launched("accelerate", 8)
         )
+
+
+def test_smaller_batches_make_up_those_of_the_recipe() -> None:
+    six, twelve = CausalRecipe(batch=6), CausalRecipe(batch=12)
+    assert [smaller_batch(size, six) for size in (6, 3, 2, 1)] == [3, 1, 1, None]
+    assert [smaller_batch(size, twelve, 2) for size in (12, 6, 4, 2)] == [6, 2, 2, None]
+
+
+def test_what_processes_have_trained_without_their_launcher_is_taken(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Job(str(base), list(rows(base)), [], CALM, tmp_path / "run", 1, 8)
+    work(str(job.write()))  # as by a command that was given by hand
+    monkeypatch.setattr(
+        launches, "_accelerate", lambda path, processes: pytest.fail("it was trained already")
+    )
+    found = fine_tune(
+        str(base), rows(base), (), CALM, tmp_path / "run", seed=1, launch=Launched("accelerate", 2)
+    )
+    assert found.batch == 8 and Trained.read(tmp_path / "run") == found
 
 
 def test_a_job_comes_back_from_its_file(base: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 from tunepoint import Task, prepare
 from tunepoint.arms import trainable
+from tunepoint.candidates import candidates
 from tunepoint.cli import app
 from tunepoint.errors import DataError, TaskError
 from tunepoint.exports import export
@@ -88,6 +90,35 @@ def test_where_none_may_be_trained_on_the_error_says_what_to_change(tmp_path: Pa
         DataError, match=r"none of the 32 training examples may be trained on .* data.no_training"
     ):
         trainable(task, closed)
+
+
+def test_a_study_of_rows_that_were_open_is_not_one_of_rows_that_are_closed(tmp_path: Path) -> None:
+    before = prepare(licensed(tmp_path), np.random.default_rng(0)).fingerprint
+    models = [{"name": "embedded:minilm"}, {"name": "openai/gpt-5-mini", "train_on_outputs": True}]
+    after = prepare(licensed(tmp_path, models=models), np.random.default_rng(0)).fingerprint
+    assert before != after
+
+
+def test_where_nothing_may_be_trained_on_prompts_are_measured_and_tuning_is_not_run(
+    tmp_path: Path, encoder: Encoder
+) -> None:
+    task = licensed(tmp_path, models=[{"name": "embedded:minilm"}])
+    assert task.data is not None
+    shut = {"licence": "queue", "no_training": ("billing", "device_setup")}
+    closed = task.model_copy(update={"data": task.data.model_copy(update=shut)})
+    split = prepare(closed, np.random.default_rng(0)).split
+    tried = candidates(closed, encoder, (), split.train, split.dev, None)
+    assert tried.prompting and not tried.tuned and not tried.hybrid and tried.growing is None
+    assert any("may be trained on" in left.reason for left in tried.not_run)
+
+
+def test_closed_rows_of_dev_are_left_out_of_what_other_tools_get(tmp_path: Path) -> None:
+    task = licensed(tmp_path)
+    prepared = prepare(task, np.random.default_rng(0))
+    dev = tuple(replace(example, licence="CC-BY-ND-4.0") for example in prepared.split.dev)
+    shut = replace(prepared, split=replace(prepared.split, dev=dev))
+    written = export(task, shut, tmp_path / "out", "openai")
+    assert written.dev == 0 and written.train > 0
 
 
 def test_check_counts_them(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from test_extraction import JSON_TASK, QUICK, bookings
 from typer.testing import CliRunner
 
@@ -76,6 +79,21 @@ def test_a_graph_that_answers_otherwise_is_not_kept_and_nothing_else_goes(
     with pytest.raises(ModelError, match=r"does not answer as it was measured, not kept: \d+ of \d+ answers"):
         export_encoder(Task.load(small_task), finished.folder, tmp_path, "probe")
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_weights_that_are_not_those_that_were_measured_are_noticed(
+    finished: Result, small_task: Path, tmp_path: Path
+) -> None:
+    assert finished.folder is not None
+    study = tmp_path / "study"
+    shutil.copytree(finished.folder, study)
+    for path in (study / "arms").glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            facts = file.metadata()
+        tensors = load_file(path)
+        save_file({**tensors, "weight": -tensors["weight"]}, path, metadata=facts)
+    with pytest.raises(ModelError, match="does not answer as it was measured"):
+        export_encoder(Task.load(small_task), study, tmp_path / "out", "fine-tuned encoder")
 
 
 def test_an_extractor_s_graph_finds_the_same_places_in_long_inputs_too(

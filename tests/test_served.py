@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from tunepoint import Task
 from tunepoint.cli import app
-from tunepoint.errors import StudyError
+from tunepoint.errors import StudyError, TunepointError
 from tunepoint.served import CHECKED, MEASURED, check_served
 from tunepoint.task import Tune
 from tunepoint.tunings import tune
@@ -83,5 +83,22 @@ def test_what_cannot_be_compared_is_refused(tuned: Path, tmp_path: Path) -> None
     changed = task.model_copy(update={"instruction": "Route it."})
     with pytest.raises(StudyError, match="tuned on other examples or another instruction"):
         check_served(tuned / "out", changed, "http://127.0.0.1:9/v1#x")
+    for name, text, said in (
+        ("tunepoint.json", "{", "damaged"),
+        ("tunepoint.json", "{}", "answer_tokens, data_sha256, seed, task_sha256 missing"),
+        (MEASURED, "", "no trials"),
+        (CHECKED, "[", "damaged"),
+    ):
+        broken = tmp_path / f"{name}-{len(text)}"
+        shutil.copytree(tuned / "out", broken, ignore=shutil.ignore_patterns("runs", "merged"))
+        (broken / name).write_text(text)
+        with pytest.raises(TunepointError, match=said):
+            check_served(broken, task, "http://127.0.0.1:9/v1#x")
+    some = tmp_path / "some"
+    shutil.copytree(tuned / "out", some, ignore=shutil.ignore_patterns("runs", "merged"))
+    lines = (some / MEASURED).read_text().splitlines(keepends=True)
+    (some / MEASURED).write_text("".join(line for line in lines if '"none"' in line))
+    with pytest.raises(StudyError, match="lacks answers to all of dev with the prompts full"):
+        check_served(some, task, "http://127.0.0.1:9/v1#x", prompts=["full"])
     unknown = parity(tuned, "http://127.0.0.1:9/v1", Path("x"), "--prompt", "long")
     assert unknown.exit_code == 2 and "the prompts are full, short, none" in unknown.output

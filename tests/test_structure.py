@@ -12,7 +12,8 @@ PACKAGE = ROOT / "tunepoint"
 ORDER = [
     {"errors"},
     {"stats", "data", "models"},
-    {"task_faults"},
+    {"quantities", "task_faults"},
+    {"hosting"},
     {"task"},
     {"scorers", "arms"},
     {"prompting", "tuning", "measure", "candidates", "cascades", "incumbents", "judging"},
@@ -23,8 +24,19 @@ ORDER = [
     {"sealed"},
     {"evidence", "power", "sizes", "caveats", "guards", "decisions", "slices", "signals", "documents"},
     {"report", "findings", "growth", "spending"},
-    {"studies", "drafts", "checkup", "encoder_exports", "served", "tunings", "terminal"},
-    {"cli", "cli_weights"},
+    {
+        "studies",
+        "drafts",
+        "checkup",
+        "encoder_exports",
+        "estimates",
+        "prices",
+        "served",
+        "tunings",
+        "whatif",
+        "terminal",
+    },
+    {"cli", "cli_money", "cli_weights"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 

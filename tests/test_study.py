@@ -15,7 +15,7 @@ from conftest import write_small
 from tunepoint import Result, Task, decide_trials, prepare, read_trials, run
 from tunepoint.errors import BudgetReached, StudyError, TrialsError
 from tunepoint.findings import revisions
-from tunepoint.measure.bench import Meter
+from tunepoint.measure.meter import Meter
 from tunepoint.measure.study import Study, open_study, read_manifest
 from tunepoint.sealed import MOST_MORE_SEEDS
 from tunepoint.steps import nested_subsets

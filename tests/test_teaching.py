@@ -62,7 +62,8 @@ def test_a_model_learns_what_the_best_prompt_answers_well_and_each_row_knows_its
     assert {row["id"] for row in rows} <= set(manifest["items"]["train"])  # neither dev nor test
     assert all(row["origin"] == f"{task.models[0].name}, prompt {taught['prompt']}" for row in rows)
     assert all(row["score"] == 1.0 and not row["input"].split()[1].endswith("7") for row in rows)
-    assert targets  # the file is what was asked about
+    queues = {"billing", "device_setup"}
+    assert all(row["target"] == targets[row["id"]][2] and row["target"] in queues for row in rows)
     names = [name for name in manifest["arms"] if " taught, " in name]
     assert sorted(name.split(", ")[1] for name in names) == ["full prompt", "instruction alone", "no prompt"]
     for name in names:
@@ -79,6 +80,40 @@ def test_a_model_learns_what_the_best_prompt_answers_well_and_each_row_knows_its
     asked = len(fake.calls)
     again = run(task, out=out)
     assert len(fake.calls) == asked and again.document["winner"] == result.document["winner"]
+
+
+def test_a_teacher_that_is_right_on_everything_still_costs_what_it_cost(base: Path, tmp_path: Path) -> None:
+    def right(messages: list[dict[str, str]], body: dict[str, Any]) -> str:
+        return "billing" if "invoice" in messages[-1]["content"].split("\n")[-1] else "device_setup"
+
+    with serving(Fake(right)) as fake:
+        run(teaching(tmp_path, fake, base, train_on_outputs=True), out=tmp_path / "study")
+    manifest = json.loads((tmp_path / "study" / "manifest.json").read_text())
+    assert manifest["taught"]["accepted"] == manifest["taught"]["asked"]  # the very targets of train
+    costs = {name: arm["fits"]["0"]["usd"] for name, arm in manifest["arms"].items() if " lora" in name}
+    assert {usd for name, usd in costs.items() if " taught, " in name} == {manifest["taught"]["usd"]}
+    assert {usd for name, usd in costs.items() if " taught, " not in name} == {0.0}
+
+
+def test_the_best_teacher_that_is_allowed_teaches(base: Path, tmp_path: Path) -> None:
+    def answered(messages: list[dict[str, str]], body: dict[str, Any]) -> str:
+        return told(messages, body) if body["model"] == "tiny" else "billing"
+
+    with serving(Fake(answered)) as fake:
+        models = [
+            {"name": f"{fake.url}#tiny", "price": PRICE, "train_on_outputs": False},
+            {"name": f"{fake.url}#tiny-large", "price": PRICE, "train_on_outputs": True},
+        ]
+        tune = {"base": str(base), "seeds": 1, "epochs": 1, "distil": True}
+        run(routing(tmp_path, 100, models=models, tune=[tune], search={"calls": 0}), out=tmp_path / "study")
+    taught = json.loads((tmp_path / "study" / "manifest.json").read_text())["taught"]
+    assert taught["teacher"].startswith("tiny-large ") and taught["accepted"] == 27
+
+
+def test_what_is_good_enough_is_part_of_a_study_that_teaches(fake: Fake, base: Path, tmp_path: Path) -> None:
+    task = teaching(tmp_path, fake, base, train_on_outputs=True)
+    other = task.model_copy(update={"score": task.score.model_copy(update={"accept": 0.3})})
+    assert task.measured_by() != other.measured_by()
 
 
 def test_nobody_guesses_whether_outputs_may_be_trained_on(fake: Fake, base: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from numpy.random import Generator
 
 from tunepoint.data.examples import Example
 from tunepoint.errors import DataError
+from tunepoint.hosting import Dedicated
 from tunepoint.models.chat import Reply
 from tunepoint.task import Task
 
@@ -98,9 +99,19 @@ class Estimated(Protocol):
 class Growing(Arm, Estimated, Protocol):
     """An arm that gets better with examples, and whose learning curve is drawn."""
 
+    fewest: int
+    """Examples that it can be trained on at least."""
+
     def once(self) -> Arm:
-        """The same arm with one training run, kept apart from those of the study."""
+        """The same arm with one training run."""
         ...
+
+
+@runtime_checkable
+class Reserved(Protocol):
+    """An arm that may run on machines that are reserved for it."""
+
+    hosting: Dedicated | None
 
 
 @runtime_checkable
@@ -138,6 +149,11 @@ def labels_of(task: Task, examples: Sequence[Example]) -> tuple[str, ...]:
     return tuple(sorted({example.target for example in examples}))
 
 
+def open_to_training(task: Task, examples: Sequence[Example]) -> list[Example]:
+    """The examples that may be trained on; perhaps none."""
+    return [example for example in examples if task.forbids_training(example) is None]
+
+
 def trainable(task: Task, examples: Sequence[Example]) -> list[Example]:
     """The examples that weights may learn from; a prompt may show the others as well.
 
@@ -145,7 +161,7 @@ def trainable(task: Task, examples: Sequence[Example]) -> list[Example]:
         DataError: none of them may be trained on.
 
     """
-    kept = [example for example in examples if task.forbids_training(example) is None]
+    kept = open_to_training(task, examples)
     if examples and not kept:
         raise DataError(
             f"none of the {len(examples)} training examples may be trained on "

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tunepoint.arms import Arm, Growing, NotRun
+from tunepoint.arms import Arm, Growing, NotRun, trainable
 from tunepoint.data.examples import Example
 from tunepoint.errors import DataError, ModelError, TaskError
 from tunepoint.incumbents import Incumbent
@@ -149,10 +149,11 @@ def candidates(
     """
     from_chats = raced_arms(task, chats, encoder.embed if encoder else word_vectors(train))
     not_run = list(_not_run(task, bool(chats), encoder is not None))
+    closed = why_closed(task, train)
     if encoder is None:
         return Candidates((), (), (), tuple(not_run), from_chats)
     if task.answer.kind == "json":
-        return _extracting(encoder, tuple(not_run), from_chats, train, keep)
+        return _extracting(task, encoder, tuple(not_run), from_chats, train, keep)
     from tunepoint.tuning.classifier import FineTuned, Probe
     from tunepoint.tuning.light_prompts import TunedWithNames, TunedWithRetrieval
 
@@ -162,6 +163,9 @@ def candidates(
         prompting = _encoder_prompts(task, encoder, train, near)
         if not any((task.answer.labels or {}).values()):
             not_run.append(NotRun("described", "the task has no label descriptions ([answer.labels])"))
+    if closed is not None:
+        not_run += [NotRun(name, closed) for name in ("probe", "fine-tuned encoder", "tuned + light prompt")]
+        return Candidates(prompting, (), (), tuple(not_run), from_chats, encoder=encoder)
     fine_tuned = FineTuned(encoder, keep=keep, familiar=tuple(example.input for example in dev))
     hybrid: list[Arm] = [TunedWithNames(fine_tuned, 0.1), TunedWithNames(fine_tuned, 0.3)]
     hybrid += [TunedWithRetrieval(fine_tuned, near[0], weight) for weight in (0.2, 0.5)]
@@ -178,7 +182,17 @@ def candidates(
     )
 
 
+def why_closed(task: Task, train: Sequence[Example]) -> str | None:
+    """Why nothing is tuned: no example may be trained on. None where some may."""
+    try:
+        trainable(task, train)
+    except DataError as error:
+        return str(error)
+    return None
+
+
 def _extracting(
+    task: Task,
     encoder: Encoder,
     not_run: tuple[NotRun, ...],
     raced: tuple[Arm, ...],
@@ -190,10 +204,10 @@ def _extracting(
     from tunepoint.tuning.spans import SpanTagger
 
     try:
-        Fields.read(train)
+        fields = Fields.read(trainable(task, train))
     except DataError as error:
         return Candidates((), (), (), (*not_run, NotRun("span encoder", str(error))), raced, encoder=encoder)
-    spans = SpanTagger(encoder, keep=keep)
+    spans = SpanTagger(encoder, fields=fields, keep=keep)
     return Candidates((), (spans,), (), not_run, raced, growing=spans, encoder=encoder)
 
 
@@ -216,12 +230,13 @@ def raced_arms(task: Task, chats: Sequence[ChatModel], embed: Embed) -> tuple[Ar
     chains = {**CHAINS, **{chain.name: chain.steps for chain in task.chains}}
     arms: list[Arm] = []
     titles = short_names([model.name for model in chats])
-    repeats = {model.name: model.decodes for model in task.models}
+    named = {model.name: model for model in task.models}
     for model, title in zip(chats, titles, strict=True):
-        times = repeats.get(model.name, 1)
+        entry = named[model.name]
+        more: Any = {"title": title, "decodes": entry.decodes, "hosting": entry.hosting}
         for wording in WORDINGS:
-            arms += [Ladder(model, rung, wording, embed, title=title, decodes=times) for rung in RUNGS]
-            arms += [Chain(model, way, steps, wording, title, decodes=times) for way, steps in chains.items()]
+            arms += [Ladder(model, rung, wording, embed, **more) for rung in RUNGS]
+            arms += [Chain(model, way, steps, wording, **more) for way, steps in chains.items()]
     return tuple(arms)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tunepoint import cli_weights
+from tunepoint import cli_money, cli_weights
 from tunepoint.terminal import (
     JsonOption,
     SeedOption,
@@ -245,6 +245,7 @@ def plan(
 
 
 cli_weights.add_to(app)
+cli_money.add_to(app)
 
 
 @app.command()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # loaded by the command that needs it, so that --help is quic
     from tunepoint.task import Task
     from tunepoint.tuning.causal import TrainingQuote
     from tunepoint.tuning.launches import Launched
+    from tunepoint.tunings import Tuning
 
 
 def add_to(app: typer.Typer) -> None:
@@ -65,15 +66,17 @@ def tune(
                 watch=watch,
                 launch=_launched(launch, processes),
             )
-        for diet, score in tuned.scores.items():
-            typer.echo(
-                f"dev score, {diet} prompt: {score.estimate:.3f} ({score.low:.3f} to {score.high:.3f})"
-            )
-        for warning in tuned.warnings:
-            typer.echo(f"warning: {warning}", err=True)
-        typer.echo(f"Model: {tuned.folder}")
-        if tuned.merged is not None:
-            typer.echo(f"Merged: {tuned.merged} ({tuned.parity})")
+        _show(tuned)
+
+
+def _show(tuned: Tuning) -> None:
+    for diet, score in tuned.scores.items():
+        typer.echo(f"dev score, {diet} prompt: {score.estimate:.3f} ({score.low:.3f} to {score.high:.3f})")
+    for warning in tuned.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    typer.echo(f"Model: {tuned.folder}")
+    if tuned.merged is not None:
+        typer.echo(f"Merged: {tuned.merged} ({tuned.parity})")
 
 
 def _launched(launcher: str | None, processes: int) -> Launched | None:
@@ -121,8 +124,10 @@ def jobs(
 ) -> None:
     """List a study's fine-tuning jobs at providers, or stop one."""
     with clear_errors():
+        from tunepoint.measure.study import read_manifest
         from tunepoint.tuning.hosted import cancel_job, jobs_in
 
+        read_manifest(study)  # a path that was mistyped is no study without jobs
         folder = study / "arms" / "jobs"
         stopped = [cancel_job(folder, cancel)] if cancel is not None else []
         found = stopped or list(jobs_in(folder).values())

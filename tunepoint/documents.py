@@ -258,13 +258,25 @@ def economics(decision: Decision, task: Task) -> dict[str, Any]:
     few = slice(0, SHOWN_NUMBERS // len(costs.arms))
 
     def rows(values: np.ndarray[Any, np.dtype[np.float64]]) -> list[list[float]]:
-        return [[float(f"{value:.5g}") for value in row] for row in values[few].tolist()]
+        return [[float(f"{value:.10g}") for value in row] for row in values[few].tolist()]
 
     return {
         "arms": list(costs.arms),
         "kinds": [decision.finalist(arm).kind for arm in costs.arms],
         "volume": task.traffic.queries_per_month.likely,
         "months": costs.months,
+        "growth": costs.schedule.growth,
+        "discount": costs.schedule.discount,
+        "machines": {
+            arm: {
+                "hours": hosting.hours_a_month,
+                "queries": hosting.queries_a_machine,
+                "least": hosting.least,
+                "hourly": [float(f"{value:.10g}") for value in hourly[few].tolist()],
+            }
+            for arm, (hosting, hourly) in costs.machines.items()
+        },
+        "base_model_months": task.costs.base_model_months,
         "retrain_months": task.costs.retrain_months,
         "margin": evidence.limits.margin,
         "min_score": evidence.limits.min_score,
@@ -279,5 +291,6 @@ def economics(decision: Decision, task: Task) -> dict[str, Any]:
             "monthly": rows(costs.monthly),
             "per_query": rows(costs.per_query),
             "retrain": rows(costs.retraining_once),
+            "follow": rows(costs.following_once),
         },
     }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tunepoint.arms import trainable
 from tunepoint.candidates import load_encoder
 from tunepoint.data.examples import fingerprint
 from tunepoint.decisions import joint_of
@@ -17,7 +18,8 @@ from tunepoint.measure.prepare import Prepared, prepare
 from tunepoint.measure.study import read_manifest
 from tunepoint.measure.tables import tabulate
 from tunepoint.measure.trials import Trial, make_folder, read_trials, write_json, write_text
-from tunepoint.parity import Parity, parity
+from tunepoint.models.chat import Reply
+from tunepoint.parity import Parity, measured_reply, parity
 from tunepoint.scorers import each, scorer
 from tunepoint.stats.intervals import Interval
 from tunepoint.stats.paired import score_intervals
@@ -61,10 +63,11 @@ def export_encoder(task: Task, study: Path, folder: Path, arm: str | None = None
         raise StudyError(
             f"{study}: is a study of other examples, or of another task, than {task.name} is now"
         )
-    chosen = _chosen(task, study, manifest, arm)
+    chosen = _chosen(task, study, arm)
     fitted = chosen.fit(task, prepared.split.train, np.random.default_rng([seed, 0]))
-    dev = prepared.split.dev
-    measured = fitted.answer([example.input for example in dev])
+    recorded = _recorded(study, chosen.name)
+    dev = [example for example in prepared.split.dev if example.id in recorded]
+    measured = [recorded[example.id] for example in dev]
     make_folder(folder)
     write_graph(fitted, folder / GRAPH)
     served = served_by(folder / GRAPH, fitted).answer([example.input for example in dev])
@@ -83,9 +86,7 @@ def export_encoder(task: Task, study: Path, folder: Path, arm: str | None = None
     return ExportedEncoder(folder, chosen.name, same)
 
 
-def _chosen(
-    task: Task, study: Path, manifest: Mapping[str, Any], name: str | None
-) -> FineTuned | Probe | SpanTagger:
+def _chosen(task: Task, study: Path, name: str | None) -> FineTuned | Probe | SpanTagger:
     """The arm of that name, or the best on dev."""
     encoder = load_encoder(task)
     if encoder is None:
@@ -101,7 +102,8 @@ def _chosen(
         if task.answer.kind == "json"
         else [FineTuned(encoder, keep=keep), Probe(encoder)]
     )
-    measured = [one for one in every if one.name in manifest["arms"]]
+    dev = _by_arm(study / "dev.jsonl")
+    measured = [one for one in every if one.name in dev]
     if name is not None and name not in [one.name for one in measured]:
         raise StudyError(
             f"{study}: {name!r} is no tuned encoder of it that can stand alone; "
@@ -109,12 +111,15 @@ def _chosen(
         )
     if not measured:
         raise StudyError(f"{study}: no encoder was tuned in it")
-    dev = _by_arm(study / "dev.jsonl")
+    if name is not None:
+        return next(one for one in measured if one.name == name)
+    return max(measured, key=lambda one: float(np.mean([trial.score for trial in dev[one.name]])))
 
-    def score(one: FineTuned | Probe | SpanTagger) -> float:
-        return float(np.mean([trial.score for trial in dev[one.name]]))
 
-    return next((one for one in measured if one.name == name), max(measured, key=score))
+def _recorded(study: Path, arm: str) -> dict[str, Reply]:
+    """What the run of the first seed answered to dev when it was measured."""
+    trials = _by_arm(study / "dev.jsonl").get(arm, [])
+    return {trial.item: measured_reply(trial) for trial in trials if trial.seed in (None, "0")}
 
 
 def _by_arm(path: Path) -> dict[str, list[Trial]]:
@@ -141,7 +146,7 @@ def _facts(
         "base": arm.encoder.name,
         "recipe": recipe,
         "examples": examples,
-        "train_sha256": fingerprint(prepared.split.train),
+        "train_sha256": fingerprint(trainable(task, prepared.split.train)),
         "data_sha256": prepared.fingerprint,
         "task_sha256": task.measured_by(),
         "seed": manifest["seed"],

@@ -52,16 +52,8 @@ class Evidence:
 
     def thinned(self, most: int) -> Evidence:
         """The same evidence on the first so many draws."""
-        few, costs = slice(0, most), self.costs
-        part = replace(
-            costs,
-            volume=costs.volume[few],
-            upfront=costs.upfront[few],
-            monthly=costs.monthly[few],
-            per_query=costs.per_query[few],
-            retraining_once=costs.retraining_once[few],
-        )
-        return replace(self, scores=self.scores[few], costs=part)
+        few = slice(0, most)
+        return replace(self, scores=self.scores[few], costs=self.costs.only(few))
 
     def total(self, volume: float | None = None) -> Floats:
         """(D, A) dollars over the horizon, with what errors cost if that is known."""
@@ -69,7 +61,7 @@ class Evidence:
         if self.error_usd is None:
             return spent
         queries = np.asarray(self.costs.volume if volume is None else volume).reshape(-1, 1)
-        return spent + self.error_usd * self.costs.months * queries * (1 - self.scores)
+        return spent + self.error_usd * self.costs.schedule.queries * queries * (1 - self.scores)
 
     def eligible(self, volume: float | None = None) -> NDArray[np.bool_]:
         """(A,) arms that meet every limit, at the task's traffic or at another volume."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunepoint.arms import trainable
+from tunepoint.arms import open_to_training, trainable
 from tunepoint.errors import TaskError, nearest
 from tunepoint.measure.prepare import Prepared
 from tunepoint.measure.trials import make_folder, write_text
@@ -51,8 +51,8 @@ def export(task: Task, prepared: Prepared, folder: Path, form: str) -> Exported:
     make_folder(folder)
     split = prepared.split
     parts = {
-        name: chat_rows(task, trainable(task, part), split.train)
-        for name, part in (("train", split.train), ("dev", split.dev))
+        "train": chat_rows(task, trainable(task, split.train), split.train),
+        "dev": chat_rows(task, open_to_training(task, split.dev), split.train),
     }
     files = {f"{name}.jsonl": "".join(map(_line, rows)) for name, rows in parts.items()}
     tune = next((one for one in task.tune if one.provider is None), Tune(base=BASE))
@@ -72,8 +72,8 @@ Form = Callable[[str, "CausalRecipe"], tuple[Files, str]]
 """(base, recipe) -> (further files, the command that trains)"""
 
 
-def _upload(provider: str) -> Form:
-    command = f"upload {{folder}}/train.jsonl to {provider}, or let [[tune]] provider do it"
+def _upload(provider: str, further: str) -> Form:
+    command = f"upload {{folder}}/train.jsonl to {provider}, {further}"
     return lambda base, recipe: ({}, command)
 
 
@@ -217,9 +217,9 @@ trainer.save_model("out/adapter")
 
 
 FORMS: Mapping[str, Form] = {
-    "openai": _upload("openai"),
-    "together": _upload("together"),
-    "fireworks": _upload("fireworks"),
+    "openai": _upload("openai", "or let [[tune]] provider do it"),
+    "together": _upload("together", "or let [[tune]] provider do it"),
+    "fireworks": _upload("fireworks", "as a dataset of its own API"),
     "huggingface": _dataset,
     "axolotl": _axolotl,
     "llama-factory": _llama_factory,

@@ -35,10 +35,12 @@ if TYPE_CHECKING:  # torch is loaded with the model, not with the package
 
 
 def training_warnings(study: Study) -> list[str]:
-    """What looked wrong in the training runs, each with its arm and seed."""
+    """What looked wrong in the training runs, each with its arm and seed; parts of a curve are no arms."""
+    parts = {trial.arm for trial in study.curve.trials}
     return [
         f"{name}, seed {seed}: {warning}"
         for name, facts in study.manifest["arms"].items()
+        if name not in parts
         for seed, fit in facts["fits"].items()
         for warning in fit["warnings"]
     ]

@@ -9,7 +9,8 @@ import numpy as np
 
 from tunepoint.data.examples import Example
 from tunepoint.errors import EvidenceError
-from tunepoint.models.chat import Reply
+from tunepoint.measure.trials import Trial
+from tunepoint.models.chat import Reply, Usage
 from tunepoint.scorers import Scoring
 from tunepoint.stats.intervals import Interval
 from tunepoint.stats.paired import compare, joint_scores
@@ -82,6 +83,13 @@ def parity(
         ),
         found,
     )
+
+
+def measured_reply(trial: Trial) -> Reply:
+    """A recorded trial as the reply that it was."""
+    usage = Usage("measured", trial.input_tokens or 0, output_tokens=trial.output_tokens or 0)
+    answer = trial.answer if trial.format_ok else None
+    return Reply(trial.answer or "", answer, usage, format_ok=trial.format_ok, error=trial.error)
 
 
 def _said(reply: Reply) -> str:

@@ -342,7 +342,7 @@ def values_of_information(
     if evidence.error_usd is None:
         return ()
     now, allowed = -evidence.total().mean(axis=0), evidence.field()
-    point = float(evidence.error_usd * evidence.costs.months * evidence.costs.volume.mean())
+    point = float(evidence.error_usd * evidence.costs.schedule.queries * evidence.costs.volume.mean())
 
     def worth(kind: Kind, more: int, shift: Floats, price: float) -> Worth:
         later = (now + point * shift)[:, allowed].max(axis=1).mean()

@@ -192,3 +192,22 @@ def _sum(parts: Sequence[_Part], prices: Mapping[str, CallPrice], concurrency: i
         total(dollars),
         total(lambda part, i: part.calls[i] * SECONDS[i] / concurrency / 60),
     )
+
+
+def serving(
+    task: Task,
+    tried: Candidates,
+    train: Sequence[Example],
+    dev: Sequence[Example],
+    prices: Mapping[str, CallPrice],
+) -> list[tuple[str, Range]]:
+    """Dollars a month at the task's traffic, for the first arm of each way of prompting a chat model."""
+    found = []
+    volume = task.traffic.queries_per_month
+    families = groupby(sorted(tried.raced, key=lambda arm: arm.family), key=lambda arm: arm.family)
+    for family, members in families:
+        part = _part(task, next(members), train, dev[:5], (1.0, 1.0, 1.0))
+        one = _sum([part], prices, 1).usd
+        month = zip((one.low, one.likely, one.high), (volume.low, volume.likely, volume.high), strict=True)
+        found.append((family, Range(*(dollars * queries for dollars, queries in month))))
+    return found

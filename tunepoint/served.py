@@ -16,12 +16,12 @@ from tunepoint.data.examples import Example
 from tunepoint.errors import StudyError
 from tunepoint.measure.prepare import prepare
 from tunepoint.measure.trials import Trial, read_trials, write_json
-from tunepoint.models.chat import ChatModel, Reply, Usage
-from tunepoint.parity import Parity, parity
+from tunepoint.models.chat import ChatModel, Reply
+from tunepoint.parity import Parity, measured_reply, parity
 from tunepoint.scorers import each, scorer
 from tunepoint.task import Task
 from tunepoint.tuning.conversations import asked_with, prompt_of
-from tunepoint.tuning.recipes import Diet
+from tunepoint.tuning.recipes import DIETS, Diet
 
 FACTS, MEASURED, CHECKED = "tunepoint.json", "dev.jsonl", "parity.json"
 """In the folder of a tuned model: what it is, what it answered, and how servers compared."""
@@ -61,6 +61,8 @@ def check_served(
 
     """
     facts = _facts(folder)
+    if (folder / CHECKED).exists():
+        _json(folder / CHECKED)  # damaged, it is said before anybody is asked
     prepared = prepare(task, np.random.default_rng([int(facts["seed"]), 1]))
     if prepared.fingerprint != facts["data_sha256"] or task.measured_by() != facts["task_sha256"]:
         raise StudyError(
@@ -69,7 +71,13 @@ def check_served(
         )
     split = prepared.split
     measured = by_prompt(read_trials(folder / MEASURED), split.dev)
-    wanted = {diet: replies for diet, replies in measured.items() if not prompts or diet in prompts}
+    lacking = [diet for diet in prompts or DIETS if diet not in measured]
+    if lacking:
+        raise StudyError(
+            f"{folder / MEASURED}: lacks answers to all of dev with the prompts {', '.join(lacking)}; run "
+            "`tunepoint tune` again with the same --out: it measures without training anew"
+        )
+    wanted = {diet: measured[diet] for diet in prompts or DIETS}
     scoring = each(scorer(task.score.metric, task.folder, tolerance=task.score.tolerance))
     room = int(facts["answer_tokens"])
     found: dict[Diet, Parity] = {}
@@ -99,13 +107,29 @@ def _opened(name: str, task: Task) -> Iterator[ChatModel]:
 def _facts(folder: Path) -> dict[str, Any]:
     if not (folder / FACTS).exists() or not (folder / MEASURED).exists():
         raise StudyError(f"{folder}: no {FACTS} and {MEASURED} in it; name the --out of `tunepoint tune`")
-    return cast("dict[str, Any]", json.loads((folder / FACTS).read_text(encoding="utf-8")))
+    facts = _json(folder / FACTS)
+    missing = {"seed", "data_sha256", "task_sha256", "answer_tokens"} - facts.keys()
+    if missing:
+        raise StudyError(
+            f"{folder / FACTS}: {', '.join(sorted(missing))} missing; run `tunepoint tune` again"
+        )
+    return facts
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise StudyError(f"{path}: damaged ({error}); delete it and run the command again") from None
+    if not isinstance(content, dict):
+        raise StudyError(f"{path}: holds no JSON object; delete it and run the command again")
+    return content
 
 
 def note(folder: Path, served: Served) -> None:
     """Add what a server's replay gave to `parity.json`, by endpoint; the last one counts."""
     path = folder / CHECKED
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    before = _json(path) if path.exists() else {}
     found = {
         "holds": served.holds,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -138,13 +162,11 @@ def dev_trials(
 
 
 def by_prompt(trials: Sequence[Trial], dev: Sequence[Example]) -> dict[Diet, list[Reply]]:
-    """What `dev_trials` wrote, as replies in the order of dev."""
+    """What `dev_trials` wrote, as replies in the order of dev; prompts that answered all of it."""
     found = {(trial.arm, trial.item): trial for trial in trials}
     names = dict.fromkeys(trial.arm for trial in trials)
-    return {cast("Diet", name): [_reply(found[name, example.id]) for example in dev] for name in names}
-
-
-def _reply(trial: Trial) -> Reply:
-    usage = Usage("measured", trial.input_tokens or 0, output_tokens=trial.output_tokens or 0)
-    answer = trial.answer if trial.format_ok else None
-    return Reply(trial.answer or "", answer, usage, format_ok=trial.format_ok, error=trial.error)
+    return {
+        cast("Diet", name): [measured_reply(found[name, e.id]) for e in dev]
+        for name in names
+        if all((name, e.id) in found for e in dev)
+    }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from tunepoint.candidates import MOST_FINALISTS, SHARES, Candidates, candidates
 from tunepoint.cascades import Cascade, choose_gate
 from tunepoint.data.audit import doubtful_labels
 from tunepoint.data.examples import Example
-from tunepoint.errors import DataError
+from tunepoint.errors import TaskError
 from tunepoint.incumbents import incumbents
 from tunepoint.measure.bench import Bench
 from tunepoint.measure.prepare import Prepared
@@ -64,6 +63,9 @@ def plan(
     today, left = incumbents(bench.task, bench.prepared.examples, split.test)
     tried = with_tuned(tried, bench, models, confirm)
     tried = replace(tried, incumbents=tuple(today), not_run=(*left, *tried.not_run))
+    if not tried.local and not tried.raced:
+        reasons = "; ".join(f"{left.name}: {left.reason}" for left in tried.not_run)
+        raise TaskError(f"nothing is left to be measured, so there is nothing to decide. {reasons}")
     for arm in tried.local:
         bench.plan(expected_seconds(arm, len(split.train), 0))
     if tried.growing is not None:
@@ -87,7 +89,13 @@ def at_stake(task: Task) -> list[Any]:
     """What the worth of more evidence depends on, by the task: a change of it opens the question again."""
     traffic = task.traffic
     price = None if task.value.error_usd is None else float(task.value.error_usd)
-    return [price, traffic.queries_per_month.likely, traffic.horizon_months, decodes_of(task)]
+    return [
+        price,
+        traffic.queries_per_month.likely,
+        traffic.horizon_months,
+        traffic.growth_per_month,
+        decodes_of(task),
+    ]
 
 
 def decodes_of(task: Task) -> list[int]:
@@ -265,5 +273,5 @@ def draw_curve(bench: Bench, tried: Candidates) -> None:
     for subset in nested_subsets(trainable(bench.task, split.train), SHARES, rng):
         name = f"{arm.name}, {len(subset)} examples"
         expected = expected_seconds(arm, len(subset), 0)
-        with suppress(DataError):  # so few that this arm cannot be trained on them; the whole was enough
+        if len(subset) >= tried.growing.fewest:
             bench.measure(arm, bench.study.curve, split.dev, subset, name=name, expected=expected)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunepoint.arms import Arm, Estimated, trainable
+from tunepoint.arms import Arm, Estimated, Reserved, trainable
 from tunepoint.candidates import Candidates, load_encoder, spare_encoder
 from tunepoint.cost.prices import (
     NOTHING,
@@ -37,7 +37,8 @@ from tunepoint.findings import (
     without_copies,
 )
 from tunepoint.growth import Learning, growing_arms, learn, still_rising
-from tunepoint.measure.bench import Bench, Meter, Progress, open_models, silent
+from tunepoint.measure.bench import Bench, Progress, open_models, silent
+from tunepoint.measure.meter import Meter
 from tunepoint.measure.people import people_grades, with_people, write_sheet
 from tunepoint.measure.prepare import Audit, Prepared, prepare
 from tunepoint.measure.study import Study, cores, open_study
@@ -230,19 +231,24 @@ def measured_cost(arm: Arm, study: Study, table: Table, task: Task) -> ArmCost:
     seconds, error = mean_and_error(scores.seconds)
     dollars, dollars_error = mean_and_error(scores.cost_usd)
     bought = len(scores.cost_usd) > 0
+    hosting = arm.hosting if isinstance(arm, Reserved) else None
+    by_answer = bought and hosting is None
+    by_seconds = not bought and hosting is None
     return ArmCost(
         arm.name,
         arm.kind,
         labels=max(int(fit["examples"]) for fit in fits),
         training_core_seconds=float(np.mean([fit["seconds"] for fit in fits])) * cores(),
-        upfront_usd=Range.parse(float(np.mean([fit.get("usd", 0.0) for fit in fits]))),
+        training_usd=float(np.mean([fit.get("usd", 0.0) for fit in fits])),
         hours=_hours(arm, task),
-        usd_per_query=Range.parse(dollars),
-        query_error_usd=dollars_error,
-        core_seconds_per_query=0.0 if bought else seconds * cores(),
-        core_seconds_error=0.0 if bought else error * cores(),
+        usd_per_query=Range.parse(dollars if by_answer else 0.0),
+        query_error_usd=dollars_error if by_answer else 0.0,
+        core_seconds_per_query=seconds * cores() if by_seconds else 0.0,
+        core_seconds_error=error * cores() if by_seconds else 0.0,
         retrain_hours=task.costs.retrain_hours if trained else NOTHING,
+        rented=by_answer,
         deterministic=arm.seeds == 1 and not isinstance(arm, Estimated),
+        dedicated=hosting,
     )
 
 

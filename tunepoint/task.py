@@ -20,33 +20,13 @@ from pydantic import (
 )
 
 from tunepoint.data.examples import Columns, Example
-from tunepoint.errors import EvidenceError, TaskError, nearest, text_of
+from tunepoint.errors import TaskError, nearest, text_of
+from tunepoint.hosting import Dedicated
 from tunepoint.models.chat import AnswerKind
 from tunepoint.models.rates import TokenPrice
+from tunepoint.quantities import Amount, Dollars, Share
 from tunepoint.stats.ranges import Range
 from tunepoint.task_faults import explain, keys_of
-
-
-def _range(value: Any) -> Range:
-    try:
-        return Range.parse(value)
-    except EvidenceError as error:
-        raise ValueError(str(error)) from None
-
-
-def _positive_range(value: Any) -> Range:
-    parsed = _range(value)
-    if parsed.low < 0:
-        raise ValueError(f"must not be negative, got {parsed.low:g}")
-    return parsed
-
-
-Amount = Annotated[Range, BeforeValidator(_positive_range)]
-"""A number or [low, likely, high], none of them negative."""
-
-
-Dollars = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
 class _Section(BaseModel):
@@ -119,6 +99,8 @@ class ModelName(_Section):
     concurrency: Annotated[int, Field(ge=1, le=1_000)] = 64
     decodes: Annotated[int, Field(ge=1, le=20)] = 1
     """Answers to each test item; three and more show how much the decoding alone moves the score."""
+    hosting: Dedicated | None = None
+    """Machines that are reserved for it; paid by the answer, or on your own machine, if missing."""
     train_on_outputs: bool | None = None
     """Whether the terms of its provider let you train on what it writes; nobody guesses them."""
 
@@ -180,6 +162,8 @@ class Traffic(_Section):
 
     queries_per_month: Amount = Range(10_000, 10_000, 10_000)
     horizon_months: Annotated[float, Field(gt=0, le=120)] = 12
+    growth_per_month: Annotated[float, Field(gt=-1, le=1)] = 0.0
+    """Share by which each month has more queries than the one before; negative where they shrink."""
 
 
 class Limits(_Section):
@@ -204,6 +188,14 @@ class Costs(_Section):
 
     label_minutes: Amount = Range(0.3, 0.5, 1.0)
     """Minutes a person takes to label one example."""
+    label_usd: Amount | None = None
+    """Price of one label, where they are bought; in place of minutes."""
+    cleaning_hours: Amount = Range(0, 0, 0)
+    """Hours to clean examples, for every arm that needs labels."""
+    evaluation_hours: Amount = Range(0, 0, 0)
+    """Hours to evaluate an arm before it serves."""
+    review_hours_per_month: Amount = Range(0, 0, 0)
+    """Hours a month in which people read answers of what serves."""
     hourly_usd: Amount = Range(60, 60, 60)
     """One hour of the people who label and build."""
     engineering_hours: Amount = Range(4, 8, 24)
@@ -216,6 +208,12 @@ class Costs(_Section):
     """Months after which a tuned model is trained again."""
     retrain_hours: Amount = Range(1, 2, 4)
     """Hours to check and release a retrained model."""
+    base_model_months: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Months after which a provider retires a base model; None where nothing is known or it is your own."""
+    reprompt_hours: Amount = Range(1, 2, 6)
+    """Hours to move a prompt to the model that follows."""
+    discount_per_year: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """What a dollar a year from now is worth less than one today."""
     labels_owned: bool = False
     """True leaves out the labels that the data has already: money that is spent."""
 
@@ -254,6 +252,8 @@ class Tune(_Section):
     batch: Annotated[int, Field(ge=1, le=1_024)] = 8
     served_as: str | None = None
     """Name of the deployed model, where a provider does not serve what it has tuned by itself."""
+    hosting: Dedicated | None = None
+    """Machines that are reserved for the tuned model, in place of what it took while it was measured."""
     log_to: tuple[Literal["tensorboard", "mlflow"], ...] = ()
     """Where the loss is logged as well, if you have it."""
     distil: bool = False
@@ -347,7 +347,8 @@ class Task(_Section):
         closed = self.data.no_training if self.data else ()
         if example.licence and example.licence.casefold() in [name.casefold() for name in closed]:
             return f"licence {example.licence}"
-        writer = next((model for model in self.models if model.name == example.origin.split(", ")[0]), None)
+        named = example.origin.split(",")[0].strip().casefold()
+        writer = next((model for model in self.models if model.name.casefold() == named), None)
         if writer is not None and writer.train_on_outputs is False:
             return f"written by {writer.name}"
         return None
@@ -361,6 +362,8 @@ class Task(_Section):
         parts = self.model_dump(mode="json", include={"instruction", "data", "answer", "chains", "search"})
         parts["score"] = self.score.identity()
         parts["models"] = [model.name for model in self.models]
+        if any(one.distil for one in self.tune):
+            parts["accept"] = self.score.accept
         if self.tune:
-            parts["tune"] = [one.model_dump(exclude={"log_to", "served_as"}) for one in self.tune]
+            parts["tune"] = [one.model_dump(exclude={"hosting", "log_to", "served_as"}) for one in self.tune]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -38,18 +38,20 @@ def taught(bench: Bench, tried: Candidates, winners: Sequence[Arm]) -> Candidate
     """
     if not tried.pupils:
         return tried
-    teachers = [arm for arm in winners if isinstance(arm, Ladder | Chain)]
-    if not teachers:
+    prompted = [arm for arm in winners if isinstance(arm, Ladder | Chain)]
+    if not prompted:
         return _without(tried, "no chat model is prompted that it could learn from ([[models]])")
-    teacher = max(teachers, key=lambda arm: mean_score(bench.study.dev.of(arm.name)))
-    entry = next(one for one in bench.task.models if one.name == teacher.model.name)
-    if not entry.train_on_outputs:
+    allowed = {model.name for model in bench.task.models if model.train_on_outputs}
+    teachers = [arm for arm in prompted if arm.model.name in allowed]
+    if not teachers:
+        names = ", ".join(sorted({arm.model.name for arm in prompted}))
         return _without(
             tried,
-            f"it would learn from {entry.name}: say [[models]] train_on_outputs = true there if the terms of "
+            f"it would learn from {names}: say [[models]] train_on_outputs = true there if the terms of "
             "its provider let you train on what it writes",
         )
-    lesson = teach(bench, teacher)
+    teacher = max(teachers, key=lambda arm: mean_score(bench.study.dev.of(arm.name)))
+    lesson = _kept(bench, teacher) or teach(bench, teacher)
     if len(lesson.examples) < FEWEST:
         accept = f"{bench.task.score.accept:g}"
         return _without(
@@ -94,7 +96,7 @@ def teach(bench: Bench, teacher: Ladder | Chain) -> Lesson:
     for asked, shown in (halves, halves[::-1]):
         left = asked
         for decode in range(teacher.decodes):
-            fitted = teacher.decoded(decode).fit(task, shown or train, np.random.default_rng([seed, 0]))
+            fitted = teacher.decoded(decode).fit(task, shown, np.random.default_rng([seed, 0]))
             replies = fitted.answer([example.input for example in left])
             gradings = bench.grade(replies, left)
             spent += sum(_usd(bench, reply.usage) for reply in replies)
@@ -127,7 +129,9 @@ def teach(bench: Bench, teacher: Ladder | Chain) -> Lesson:
 def _halves(
     train: Sequence[Example], clusters: Mapping[str, str], rng: np.random.Generator
 ) -> tuple[list[Example], list[Example]]:
-    """Train in two parts, no cluster in both."""
+    """Train in two parts, no cluster in both where there are two."""
+    if len({clusters[example.id] for example in train}) < 2:
+        clusters = {example.id: example.id for example in train}  # all of one cluster: by single examples
     names = sorted({clusters[example.id] for example in train})
     first = {names[i] for i in rng.permutation(len(names))[: len(names) // 2].tolist()}
     parts: tuple[list[Example], list[Example]] = ([], [])
@@ -146,6 +150,17 @@ def _version(bench: Bench, teacher: Ladder | Chain, train: Sequence[Example]) ->
     template = teacher.fit(bench.task, train, np.random.default_rng(0)).template
     words = json.dumps([teacher.name, asdict(template)], sort_keys=True, default=str)
     return hashlib.sha256(words.encode()).hexdigest()[:12]
+
+
+def _kept(bench: Bench, teacher: Ladder | Chain) -> Lesson | None:
+    """The lesson that this study was taught before: models were trained on it, so it stays as it was."""
+    facts, path = bench.study.manifest.get("taught"), bench.study.folder / "arms" / KEPT
+    if facts is None or facts["teacher"] != teacher.name or not path.exists():
+        return None
+    inputs = {example.id: example for example in bench.prepared.split.train}
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    examples = tuple(replace(inputs[row["id"]], target=row["target"], origin=row["origin"]) for row in rows)
+    return Lesson(teacher.name, facts["prompt"], examples, facts["asked"], facts["usd"])
 
 
 def _keep(bench: Bench, lesson: Lesson, accepted: Sequence[_Answer]) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunepoint.arms import Arm, Growing
-from tunepoint.candidates import Candidates, short_names
+from tunepoint.arms import Arm, Growing, NotRun
+from tunepoint.candidates import Candidates, short_names, why_closed
 from tunepoint.data.examples import Example
 from tunepoint.errors import BudgetReached, TaskError, nearest
 from tunepoint.measure.bench import Bench
@@ -47,9 +47,12 @@ def with_tuned(tried: Candidates, bench: Bench, models: Models, confirm: Confirm
         DataError: the examples are too few, or too long for the base.
 
     """
-    found = [_arms(one, title, bench, models, confirm) for one, title in _titled(bench.task)]
-    if not found:
+    if not bench.task.tune:
         return tried
+    closed = why_closed(bench.task, bench.prepared.split.train)
+    if closed is not None:
+        return replace(tried, not_run=(*tried.not_run, NotRun("[[tune]]", closed)))
+    found = [_arms(one, title, bench, models, confirm) for one, title in _titled(bench.task)]
     left = tuple(one for one in tried.not_run if one.name not in {_what(tune) for tune in bench.task.tune})
     return replace(
         tried,
@@ -101,9 +104,9 @@ def causal_arms(
     quote = base.quote(task, train, task.costs.core_hour_usd.likely / 3600 * cores())
     seeds = tune.seeds or SEEDS_HERE
     return quote, [
-        CausalTuned(base, "none", title, seeds, quote.seconds / quote.examples),  # the others share its runs
-        CausalTuned(base, "short", title, seeds),
-        CausalTuned(base, "full", title, seeds),
+        CausalTuned(base, "none", title, seeds, quote.seconds / quote.examples, hosting=tune.hosting),
+        CausalTuned(base, "short", title, seeds, hosting=tune.hosting),  # they share its runs
+        CausalTuned(base, "full", title, seeds, hosting=tune.hosting),
     ]
 
 
@@ -152,5 +155,6 @@ def hosted_arm(tune: Tune, bench: Bench, models: Models, confirm: Confirm | None
         progress=lambda what, share: bench.progress(what, bench.done_seconds, bench.planned_seconds),
         served_as=tune.served_as,
         open=models.tuned,
+        hosting=tune.hosting,
         seeds=tune.seeds or SEEDS_HOSTED,
     )

@@ -41,23 +41,51 @@
   }
 
   function eligible(volume) {
-    const limit = economics.monthly_limit;
+    const limit = economics.monthly_limit, one = { present: [1], traffic: [1] };
     return arms.map((_, a) => economics.fit[a] && (limit === null ||
-      median(draws.monthly.map((row, d) => row[a] + volume * draws.per_query[d][a])) <= limit));
+      median(draws.monthly.map((row, d) =>
+        row[a] + volume * draws.per_query[d][a] + reserved(d, a, volume, one))) <= limit));
   }
 
-  function repeats(months) {
-    return Math.max(0, Math.ceil(months / economics.retrain_months) - 1);
+  // What a dollar of each month is worth today, and its traffic over the first month's: cost/schedule.py.
+  let weighed = { months: null };
+  function weights(months) {
+    if (weighed.months === months) return weighed;
+    const worth = (month) => Math.pow(1 + economics.discount, -month / 12);
+    const size = Math.ceil(months - 1e-9), present = [], traffic = [];
+    for (let m = 0; m < size; m++) {
+      present.push((m === size - 1 ? months - m : 1) * worth(m + 1));
+      traffic.push(Math.pow(1 + economics.growth, m));
+    }
+    const events = (every) => {
+      let sum = 0;
+      for (let k = 1; every && k < Math.ceil(months / every); k++) sum += worth(k * every);
+      return sum;
+    };
+    const repeats = events(economics.retrain_months), retired = events(economics.base_model_months);
+    const fixed = present.reduce((sum, p) => sum + p, 0);
+    const queries = present.reduce((sum, p, m) => sum + p * traffic[m], 0);
+    weighed = { months, present, traffic, repeats, retired, fixed, queries };
+    return weighed;
+  }
+
+  function reserved(d, a, volume, weights) {
+    const machines = economics.machines[a];
+    if (!machines) return 0;
+    const monthly = weights.present.reduce((sum, present, m) => sum + present *
+      Math.max(machines.least, Math.ceil(volume * weights.traffic[m] / machines.queries - 1e-9)), 0);
+    return monthly * machines.hourly[d] * machines.hours;
   }
 
   function cost(d, a, volume, months) {
-    return draws.upfront[d][a] + months * draws.monthly[d][a] +
-      repeats(months) * draws.retrain[d][a] + months * volume * draws.per_query[d][a];
+    const w = weights(months);
+    return draws.upfront[d][a] + w.fixed * draws.monthly[d][a] + w.repeats * draws.retrain[d][a] +
+      w.retired * draws.follow[d][a] + w.queries * volume * draws.per_query[d][a] + reserved(d, a, volume, w);
   }
 
   function total(d, a, volume, months) {
     const wrong = economics.error_usd === null ? 0 :
-      economics.error_usd * months * volume * (1 - draws.score[d][a]);
+      economics.error_usd * weights(months).queries * volume * (1 - draws.score[d][a]);
     return cost(d, a, volume, months) + wrong;
   }
 
@@ -104,12 +132,26 @@
     const fixed = (d, a) => cost(d, a, 0, months);
     const running = (d, a) => draws.per_query[d][a] +
       (priced ? economics.error_usd * (1 - draws.score[d][a]) : 0);
-    for (let d = 0; d < count; d++) {
+    const stairs = economics.machines[one] || economics.machines[other];
+    for (let d = 0; d < (stairs ? Math.min(count, 500) : count); d++) {
       const extra = fixed(d, other) - fixed(d, one), saving = running(d, one) - running(d, other);
       if (extra <= 0) found.push(0);
-      else if (saving > 0) found.push(extra / (months * saving));
+      else if (stairs) bisected(d, one, other, months, found);
+      else if (saving > 0) found.push(extra / (weights(months).queries * saving));
     }
     return found.length ? median(found) : null;
+  }
+
+  // With reserved machines the cost is a staircase: a root of the difference, as in cost/break_even.py.
+  function bisected(d, one, other, months, found) {
+    const behind = (v) => total(d, other, v, months) - total(d, one, v, months);
+    let low = 0, high = 1e10;
+    if (behind(high) >= 0) return;
+    for (let i = 0; i < 60; i++) {
+      const middle = (low + high) / 2;
+      if (behind(middle) < 0) high = middle; else low = middle;
+    }
+    found.push(high);
   }
 
   function band(a, volume, months, of, most) {
@@ -117,7 +159,10 @@
     const values = new Float64Array(size);
     for (let d = 0; d < size; d++) values[d] = (of || cost)(d, a, volume, months);
     values.sort();
-    const at = (p) => values[Math.min(size - 1, Math.floor(p * size))];
+    const at = (p) => {  // between two draws, as numpy does
+      const place = p * (size - 1), below = Math.floor(place), above = Math.min(size - 1, below + 1);
+      return values[below] + (place - below) * (values[above] - values[below]);
+    };
     return [at(0.05), at(0.5), at(0.95)];
   }
 
@@ -243,6 +288,7 @@
   volumeInput.addEventListener("input", update);
   monthsInput.addEventListener("input", update);
   function draw() { frontier(); learning(); update(); }
+  window.tunepoint = { band, decide, crossing, cost };  // for those who want other numbers, and for the tests
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   draw();
 })();

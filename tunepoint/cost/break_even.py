@@ -1,21 +1,22 @@
 """Fixed cost against running cost, with the uncertainty carried through.
 
-Cost over the horizon = upfront + months x (fixed + volume x price of an answer) + retraining.
+Cost over the horizon = upfront + months x (fixed + machines + volume x price of an answer) + retraining,
+each month by its traffic and its discount (`schedule.py`); docs/economics.md has every formula.
 Every uncertain quantity is drawn `draws` times; arms share the draws of what they share
 (traffic, rates, the hours a project takes), so their differences are not blurred.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tunepoint.cost.prices import ArmCost
-from tunepoint.stats.ranges import Range
+from tunepoint.cost.schedule import Schedule
+from tunepoint.hosting import Dedicated
 from tunepoint.task import Task
 
 Floats = NDArray[np.float64]
@@ -27,8 +28,8 @@ class CostDraws:
 
     arms: tuple[str, ...]
     volume: Floats
-    """(D,) queries a month."""
-    months: float
+    """(D,) queries of the first month."""
+    schedule: Schedule
     upfront: Floats
     """(D, A)"""
     monthly: Floats
@@ -37,23 +38,52 @@ class CostDraws:
     """(D, A)"""
     retraining_once: Floats
     """(D, A) dollars of training again, once."""
-    repeats: int
-    """How often tuned models are trained again within the horizon."""
+    following_once: Floats
+    """(D, A) dollars of moving to the base model that follows a retired one, once."""
+    repeats: float
+    """How often tuned models are trained again within the horizon, later times worth less."""
+    retired: float
+    """How often a provider retires base models within it, weighed alike."""
+    machines: Mapping[int, tuple[Dedicated, Floats]] = field(default_factory=dict)
+    """Position of an arm that is served on reserved machines -> they, and (D,) dollars of an hour."""
+
+    @property
+    def months(self) -> float:
+        """Length of the horizon."""
+        return self.schedule.months
 
     def horizon(self, volume: Floats | float | None = None) -> Floats:
         """(D, A) dollars over the horizon, at the drawn volume or at a given one."""
-        queries = np.asarray(self.volume if volume is None else volume).reshape(-1, 1)
-        return self.fixed + self.months * queries * self.per_query
+        queries = np.asarray(self.volume if volume is None else volume, np.float64).reshape(-1, 1)
+        running = self.schedule.queries * queries * self.per_query
+        return self.fixed + running + self._reserved(queries, self.schedule.present, self.schedule.traffic)
 
     @property
     def fixed(self) -> Floats:
-        """(D, A) dollars over the horizon that do not depend on the volume."""
-        return self.upfront + self.months * self.monthly + self.repeats * self.retraining_once
+        """(D, A) dollars over the horizon that do not depend on the volume; machines are not among them."""
+        again = self.repeats * self.retraining_once + self.retired * self.following_once
+        return self.upfront + self.schedule.fixed * self.monthly + again
 
     def per_month(self, volume: Floats | float | None = None) -> Floats:
-        """(D, A) running dollars of one month, without what is paid once."""
-        queries = np.asarray(self.volume if volume is None else volume).reshape(-1, 1)
-        return self.monthly + queries * self.per_query
+        """(D, A) running dollars of the first month, without what is paid once."""
+        queries = np.asarray(self.volume if volume is None else volume, np.float64).reshape(-1, 1)
+        one = np.ones(1)
+        return self.monthly + queries * self.per_query + self._reserved(queries, one, one)
+
+    def _reserved(self, queries: Floats, present: Floats, traffic: Floats) -> Floats:
+        """(D, A) dollars of reserved machines over months of these weights; `queries` is (D, 1) or (1, 1)."""
+        found = np.zeros(self.upfront.shape)
+        for arm, (hosting, hourly) in self.machines.items():
+            monthly = hosting.usd_per_month(queries * traffic, hourly[:, None])  # (D, M)
+            found[:, arm] = monthly @ present
+        return found
+
+    def only(self, draws: slice) -> CostDraws:
+        """The same on some of the draws."""
+        names = ("volume", "upfront", "monthly", "per_query", "retraining_once", "following_once")
+        some = {name: getattr(self, name)[draws] for name in names}
+        machines = {arm: (hosting, hourly[draws]) for arm, (hosting, hourly) in self.machines.items()}
+        return replace(self, **some, machines=machines)
 
 
 @dataclass(frozen=True)
@@ -71,6 +101,51 @@ def quantiles(values: Floats) -> Quantiles:
     return Quantiles(low, likely, high)
 
 
+@dataclass(frozen=True)
+class _Shared:
+    """Draws of what all arms share, (D,) each; dollars but where it says otherwise."""
+
+    label: Floats
+    hourly: Floats
+    core_second: Floats
+    volume: Floats
+    """Queries of the first month."""
+    effort: Floats
+    """Where in their ranges the hours of building lie, 0..1."""
+    again: Floats
+    """Where those of every later month and training lie, 0..1."""
+    labelled_hours: Floats
+    """Hours on top for an arm that needs labels."""
+    served_hours: Floats
+    """Hours on top for an arm that does not serve yet."""
+    review: Floats
+    """Dollars a month."""
+    moving: Floats
+    """Dollars of moving a prompt to another base model."""
+
+    @classmethod
+    def drawn(cls, task: Task, draws: int, rng: np.random.Generator) -> _Shared:
+        """All of them."""
+        rates = task.costs
+        minutes = rates.label_minutes.sample(draws, rng) / 60
+        hourly = rates.hourly_usd.sample(draws, rng)
+        core = rates.core_hour_usd.sample(draws, rng) / 3600
+        volume = task.traffic.queries_per_month.sample(draws, rng)
+        effort, again = rng.random(draws), rng.random(draws)
+        return cls(
+            minutes * hourly if rates.label_usd is None else rates.label_usd.sample(draws, rng),
+            hourly,
+            core,
+            volume,
+            effort,
+            again,
+            rates.cleaning_hours.quantile(effort),
+            rates.evaluation_hours.quantile(effort),
+            rates.review_hours_per_month.quantile(again) * hourly,
+            rates.reprompt_hours.quantile(again) * hourly,
+        )
+
+
 def simulate(costs: Sequence[ArmCost], task: Task, draws: int, rng: np.random.Generator) -> CostDraws:
     """Draw every uncertain part of the arms' costs.
 
@@ -80,31 +155,56 @@ def simulate(costs: Sequence[ArmCost], task: Task, draws: int, rng: np.random.Ge
         draws: D, the number of draws.
 
     """
-    rates = task.costs
+    rates, schedule = task.costs, schedule_of(task)
+    shared = _Shared.drawn(task, draws, rng)
+    of_arms = [_drawn(cost, shared, 0.0 if rates.labels_owned else 1.0, rng) for cost in costs]
+    upfront, monthly, per_query, retraining, following = (
+        np.stack(p, axis=1) for p in zip(*of_arms, strict=True)
+    )
+    lifetime = rates.base_model_months
+    return CostDraws(
+        tuple(cost.arm for cost in costs),
+        shared.volume,
+        schedule,
+        upfront,
+        monthly,
+        per_query,
+        retraining,
+        following,
+        repeats=schedule.events(rates.retrain_months),
+        retired=0.0 if lifetime is None else schedule.events(lifetime),
+        machines={
+            i: (cost.dedicated, cost.dedicated.usd_per_hour.sample(draws, rng))
+            for i, cost in enumerate(costs)
+            if cost.dedicated is not None
+        },
+    )
 
-    def shared(quantity: Range) -> Floats:
-        return quantity.sample(draws, rng)
 
-    label = shared(rates.label_minutes) / 60
-    hourly, core = shared(rates.hourly_usd), shared(rates.core_hour_usd) / 3600
-    volume = shared(task.traffic.queries_per_month)
-    effort, again = rng.random(draws), rng.random(draws)
-    months = task.traffic.horizon_months
-    repeats = max(0, math.ceil(months / rates.retrain_months) - 1)
-    upfront, monthly, per_query, retraining = [], [], [], []
-    for cost in costs:
-        labelling = 0.0 if rates.labels_owned else cost.labels * label * hourly
-        training = cost.training_core_seconds * core
-        upfront.append(labelling + training + cost.hours.quantile(effort) * hourly + shared(cost.upfront_usd))
-        monthly.append(shared(cost.monthly_usd))
-        price = shared(cost.usd_per_query) + rng.normal(0.0, cost.query_error_usd, draws)
-        seconds = cost.core_seconds_per_query + rng.normal(0.0, cost.core_seconds_error, draws)
-        per_query.append(np.clip(price, 0.0, None) + np.clip(seconds, 0.0, None) * core)
-        retrained = cost.retrain_hours.quantile(again) * hourly
-        retraining.append(retrained + training)
-    parts = [np.stack(part, axis=1) for part in (upfront, monthly, per_query, retraining)]
-    names = tuple(cost.arm for cost in costs)
-    return CostDraws(names, volume, months, parts[0], parts[1], parts[2], parts[3], repeats)
+def _drawn(
+    cost: ArmCost, shared: _Shared, labels: float, rng: np.random.Generator
+) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+    """(D,) dollars upfront, a month, a query, of training again, of following a retired base model."""
+    draws = len(shared.volume)
+    training = cost.training_core_seconds * shared.core_second + cost.training_usd
+    hours = cost.hours.quantile(shared.effort)
+    if cost.kind != "incumbent":
+        hours = hours + shared.served_hours + (shared.labelled_hours if cost.labels else 0.0)
+    upfront = labels * cost.labels * shared.label + training + hours * shared.hourly
+    upfront = upfront + cost.upfront_usd.sample(draws, rng)
+    monthly = cost.monthly_usd.sample(draws, rng) + shared.review
+    price = cost.usd_per_query.sample(draws, rng) + rng.normal(0.0, cost.query_error_usd, draws)
+    seconds = cost.core_seconds_per_query + rng.normal(0.0, cost.core_seconds_error, draws)
+    per_query = np.clip(price, 0.0, None) + np.clip(seconds, 0.0, None) * shared.core_second
+    retrained = cost.retrain_hours.quantile(shared.again) * shared.hourly + training
+    followed = shared.moving if cost.kind in ("prompt", "incumbent") else retrained
+    return upfront, monthly, per_query, retrained, followed if cost.rented else np.zeros(draws)
+
+
+def schedule_of(task: Task) -> Schedule:
+    """Horizon, growth and discount of a task."""
+    traffic = task.traffic
+    return Schedule(traffic.horizon_months, traffic.growth_per_month, task.costs.discount_per_year)
 
 
 @dataclass(frozen=True)
@@ -126,25 +226,33 @@ def break_even(draws: CostDraws, one: int, other: int, *, worth: Floats | None =
     Args:
         worth: (D, A) dollars that the errors of one answer cost; 0 where None.
 
-    Volume = difference of fixed cost over the horizon / (months x saving of an answer); a draw
-    without a saving never breaks even, one whose cheaper-to-run arm costs no more to build
-    does so at 0.
+    Volume = difference of fixed cost over the horizon / (months x saving of an answer), months as the
+    schedule weighs them; a draw without a saving never breaks even, one whose cheaper-to-run arm costs
+    no more to build does so at 0. With reserved machines the cost is a staircase, and the volume is a
+    root of the difference, by bisection.
 
     """
     running = draws.per_query if worth is None else draws.per_query + worth
-    built, run = np.median(draws.fixed, axis=0), np.median(running, axis=0)
+    standing = draws.fixed + draws._reserved(np.zeros((1, 1)), draws.schedule.present, draws.schedule.traffic)
+    built, run = np.median(standing, axis=0), np.median(running, axis=0)
     if (built[one], -run[one]) > (
         built[other],
         -run[other],
     ):  # where building costs the same, running decides
         one, other = other, one
-    extra = draws.fixed[:, other] - draws.fixed[:, one]
+    extra = standing[:, other] - standing[:, one]
     saving = running[:, one] - running[:, other]
-    reached = (saving > 0) | (extra <= 0)
-    safe = np.where(saving > 0, saving, 1.0)
-    volume = np.where(extra <= 0, 0.0, extra / (draws.months * safe))
+    if draws.machines.keys() & {one, other}:
+        volume, reached = _crossing(draws, one, other, worth)
+    else:
+        reached = (saving > 0) | (extra <= 0)
+        safe = np.where(saving > 0, saving, 1.0)
+        volume = np.where(extra <= 0, 0.0, extra / (draws.schedule.queries * safe))
     paid = draws.upfront[:, other] - draws.upfront[:, one]
-    daily = (saving * draws.volume + draws.monthly[:, one] - draws.monthly[:, other]) * 12 / 365.25
+    monthly = draws.per_month(draws.volume)
+    if worth is not None:
+        monthly = monthly + draws.volume[:, None] * worth
+    daily = (monthly[:, one] - monthly[:, other]) * 12 / 365.25
     pays = (daily > 0) | (paid <= 0)
     days = np.where(paid <= 0, 0.0, paid / np.where(daily > 0, daily, 1.0))
     return BreakEven(
@@ -154,3 +262,28 @@ def break_even(draws: CostDraws, one: int, other: int, *, worth: Floats | None =
         quantiles(days[pays]) if pays.any() else None,
         float(1 - reached.mean()),
     )
+
+
+MOST_QUERIES = 1e10
+"""A month: beyond any traffic; an arm that is not cheaper there never is."""
+
+
+def _crossing(
+    draws: CostDraws, one: int, other: int, worth: Floats | None
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """(D,) volumes from which the arm that is dearer to build is cheaper, and in which draws there is one."""
+
+    def behind(volume: Floats) -> Floats:
+        total = draws.horizon(volume)
+        if worth is not None:
+            total = total + draws.schedule.queries * volume[:, None] * worth
+        return np.asarray(total[:, other] - total[:, one])
+
+    count = len(draws.volume)
+    low, high = np.zeros(count), np.full(count, MOST_QUERIES)
+    at_once, reached = behind(low) <= 0, behind(high) < 0
+    for _ in range(60):
+        middle = (low + high) / 2
+        cheaper = behind(middle) < 0
+        low, high = np.where(cheaper, low, middle), np.where(cheaper, middle, high)
+    return np.where(at_once, 0.0, high), reached | at_once

@@ -18,9 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tunepoint.arms import ArmKind
 from tunepoint.errors import TrialsError, nearest, text_of
+from tunepoint.hosting import Dedicated
 from tunepoint.measure.tables import ArmScores
+from tunepoint.quantities import Amount
 from tunepoint.stats.ranges import Range
-from tunepoint.task import Amount
 
 Floats = NDArray[np.float64]
 OLD_DAYS = 90
@@ -63,6 +64,8 @@ class ArmCost:
     labels: int = 0
     """Examples that a person labels before the arm can exist."""
     training_core_seconds: float = 0.0
+    training_usd: float = 0.0
+    """Dollars of one training elsewhere, the calls that wrote its examples included; paid again with each."""
     upfront_usd: Range = NOTHING
     """Declared dollars on top of labels, training and hours."""
     hours: Range = NOTHING
@@ -78,8 +81,12 @@ class ArmCost:
     core_seconds_error: float = 0.0
     """Standard error of that mean."""
     retrain_hours: Range = NOTHING
+    rented: bool = False
+    """Whether its base model is a provider's, which retires it one day."""
     deterministic: bool = False
     """Training it again with another seed would give the same arm."""
+    dedicated: Dedicated | None = None
+    """Reserved machines on which it is served."""
     notes: tuple[str, ...] = field(default=())
 
 
@@ -109,12 +116,15 @@ class _DeclaredArm(BaseModel):
     usd_per_second: _Dollars | None = None
     labels: Annotated[int, Field(ge=0)] = 0
     training_core_seconds: _Quantity = 0.0
+    training_usd: _Quantity = 0.0
     hours: Amount = NOTHING
     core_seconds_per_query: _Quantity | None = None
     core_seconds_error: _Quantity = 0.0
+    query_error_usd: _Quantity = 0.0
     retrain_hours: Amount = NOTHING
+    rented: bool = False
     deterministic: bool = False
-    hosting: str | None = None
+    hosting: Dedicated | None = None
 
 
 def read_arms(path: Path) -> dict[str, _DeclaredArm]:
@@ -178,15 +188,18 @@ def declared_cost(arm: _DeclaredArm, scores: ArmScores) -> ArmCost:
         arm.kind,
         labels=arm.labels,
         training_core_seconds=arm.training_core_seconds,
+        training_usd=arm.training_usd,
         upfront_usd=arm.upfront_usd,
         hours=arm.hours,
         monthly_usd=arm.monthly_usd,
         usd_per_query=per_query,
-        query_error_usd=0.0 if arm.usd_per_query else error,
+        query_error_usd=arm.query_error_usd if arm.usd_per_query else error,
         core_seconds_per_query=arm.core_seconds_per_query or 0.0,
         core_seconds_error=arm.core_seconds_error,
         retrain_hours=arm.retrain_hours,
+        rented=arm.rented,
         deterministic=arm.deterministic,
+        dedicated=arm.hosting,
         notes=notes,
     )
 
@@ -200,17 +213,27 @@ def arms_toml(costs: Sequence[ArmCost]) -> str:
             "kind": json.dumps(cost.kind),
             "labels": cost.labels,
             "training_core_seconds": cost.training_core_seconds,
+            "training_usd": cost.training_usd,
             "upfront_usd": _toml_range(cost.upfront_usd),
             "hours": _toml_range(cost.hours),
             "monthly_usd": _toml_range(cost.monthly_usd),
             "usd_per_query": _toml_range(cost.usd_per_query),
+            "query_error_usd": cost.query_error_usd,
             "core_seconds_per_query": cost.core_seconds_per_query,
             "core_seconds_error": cost.core_seconds_error,
             "retrain_hours": _toml_range(cost.retrain_hours),
+            "rented": json.dumps(cost.rented),
             "deterministic": json.dumps(cost.deterministic),
         }
+        if cost.dedicated is not None:
+            fields["hosting"] = _toml_hosting(cost.dedicated)
         lines += ["", "[[arm]]", *(f"{key} = {value}" for key, value in fields.items())]
     return "\n".join(lines) + "\n"
+
+
+def _toml_hosting(hosting: Dedicated) -> str:
+    facts = hosting.model_dump() | {"usd_per_hour": _toml_range(hosting.usd_per_hour)}
+    return "{ " + ", ".join(f"{key} = {json.dumps(value)}" for key, value in facts.items()) + " }"
 
 
 def _toml_range(quantity: Range) -> list[float]:
@@ -225,7 +248,8 @@ def _dollars_per_query(arm: _DeclaredArm, scores: ArmScores) -> tuple[Floats, tu
         if not len(scores.seconds):
             raise TrialsError(f"arm {arm.name!r} has a price per second, but its trials no seconds")
         return scores.seconds * float(arm.usd_per_second), ()
-    priced = arm.usd_per_query is not None or arm.core_seconds_per_query is not None
+    priced = arm.hosting is not None
+    priced |= arm.usd_per_query is not None or arm.core_seconds_per_query is not None
     if not priced and not len(scores.cost_usd):
         return np.zeros(1), (f"{arm.name}: no price is known, its answers count as free",)
     return scores.cost_usd, ()

@@ -1,9 +1,9 @@
-"""Every arm on the same examples: fit, ask, score, record; and what that may cost."""
+"""Every arm on the same examples: fit, ask, score, record."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +12,15 @@ import numpy as np
 
 from tunepoint.arms import Arm, FittedArm, Repeatable
 from tunepoint.data.examples import Example
-from tunepoint.errors import BudgetReached
 from tunepoint.judging import Judge
+from tunepoint.measure.meter import Meter, Metered
 from tunepoint.measure.prepare import Prepared
 from tunepoint.measure.study import Study
 from tunepoint.measure.trials import Trial, TrialLog
 from tunepoint.models.chat import Reply, Usage
-from tunepoint.models.endpoints import Allow, Completion, Done, Endpoint, Request
+from tunepoint.models.endpoints import Endpoint
 from tunepoint.models.opening import Models, Named, opened
-from tunepoint.models.rates import CallPrice, call_price
+from tunepoint.models.rates import CallPrice, call_price, own_prices
 from tunepoint.scorers import Grading, Scoring, each, scorer
 from tunepoint.task import EMBEDDED, JUDGE, RECORDED, ModelName, Task
 
@@ -33,103 +33,6 @@ Progress = Callable[[str, float, float], None]
 
 def silent(what: str, done: float, planned: float) -> None:
     """Progress that nobody watches."""
-
-
-class Meter:
-    """What the study has spent and may spend; this machine's time counts as money."""
-
-    def __init__(self, cap_usd: float | None, usd_per_second: float, spent_usd: float = 0.0) -> None:
-        self.cap_usd = cap_usd
-        self.usd_per_second = usd_per_second
-        self.spent_usd = spent_usd
-        self._held: dict[int, float] = {}
-        self._calls = 0
-
-    @property
-    def held_usd(self) -> float:
-        """Set aside for calls on their way."""
-        return sum(self._held.values())
-
-    def allow(self, seconds: float, rest_seconds: float) -> None:
-        """Raise before a step that would pass the cap.
-
-        Raises:
-            BudgetReached: with what the step and the rest of the study would cost.
-
-        """
-        step = seconds * self.usd_per_second
-        if self.cap_usd is not None and self.spent_usd + step > self.cap_usd:
-            rest = rest_seconds * self.usd_per_second
-            raise BudgetReached(
-                f"spending cap: ${self.spent_usd:.6f} of ${self.cap_usd:.6f} are spent and the next "
-                f"step costs about ${step:.6f}; the rest of the study would cost about ${rest:.6f}. "
-                "What was measured is kept: run again with a higher --max-usd to go on"
-            )
-
-    def charge(self, seconds: float) -> None:
-        """Add time that was used."""
-        self.spent_usd += seconds * self.usd_per_second
-
-    def reserve(self, dollars: float) -> int | None:
-        """Set money aside for a call; its receipt, or None if it must wait for calls on their way.
-
-        Raises:
-            BudgetReached: the call could pass the cap, with nothing on its way.
-
-        """
-        if self.cap_usd is not None and self.spent_usd + self.held_usd + dollars > self.cap_usd:
-            if self._held:
-                return None
-            raise BudgetReached(
-                f"spending cap: ${self.spent_usd:.6f} of ${self.cap_usd:.6f} are spent and the next call "
-                f"may cost ${dollars:.6f}. What was answered is kept: run again with a higher --max-usd "
-                "to go on"
-            )
-        self._calls += 1
-        self._held[self._calls] = dollars
-        return self._calls
-
-    def settle(self, receipt: int, dollars: float) -> None:
-        """Replace money set aside by what the call took."""
-        del self._held[receipt]
-        self.spent_usd += dollars
-
-
-class Metered:
-    """An endpoint whose calls are paid from a meter, and stop before they would pass its cap."""
-
-    def __init__(self, endpoint: Endpoint, meter: Meter, price: CallPrice | None) -> None:
-        self.name = endpoint.name
-        self.endpoint = endpoint
-        self.meter = meter
-        self.price = price
-
-    def complete(self, requests: Sequence[Request], done: Done, allow: Allow) -> None:
-        """Complete all requests that the meter allows."""
-        price = self.price
-        if price is None:
-            self.endpoint.complete(requests, done, allow)
-            return
-
-        held: dict[int, int] = {}
-
-        def reserve(request: Request) -> bool:
-            receipt = self.meter.reserve(price.at_most(request))
-            if receipt is None:
-                return False
-            held[id(request)] = receipt
-            return True
-
-        def settled(position: int, completion: Completion) -> None:
-            receipt = held.pop(id(requests[position]))
-            self.meter.settle(receipt, price.dollars(completion.usage))
-            done(position, completion)
-
-        try:
-            self.endpoint.complete(requests, settled, reserve)
-        finally:
-            for receipt in held.values():
-                self.meter.settle(receipt, 0.0)  # calls that were stopped on their way
 
 
 @dataclass(frozen=True)
@@ -328,8 +231,18 @@ class Bench:
                 ungraded.pop(example.id, None)
                 trials.append(self._trial(run, example, reply, seconds, grading))
         log.append(trials)
+        self._note_models(run.arm, (reply.usage.model for _, reply, _ in answered))
         if ungraded != before:
             self.study.manifest.setdefault("ungraded", {})[run.arm] = ungraded
+            self.study.save()
+
+    def _note_models(self, arm: str, models: Iterable[str]) -> None:
+        """Write down who answers for an arm and at what rates: others can be put in their place later."""
+        known = self.study.manifest["arms"][arm].setdefault("models", {})
+        fresh = sorted(set(models) - known.keys())
+        if fresh:
+            prices = {name: self.prices.get(name) for name in fresh}
+            known.update({name: price.rates() if price else None for name, price in prices.items()})
             self.study.save()
 
     def _dollars(self, usage: Usage) -> float | None:
@@ -369,9 +282,10 @@ class Bench:
 @contextmanager
 def open_models(task: Task, recording: Path, meter: Meter, *, replay: bool = False) -> Iterator[Models]:
     """The chat models that a task names, paid from the meter; replayed ones are not called."""
+    own = own_prices(task.folder)
 
     def as_named(model: ModelName) -> Named:
-        return Named(model.name, model.price, model.concurrency, task.folder)
+        return Named(model.name, model.price or own.get(model.name), model.concurrency, task.folder)
 
     named = [as_named(model) for model in task.models if not model.name.startswith((EMBEDDED, RECORDED))]
     judge = as_named(task.score.judge) if task.score.judge else None
@@ -385,7 +299,8 @@ def open_models(task: Task, recording: Path, meter: Meter, *, replay: bool = Fal
         named, recording, metered, proposer=proposer, judge=judge, replay=replay, tuning=hosted
     ) as models:
         for model in task.models:
-            price = call_price(model.name, model.price) if model.name.startswith(RECORDED) else None
+            known = model.price or own.get(model.name)
+            price = call_price(model.name, known) if model.name.startswith(RECORDED) else None
             if price is not None:
                 models.prices[model.name] = price
         yield models

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -45,7 +47,7 @@ class Prepared:
     split: Split
     audit: Audit
     fingerprint: str
-    """SHA-256 of all examples that were kept."""
+    """SHA-256 of all examples that were kept, and of which of them may be trained on."""
 
     @property
     def examples(self) -> tuple[Example, ...]:
@@ -79,7 +81,14 @@ def prepare(task: Task, rng: np.random.Generator) -> Prepared:
     _check_labels(task, every)
     read = len(empty) + sum(len(examples) for examples in parts.values())
     audit = _audit(read, empty, clean, every, dealt, task)
-    return Prepared(dealt, audit, fingerprint(sorted(every, key=lambda example: example.id)))
+    return Prepared(dealt, audit, _identity(task, sorted(every, key=lambda example: example.id)))
+
+
+def _identity(task: Task, examples: Sequence[Example]) -> str:
+    """The examples, and which of them may be trained on: a study of the one is not that of the other."""
+    whole = fingerprint(examples)
+    closed = [example.id for example in examples if task.forbids_training(example)]
+    return hashlib.sha256(json.dumps([whole, closed]).encode()).hexdigest() if closed else whole
 
 
 def _read(task: Task) -> tuple[dict[str, list[Example]], list[Dropped]]:

@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib import resources
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlparse
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from tunepoint.errors import ModelError, text_of
 from tunepoint.models.chat import Usage
 from tunepoint.models.endpoints import Request
 from tunepoint.models.providers import PROVIDERS, address
@@ -26,6 +28,38 @@ class TokenPrice(BaseModel):
     input: _Dollars
     output: _Dollars
     cached_input: _Dollars | None = None
+
+
+OWN_PRICES = "prices.toml"
+"""Beside task.toml: prices that rule over what is known."""
+
+
+def own_prices(folder: Path) -> dict[str, TokenPrice]:
+    """The prices of a project, by the names of models; none if it has no such file.
+
+    Raises:
+        ModelError: the file is not TOML, or a price is none; names the file and the model.
+
+    """
+    path = folder / OWN_PRICES
+    if not path.exists():
+        return {}
+    try:
+        content = tomllib.loads(text_of(path, ModelError))
+    except tomllib.TOMLDecodeError as error:
+        raise ModelError(f"{path}: not valid TOML: {error}") from None
+    found = {}
+    for name, entry in content.items():
+        try:
+            found[name] = TokenPrice.model_validate(entry)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            key = ".".join(map(str, fault["loc"]))
+            raise ModelError(
+                f"{path}: [{name!r}] {key}: {fault['msg'][:1].lower()}{fault['msg'][1:]}; a price is "
+                "input, output and perhaps cached_input, in dollars per million tokens"
+            ) from None
+    return found
 
 
 class TunedPrice(TokenPrice):
@@ -54,6 +88,15 @@ class CallPrice:
     def age_days(self, today: date) -> int | None:
         """Days since the price was looked up."""
         return None if self.checked is None else (today - self.checked).days
+
+    def rates(self) -> dict[str, float]:
+        """Dollars per million tokens: `input`, `cached_input`, `output`."""
+        million = 1_000_000
+        asked = {"input": (million, 0, 0), "cached_input": (million, million, 0), "output": (0, 0, million)}
+        return {
+            name: self.dollars(Usage(self.model, given, cached, output))
+            for name, (given, cached, output) in asked.items()
+        }
 
     def at_most(self, request: Request) -> float:
         """Dollars that a call cannot exceed: a token is at least one byte."""
@@ -89,10 +132,13 @@ UNKNOWN = "no price is known: its calls count as free; give [[models]] price = {
 
 def tuned_price(name: str) -> TunedPrice | None:
     """The price of a fine-tuned model, as in `openai/ft:gpt-4.1-mini-2025-04-14:org::id`."""
+    return tuned_prices().get(":".join(name.split(":")[:2]))
+
+
+def tuned_prices() -> dict[str, TunedPrice]:
+    """The prices of fine-tuned models that come along, by provider and base."""
     text = resources.files("tunepoint").joinpath("cost", "prices.toml").read_text(encoding="utf-8")
-    known = tomllib.loads(text)["tuned"]
-    base = ":".join(name.split(":")[:2])
-    return TunedPrice.model_validate(known[base]) if base in known else None
+    return {name: TunedPrice.model_validate(entry) for name, entry in tomllib.loads(text)["tuned"].items()}
 
 
 def _by_rates(price: TokenPrice, usage: Usage) -> float:

@@ -9,6 +9,7 @@ from numpy.random import Generator
 
 from tunepoint.arms import ArmKind, Built, InProcess, Input
 from tunepoint.data.examples import Example
+from tunepoint.hosting import Dedicated
 from tunepoint.models.chat import ChatModel, Prompt, Reply
 from tunepoint.models.endpoints import Again
 from tunepoint.prompting.ladder import template_of
@@ -75,6 +76,8 @@ class Chain:
     wording: str
     title: str | None = None
     """What the model is called in the arm's name; its own name if None."""
+    hosting: Dedicated | None = None
+    """Machines that are reserved for its model."""
     kind: ArmKind = "prompt"
     seeds: int = 1
     decodes: int = 1

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tunepoint.arms import ArmKind, Built, InProcess, Input, labels_of
 from tunepoint.data.examples import Example
+from tunepoint.hosting import Dedicated
 from tunepoint.models.chat import ChatModel, Demonstration, Prompt, Reply
 from tunepoint.models.endpoints import Again
 from tunepoint.prompting.demonstrations import nearest_rows
@@ -144,6 +145,8 @@ class Ladder:
     """In place of the task's: what a search has found."""
     title: str | None = None
     """What the model is called in the arm's name; its own name if None."""
+    hosting: Dedicated | None = None
+    """Machines that are reserved for its model."""
     kind: ArmKind = "prompt"
     seeds: int = 1
     decodes: int = 1

@@ -13,13 +13,14 @@ from numpy.random import Generator
 
 from tunepoint.arms import ArmKind, Built, InProcess, Input, trainable
 from tunepoint.data.examples import Example, fingerprint
+from tunepoint.hosting import Dedicated
 from tunepoint.models.chat import Prompt, Reply
 from tunepoint.models.endpoints import TextModel
 from tunepoint.models.local import LEAST, LocalEndpoint
 from tunepoint.scorers import each, scorer
 from tunepoint.task import JUDGE, Task
 from tunepoint.tuning.checkpoints import CheckpointRace, by_group
-from tunepoint.tuning.conversations import Rows, drawn_diets, prompt_of, rows_of
+from tunepoint.tuning.conversations import FEWEST, Rows, drawn_diets, prompt_of, rows_of
 from tunepoint.tuning.lessons import Lesson
 from tunepoint.tuning.loading import load_base, load_tokenizer, put_adapter
 from tunepoint.tuning.machines import check_fits, place, size_of
@@ -100,7 +101,7 @@ class CausalBase:
         learnt = trainable(task, train) if lesson is None else lesson.examples
         name = f"{fingerprint(learnt)[:12]}-{self.recipe.digest()}-{seed:010d}"
         if name in self._built:
-            return name, self._built[name]
+            return name, self._credited(name, lesson)
         kept, left_out = self.keep / name, tuple[str, ...]()
         trained = Trained.read(kept)
         if trained is None:
@@ -119,9 +120,12 @@ class CausalBase:
                 pick=self._race(task, train, np.random.default_rng([seed, 1])),
             )
         said = (*left_out, *trained.warnings, *_collapsed(self.endpoint(name), task, train))
-        built = Built(len(learnt), trained.seconds, said)
-        self._built[name] = built if lesson is None else lesson.credited(built)
-        return name, self._built[name]
+        self._built[name] = Built(len(learnt), trained.seconds, said)
+        return name, self._credited(name, lesson)
+
+    def _credited(self, name: str, lesson: Lesson | None) -> Built:
+        """What a run took; a teacher that is right on everything teaches the targets, but not for nothing."""
+        return self._built[name] if lesson is None else lesson.credited(self._built[name])
 
     def _race(self, task: Task, train: Sequence[Example], rng: Generator) -> CheckpointRace | None:
         """How checkpoints are compared; None where dev is small or a judge would have to grade it."""
@@ -241,8 +245,11 @@ class CausalTuned:
     """What its training is expected to take; 0 where another arm's run is its own."""
     lesson: Lesson | None = None
     """What a prompted model taught it; the targets of train if None."""
+    hosting: Dedicated | None = None
+    """Machines that will serve it."""
     instruction: str | None = None
     """In place of the task's: that of its teacher, which a search has found."""
+    fewest: int = FEWEST
     remote: ClassVar[bool] = False
     name: str = field(init=False)
     family: str = field(init=False)

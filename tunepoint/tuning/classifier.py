@@ -154,6 +154,7 @@ class FineTuned:
 
     encoder: Encoder
     recipe: Recipe = field(default_factory=Recipe)
+    fewest: int = 2
     seeds: int = 3
     name: str = "fine-tuned encoder"
     family: str = "fine-tuned encoder"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -83,7 +84,13 @@ class Fields:
             for path, value in leaves(target_of(example)):
                 seen.setdefault(path, []).append((example, value))
         objects = {path[:depth] for path in seen for depth in range(1, len(path))}
-        found = [_field(path, seen[path], len(train)) for path in sorted(seen) if path not in objects]
+        found = [
+            f"{'/'.join(path)} is an object in some targets and none in others"
+            if path in objects and any(_values(value) for _, value in seen[path])
+            else _field(path, seen[path], len(train))
+            for path in sorted(seen)
+            if path not in objects or any(_values(value) for _, value in seen[path])
+        ]
         fields = [one for one in found if isinstance(one, Field)]
         reasons = tuple(one for one in found if isinstance(one, str))
         if not fields:
@@ -190,9 +197,21 @@ def places(text: str, value: str) -> list[Place]:
     words = value.split()
     if not words:
         return []
-    pattern = r"(?<!\w)" + r"\s+".join(map(re.escape, words)) + r"(?!\w)"
+    start, end = words[0][0], words[-1][-1]
+    pattern = r"\s+".join(map(re.escape, words))
+    pattern = pattern if _unspaced(start) else r"(?<!\w)" + pattern
+    pattern = pattern if _unspaced(end) else pattern + r"(?!\w)"
     found = [match.span() for match in re.finditer(pattern, text)]
     return found or [match.span() for match in re.finditer(pattern, text, re.IGNORECASE)]
+
+
+def _unspaced(letter: str) -> bool:
+    """Whether words of its script stand without spaces between them, as in Chinese, Japanese or Thai."""
+    return unicodedata.category(letter) == "Lo" and not unicodedata.name(letter, "").startswith(SPACED)
+
+
+SPACED = ("ARABIC", "HEBREW", "DEVANAGARI", "BENGALI", "TAMIL", "TELUGU", "HANGUL", "ETHIOPIC", "GEORGIAN")
+"""Scripts whose letters have no case, and whose words have spaces."""
 
 
 def _field(path: Path, uses: Sequence[tuple[Example, Any]], examples: int) -> Field | str:
@@ -258,14 +277,18 @@ def _found(field: Field, mine: Sequence[tuple[float, str]]) -> list[Any] | None:
     return [_number(text) for text in chosen] if field.numeric else list(chosen)
 
 
+_NUMBER = re.compile(r"[-+]?(\d{1,3}(?:[, ]\d{3})+|\d+)(?:([.,])(\d+))?")
+
+
 def _number(text: str) -> int | float | str:
-    plain = text.replace(",", "").replace(" ", "")
-    for read in (int, float):
-        try:
-            return read(plain)
-        except ValueError:
-            continue
-    return text
+    """A number as people write it, `1,500` and `1,5` and `1.5`; the text where it is none."""
+    found = _NUMBER.fullmatch(text.strip())
+    if found is None:
+        return text
+    sign = -1 if text.strip().startswith("-") else 1
+    whole, _, rest = found.groups()
+    digits = re.sub(r"[, ]", "", whole)
+    return sign * (float(f"{digits}.{rest}") if rest else int(digits))
 
 
 def _put(content: dict[str, Any], field: Field, values: list[Any] | None) -> None:

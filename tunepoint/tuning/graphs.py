@@ -1,4 +1,4 @@
-"""Tuned encoders as ONNX graphs: to run where no torch is, and to check that they answer the same."""
+"""Tuned encoders as ONNX graphs, and a check that they answer the same."""
 
 from __future__ import annotations
 

@@ -16,9 +16,10 @@ from typing import Any, ClassVar
 
 from numpy.random import Generator
 
-from tunepoint.arms import ArmKind, Built, InProcess, Input, trainable
+from tunepoint.arms import ArmKind, Built, InProcess, Input, open_to_training, trainable
 from tunepoint.data.examples import Example
 from tunepoint.errors import ModelError, nearest
+from tunepoint.hosting import Dedicated
 from tunepoint.models.chat import ChatModel, Prompt, Reply
 from tunepoint.models.endpoints import TextModel
 from tunepoint.models.openai import Abilities, OpenAIEndpoint
@@ -302,6 +303,8 @@ class HostedTuned:
     sleep: Callable[[float], None] = time.sleep
     lesson: Lesson | None = None
     """What a prompted model taught it; the targets of train if None."""
+    hosting: Dedicated | None = None
+    """Machines that are reserved for it, where the provider bills them by time."""
     seeds: int = 1
     family: str = "hosted fine-tuning"
     kind: ArmKind = "tuned"
@@ -341,7 +344,7 @@ class HostedTuned:
         return Run(
             self.base,
             chat_rows(task, self._learnt(task, train), train),
-            chat_rows(task, trainable(task, self.validation), train),
+            chat_rows(task, open_to_training(task, self.validation), train),
             self.epochs,
             self.learning_rate_multiplier,
             int(rng.integers(2**31)),

@@ -21,7 +21,7 @@ from tunepoint.errors import ModelError
 from tunepoint.tuning.conversations import Row
 from tunepoint.tuning.machines import device
 from tunepoint.tuning.recipes import CausalRecipe
-from tunepoint.tuning.sft import UNFINISHED, Watch, too_large
+from tunepoint.tuning.sft import UNFINISHED, Watch, smaller_batch, too_large
 from tunepoint.tuning.worker import FAULTS, STEPS, Job
 
 Launcher = Literal["accelerate", "ray"]
@@ -65,9 +65,10 @@ class Launched:
                 return
             if "memory" not in faults:
                 raise ModelError(faults.get("ours") or f"{folder}: training failed: {faults['other']}")
-            if job.batch // 2 < self.processes:
+            smaller = smaller_batch(job.batch, recipe, self.processes)
+            if smaller is None:
                 raise too_large(where, rows)
-            job = replace(job, batch=job.batch // 2)
+            job = replace(job, batch=smaller)
 
     def _run(self, job: Job, watch: Watch | None) -> dict[str, str]:
         """Run all processes to their end; what went wrong, by its kind, empty if nothing did."""

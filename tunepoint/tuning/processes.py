@@ -60,13 +60,19 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a") as lock:
+    with (folder / LOCK).open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            lock.seek(0)
+            who = lock.read().strip() or "unknown"
             raise ModelError(
-                f"{folder}: another process is training there; wait for it, or stop it and run again"
+                f"{folder}: another process is training there (number {who}); wait for it, or stop it and "
+                "run again"
             ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
         yield
 
 

@@ -98,12 +98,14 @@ def fine_tune(
     finished = Trained.read(folder)
     if finished is not None:
         return finished
-    if launch is None:
+    model = tokenizer = None
+    if _readable(folder / UNFINISHED):
+        pass  # trained already, by processes that were started by hand or lost their launcher
+    elif launch is None:
         trainer = train(where, rows, dev, recipe, folder, seed=seed, watch=watch)
         model, tokenizer = trainer.model, trainer.processing_class
     else:
         launch(where, rows, dev, recipe, folder, seed, watch)
-        model = tokenizer = None
     chosen = None
     found = _checkpoints(folder)
     if pick is not None and recipe.method != "full" and len(found) > 1:
@@ -112,6 +114,13 @@ def fine_tune(
             model = put_adapter(base, folder)
         chosen = pick(model, tokenizer, found)
     return _kept(folder, chosen)
+
+
+def _readable(path: Path) -> bool:
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return False
 
 
 def train(
@@ -144,9 +153,10 @@ def train(
             except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
                 if not out_of_memory(error) or world() > 1:
                     raise
-                if batch == 1:
+                smaller = smaller_batch(batch, recipe)
+                if smaller is None:
                     raise too_large(where, rows) from None
-                batch //= 2
+                batch = smaller
                 trainer = None
                 gc.collect()
                 torch.cuda.empty_cache()
@@ -188,6 +198,12 @@ def warm_up(where: str, rows: Sequence[Row], recipe: CausalRecipe) -> float:
         _train(trainer, Path(folder))
     tokens = sum(len(row.input_ids) for row in some) / len(some) * recipe.batch * (len(ends) - 1)
     return (ends[-1] - ends[0]) / tokens
+
+
+def smaller_batch(batch: int, recipe: CausalRecipe, processes: int = 1) -> int | None:
+    """The next smaller batch that makes up those of the recipe; None if there is none."""
+    half = range(batch // 2, processes - 1, -1)
+    return next((size for size in half if recipe.batch % size == 0 and size % processes == 0), None)
 
 
 def too_large(where: str, rows: Sequence[Row]) -> ModelError:

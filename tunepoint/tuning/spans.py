@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -76,13 +77,17 @@ class Extractor(InProcess):
         try:
             with safe_open(path, framework="pt") as file:
                 facts: dict[str, Any] = json.loads((file.metadata() or {})["tunepoint"])
-        except (SafetensorError, KeyError, ValueError) as error:
-            raise ModelError(f"{path}: damaged ({error!r}); delete it and run again") from None
-        fields = Fields.parse(facts["fields"])
-        tagger = _tagger(encoder, fields, TagRecipe())
-        tagger.load_state_dict(load_file(path))
+            fields = Fields.parse(facts["fields"])
+            built = Built(**{**facts["built"], "warnings": tuple(facts["built"]["warnings"])})
+            tagger = _tagger(encoder, fields, TagRecipe())
+            tagger.load_state_dict(load_file(path))
+        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            said = str(error).split("\n")[0][:200]
+            raise ModelError(
+                f"{path}: damaged, or no extractor of ours ({type(error).__name__}: {said}); delete it "
+                "and run again"
+            ) from None
         tagger.eval()
-        built = Built(**{**facts["built"], "warnings": tuple(facts["built"]["warnings"])})
         return cls(tagger, fields, built, schema)
 
 
@@ -92,6 +97,9 @@ class SpanTagger:
 
     encoder: Encoder
     recipe: TagRecipe = field(default_factory=TagRecipe)
+    fields: Fields | None = None
+    """What is looked for; read from the examples of each fit if None."""
+    fewest: int = 10
     seeds: int = 3
     name: str = "span encoder"
     family: str = "span encoder"
@@ -109,7 +117,7 @@ class SpanTagger:
 
         """
         train, seed = trainable(task, train), int(rng.integers(2**31))
-        run = f"spans-{fingerprint(train)[:12]}-{seed:010d}"
+        run = f"spans-{fingerprint(train)[:12]}-{self._digest()}-{seed:010d}"
         if run not in self._runs:
             self._runs[run] = self._load_or_train(task, train, run, seed)
         return self._runs[run]
@@ -122,6 +130,11 @@ class SpanTagger:
         """What a training run is expected to take."""
         return 1.0 + SECONDS_AN_EXAMPLE * examples * self.recipe.epochs_for(examples)
 
+    def _digest(self) -> str:
+        """Tells settings apart that give other weights."""
+        content = json.dumps([asdict(self.recipe), self.fields and self.fields.document()], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:8]
+
     def _load_or_train(self, task: Task, train: Sequence[Example], run: str, seed: int) -> Extractor:
         path = self.keep / f"{run}.safetensors" if self.keep else None
         if path is not None and path.exists():
@@ -133,7 +146,7 @@ class SpanTagger:
 
     def _train(self, task: Task, examples: Sequence[Example], rng: Generator) -> Extractor:
         started = time.perf_counter()
-        fields = Fields.read(examples)
+        fields = self.fields or Fields.read(examples)
         marked = [fields.mark(example) for example in examples]
         words = Words.of(self.encoder, [one.text for one in marked])
         tagger = _tagger(self.encoder, fields, self.recipe, int(rng.integers(2**31)))

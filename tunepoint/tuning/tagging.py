@@ -83,13 +83,12 @@ class Words:
         windows: list[Window] = []
         every: list[tuple[Place, ...]] = []
         for number, (text, encoding) in enumerate(zip(texts, encoder.encodings(texts), strict=True)):
-            words = encoding.word_ids
+            words, offsets = encoding.word_ids, encoding.offsets  # each builds its list anew
             content = [i for i, word in enumerate(words) if word is not None]
             firsts = [i for i in content if words[i] != words[i - 1]]
             lasts = [i for i in content if i + 1 == len(words) or words[i] != words[i + 1]]
             places = tuple(
-                (encoding.offsets[first][0], encoding.offsets[last][1])
-                for first, last in zip(firsts, lasts, strict=True)
+                (offsets[first][0], offsets[last][1]) for first, last in zip(firsts, lasts, strict=True)
             )
             every.append(places)
             windows += _windows(number, text, encoding.ids, firsts, places)
@@ -109,7 +108,8 @@ def _windows(
     found = []
     for start in range(1, max(2, len(ids) - 1 - OVERLAP), MAX_TOKENS - 2 - OVERLAP):
         inside = range(start, min(start + MAX_TOKENS - 2, len(ids) - 1))
-        mine = [(i - start + 1, word) for word, i in enumerate(firsts) if i in inside]
+        first, last = np.searchsorted(firsts, [inside.start, inside.stop]).tolist()
+        mine = [(firsts[word] - start + 1, word) for word in range(first, last)]
         found.append(
             Window(
                 number,

@@ -1,0 +1,261 @@
+"""What arms cost by hosting mode and over time, each restated by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_decisions import cost, task
+from test_report import CHROMIUM
+
+from tunepoint import Task, decide_trials
+from tunepoint.cost.break_even import break_even, simulate
+from tunepoint.cost.prices import arms_toml, read_arms
+from tunepoint.cost.schedule import Schedule
+from tunepoint.errors import TaskError, TrialsError
+from tunepoint.hosting import Dedicated, usd_per_thousand
+from tunepoint.stats.ranges import Range
+
+RNG = np.random.default_rng
+
+
+def flat(value: float) -> Range:
+    return Range(value, value, value)
+
+
+def always_on(**more: Any) -> Dedicated:
+    return Dedicated(**{"usd_per_hour": flat(0.526), "requests_per_second": 10.0, **more})
+
+
+# -- hosting modes ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("usd_per_thousand_calls", "million_calls"), [(0.896, 0.43), (0.217, 1.77), (0.107, 3.59)]
+)
+def test_the_published_case_of_an_always_on_machine(
+    usd_per_thousand_calls: float, million_calls: float
+) -> None:
+    # $0.526 an hour x 730 hours = $383.98 a month; against $0.896, $0.217 and $0.107 for 1,000 calls
+    # it breaks even at 0.43, 1.77 and 3.59 million calls a month.
+    prompted = cost("prompted", usd_per_query=flat(usd_per_thousand_calls / 1_000))
+    tuned = cost("tuned 4B", "tuned", dedicated=always_on())
+    draws = simulate([prompted, tuned], task(), 20, RNG(0))
+    assert draws.per_month(1.0)[:, 1] == pytest.approx(383.98)
+    found = break_even(draws, 0, 1)
+    assert (found.cheaper_to_build, found.cheaper_to_run) == ("prompted", "tuned 4B")
+    assert found.queries_per_month is not None and found.probability_never == 0
+    assert found.queries_per_month.likely == pytest.approx(383.98 / usd_per_thousand_calls * 1_000, rel=1e-6)
+    assert found.queries_per_month.likely / 1e6 == pytest.approx(million_calls, abs=0.005)
+
+
+def test_hosting_cost_of_a_thousand_calls_by_hand() -> None:
+    assert usd_per_thousand(0.526, 2.0) == pytest.approx(0.526 / 7_200 * 1_000)
+
+
+def test_machines_are_bought_whole_for_the_busiest_hour() -> None:
+    # One machine sustains 2 requests a second at 70%, and the peak is three times the mean:
+    # 2 x .7 / 3 x 3,600 x 730 = 1,226,400 queries a month.
+    hosting = always_on(requests_per_second=2.0)
+    assert hosting.queries_a_machine == pytest.approx(1_226_400)
+    counts = hosting.machines(np.array([0.0, 1.0, 1_226_400.0, 1_226_401.0, 3e6]))
+    assert counts.tolist() == [1, 1, 1, 2, 3]
+    # Off at night and over the weekend: 50 of 168 hours cost less, and take less.
+    office = always_on(requests_per_second=2.0, hours_a_week=50, least=2)
+    assert office.hours_a_month == pytest.approx(730 * 50 / 168)
+    assert office.usd_per_month(np.array([1_000.0]), np.array([0.526]))[0] == pytest.approx(
+        2 * 0.526 * 730 * 50 / 168
+    )
+    assert office.queries_a_machine == pytest.approx(1_226_400 * 50 / 168)
+
+
+def test_a_tuned_premium_by_the_token_never_pays_back() -> None:
+    # The tuned model costs twice as much for each token and saves a third of them.
+    prompted = cost("prompted", usd_per_query=flat((900 * 0.40 + 20 * 1.60) / 1e6))
+    tuned = cost("tuned", "tuned", upfront_usd=flat(500), usd_per_query=flat((600 * 0.80 + 20 * 3.20) / 1e6))
+    found = break_even(simulate([prompted, tuned], task(), 20, RNG(0)), 0, 1)
+    assert found.probability_never == 1 and found.queries_per_month is None and found.payback_days is None
+
+
+def test_a_staircase_that_meets_a_line_above_one_machine() -> None:
+    # $100 a month for every 10,000 queries (or part) against $0.0125 a query and nothing fixed: at 8,000
+    # queries both cost $100, and from the next step on the line is crossed again at every step.
+    hosting = Dedicated(
+        usd_per_hour=flat(100 / 730), requests_per_second=10_000 / (3600 * 730), utilisation=1.0, peak=1.0
+    )
+    assert hosting.queries_a_machine == pytest.approx(10_000)
+    arms = [cost("a", usd_per_query=flat(0.0125)), cost("b", "tuned", dedicated=hosting)]
+    draws = simulate(arms, task(), 5, RNG(0))
+    found = break_even(draws, 0, 1)
+    assert found.queries_per_month is not None
+    at = found.queries_per_month.likely
+    totals = draws.horizon(at * 1.0001)[0], draws.horizon(at * 0.9999)[0]
+    assert totals[0][1] < totals[0][0] and totals[1][1] > totals[1][0]
+
+
+# -- over time ----------------------------------------------------------------------------------
+
+
+def test_growth_and_discount_month_by_month() -> None:
+    schedule = Schedule(3, growth=0.1, discount=0.21)
+    worth = [1.21 ** (-month / 12) for month in (1, 2, 3)]
+    assert schedule.fixed == pytest.approx(sum(worth))
+    assert schedule.queries == pytest.approx(worth[0] + 1.1 * worth[1] + 1.21 * worth[2])
+    assert Schedule(2.5).fixed == Schedule(2.5).queries == 2.5
+    assert Schedule(24).events(6) == 3 and Schedule(24, discount=0.21).events(12) == pytest.approx(1 / 1.21)
+    arm = cost("a", monthly_usd=flat(10), usd_per_query=flat(0.002))
+    known = task(
+        traffic={"queries_per_month": 1_000, "horizon_months": 3, "growth_per_month": 0.1},
+        costs={"discount_per_year": 0.21},
+    )
+    draws = simulate([arm], known, 3, RNG(0))
+    by_hand = 10 * schedule.fixed + 1_000 * 0.002 * schedule.queries
+    assert draws.horizon()[:, 0] == pytest.approx(by_hand)
+
+
+def test_machines_follow_traffic_that_grows() -> None:
+    hosting = Dedicated(
+        usd_per_hour=flat(100 / 730), requests_per_second=1_000 / (3600 * 730), utilisation=1.0, peak=1.0
+    )
+    known = task(traffic={"queries_per_month": 900, "horizon_months": 3, "growth_per_month": 0.5})
+    draws = simulate([cost("a", "tuned", dedicated=hosting)], known, 2, RNG(0))
+    assert draws.horizon()[:, 0] == pytest.approx(100 * (1 + 2 + 3))  # 900, 1,350, 2,025 queries
+    assert draws.per_month()[:, 0] == pytest.approx(100)
+
+
+def test_what_is_paid_upfront_and_again() -> None:
+    # 100 labels at $0.30, 3 h of cleaning, 2 h of evaluation and 4 h of building at $50; $20 of training.
+    tuned = cost(
+        "t", "tuned", labels=100, hours=flat(4), training_usd=20.0, retrain_hours=flat(1), rented=True
+    )
+    prompt, today = cost("p", hours=flat(1), rented=True), cost("i", "incumbent", rented=True)
+    rates = {
+        "hourly_usd": 50,
+        "label_usd": 0.3,
+        "cleaning_hours": 3,
+        "evaluation_hours": 2,
+        "review_hours_per_month": 1,
+        "retrain_months": 5,
+        "base_model_months": 8,
+        "reprompt_hours": 2,
+    }
+    draws = simulate([tuned, prompt, today], task(costs=rates), 4, RNG(0))
+    assert draws.upfront[0].tolist() == pytest.approx([30 + 20 + (4 + 3 + 2) * 50, (1 + 2) * 50, 0])
+    assert draws.monthly[0].tolist() == pytest.approx([50, 50, 50])
+    # 12 months: trained again after 5 and 10 ($50 + $20); the base model retires once, after 8.
+    again = [2 * 70 + 70, 100, 100]
+    assert draws.fixed[0].tolist() == pytest.approx(
+        [500 + 600 + again[0], 150 + 600 + again[1], 600 + again[2]]
+    )
+
+
+# -- files --------------------------------------------------------------------------------------
+
+
+def test_hosting_is_declared_in_arms_toml_and_comes_back_from_it(tmp_path: Path) -> None:
+    arm = cost("x", "tuned", dedicated=always_on(hours_a_week=60), query_error_usd=0.0, training_usd=3.5)
+    (tmp_path / "arms.toml").write_text(
+        arms_toml([arm, cost("y", usd_per_query=flat(0.001), query_error_usd=1e-5)])
+    )
+    found = read_arms(tmp_path / "arms.toml")
+    assert found["x"].hosting == arm.dedicated and found["x"].training_usd == 3.5
+    assert found["y"].hosting is None and found["y"].query_error_usd == 1e-5
+
+
+@pytest.mark.parametrize(
+    ("declared", "said"),
+    [
+        ("{ mode = 'dedicated', usd_per_hour = 1 }", "hosting.requests_per_second"),
+        (
+            "{ mode = 'dedicated', usd_per_hour = -1, requests_per_second = 1 }",
+            "must not be negative, got -1",
+        ),
+        ("{ mode = 'dedicated', usd_per_hour = [3, 2, 1], requests_per_second = 1 }", "rising order"),
+        ("{ mode = 'dedicated', usd_per_hour = 1, requests_per_second = 0 }", "greater than 0"),
+        ("{ mode = 'serverless', usd_per_hour = 1, requests_per_second = 1 }", "hosting.mode"),
+    ],
+)
+def test_bad_hosting_is_named(tmp_path: Path, declared: str, said: str) -> None:
+    (tmp_path / "arms.toml").write_text(f'[[arm]]\nname = "x"\nkind = "tuned"\nhosting = {declared}\n')
+    with pytest.raises(TrialsError, match=r"arms.toml: arm 'x': hosting") as caught:
+        read_arms(tmp_path / "arms.toml")
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("traffic", "horizon_months", 0),
+        ("traffic", "queries_per_month", -5),
+        ("traffic", "growth_per_month", -1.0),
+        ("costs", "discount_per_year", 1.0),
+        ("costs", "label_usd", -0.1),
+        ("costs", "base_model_months", 0),
+    ],
+)
+def test_bad_economics_of_a_task_are_named(section: str, key: str, value: float) -> None:
+    with pytest.raises(TaskError, match=f"{section}.{key}"):
+        task(**{section: {key: value}})
+
+
+# -- the page -----------------------------------------------------------------------------------
+
+
+def crowded(folder: Path) -> Task:
+    """Foreign trials of a prompt by the token and of a tuned model on machines, with growth and discount."""
+    lines = []
+    for i in range(120):
+        lines.append(json.dumps({"arm": "prompt", "item": str(i), "score": float(i % 10 > 1)}))
+        lines.append(json.dumps({"arm": "tuned", "item": str(i), "score": float(i % 12 > 1)}))
+    (folder / "trials.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / "arms.toml").write_text(
+        '[[arm]]\nname = "prompt"\nkind = "prompt"\nusd_per_query = [0.0008, 0.0009, 0.0012]\nrented = true\n'
+        '[[arm]]\nname = "tuned"\nkind = "tuned"\nhours = [4, 8, 24]\n'
+        "retrain_hours = [1, 2, 4]\nlabels = 400\n"
+        'hosting = { mode = "dedicated", usd_per_hour = [0.4, 0.526, 0.8], requests_per_second = 2 }\n'
+    )
+    return Task.parse(
+        {
+            "name": "crowded",
+            "traffic": {"queries_per_month": [2e5, 4e5, 9e5], "horizon_months": 18, "growth_per_month": 0.04},
+            "costs": {"discount_per_year": 0.08, "base_model_months": 8, "review_hours_per_month": [0, 1, 2]},
+            "value": {"error_usd": 0.002},
+        }
+    )
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
+def test_the_page_and_python_agree_to_the_cent(tmp_path: Path) -> None:
+    playwright = pytest.importorskip("playwright.sync_api")
+    result = decide_trials(
+        tmp_path / "trials.jsonl", crowded(tmp_path), arms=tmp_path / "arms.toml", out=tmp_path / "out"
+    )
+    asked = [(1_000.0, 12), (450_000.0, 18), (3_000_000.0, 18), (7_000_000.0, 18)]
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page()
+        page.goto((tmp_path / "out" / "report.html").resolve().as_uri())
+        page.wait_for_selector("#volume-chart .main-svg")
+        shown = page.evaluate(
+            "asked => asked.map(([v, m]) => [0, 1].map((a) => window.tunepoint.band(a, v, m)))", asked
+        )
+        volume = page.evaluate("window.tunepoint.crossing('prompt', 'tuned', 18)")
+        browser.close()
+    draws = result.decision.evidence.costs
+    for (queries, months), bands in zip(asked, shown, strict=True):
+        if months != 18:
+            continue  # another horizon has another schedule: below
+        expected = np.quantile(draws.horizon(queries), [0.05, 0.5, 0.95], axis=0)
+        assert np.abs(np.array(bands).T - expected).max() < 0.01
+    other = crowded(tmp_path).model_copy(
+        update={"traffic": crowded(tmp_path).traffic.model_copy(update={"horizon_months": 12})}
+    )
+    again = decide_trials(tmp_path / "trials.jsonl", other, arms=tmp_path / "arms.toml")
+    expected = np.quantile(again.decision.evidence.costs.horizon(1_000.0), [0.05, 0.5, 0.95], axis=0)
+    assert np.abs(np.array(shown[0]).T - expected).max() < 0.01
+    (crossing,) = result.decision.break_even
+    assert crossing.queries_per_month is not None and crossing.probability_never < 0.2
+    assert volume == pytest.approx(crossing.queries_per_month.likely, rel=0.1)  # of its first 500 draws

@@ -1,0 +1,32 @@
+"""Quantities as files give them: a number or a range, dollars, shares."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from tunepoint.errors import EvidenceError
+from tunepoint.stats.ranges import Range
+
+
+def _range(value: Any) -> Range:
+    try:
+        return Range.parse(value)
+    except EvidenceError as error:
+        raise ValueError(str(error)) from None
+
+
+def _positive_range(value: Any) -> Range:
+    parsed = _range(value)
+    if parsed.low < 0:
+        raise ValueError(f"must not be negative, got {parsed.low:g}")
+    return parsed
+
+
+Amount = Annotated[Range, BeforeValidator(_positive_range)]
+"""A number or [low, likely, high], none of them negative."""
+
+
+Dollars = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]

@@ -1,0 +1,178 @@
+"""Another volume, horizon or price on what a study has measured: decided again, and nobody asked."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunepoint.cost.break_even import quantiles
+from tunepoint.cost.prices import ArmCost, declared_cost, mean_and_error, money, read_arms
+from tunepoint.decisions import Decision, decide
+from tunepoint.errors import StudyError, TaskError, nearest
+from tunepoint.measure.study import read_manifest
+from tunepoint.measure.tables import ArmScores, Table, tabulate
+from tunepoint.measure.trials import read_trials
+from tunepoint.stats.ranges import Range
+from tunepoint.task import Task
+
+Floats = NDArray[np.float64]
+ECONOMIC = ("traffic", "limits", "value", "costs")
+"""Sections of a task that decide anew and measure nothing."""
+RATES = ("input", "cached_input", "output")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What shall be otherwise."""
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of the task, as in `traffic.queries_per_month`, and their values."""
+    prices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Model -> `input`, `cached_input`, `output` in dollars per million tokens; the others stay."""
+    cache_hit: float | None = None
+    """Share of the calls whose static prompt is found in the cache, 0..1; as measured if None."""
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """A study as it was decided, and under a scenario."""
+
+    before: Decision
+    after: Decision
+    notes: tuple[str, ...] = ()
+    """What the scenario could not change, and why."""
+
+
+def what_if(study: Path, scenario: Scenario) -> WhatIf:
+    """Decide on a study's trials again, as it was and under a scenario.
+
+    Raises:
+        StudyError: the folder is no study that has decided.
+        TaskError: a key or a value that a task does not have, or a model that no arm asks.
+
+    """
+    manifest = read_manifest(study)
+    task = task_of(study)
+    table = tabulate(read_trials(study / "trials.jsonl"), manifest["sealed_test"]["finalists"])
+    declared = read_arms(study / "arms.toml")
+    costs = [declared_cost(declared[scores.arm], scores) for scores in table.arms]
+    seed = [int(manifest["seed"]), 3]
+    before = decide(table, costs, task, np.random.default_rng(seed))
+    changed = _changed(task, scenario.settings)
+    others, notes = _priced(costs, table, manifest, scenario)
+    after = decide(table, others, changed, np.random.default_rng(seed))
+    return WhatIf(before, after, tuple(notes))
+
+
+def task_of(study: Path) -> Task:
+    """Traffic, limits, value and costs with which a study was decided.
+
+    Raises:
+        StudyError: it has not decided yet.
+
+    """
+    path = study / "decision.json"
+    if not path.exists():
+        raise StudyError(f"{study}: no decision.json; `tunepoint run` goes on until there is one")
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return Task.parse(
+        {"name": content["task"], **_plain(content["provenance"]["assumptions"])}, where=str(path)
+    )
+
+
+def _plain(assumptions: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Assumptions as a task file gives them: ranges as three numbers, nothing for what is not set."""
+
+    def value(given: Any) -> Any:
+        return [given["low"], given["likely"], given["high"]] if isinstance(given, dict) else given
+
+    return {
+        section: {key: value(given) for key, given in keys.items() if given is not None}
+        for section, keys in assumptions.items()
+    }
+
+
+def _changed(task: Task, settings: Mapping[str, Any]) -> Task:
+    content: dict[str, Any] = {
+        "name": task.name,
+        **_plain(task.model_dump(mode="json", include=set(ECONOMIC))),
+    }
+    for name, value in settings.items():
+        section, _, key = name.partition(".")
+        if section not in ECONOMIC or not key:
+            raise TaskError(
+                f"{name!r} cannot be asked for: give a key of {', '.join(ECONOMIC)}, as in "
+                "traffic.queries_per_month; anything else has to be measured"
+            )
+        content[section][key] = value
+    return Task.parse(content, where="the scenario")
+
+
+def _priced(
+    costs: Sequence[ArmCost], table: Table, manifest: Mapping[str, Any], scenario: Scenario
+) -> tuple[list[ArmCost], list[str]]:
+    """The costs with answers at other prices, and what could not be priced anew."""
+    asked: dict[str, dict[str, dict[str, float] | None]] = {
+        scores.arm: manifest["arms"][scores.arm].get("models", {}) for scores in table.arms
+    }
+    known = sorted({name for models in asked.values() for name, rates in models.items() if rates})
+    for name, rates in scenario.prices.items():
+        if name not in known:
+            raise TaskError(f"no finalist pays for {name!r}; {nearest(name, known)}")
+        for rate in rates:
+            if rate not in RATES:
+                raise TaskError(f"price {name}.{rate}: {nearest(rate, RATES)}")
+    found, notes = [], []
+    for cost, scores in zip(costs, table.arms, strict=True):
+        models = asked[scores.arm]
+        touched = scenario.cache_hit is not None or bool(models.keys() & scenario.prices.keys())
+        paid = len(scores.cost_usd) > 0 and cost.dedicated is None
+        single = len(models) == 1 and cost.kind != "cascade"
+        if touched and paid and single and not np.isnan(scores.tokens[:, [0, 2]]).any():
+            ((name, rates_),) = models.items()
+            price = {**(rates_ or {}), **scenario.prices.get(name, {})}
+            likely, error = mean_and_error(_dollars(scores, price, scenario.cache_hit))
+            found.append(replace(cost, usd_per_query=Range.parse(likely), query_error_usd=error))
+        else:
+            found.append(cost)
+            if touched and paid:
+                notes.append(f"{scores.arm}: several models answer for it, so its price stays as measured")
+    return found, notes
+
+
+def _dollars(scores: ArmScores, price: Mapping[str, float], cache_hit: float | None) -> Floats:
+    """Dollars of each answer at these rates per million tokens."""
+    given, cached, output = scores.tokens[:, 0], np.nan_to_num(scores.tokens[:, 1]), scores.tokens[:, 2]
+    if cache_hit is not None:
+        cached = np.full(len(given), cache_hit * given.min())  # no more can be common to all prompts
+    spent = (given - cached) * price["input"] + cached * price["cached_input"] + output * price["output"]
+    return np.asarray(spent / 1e6)
+
+
+VOLUMES = tuple(float(f"{10**k * step:g}") for k in range(2, 8) for step in (1, 2, 5))
+"""Queries a month in the table of costs."""
+
+
+def costs_csv(found: WhatIf) -> str:
+    """Costs of every arm by volume, both scenarios: a header and a row for each."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    bands = [f"{what}_{name}" for what in ("month_usd", "horizon_usd") for name in ("low", "likely", "high")]
+    writer.writerow(["scenario", "arm", "kind", "queries_per_month", *bands])
+    for name, decision in (("as decided", found.before), ("what if", found.after)):
+        costs = decision.evidence.costs
+        for volume in VOLUMES:
+            month, horizon = costs.per_month(volume), costs.horizon(volume)
+            for i, arm in enumerate(costs.arms):
+                band = [quantiles(values[:, i]) for values in (month, horizon)]
+                numbers = [money(value) for one in band for value in (one.low, one.likely, one.high)]
+                writer.writerow([name, arm, decision.finalist(arm).kind, f"{volume:g}", *numbers])
+    return out.getvalue()
