@@ -315,7 +315,11 @@ def test_extraction_has_a_tuned_arm_on_a_laptop_beside_what_runs_today(
 
 
 def test_extraction_of_fields_that_nobody_can_read_says_so(tmp_path: Path) -> None:
-    rows = [{"text": f"order {i}", "label": {"summary": f"words {i * 7} of nobody"}} for i in range(80)]
+    rng = random.Random(0)
+    rows = [
+        {"text": f"{rng.random()} {rng.random()}", "label": {"summary": f"words {i * 7} of nobody"}}
+        for i in range(80)
+    ]
     (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     log = [{"input": row["text"], "output": json.dumps(row["label"])} for row in rows]
     (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, log)) + "\n")

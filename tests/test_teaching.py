@@ -56,7 +56,7 @@ def test_a_model_learns_what_the_best_prompt_answers_well_and_each_row_knows_its
     taught = manifest["taught"]
     rows = [json.loads(line) for line in (out / "arms" / "taught.jsonl").read_text().splitlines()]
     targets = {
-        line.split(",")[0]: line.split(",") for line in (tmp_path / "messages.csv").read_text().split()
+        line.split(",")[0]: line.split(",") for line in (tmp_path / "messages.csv").read_text().splitlines()
     }
     assert 0 < taught["accepted"] == len(rows) < taught["asked"] == len(manifest["items"]["train"])
     assert {row["id"] for row in rows} <= set(manifest["items"]["train"])  # neither dev nor test
