@@ -30,6 +30,7 @@ ORDER = [
         "checkup",
         "encoder_exports",
         "estimates",
+        "load",
         "prices",
         "served",
         "tunings",

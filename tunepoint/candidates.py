@@ -154,9 +154,6 @@ def candidates(
         return Candidates((), (), (), tuple(not_run), from_chats)
     if task.answer.kind == "json":
         return _extracting(task, encoder, tuple(not_run), from_chats, train, keep)
-    from tunepoint.tuning.classifier import FineTuned, Probe
-    from tunepoint.tuning.light_prompts import TunedWithNames, TunedWithRetrieval
-
     near = [k for k in (8, 32) if k <= len(train)] or [len(train)]
     prompting: tuple[Arm, ...] = ()
     if EMBEDDED in [model.name for model in task.models]:
@@ -166,16 +163,31 @@ def candidates(
     if closed is not None:
         not_run += [NotRun(name, closed) for name in ("probe", "fine-tuned encoder", "tuned + light prompt")]
         return Candidates(prompting, (), (), tuple(not_run), from_chats, encoder=encoder)
+    return _trained(encoder, prompting, not_run, from_chats, near[0], dev, keep)
+
+
+def _trained(
+    encoder: Encoder,
+    prompting: tuple[Arm, ...],
+    not_run: Sequence[NotRun],
+    raced: tuple[Arm, ...],
+    near: int,
+    dev: Sequence[Example],
+    keep: Path | None,
+) -> Candidates:
+    """The arms of a task with labels, those among them that train the encoder."""
+    from tunepoint.tuning.classifier import FineTuned, Probe
+    from tunepoint.tuning.light_prompts import TunedWithNames, TunedWithRetrieval
+
     fine_tuned = FineTuned(encoder, keep=keep, familiar=tuple(example.input for example in dev))
     hybrid: list[Arm] = [TunedWithNames(fine_tuned, 0.1), TunedWithNames(fine_tuned, 0.3)]
-    hybrid += [TunedWithRetrieval(fine_tuned, near[0], weight) for weight in (0.2, 0.5)]
-    tuned: tuple[Arm, ...] = (Probe(encoder), fine_tuned)
+    hybrid += [TunedWithRetrieval(fine_tuned, near, weight) for weight in (0.2, 0.5)]
     return Candidates(
         prompting,
-        tuned,
+        (Probe(encoder), fine_tuned),
         tuple(hybrid),
         tuple(not_run),
-        from_chats,
+        raced,
         fine_tuned=fine_tuned,
         growing=fine_tuned,
         encoder=encoder,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,12 +13,13 @@ from tunepoint.terminal import JsonOption, SeedOption, TaskArgument, clear_error
 
 if TYPE_CHECKING:  # loaded by the command that needs it, so that --help is quick
     from tunepoint.decisions import Decision
+    from tunepoint.load import Step
     from tunepoint.whatif import WhatIf
 
 
 def add_to(app: typer.Typer) -> None:
     """Give an application these commands."""
-    for command in (whatif, prices, quote):
+    for command in (whatif, prices, quote, load):
         app.command()(command)
 
 
@@ -160,3 +162,59 @@ def quote(task: TaskArgument, seed: SeedOption = 0) -> None:
 
         for line in estimate(Task.load(task), seed):
             typer.echo(line)
+
+
+def load(
+    at: Annotated[str, typer.Argument(help="The server: http://HOST/v1#NAME.")],
+    task: Annotated[Path | None, typer.Option(help="Take its inputs as what is asked.")] = None,
+    seconds: Annotated[float, typer.Option(help="Of each step.", min=0.1)] = 5.0,
+    p95: Annotated[
+        float | None, typer.Option(help="Seconds that 95% may take; the task's if missing.")
+    ] = None,
+    most: Annotated[int, typer.Option(help="Requests at once, at most.", min=1)] = 128,
+    output_tokens: Annotated[int, typer.Option(help="That an answer may have.", min=1)] = 64,
+    out: Annotated[Path, typer.Option(help="File for the table.")] = Path("load.json"),
+) -> None:
+    """Measure what one server sustains, for hosting on reserved machines."""
+    with clear_errors():
+        from tunepoint.load import SHORT, inputs_of, load
+        from tunepoint.models.openai import OpenAIEndpoint
+        from tunepoint.task import Task
+
+        loaded = Task.load(task) if task is not None else None
+        inputs = [SHORT] if loaded is None else inputs_of(loaded)
+        limit = loaded.limits.p95_seconds if p95 is None and loaded is not None else p95
+        typer.echo("at once  requests/s  tokens/s     p50      p95  errors")
+        with ExitStack() as stack:
+
+            def opening(concurrency: int) -> OpenAIEndpoint:
+                endpoint = OpenAIEndpoint(at, concurrency=concurrency, attempts=1)
+                stack.callback(endpoint.close)
+                return endpoint
+
+            found = load(
+                at,
+                opening,
+                inputs,
+                seconds=seconds,
+                p95_limit=limit,
+                most=most,
+                output_tokens=output_tokens,
+                said=_said,
+            )
+        found.write(out)
+        best = found.sustained
+        if best is None:
+            typer.echo(f"No step held: errors, or 95% took more than {limit} s. The table is in {out}.")
+        else:
+            typer.echo(
+                f'{out}: hosting = {{ mode = "dedicated", usd_per_hour = YOURS, '
+                f"requests_per_second = {best.requests_per_second:.3g} }}"
+            )
+
+
+def _said(step: Step) -> None:
+    typer.echo(
+        f"{step.concurrency:7}  {step.requests_per_second:10.2f}  {step.tokens_per_second:8.1f}  "
+        f"{step.p50_seconds:6.2f}s  {step.p95_seconds:6.2f}s  {step.errors:6}"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -141,7 +142,7 @@ def reversals(evidence: Evidence, winner: int) -> tuple[str, ...]:
     usual = float(np.median(evidence.costs.volume))
     steps = np.geomspace(1.0, 1e5, 41)[1:]
     for factors, words in ((1 / steps, "below"), (steps, "above")):
-        volume, other = _first_flip(evidence, winner, usual * factors)
+        volume, other = _first_flip(evidence, winner, usual, usual * factors)
         if other is not None:
             name = evidence.costs.arms[other]
             found.append(f"{words} about {_round(volume):,} queries a month {name} is the better choice")
@@ -149,19 +150,36 @@ def reversals(evidence: Evidence, winner: int) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _first_flip(evidence: Evidence, winner: int, volumes: Floats) -> tuple[float, int | None]:
-    """The first of the volumes at which the best bet is another arm."""
-    for volume in volumes.tolist():
+def _first_flip(evidence: Evidence, winner: int, usual: float, volumes: Floats) -> tuple[float, int | None]:
+    """Where the best bet becomes another arm first on the way through the volumes; found by bisection."""
+
+    def other_at(volume: float) -> int | None:
         other = evidence.best(volume)
+        return other if other != winner and evidence.eligible(volume)[other] else None
+
+    before = usual
+    for volume in volumes.tolist():
         if volume < 1:
             break
-        if other != winner and evidence.eligible(volume)[other]:
-            return volume, other
+        if other_at(volume) is not None:
+            found = root(lambda log: other_at(float(np.exp(log))) is not None, np.log(before), np.log(volume))
+            return float(np.exp(found)), other_at(float(np.exp(found)))
+        before = volume
     return 0.0, None
 
 
-GAINS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.08)
-"""Score differences that are tried, in rising order."""
+def root(flipped: Callable[[float], bool], kept: float, turned: float) -> float:
+    """Where a condition turns between a place where it does not hold and one where it does (bisection)."""
+    for _ in range(HALVINGS):
+        middle = (kept + turned) / 2
+        kept, turned = (kept, middle) if flipped(middle) else (middle, turned)
+    return turned
+
+
+HALVINGS = 10
+"""Of a bisection: a thousandth of the stretch is left."""
+MOST_GAIN = 0.08
+"""A rival that would have to score higher by more is not worth saying."""
 
 
 def _score_flips(evidence: Evidence, winner: int) -> list[str]:
@@ -178,14 +196,15 @@ def _score_flips(evidence: Evidence, winner: int) -> list[str]:
 
 
 def _gain_to_win(evidence: Evidence, rival: int) -> float | None:
-    """The least of the tried gains that makes a rival the best bet."""
-    for gain in GAINS:
+    """The least gain in score that makes a rival the best bet, to thousandths; None if none does."""
+
+    def wins(gain: float) -> bool:
         shift = np.zeros(len(evidence.estimates))
         shift[rival] = gain
         other = replace(evidence, scores=evidence.scores + shift, estimates=evidence.estimates + shift)
-        if other.best() == rival and other.eligible()[rival]:
-            return gain
-    return None
+        return other.best() == rival and bool(other.eligible()[rival])
+
+    return max(0.001, round(root(wins, 0.0, MOST_GAIN), 3)) if wins(MOST_GAIN) else None
 
 
 def _round(value: float) -> int:

@@ -91,14 +91,23 @@ def tune(
     run, built = shared.run(task, split.train, _seed(seed))
     facts = _facts(base, shared, split, task, seed, built, scores) | {"data_sha256": prepared.fingerprint}
     write_text(out / MEASURED, "".join(trial.line() for trial in dev_trials(replies, split.dev, graded)))
-    kept = out / ("model" if base.method == "full" else "adapter")
-    shutil.copytree(shared.keep / run, kept, dirs_exist_ok=True)
-    write_text(kept / "README.md", card(task, facts))
+    kept = _copied(
+        shared.keep / run, out / ("model" if base.method == "full" else "adapter"), card(task, facts)
+    )
     merged, same = None, None
     if merge and base.method != "full":
         merged, same = _merged(arms, task, split, replies, scoring, out, facts)
     write_json(out / FACTS, facts)
     return Tuning(kept, merged, scores, built.warnings, same)
+
+
+def _copied(run: Path, kept: Path, card: str) -> Path:
+    """The weights of a run beside their card."""
+    shutil.copytree(
+        run, kept, dirs_exist_ok=True, ignore=shutil.ignore_patterns("job.json", "steps.jsonl", "*.lock")
+    )
+    write_text(kept / "README.md", card)
+    return kept
 
 
 def _facts(

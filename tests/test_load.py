@@ -1,0 +1,82 @@
+"""What one server sustains, against a server whose limits are known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from servers import Fake, serving
+from typer.testing import CliRunner
+
+from tunepoint.cli import app
+from tunepoint.errors import ModelError
+from tunepoint.load import Load, Step, load
+from tunepoint.models.endpoints import Endpoint
+from tunepoint.models.openai import OpenAIEndpoint
+
+
+def hello(messages: list[dict[str, str]], body: dict[str, Any]) -> str:
+    return "hello"
+
+
+def opening(fake: Fake, kept: list[OpenAIEndpoint]) -> Any:
+    def opened(concurrency: int) -> Endpoint:
+        kept.append(OpenAIEndpoint(f"{fake.url}#tiny", concurrency=concurrency, attempts=1))
+        return kept[-1]
+
+    return opened
+
+
+def measured(fake: Fake, **more: Any) -> Load:
+    kept: list[OpenAIEndpoint] = []
+    try:
+        return load("x", opening(fake, kept), ["one", "two"], seconds=0.2, **more)
+    finally:
+        for endpoint in kept:
+            endpoint.close()
+
+
+def test_throughput_rises_with_concurrency_and_the_time_of_an_answer_is_the_server_s() -> None:
+    with serving(Fake(hello, latency=0.05)) as fake:
+        found = measured(fake, most=4)
+    assert [step.concurrency for step in found.steps] == [1, 2, 4]
+    assert all(step.p50_seconds > 0.05 and step.errors == 0 for step in found.steps)
+    assert found.steps[0].requests_per_second < 20 < found.steps[-1].requests_per_second
+    assert found.sustained == found.steps[-1]
+    assert found.steps[0].tokens_per_second == pytest.approx(2 * found.steps[0].requests_per_second, rel=0.01)
+
+
+def test_a_step_that_is_too_slow_or_fails_is_the_last_and_does_not_count() -> None:
+    with serving(Fake(hello, latency=0.05)) as fake:
+        slow = measured(fake, most=8, p95_limit=0.001)
+        assert len(slow.steps) == 1 and slow.sustained is None
+        fake.faults = {len(fake.calls) + 6: "500"}
+        failed = measured(fake, most=8)
+    assert failed.steps[-1].errors == 1
+    assert failed.sustained is None or failed.sustained.errors == 0
+
+
+def test_a_server_that_answers_nothing_is_an_error() -> None:
+    with serving(Fake(hello, always="bad json")) as fake, pytest.raises(ModelError):
+        measured(fake, most=2)
+
+
+def test_the_best_step_is_the_fastest_within_the_limit() -> None:
+    steps = tuple(
+        Step(n, rate, 1.0, 0.1, p95, bad, 10)
+        for n, rate, p95, bad in ((1, 5, 0.1, 0), (2, 9, 0.4, 0), (4, 12, 2.0, 0), (8, 20, 0.1, 1))
+    )
+    assert Load("x", steps, 1.0).sustained == steps[1] and Load("x", steps, None).sustained == steps[2]
+
+
+def test_the_command_prints_the_table_and_the_hosting_to_declare(small_task: Path, tmp_path: Path) -> None:
+    with serving(Fake(hello)) as fake:
+        words = ["load", f"{fake.url}#tiny", "--task", str(small_task), "--seconds", "0.1", "--most", "2"]
+        done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "load.json")])
+        assert done.exit_code == 0, done.output
+        asked = {call["messages"][0]["content"] for call in fake.calls}
+    assert "requests_per_second = " in done.output and "at once" in done.output and len(asked) > 3
+    kept = json.loads((tmp_path / "load.json").read_text())
+    assert kept["steps"][0]["concurrency"] == 1 and kept["endpoint"].endswith("#tiny")
