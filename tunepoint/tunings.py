@@ -70,10 +70,7 @@ def tune(
         TunepointError: whatever the user can mend; a merged model that answers otherwise is not kept.
 
     """
-    if task.score.metric == JUDGE:
-        raise StudyError(
-            "a judge scores answers in studies only: take another metric here, or use `tunepoint run`"
-        )
+    _check_scored(task)
     prepared = prepare(task, np.random.default_rng([seed, 1]))
     make_folder(out)
     split = prepared.split
@@ -99,6 +96,13 @@ def tune(
         merged, same = _merged(arms, task, split, replies, scoring, out, facts)
     write_json(out / FACTS, facts)
     return Tuning(kept, merged, scores, built.warnings, same)
+
+
+def _check_scored(task: Task) -> None:
+    if task.score.metric == JUDGE:
+        raise StudyError(
+            "a judge scores answers in studies only: take another metric here, or use `tunepoint run`"
+        )
 
 
 def _copied(run: Path, kept: Path, card: str) -> Path:
