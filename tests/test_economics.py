@@ -15,6 +15,7 @@ from tunepoint import Task, decide_trials
 from tunepoint.cost.break_even import break_even, simulate
 from tunepoint.cost.prices import arms_toml, read_arms
 from tunepoint.cost.schedule import Schedule
+from tunepoint.cost.tornado import tornado
 from tunepoint.errors import TaskError, TrialsError
 from tunepoint.hosting import Dedicated, usd_per_thousand
 from tunepoint.stats.ranges import Range
@@ -150,6 +151,31 @@ def test_what_is_paid_upfront_and_again() -> None:
     assert draws.fixed[0].tolist() == pytest.approx(
         [500 + 600 + again[0], 150 + 600 + again[1], 600 + again[2]]
     )
+
+
+def test_a_tornado_by_hand() -> None:
+    # Prompt: $0.001 to $0.003 an answer. Tuned: 2 to 10 hours at $50, and 200 labels of 0.3 to 0.9 minutes.
+    arms = [
+        cost("p", usd_per_query=Range(0.001, 0.002, 0.003)),
+        cost("t", "tuned", labels=200, hours=Range(2, 4, 10)),
+    ]
+    known = task(
+        traffic={"queries_per_month": [10_000, 20_000, 50_000], "horizon_months": 10},
+        costs={"hourly_usd": 50, "label_minutes": [0.3, 0.6, 0.9], "review_hours_per_month": [0, 1, 2]},
+    )
+    building = 4 * 50 + 200 * 0.6 / 60 * 50
+    found = {one.what: (one.low, one.high) for one in tornado(arms, known, 0, 1)}
+    assert list(found) == [
+        "traffic.queries_per_month",
+        "p: price of an answer",
+        "t: hours until it serves",
+        "costs.label_minutes",
+    ]
+    assert found["traffic.queries_per_month"] == pytest.approx((200 - building, 1000 - building))
+    assert found["p: price of an answer"] == pytest.approx((200 - building, 600 - building))
+    assert found["t: hours until it serves"] == pytest.approx((400 - 100 - 100, 400 - 500 - 100))
+    assert found["costs.label_minutes"] == pytest.approx((400 - 200 - 50, 400 - 200 - 150))
+    # hours of review are the same for both, so they move nothing and are left out
 
 
 # -- files --------------------------------------------------------------------------------------

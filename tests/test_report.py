@@ -73,7 +73,7 @@ def test_headlines() -> None:
 
 
 def test_numbers_as_people_write_them() -> None:
-    assert [usd(None), usd(12.345), usd(1234.5)] == ["–", "$12.35", "$1,234"]
+    assert [usd(None), usd(12.345), usd(1234.5), usd(-0.5)] == ["–", "$12.35", "$1,234", "-$0.50"]
     assert [tiny_usd(None), tiny_usd(0.00000123), tiny_usd(0.5)] == ["–", "$1.2e-06", "$0.5000"]
     assert [seconds(None), seconds(0.0123), seconds(2.0)] == ["–", "12 ms", "2.0 s"]
     never = {"from": "a", "to": "b", "queries_per_month": None, "probability_never": 1}

@@ -64,6 +64,7 @@ def test_the_decision_has_every_field_of_the_format(finished: Result) -> None:
         "selection_optimism",
         "contamination",
         "reversal",
+        "tornado",
         "caveats",
         "provenance",
     }

@@ -6,7 +6,7 @@ The rule and the formulas, with their sources, are in docs/decision.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -22,6 +22,7 @@ from tunepoint.cost.break_even import (
     simulate,
 )
 from tunepoint.cost.prices import ArmCost
+from tunepoint.cost.tornado import Swing, tornado
 from tunepoint.errors import EvidenceError
 from tunepoint.evidence import Evidence, Risks, Strength, reversals
 from tunepoint.guards import capped, lost_by_format, repeats_differ, too_few
@@ -146,6 +147,10 @@ class Decision:
     """The draws behind it all; the report's sliders recompute the verdict from them."""
     judged: Judged | None = None
     """How good the judge is, where one gave the scores."""
+    rival: str | None = None
+    """The best arm on the other side of 'prompt or tune', or the best of all others."""
+    swings: tuple[Swing, ...] = ()
+    """What the winner's cost over the rival's depends on, the most first."""
 
     def finalist(self, arm: str) -> Finalist:
         """The finalist of that name."""
@@ -164,7 +169,6 @@ def decide(
     """Compare arms measured on the same items and name the best bet.
 
     Args:
-        table: trials of at least two arms.
         costs: one for each arm of the table, in the same order.
         task: limits, value, traffic and rates.
         rng: all randomness; the same generator gives the same decision.
@@ -176,15 +180,15 @@ def decide(
     """
     table, judged, joint = _measured(table)
     evidence = evidence_of(table, costs, task, joint, rng)
-    misses = [_misses(arm, evidence.costs, i, task.limits) for i, arm in enumerate(table.arms)]
     winner = evidence.best()
+    misses = [_misses(arm, evidence.costs, i, task.limits) for i, arm in enumerate(table.arms)]
     risks, unfair = evidence.risks_of(winner), lost_by_format(table, evidence, winner)
     strength = None if (few := too_few(joint.groups)) or misses[winner] else capped(risks.strength, unfair)
     differences, doubts = _differences(joint, table, winner, task.limits.margin, rng)
     known = joint, evidence, unit_prices(table, costs, task), rng
     finalists = _finalists(table, costs, joint, evidence, misses, rng)  # before growth takes from rng
     needed = None if strength else evidence_needed(*known, reachable=not misses[winner], growth=growth)
-    return Decision(
+    decision = Decision(
         task=task.name,
         verdict=VERDICTS[costs[winner].kind] if strength else "undecided",
         strength=strength,
@@ -202,6 +206,26 @@ def decide(
         evidence=evidence,
         judged=judged,
     )
+    return _with_rival(decision, costs, task)
+
+
+def _with_rival(decision: Decision, costs: Sequence[ArmCost], task: Task) -> Decision:
+    """The decision with what its cost over that of the winner's rival depends on."""
+    names = decision.evidence.costs.arms
+    winner = names.index(decision.winner)
+    rival = _rival(costs, decision.evidence.estimates, winner)
+    return replace(decision, rival=names[rival], swings=tornado(costs, task, winner, rival))
+
+
+def _rival(costs: Sequence[ArmCost], estimates: Floats, winner: int) -> int:
+    """The best arm on the other side of 'prompt or tune', or the best of all others; by position."""
+
+    def prompted(arm: int) -> bool:
+        return VERDICTS[costs[arm].kind] in ("prompt", "keep")
+
+    others = [arm for arm in range(len(costs)) if arm != winner]
+    across = [arm for arm in others if prompted(arm) != prompted(winner)]
+    return max(across or others, key=lambda arm: float(estimates[arm]))
 
 
 def evidence_of(

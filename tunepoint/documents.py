@@ -67,8 +67,23 @@ def document(
         "selection_optimism": None if optimism is None else _short(optimism),
         "contamination": contamination or {"test_items_with_near_twin": 0, "score_without_them": {}},
         "reversal": list(decision.reversal),
+        "tornado": _tornado(decision),
         "caveats": [*decision.caveats, *_old_prices(today)],
         "provenance": {**(provenance or {}), "prices": _prices(today), "assumptions": _assumptions(task)},
+    }
+
+
+def _tornado(decision: Decision) -> dict[str, Any] | None:
+    """What the difference in cost to the rival depends on; None where there is no rival."""
+    if decision.rival is None:
+        return None
+    return {
+        "arm": decision.winner,
+        "against": decision.rival,
+        "swings": [
+            {"what": one.what, "low": float(money(one.low)), "high": float(money(one.high))}
+            for one in decision.swings
+        ],
     }
 
 

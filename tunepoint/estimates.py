@@ -10,15 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from tunepoint.arms import Arm, trainable
-from tunepoint.candidates import candidates, chat_names, check_supported, short_names
+from tunepoint.candidates import candidates, chat_names, check_supported
 from tunepoint.errors import ModelError, TaskError
 from tunepoint.measure.prepare import Prepared, prepare
 from tunepoint.models.chat import ChatModel, Prompt, Reply
-from tunepoint.models.opening import LOCAL
 from tunepoint.models.rates import CallPrice, call_price, own_prices, unpriced
 from tunepoint.quotes import quote, serving
 from tunepoint.task import Task, Tune
-from tunepoint.tuned import SEEDS_HERE, SEEDS_HOSTED, causal_arms
+from tunepoint.tuned import SEEDS_HERE, SEEDS_HOSTED, causal_arms, titled
 from tunepoint.tuning.lessons import Lesson
 
 
@@ -61,7 +60,7 @@ def estimate(task: Task, seed: int) -> list[str]:
     lines += [
         f"no price of {name} is known: its calls count as free here" for name in unpriced([*prices.values()])
     ]
-    lines += [_tuning(tune, title, task, prepared) for tune, title in _titled(task)]
+    lines += [_tuning(tune, title, task, prepared) for tune, title in titled(task)]
     volume = task.traffic.queries_per_month.likely
     for way, dollars in serving(task, tried, split.train, split.dev, prices):
         lines.append(
@@ -73,11 +72,6 @@ def estimate(task: Task, seed: int) -> list[str]:
 
 def _nobody(lesson: Lesson, instruction: str | None) -> list[Arm]:
     return []
-
-
-def _titled(task: Task) -> list[tuple[Tune, str]]:
-    titles = short_names([one.base.removeprefix(LOCAL) for one in task.tune])
-    return list(zip(task.tune, titles, strict=True))
 
 
 def _tuning(tune: Tune, title: str, task: Task, prepared: Prepared) -> str:

@@ -161,7 +161,8 @@ def usd(value: float | None) -> str:
     """Dollars as a person writes them."""
     if value is None:
         return "–"
-    return f"${value:,.0f}" if abs(value) >= 100 else f"${value:,.2f}"
+    sign, size = ("-" if value < 0 else ""), abs(value)
+    return f"{sign}${size:,.0f}" if size >= 100 else f"{sign}${size:,.2f}"
 
 
 def tiny_usd(value: float | None) -> str:

@@ -52,7 +52,7 @@ def with_tuned(tried: Candidates, bench: Bench, models: Models, confirm: Confirm
     closed = why_closed(bench.task, bench.prepared.split.train)
     if closed is not None:
         return replace(tried, not_run=(*tried.not_run, NotRun("[[tune]]", closed)))
-    found = [_arms(one, title, bench, models, confirm) for one, title in _titled(bench.task)]
+    found = [_arms(one, title, bench, models, confirm) for one, title in titled(bench.task)]
     left = tuple(one for one in tried.not_run if one.name not in {_what(tune) for tune in bench.task.tune})
     return replace(
         tried,
@@ -64,7 +64,8 @@ def with_tuned(tried: Candidates, bench: Bench, models: Models, confirm: Confirm
     )
 
 
-def _titled(task: Task) -> list[tuple[Tune, str]]:
+def titled(task: Task) -> list[tuple[Tune, str]]:
+    """What a task tunes, each with the name that its arms carry."""
     names = short_names([one.base.removeprefix(LOCAL) for one in task.tune])
     return list(zip(task.tune, names, strict=True))
 
