@@ -269,6 +269,10 @@ def test_the_page_and_python_agree_to_the_cent(tmp_path: Path) -> None:
             "asked => asked.map(([v, m]) => [0, 1].map((a) => window.tunepoint.band(a, v, m)))", asked
         )
         volume = page.evaluate("window.tunepoint.crossing('prompt', 'tuned', 18)")
+        page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        for field, value in (("growth", "-2.5"), ("discount", "20"), ("discount", "200"), ("growth", "")):
+            page.fill(f"#{field}", value)  # the last two are no such numbers, and change nothing
+        fields = page.evaluate("[0, 1].map((a) => window.tunepoint.band(a, 450000, 18))")
         browser.close()
     draws = result.decision.evidence.costs
     for (queries, months), bands in zip(asked, shown, strict=True):
@@ -282,6 +286,16 @@ def test_the_page_and_python_agree_to_the_cent(tmp_path: Path) -> None:
     again = decide_trials(tmp_path / "trials.jsonl", other, arms=tmp_path / "arms.toml")
     expected = np.quantile(again.decision.evidence.costs.horizon(1_000.0), [0.05, 0.5, 0.95], axis=0)
     assert np.abs(np.array(shown[0]).T - expected).max() < 0.01
+    shrinking = crowded(tmp_path)
+    shrinking = shrinking.model_copy(
+        update={
+            "traffic": shrinking.traffic.model_copy(update={"growth_per_month": -0.025}),
+            "costs": shrinking.costs.model_copy(update={"discount_per_year": 0.2}),
+        }
+    )
+    changed = decide_trials(tmp_path / "trials.jsonl", shrinking, arms=tmp_path / "arms.toml")
+    expected = np.quantile(changed.decision.evidence.costs.horizon(450_000.0), [0.05, 0.5, 0.95], axis=0)
+    assert np.abs(np.array(fields).T - expected).max() < 0.01
     (crossing,) = result.decision.break_even
     assert crossing.queries_per_month is not None and crossing.probability_never < 0.2
     assert volume == pytest.approx(crossing.queries_per_month.likely, rel=0.1)  # of its first 500 draws

@@ -33,6 +33,8 @@
   // ---- the rule ------------------------------------------------------------------------
 
   const draws = economics.draws;
+  // A study that was decided before these were known has none of them.
+  Object.assign(economics, { growth: 0, discount: 0, machines: {}, ...economics });
   const count = draws.score.length;
 
   function median(values) {
@@ -80,7 +82,7 @@
   function cost(d, a, volume, months) {
     const w = weights(months);
     return draws.upfront[d][a] + w.fixed * draws.monthly[d][a] + w.repeats * draws.retrain[d][a] +
-      w.retired * draws.follow[d][a] + w.queries * volume * draws.per_query[d][a] + reserved(d, a, volume, w);
+      (w.retired && w.retired * draws.follow[d][a]) + w.queries * volume * draws.per_query[d][a] + reserved(d, a, volume, w);
   }
 
   function total(d, a, volume, months) {
@@ -211,7 +213,7 @@
 
   const most = Math.max(7, Math.ceil(Math.log10(Math.max(1, economics.volume))) + 1);
   const grid = [];
-  for (let e = 2; e <= most + 0.001; e += 0.1) grid.push(Math.pow(10, e));
+  for (let e = 1; e <= most + 0.001; e += 0.1) grid.push(Math.pow(10, e));
   let drawn = { months: null, traces: [] };
 
   function volumes(volume, months) {
@@ -221,7 +223,7 @@
     const annotations = [];
     decision.break_even.forEach((b) => {
       const at = crossing(b.from, b.to, months);
-      if (at === null || at < 100 || at > Math.pow(10, most)) return;
+      if (at === null || at < 10 || at > Math.pow(10, most)) return;
       shapes.push({ type: "line", x0: at, x1: at, yref: "paper", y0: 0, y1: 1,
         line: { color: css("--warn"), dash: "dash", width: 1.5 } });
       if (!annotations.length) annotations.push({ x: Math.log10(at), yref: "paper", y: 1,
@@ -283,8 +285,26 @@
 
   volumeInput.max = String(most);
   monthsInput.max = String(Math.max(60, Math.ceil(economics.months)));
-  volumeInput.value = String(Math.log10(Math.max(100, economics.volume)));
+  volumeInput.value = String(Math.log10(Math.max(1, economics.volume)));
   monthsInput.value = String(Math.round(economics.months));
+  // Other assumptions: what is no number within its bounds leaves the page as it was.
+  const fields = { growth: 100, discount: 100, error: 1 };
+  const key = (name) => (name === "error" ? "error_usd" : name);
+  if (!priced) {
+    document.getElementById("error-field").remove();
+    delete fields.error;
+  }
+  Object.entries(fields).forEach(([name, unit]) => {
+    const field = document.getElementById(name);
+    field.value = String(Number(((economics[key(name)] || 0) * unit).toPrecision(6)));
+    field.addEventListener("input", () => {
+      if (field.value === "" || !field.checkValidity()) return;
+      economics[key(name)] = Number(field.value) / unit;
+      weighed = { months: null };
+      drawn = { months: null, traces: [] };
+      update();
+    });
+  });
   volumeInput.addEventListener("input", update);
   monthsInput.addEventListener("input", update);
   function draw() { frontier(); learning(); update(); }
