@@ -27,6 +27,7 @@ from transformers.utils.logging import disable_progress_bar
 from tunepoint import Example, Task
 from tunepoint.tuning import sft
 from tunepoint.tuning.conversations import chat_rows, rows_of
+from tunepoint.tuning.loading import load_base, load_tokenizer
 from tunepoint.tuning.recipes import CausalRecipe
 
 CUDA = torch.cuda.is_available()
@@ -89,7 +90,7 @@ class Clock(TrainerCallback):
 def ours(
     where: str, task: Task, some: list[Example], recipe: CausalRecipe, folder: Path
 ) -> tuple[float, int]:
-    rows = rows_of(task, some, ["full"] * len(some), sft.load_tokenizer(where), 2_048).rows
+    rows = rows_of(task, some, ["full"] * len(some), load_tokenizer(where), 2_048).rows
     trainer = sft._trainer(where, rows, (), recipe, folder, seed=0, batch=recipe.batch, watch=None)
     clock = Clock()
     trainer.add_callback(clock)
@@ -104,7 +105,7 @@ def plain(where: str, task: Task, some: list[Example], recipe: CausalRecipe, fol
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
-    model, tokenizer = sft.load_base(where)
+    model, tokenizer = load_base(where)
     lines = [row["messages"] for row in chat_rows(task, some, some)]
     clock = Clock()
     with warnings.catch_warnings():

@@ -78,6 +78,13 @@ class CostDraws:
             found[:, arm] = monthly @ present
         return found
 
+    def of(self, *arms: int) -> CostDraws:
+        """The same for some arms, given by position."""
+        names = ("upfront", "monthly", "per_query", "retraining_once", "following_once")
+        some = {name: getattr(self, name)[:, arms] for name in names}
+        machines = {new: self.machines[old] for new, old in enumerate(arms) if old in self.machines}
+        return replace(self, **some, machines=machines, arms=tuple(self.arms[arm] for arm in arms))
+
     def only(self, draws: slice) -> CostDraws:
         """The same on some of the draws."""
         names = ("volume", "upfront", "monthly", "per_query", "retraining_once", "following_once")
@@ -232,6 +239,8 @@ def break_even(draws: CostDraws, one: int, other: int, *, worth: Floats | None =
     root of the difference, by bisection.
 
     """
+    draws, worth = draws.of(one, other), None if worth is None else worth[:, [one, other]]
+    one, other = 0, 1
     running = draws.per_query if worth is None else draws.per_query + worth
     standing = draws.fixed + draws._reserved(np.zeros((1, 1)), draws.schedule.present, draws.schedule.traffic)
     built, run = np.median(standing, axis=0), np.median(running, axis=0)
