@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from test_decisions import cost, task
 from test_report import CHROMIUM
 
 from tunepoint import Task, decide_trials
-from tunepoint.cost.break_even import break_even, simulate
-from tunepoint.cost.prices import arms_toml, read_arms
+from tunepoint.cost.break_even import break_even, quantiles, simulate
+from tunepoint.cost.prices import arms_toml, money, read_arms
 from tunepoint.cost.schedule import Schedule
 from tunepoint.cost.tornado import tornado
 from tunepoint.errors import TaskError, TrialsError
@@ -178,6 +179,45 @@ def test_a_tornado_by_hand() -> None:
     # hours of review are the same for both, so they move nothing and are left out
 
 
+def test_the_rule_of_thumb_stands_beside_the_measured_figure_with_the_reason(tmp_path: Path) -> None:
+    known = crowded(tmp_path)
+    priced = decide_trials(tmp_path / "trials.jsonl", known, arms=tmp_path / "arms.toml")
+    said = priced.document["rule_of_thumb"]
+    assert said.startswith(
+        "over 100,000 queries a month: fine-tune; measured: tuned is cheaper than prompt from about "
+    )
+    assert "errors included, and machines are paid by the hour" in said
+    arms = (tmp_path / "arms.toml").read_text()
+    (tmp_path / "arms.toml").write_text(arms[: arms.index("hosting")] + "usd_per_query = 0.005\n")
+    never = decide_trials(tmp_path / "trials.jsonl", known, arms=tmp_path / "arms.toml")
+    assert "tuned never becomes cheaper than prompt, for it costs $" in never.document["rule_of_thumb"]
+
+
+@pytest.mark.parametrize("months", [1, 12, 36])
+def test_the_draws_and_exact_arithmetic_agree_within_a_cent_on_point_inputs(months: int) -> None:
+    dollars = {"label_usd": Decimal("0.37"), "hourly_usd": Decimal("71.30"), "answer": Decimal("0.00123")}
+    queries, month = 45_678, Decimal("19.99")
+    arm = cost(
+        "a",
+        "tuned",
+        labels=321,
+        hours=flat(7.5),
+        monthly_usd=flat(float(month)),
+        usd_per_query=flat(float(dollars["answer"])),
+        retrain_hours=flat(1.25),
+        training_usd=4.56,
+    )
+    known = task(
+        traffic={"queries_per_month": queries, "horizon_months": months},
+        costs={"label_usd": 0.37, "hourly_usd": 71.3},
+    )
+    upfront = 321 * dollars["label_usd"] + Decimal("4.56") + Decimal("7.5") * dollars["hourly_usd"]
+    again = (Decimal("1.25") * dollars["hourly_usd"] + Decimal("4.56")) * max(0, -(-months // 6) - 1)
+    exact = upfront + months * (month + queries * dollars["answer"]) + again
+    drawn = quantiles(simulate([arm], known, 50, RNG(0)).horizon()[:, 0])
+    assert abs(money(drawn.likely) - exact) < Decimal("0.01") and drawn.low == pytest.approx(drawn.high)
+
+
 # -- files --------------------------------------------------------------------------------------
 
 
@@ -189,6 +229,38 @@ def test_hosting_is_declared_in_arms_toml_and_comes_back_from_it(tmp_path: Path)
     found = read_arms(tmp_path / "arms.toml")
     assert found["x"].hosting == arm.dedicated and found["x"].training_usd == 3.5
     assert found["y"].hosting is None and found["y"].query_error_usd == 1e-5
+
+
+def test_cache_writes_and_batches_by_hand(tmp_path: Path) -> None:
+    # 1,000 tokens of 1,400 are static; 80% of the calls read them at $0.10, the others write them at $1.25:
+    # 400 x $1 + 800 x $0.10 + 200 x $1.25 + 50 x $4 = $930 a million, and half of it in batches.
+    lines = [
+        {"arm": name, "item": str(i), "score": float(i % 2), "input_tokens": 1_400, "output_tokens": 50}
+        for name in ("cached", "plain")
+        for i in range(20)
+    ]
+    (tmp_path / "trials.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    rates = "input = 1, output = 4, cached_input = 0.1, cache_write = 1.25"
+    declared = (
+        f'[[arm]]\nname = "cached"\nkind = "prompt"\nprice = {{ {rates}, static_tokens = 1000, '
+        f'cache_hit = 0.8, batch_discount = 0.5 }}\n[[arm]]\nname = "plain"\nkind = "prompt"\nprice = {{ {rates} }}\n'
+    )
+    (tmp_path / "arms.toml").write_text(declared)
+    found = decide_trials(tmp_path / "trials.jsonl", task(), arms=tmp_path / "arms.toml").decision
+    assert found.finalist("cached").cost_per_query_usd.likely == pytest.approx(930 / 2 / 1e6)
+    assert found.finalist("plain").cost_per_query_usd.likely == pytest.approx((1_400 + 200) / 1e6)
+    for wrong, said in (
+        (declared.replace(", cache_hit = 0.8", ""), "cache_hit and static_tokens are given together"),
+        (
+            declared.replace("static_tokens = 1000", "static_tokens = 1500"),
+            "static_tokens are 1500, and a trial has 1400",
+        ),
+        (declared.replace("batch_discount = 0.5", "batch_discount = 1.5"), "price.batch_discount"),
+    ):
+        (tmp_path / "arms.toml").write_text(wrong)
+        with pytest.raises(TrialsError) as caught:
+            decide_trials(tmp_path / "trials.jsonl", task(), arms=tmp_path / "arms.toml")
+        assert said in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from tunepoint.cost.break_even import Quantiles
 from tunepoint.cost.prices import OLD_DAYS, dated_prices, money
 from tunepoint.decisions import Decision, Difference, Finalist
 from tunepoint.measure.judged import Judged
-from tunepoint.signals import PROMPTED, Signal, rule_of_thumb
+from tunepoint.signals import PROMPTED, Signal, beside_the_rule, rule_of_thumb
 from tunepoint.slices import Sliced, routing_words
 from tunepoint.stats.intervals import Interval
 from tunepoint.task import Task
@@ -61,7 +61,9 @@ def document(
         "slices": None if slices is None else _slices(slices),
         "judge": _judge(decision.judged),
         "signals": [asdict(signal) for signal in signals],
-        "rule_of_thumb": rule_of_thumb(task.traffic.queries_per_month.likely),
+        "rule_of_thumb": "; ".join(
+            filter(None, (rule_of_thumb(task.traffic.queries_per_month.likely), beside_the_rule(decision)))
+        ),
         "evidence_needed": asdict(decision.evidence_needed) if decision.evidence_needed else None,
         "worth": [asdict(worth) for worth in decision.worth],
         "selection_optimism": None if optimism is None else _short(optimism),

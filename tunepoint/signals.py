@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from tunepoint.arms import ArmKind
 from tunepoint.data.formats import Format
 from tunepoint.decisions import Decision, Finalist
@@ -247,3 +249,33 @@ def rule_of_thumb(volume: float) -> str:
     if volume <= 100_000:
         return "10,000 to 100,000 queries a month: do the math"
     return "over 100,000 queries a month: fine-tune"
+
+
+def beside_the_rule(decision: Decision) -> str | None:
+    """The measured break-even with the rival, and why it is not the rule's; None where there is no rival."""
+    pair = {decision.winner, decision.rival}
+    found = next(
+        (one for one in decision.break_even if {one.cheaper_to_build, one.cheaper_to_run} == pair), None
+    )
+    if found is None:
+        return None
+    evidence = decision.evidence
+    costs, worth = evidence.costs, evidence.error_usd or 0.0
+    one, other = costs.arms.index(found.cheaper_to_build), costs.arms.index(found.cheaper_to_run)
+    extra = float(np.median(costs.fixed[:, other] - costs.fixed[:, one]))
+    running = costs.per_query + worth * (1 - evidence.scores)
+    saving = 1_000 * float(np.median(running[:, one] - running[:, other]))
+    errors = ", errors included" if worth else ""
+    runs = f"saves ${saving:,.2f}" if saving > 0 else f"costs ${-saving:,.2f} more"
+    why = f"it costs ${extra:,.0f} more to build and {runs} on 1,000 answers{errors}"
+    if other in costs.machines or one in costs.machines:
+        why += ", and machines are paid by the hour"
+    if found.queries_per_month is None:
+        return (
+            f"measured: {found.cheaper_to_run} never becomes cheaper than {found.cheaper_to_build}, for {why}"
+        )
+    volume = found.queries_per_month
+    return (
+        f"measured: {found.cheaper_to_run} is cheaper than {found.cheaper_to_build} from about "
+        f"{volume.likely:,.0f} ({volume.low:,.0f} to {volume.high:,.0f}), for {why}"
+    )

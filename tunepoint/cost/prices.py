@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tunepoint.arms import ArmKind
 from tunepoint.errors import TrialsError, nearest, text_of
@@ -101,6 +101,20 @@ class _Price(BaseModel):
     input: _Dollars
     output: _Dollars
     cached_input: _Dollars | None = None
+    cache_write: _Dollars | None = None
+    """Of tokens that are put into the cache; as `input` if missing."""
+    batch_discount: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share that is taken off where answers may come later."""
+    static_tokens: Annotated[int, Field(ge=0)] | None = None
+    """Tokens at the start of the prompt that are the same for every input: what can be cached."""
+    cache_hit: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of the calls that find them there; the others write them. As the trials say if missing."""
+
+    @model_validator(mode="after")
+    def _together(self) -> _Price:
+        if (self.cache_hit is None) != (self.static_tokens is None):
+            raise ValueError("cache_hit and static_tokens are given together: a share, and of which tokens")
+        return self
 
 
 class _DeclaredArm(BaseModel):
@@ -276,8 +290,19 @@ def _token_dollars(name: str, price: _Price, tokens: Floats) -> Floats:
             "cached_tokens are part of input_tokens"
         )
     cache_price = price.input if price.cached_input is None else price.cached_input
-    spent = (given - cached) * float(price.input) + cached * float(cache_price)
-    return np.asarray((spent + output * float(price.output)) / 1e6)
+    write_price = price.input if price.cache_write is None else price.cache_write
+    written = np.zeros(len(given))
+    if price.cache_hit is not None and price.static_tokens is not None:
+        if (given < price.static_tokens).any():
+            raise TrialsError(
+                f"arm {name!r}: static_tokens are {price.static_tokens}, and a trial has {given.min():.0f} "
+                "input tokens in all; they are part of every prompt"
+            )
+        cached = np.full(len(given), price.cache_hit * price.static_tokens)
+        written = price.static_tokens - cached
+    spent = (given - cached - written) * float(price.input) + cached * float(cache_price)
+    spent += written * float(write_price) + output * float(price.output)
+    return np.asarray(spent * (1 - price.batch_discount) / 1e6)
 
 
 def mean_and_error(values: Floats) -> tuple[float, float]:
