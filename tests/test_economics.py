@@ -241,10 +241,9 @@ def test_cache_writes_and_batches_by_hand(tmp_path: Path) -> None:
     ]
     (tmp_path / "trials.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
     rates = "input = 1, output = 4, cached_input = 0.1, cache_write = 1.25"
-    declared = (
-        f'[[arm]]\nname = "cached"\nkind = "prompt"\nprice = {{ {rates}, static_tokens = 1000, '
-        f'cache_hit = 0.8, batch_discount = 0.5 }}\n[[arm]]\nname = "plain"\nkind = "prompt"\nprice = {{ {rates} }}\n'
-    )
+    more = "static_tokens = 1000, cache_hit = 0.8, batch_discount = 0.5"
+    declared = f'[[arm]]\nname = "cached"\nkind = "prompt"\nprice = {{ {rates}, {more} }}\n'
+    declared += f'[[arm]]\nname = "plain"\nkind = "prompt"\nprice = {{ {rates} }}\n'
     (tmp_path / "arms.toml").write_text(declared)
     found = decide_trials(tmp_path / "trials.jsonl", task(), arms=tmp_path / "arms.toml").decision
     assert found.finalist("cached").cost_per_query_usd.likely == pytest.approx(930 / 2 / 1e6)
