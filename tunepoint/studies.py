@@ -39,11 +39,11 @@ from tunepoint.findings import (
 from tunepoint.growth import Learning, growing_arms, learn, still_rising
 from tunepoint.measure.bench import Bench, Progress, open_models, silent
 from tunepoint.measure.meter import Meter
-from tunepoint.measure.people import people_grades, with_people, write_sheet
+from tunepoint.measure.people import Grades, people_grades, with_people, write_sheet
 from tunepoint.measure.prepare import Audit, Prepared, prepare
 from tunepoint.measure.study import Study, cores, open_study
 from tunepoint.measure.tables import Table, tabulate
-from tunepoint.measure.trials import make_folder, mean_score, read_trials, write_json, write_text
+from tunepoint.measure.trials import Trial, make_folder, mean_score, read_trials, write_json, write_text
 from tunepoint.quotes import Quote
 from tunepoint.report import write_report
 from tunepoint.sealed import open_test, usable
@@ -136,7 +136,9 @@ def default_folder(task: Task, prepared: Prepared, seed: int) -> Path:
 def _conclude(bench: Bench, tried: Candidates, chosen: Selected, prepared: Prepared) -> Result:
     study, task, finalists = bench.study, bench.task, chosen.finalists
     names = [arm.name for arm in finalists]
-    trials = with_people(usable(study.test.trials, finalists), people_grades(task, study.folder))
+    grades = people_grades(task, study.folder)
+    trials = with_people(usable(study.test.trials, finalists), grades)
+    _note_decided(study, trials, grades)
     table = tabulate(trials, names)
     costs = _costed(finalists, study, task)(table)
     seed = int(study.manifest["seed"])
@@ -174,6 +176,15 @@ def _conclude(bench: Bench, tried: Candidates, chosen: Selected, prepared: Prepa
     write_text(study.folder / "arms.toml", arms_toml(costs))
     _write(study.folder, content, measurements)
     return Result(decision, content, study.folder, tuple(study.repairs), prepared.audit)
+
+
+def _note_decided(study: Study, trials: Sequence[Trial], grades: Grades) -> None:
+    """Write down which runs were decided on and what people said: `whatif` decides on the same."""
+    study.manifest["decided"] = {
+        "runs": [list(run) for run in dict.fromkeys((one.arm, one.seed, one.decode) for one in trials)],
+        "people": [[item, answer, grade] for (item, answer), grade in grades.items()],
+    }
+    study.save()
 
 
 def _decided(

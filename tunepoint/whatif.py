@@ -17,9 +17,10 @@ from tunepoint.cost.break_even import quantiles
 from tunepoint.cost.prices import ArmCost, declared_cost, mean_and_error, money, read_arms
 from tunepoint.decisions import Decision, decide
 from tunepoint.errors import StudyError, TaskError, nearest
+from tunepoint.measure.people import with_people
 from tunepoint.measure.study import read_manifest
 from tunepoint.measure.tables import ArmScores, Table, tabulate
-from tunepoint.measure.trials import read_trials
+from tunepoint.measure.trials import Trial, read_trials
 from tunepoint.stats.ranges import Range
 from tunepoint.task import Task
 
@@ -61,7 +62,7 @@ def what_if(study: Path, scenario: Scenario) -> WhatIf:
     """
     manifest = read_manifest(study)
     task = task_of(study)
-    table = tabulate(read_trials(study / "trials.jsonl"), manifest["sealed_test"]["finalists"])
+    table = tabulate(_trials(study, manifest), manifest["sealed_test"]["finalists"])
     declared = read_arms(study / "arms.toml")
     costs = [declared_cost(declared[scores.arm], scores) for scores in table.arms]
     seed = [int(manifest["seed"]), 3]
@@ -70,6 +71,17 @@ def what_if(study: Path, scenario: Scenario) -> WhatIf:
     others, notes = _priced(costs, table, manifest, scenario)
     after = decide(table, others, changed, np.random.default_rng(seed))
     return WhatIf(before, after, tuple(notes))
+
+
+def _trials(study: Path, manifest: Mapping[str, Any]) -> list[Trial]:
+    """The trials that the study decided on, with what people gave them."""
+    found = read_trials(study / "trials.jsonl")
+    decided = manifest.get("decided")
+    if decided is None:
+        return found
+    runs = {tuple(run) for run in decided["runs"]}
+    used = [trial for trial in found if (trial.arm, trial.seed, trial.decode) in runs]
+    return with_people(used, {(item, answer): grade for item, answer, grade in decided["people"]})
 
 
 def task_of(study: Path) -> Task:
