@@ -287,6 +287,7 @@ def test_bad_hosting_is_named(tmp_path: Path, declared: str, said: str) -> None:
     [
         ("traffic", "horizon_months", 0),
         ("traffic", "queries_per_month", -5),
+        ("traffic", "queries_per_month", 0),
         ("traffic", "growth_per_month", -1.0),
         ("costs", "discount_per_year", 1.0),
         ("costs", "label_usd", -0.1),

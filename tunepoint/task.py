@@ -165,6 +165,15 @@ class Traffic(_Section):
     growth_per_month: Annotated[float, Field(gt=-1, le=1)] = 0.0
     """Share by which each month has more queries than the one before; negative where they shrink."""
 
+    @field_validator("queries_per_month")
+    @classmethod
+    def _some(cls, queries: Range) -> Range:
+        if queries.likely <= 0:
+            raise ValueError(
+                "nobody asks, so nothing need be chosen; give the queries a month that you expect"
+            )
+        return queries
+
 
 class Limits(_Section):
     """What an arm must keep to be chosen."""
