@@ -118,6 +118,20 @@ def test_growth_and_discount_month_by_month() -> None:
     assert draws.horizon()[:, 0] == pytest.approx(by_hand)
 
 
+def test_an_announced_retirement_is_followed_once_or_by_further_ones() -> None:
+    schedule = Schedule(24)
+    assert schedule.events(None) == 0 and schedule.events(None, 5) == 1 and schedule.events(None, 24) == 0
+    assert schedule.events(8, 5) == 3 and schedule.events(8) == 2 and schedule.events(12, 30) == 0
+    arms = [cost("p", rented=True, retires_months=5.0), cost("q", rented=True)]
+    known = task(traffic={"horizon_months": 24}, costs={"reprompt_hours": 2, "hourly_usd": 50})
+    assert simulate(arms, known, 2, RNG(0)).fixed[0].tolist() == [100, 0]
+
+
+def test_a_retirement_that_is_past_is_refused() -> None:
+    with pytest.raises(TaskError, match=r"models.0.retires: is past; name the model that followed"):
+        task(models=[{"name": "openai/x", "retires": "2024-01-01"}])
+
+
 def test_machines_follow_traffic_that_grows() -> None:
     hosting = Dedicated(
         usd_per_hour=flat(100 / 730), requests_per_second=1_000 / (3600 * 730), utilisation=1.0, peak=1.0
@@ -310,7 +324,8 @@ def crowded(folder: Path) -> Task:
         lines.append(json.dumps({"arm": "tuned", "item": str(i), "score": float(i % 12 > 1)}))
     (folder / "trials.jsonl").write_text("\n".join(lines) + "\n")
     (folder / "arms.toml").write_text(
-        '[[arm]]\nname = "prompt"\nkind = "prompt"\nusd_per_query = [0.0008, 0.0009, 0.0012]\nrented = true\n'
+        '[[arm]]\nname = "prompt"\nkind = "prompt"\nusd_per_query = [0.0008, 0.0009, 0.0012]\n'
+        "rented = true\nretires_months = 3.5\n"
         '[[arm]]\nname = "tuned"\nkind = "tuned"\nhours = [4, 8, 24]\n'
         "retrain_hours = [1, 2, 4]\nlabels = 400\n"
         'hosting = { mode = "dedicated", usd_per_hour = [0.4, 0.526, 0.8], requests_per_second = 2 }\n'

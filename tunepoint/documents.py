@@ -294,6 +294,7 @@ def economics(decision: Decision, task: Task) -> dict[str, Any]:
             for arm, (hosting, hourly) in costs.machines.items()
         },
         "base_model_months": task.costs.base_model_months,
+        "retires_months": list(costs.retires_months),
         "retrain_months": task.costs.retrain_months,
         "margin": evidence.limits.margin,
         "min_score": evidence.limits.min_score,

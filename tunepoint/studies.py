@@ -44,6 +44,8 @@ from tunepoint.measure.prepare import Audit, Prepared, prepare
 from tunepoint.measure.study import Study, cores, open_study
 from tunepoint.measure.tables import Table, tabulate
 from tunepoint.measure.trials import Trial, make_folder, mean_score, read_trials, write_json, write_text
+from tunepoint.prompting.chains import Chain
+from tunepoint.prompting.ladder import Ladder
 from tunepoint.quotes import Quote
 from tunepoint.report import write_report
 from tunepoint.sealed import open_test, usable
@@ -258,9 +260,17 @@ def measured_cost(arm: Arm, study: Study, table: Table, task: Task) -> ArmCost:
         core_seconds_error=error * cores() if by_seconds else 0.0,
         retrain_hours=task.costs.retrain_hours if trained else NOTHING,
         rented=by_answer,
+        retires_months=_retires(arm, task),
         deterministic=arm.seeds == 1 and not isinstance(arm, Estimated),
         dedicated=hosting,
     )
+
+
+def _retires(arm: Arm, task: Task) -> float | None:
+    """Months until the announced end of the model that an arm prompts."""
+    model = arm.model.name if isinstance(arm, Ladder | Chain) else None
+    day = next((one.retires for one in task.models if one.name == model), None)
+    return None if day is None else max(0.0, (day - datetime.now(UTC).date()).days * 12 / 365.25)
 
 
 def _hours(arm: Arm, task: Task) -> Range:

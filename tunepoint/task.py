@@ -6,6 +6,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -99,10 +100,19 @@ class ModelName(_Section):
     concurrency: Annotated[int, Field(ge=1, le=1_000)] = 64
     decodes: Annotated[int, Field(ge=1, le=20)] = 1
     """Answers to each test item; three and more show how much the decoding alone moves the score."""
+    retires: date | None = None
+    """The day on which its provider shuts it down, where that is announced."""
     hosting: Dedicated | None = None
     """Machines that are reserved for it; paid by the answer, or on your own machine, if missing."""
     train_on_outputs: bool | None = None
     """Whether the terms of its provider let you train on what it writes; nobody guesses them."""
+
+    @field_validator("retires")
+    @classmethod
+    def _to_come(cls, retires: date | None) -> date | None:
+        if retires is not None and retires <= date.today():
+            raise ValueError("is past; name the model that followed, and measure that")
+        return retires
 
     @field_validator("decodes")
     @classmethod

@@ -34,7 +34,7 @@
 
   const draws = economics.draws;
   // A study that was decided before these were known has none of them.
-  Object.assign(economics, { growth: 0, discount: 0, machines: {}, ...economics });
+  Object.assign(economics, { growth: 0, discount: 0, machines: {}, retires_months: [], ...economics });
   const count = draws.score.length;
 
   function median(values) {
@@ -59,12 +59,13 @@
       present.push((m === size - 1 ? months - m : 1) * worth(m + 1));
       traffic.push(Math.pow(1 + economics.growth, m));
     }
-    const events = (every) => {
+    const events = (every, first) => {
       let sum = 0;
-      for (let k = 1; every && k < Math.ceil(months / every); k++) sum += worth(k * every);
+      for (let at = first || every; at && at < months; at = every ? at + every : null) sum += worth(at);
       return sum;
     };
-    const repeats = events(economics.retrain_months), retired = events(economics.base_model_months);
+    const repeats = events(economics.retrain_months);
+    const retired = arms.map((_, a) => events(economics.base_model_months, economics.retires_months[a]));
     const fixed = present.reduce((sum, p) => sum + p, 0);
     const queries = present.reduce((sum, p, m) => sum + p * traffic[m], 0);
     weighed = { months, present, traffic, repeats, retired, fixed, queries };
@@ -82,7 +83,7 @@
   function cost(d, a, volume, months) {
     const w = weights(months);
     return draws.upfront[d][a] + w.fixed * draws.monthly[d][a] + w.repeats * draws.retrain[d][a] +
-      (w.retired && w.retired * draws.follow[d][a]) + w.queries * volume * draws.per_query[d][a] + reserved(d, a, volume, w);
+      (w.retired[a] && w.retired[a] * draws.follow[d][a]) + w.queries * volume * draws.per_query[d][a] + reserved(d, a, volume, w);
   }
 
   function total(d, a, volume, months) {

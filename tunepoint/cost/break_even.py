@@ -42,8 +42,10 @@ class CostDraws:
     """(D, A) dollars of moving to the base model that follows a retired one, once."""
     repeats: float
     """How often tuned models are trained again within the horizon, later times worth less."""
-    retired: float
-    """How often a provider retires base models within it, weighed alike."""
+    retired: Floats
+    """(A,) how often a provider retires the arm's base model within it, weighed alike."""
+    retires_months: tuple[float | None, ...] = ()
+    """Months until the announced retirement of each arm's base model."""
     machines: Mapping[int, tuple[Dedicated, Floats]] = field(default_factory=dict)
     """Position of an arm that is served on reserved machines -> they, and (D,) dollars of an hour."""
 
@@ -83,7 +85,10 @@ class CostDraws:
         names = ("upfront", "monthly", "per_query", "retraining_once", "following_once")
         some = {name: getattr(self, name)[:, arms] for name in names}
         machines = {new: self.machines[old] for new, old in enumerate(arms) if old in self.machines}
-        return replace(self, **some, machines=machines, arms=tuple(self.arms[arm] for arm in arms))
+        named = tuple(self.arms[arm] for arm in arms)
+        return replace(
+            self, **some, machines=machines, arms=named, retired=self.retired[list(arms)], retires_months=()
+        )
 
     def only(self, draws: slice) -> CostDraws:
         """The same on some of the draws."""
@@ -169,6 +174,7 @@ def simulate(costs: Sequence[ArmCost], task: Task, draws: int, rng: np.random.Ge
         np.stack(p, axis=1) for p in zip(*of_arms, strict=True)
     )
     lifetime = rates.base_model_months
+    retired = [schedule.events(lifetime, cost.retires_months) for cost in costs]
     return CostDraws(
         tuple(cost.arm for cost in costs),
         shared.volume,
@@ -179,7 +185,8 @@ def simulate(costs: Sequence[ArmCost], task: Task, draws: int, rng: np.random.Ge
         retraining,
         following,
         repeats=schedule.events(rates.retrain_months),
-        retired=0.0 if lifetime is None else schedule.events(lifetime),
+        retired=np.array(retired),
+        retires_months=tuple(cost.retires_months for cost in costs),
         machines={
             i: (cost.dedicated, cost.dedicated.usd_per_hour.sample(draws, rng))
             for i, cost in enumerate(costs)

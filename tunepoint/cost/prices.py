@@ -83,6 +83,8 @@ class ArmCost:
     retrain_hours: Range = NOTHING
     rented: bool = False
     """Whether its base model is a provider's, which retires it one day."""
+    retires_months: float | None = None
+    """Months until then, where that is announced."""
     deterministic: bool = False
     """Training it again with another seed would give the same arm."""
     dedicated: Dedicated | None = None
@@ -137,6 +139,7 @@ class _DeclaredArm(BaseModel):
     query_error_usd: _Quantity = 0.0
     retrain_hours: Amount = NOTHING
     rented: bool = False
+    retires_months: Annotated[float, Field(gt=0, le=1_200)] | None = None
     deterministic: bool = False
     hosting: Dedicated | None = None
 
@@ -212,6 +215,7 @@ def declared_cost(arm: _DeclaredArm, scores: ArmScores) -> ArmCost:
         core_seconds_error=arm.core_seconds_error,
         retrain_hours=arm.retrain_hours,
         rented=arm.rented,
+        retires_months=arm.retires_months,
         deterministic=arm.deterministic,
         dedicated=arm.hosting,
         notes=notes,
@@ -239,6 +243,8 @@ def arms_toml(costs: Sequence[ArmCost]) -> str:
             "rented": json.dumps(cost.rented),
             "deterministic": json.dumps(cost.deterministic),
         }
+        if cost.retires_months is not None:
+            fields["retires_months"] = round(cost.retires_months, 3)
         if cost.dedicated is not None:
             fields["hosting"] = _toml_hosting(cost.dedicated)
         lines += ["", "[[arm]]", *(f"{key} = {value}" for key, value in fields.items())]

@@ -55,7 +55,16 @@ class Schedule:
         """Weight of a dollar a month at the first month's traffic."""
         return float((self.present * self.traffic).sum())
 
-    def events(self, every: float) -> float:
-        """Weight of a dollar that is paid every so many months, the first time after the first of them."""
-        count = max(0, math.ceil(self.months / every) - 1)
-        return float(self.worth(every * np.arange(1.0, count + 1)).sum())
+    def events(self, every: float | None, first: float | None = None) -> float:
+        """Weight of a dollar that is paid every so many months, within the horizon and not at its end.
+
+        Args:
+            every: once only, at `first`, if None; never if there is no `first` either.
+            first: months until the first time; `every` if None.
+
+        """
+        start = every if first is None else first
+        if start is None or start >= self.months:
+            return 0.0
+        count = 1 if every is None else math.ceil((self.months - start) / every)
+        return float(self.worth(start + (every or 0.0) * np.arange(count, dtype=np.float64)).sum())
