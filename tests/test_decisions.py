@@ -129,7 +129,7 @@ def test_break_even_by_hand() -> None:
     never = break_even(draws, 0, 1, worth=worth)
     assert never.probability_never == 1 and never.queries_per_month is None
     same = break_even(draws, 0, 0)
-    assert same.queries_per_month is not None and same.queries_per_month.likely == 0
+    assert same.queries_per_month is None and same.probability_never == 1  # it is never cheaper than itself
 
 
 def test_uncertain_ranges_give_a_band_and_shared_rates_do_not_blur_differences() -> None:

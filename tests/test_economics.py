@@ -98,6 +98,30 @@ def test_a_staircase_that_meets_a_line_above_one_machine() -> None:
     assert totals[0][1] < totals[0][0] and totals[1][1] > totals[1][0]
 
 
+def test_what_loses_money_every_month_pays_nothing_back_and_equal_arms_never_break_even() -> None:
+    losing = [cost("p", usd_per_query=flat(0.001)), cost("t", "tuned", dedicated=always_on())]
+    draws = simulate(losing, task(traffic={"queries_per_month": 9_000}), 20, RNG(0))
+    assert break_even(draws, 0, 1).payback_days is None
+    alike = [cost("p", usd_per_query=flat(0.001)), cost("q", "tuned", usd_per_query=flat(0.001))]
+    assert break_even(simulate(alike, task(), 20, RNG(0)), 0, 1).probability_never == 1
+    near = [cost(name, usd_per_query=flat(0.001), query_error_usd=1e-5) for name in ("p", "q")]
+    assert 0.3 < break_even(simulate(near, task(), 2_000, RNG(0)), 0, 1).probability_never < 0.7
+
+
+def test_two_staircases_cross_between_their_steps() -> None:
+    # $100 for every 10,000 queries against $150 for every 14,000: between the two it is $200 against $150.
+    def stairs(dollars: float, queries: float) -> Dedicated:
+        rate = queries / (3600 * 730)
+        return Dedicated(
+            usd_per_hour=flat(dollars / 730), requests_per_second=rate, utilisation=1.0, peak=1.0
+        )
+
+    arms = [cost("a", dedicated=stairs(100, 10_000)), cost("b", "tuned", dedicated=stairs(150, 14_000))]
+    found = break_even(simulate(arms, task(), 3, RNG(0)), 0, 1)
+    assert found.probability_never == 0 and found.queries_per_month is not None
+    assert found.queries_per_month.likely == pytest.approx(10_000, rel=0.01)
+
+
 # -- over time ----------------------------------------------------------------------------------
 
 
@@ -200,7 +224,8 @@ def test_the_rule_of_thumb_stands_beside_the_measured_figure_with_the_reason(tmp
     assert said.startswith(
         "over 100,000 queries a month: fine-tune; measured: tuned is cheaper than prompt from about "
     )
-    assert "errors included, and machines are paid by the hour" in said
+    assert "more to build and saves $" in said and "errors included, and $4" in said
+    assert said.endswith("a month more whether asked or not")
     arms = (tmp_path / "arms.toml").read_text()
     (tmp_path / "arms.toml").write_text(arms[: arms.index("hosting")] + "usd_per_query = 0.005\n")
     never = decide_trials(tmp_path / "trials.jsonl", known, arms=tmp_path / "arms.toml")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,44 @@ def test_throughput_rises_with_concurrency_and_the_time_of_an_answer_is_the_serv
         found = measured(fake, most=4)
     assert [step.concurrency for step in found.steps] == [1, 2, 4]
     assert all(step.p50_seconds > 0.05 and step.errors == 0 for step in found.steps)
-    assert found.steps[0].requests_per_second < 20 < found.steps[-1].requests_per_second
     assert found.sustained == found.steps[-1]
+    for step in found.steps:  # each place is busy all the time: requests/s = places / seconds of an answer
+        assert step.requests_per_second == pytest.approx(step.concurrency / step.p50_seconds, rel=0.15)
+
+
+def test_a_server_that_loads_its_model_first_is_not_judged_by_that() -> None:
+    with serving(Fake(hello, latency=0.02)) as fake:
+        fake.faults = {}
+        late = {"once": True}
+        answer = fake.answer
+
+        def slow_at_first(messages: list[dict[str, str]], body: dict[str, Any]) -> str:
+            if late.pop("once", False):
+                time.sleep(0.5)
+            return answer(messages, body)
+
+        fake.answer = slow_at_first
+        found = measured(fake, most=1, p95_limit=0.3)
+    assert found.sustained is not None and found.steps[0].p95_seconds < 0.3
+
+
+def test_what_held_before_a_server_went_down_is_kept() -> None:
+    opened: list[OpenAIEndpoint] = []
+    with serving(Fake(hello)) as fake:
+        whole = opening(fake, opened)
+
+        def breaking(concurrency: int) -> Endpoint:
+            if concurrency > 2:
+                opened.append(OpenAIEndpoint("http://127.0.0.1:9/v1#gone", attempts=1))
+                return opened[-1]
+            return whole(concurrency)
+
+        try:
+            found = load("x", breaking, ["one"], seconds=0.05)
+        finally:
+            for endpoint in opened:
+                endpoint.close()
+    assert [step.concurrency for step in found.steps] in ([1, 2], [1])
     assert found.steps[0].tokens_per_second == pytest.approx(2 * found.steps[0].requests_per_second, rel=0.01)
 
 
@@ -52,7 +89,7 @@ def test_a_step_that_is_too_slow_or_fails_is_the_last_and_does_not_count() -> No
     with serving(Fake(hello, latency=0.05)) as fake:
         slow = measured(fake, most=8, p95_limit=0.001)
         assert len(slow.steps) == 1 and slow.sustained is None
-        fake.faults = {len(fake.calls) + 6: "500"}
+        fake.faults = {len(fake.calls) + 30: "500"}
         failed = measured(fake, most=8)
     assert failed.steps[-1].errors == 1
     assert failed.sustained is None or failed.sustained.errors == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from tunepoint import Result, Task, run
 from tunepoint.cli import app
 from tunepoint.errors import ModelError, StudyError, TaskError
 from tunepoint.estimates import estimate
-from tunepoint.models.rates import own_prices
+from tunepoint.models.chat import Usage
+from tunepoint.models.rates import call_price, own_prices
 from tunepoint.whatif import VOLUMES, Scenario, WhatIf, costs_csv, task_of, what_if
 
 PRICE = {"input": 1.0, "cached_input": 0.25, "output": 4.0}
@@ -62,6 +64,22 @@ def test_nothing_changed_decides_as_before(finished: Result) -> None:
     for one, other in zip(found.before.finalists, finished.document["finalists"], strict=True):
         assert one.horizon_usd.likely == pytest.approx(other["horizon_usd"]["likely"], abs=1e-5)
     assert task_of(finished.folder).value.error_usd == 0.4
+
+
+def test_runs_that_the_study_did_not_decide_on_are_not_decided_on_here(
+    finished: Result, tmp_path: Path
+) -> None:
+    assert finished.folder is not None
+    study = tmp_path / "study"
+    shutil.copytree(finished.folder, study)
+    lines = (study / "trials.jsonl").read_text().splitlines()
+    tuned = [json.loads(line) for line in lines if '"seed":"0"' in line.replace(" ", "")]
+    extra = [json.dumps({**row, "seed": "7", "score": 0.0}) for row in tuned[:5]]  # a seed that was killed
+    (study / "trials.jsonl").write_text("\n".join([*lines, *extra]) + "\n")
+    before = what_if(study, Scenario()).before
+    assert (
+        extra and before.items == finished.document["items"] and before.winner == finished.document["winner"]
+    )
 
 
 def test_volume_horizon_and_any_key_of_the_money_change_the_costs_by_their_formula(finished: Result) -> None:
@@ -151,6 +169,14 @@ def test_prices_are_said_with_their_source_and_an_unknown_one_is_never_free(tmp_
     own = call("prices", "openai/gpt-999", "--folder", tmp_path)
     assert "$0.5 input" in own and "prices.toml" in own
     assert "openai/gpt-999" in call("prices", "--folder", tmp_path)
+
+
+def test_a_price_is_that_of_a_short_call_not_of_a_long_context() -> None:
+    price = call_price("google/gemini-2.5-pro")
+    assert price is not None
+    rates = price.rates()
+    short = price.dollars(Usage("google/gemini-2.5-pro", 800, 0, 0)) / 800 * 1e6
+    assert rates["input"] == pytest.approx(short) and rates["cached_input"] < rates["input"] < rates["output"]
 
 
 @pytest.mark.parametrize(

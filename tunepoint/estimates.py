@@ -46,9 +46,10 @@ def estimate(task: Task, seed: int) -> list[str]:
     prepared = prepare(task, np.random.default_rng([seed, 1]))
     split = prepared.split
     names, own = chat_names(task), own_prices(task.folder)
-    known = {model.name: model.price or own.get(model.name) for model in task.models}
-    judge = [task.score.judge.name] if task.score.judge else []
-    found = {name: call_price(name, known.get(name)) for name in (*names, *judge)}
+    judge = [task.score.judge] if task.score.judge else []
+    known = {model.name: model.price or own.get(model.name) for model in (*task.models, *judge)}
+    asked = (*names, *(model.name for model in judge))
+    found = {name: call_price(name, known.get(name)) for name in asked}
     prices: dict[str, CallPrice] = {name: price for name, price in found.items() if price is not None}
     chats: list[ChatModel] = [_Unasked(name) for name in names]
     tried = candidates(task, None, chats, split.train, split.dev, None)

@@ -262,14 +262,16 @@ def beside_the_rule(decision: Decision) -> str | None:
     evidence = decision.evidence
     costs, worth = evidence.costs, evidence.error_usd or 0.0
     one, other = costs.arms.index(found.cheaper_to_build), costs.arms.index(found.cheaper_to_run)
-    extra = float(np.median(costs.fixed[:, other] - costs.fixed[:, one]))
+    extra, monthly = (
+        float(np.median(part[:, other] - part[:, one])) for part in (costs.upfront, costs.per_month(0.0))
+    )
     running = costs.per_query + worth * (1 - evidence.scores)
     saving = 1_000 * float(np.median(running[:, one] - running[:, other]))
     errors = ", errors included" if worth else ""
     runs = f"saves ${saving:,.2f}" if saving > 0 else f"costs ${-saving:,.2f} more"
     why = f"it costs ${extra:,.0f} more to build and {runs} on 1,000 answers{errors}"
-    if other in costs.machines or one in costs.machines:
-        why += ", and machines are paid by the hour"
+    if abs(monthly) >= 0.005:
+        why += f", and ${abs(monthly):,.2f} a month {'more' if monthly > 0 else 'less'} whether asked or not"
     if found.queries_per_month is None:
         return (
             f"measured: {found.cheaper_to_run} never becomes cheaper than {found.cheaper_to_build}, for {why}"

@@ -171,7 +171,7 @@ class Traffic(_Section):
     """How often the task is asked, and for how long to look ahead."""
 
     queries_per_month: Amount = Range(10_000, 10_000, 10_000)
-    horizon_months: Annotated[float, Field(gt=0, le=120)] = 12
+    horizon_months: Annotated[float, Field(ge=0.1, le=120)] = 12
     growth_per_month: Annotated[float, Field(gt=-1, le=1)] = 0.0
     """Share by which each month has more queries than the one before; negative where they shrink."""
 
@@ -223,11 +223,11 @@ class Costs(_Section):
     """Hours to put a prompt into production."""
     core_hour_usd: Amount = Range(0.04, 0.04, 0.04)
     """One processor core for one hour."""
-    retrain_months: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 6
+    retrain_months: Annotated[float, Field(ge=0.1, allow_inf_nan=False)] = 6
     """Months after which a tuned model is trained again."""
     retrain_hours: Amount = Range(1, 2, 4)
     """Hours to check and release a retrained model."""
-    base_model_months: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    base_model_months: Annotated[float, Field(ge=0.1, allow_inf_nan=False)] | None = None
     """Months after which a provider retires a base model; None where nothing is known or it is your own."""
     reprompt_hours: Amount = Range(1, 2, 6)
     """Hours to move a prompt to the model that follows."""

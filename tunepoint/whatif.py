@@ -155,8 +155,12 @@ def _priced(
             found.append(replace(cost, usd_per_query=Range.parse(likely), query_error_usd=error))
         else:
             found.append(cost)
-            if touched and paid:
+            if touched and cost.dedicated is not None:
+                notes.append(f"{scores.arm}: runs on reserved machines, which no price of tokens changes")
+            elif touched and paid and not single:
                 notes.append(f"{scores.arm}: several models answer for it, so its price stays as measured")
+            elif touched and paid:
+                notes.append(f"{scores.arm}: its trials lack tokens, so its price stays as measured")
     return found, notes
 
 

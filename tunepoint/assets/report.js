@@ -138,7 +138,7 @@
     const stairs = economics.machines[one] || economics.machines[other];
     for (let d = 0; d < (stairs ? Math.min(count, 500) : count); d++) {
       const extra = fixed(d, other) - fixed(d, one), saving = running(d, one) - running(d, other);
-      if (extra <= 0) found.push(0);
+      if (extra < 0 && (stairs || saving >= 0)) found.push(0);
       else if (stairs) bisected(d, one, other, months, found);
       else if (saving > 0) found.push(extra / (weights(months).queries * saving));
     }
@@ -148,9 +148,13 @@
   // With reserved machines the cost is a staircase: a root of the difference, as in cost/break_even.py.
   function bisected(d, one, other, months, found) {
     const behind = (v) => total(d, other, v, months) - total(d, one, v, months);
-    let low = 0, high = 1e10;
-    if (behind(high) >= 0) return;
-    for (let i = 0; i < 60; i++) {
+    let low = 0, high = null;
+    for (let e = 0; e <= 72 && high === null; e++) {
+      const volume = Math.pow(10, 1 + e / 8);
+      if (behind(volume) < 0) high = volume; else low = volume;
+    }
+    if (high === null) return;
+    for (let i = 0; i < 45; i++) {
       const middle = (low + high) / 2;
       if (behind(middle) < 0) high = middle; else low = middle;
     }

@@ -241,9 +241,9 @@ def break_even(draws: CostDraws, one: int, other: int, *, worth: Floats | None =
         worth: (D, A) dollars that the errors of one answer cost; 0 where None.
 
     Volume = difference of fixed cost over the horizon / (months x saving of an answer), months as the
-    schedule weighs them; a draw without a saving never breaks even, one whose cheaper-to-run arm costs
-    no more to build does so at 0. With reserved machines the cost is a staircase, and the volume is a
-    root of the difference, by bisection.
+    schedule weighs them; a draw without a saving never breaks even, nor do equal arms; one whose
+    cheaper-to-run arm costs less to build does so at 0. With reserved machines the cost is a staircase,
+    and the volume is the first root of the difference that a ladder of volumes brackets, by bisection.
 
     """
     draws, worth = draws.of(one, other), None if worth is None else worth[:, [one, other]]
@@ -261,7 +261,7 @@ def break_even(draws: CostDraws, one: int, other: int, *, worth: Floats | None =
     if draws.machines.keys() & {one, other}:
         volume, reached = _crossing(draws, one, other, worth)
     else:
-        reached = (saving > 0) | (extra <= 0)
+        reached = (saving > 0) | ((extra < 0) & (saving >= 0))
         safe = np.where(saving > 0, saving, 1.0)
         volume = np.where(extra <= 0, 0.0, extra / (draws.schedule.queries * safe))
     paid = draws.upfront[:, other] - draws.upfront[:, one]
@@ -269,7 +269,7 @@ def break_even(draws: CostDraws, one: int, other: int, *, worth: Floats | None =
     if worth is not None:
         monthly = monthly + draws.volume[:, None] * worth
     daily = (monthly[:, one] - monthly[:, other]) * 12 / 365.25
-    pays = (daily > 0) | (paid <= 0)
+    pays = (daily > 0) | ((paid <= 0) & (daily >= 0))  # what loses money every month pays nothing back
     days = np.where(paid <= 0, 0.0, paid / np.where(daily > 0, daily, 1.0))
     return BreakEven(
         draws.arms[one],
@@ -280,8 +280,8 @@ def break_even(draws: CostDraws, one: int, other: int, *, worth: Floats | None =
     )
 
 
-MOST_QUERIES = 1e10
-"""A month: beyond any traffic; an arm that is not cheaper there never is."""
+LADDER = tuple(float(volume) for volume in np.geomspace(1e1, 1e10, 73))
+"""Queries a month at which a staircase is looked at; an arm that is cheaper at none of them never is."""
 
 
 def _crossing(
@@ -296,10 +296,16 @@ def _crossing(
         return np.asarray(total[:, other] - total[:, one])
 
     count = len(draws.volume)
-    low, high = np.zeros(count), np.full(count, MOST_QUERIES)
-    at_once, reached = behind(low) <= 0, behind(high) < 0
-    for _ in range(60):
+    low, high = np.zeros(count), np.zeros(count)
+    at_once = behind(low) < 0
+    reached = at_once.copy()
+    for volume in LADDER:  # the first step at which it is cheaper, and the one before
+        cheaper = behind(np.full(count, volume)) < 0
+        low = np.where(reached | cheaper, low, volume)
+        high = np.where(cheaper & ~reached, volume, high)
+        reached |= cheaper
+    for _ in range(45):
         middle = (low + high) / 2
         cheaper = behind(middle) < 0
         low, high = np.where(cheaper, low, middle), np.where(cheaper, middle, high)
-    return np.where(at_once, 0.0, high), reached | at_once
+    return np.where(at_once, 0.0, high), reached

@@ -285,7 +285,7 @@ def open_models(task: Task, recording: Path, meter: Meter, *, replay: bool = Fal
     own = own_prices(task.folder)
 
     def as_named(model: ModelName) -> Named:
-        return Named(model.name, model.price or own.get(model.name), model.concurrency, task.folder)
+        return Named(model.name, model.price, model.concurrency, task.folder)
 
     named = [as_named(model) for model in task.models if not model.name.startswith((EMBEDDED, RECORDED))]
     judge = as_named(task.score.judge) if task.score.judge else None
@@ -296,7 +296,7 @@ def open_models(task: Task, recording: Path, meter: Meter, *, replay: bool = Fal
     proposer = task.search.proposer
     hosted = any(one.provider for one in task.tune)
     with opened(
-        named, recording, metered, proposer=proposer, judge=judge, replay=replay, tuning=hosted
+        named, recording, metered, proposer=proposer, judge=judge, replay=replay, tuning=hosted, own=own
     ) as models:
         for model in task.models:
             known = model.price or own.get(model.name)

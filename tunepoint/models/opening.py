@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tunepoint.errors import ModelError
@@ -94,15 +95,17 @@ class _Opening:
         calls: Recording,
         metered: Callable[[Endpoint, CallPrice | None], Endpoint],
         replay: bool,
+        own: Mapping[str, TokenPrice],
     ) -> None:
         self.stack, self.calls, self.metered, self.replay = stack, calls, metered, replay
+        self.own = own
         self.prices: dict[str, CallPrice] = {}
         self.chats: dict[str, TextModel] = {}
         self.endpoints: list[OpenAIEndpoint] = []
 
     def add(self, model: Named, abilities: Abilities | None = None) -> TextModel:
         """Open a model, recorded and, where it is elsewhere, paid for."""
-        price = call_price(model.name, model.price)
+        price = call_price(model.name, model.price or self.own.get(model.name))
         if price is not None:
             self.prices[model.name] = price
         local = model.name.startswith(LOCAL)
@@ -131,6 +134,7 @@ def opened(
     judge: Named | None = None,
     replay: bool = False,
     tuning: bool = False,
+    own: Mapping[str, TokenPrice] = MappingProxyType({}),
 ) -> Iterator[Models]:
     """Open chat models for the time of a study.
 
@@ -141,6 +145,7 @@ def opened(
         judge: the model that grades answers; None where none does.
         replay: answer from the recording alone; no key and no network is needed.
         tuning: whether models will be tuned at a provider, and asked there.
+        own: prices of the project, for models that come without one.
 
     """
     others = [model for model in (judge, Named(proposer) if proposer else None) if model]
@@ -151,7 +156,7 @@ def opened(
     with ExitStack() as stack:
         calls = Recording(recording)
         stack.callback(calls.close)
-        opening = _Opening(stack, calls, metered, replay)
+        opening = _Opening(stack, calls, metered, replay, own)
         for model in wanted:
             opening.add(model)
         asked = tuple(opening.chats[model.name] for model in named)

@@ -90,11 +90,14 @@ class CallPrice:
         return None if self.checked is None else (today - self.checked).days
 
     def rates(self) -> dict[str, float]:
-        """Dollars per million tokens: `input`, `cached_input`, `output`."""
-        million = 1_000_000
-        asked = {"input": (million, 0, 0), "cached_input": (million, million, 0), "output": (0, 0, million)}
+        """Dollars per million tokens, `input`, `cached_input`, `output`, as a short call pays them.
+
+        A long context may have a dearer price of its own, so a thousand tokens are asked for.
+        """
+        some = 1_000
+        asked = {"input": (some, 0, 0), "cached_input": (some, some, 0), "output": (0, 0, some)}
         return {
-            name: self.dollars(Usage(self.model, given, cached, output))
+            name: round(self.dollars(Usage(self.model, given, cached, output)) * 1e6 / some, 9)
             for name, (given, cached, output) in asked.items()
         }
 
