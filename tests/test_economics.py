@@ -68,9 +68,8 @@ def test_machines_are_bought_whole_for_the_busiest_hour() -> None:
     # Off at night and over the weekend: 50 of 168 hours cost less, and take less.
     office = always_on(requests_per_second=2.0, hours_a_week=50, least=2)
     assert office.hours_a_month == pytest.approx(730 * 50 / 168)
-    assert office.usd_per_month(np.array([1_000.0]), np.array([0.526]))[0] == pytest.approx(
-        2 * 0.526 * 730 * 50 / 168
-    )
+    draws = simulate([cost("o", dedicated=office)], task(), 2, RNG(0))
+    assert draws.per_month(1_000.0)[:, 0] == pytest.approx(2 * 0.526 * 730 * 50 / 168)
     assert office.queries_a_machine == pytest.approx(1_226_400 * 50 / 168)
 
 

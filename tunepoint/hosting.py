@@ -52,10 +52,6 @@ class Dedicated(BaseModel):
         needed = np.ceil(np.asarray(queries_per_month, np.float64) / self.queries_a_machine - 1e-9)
         return np.maximum(needed, float(self.least))
 
-    def usd_per_month(self, queries_per_month: Floats, usd_per_hour: Floats) -> Floats:
-        """Dollars of a month; the shapes are broadcast."""
-        return self.machines(queries_per_month) * usd_per_hour * self.hours_a_month
-
 
 def usd_per_thousand(usd_per_hour: float, requests_per_second: float) -> float:
     """Hosting cost of 1,000 calls on a machine that is never idle: $/h / (3600 x requests/s) x 1000."""

@@ -154,7 +154,7 @@
       if (behind(volume) < 0) high = volume; else low = volume;
     }
     if (high === null) return;
-    for (let i = 0; i < 45; i++) {
+    for (let i = 0; i < 24; i++) {
       const middle = (low + high) / 2;
       if (behind(middle) < 0) high = middle; else low = middle;
     }

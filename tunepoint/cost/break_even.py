@@ -76,8 +76,8 @@ class CostDraws:
         """(D, A) dollars of reserved machines over months of these weights; `queries` is (D, 1) or (1, 1)."""
         found = np.zeros(self.upfront.shape)
         for arm, (hosting, hourly) in self.machines.items():
-            monthly = hosting.usd_per_month(queries * traffic, hourly[:, None])  # (D, M)
-            found[:, arm] = monthly @ present
+            months = hosting.machines(queries * traffic) @ present  # (D,) or (1,)
+            found[:, arm] = months * hourly * hosting.hours_a_month
         return found
 
     def of(self, *arms: int) -> CostDraws:
@@ -289,10 +289,10 @@ def _crossing(
 ) -> tuple[Floats, NDArray[np.bool_]]:
     """(D,) volumes from which the arm that is dearer to build is cheaper, and in which draws there is one."""
 
-    def behind(volume: Floats) -> Floats:
+    def behind(volume: Floats | float) -> Floats:
         total = draws.horizon(volume)
         if worth is not None:
-            total = total + draws.schedule.queries * volume[:, None] * worth
+            total = total + draws.schedule.queries * np.reshape(volume, (-1, 1)) * worth
         return np.asarray(total[:, other] - total[:, one])
 
     count = len(draws.volume)
@@ -300,11 +300,13 @@ def _crossing(
     at_once = behind(low) < 0
     reached = at_once.copy()
     for volume in LADDER:  # the first step at which it is cheaper, and the one before
-        cheaper = behind(np.full(count, volume)) < 0
+        cheaper = behind(volume) < 0
         low = np.where(reached | cheaper, low, volume)
         high = np.where(cheaper & ~reached, volume, high)
         reached |= cheaper
-    for _ in range(45):
+        if reached.all():
+            break
+    for _ in range(24):
         middle = (low + high) / 2
         cheaper = behind(middle) < 0
         low, high = np.where(cheaper, low, middle), np.where(cheaper, middle, high)
