@@ -13,6 +13,8 @@ from tunepoint.cost.prices import ArmCost
 from tunepoint.stats.ranges import Range
 from tunepoint.task import Task
 
+SMALL = 0.01
+"""Share of the widest swing under which one is left out."""
 ERRORS = 1.645
 """Standard errors of a measured price on either side: 90%."""
 
@@ -34,7 +36,7 @@ class Swing:
 
 
 def tornado(costs: Sequence[ArmCost], task: Task, one: int, other: int) -> tuple[Swing, ...]:
-    """Swings of the difference of two arms, given by position; the widest first, without those of nothing."""
+    """Swings of the difference of two arms, given by position; the widest first, without the small."""
     likely = [_pinned(cost) for cost in costs]
     known = _likely(task)
 
@@ -50,7 +52,8 @@ def tornado(costs: Sequence[ArmCost], task: Task, one: int, other: int) -> tuple
         for what, ends in _own(costs[place]):
             at = [difference([*likely[:place], changed, *likely[place + 1 :]], known) for changed in ends]
             found.append(Swing(f"{costs[place].arm}: {what}", *at))
-    swings = [swing for swing in found if swing.width > 0]
+    least = SMALL * max((swing.width for swing in found), default=0.0)
+    swings = [swing for swing in found if swing.width > least]
     return tuple(sorted(swings, key=lambda swing: -swing.width))
 
 
