@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunepoint import Example, Task, run
+from tunepoint.encoder_exports import export_encoder
 from tunepoint.errors import DataError, ModelError, TaskError
 from tunepoint.models.encoder import Encoder
 from tunepoint.scorers import json_fields
@@ -309,6 +310,11 @@ def test_extraction_has_a_tuned_arm_on_a_laptop_beside_what_runs_today(
     measured = json.loads((out / "measurements.json").read_text())
     assert [row["examples"] for row in measured["curve"]] == [13, 35, 88]  # of five nobody can be trained
     assert {row["name"] for row in measured["not_run"]} >= {"probe", "fine-tuned encoder", "chain of thought"}
+    kept = sorted((out / "arms").glob("spans-*.safetensors"))
+    assert len(kept) == 3  # one for each seed; parts of the curve are not kept
+    exported = export_encoder(task, out, tmp_path / "onnx")
+    assert exported.arm == "span encoder" and exported.parity.differing == ()
+    assert sorted((out / "arms").glob("spans-*.safetensors")) == kept  # nothing was trained for it
     before = (out / "trials.jsonl").read_bytes()
     run(task, out=out)
     assert (out / "trials.jsonl").read_bytes() == before

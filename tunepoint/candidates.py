@@ -149,7 +149,6 @@ def candidates(
     """
     from_chats = raced_arms(task, chats, encoder.embed if encoder else word_vectors(train))
     not_run = list(_not_run(task, bool(chats), encoder is not None))
-    closed = why_closed(task, train)
     if encoder is None:
         return Candidates((), (), (), tuple(not_run), from_chats)
     if task.answer.kind == "json":
@@ -160,6 +159,7 @@ def candidates(
         prompting = _encoder_prompts(task, encoder, train, near)
         if not any((task.answer.labels or {}).values()):
             not_run.append(NotRun("described", "the task has no label descriptions ([answer.labels])"))
+    closed = why_closed(task, train)
     if closed is not None:
         not_run += [NotRun(name, closed) for name in ("probe", "fine-tuned encoder", "tuned + light prompt")]
         return Candidates(prompting, (), (), tuple(not_run), from_chats, encoder=encoder)
@@ -273,9 +273,8 @@ def _not_run(task: Task, chats: bool, encoder: bool) -> list[NotRun]:
         why = f"answers of kind {kind!r} are no labels to choose from"
         found += [NotRun(name, why) for name in ("probe", "fine-tuned encoder", "tuned + light prompt")]
     if kind == "json" and not encoder:
-        found.append(
-            NotRun("span encoder", "the embedded encoder is not installed: pip install 'tunepoint[tune]'")
-        )
+        missing = "the embedded encoder, or what runs it, is missing: `tunepoint doctor` says what"
+        found.append(NotRun("span encoder", missing))
     found.append(NotRun("LoRA on a language model", "no base is named ([[tune]] base)"))
     found.append(NotRun("hosted fine-tuning", "no provider is named ([[tune]] provider)"))
     return found

@@ -13,7 +13,7 @@ from tunepoint.terminal import JsonOption, SeedOption, TaskArgument, clear_error
 
 if TYPE_CHECKING:  # loaded by the command that needs it, so that --help is quick
     from tunepoint.decisions import Decision
-    from tunepoint.load import Step
+    from tunepoint.load import Load, Step
     from tunepoint.whatif import WhatIf
 
 
@@ -203,14 +203,22 @@ def load(
                 said=_said,
             )
         found.write(out)
-        best = found.sustained
-        if best is None:
-            typer.echo(f"No step held: errors, or 95% took more than {limit} s. The table is in {out}.")
-        else:
-            typer.echo(
-                f'{out}: hosting = {{ mode = "dedicated", usd_per_hour = YOURS, '
-                f"requests_per_second = {best.requests_per_second:.3g} }}"
-            )
+        typer.echo(f"{out}: {_hosting(found)}")
+
+
+def _hosting(found: Load) -> str:
+    """What to declare."""
+    from tunepoint.hosting import usd_per_thousand
+
+    best = found.sustained
+    if best is None:
+        return f"the table; no step held: errors, or 95% took more than {found.p95_limit} s"
+    rate = best.requests_per_second
+    busy = usd_per_thousand(1, rate)
+    return (
+        f'hosting = {{ mode = "dedicated", usd_per_hour = YOURS, requests_per_second = {rate:.3g} }}\n'
+        f"At $1 an hour, and never idle, it would cost ${busy:.4f} for 1,000 calls."
+    )
 
 
 def _said(step: Step) -> None:

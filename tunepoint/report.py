@@ -187,9 +187,10 @@ def audit_line(audit: Audit) -> str:
         "thin labels": len(audit.thin),
         "inputs with personal data": len({finding.id for finding in audit.personal}),
         "doubtful labels": len(audit.doubts or ()),
-        "examples that may not be trained on": sum(audit.untrainable.values()),
         "test items seen in another guise": len(audit.certificate.twins),
     }
+    if audit.untrainable:
+        found["examples that may not be trained on"] = sum(audit.untrainable.values())
     kept = f"{audit.read} rows read, {audit.kept} kept; "
     return kept + ", ".join(f"{count or 'no'} {what}" for what, count in found.items())
 

@@ -117,9 +117,10 @@ class SpanTagger:
 
         """
         train, seed = trainable(task, train), int(rng.integers(2**31))
-        run = f"spans-{fingerprint(train)[:12]}-{self._digest()}-{seed:010d}"
+        fields = self.fields or Fields.read(train)
+        run = f"spans-{fingerprint(train)[:12]}-{self._digest(fields)}-{seed:010d}"
         if run not in self._runs:
-            self._runs[run] = self._load_or_train(task, train, run, seed)
+            self._runs[run] = self._load_or_train(task, fields, train, run, seed)
         return self._runs[run]
 
     def once(self) -> SpanTagger:
@@ -130,23 +131,24 @@ class SpanTagger:
         """What a training run is expected to take."""
         return 1.0 + SECONDS_AN_EXAMPLE * examples * self.recipe.epochs_for(examples)
 
-    def _digest(self) -> str:
+    def _digest(self, fields: Fields) -> str:
         """Tells settings apart that give other weights."""
-        content = json.dumps([asdict(self.recipe), self.fields and self.fields.document()], sort_keys=True)
+        content = json.dumps([asdict(self.recipe), fields.document()], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:8]
 
-    def _load_or_train(self, task: Task, train: Sequence[Example], run: str, seed: int) -> Extractor:
+    def _load_or_train(
+        self, task: Task, fields: Fields, train: Sequence[Example], run: str, seed: int
+    ) -> Extractor:
         path = self.keep / f"{run}.safetensors" if self.keep else None
         if path is not None and path.exists():
             return Extractor.load(path, self.encoder, task.answer.json_schema)
-        fitted = self._train(task, train, np.random.default_rng(seed))
+        fitted = self._train(task, fields, train, np.random.default_rng(seed))
         if path is not None:
             fitted.save(path)
         return fitted
 
-    def _train(self, task: Task, examples: Sequence[Example], rng: Generator) -> Extractor:
+    def _train(self, task: Task, fields: Fields, examples: Sequence[Example], rng: Generator) -> Extractor:
         started = time.perf_counter()
-        fields = self.fields or Fields.read(examples)
         marked = [fields.mark(example) for example in examples]
         words = Words.of(self.encoder, [one.text for one in marked])
         tagger = _tagger(self.encoder, fields, self.recipe, int(rng.integers(2**31)))
