@@ -384,6 +384,9 @@ def test_the_page_and_python_agree_to_the_cent(tmp_path: Path) -> None:
         for field, value in (("growth", "-2.5"), ("discount", "20"), ("discount", "200"), ("growth", "")):
             page.fill(f"#{field}", value)  # the last two are no such numbers, and change nothing
         fields = page.evaluate("[0, 1].map((a) => window.tunepoint.band(a, 450000, 18))")
+        page.fill("[data-arm=prompt]", "50")
+        halved = page.evaluate("window.tunepoint.band(0, 450000, 18)")
+        shown_rows = page.inner_text("#live-rows")
         browser.close()
     draws = result.decision.evidence.costs
     for (queries, months), bands in zip(asked, shown, strict=True):
@@ -407,6 +410,14 @@ def test_the_page_and_python_agree_to_the_cent(tmp_path: Path) -> None:
     changed = decide_trials(tmp_path / "trials.jsonl", shrinking, arms=tmp_path / "arms.toml")
     expected = np.quantile(changed.decision.evidence.costs.horizon(450_000.0), [0.05, 0.5, 0.95], axis=0)
     assert np.abs(np.array(fields).T - expected).max() < 0.01
+    arms = (
+        (tmp_path / "arms.toml").read_text().replace("[0.0008, 0.0009, 0.0012]", "[0.0004, 0.00045, 0.0006]")
+    )
+    (tmp_path / "arms.toml").write_text(arms)
+    cheaper = decide_trials(tmp_path / "trials.jsonl", shrinking, arms=tmp_path / "arms.toml")
+    expected = np.quantile(cheaper.decision.evidence.costs.horizon(450_000.0)[:, 0], [0.05, 0.5, 0.95])
+    assert np.abs(np.array(halved) - expected).max() < 0.01  # the price of an answer, halved in the page
+    assert "prompt" in shown_rows
     (crossing,) = result.decision.break_even
     assert crossing.queries_per_month is not None and crossing.probability_never < 0.2
     assert volume == pytest.approx(crossing.queries_per_month.likely, rel=0.1)  # of its first 500 draws

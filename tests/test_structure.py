@@ -11,6 +11,7 @@ from conftest import ROOT
 PACKAGE = ROOT / "tunepoint"
 ORDER = [
     {"errors"},
+    {"currencies"},
     {"stats", "data", "models"},
     {"quantities", "task_faults"},
     {"hosting"},
@@ -23,7 +24,7 @@ ORDER = [
     {"steps"},
     {"sealed"},
     {"evidence", "power", "sizes", "caveats", "guards", "decisions", "slices", "signals", "documents"},
-    {"report", "findings", "growth", "spending"},
+    {"report", "findings", "growth", "spending", "costing"},
     {
         "studies",
         "drafts",

@@ -94,6 +94,8 @@ class Cascade:
     cheap: Arm
     strong: Arm
     gate: Gate
+    passed_on: float = 1.0
+    """Share of the dev items that the gate let through to the strong arm."""
     kind: ArmKind = "cascade"
     family: str = "cascade"
     name: str = field(init=False)

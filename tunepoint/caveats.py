@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tunepoint.cost.break_even import BreakEven
 from tunepoint.cost.prices import ArmCost
 from tunepoint.measure.judged import Judged, judge_caveats
 from tunepoint.measure.tables import ArmScores, Table
@@ -49,6 +50,27 @@ def caveats_of(
             + "; ".join(f"{arm.arm}: {', '.join(m)}" for arm, m in zip(table.arms, misses, strict=True))
         )
     return found
+
+
+LATE = 0.5
+"""Probability of no payback from which the reader is told."""
+
+
+def late_payback(crossings: Sequence[BreakEven], winner: str) -> list[str]:
+    """Arms that the winner was to save money over, and whose difference it earns back too late."""
+    late = [
+        one
+        for one in crossings
+        if one.cheaper_to_run == winner
+        and one.lifetime_days is not None
+        and one.probability_no_payback > max(LATE, one.probability_never)
+    ]
+    return [
+        f"{winner} has no payback against {one.cheaper_to_build}: what it costs more to build is not earned "
+        f"back before its base model retires in {one.lifetime_days:,.0f} days in "
+        f"{one.probability_no_payback:.0%} of draws"
+        for one in late
+    ]
 
 
 def _format_caveats(arm: ArmScores) -> list[str]:

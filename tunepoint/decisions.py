@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunepoint.arms import ArmKind
-from tunepoint.caveats import caveats_of
+from tunepoint.caveats import caveats_of, late_payback
 from tunepoint.cost.break_even import (
     BreakEven,
     CostDraws,
@@ -187,6 +187,8 @@ def decide(
     differences, doubts = _differences(joint, table, winner, task.limits.margin, rng)
     known = joint, evidence, unit_prices(table, costs, task), rng
     finalists = _finalists(table, costs, joint, evidence, misses, rng)  # before growth takes from rng
+    crossings = _break_evens(evidence, table.names, winner)
+    doubts += late_payback(crossings, table.names[winner])
     needed = None if strength else evidence_needed(*known, reachable=not misses[winner], growth=growth)
     decision = Decision(
         task=task.name,
@@ -196,7 +198,7 @@ def decide(
         risks=risks,
         finalists=finalists,
         differences=differences,
-        break_even=_break_evens(evidence, table.names, winner),
+        break_even=crossings,
         evidence_needed=needed,
         worth=values_of_information(*known, growth),
         reversal=reversals(evidence, winner),

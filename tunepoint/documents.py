@@ -54,6 +54,8 @@ def document(
                 "queries_per_month": _band(b.queries_per_month),
                 "payback_days": _band(b.payback_days),
                 "probability_never": _short(b.probability_never),
+                "probability_no_payback": _short(b.probability_no_payback),
+                "base_model_days": None if b.lifetime_days is None else round(b.lifetime_days),
                 "counts_errors": task.value.error_usd is not None,
             }
             for b in decision.break_even
@@ -263,6 +265,7 @@ def _assumptions(task: Task) -> dict[str, Any]:
         "limits": task.limits.model_dump(mode="json"),
         "value": task.value.model_dump(mode="json"),
         "costs": task.costs.model_dump(mode="json"),
+        "currencies": dict(task.currencies),
     }
 
 

@@ -14,7 +14,15 @@ from tunepoint.candidates import candidates, chat_names, check_supported
 from tunepoint.errors import ModelError, TaskError
 from tunepoint.measure.prepare import Prepared, prepare
 from tunepoint.models.chat import ChatModel, Prompt, Reply
-from tunepoint.models.rates import CallPrice, call_price, own_prices, unpriced
+from tunepoint.models.rates import (
+    OWN_PRICES,
+    CallPrice,
+    call_price,
+    no_price,
+    own_price,
+    own_prices,
+    unpriced,
+)
 from tunepoint.quotes import quote, serving
 from tunepoint.task import Task, Tune
 from tunepoint.tuned import SEEDS_HERE, SEEDS_HOSTED, causal_arms, titled
@@ -47,9 +55,11 @@ def estimate(task: Task, seed: int) -> list[str]:
     split = prepared.split
     names, own = chat_names(task), own_prices(task.folder)
     judge = [task.score.judge] if task.score.judge else []
-    known = {model.name: model.price or own.get(model.name) for model in (*task.models, *judge)}
+    known = {model.name: model.price for model in (*task.models, *judge)}
     asked = (*names, *(model.name for model in judge))
-    found = {name: call_price(name, known.get(name)) for name in asked}
+    found = {name: call_price(name, known.get(name) or own_price(name, own)) for name in asked}
+    for name in unpriced([*found.values()]):
+        raise ModelError(no_price(name, task.folder / OWN_PRICES))
     prices: dict[str, CallPrice] = {name: price for name, price in found.items() if price is not None}
     chats: list[ChatModel] = [_Unasked(name) for name in names]
     tried = candidates(task, None, chats, split.train, split.dev, None)
@@ -58,9 +68,6 @@ def estimate(task: Task, seed: int) -> list[str]:
     most = max((model.concurrency for model in task.models), default=1)
     whole = quote(task, tried, split.train, split.dev, split.test, prices, most)
     lines = ["the study: no chat model is asked" if whole is None else f"the study: {whole.line()}"]
-    lines += [
-        f"no price of {name} is known: its calls count as free here" for name in unpriced([*prices.values()])
-    ]
     lines += [_tuning(tune, title, task, prepared) for tune, title in titled(task)]
     volume = task.traffic.queries_per_month.likely
     for way, dollars in serving(task, tried, split.train, split.dev, prices):

@@ -6,8 +6,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tunepoint.cost.prices import dated_prices
-from tunepoint.errors import ModelError, nearest
-from tunepoint.models.rates import OWN_PRICES, UNKNOWN, CallPrice, call_price, own_prices, tuned_prices
+from tunepoint.errors import ModelError
+from tunepoint.models.rates import (
+    OWN_PRICES,
+    UNKNOWN,
+    CallPrice,
+    call_price,
+    no_price,
+    own_prices,
+    tuned_prices,
+)
 
 
 def known_prices(folder: Path) -> list[str]:
@@ -42,11 +50,7 @@ def price_of(name: str, folder: Path) -> str:
     if price is None:
         return f"{name}: runs on your own machine; its seconds are priced by costs.core_hour_usd"
     if price.source == UNKNOWN:
-        raise ModelError(
-            f"no price of {name!r} is known; {nearest(name, [*own, *tuned_prices()])} Put it into "
-            f'{folder / OWN_PRICES} as ["{name}"] input = DOLLARS, output = DOLLARS (per million tokens), '
-            "or say [[models]] price"
-        )
+        raise ModelError(no_price(name, folder / OWN_PRICES))
     rates = price.rates()
     source = f"{folder / OWN_PRICES}" if name in own else price.source
     checked = f"; checked {price.checked}" if price.checked else ""

@@ -142,9 +142,26 @@ def _newest(decision: Decision, task: Task, facts: Facts) -> Signal:
     criterion = "wants the newest foundation models"
     wanted = task.declared.newest_models
     if wanted is None:
+        return _retiring(decision, criterion)
+    return Signal("P5", "prompt", criterion, float(wanted), 1.0, wanted, "declared in the task")
+
+
+def _retiring(decision: Decision, criterion: str) -> Signal:
+    """Whether the best tuned arm's base model retires before it has paid back."""
+    tuned, prompted = _best(decision, "tuned", "hybrid"), _best(decision, *PROMPTED)
+    crossing = decision.evidence.break_even(tuned.arm, prompted.arm) if tuned and prompted else None
+    if crossing is None or tuned is None or crossing.lifetime_days is None:
         why = "not measured: declared.newest_models is not set, and the base model has no retirement date"
         return Signal("P5", "prompt", criterion, None, 1.0, None, why)
-    return Signal("P5", "prompt", criterion, float(wanted), 1.0, wanted, "declared in the task")
+    late = crossing.probability_no_payback
+    if crossing.cheaper_to_run != tuned.arm:  # it is cheaper to build: nothing has to be earned back
+        detail = f"{tuned.arm} costs no more to build than {crossing.cheaper_to_run}"
+        return Signal("P5", "prompt", criterion, 0.0, 0.5, False, detail)
+    detail = (
+        f"{tuned.arm}: its base model retires in {crossing.lifetime_days:,.0f} days; what it costs more to "
+        f"build than {crossing.cheaper_to_build} is not earned back by then in {late:.0%} of draws"
+    )
+    return Signal("P5", "prompt", criterion, round(late, 4), 0.5, late > 0.5, detail)
 
 
 def _format(decision: Decision, task: Task, facts: Facts) -> Signal:

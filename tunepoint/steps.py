@@ -237,12 +237,13 @@ def _cascade(bench: Bench, best: Mapping[str, Arm], scores: Mapping[str, float])
     log = bench.study.dev
     first = {t.item: t for t in log.of(cheap.name) if t.confidence is not None and t.seed in (None, "0")}
     later = [trial for trial in log.of(strong.name) if trial.item in first]
+    confidence = np.array([first[trial.item].confidence for trial in later], dtype=np.float64)
     gate = choose_gate(
-        np.array([first[trial.item].confidence for trial in later], dtype=np.float64),
+        confidence,
         np.array([first[trial.item].score for trial in later]),
         np.array([trial.score for trial in later]),
     )
-    return Cascade(cheap, strong, gate)
+    return Cascade(cheap, strong, gate, float((gate.calibrated(confidence) < gate.threshold).mean()))
 
 
 def nested_subsets(

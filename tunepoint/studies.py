@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunepoint.arms import Arm, Estimated, Reserved, trainable
+from tunepoint.arms import Arm, trainable
 from tunepoint.candidates import Candidates, load_encoder, spare_encoder
 from tunepoint.cost.prices import (
-    NOTHING,
     ArmCost,
     arms_toml,
     declared_cost,
     guessed_cost,
-    mean_and_error,
     read_arms,
 )
+from tunepoint.costing import measured_cost
 from tunepoint.decisions import Decision, decide, joint_of
 from tunepoint.documents import document, economics
 from tunepoint.errors import StudyError, TrialsError, nearest
@@ -44,8 +43,6 @@ from tunepoint.measure.prepare import Audit, Prepared, prepare
 from tunepoint.measure.study import Study, cores, open_study
 from tunepoint.measure.tables import Table, tabulate
 from tunepoint.measure.trials import Trial, make_folder, mean_score, read_trials, write_json, write_text
-from tunepoint.prompting.chains import Chain
-from tunepoint.prompting.ladder import Ladder
 from tunepoint.quotes import Quote
 from tunepoint.report import write_report
 from tunepoint.sealed import open_test, usable
@@ -53,7 +50,6 @@ from tunepoint.signals import Facts, measure_signals
 from tunepoint.sizes import Design, Size, cluster_size, design_of, plan_sizes
 from tunepoint.slices import Sliced, by_slice
 from tunepoint.spending import Costed, buying, stopped_words
-from tunepoint.stats.ranges import Range
 from tunepoint.steps import Selected, draw_curve, look, plan, select
 from tunepoint.task import JUDGE, Task
 
@@ -234,50 +230,6 @@ def _write(folder: Path, content: Mapping[str, Any], measurements: Mapping[str, 
 def _costed(finalists: Sequence[Arm], study: Study, task: Task) -> Costed:
     """What the finalists cost, by the trials of a table."""
     return lambda table: [measured_cost(arm, study, table, task) for arm in finalists]
-
-
-def measured_cost(arm: Arm, study: Study, table: Table, task: Task) -> ArmCost:
-    """Cost of an arm: what its calls cost where they have a price, else measured seconds on all cores."""
-    fits = list(study.manifest["arms"][arm.name]["fits"].values())
-    scores = table.arms[table.names.index(arm.name)]
-    trained = arm.kind not in ("prompt", "incumbent")
-    seconds, error = mean_and_error(scores.seconds)
-    dollars, dollars_error = mean_and_error(scores.cost_usd)
-    bought = len(scores.cost_usd) > 0
-    hosting = arm.hosting if isinstance(arm, Reserved) else None
-    by_answer = bought and hosting is None
-    by_seconds = not bought and hosting is None
-    return ArmCost(
-        arm.name,
-        arm.kind,
-        labels=max(int(fit["examples"]) for fit in fits),
-        training_core_seconds=float(np.mean([fit["seconds"] for fit in fits])) * cores(),
-        training_usd=float(np.mean([fit.get("usd", 0.0) for fit in fits])),
-        hours=_hours(arm, task),
-        usd_per_query=Range.parse(dollars if by_answer else 0.0),
-        query_error_usd=dollars_error if by_answer else 0.0,
-        core_seconds_per_query=seconds * cores() if by_seconds else 0.0,
-        core_seconds_error=error * cores() if by_seconds else 0.0,
-        retrain_hours=task.costs.retrain_hours if trained else NOTHING,
-        rented=by_answer,
-        retires_months=_retires(arm, task),
-        deterministic=arm.seeds == 1 and not isinstance(arm, Estimated),
-        dedicated=hosting,
-    )
-
-
-def _retires(arm: Arm, task: Task) -> float | None:
-    """Months until the announced end of the model that an arm prompts."""
-    model = arm.model.name if isinstance(arm, Ladder | Chain) else None
-    day = next((one.retires for one in task.models if one.name == model), None)
-    return None if day is None else max(0.0, (day - datetime.now(UTC).date()).days * 12 / 365.25)
-
-
-def _hours(arm: Arm, task: Task) -> Range:
-    """Hours of people to put an arm into production; the incumbent is there already."""
-    if arm.kind == "incumbent":
-        return NOTHING
-    return task.costs.prompt_hours if arm.kind == "prompt" else task.costs.engineering_hours
 
 
 # -- trials that another tool measured -----------------------------------------------------

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -20,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from tunepoint.currencies import in_dollars
 from tunepoint.data.examples import Columns, Example
 from tunepoint.errors import TaskError, nearest, text_of
 from tunepoint.hosting import Dedicated
@@ -91,6 +93,12 @@ class Answer(_Section):
         return self
 
 
+def _to_come(day: date | None) -> date | None:
+    if day is not None and day <= date.today():
+        raise ValueError("is past; name the model that followed, and measure that")
+    return day
+
+
 class ModelName(_Section):
     """A model to prompt or to tune, or the log of one that ran."""
 
@@ -100,19 +108,12 @@ class ModelName(_Section):
     concurrency: Annotated[int, Field(ge=1, le=1_000)] = 64
     decodes: Annotated[int, Field(ge=1, le=20)] = 1
     """Answers to each test item; three and more show how much the decoding alone moves the score."""
-    retires: date | None = None
+    retires: Annotated[date | None, AfterValidator(_to_come)] = None
     """The day on which its provider shuts it down, where that is announced."""
     hosting: Dedicated | None = None
     """Machines that are reserved for it; paid by the answer, or on your own machine, if missing."""
     train_on_outputs: bool | None = None
     """Whether the terms of its provider let you train on what it writes; nobody guesses them."""
-
-    @field_validator("retires")
-    @classmethod
-    def _to_come(cls, retires: date | None) -> date | None:
-        if retires is not None and retires <= date.today():
-            raise ValueError("is past; name the model that followed, and measure that")
-        return retires
 
     @field_validator("decodes")
     @classmethod
@@ -254,6 +255,10 @@ class Search(_Section):
     """Name of the model that proposes; the first chat model of the task where it is missing."""
 
 
+_ASIDE = {"hosting", "log_to", "served_as", "retires"}
+"""Keys of `[[tune]]` that no trial depends on."""
+
+
 class Tune(_Section):
     """A language model to fine-tune, on this machine or at a provider."""
 
@@ -271,6 +276,8 @@ class Tune(_Section):
     batch: Annotated[int, Field(ge=1, le=1_024)] = 8
     served_as: str | None = None
     """Name of the deployed model, where a provider does not serve what it has tuned by itself."""
+    retires: Annotated[date | None, AfterValidator(_to_come)] = None
+    """The day on which its provider shuts the base and what was tuned from it down; as announced if None."""
     hosting: Dedicated | None = None
     """Machines that are reserved for the tuned model, in place of what it took while it was measured."""
     log_to: tuple[Literal["tensorboard", "mlflow"], ...] = ()
@@ -314,6 +321,8 @@ class Task(_Section):
     chains: tuple[ChainSteps, ...] = ()
     tune: tuple[Tune, ...] = ()
     models: tuple[ModelName, ...] = (ModelName(name=EMBEDDED),)
+    currencies: dict[str, float] = {}
+    """Dollars of one unit of other currencies in which amounts of this file are given."""
     folder: Path = Field(default=Path(), exclude=True)
     """Where relative paths start: the folder of task.toml."""
 
@@ -348,9 +357,11 @@ class Task(_Section):
         if "folder" in content:
             raise TaskError(f"{where}: unknown key 'folder'; {nearest('folder', keys_of(cls))}")
         try:
-            return cls.model_validate({**content, "folder": folder})
+            return cls.model_validate({**in_dollars(content), "folder": folder})
         except ValidationError as error:
             raise TaskError(f"{where}: {explain(error, cls)}") from None
+        except ValueError as error:
+            raise TaskError(f"{where}: {error}") from None
 
     def resolve(self, path: Path) -> Path:
         """The path as seen from the folder of task.toml."""
@@ -384,5 +395,5 @@ class Task(_Section):
         if any(one.distil for one in self.tune):
             parts["accept"] = self.score.accept
         if self.tune:
-            parts["tune"] = [one.model_dump(exclude={"hosting", "log_to", "served_as"}) for one in self.tune]
+            parts["tune"] = [one.model_dump(exclude=_ASIDE) for one in self.tune]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunepoint.cost.break_even import quantiles
-from tunepoint.cost.prices import ArmCost, declared_cost, mean_and_error, money, read_arms
+from tunepoint.cost.means import mean_of
+from tunepoint.cost.prices import ArmCost, declared_cost, money, read_arms
 from tunepoint.decisions import Decision, decide
 from tunepoint.errors import StudyError, TaskError, nearest
 from tunepoint.measure.people import with_people
@@ -115,7 +116,7 @@ def _plain(assumptions: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, 
 def _changed(task: Task, settings: Mapping[str, Any]) -> Task:
     content: dict[str, Any] = {
         "name": task.name,
-        **_plain(task.model_dump(mode="json", include=set(ECONOMIC))),
+        **_plain(task.model_dump(mode="json", include={*ECONOMIC, "currencies"})),
     }
     for name, value in settings.items():
         section, _, key = name.partition(".")
@@ -151,8 +152,11 @@ def _priced(
         if touched and paid and single and not np.isnan(scores.tokens[:, [0, 2]]).any():
             ((name, rates_),) = models.items()
             price = {**(rates_ or {}), **scenario.prices.get(name, {})}
-            likely, error = mean_and_error(_dollars(scores, price, scenario.cache_hit))
-            found.append(replace(cost, usd_per_query=Range.parse(likely), query_error_usd=error))
+            paid_now = mean_of(_dollars(scores, price, scenario.cache_hit))
+            at = Range.parse(paid_now.value)
+            found.append(
+                replace(cost, usd_per_query=at, query_error_usd=paid_now.error, query_skew=paid_now.skew)
+            )
         else:
             found.append(cost)
             if touched and cost.dedicated is not None:

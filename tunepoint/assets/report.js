@@ -36,6 +36,8 @@
   // A study that was decided before these were known has none of them.
   Object.assign(economics, { growth: 0, discount: 0, machines: {}, retires_months: [], ...economics });
   const count = draws.score.length;
+  const factors = arms.map(() => 1);  // of the price of each arm's answer: 0.5 is half of it
+  const answer = (d, a) => draws.per_query[d][a] * factors[a];
 
   function median(values) {
     const sorted = Float64Array.from(values).sort(), half = sorted.length >> 1;
@@ -46,7 +48,7 @@
     const limit = economics.monthly_limit, one = { present: [1], traffic: [1] };
     return arms.map((_, a) => economics.fit[a] && (limit === null ||
       median(draws.monthly.map((row, d) =>
-        row[a] + volume * draws.per_query[d][a] + reserved(d, a, volume, one))) <= limit));
+        row[a] + volume * answer(d, a) + reserved(d, a, volume, one))) <= limit));
   }
 
   // What a dollar of each month is worth today, and its traffic over the first month's: cost/schedule.py.
@@ -83,7 +85,8 @@
   function cost(d, a, volume, months) {
     const w = weights(months);
     return draws.upfront[d][a] + w.fixed * draws.monthly[d][a] + w.repeats * draws.retrain[d][a] +
-      (w.retired[a] && w.retired[a] * draws.follow[d][a]) + w.queries * volume * draws.per_query[d][a] + reserved(d, a, volume, w);
+      (w.retired[a] && w.retired[a] * draws.follow[d][a]) + w.queries * volume * answer(d, a) +
+      reserved(d, a, volume, w);
   }
 
   function total(d, a, volume, months) {
@@ -133,7 +136,7 @@
   function crossing(from, to, months) {
     const one = arms.indexOf(from), other = arms.indexOf(to), found = [];
     const fixed = (d, a) => cost(d, a, 0, months);
-    const running = (d, a) => draws.per_query[d][a] +
+    const running = (d, a) => answer(d, a) +
       (priced ? economics.error_usd * (1 - draws.score[d][a]) : 0);
     const stairs = economics.machines[one] || economics.machines[other];
     for (let d = 0; d < (stairs ? Math.min(count, 500) : count); d++) {
@@ -310,6 +313,19 @@
       update();
     });
   });
+  document.getElementById("prices").append(...arms.map((name, a) => {
+    const label = document.createElement("label"), field = document.createElement("input");
+    Object.assign(field, { type: "number", min: "0", max: "1000000", step: "any", value: "100" });
+    field.dataset.arm = name;
+    field.addEventListener("input", () => {
+      if (field.value === "" || !field.checkValidity()) return;
+      factors[a] = Number(field.value) / 100;
+      drawn = { months: null, traces: [] };
+      update();
+    });
+    label.append("Price of an answer of " + name + ", % of today's ", field);
+    return label;
+  }));
   volumeInput.addEventListener("input", update);
   monthsInput.addEventListener("input", update);
   function draw() { frontier(); learning(); update(); }

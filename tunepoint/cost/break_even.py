@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tunepoint.cost.means import deviations
 from tunepoint.cost.prices import ArmCost
 from tunepoint.cost.schedule import Schedule
 from tunepoint.hosting import Dedicated
@@ -46,6 +47,8 @@ class CostDraws:
     """(A,) how often a provider retires the arm's base model within it, weighed alike."""
     retires_months: tuple[float | None, ...] = ()
     """Months until the announced retirement of each arm's base model."""
+    lifetimes: tuple[float | None, ...] = ()
+    """Months until each arm's base model retires, announced or as a rule; None where nothing is known."""
     machines: Mapping[int, tuple[Dedicated, Floats]] = field(default_factory=dict)
     """Position of an arm that is served on reserved machines -> they, and (D,) dollars of an hour."""
 
@@ -86,8 +89,10 @@ class CostDraws:
         some = {name: getattr(self, name)[:, arms] for name in names}
         machines = {new: self.machines[old] for new, old in enumerate(arms) if old in self.machines}
         named = tuple(self.arms[arm] for arm in arms)
+        lives = tuple(self.lifetimes[arm] for arm in arms) if self.lifetimes else ()
+        retired = self.retired[list(arms)]
         return replace(
-            self, **some, machines=machines, arms=named, retired=self.retired[list(arms)], retires_months=()
+            self, **some, machines=machines, arms=named, retired=retired, retires_months=(), lifetimes=lives
         )
 
     def only(self, draws: slice) -> CostDraws:
@@ -187,6 +192,7 @@ def simulate(costs: Sequence[ArmCost], task: Task, draws: int, rng: np.random.Ge
         repeats=schedule.events(rates.retrain_months),
         retired=np.array(retired),
         retires_months=tuple(cost.retires_months for cost in costs),
+        lifetimes=tuple(cost.retires_months or (lifetime if cost.rented else None) for cost in costs),
         machines={
             i: (cost.dedicated, cost.dedicated.usd_per_hour.sample(draws, rng))
             for i, cost in enumerate(costs)
@@ -207,8 +213,10 @@ def _drawn(
     upfront = labels * cost.labels * shared.label + training + hours * shared.hourly
     upfront = upfront + cost.upfront_usd.sample(draws, rng)
     monthly = cost.monthly_usd.sample(draws, rng) + shared.review
-    price = cost.usd_per_query.sample(draws, rng) + rng.normal(0.0, cost.query_error_usd, draws)
-    seconds = cost.core_seconds_per_query + rng.normal(0.0, cost.core_seconds_error, draws)
+    off = deviations(cost.query_error_usd, cost.query_skew, draws, rng)
+    price = cost.usd_per_query.sample(draws, rng) + off
+    late = deviations(cost.core_seconds_error, cost.core_seconds_skew, draws, rng)
+    seconds = cost.core_seconds_per_query + late
     per_query = np.clip(price, 0.0, None) + np.clip(seconds, 0.0, None) * shared.core_second
     retrained = cost.retrain_hours.quantile(shared.again) * shared.hourly + training
     followed = shared.moving if cost.kind in ("prompt", "incumbent") else retrained
@@ -230,8 +238,12 @@ class BreakEven:
     queries_per_month: Quantiles | None
     """90% band over the draws in which there is a break-even; None if there is none."""
     payback_days: Quantiles | None
-    """Days until the difference in building is earned back at the task's traffic."""
+    """Days until the difference in building is earned back at the task's traffic, where it is."""
     probability_never: float
+    lifetime_days: float | None = None
+    """Days until the base model of the arm that is cheaper to run retires; None where nothing is known."""
+    probability_no_payback: float = 0.0
+    """That building is never earned back at this traffic, or only after that model has retired."""
 
 
 def break_even(draws: CostDraws, one: int, other: int, *, worth: Floats | None = None) -> BreakEven:
@@ -271,12 +283,18 @@ def break_even(draws: CostDraws, one: int, other: int, *, worth: Floats | None =
     daily = (monthly[:, one] - monthly[:, other]) * 12 / 365.25
     pays = (daily > 0) | ((paid <= 0) & (daily >= 0))  # what loses money every month pays nothing back
     days = np.where(paid <= 0, 0.0, paid / np.where(daily > 0, daily, 1.0))
+    lifetime = draws.lifetimes[other] if draws.lifetimes else None
+    lifetime = None if lifetime is None else lifetime * 365.25 / 12
+    if lifetime is not None:  # what must be built anew by then has paid nothing back
+        pays &= days <= lifetime
     return BreakEven(
         draws.arms[one],
         draws.arms[other],
         quantiles(volume[reached]) if reached.any() else None,
         quantiles(days[pays]) if pays.any() else None,
         float(1 - reached.mean()),
+        lifetime,
+        float(1 - pays.mean()),
     )
 
 

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tunepoint.arms import ArmKind
+from tunepoint.cost.means import mean_of
+from tunepoint.currencies import RATES, in_dollars
 from tunepoint.errors import TrialsError, nearest, text_of
 from tunepoint.hosting import Dedicated
 from tunepoint.measure.tables import ArmScores
@@ -76,10 +78,14 @@ class ArmCost:
     """Declared or measured price of one answer."""
     query_error_usd: float = 0.0
     """Standard error of the measured mean price of one answer."""
+    query_skew: float = 0.0
+    """Skewness of that mean."""
     core_seconds_per_query: float = 0.0
     """Processor time of one answer on one's own machine, all cores."""
     core_seconds_error: float = 0.0
     """Standard error of that mean."""
+    core_seconds_skew: float = 0.0
+    """Its skewness."""
     retrain_hours: Range = NOTHING
     rented: bool = False
     """Whether its base model is a provider's, which retires it one day."""
@@ -93,6 +99,7 @@ class ArmCost:
 
 
 _Quantity = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+_Skew = Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False)]
 _Dollars = Annotated[Decimal, Field(ge=0, le=10**12, allow_inf_nan=False)]
 
 
@@ -136,7 +143,9 @@ class _DeclaredArm(BaseModel):
     hours: Amount = NOTHING
     core_seconds_per_query: _Quantity | None = None
     core_seconds_error: _Quantity = 0.0
+    core_seconds_skew: _Skew = 0.0
     query_error_usd: _Quantity = 0.0
+    query_skew: _Skew = 0.0
     retrain_hours: Amount = NOTHING
     rented: bool = False
     retires_months: Annotated[float, Field(gt=0, le=1_200)] | None = None
@@ -157,7 +166,11 @@ def read_arms(path: Path) -> dict[str, _DeclaredArm]:
         content: dict[str, Any] = tomllib.loads(text_of(path, TrialsError))
     except tomllib.TOMLDecodeError as error:
         raise TrialsError(f"{path}: not valid TOML: {error}") from None
-    unknown = set(content) - {"arm"}
+    try:
+        content = in_dollars(content)
+    except ValueError as error:
+        raise TrialsError(f"{path}: {error}") from None
+    unknown = set(content) - {"arm", RATES}
     if unknown or not isinstance(content.get("arm"), list):
         raise TrialsError(f"{path}: expected only [[arm]] tables, got {sorted(content) or 'nothing'}")
     arms: dict[str, _DeclaredArm] = {}
@@ -198,8 +211,8 @@ def declared_cost(arm: _DeclaredArm, scores: ArmScores) -> ArmCost:
 
     """
     dollars, notes = _dollars_per_query(arm, scores)
-    likely, error = mean_and_error(dollars)
-    per_query = arm.usd_per_query or Range.parse(likely)
+    measured = mean_of(dollars)
+    declared = arm.usd_per_query is not None
     return ArmCost(
         arm.name,
         arm.kind,
@@ -209,10 +222,12 @@ def declared_cost(arm: _DeclaredArm, scores: ArmScores) -> ArmCost:
         upfront_usd=arm.upfront_usd,
         hours=arm.hours,
         monthly_usd=arm.monthly_usd,
-        usd_per_query=per_query,
-        query_error_usd=arm.query_error_usd if arm.usd_per_query else error,
+        usd_per_query=arm.usd_per_query or Range.parse(measured.value),
+        query_error_usd=arm.query_error_usd if declared else measured.error,
+        query_skew=arm.query_skew if declared else measured.skew,
         core_seconds_per_query=arm.core_seconds_per_query or 0.0,
         core_seconds_error=arm.core_seconds_error,
+        core_seconds_skew=arm.core_seconds_skew,
         retrain_hours=arm.retrain_hours,
         rented=arm.rented,
         retires_months=arm.retires_months,
@@ -237,8 +252,10 @@ def arms_toml(costs: Sequence[ArmCost]) -> str:
             "monthly_usd": _toml_range(cost.monthly_usd),
             "usd_per_query": _toml_range(cost.usd_per_query),
             "query_error_usd": cost.query_error_usd,
+            "query_skew": cost.query_skew,
             "core_seconds_per_query": cost.core_seconds_per_query,
             "core_seconds_error": cost.core_seconds_error,
+            "core_seconds_skew": cost.core_seconds_skew,
             "retrain_hours": _toml_range(cost.retrain_hours),
             "rented": json.dumps(cost.rented),
             "deterministic": json.dumps(cost.deterministic),
@@ -311,14 +328,6 @@ def _token_dollars(name: str, price: _Price, tokens: Floats) -> Floats:
     return np.asarray(spent * (1 - price.batch_discount) / 1e6)
 
 
-def mean_and_error(values: Floats) -> tuple[float, float]:
-    """Mean and its standard error; 0 and 0 when there are none (a declared price rules)."""
-    if not len(values):
-        return 0.0, 0.0
-    error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
-    return float(values.mean()), error
-
-
 _HINTS: tuple[tuple[ArmKind, tuple[str, ...]], ...] = (
     ("incumbent", ("incumbent", "current", "production", "in use")),
     ("cascade", ("cascade", "router")),
@@ -332,12 +341,13 @@ def guessed_cost(scores: ArmScores) -> ArmCost:
     name = scores.arm.lower()
     kind: ArmKind = next((kind for kind, words in _HINTS if any(word in name for word in words)), "prompt")
     note = f"{scores.arm}: its kind was guessed from its name ({kind})"
-    likely, error = mean_and_error(scores.cost_usd)
+    measured = mean_of(scores.cost_usd)
     free = () if len(scores.cost_usd) else (f"{scores.arm}: no price is known, its answers count as free",)
     return ArmCost(
         scores.arm,
         kind,
-        usd_per_query=Range.parse(likely),
-        query_error_usd=error,
+        usd_per_query=Range.parse(measured.value),
+        query_error_usd=measured.error,
+        query_skew=measured.skew,
         notes=(note, *free),
     )

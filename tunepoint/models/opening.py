@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunepoint.errors import ModelError
 from tunepoint.models.endpoints import Endpoint, TextModel
-from tunepoint.models.rates import CallPrice, TokenPrice, call_price
+from tunepoint.models.rates import UNKNOWN, CallPrice, TokenPrice, call_price, no_price, own_price
 from tunepoint.models.replay import Recorded, Recording
 
 if TYPE_CHECKING:  # the client takes its time to import
@@ -103,9 +103,19 @@ class _Opening:
         self.chats: dict[str, TextModel] = {}
         self.endpoints: list[OpenAIEndpoint] = []
 
-    def add(self, model: Named, abilities: Abilities | None = None) -> TextModel:
-        """Open a model, recorded and, where it is elsewhere, paid for."""
-        price = call_price(model.name, model.price or self.own.get(model.name))
+    def add(self, model: Named, abilities: Abilities | None = None, *, known: bool = False) -> TextModel:
+        """Open a model, recorded and, where it is elsewhere, paid for.
+
+        Args:
+            known: it was trained already, and answers even if nobody knows its price.
+
+        Raises:
+            ModelError: nobody knows the price of its calls.
+
+        """
+        price = call_price(model.name, model.price or own_price(model.name, self.own))
+        if price is not None and price.source == UNKNOWN and not known:
+            raise ModelError(no_price(model.name))
         if price is not None:
             self.prices[model.name] = price
         local = model.name.startswith(LOCAL)
@@ -121,7 +131,7 @@ class _Opening:
 
     def tuned(self, name: str, abilities: Abilities) -> TextModel:
         """Open a model that was tuned in this study, once."""
-        return self.chats[name] if name in self.chats else self.add(Named(name), abilities)
+        return self.chats[name] if name in self.chats else self.add(Named(name), abilities, known=True)
 
 
 @contextmanager

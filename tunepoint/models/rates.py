@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib import resources
@@ -13,7 +13,8 @@ from urllib.parse import urlparse
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tunepoint.errors import ModelError, text_of
+from tunepoint.currencies import RATES, in_dollars
+from tunepoint.errors import ModelError, nearest, text_of
 from tunepoint.models.chat import Usage
 from tunepoint.models.endpoints import Request
 from tunepoint.models.providers import PROVIDERS, address
@@ -48,8 +49,14 @@ def own_prices(folder: Path) -> dict[str, TokenPrice]:
         content = tomllib.loads(text_of(path, ModelError))
     except tomllib.TOMLDecodeError as error:
         raise ModelError(f"{path}: not valid TOML: {error}") from None
+    try:
+        content = in_dollars(content, money=lambda path: True)
+    except ValueError as error:
+        raise ModelError(f"{path}: {error}") from None
     found = {}
     for name, entry in content.items():
+        if name == RATES:
+            continue
         try:
             found[name] = TokenPrice.model_validate(entry)
         except ValidationError as error:
@@ -114,7 +121,7 @@ def call_price(name: str, own: TokenPrice | None = None) -> CallPrice | None:
         name: of the model, as in `openai/gpt-5-mini`.
         own: the user's price, which rules where it is given.
 
-    A hosted model whose price nobody knows counts as free, and its source says so.
+    A hosted model whose price nobody knows has `UNKNOWN` for a source: `run` and `quote` refuse it.
 
     """
     if own is not None:
@@ -174,6 +181,20 @@ def _published(name: str) -> CallPrice | None:
     return CallPrice(name, dollars, f"genai-prices {genai_prices.__version__}")
 
 
+def own_price(name: str, own: Mapping[str, TokenPrice]) -> TokenPrice | None:
+    """A project's own price of a model; a tuned one may stand under its base, as in `openai/ft:BASE`."""
+    return own.get(name) or own.get(":".join(name.split(":")[:2]))
+
+
+def no_price(name: str, where: Path = Path(OWN_PRICES)) -> str:
+    """What to do about a model whose price nobody knows."""
+    return (
+        f"no price of {name!r} is known; {nearest(name, [*tuned_prices()])} Put it into "
+        f'{where} as ["{name}"] input = DOLLARS, output = DOLLARS (per million tokens), '
+        "or say [[models]] price = { input = DOLLARS, output = DOLLARS }"
+    )
+
+
 def is_local(name: str) -> bool:
     """Whether a model answers on this machine."""
     if not name.startswith("http"):
@@ -182,5 +203,5 @@ def is_local(name: str) -> bool:
 
 
 def unpriced(prices: Sequence[CallPrice | None]) -> list[str]:
-    """Models whose calls count as free because nobody knows their price."""
+    """Models of which nobody knows the price."""
     return [price.model for price in prices if price is not None and price.source == UNKNOWN]

@@ -1,0 +1,254 @@
+"""Retirements before a payback, other currencies, skewed prices, prices nobody knows, who is hosted where."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_decisions import cost, task
+from test_economics import always_on, flat
+from test_rates import TokenPrice
+
+from tunepoint import Task, decide_trials
+from tunepoint.cascades import Cascade, Gate
+from tunepoint.cost.break_even import break_even, simulate
+from tunepoint.cost.means import deviations, mean_of
+from tunepoint.cost.prices import arms_toml, read_arms
+from tunepoint.costing import hosting_of
+from tunepoint.currencies import in_dollars
+from tunepoint.errors import ModelError, TaskError, TrialsError
+from tunepoint.models.opening import Named, opened
+from tunepoint.models.rates import own_price, own_prices
+
+RNG = np.random.default_rng
+
+
+# -- a base model that retires first ---------------------------------------------------------------
+
+
+def retiring(months: float | None, folder: Path) -> dict[str, Any]:
+    """A tuned arm that costs $1,000 to build and saves $100 a month: it pays back after 10 months."""
+    lines = [
+        json.dumps({"arm": arm, "item": str(i), "score": 1.0 if i % 10 else 0.0})
+        for i in range(300)
+        for arm in ("prompt", "tuned")
+    ]
+    (folder / "trials.jsonl").write_text("\n".join(lines) + "\n")
+    retires = "" if months is None else f"retires_months = {months}\n"
+    (folder / "arms.toml").write_text(
+        '[[arm]]\nname = "prompt"\nkind = "prompt"\nusd_per_query = 0.01\n'
+        '[[arm]]\nname = "tuned"\nkind = "tuned"\nupfront_usd = 1000\nusd_per_query = 0\n' + retires
+    )
+    asked = Task.parse({"name": "t", "traffic": {"queries_per_month": 10_000, "horizon_months": 24}})
+    found = decide_trials(folder / "trials.jsonl", asked, arms=folder / "arms.toml")
+    return dict(found.document)
+
+
+def test_a_payback_after_the_base_model_retires_is_none(tmp_path: Path) -> None:
+    document = retiring(9, tmp_path)
+    (crossing,) = document["break_even"]
+    assert crossing["payback_days"] is None
+    assert (crossing["probability_never"], crossing["probability_no_payback"]) == (0, 1)
+    assert crossing["base_model_days"] == round(9 * 365.25 / 12)
+    signal = next(one for one in document["signals"] if one["id"] == "P5")
+    assert signal["holds"] is True and "retires in 274 days" in signal["detail"]
+    assert any("tuned has no payback against prompt" in caveat for caveat in document["caveats"])
+
+
+def test_a_payback_before_it_is_one(tmp_path: Path) -> None:
+    document = retiring(11, tmp_path)
+    (crossing,) = document["break_even"]
+    assert crossing["payback_days"]["likely"] == pytest.approx(10 * 365.25 / 12, abs=0.01)
+    assert crossing["probability_no_payback"] == 0
+    signal = next(one for one in document["signals"] if one["id"] == "P5")
+    assert signal["holds"] is False
+    assert not any("no payback" in caveat for caveat in document["caveats"])
+
+
+def test_without_a_date_nothing_is_said_of_it(tmp_path: Path) -> None:
+    document = retiring(None, tmp_path)
+    assert document["break_even"][0]["base_model_days"] is None
+    assert next(one for one in document["signals"] if one["id"] == "P5")["holds"] is None
+
+
+def test_the_usual_life_of_a_base_model_counts_only_for_what_a_provider_serves() -> None:
+    arms = [cost("p", usd_per_query=flat(0.01)), cost("t", "tuned", upfront_usd=flat(1_000))]
+    known = task(costs={"base_model_months": 5}, traffic={"queries_per_month": 10_000})
+    assert break_even(simulate(arms, known, 4, RNG(0)), 0, 1).probability_no_payback == 0
+    rented = [arms[0], cost("t", "tuned", upfront_usd=flat(1_000), rented=True)]
+    assert break_even(simulate(rented, known, 4, RNG(0)), 0, 1).probability_no_payback == 1
+
+
+# -- means of skewed prices ------------------------------------------------------------------------
+
+
+def test_a_skewed_price_is_drawn_as_the_bootstrap_of_its_mean_would() -> None:
+    values = RNG(3).lognormal(-7, 1.4, 150)  # a few long answers cost most
+    found = mean_of(values)
+    drawn = found.value + deviations(found.error, found.skew, 200_000, RNG(0))
+    resampled = values[RNG(1).integers(0, 150, (20_000, 150))].mean(axis=1)
+    for share, off in ((0.01, 0.05), (0.05, 0.015), (0.5, 0.015), (0.95, 0.015), (0.99, 0.015)):
+        assert np.quantile(drawn, share) == pytest.approx(np.quantile(resampled, share), rel=off)
+    normal = found.value + deviations(found.error, 0.0, 200_000, RNG(0))
+    assert np.quantile(normal, 0.01) < 0.8 * np.quantile(resampled, 0.01)  # what a normal gets wrong
+
+
+def test_means_of_few_equal_or_no_values() -> None:
+    assert mean_of(np.array([])).value == 0
+    assert mean_of(np.array([2.0])).error == 0
+    assert (mean_of(np.full(50, 3.0)).error, mean_of(np.full(50, 3.0)).skew) == (0, 0)
+    left = deviations(1.0, -0.8, 100_000, RNG(0))
+    assert left.mean() == pytest.approx(0, abs=0.02) and left.std() == pytest.approx(1, abs=0.02)
+    assert ((left - left.mean()) ** 3).mean() == pytest.approx(-0.8, abs=0.05)
+
+
+def test_skewness_survives_arms_toml(tmp_path: Path) -> None:
+    arm = cost("x", usd_per_query=flat(0.001), query_error_usd=1e-4, query_skew=0.3, core_seconds_skew=-0.1)
+    (tmp_path / "arms.toml").write_text(arms_toml([arm]))
+    found = read_arms(tmp_path / "arms.toml")["x"]
+    assert (found.query_skew, found.core_seconds_skew) == (0.3, -0.1)
+
+
+# -- other currencies ------------------------------------------------------------------------------
+
+
+def test_amounts_in_another_currency_are_taken_at_the_declared_rate(tmp_path: Path) -> None:
+    found = Task.parse(
+        {
+            "name": "t",
+            "currencies": {"EUR": 1.1},
+            "costs": {"hourly_usd": ["50 EUR", "60 EUR", 88]},
+            "limits": {"upfront_usd": "1_000 EUR", "monthly_usd": "20 USD"},
+            "models": [{"name": "openai/x", "price": {"input": "0.50 EUR", "output": 2}}],
+        }
+    )
+    hourly = found.costs.hourly_usd
+    assert (hourly.low, hourly.likely, hourly.high) == pytest.approx((55, 66, 88))
+    assert found.limits.upfront_usd == pytest.approx(1_100)
+    assert found.limits.monthly_usd == 20
+    assert found.models[0].price is not None and found.models[0].price.input == pytest.approx(0.55)
+    (tmp_path / "arms.toml").write_text(
+        '[currencies]\nGBP = 1.25\n[[arm]]\nname = "x"\nkind = "prompt"\nusd_per_query = "0.004 GBP"\n'
+    )
+    declared = read_arms(tmp_path / "arms.toml")["x"].usd_per_query
+    assert declared is not None and declared.likely == pytest.approx(0.005)
+    (tmp_path / "prices.toml").write_text(
+        '[currencies]\nEUR = 1.1\n["openai/x"]\ninput = "1 EUR"\noutput = 3\n'
+    )
+    assert own_prices(tmp_path)["openai/x"].input == pytest.approx(1.1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"costs": {"hourly_usd": "80 EUR"}}, r"costs.hourly_usd: '80 EUR': no rate of EUR is declared"),
+        ({"currencies": {"EUR": 0}}, "currencies.EUR: 0: a currency is three capital letters"),
+        ({"currencies": {"euro": 1.1}}, "currencies.euro: 1.1"),
+        ({"currencies": {"USD": 2}}, "one US dollar is 1 US dollar, got 2"),
+        ({"currencies": 3}, "a table is expected"),
+        ({"currencies": {"EUR": 1.1}, "costs": {"hourly_usd": "-5 EUR"}}, "must not be negative"),
+        ({"currencies": {"EUR": 1.1}, "costs": {"hourly_usd": ["9 EUR", "5 EUR", "8 EUR"]}}, "hourly_usd"),
+    ],
+)
+def test_bad_currencies_are_named(content: dict[str, Any], message: str) -> None:
+    with pytest.raises(TaskError, match=message):
+        Task.parse({"name": "t", **content})
+
+
+def test_only_money_is_converted(tmp_path: Path) -> None:
+    content = {"name": "5 EUR", "instruction": "Say 5 EUR", "currencies": {"EUR": 2.0}}
+    assert in_dollars(content)["instruction"] == "Say 5 EUR"
+    (tmp_path / "arms.toml").write_text('[[arm]]\nname = "x"\nkind = "prompt"\nusd_per_query = "1 EUR"\n')
+    with pytest.raises(TrialsError, match=r"no rate of EUR"):
+        read_arms(tmp_path / "arms.toml")
+    (tmp_path / "prices.toml").write_text('["openai/x"]\ninput = "1 EUR"\noutput = 3\n')
+    with pytest.raises(ModelError, match=r"openai/x.input: '1 EUR': no rate of EUR"):
+        own_prices(tmp_path)
+
+
+# -- a price that nobody knows ---------------------------------------------------------------------
+
+
+def test_a_model_without_a_known_price_is_not_asked(tmp_path: Path) -> None:
+    named = Named("http://models.example/v1#their-own-7b")
+    with (
+        pytest.raises(ModelError, match=r"no price of 'http://models.example/v1#their-own-7b' is known"),
+        opened([named], tmp_path / "calls.sqlite", lambda endpoint, price: endpoint, own={}),
+    ):
+        pass
+
+
+def test_a_tuned_model_may_be_priced_by_its_base() -> None:
+    price = TokenPrice(input=1, output=2)
+    own = {"openai/ft:gpt-9": price}
+    assert own_price("openai/ft:gpt-9:org::id", own) is price
+    assert own_price("openai/gpt-9", own) is None
+
+
+# -- machines of encoders, logs and cascades -------------------------------------------------------
+
+
+@dataclass
+class Shown:
+    """An arm as far as hosting looks at it."""
+
+    name: str
+    family: str = "f"
+    remote: bool = False
+    seeds: int = 1
+
+
+@dataclass
+class OnMachines(Shown):
+    hosting: Any = None
+
+
+def test_an_encoder_is_hosted_where_the_task_says() -> None:
+    machine = {"mode": "dedicated", "usd_per_hour": 0.1, "requests_per_second": 50}
+    known = task(models=[{"name": "embedded:minilm", "hosting": machine}])
+    found, beside = hosting_of(Shown("probe"), known)  # type: ignore[arg-type]
+    assert found is not None and found.requests_per_second == 50 and beside is None
+    assert hosting_of(Shown("gpt", remote=True), known) == (None, None)  # type: ignore[arg-type]
+
+
+def test_the_strong_half_of_a_cascade_gets_what_the_gate_lets_through() -> None:
+    strong = OnMachines("strong", hosting=always_on(requests_per_second=2.0))
+    arm: Any = Cascade(Shown("cheap"), strong, Gate(1, 0, 0.5), 0.25)  # type: ignore[arg-type]
+    found, beside = hosting_of(arm, task())
+    assert beside is None and found is not None
+    assert found.requests_per_second == 8.0  # a quarter of the questions: four times as many in all
+    machine = {"mode": "dedicated", "usd_per_hour": 0.1, "requests_per_second": 50}
+    cheap_too = hosting_of(arm, task(models=[{"name": "embedded:minilm", "hosting": machine}]))[1]
+    assert cheap_too is not None and cheap_too.requests_per_second == 50
+
+
+def test_a_retirement_of_what_is_tuned_is_declared_with_it() -> None:
+    day = date.today() + timedelta(days=100)
+    found = task(tune=[{"base": "gpt-4.1-mini", "provider": "openai", "retires": day.isoformat()}])
+    assert found.tune[0].retires == day
+    without = task(tune=[{"base": "gpt-4.1-mini", "provider": "openai"}])
+    assert found.measured_by() == without.measured_by()  # it measures nothing anew
+    with pytest.raises(TaskError, match="is past"):
+        task(tune=[{"base": "x", "provider": "openai", "retires": "2024-01-01"}])
+
+
+# -- shared adapters -------------------------------------------------------------------------------
+
+
+def test_shared_adapters_by_hand() -> None:
+    # A provider serves an adapter at its base's price, $0.20 for a million tokens in and out, and takes
+    # $1.50 a month for keeping it. The prompted rival sends 900 tokens more at the same price.
+    adapter = cost(
+        "adapter", "tuned", usd_per_query=flat(120 * 0.20 / 1e6), monthly_usd=flat(1.5), upfront_usd=flat(30)
+    )
+    prompted = cost("prompted", usd_per_query=flat(1_020 * 0.20 / 1e6))
+    draws = simulate([prompted, adapter], task(traffic={"queries_per_month": 50_000}), 4, RNG(0))
+    assert draws.per_month()[0].tolist() == pytest.approx([50_000 * 0.000204, 1.5 + 50_000 * 0.000024])
+    found = break_even(draws, 0, 1)
+    assert found.queries_per_month is not None
+    assert found.queries_per_month.likely == pytest.approx((30 + 12 * 1.5) / (12 * 900 * 0.20 / 1e6))
