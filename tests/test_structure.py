@@ -38,6 +38,8 @@ ORDER = [
         "whatif",
         "terminal",
     },
+    {"capture"},
+    {"savings"},
     {"cli", "cli_money", "cli_weights"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}

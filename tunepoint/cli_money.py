@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # loaded by the command that needs it, so that --help is quic
 
 def add_to(app: typer.Typer) -> None:
     """Give an application these commands."""
-    for command in (whatif, prices, quote, load):
+    for command in (whatif, prices, quote, load, savings):
         app.command()(command)
 
 
@@ -204,6 +204,33 @@ def load(
             )
         found.write(out)
         typer.echo(f"{out}: {_hosting(found)}")
+
+
+def savings(
+    study: Annotated[Path, typer.Argument(help="Study directory.")],
+    store: Annotated[str, typer.Option(help="Capture store: a file, or postgresql://...")] = "capture.sqlite",
+    against: Annotated[str | None, typer.Option(help="Arm that would serve otherwise.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare what was forecast with what was served since, and put it into the report."""
+    with clear_errors():
+        from tunepoint.capture.store import open_store
+        from tunepoint.savings import realised, realised_document, write_realised
+
+        with open_store(store, create=False) as opened:
+            found = realised(study, opened, against=against)
+        report = write_realised(study, found)
+        content = realised_document(found)
+        if as_json:
+            typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+            return
+        for line in content["words"]:
+            typer.echo(line)
+        for one in content["arms"]:
+            typer.echo(
+                f"  {one['arm']}: {one['requests']:,} requests, {one['failed']:,} failed; {one['words']}"
+            )
+        typer.echo(f"Report: {report}")
 
 
 def _hosting(found: Load) -> str:

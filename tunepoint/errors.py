@@ -6,8 +6,10 @@ TunepointError          the CLI prints its message as one paragraph and exits wi
 ├── TrialsError         trials.jsonl or arms.toml
 ├── EvidenceError       too little data for the statistic that was asked for
 ├── ModelError          weights or an endpoint that is missing, altered or unreachable
-└── StudyError          a study directory that cannot be used as it is
-    └── BudgetReached   the spending cap; what was measured is kept
+├── StudyError          a study directory that cannot be used as it is
+│   └── BudgetReached   the spending cap; what was measured is kept
+└── StoreError          a capture store that cannot be opened, read or written
+    └── RefusedRow      one row that it does not take; others are taken
 """
 
 from __future__ import annotations
@@ -48,6 +50,14 @@ class StudyError(TunepointError):
 
 class BudgetReached(StudyError):
     """The spending cap was reached before the next call."""
+
+
+class StoreError(TunepointError):
+    """The capture store cannot be opened, read or written."""
+
+
+class RefusedRow(StoreError):
+    """The store does not take a row as it is."""
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -78,6 +79,7 @@ def build_report(decision: Mapping[str, Any], measurements: Mapping[str, Any]) -
         curve=measurements.get("curve", []),
         learning=measurements.get("learning"),
         not_run=measurements.get("not_run", []),
+        realised=measurements.get("realised"),
         disagreements=measurements.get("disagreements", []),
         rules=RULES,
         priced=measurements["economics"]["error_usd"] is not None,
@@ -106,6 +108,10 @@ def write_report(folder: Path, decision: Mapping[str, Any], measurements: Mappin
     path = folder / "report.html"
     write_text(path, build_report(decision, measurements))
     return path
+
+
+REALISED = "realised.json"
+"""In a study's folder: what was served, beside what was forecast."""
 
 
 NEEDED = {
@@ -154,7 +160,11 @@ def rebuild_report(folder: Path) -> Path:
         missing = NEEDED[name] - set(found[name] if isinstance(found[name], dict) else ())
         if missing:
             raise StudyError(f"{path}: {', '.join(sorted(missing))} missing; run the study again")
-    return write_report(folder, found["decision"], found["measurements"])
+    measurements = found["measurements"]
+    if (folder / REALISED).exists():
+        with contextlib.suppress(json.JSONDecodeError):  # it is written anew by the next look at the store
+            measurements = {**measurements, "realised": json.loads(text_of(folder / REALISED, StudyError))}
+    return write_report(folder, found["decision"], measurements)
 
 
 def usd(value: float | None) -> str:

@@ -53,6 +53,35 @@ class WhatIf:
     """What the scenario could not change, and why."""
 
 
+@dataclass(frozen=True)
+class Reopened:
+    """A study's trials, costs and assumptions, as they were decided on."""
+
+    manifest: Mapping[str, Any]
+    task: Task
+    table: Table
+    costs: Sequence[ArmCost]
+
+    def decide(self, task: Task, costs: Sequence[ArmCost]) -> Decision:
+        """Decide on the same trials, with the randomness of then."""
+        return decide(self.table, costs, task, np.random.default_rng([int(self.manifest["seed"]), 3]))
+
+
+def reopen(study: Path) -> Reopened:
+    """What a study decided on.
+
+    Raises:
+        StudyError: the folder is no study that has decided.
+
+    """
+    manifest = read_manifest(study)
+    task = task_of(study)
+    table = tabulate(_trials(study, manifest), manifest["sealed_test"]["finalists"])
+    declared = read_arms(study / "arms.toml")
+    costs = [declared_cost(declared[scores.arm], scores) for scores in table.arms]
+    return Reopened(manifest, task, table, costs)
+
+
 def what_if(study: Path, scenario: Scenario) -> WhatIf:
     """Decide on a study's trials again, as it was and under a scenario.
 
@@ -61,17 +90,11 @@ def what_if(study: Path, scenario: Scenario) -> WhatIf:
         TaskError: a key or a value that a task does not have, or a model that no arm asks.
 
     """
-    manifest = read_manifest(study)
-    task = task_of(study)
-    table = tabulate(_trials(study, manifest), manifest["sealed_test"]["finalists"])
-    declared = read_arms(study / "arms.toml")
-    costs = [declared_cost(declared[scores.arm], scores) for scores in table.arms]
-    seed = [int(manifest["seed"]), 3]
-    before = decide(table, costs, task, np.random.default_rng(seed))
-    changed = _changed(task, scenario.settings)
-    others, notes = _priced(costs, table, manifest, scenario)
-    after = decide(table, others, changed, np.random.default_rng(seed))
-    return WhatIf(before, after, tuple(notes))
+    found = reopen(study)
+    before = found.decide(found.task, found.costs)
+    changed = _changed(found.task, scenario.settings)
+    others, notes = _priced(found.costs, found.table, found.manifest, scenario)
+    return WhatIf(before, found.decide(changed, others), tuple(notes))
 
 
 def _trials(study: Path, manifest: Mapping[str, Any]) -> list[Trial]:

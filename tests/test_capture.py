@@ -1,0 +1,365 @@
+"""The capture store on SQLite and on a real PostgreSQL server; the writer, and a store that is away."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from tunepoint.capture.records import Captured, Feedback, nanodollars
+from tunepoint.capture.redaction import Patterns, redacted
+from tunepoint.capture.schema import metadata
+from tunepoint.capture.store import Store, open_store
+from tunepoint.capture.writer import Writer
+from tunepoint.errors import RefusedRow, StoreError
+
+POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a server of our own, on a socket in a folder."""
+    if POSTGRES is None or shutil.which("runuser") is None:
+        pytest.skip("no PostgreSQL server is installed")
+    folder = Path(tmp_path_factory.mktemp("pg")) if os.getuid() else Path(f"/tmp/tp-pg-{os.getpid()}")
+    folder.mkdir(exist_ok=True)
+    shutil.chown(folder, "postgres") if not os.getuid() else None
+    as_user = [] if os.getuid() else ["runuser", "-u", "postgres", "--"]
+    data = folder / "data"
+
+    def call(*words: str) -> None:
+        subprocess.run([*as_user, *words], check=True, capture_output=True, cwd=folder)
+
+    call(f"{POSTGRES}/initdb", "-D", str(data), "-A", "trust", "-U", "tunepoint", "--no-sync")
+    settings = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
+    call(f"{POSTGRES}/pg_ctl", "-D", str(data), "-w", "-o", settings, "-l", str(folder / "log"), "start")
+    try:
+        yield f"postgresql://tunepoint@/postgres?host={folder}"
+    finally:
+        call(f"{POSTGRES}/pg_ctl", "-D", str(data), "-m", "immediate", "stop")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    if request.param == "sqlite":
+        where = str(tmp_path / "capture.sqlite")
+    else:
+        where = request.getfixturevalue("postgres")
+        clean = sa.create_engine(where.replace("postgresql:", "postgresql+psycopg:"))
+        with clean.begin() as connection:
+            metadata.drop_all(connection)
+            connection.execute(sa.text("drop table if exists alembic_version"))
+        clean.dispose()
+    with open_store(where) as opened:
+        yield opened
+
+
+def asked(number: int = 0, **more: object) -> Captured:
+    fields: dict[str, object] = {
+        "id": f"r{number}",
+        "at": 1_000.0 + number,
+        "task": "triage",
+        "arm": "tuned",
+        "role": "champion",
+        "model": "m",
+        "input": f"question {number}",
+        "output": "billing",
+        **more,
+    }
+    return Captured(**fields)  # type: ignore[arg-type]
+
+
+# -- the store ----------------------------------------------------------------------------------
+
+
+def test_what_is_written_is_read_again(store: Store) -> None:
+    full = asked(
+        1,
+        answer="billing",
+        format_ok=True,
+        messages=[{"role": "user", "content": "hä?"}],
+        parameters={"tools": [{"type": "function"}], "temperature": 0.5},
+        streamed=True,
+        input_tokens=10,
+        cached_tokens=4,
+        output_tokens=3,
+        seconds=0.25,
+        first_token_seconds=0.1,
+        core_seconds=0.5,
+        cost_nanousd=nanodollars(0.000123456789),
+        confidence=0.75,
+        slice="de",
+        user="u",
+        key="app",
+        copy_of="r0",
+        licence="own",
+    )
+    store.add([full, asked(2)], [Feedback("r1", 5.0, 0.5, True, "device", "no", "app")])
+    first, second = store.requests("triage")
+    assert first == full and first.cost_usd == Decimal("0.000123457")
+    assert second == asked(2)
+    assert store.feedback(["r1", "r2"]) == {"r1": [Feedback("r1", 5.0, 0.5, True, "device", "no", "app")]}
+
+
+def test_a_request_is_written_once(store: Store) -> None:
+    store.add([asked(1), asked(2)])
+    store.add([replace(asked(1), output="another"), asked(3)])
+    assert [one.id for one in store.requests()] == ["r1", "r2", "r3"]
+    assert next(store.requests()).output == "billing"
+
+
+def test_requests_come_in_order_and_by_pages(store: Store) -> None:
+    store.add([asked(n, at=float(n // 3), id=f"r{n:05}") for n in range(2_500)])
+    found = [one.id for one in store.requests("triage")]
+    assert found == sorted(found) and len(found) == 2_500
+    assert len(list(store.requests("triage", since=10, until=20))) == 30
+    assert list(store.requests("another")) == []
+
+
+def test_what_each_arm_served_in_sums(store: Store) -> None:
+    store.add(
+        [
+            asked(1, cost_nanousd=100, format_ok=True),
+            asked(2, cost_nanousd=300, format_ok=False),
+            asked(3, status=502, error="away"),
+            asked(4, arm="prompt", role="shadow", cost_nanousd=7),
+        ]
+    )
+    prompt, tuned = store.served("triage")
+    assert (prompt.arm, prompt.role, prompt.requests, prompt.cost_nanousd) == ("prompt", "shadow", 1, 7)
+    assert (tuned.requests, tuned.failed, tuned.formatted, tuned.unreadable) == (3, 1, 1, 1)
+    assert (tuned.priced, tuned.cost_nanousd, tuned.first, tuned.last) == (2, 400, 1_001.0, 1_003.0)
+    assert store.served("triage", since=1_004)[0].arm == "prompt"
+
+
+def test_states_and_the_audit_log(store: Store) -> None:
+    assert store.state("routes/triage") is None
+    store.set_state("routes/triage", {"champion": "a"})
+    store.set_state("routes/triage", {"champion": "b", "share": 0.1})
+    assert store.state("routes/triage") == {"champion": "b", "share": 0.1}
+    store.note("triage", "ops", "promoted b", {"from": "a"})
+    store.note("other", "ops", "stopped")
+    (line,) = store.log("triage")
+    assert (line["who"], line["what"], line["detail"]) == ("ops", "promoted b", {"from": "a"})
+    assert [one["task"] for one in store.log()] == ["triage", "other"]
+
+
+def test_old_requests_go_with_their_feedback(store: Store) -> None:
+    store.add([asked(n) for n in range(10)], [Feedback("r1", 1.0, 1.0), Feedback("r8", 1.0, 0.0)])
+    assert store.purge(1_005.0) == 5
+    assert [one.id for one in store.requests()] == ["r5", "r6", "r7", "r8", "r9"]
+    assert list(store.feedback(["r1", "r8"])) == ["r8"]
+
+
+def test_a_row_that_the_store_does_not_take_says_so(store: Store) -> None:
+    with pytest.raises(RefusedRow):
+        store.add([asked(1, input=None)])
+    assert list(store.requests()) == []
+
+
+def test_opening_again_changes_nothing_and_many_may_open_at_once(tmp_path: Path) -> None:
+    faults: list[BaseException] = []
+
+    def opening() -> None:
+        try:
+            with open_store(tmp_path / "c.sqlite") as one:
+                one.add([asked(threading.get_ident())])
+        except BaseException as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=opening) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == []
+    with open_store(tmp_path / "c.sqlite") as one:
+        assert len(list(one.requests())) >= 1
+
+
+def test_the_migrations_end_at_the_schema(store: Store) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    with store.engine.connect() as connection:
+        context = MigrationContext.configure(connection)
+        assert compare_metadata(context, metadata) == []
+
+
+def test_what_cannot_be_opened_says_why(tmp_path: Path) -> None:
+    (tmp_path / "text.sqlite").write_text("no database " * 200)
+    with pytest.raises(StoreError, match=r"text.sqlite: cannot be opened \(file is not a database"):
+        open_store(tmp_path / "text.sqlite")
+    with pytest.raises(StoreError, match="no such capture store"):
+        open_store(tmp_path / "none.sqlite", create=False)
+    with pytest.raises(StoreError, match="only sqlite and postgresql"):
+        open_store("mysql://u:secret@h/d")
+    with pytest.raises(StoreError, match="cannot be opened") as refused:
+        open_store("postgresql://me:secret@127.0.0.1:1/db")
+    assert "secret" not in str(refused.value)
+    with open_store(tmp_path / "later.sqlite") as later, later.engine.begin() as connection:
+        connection.execute(sa.text("update alembic_version set version_num = '9999'"))
+    with pytest.raises(StoreError, match="another version of tunepoint"):
+        open_store(tmp_path / "later.sqlite")
+
+
+# -- the writer ---------------------------------------------------------------------------------
+
+
+class Sink:
+    """A store that may be away, or refuse rows that say so."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Captured] = {}
+        self.said: list[Feedback] = []
+        self.away = False
+        self.batches = 0
+
+    def add(self, requests: Sequence[Captured] = (), feedback: Sequence[Feedback] = ()) -> None:
+        if self.away:
+            raise StoreError("away")
+        if any(one.input == "refuse" for one in requests):
+            raise RefusedRow("no")
+        self.batches += 1
+        for one in requests:
+            self.rows.setdefault(one.id, one)
+        self.said += feedback
+
+
+def until(condition: object, seconds: float = 10.0) -> None:
+    assert callable(condition)
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came to that"
+        time.sleep(0.005)
+
+
+def test_requests_are_batched_and_all_written_at_the_end() -> None:
+    sink = Sink()
+    writer = Writer(sink, None)
+    for number in range(5_000):
+        writer.put(asked(number))
+    assert writer.close() == 0
+    assert len(sink.rows) == writer.counts.written == 5_000
+    assert sink.batches < 50
+
+
+def test_feedback_is_acknowledged_when_it_is_written() -> None:
+    sink = Sink()
+    writer = Writer(sink, Patterns())
+    done = writer.say(Feedback("r1", 1.0, comment="mail me at a.b@example.com"))
+    done.result(5)
+    assert [one.comment for one in sink.said] == ["mail me at <email>"]
+    sink.away = True
+    with pytest.raises(StoreError):
+        writer.say(Feedback("r2", 1.0)).result(5)
+    sink.away = False
+    writer.close()
+
+
+def test_while_the_store_is_away_requests_wait_and_the_oldest_go_first() -> None:
+    sink = Sink()
+    sink.away = True
+    writer = Writer(sink, None, capacity=100, linger=0.0, pause=lambda seconds: time.sleep(0.002))
+    for number in range(150):
+        writer.put(asked(number))
+        if number == 0:
+            until(lambda: writer.counts.failing)
+    assert writer.waiting <= 101 and writer.counts.dropped >= 49
+    sink.away = False
+    until(lambda: not writer.waiting and not writer.counts.failing)
+    assert writer.close() == 0
+    assert "r149" in sink.rows and len(sink.rows) + writer.counts.dropped == 150
+
+
+def test_one_refused_row_keeps_no_other_out() -> None:
+    sink = Sink()
+    writer = Writer(sink, None)
+    for number in range(20):
+        writer.put(asked(number, input="refuse" if number == 7 else "fine"))
+    writer.close()
+    assert len(sink.rows) == 19 and writer.counts.refused == 1
+
+
+def test_a_store_that_stays_away_does_not_keep_the_process_from_ending() -> None:
+    sink = Sink()
+    sink.away = True
+    writer = Writer(sink, None, pause=lambda seconds: time.sleep(min(seconds, 0.01)))
+    writer.put(asked(1))
+    assert writer.close(5) == 1
+
+
+def test_text_that_no_database_takes_is_mended(store: Store) -> None:
+    writer = Writer(store, None)
+    writer.put(asked(1, input="nul\x00 and half \ud83d of a pair", answer=None))
+    writer.close()
+    assert next(store.requests()).input == "nul and half ? of a pair"
+
+
+def test_acknowledged_feedback_survives_a_kill(tmp_path: Path) -> None:
+    """SIGKILL under load: all acknowledged feedback is there, and all requests but the last moments'."""
+    script = f"""
+import sys, time
+from tunepoint.capture.records import Captured, Feedback
+from tunepoint.capture.store import open_store
+from tunepoint.capture.writer import Writer
+writer = Writer(open_store({str(tmp_path / "c.sqlite")!r}), None)
+for n in range(100_000):
+    writer.put(Captured(f"r{{n}}", time.time(), "t", "a", "champion", "m", "q", "x"))
+    if n % 50 == 0:
+        writer.say(Feedback(f"r{{n}}", time.time(), 1.0)).result()
+        print(n, flush=True)
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    acknowledged = [int(process.stdout.readline()) for _ in range(40)]
+    process.send_signal(signal.SIGKILL)
+    acknowledged += [int(line) for line in process.stdout.read().splitlines()]
+    process.wait()
+    process.stdout.close()
+    with open_store(tmp_path / "c.sqlite") as store:
+        kept = store.feedback([f"r{n}" for n in acknowledged])
+        assert set(kept) == {f"r{n}" for n in acknowledged}
+        written = len(list(store.requests()))
+    assert written >= acknowledged[-1] - 1_000  # at most what one batch holds is lost
+
+
+# -- redaction ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("write to jo.smith+x@mail.example.co.uk today", "write to <email> today"),
+        ("call +49 151 2345 6789 or (212) 736-5000", "call <phone> or <phone>"),
+        ("London is 020 7946 0958", "London is <phone>"),
+        ("card 4111 1111 1111 1111, please", "card <card>, please"),
+        ("IBAN DE89 3704 0044 0532 0130 00 IS MINE", "IBAN <account> IS MINE"),
+        ("GB82WEST12345698765432", "<account>"),
+        ("ssn 536-90-4399", "ssn <ssn>"),
+        ("from 192.168.10.254.", "from <ip>."),
+        ("from 192.168.10.254 on", "from <ip> on"),
+        ("key sk-proj-abcdEFGH1234567890xyz", "key <secret>"),
+        ("order 1234567890123 of 2024-05-06", "order 1234567890123 of 2024-05-06"),
+        ("version 1.2.3, 15% of 20,000", "version 1.2.3, 15% of 20,000"),
+    ],
+)
+def test_personal_data_is_taken_out_and_numbers_stay(text: str, kept: str) -> None:
+    assert Patterns()(text) == kept
+
+
+def test_json_is_redacted_text_by_text() -> None:
+    value = {"a@b.example": ["a@b.example", 3, None, {"x": ("call +49 151 2345 6789",)}]}
+    assert redacted(value, Patterns()) == {"a@b.example": ["<email>", 3, None, {"x": ["call <phone>"]}]}

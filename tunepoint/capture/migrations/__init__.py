@@ -1,0 +1,1 @@
+"""Steps from one schema of the capture store to the next."""
