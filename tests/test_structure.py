@@ -14,7 +14,7 @@ ORDER = [
     {"currencies"},
     {"stats", "data", "models"},
     {"quantities", "task_faults"},
-    {"hosting"},
+    {"hosting", "assumptions"},
     {"task"},
     {"scorers", "arms"},
     {"prompting", "tuning", "measure", "candidates", "cascades", "incumbents", "judging"},

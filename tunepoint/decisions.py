@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunepoint.arms import ArmKind
+from tunepoint.assumptions import Limits
 from tunepoint.caveats import caveats_of, late_payback
 from tunepoint.cost.break_even import (
     BreakEven,
@@ -47,7 +48,7 @@ from tunepoint.stats.paired import (
     seed_errors,
 )
 from tunepoint.stats.resampling import bootstrap_means, spread_ratio
-from tunepoint.task import Limits, Task
+from tunepoint.task import Task
 
 Floats = NDArray[np.float64]
 Verdict = Literal["prompt", "fine-tune", "hybrid", "keep", "undecided"]

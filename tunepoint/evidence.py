@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tunepoint.assumptions import Limits
 from tunepoint.cost.break_even import BreakEven, CostDraws, break_even
-from tunepoint.task import Limits
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
@@ -22,6 +23,17 @@ def _positive_range(value: Any) -> Range:
     if parsed.low < 0:
         raise ValueError(f"must not be negative, got {parsed.low:g}")
     return parsed
+
+
+def as_given(content: Any) -> Any:
+    """A dump of settings as a file gives them: ranges as three numbers, nothing for what is not set."""
+    if isinstance(content, Mapping):
+        if set(content) == {"low", "likely", "high"}:
+            return [content["low"], content["likely"], content["high"]]
+        return {key: as_given(value) for key, value in content.items() if value is not None}
+    if isinstance(content, list | tuple):
+        return [as_given(value) for value in content]
+    return content
 
 
 Amount = Annotated[Range, BeforeValidator(_positive_range)]

@@ -12,31 +12,25 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
     model_validator,
 )
 
+from tunepoint.assumptions import Costs, Limits, Section, Traffic, Value
 from tunepoint.currencies import in_dollars
 from tunepoint.data.examples import Columns, Example
 from tunepoint.errors import TaskError, nearest, text_of
 from tunepoint.hosting import Dedicated
 from tunepoint.models.chat import AnswerKind
 from tunepoint.models.rates import TokenPrice
-from tunepoint.quantities import Amount, Dollars, Share
-from tunepoint.stats.ranges import Range
+from tunepoint.quantities import Dollars, as_given
 from tunepoint.task_faults import explain, keys_of
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
-
-
-class Data(_Section):
+class Data(Section):
     """Where the examples are and which columns hold what."""
 
     path: Path | None = None
@@ -77,7 +71,7 @@ class Data(_Section):
         return Columns(inputs, self.target, *more)
 
 
-class Answer(_Section):
+class Answer(Section):
     """What kind of answer is expected, and for labels which there are."""
 
     kind: AnswerKind = "label"
@@ -99,7 +93,7 @@ def _to_come(day: date | None) -> date | None:
     return day
 
 
-class ModelName(_Section):
+class ModelName(Section):
     """A model to prompt or to tune, or the log of one that ran."""
 
     name: str
@@ -131,7 +125,7 @@ JUDGE = "judge"
 """The metric of answers that a model grades."""
 
 
-class Score(_Section):
+class Score(Section):
     """How an answer is scored, 0 to 1."""
 
     metric: str = "exact"
@@ -168,83 +162,13 @@ class Score(_Section):
         return content
 
 
-class Traffic(_Section):
-    """How often the task is asked, and for how long to look ahead."""
-
-    queries_per_month: Amount = Range(10_000, 10_000, 10_000)
-    horizon_months: Annotated[float, Field(ge=0.1, le=120)] = 12
-    growth_per_month: Annotated[float, Field(gt=-1, le=1)] = 0.0
-    """Share by which each month has more queries than the one before; negative where they shrink."""
-
-    @field_validator("queries_per_month")
-    @classmethod
-    def _some(cls, queries: Range) -> Range:
-        if queries.likely <= 0:
-            raise ValueError(
-                "nobody asks, so nothing need be chosen; give the queries a month that you expect"
-            )
-        return queries
-
-
-class Limits(_Section):
-    """What an arm must keep to be chosen."""
-
-    margin: Share = 0.02
-    min_score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
-    p95_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    upfront_usd: Dollars | None = None
-    monthly_usd: Dollars | None = None
-
-
-class Value(_Section):
-    """What a wrong answer costs, and which savings are too small to matter."""
-
-    error_usd: Dollars | None = None
-    materiality: Share = 0.05
-
-
-class Costs(_Section):
-    """Rates behind the costs; each a number or [low, likely, high]."""
-
-    label_minutes: Amount = Range(0.3, 0.5, 1.0)
-    """Minutes a person takes to label one example."""
-    label_usd: Amount | None = None
-    """Price of one label, where they are bought; in place of minutes."""
-    cleaning_hours: Amount = Range(0, 0, 0)
-    """Hours to clean examples, for every arm that needs labels."""
-    evaluation_hours: Amount = Range(0, 0, 0)
-    """Hours to evaluate an arm before it serves."""
-    review_hours_per_month: Amount = Range(0, 0, 0)
-    """Hours a month in which people read answers of what serves."""
-    hourly_usd: Amount = Range(60, 60, 60)
-    """One hour of the people who label and build."""
-    engineering_hours: Amount = Range(4, 8, 24)
-    """Hours to put a tuned model into production."""
-    prompt_hours: Amount = Range(1, 2, 6)
-    """Hours to put a prompt into production."""
-    core_hour_usd: Amount = Range(0.04, 0.04, 0.04)
-    """One processor core for one hour."""
-    retrain_months: Annotated[float, Field(ge=0.1, allow_inf_nan=False)] = 6
-    """Months after which a tuned model is trained again."""
-    retrain_hours: Amount = Range(1, 2, 4)
-    """Hours to check and release a retrained model."""
-    base_model_months: Annotated[float, Field(ge=0.1, allow_inf_nan=False)] | None = None
-    """Months after which a provider retires a base model; None where nothing is known or it is your own."""
-    reprompt_hours: Amount = Range(1, 2, 6)
-    """Hours to move a prompt to the model that follows."""
-    discount_per_year: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """What a dollar a year from now is worth less than one today."""
-    labels_owned: bool = False
-    """True leaves out the labels that the data has already: money that is spent."""
-
-
 RECORDED = "recorded:"
 """Begins the name of a model that is a log of outputs."""
 EMBEDDED = "embedded:minilm"
 """Name of the encoder that comes along."""
 
 
-class Search(_Section):
+class Search(Section):
     """How much the search for a better prompt may take."""
 
     calls: Annotated[int, Field(ge=0, le=1_000_000)] = 400
@@ -259,7 +183,7 @@ _ASIDE = {"hosting", "log_to", "served_as", "retires"}
 """Keys of `[[tune]]` that no trial depends on."""
 
 
-class Tune(_Section):
+class Tune(Section):
     """A language model to fine-tune, on this machine or at a provider."""
 
     base: Annotated[str, Field(min_length=1)]
@@ -288,14 +212,14 @@ class Tune(_Section):
     """Draw the learning curve of this model: three more runs, on parts of train."""
 
 
-class ChainSteps(_Section):
+class ChainSteps(Section):
     """A chain of prompts of the user's own: what each step before the last is told."""
 
     name: str
     steps: Annotated[tuple[str, ...], Field(min_length=1, max_length=6)]
 
 
-class Stability(_Section):
+class Stability(Section):
     """What the owner of the task declares about its future."""
 
     requirements_change: bool | None = None
@@ -304,7 +228,7 @@ class Stability(_Section):
     """True: the newest foundation models shall be usable as they appear."""
 
 
-class Task(_Section):
+class Task(Section):
     """Everything a study needs to know; read from `task.toml`."""
 
     name: Annotated[str, Field(min_length=1, pattern=r"^[\w.-]+$")]
@@ -321,7 +245,7 @@ class Task(_Section):
     chains: tuple[ChainSteps, ...] = ()
     tune: tuple[Tune, ...] = ()
     models: tuple[ModelName, ...] = (ModelName(name=EMBEDDED),)
-    currencies: dict[str, float] = {}
+    currencies: dict[str, float] = Field(default_factory=dict)
     """Dollars of one unit of other currencies in which amounts of this file are given."""
     folder: Path = Field(default=Path(), exclude=True)
     """Where relative paths start: the folder of task.toml."""
@@ -382,6 +306,13 @@ class Task(_Section):
         if writer is not None and writer.train_on_outputs is False:
             return f"written by {writer.name}"
         return None
+
+    def portable(self) -> dict[str, Any]:
+        """The task as JSON, with the folder that its paths start from: `Task.parse` reads it again."""
+        content = as_given(self.model_dump(mode="json"))
+        if self.answer.json_schema is not None:  # null means something in it
+            content["answer"]["json_schema"] = self.answer.json_schema
+        return {"folder": str(self.folder.resolve()), "task": content}
 
     def measured_by(self) -> str:
         """SHA-256 of all that trials depend on.

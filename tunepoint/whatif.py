@@ -22,6 +22,7 @@ from tunepoint.measure.people import with_people
 from tunepoint.measure.study import read_manifest
 from tunepoint.measure.tables import ArmScores, Table, tabulate
 from tunepoint.measure.trials import Trial, read_trials
+from tunepoint.quantities import as_given
 from tunepoint.stats.ranges import Range
 from tunepoint.task import Task
 
@@ -120,26 +121,14 @@ def task_of(study: Path) -> Task:
         raise StudyError(f"{study}: no decision.json; `tunepoint run` goes on until there is one")
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return Task.parse(
-        {"name": content["task"], **_plain(content["provenance"]["assumptions"])}, where=str(path)
+        {"name": content["task"], **as_given(content["provenance"]["assumptions"])}, where=str(path)
     )
-
-
-def _plain(assumptions: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Assumptions as a task file gives them: ranges as three numbers, nothing for what is not set."""
-
-    def value(given: Any) -> Any:
-        return [given["low"], given["likely"], given["high"]] if isinstance(given, dict) else given
-
-    return {
-        section: {key: value(given) for key, given in keys.items() if given is not None}
-        for section, keys in assumptions.items()
-    }
 
 
 def _changed(task: Task, settings: Mapping[str, Any]) -> Task:
     content: dict[str, Any] = {
         "name": task.name,
-        **_plain(task.model_dump(mode="json", include={*ECONOMIC, "currencies"})),
+        **as_given(task.model_dump(mode="json", include={*ECONOMIC, "currencies"})),
     }
     for name, value in settings.items():
         section, _, key = name.partition(".")

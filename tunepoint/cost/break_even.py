@@ -213,8 +213,8 @@ def _drawn(
     upfront = labels * cost.labels * shared.label + training + hours * shared.hourly
     upfront = upfront + cost.upfront_usd.sample(draws, rng)
     monthly = cost.monthly_usd.sample(draws, rng) + shared.review
-    off = deviations(cost.query_error_usd, cost.query_skew, draws, rng)
-    price = cost.usd_per_query.sample(draws, rng) + off
+    price = cost.usd_per_query.sample(draws, rng)
+    price = price + deviations(cost.query_error_usd, cost.query_skew, draws, rng)
     late = deviations(cost.core_seconds_error, cost.core_seconds_skew, draws, rng)
     seconds = cost.core_seconds_per_query + late
     per_query = np.clip(price, 0.0, None) + np.clip(seconds, 0.0, None) * shared.core_second

@@ -118,9 +118,12 @@ def open_study(folder: Path, task: Task, prepared: Prepared, seed: int) -> Itera
         manifest = _resumed(path, fresh) if path.exists() else fresh
         study = Study(folder, manifest)
         study.save()
+        write_json(folder / TASK, task.portable())
         yield study
 
 
+TASK = "task.json"
+"""The task as it was last asked, with its folder: who serves the study needs no task.toml."""
 OURS = ("dev.jsonl", "curve.jsonl", "trials.jsonl", "decision.json", "measurements.json", "arms.toml")
 
 

@@ -81,7 +81,7 @@ class OpenAIEndpoint:
         """None until the server was asked."""
         self.log: dict[str, int] = {}
         """What went wrong on the way, and how often."""
-        self._attempts = attempts
+        self.attempts = attempts
         self._pause = pause
         self._limiter = Limiter(concurrency)
         self._failed_in_a_row = 0
@@ -172,7 +172,7 @@ class OpenAIEndpoint:
     async def _patiently(self, request: Request, stop: asyncio.Event | None = None) -> Completion:
         """One request, with as many attempts as it takes; raises for systemic faults only."""
         why, attempt = "", 0
-        while attempt < self._attempts:
+        while attempt < self.attempts:
             able = self.abilities
             async with self._limiter:
                 outcome, wait = await self._once(request, attempt)
@@ -188,10 +188,10 @@ class OpenAIEndpoint:
         self._failed_in_a_row += 1
         if self._failed_in_a_row >= DEAD or stop is None:
             raise ModelError(
-                f"{self.name}: no answer after {self._attempts} attempts ({why}) from {self.address.url}; "
+                f"{self.name}: no answer after {self.attempts} attempts ({why}) from {self.address.url}; "
                 "what was answered is kept: see that it is running, and run again"
             )
-        return self._fault(f"no answer after {self._attempts} attempts: {why}")
+        return self._fault(f"no answer after {self.attempts} attempts: {why}")
 
     async def _once(self, request: Request, attempt: int) -> tuple[Completion | str | None, float]:
         """A completion; or why there is none and how long to wait; or None for other abilities."""

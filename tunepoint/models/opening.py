@@ -44,6 +44,14 @@ class Models:
     tuned: Callable[[str, Abilities], TextModel] | None = None
     """Opens a model that was tuned in this study, under the same recording and cap."""
     _endpoints: Sequence[OpenAIEndpoint] = ()
+    _recorded: Sequence[Recorded] = ()
+
+    def go_live(self, attempts: int) -> None:
+        """From now on ask for every answer, so many times at most, and keep none: serving."""
+        for endpoint in self._endpoints:
+            endpoint.attempts = attempts
+        for recorded in self._recorded:
+            recorded.live = True
 
     def facts(self) -> dict[str, Any]:
         """What was found out about each model, for the manifest."""
@@ -102,6 +110,7 @@ class _Opening:
         self.prices: dict[str, CallPrice] = {}
         self.chats: dict[str, TextModel] = {}
         self.endpoints: list[OpenAIEndpoint] = []
+        self.recorded: list[Recorded] = []
 
     def add(self, model: Named, abilities: Abilities | None = None, *, known: bool = False) -> TextModel:
         """Open a model, recorded and, where it is elsewhere, paid for.
@@ -126,7 +135,8 @@ class _Opening:
             self.endpoints.append(_hosted(model, abilities))
             self.stack.callback(self.endpoints[-1].close)
             endpoint = self.metered(self.endpoints[-1], price)
-        self.chats[model.name] = TextModel(Recorded(model.name, self.calls, endpoint), remote=not local)
+        self.recorded.append(Recorded(model.name, self.calls, endpoint))
+        self.chats[model.name] = TextModel(self.recorded[-1], remote=not local)
         return self.chats[model.name]
 
     def tuned(self, name: str, abilities: Abilities) -> TextModel:
@@ -172,4 +182,6 @@ def opened(
         asked = tuple(opening.chats[model.name] for model in named)
         proposing = opening.chats[proposer] if proposer else next(iter(asked), None)
         grading = opening.chats[judge.name] if judge else None
-        yield Models(asked, opening.prices, proposing, grading, opening.tuned, opening.endpoints)
+        yield Models(
+            asked, opening.prices, proposing, grading, opening.tuned, opening.endpoints, opening.recorded
+        )

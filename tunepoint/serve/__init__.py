@@ -1,0 +1,1 @@
+"""The winner behind an OpenAI-compatible endpoint."""
