@@ -15,15 +15,25 @@ from test_economics import always_on, flat
 from test_rates import TokenPrice
 
 from tunepoint import Task, decide_trials
+from tunepoint.capture.records import nanodollars
 from tunepoint.cascades import Cascade, Gate
+from tunepoint.caveats import late_payback
 from tunepoint.cost.break_even import break_even, simulate
 from tunepoint.cost.means import deviations, mean_of
 from tunepoint.cost.prices import arms_toml, read_arms
+from tunepoint.costing import _an_answer as an_answer
+from tunepoint.costing import _last_day as last_day
+from tunepoint.costing import _monthly as monthly_of
 from tunepoint.costing import hosting_of
 from tunepoint.currencies import in_dollars
 from tunepoint.errors import ModelError, TaskError, TrialsError
+from tunepoint.measure.study import cores
+from tunepoint.measure.tables import ArmScores, Table
 from tunepoint.models.opening import Named, opened
 from tunepoint.models.rates import own_price, own_prices
+from tunepoint.prices import price_of
+from tunepoint.stats.ranges import Range
+from tunepoint.tuned import check_price
 
 RNG = np.random.default_rng
 
@@ -68,6 +78,23 @@ def test_a_payback_before_it_is_one(tmp_path: Path) -> None:
     signal = next(one for one in document["signals"] if one["id"] == "P5")
     assert signal["holds"] is False
     assert not any("no payback" in caveat for caveat in document["caveats"])
+
+
+def test_payback_is_of_the_arm_that_costs_more_to_build_whatever_stands() -> None:
+    # The prompt stands at $400 a month; tuning costs $1,000 once and its base retires after a month.
+    arms = [
+        cost("p", monthly_usd=flat(400)),
+        cost("t", "tuned", upfront_usd=flat(1_000), rented=True, retires_months=1.0),
+    ]
+    found = break_even(simulate(arms, task(), 4, RNG(0)), 0, 1)
+    assert (found.cheaper_to_build, found.dearer_to_build) == ("t", "t")  # over a year tuning stands cheaper
+    assert found.payback_days is None and found.probability_no_payback == 1
+    assert found.lifetime_days == pytest.approx(365.25 / 12)
+    longer = [arms[0], cost("t", "tuned", upfront_usd=flat(1_000))]
+    found = break_even(simulate(longer, task(), 4, RNG(0)), 0, 1)
+    assert found.payback_days is not None
+    assert found.payback_days.likely == pytest.approx(2.5 * 365.25 / 12)
+    assert late_payback([found], "t") == []
 
 
 def test_without_a_date_nothing_is_said_of_it(tmp_path: Path) -> None:
@@ -163,6 +190,11 @@ def test_bad_currencies_are_named(content: dict[str, Any], message: str) -> None
 def test_only_money_is_converted(tmp_path: Path) -> None:
     content = {"name": "5 EUR", "instruction": "Say 5 EUR", "currencies": {"EUR": 2.0}}
     assert in_dollars(content)["instruction"] == "Say 5 EUR"
+    euro = {"currencies": {"EUR": 2.0}}
+    for given, dollars in ((".5 EUR", 1.0), ("1e3 EUR", 2_000.0), ("1_000 EUR", 2_000.0)):
+        assert in_dollars({**euro, "costs": {"hourly_usd": given}})["costs"]["hourly_usd"] == dollars
+    for given in ("EUR", "1__0 EUR", "\u0663 EUR"):
+        assert in_dollars({**euro, "costs": {"hourly_usd": given}})["costs"]["hourly_usd"] == given
     (tmp_path / "arms.toml").write_text('[[arm]]\nname = "x"\nkind = "prompt"\nusd_per_query = "1 EUR"\n')
     with pytest.raises(TrialsError, match=r"no rate of EUR"):
         read_arms(tmp_path / "arms.toml")
@@ -181,6 +213,28 @@ def test_a_model_without_a_known_price_is_not_asked(tmp_path: Path) -> None:
         opened([named], tmp_path / "calls.sqlite", lambda endpoint, price: endpoint, own={}),
     ):
         pass
+
+
+def test_nothing_is_tuned_whose_answers_nobody_can_price(tmp_path: Path) -> None:
+    (unknown,) = task(tune=[{"base": "their-own", "provider": "together"}]).tune
+    with pytest.raises(
+        ModelError, match=r"no price of 'together/ft:their-own' is known.*\[\[tune\]\] hosting"
+    ):
+        check_price(unknown, {})
+    check_price(unknown, {"together/ft:their-own": TokenPrice(input=1, output=1)})
+    hosting = {"mode": "dedicated", "usd_per_hour": 1, "requests_per_second": 5}
+    check_price(task(tune=[{"base": "x", "provider": "together", "hosting": hosting}]).tune[0], {})
+    check_price(task(tune=[{"base": "gpt-4.1-mini-2025-04-14", "provider": "openai"}]).tune[0], {})
+    (tmp_path / "prices.toml").write_text('["openai/ft:gpt-9"]\ninput = 1\noutput = 2\n')
+    assert "$1 input" in price_of("openai/ft:gpt-9:org::id", tmp_path)
+
+
+def test_amounts_of_money_are_exact_and_finite() -> None:
+    assert nanodollars(np.float64(0.001)) == nanodollars(0.001) == 1_000_000
+    assert (nanodollars(1), nanodollars(2.5e-9), nanodollars(1e12)) == (10**9, 2, 10**21)
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="no amount of money"):
+            nanodollars(bad)
 
 
 def test_a_tuned_model_may_be_priced_by_its_base() -> None:
@@ -235,6 +289,66 @@ def test_a_retirement_of_what_is_tuned_is_declared_with_it() -> None:
     assert found.measured_by() == without.measured_by()  # it measures nothing anew
     with pytest.raises(TaskError, match="is past"):
         task(tune=[{"base": "x", "provider": "openai", "retires": "2024-01-01"}])
+
+
+def test_the_machines_of_a_cheap_half_are_paid_by_the_month() -> None:
+    hosting = always_on(requests_per_second=1.0, usd_per_hour=Range(0.1, 0.2, 0.4), peak=1.0, utilisation=1.0)
+    known = task(traffic={"queries_per_month": [1_000, 2_628_000, 5_256_001]})
+    found = monthly_of(hosting, known)
+    assert (found.low, found.likely, found.high) == pytest.approx((73.0, 146.0, 3 * 0.4 * 730))
+
+
+@dataclass
+class Provider:
+    name: str
+    retires: dict[str, date]
+
+
+@dataclass
+class FromBase(Shown):
+    base: str = ""
+    provider: Any = None
+
+
+def test_a_base_retires_for_what_was_tuned_from_it_and_for_its_cascade() -> None:
+    day = date.today() + timedelta(days=100)
+    known = task(tune=[{"base": "b", "provider": "openai", "retires": day.isoformat()}])
+    tuned: Any = FromBase("t", base="b", provider=Provider("openai", {}))
+    assert last_day(tuned, known) == day
+    assert last_day(Cascade(Shown("cheap"), tuned, Gate(1, 0, 0.5)), known) == day  # type: ignore[arg-type]
+    announced: Any = FromBase("t", base="c", provider=Provider("openai", {"c": day}))
+    assert last_day(announced, known) == day
+    nothing: Any = FromBase("t", base="d", provider=Provider("openai", {}))
+    assert last_day(nothing, known) is None
+
+
+def answers(arm: str, dollars: list[float], seconds: list[float]) -> ArmScores:
+    tokens, times, prices = np.full((4, 3), np.nan), np.array(seconds), np.array(dollars)
+    return ArmScores(arm, np.ones((1, 4)), (None,), 1.0, 0.0, (), times, prices, tokens)
+
+
+def rows(*arms: ArmScores) -> Table:
+    return Table(("a", "b", "c", "d"), arms, None, (None,) * 4, 0)
+
+
+def test_a_cascade_with_machines_is_put_together_from_its_halves() -> None:
+    strong = OnMachines("strong", hosting=always_on())
+    arm: Any = Cascade(Shown("cheap"), strong, Gate(1, 0, 0.5), 0.25)  # type: ignore[arg-type]
+    cheap, dear, whole = (
+        answers("cheap", [], [0.01] * 4),
+        answers("strong", [], [2.0] * 4),
+        answers(arm.name, [], [1.0] * 4),
+    )
+    dollars, seconds = an_answer(arm, rows(cheap, dear, whole), task())
+    assert (dollars.value, seconds.value) == (0, pytest.approx(0.01 * cores()))  # machines give the rest
+    dollars, seconds = an_answer(arm, rows(answers("cheap", [0.01] * 4, []), dear, whole), task())
+    assert (dollars.value, seconds.value) == (pytest.approx(0.01), 0)
+    machine = {"mode": "dedicated", "usd_per_hour": 0.1, "requests_per_second": 50}
+    hosted = task(models=[{"name": "embedded:minilm", "hosting": machine}])
+    remote = Shown("strong", remote=True)
+    other: Any = Cascade(Shown("cheap"), remote, Gate(1, 0, 0.5), 0.25)  # type: ignore[arg-type]
+    dollars, seconds = an_answer(other, rows(cheap, answers("strong", [0.04] * 4, []), whole), hosted)
+    assert (dollars.value, seconds.value) == (pytest.approx(0.25 * 0.04), 0)
 
 
 # -- shared adapters -------------------------------------------------------------------------------

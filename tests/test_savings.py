@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,7 @@ def test_savings_by_hand(finished: Result, store: Store) -> None:
     assert served.measured is not None and served.measured.likely == pytest.approx(0.004)
     half = 1.96 * 0.0004 * np.sqrt(700 / 699) / np.sqrt(700)  # prices are a tenth off on either side
     assert served.measured.high - served.measured.likely == pytest.approx(half, rel=1e-6)
-    assert any("1 arms in the store are none of this study" in note for note in found.notes)
+    assert "1 arm in the store is none of this study and left out" in found.notes
 
 
 def test_the_break_even_moves_with_what_was_measured(finished: Result, store: Store) -> None:
@@ -100,6 +101,80 @@ def test_the_break_even_moves_with_what_was_measured(finished: Result, store: St
     assert "Break-even with measured prices and volume: " in text and "forecast: " in text
 
 
+def with_costs(finished: Result, tmp_path: Path, hosting: str = "", **costs: object) -> Path:
+    """A copy of a study with other rates, or with machines for its first arm."""
+    assert finished.folder is not None
+    study = tmp_path / "copy"
+    shutil.copytree(finished.folder, study)
+    content = json.loads((study / "decision.json").read_text())
+    content["provenance"]["assumptions"]["costs"] |= costs
+    (study / "decision.json").write_text(json.dumps(content))
+    if hosting:
+        head, _, rest = (study / "arms.toml").read_text().partition("[[arm]]")
+        (study / "arms.toml").write_text(f"{head}[[arm]]\n{hosting}\n{rest}")
+    return study
+
+
+def test_review_is_on_both_sides_and_left_out(finished: Result, store: Store, tmp_path: Path) -> None:
+    ranged = {"low": 10.0, "likely": 10.0, "high": 10.0}
+    study = with_costs(finished, tmp_path, review_hours_per_month=ranged)
+    first, second = [cost for cost in reopen(study).costs if cost.kind != "cascade"][:2]
+    serve(store, "small", first.arm, 3_000, days=30, dollars=0.001)
+    serve(store, "small", second.arm, 100, days=30, dollars=0.002, role="shadow")
+    with store:
+        found = realised(study, store, against=second.arm)
+    assert found.saved.likely == pytest.approx(3_000 * (0.002 - 0.001) - 100 * 0.002, rel=0.01)
+
+
+def test_machines_are_paid_for_as_long_as_an_arm_was_asked(
+    finished: Result, store: Store, tmp_path: Path
+) -> None:
+    machine = 'hosting = { mode = "dedicated", usd_per_hour = 0.1, requests_per_second = 100 }'
+    study = with_costs(finished, tmp_path, machine)
+    first, second = reopen(study).costs[:2]
+    assert first.dedicated is not None
+    serve(store, "small", second.arm, 3_000, days=30, dollars=0.001)
+    serve(store, "small", first.arm, 2, days=1, role="shadow")
+    with store:
+        found = realised(study, store, against=first.arm)
+    month = 0.1 * 730
+    served = 30 * DAY / SECONDS_A_MONTH * month - DAY / SECONDS_A_MONTH * month - 3_000 * 0.001
+    assert found.saved.likely == pytest.approx(served, rel=0.01)
+    machines = next(one for one in found.arms if one.arm == first.arm)
+    assert machines.measured is None
+
+
+def test_what_was_paid_counts_and_failures_do_not(finished: Result, store: Store) -> None:
+    study = finished.folder
+    assert study is not None
+    first, second = [cost for cost in reopen(study).costs if cost.kind != "cascade"][:2]
+    serve(store, "small", first.arm, 1_000, days=10, dollars=0.01)
+    store.add(
+        [
+            Captured(f"f{n}", 1e9 + n, "small", first.arm, "champion", "m", "q", "", status=502)
+            for n in range(9_000)
+        ]
+    )
+    serve(store, "small", second.arm, 400, days=10, dollars=0.02, role="fallback")
+    with store:
+        found = realised(study, store, against=second.arm)
+    assert found.requests == 1_400
+    assert found.volume == pytest.approx(1_400 * SECONDS_A_MONTH / (10 * DAY))
+    assert found.saved.likely == pytest.approx(1_400 * 0.02 - 1_000 * 0.01 - 400 * 0.02, rel=0.01)
+
+
+def test_few_answers_count_with_the_money_they_took(finished: Result, store: Store) -> None:
+    study = finished.folder
+    assert study is not None
+    first, second = [cost for cost in reopen(study).costs if cost.kind != "cascade"][:2]
+    serve(store, "small", first.arm, 29, days=2, dollars=1.0)
+    with store:
+        found = realised(study, store, against=second.arm)
+        with pytest.raises(StudyError, match="is what serves; give --against another arm"):
+            realised(study, store, against=first.arm)
+    assert found.saved.likely == pytest.approx(-29 * 1.0, rel=0.02)
+
+
 def test_a_short_time_keeps_the_volume_and_few_requests_the_price(finished: Result, store: Store) -> None:
     study = finished.folder
     assert study is not None
@@ -117,7 +192,9 @@ def test_nothing_captured_is_an_error_and_not_zero(finished: Result, store: Stor
     study = finished.folder
     assert study is not None
     with store:
-        with pytest.raises(StoreError, match=r"no request of task 'small' was .*captured arms: none"):
+        with pytest.raises(
+            StoreError, match=r"no question of task 'small' was .*captured of this task: none"
+        ):
             realised(study, store)
         serve(store, "small", finished.document["winner"], 40, days=2)
         with pytest.raises(StudyError, match="no finalist named 'nobody'"):
@@ -125,8 +202,6 @@ def test_nothing_captured_is_an_error_and_not_zero(finished: Result, store: Stor
 
 
 def test_the_report_shows_it_and_the_command_too(finished: Result, tmp_path: Path) -> None:
-    import shutil
-
     assert finished.folder is not None
     study = tmp_path / "study"
     shutil.copytree(finished.folder, study)
@@ -135,7 +210,7 @@ def test_the_report_shows_it_and_the_command_too(finished: Result, tmp_path: Pat
         serve(store, "small", arm, 400, days=20, dollars=0.002)
         write_realised(study, realised(study, store))
     page = (study / "report.html").read_text()
-    assert "Since it serves" in page and "400 requests were answered" in page
+    assert "Since it serves" in page and "400 questions were answered" in page
     found = CliRunner().invoke(app, ["savings", str(study), "--store", str(tmp_path / "c.sqlite"), "--json"])
     assert found.exit_code == 0, found.output
     content = json.loads(found.output)
@@ -144,5 +219,7 @@ def test_the_report_shows_it_and_the_command_too(finished: Result, tmp_path: Pat
     assert f"Serving {arm} in place of" in lines and "Report: " in lines
     lost = CliRunner().invoke(app, ["savings", str(study), "--store", str(tmp_path / "none.sqlite")])
     assert lost.exit_code == 2 and "no such capture store" in lost.output
-    (study / "realised.json").write_text("{dam")
-    assert "Since it serves" not in CliRunner().invoke(app, ["report", str(study)]).output
+    for damaged in ("{dam", '{"words": []}', "[1]"):
+        (study / "realised.json").write_text(damaged)
+        assert CliRunner().invoke(app, ["report", str(study)]).exit_code == 0
+        assert "Since it serves" not in (study / "report.html").read_text()

@@ -40,7 +40,8 @@ ORDER = [
     },
     {"capture"},
     {"savings"},
-    {"cli", "cli_money", "cli_weights"},
+    {"serve"},
+    {"cli", "cli_money", "cli_weights", "cli_serve"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 

@@ -120,5 +120,7 @@ class Cascade:
             max(cheap.built.examples, strong.built.examples),
             cheap.built.seconds + strong.built.seconds,
             (*cheap.built.warnings, *strong.built.warnings),
+            cheap.built.usd + strong.built.usd,
+            cheap.built.asked_usd + strong.built.asked_usd,
         )
         return FittedCascade(cheap, strong, self.gate, built)

@@ -57,20 +57,18 @@ LATE = 0.5
 
 
 def late_payback(crossings: Sequence[BreakEven], winner: str) -> list[str]:
-    """Arms that the winner was to save money over, and whose difference it earns back too late."""
-    late = [
-        one
-        for one in crossings
-        if one.cheaper_to_run == winner
-        and one.lifetime_days is not None
-        and one.probability_no_payback > max(LATE, one.probability_never)
-    ]
-    return [
-        f"{winner} has no payback against {one.cheaper_to_build}: what it costs more to build is not earned "
-        f"back before its base model retires in {one.lifetime_days:,.0f} days in "
-        f"{one.probability_no_payback:.0%} of draws"
-        for one in late
-    ]
+    """Arms over which the winner cost more to build, and whose difference it earns back too late."""
+    found = []
+    for one in crossings:
+        lifetime, late = one.lifetime_days, one.probability_no_payback
+        if one.dearer_to_build != winner or lifetime is None or late <= LATE:
+            continue
+        other = next(arm for arm in (one.cheaper_to_build, one.cheaper_to_run) if arm != winner)
+        found.append(
+            f"{winner} has no payback against {other}: what it costs more to build is not earned back before "
+            f"its base model retires in {lifetime:,.0f} days in {late:.0%} of draws"
+        )
+    return found
 
 
 def _format_caveats(arm: ArmScores) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from tunepoint.arms import Arm, Estimated, Reserved
 from tunepoint.cascades import Cascade
-from tunepoint.cost.means import Mean, mean_of
+from tunepoint.cost.means import Mean, mean_of, sum_of
 from tunepoint.cost.prices import NOTHING, ArmCost
 from tunepoint.hosting import Dedicated
 from tunepoint.incumbents import Incumbent
@@ -25,12 +25,8 @@ from tunepoint.task import EMBEDDED, Task
 def measured_cost(arm: Arm, study: Study, table: Table, task: Task) -> ArmCost:
     """Cost of an arm of a study, by its trials and what its training took."""
     fits = list(study.manifest["arms"][arm.name]["fits"].values())
-    scores = table.arms[table.names.index(arm.name)]
     hosting, beside = hosting_of(arm, task)
-    bought = len(scores.cost_usd) > 0
-    by_answer, by_seconds = bought and hosting is None, not bought and hosting is None
-    dollars = mean_of(scores.cost_usd) if by_answer else Mean()
-    seconds = mean_of(scores.seconds) * cores() if by_seconds else Mean()
+    dollars, seconds = _an_answer(arm, table, task)
     return ArmCost(
         arm.name,
         arm.kind,
@@ -46,11 +42,38 @@ def measured_cost(arm: Arm, study: Study, table: Table, task: Task) -> ArmCost:
         core_seconds_error=seconds.error,
         core_seconds_skew=seconds.skew,
         retrain_hours=task.costs.retrain_hours if arm.kind not in ("prompt", "incumbent") else NOTHING,
-        rented=by_answer,
+        rented=_bought(arm, table) and hosting is None,
         retires_months=_retires(arm, task),
         deterministic=arm.seeds == 1 and not isinstance(arm, Estimated),
         dedicated=hosting,
     )
+
+
+def _bought(arm: Arm, table: Table) -> bool:
+    """Whether its answers have a price."""
+    return arm.name in table.names and len(table.arms[table.names.index(arm.name)].cost_usd) > 0
+
+
+def _an_answer(arm: Arm, table: Table, task: Task) -> tuple[Mean, Mean]:
+    """Dollars and core seconds of an answer, without what reserved machines give.
+
+    A cascade one of whose halves has machines is put together from its halves: the cheap one answers
+    everything, the strong one the share that the gate let through on dev.
+    """
+    reserved = any(hosting_of(arm, task))
+    if isinstance(arm, Cascade) and reserved:
+        halves = [(arm.cheap, 1.0), (arm.strong, arm.passed_on)]
+        found = [(_an_answer(half, table, task), share) for half, share in halves if half.name in table.names]
+        return (
+            sum_of([dollars * share for (dollars, _), share in found]),
+            sum_of([seconds * share for (_, seconds), share in found]),
+        )
+    if reserved:
+        return Mean(), Mean()
+    scores = table.arms[table.names.index(arm.name)]
+    if _bought(arm, table):
+        return mean_of(scores.cost_usd), Mean()
+    return Mean(), mean_of(scores.seconds) * cores()
 
 
 def hosting_of(arm: Arm, task: Task) -> tuple[Dedicated | None, Dedicated | None]:

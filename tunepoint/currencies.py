@@ -6,7 +6,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-_MONEY = re.compile(r"\s*(?P<number>-?\d[\d_]*(?:\.\d+)?)\s*(?P<code>[A-Z]{3})\s*")
+_MONEY = re.compile(
+    r"\s*(?P<number>-?(?:\d+(?:_\d+)*)?(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*(?P<code>[A-Z]{3})\s*", re.ASCII
+)
 RATES = "currencies"
 """The table of rates: dollars of one unit, by the currency's code."""
 
@@ -38,6 +40,8 @@ def in_dollars(
             return [convert(inner, path) for inner in value]
         found = _MONEY.fullmatch(value) if isinstance(value, str) and path and money(path) else None
         if found is None:
+            return value
+        if not any(character.isdigit() for character in found["number"]):
             return value
         code = found["code"]
         if code not in rates:

@@ -189,7 +189,6 @@ def decide(
     known = joint, evidence, unit_prices(table, costs, task), rng
     finalists = _finalists(table, costs, joint, evidence, misses, rng)  # before growth takes from rng
     crossings = _break_evens(evidence, table.names, winner)
-    doubts += late_payback(crossings, table.names[winner])
     needed = None if strength else evidence_needed(*known, reachable=not misses[winner], growth=growth)
     decision = Decision(
         task=task.name,
@@ -203,7 +202,10 @@ def decide(
         evidence_needed=needed,
         worth=values_of_information(*known, growth),
         reversal=reversals(evidence, winner),
-        caveats=(*caveats, *few, *unfair, *doubts, *caveats_of(table, costs, joint, misses, judged, task)),
+        caveats=(
+            *(*caveats, *few, *unfair, *doubts, *late_payback(crossings, table.names[winner])),
+            *caveats_of(table, costs, joint, misses, judged, task),
+        ),
         items=joint.items,
         groups=joint.groups,
         evidence=evidence,

@@ -25,7 +25,7 @@ from tunepoint.models.rates import (
 )
 from tunepoint.quotes import quote, serving
 from tunepoint.task import Task, Tune
-from tunepoint.tuned import SEEDS_HERE, SEEDS_HOSTED, causal_arms, titled
+from tunepoint.tuned import SEEDS_HERE, SEEDS_HOSTED, causal_arms, check_price, titled
 from tunepoint.tuning.lessons import Lesson
 
 
@@ -59,7 +59,7 @@ def estimate(task: Task, seed: int) -> list[str]:
     asked = (*names, *(model.name for model in judge))
     found = {name: call_price(name, known.get(name) or own_price(name, own)) for name in asked}
     for name in unpriced([*found.values()]):
-        raise ModelError(no_price(name, task.folder / OWN_PRICES))
+        raise ModelError(no_price(name, task.folder / OWN_PRICES, own))
     prices: dict[str, CallPrice] = {name: price for name, price in found.items() if price is not None}
     chats: list[ChatModel] = [_Unasked(name) for name in names]
     tried = candidates(task, None, chats, split.train, split.dev, None)
@@ -94,6 +94,7 @@ def _tuning(tune: Tune, title: str, task: Task, prepared: Prepared) -> str:
 
     if tune.provider not in PROVIDERS:
         raise TaskError(f"tune.provider {tune.provider!r} is none that we know: {', '.join(PROVIDERS)}")
+    check_price(tune, own_prices(task.folder))
     rows = chat_rows(task, trainable(task, split.train), split.train)
     job = hosted(rows, PROVIDERS[tune.provider], tune.base, tune.epochs)
     return "; ".join([f"each of {tune.seeds or SEEDS_HOSTED} jobs: {job}", *job.notices])

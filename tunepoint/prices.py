@@ -13,6 +13,7 @@ from tunepoint.models.rates import (
     CallPrice,
     call_price,
     no_price,
+    own_price,
     own_prices,
     tuned_prices,
 )
@@ -46,11 +47,11 @@ def price_of(name: str, folder: Path) -> str:
 
     """
     own = own_prices(folder)
-    price: CallPrice | None = call_price(name, own.get(name))
+    price: CallPrice | None = call_price(name, own_price(name, own))
     if price is None:
         return f"{name}: runs on your own machine; its seconds are priced by costs.core_hour_usd"
     if price.source == UNKNOWN:
-        raise ModelError(no_price(name, folder / OWN_PRICES))
+        raise ModelError(no_price(name, folder / OWN_PRICES, own))
     rates = price.rates()
     source = f"{folder / OWN_PRICES}" if name in own else price.source
     checked = f"; checked {price.checked}" if price.checked else ""

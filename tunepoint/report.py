@@ -163,7 +163,9 @@ def rebuild_report(folder: Path) -> Path:
     measurements = found["measurements"]
     if (folder / REALISED).exists():
         with contextlib.suppress(json.JSONDecodeError):  # it is written anew by the next look at the store
-            measurements = {**measurements, "realised": json.loads(text_of(folder / REALISED, StudyError))}
+            realised = json.loads(text_of(folder / REALISED, StudyError))
+            if isinstance(realised, dict) and {"words", "arms", "arm"} <= realised.keys():
+                measurements = {**measurements, "realised": realised}
     return write_report(folder, found["decision"], measurements)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,14 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunepoint.capture.store import Served, Store
-from tunepoint.cost.break_even import BreakEven, Quantiles, quantiles
-from tunepoint.cost.means import Mean
-from tunepoint.cost.prices import ArmCost, money
-from tunepoint.decisions import Decision
+from tunepoint.cost.break_even import BreakEven, Quantiles, quantiles, simulate
+from tunepoint.cost.means import Mean, sum_of
+from tunepoint.cost.prices import NOTHING, ArmCost, money
+from tunepoint.decisions import DRAWS, Decision
 from tunepoint.errors import StoreError, StudyError, nearest
 from tunepoint.measure.trials import write_json
 from tunepoint.report import REALISED, rebuild_report, usd
 from tunepoint.stats.ranges import Range
+from tunepoint.task import Task
 from tunepoint.whatif import Reopened, reopen
 
 ANSWERING = ("champion", "fallback", "cascade", "canary", "slice")
@@ -66,7 +67,7 @@ class Realised:
     """That answered most."""
     against: str
     saved: Quantiles
-    """Dollars so far: what `against` would have cost for the same requests, less what was spent on all arms;
+    """Dollars so far: what `against` would have cost for the same questions, less what all arms took;
     without what building cost."""
     built: float
     """Dollars that `arm` cost more to build than `against`."""
@@ -92,39 +93,42 @@ def realised(study: Path, store: Store, *, against: str | None = None) -> Realis
     """
     found = reopen(study)
     names = list(found.table.names)
-    served = [one for one in store.served(found.task.name) if one.role != "imported"]
-    known = [one for one in served if one.arm in names]
-    if not any(one.role in ANSWERING for one in known):
-        others = ", ".join(sorted({one.arm for one in served})) or "none"
+    served = store.served(found.task.name)
+    known = [one for one in served if one.arm in names and one.role != "imported"]
+    if not any(one.role in ANSWERING and one.requests > one.failed for one in known):
+        others = ", ".join(sorted({f"{one.arm} ({one.role})" for one in served})) or "none"
         raise StoreError(
-            f"{store.shown}: no request of task {found.task.name!r} was answered by an arm of this study "
-            f"({', '.join(names)}); captured arms: {others}. `tunepoint serve {study}` captures them"
+            f"{store.shown}: no question of task {found.task.name!r} was answered by an arm of this study "
+            f"({', '.join(names)}); captured of this task: {others}. `tunepoint serve {study}` captures them"
         )
     if against is not None and against not in names:
         raise StudyError(f"{study}: no finalist named {against!r}; {nearest(against, names)}")
-    return _compared(found, known, len(served) - len(known), against)
+    strangers = {one.arm for one in served} - set(names)
+    return _compared(found, known, len(strangers), against)
 
 
 def _compared(found: Reopened, known: Sequence[Served], unknown: int, against: str | None) -> Realised:
     names, task = list(found.table.names), found.task
     before = found.decide(task, found.costs)
+    sums = {name: [one for one in known if one.arm == name] for name in names}
     answered = {
-        name: sum(one.requests for one in known if one.arm == name and one.role in ANSWERING)
-        for name in names
+        name: sum(one.requests - one.failed for one in sums[name] if one.role in ANSWERING) for name in names
     }
     arm = max(names, key=lambda name: answered[name])
     rival = against or _rival(before, arm)
+    if rival == arm:
+        others = ", ".join(name for name in names if name != arm)
+        raise StudyError(f"{arm!r} is what serves; give --against another arm: {others}")
     first, last = min(one.first for one in known), max(one.last for one in known)
     total = sum(answered.values())
     volume = total * SECONDS_A_MONTH / (last - first) if last - first >= SHORTEST else None
-    sums = {name: [one for one in known if one.arm == name] for name in names}
     costs = [_with_measured(cost, sums[cost.arm]) for cost in found.costs]
     now = task if volume is None else _at_volume(found, volume)
     after = found.decide(now, costs)
-    months = (last - first) / SECONDS_A_MONTH
     place, other = names.index(arm), names.index(rival)
     upfront, core_second = before.evidence.costs.upfront, task.costs.core_hour_usd.likely / 3600
-    notes = [f"{unknown} arms in the store are none of this study and were left out"] if unknown else []
+    few = "1 arm in the store is" if unknown == 1 else f"{unknown} arms in the store are"
+    notes = [f"{few} none of this study and left out"] if unknown else []
     if volume is None:
         notes.append("less than a day was captured: the volume of the task stands")
     return Realised(
@@ -136,7 +140,7 @@ def _compared(found: Reopened, known: Sequence[Served], unknown: int, against: s
         arms=tuple(_arm(before, cost, sums[cost.arm], core_second) for cost in found.costs if sums[cost.arm]),
         arm=arm,
         against=rival,
-        saved=quantiles(_saved(after, sums, other, total, months)),
+        saved=quantiles(_saved(found, costs, now, known, rival)),
         built=float(np.median(upfront[:, place] - upfront[:, other])),
         forecast_break_even=before.evidence.break_even(arm, rival),
         break_even=after.evidence.break_even(arm, rival),
@@ -150,56 +154,73 @@ def _rival(decision: Decision, arm: str) -> str:
     """The verdict's rival; its winner where the rival serves."""
     if decision.rival is not None and decision.rival != arm:
         return decision.rival
-    if decision.winner != arm:
-        return decision.winner
-    return next(one.arm for one in decision.finalists if one.arm != arm)
+    return decision.winner
 
 
 def _saved(
-    after: Decision, sums: Mapping[str, Sequence[Served]], other: int, total: int, months: float
+    found: Reopened, costs: Sequence[ArmCost], task: Task, known: Sequence[Served], rival: str
 ) -> NDArray[np.float64]:
-    """(D,) dollars: the other arm on all requests and for so long, less each arm on its own."""
-    costs = after.evidence.costs
-    asked = np.array([sum(one.requests for one in sums[name]) for name in costs.arms], np.float64)
-    spent = costs.per_query @ asked + months * _standing(after, [i for i, n in enumerate(asked) if n])
-    return np.asarray(total * costs.per_query[:, other] + months * _standing(after, [other]) - spent)
+    """(D,) dollars: the rival on all answered questions for all of the time, less what each arm took.
 
-
-def _standing(decision: Decision, arms: Sequence[int]) -> NDArray[np.float64]:
-    """(D,) fixed dollars a month of some arms, reserved machines at the task's traffic among them."""
-    costs = decision.evidence.costs
-    volume = costs.volume
-    monthly = costs.per_month(volume) - volume[:, None] * costs.per_query
-    return np.asarray(monthly[:, list(arms)].sum(axis=1))
+    What an arm took is the money that was written down with its answers, its core seconds at their
+    rate, its drawn price for answers with neither, and its fixed cost (reserved machines, hosting) from
+    its first to its last request. People review whatever serves: that is on both sides and left out.
+    """
+    alone = task.model_copy(
+        update={"costs": task.costs.model_copy(update={"review_hours_per_month": NOTHING})}
+    )
+    draws = simulate(costs, alone, DRAWS, np.random.default_rng([int(found.manifest["seed"]), 11]))
+    standing = draws.per_month(draws.volume) - draws.volume[:, None] * draws.per_query
+    place = {name: position for position, name in enumerate(draws.arms)}
+    rate = (
+        task.costs.core_hour_usd.sample(DRAWS, np.random.default_rng([int(found.manifest["seed"]), 12]))
+        / 3600
+    )
+    spent = np.zeros(DRAWS)
+    for name in {one.arm for one in known}:
+        mine = [one for one in known if one.arm == name]
+        bare = sum(max(0, one.requests - one.failed - max(one.priced, one.timed)) for one in mine)
+        months = (max(one.last for one in mine) - min(one.first for one in mine)) / SECONDS_A_MONTH
+        spent += sum(one.cost_nanousd for one in mine) / 1e9 + sum(one.core_seconds for one in mine) * rate
+        spent += bare * draws.per_query[:, place[name]] + months * standing[:, place[name]]
+    total = sum(one.requests - one.failed for one in known if one.role in ANSWERING)
+    whole = (max(one.last for one in known) - min(one.first for one in known)) / SECONDS_A_MONTH
+    return np.asarray(total * draws.per_query[:, place[rival]] + whole * standing[:, place[rival]] - spent)
 
 
 def _with_measured(cost: ArmCost, served: Sequence[Served]) -> ArmCost:
-    """The cost of an arm at the price of the answers that were captured, where there are enough."""
-    dollars, seconds = _dollars(served), _core_seconds(served)
-    if cost.dedicated is not None:
+    """The cost of an arm at the price of the answers that were captured, where there are enough.
+
+    An arm whose forecast is in money stays so, and one in seconds too, unless the other was captured alone.
+    """
+    dollars, seconds = _measured(cost, served)
+    if dollars is None and seconds is None:
         return cost
-    if dollars is not None:
-        at = Range.parse(dollars.value)
-        cost = replace(cost, usd_per_query=at, query_error_usd=dollars.error, query_skew=0.0)
-        seconds = seconds or Mean()
-    if seconds is not None:
-        value, error = seconds.value, seconds.error
-        return replace(cost, core_seconds_per_query=value, core_seconds_error=error, core_seconds_skew=0.0)
-    return cost
+    paid, timed = dollars or Mean(), seconds or Mean()
+    return replace(
+        cost,
+        usd_per_query=Range.parse(paid.value),
+        query_error_usd=paid.error,
+        query_skew=0.0,
+        core_seconds_per_query=timed.value,
+        core_seconds_error=timed.error,
+        core_seconds_skew=0.0,
+    )
 
 
-def _dollars(served: Sequence[Served]) -> Mean | None:
-    count = sum(one.priced for one in served)
-    total = sum(one.cost_nanousd for one in served)
-    return _mean(count, float(total) / 1e9, sum(one.cost_squares for one in served) / 1e18)
+def _measured(cost: ArmCost, served: Sequence[Served]) -> tuple[Mean | None, Mean | None]:
+    """Dollars and core seconds of an answer; both None where machines are reserved, or too few came."""
+    if cost.dedicated is not None or not served:
+        return None, None
+    money_ = [(one.priced, one.cost_nanousd / 1e9, one.cost_squares / 1e18) for one in served]
+    time_ = [(one.timed, one.core_seconds, one.core_squares) for one in served]
+    dollars, seconds = (_mean(*(sum(part) for part in zip(*parts, strict=True))) for parts in (money_, time_))
+    if dollars is not None and dollars.value == 0 and seconds is None and cost.core_seconds_per_query:
+        return None, None  # no price is no proof that it is free
+    return dollars, seconds
 
 
-def _core_seconds(served: Sequence[Served]) -> Mean | None:
-    sums = (sum(part) for part in zip(*((one.core_seconds, one.core_squares) for one in served), strict=True))
-    return _mean(sum(one.timed for one in served), *(float(part) for part in sums)) if served else None
-
-
-def _mean(count: int, total: float, squares: float) -> Mean | None:
+def _mean(count: float, total: float, squares: float) -> Mean | None:
     """Mean and standard error from sums; None of too few."""
     if count < FEWEST:
         return None
@@ -210,9 +231,13 @@ def _mean(count: int, total: float, squares: float) -> Mean | None:
 
 def _arm(before: Decision, cost: ArmCost, served: Sequence[Served], core_second: float) -> ArmRealised:
     found = before.finalist(cost.arm)
-    dollars, seconds = _dollars(served), _core_seconds(served)
-    mean = dollars if dollars is not None else None if seconds is None else seconds * core_second
+    dollars, seconds = _measured(cost, served)
+    parts = [
+        part for part in (dollars, None if seconds is None else seconds * core_second) if part is not None
+    ]
+    mean = sum_of(parts)
     requests = sum(one.requests for one in served)
+    half = 1.96 * mean.error
 
     def tokens(count: int) -> float | None:
         return count / requests if count else None
@@ -224,15 +249,13 @@ def _arm(before: Decision, cost: ArmCost, served: Sequence[Served], core_second:
         failed=sum(one.failed for one in served),
         unreadable=sum(one.unreadable for one in served),
         forecast=found.cost_per_query_usd,
-        measured=None
-        if mean is None
-        else Quantiles(max(0.0, mean.value - 1.96 * mean.error), mean.value, mean.value + 1.96 * mean.error),
+        measured=Quantiles(max(0.0, mean.value - half), mean.value, mean.value + half) if parts else None,
         input_tokens=tokens(sum(one.input_tokens for one in served)),
         output_tokens=tokens(sum(one.output_tokens for one in served)),
     )
 
 
-def _at_volume(found: Reopened, volume: float) -> Any:
+def _at_volume(found: Reopened, volume: float) -> Task:
     traffic = found.task.traffic.model_copy(update={"queries_per_month": Range(volume, volume, volume)})
     return found.task.model_copy(update={"traffic": traffic})
 
@@ -263,7 +286,7 @@ def realised_words(found: Realised) -> list[str]:
     """What was realised, in sentences."""
     measured = "" if found.volume is None else f", {found.volume:,.0f} a month"
     lines = [
-        f"{found.requests:,} requests were answered from {found.since} to {found.until}{measured}; "
+        f"{found.requests:,} questions were answered from {found.since} to {found.until}{measured}; "
         f"{found.forecast_volume:,.0f} a month were forecast."
     ]
     saved = found.saved
@@ -293,8 +316,10 @@ def _volume_words(crossing: BreakEven) -> str:
 def _arm_words(one: ArmRealised) -> str:
     """How far the price is off, in words."""
     if one.measured is None:
-        return "too few with a price"
+        return "too few with a price, or paid by the hour"
     if one.measured.low <= one.forecast.high and one.forecast.low <= one.measured.high:
         return "as forecast"
-    share = one.measured.likely / one.forecast.likely - 1 if one.forecast.likely else math.inf
+    if not one.forecast.likely:
+        return "forecast as free"
+    share = one.measured.likely / one.forecast.likely - 1
     return f"{abs(share):.0%} {'dearer' if share > 0 else 'cheaper'} than forecast"

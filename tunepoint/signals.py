@@ -150,18 +150,26 @@ def _retiring(decision: Decision, criterion: str) -> Signal:
     """Whether the best tuned arm's base model retires before it has paid back."""
     tuned, prompted = _best(decision, "tuned", "hybrid"), _best(decision, *PROMPTED)
     crossing = decision.evidence.break_even(tuned.arm, prompted.arm) if tuned and prompted else None
-    if crossing is None or tuned is None or crossing.lifetime_days is None:
+    retires = None if tuned is None else _lifetime(decision, tuned.arm)
+    if crossing is None or tuned is None or prompted is None or retires is None:
         why = "not measured: declared.newest_models is not set, and the base model has no retirement date"
         return Signal("P5", "prompt", criterion, None, 1.0, None, why)
-    late = crossing.probability_no_payback
-    if crossing.cheaper_to_run != tuned.arm:  # it is cheaper to build: nothing has to be earned back
-        detail = f"{tuned.arm} costs no more to build than {crossing.cheaper_to_run}"
+    if crossing.dearer_to_build != tuned.arm:  # nothing has to be earned back
+        detail = f"{tuned.arm} costs no more to build than {prompted.arm}"
         return Signal("P5", "prompt", criterion, 0.0, 0.5, False, detail)
+    late = crossing.probability_no_payback
     detail = (
-        f"{tuned.arm}: its base model retires in {crossing.lifetime_days:,.0f} days; what it costs more to "
-        f"build than {crossing.cheaper_to_build} is not earned back by then in {late:.0%} of draws"
+        f"{tuned.arm}: its base model retires in {retires:,.0f} days; what it costs more to build than "
+        f"{prompted.arm} is not earned back by then in {late:.0%} of draws"
     )
     return Signal("P5", "prompt", criterion, round(late, 4), 0.5, late > 0.5, detail)
+
+
+def _lifetime(decision: Decision, arm: str) -> float | None:
+    """Days until an arm's base model retires; None where nothing is known."""
+    costs = decision.evidence.costs
+    months = costs.lifetimes[costs.arms.index(arm)] if costs.lifetimes else None
+    return None if months is None else months * 365.25 / 12
 
 
 def _format(decision: Decision, task: Task, facts: Facts) -> Signal:

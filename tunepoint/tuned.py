@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from tunepoint.arms import Arm, Growing, NotRun
 from tunepoint.candidates import Candidates, short_names, why_closed
 from tunepoint.data.examples import Example
-from tunepoint.errors import BudgetReached, TaskError, nearest
+from tunepoint.errors import BudgetReached, ModelError, TaskError, nearest
 from tunepoint.measure.bench import Bench
 from tunepoint.measure.study import cores
 from tunepoint.models.opening import LOCAL, Models
+from tunepoint.models.rates import UNKNOWN, TokenPrice, call_price, no_price, own_price, own_prices
 from tunepoint.task import Task, Tune
 from tunepoint.tuning.lessons import Lesson, Pupil
 
@@ -126,6 +127,21 @@ def recipe_of(tune: Tune) -> CausalRecipe:
     )
 
 
+def check_price(tune: Tune, own: Mapping[str, TokenPrice]) -> None:
+    """See that somebody knows what the tuned model's answers will cost, before its training is paid for.
+
+    Raises:
+        ModelError: nobody does, and it has no machines of its own.
+
+    """
+    name = tune.served_as or f"{tune.provider}/ft:{tune.base}"
+    price = call_price(name, own_price(name, own)) if tune.provider != "own" else None
+    if price is not None and price.source == UNKNOWN and tune.hosting is None:
+        raise ModelError(
+            f"{no_price(name, own=own)}; or give [[tune]] hosting, if machines are reserved for it"
+        )
+
+
 def hosted_arm(tune: Tune, bench: Bench, models: Models, confirm: Confirm | None) -> HostedTuned:
     """A base tuned at a provider, its training under the study's cap, its answers recorded."""
     from tunepoint.tuning.hosted import HostedTuned
@@ -134,6 +150,7 @@ def hosted_arm(tune: Tune, bench: Bench, models: Models, confirm: Confirm | None
     if tune.provider not in PROVIDERS:
         known = nearest(str(tune.provider), PROVIDERS)
         raise TaskError(f"tune.provider {tune.provider!r} is none that we know; {known}")
+    check_price(tune, own_prices(bench.task.folder))
     assert models.tuned is not None, "models are opened for tuning where a task names a provider"
 
     def allowed(quote: HostedQuote) -> None:

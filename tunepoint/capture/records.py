@@ -85,5 +85,13 @@ class Feedback:
 
 
 def nanodollars(dollars: float | Decimal) -> int:
-    """Dollars as billionths, rounded half to even."""
-    return int((Decimal(repr(dollars)) if isinstance(dollars, float) else dollars).quantize(NANO) / NANO)
+    """Dollars as billionths, rounded half to even.
+
+    Raises:
+        ValueError: no finite number.
+
+    """
+    exact = dollars if isinstance(dollars, Decimal) else Decimal(repr(float(dollars)))
+    if not exact.is_finite():
+        raise ValueError(f"{dollars} is no amount of money")
+    return round(exact * 1_000_000_000)

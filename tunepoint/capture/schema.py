@@ -17,6 +17,8 @@ from sqlalchemy import (
 )
 
 metadata = MetaData()
+VERSION = "tunepoint_version"
+"""Table that says which migrations were run."""
 
 requests = Table(
     "requests",

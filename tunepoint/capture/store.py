@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    ProgrammingError,
+    SQLAlchemyError,
+    StatementError,
+)
 
 from tunepoint.capture import schema
 from tunepoint.capture.records import Captured, Feedback
@@ -102,10 +110,14 @@ class Store:
             connection.execute(sa.insert(schema.audit), [{"at": time.time() if at is None else at, **row}])
 
     def purge(self, before: float) -> int:
-        """Delete requests that came before a moment, with their feedback; how many there were."""
+        """Delete requests that came before a moment, and feedback on them or on none; how many requests."""
         old = sa.select(schema.requests.c.id).where(schema.requests.c.at < before)
         with self._guarded("written") as connection:
-            connection.execute(sa.delete(schema.feedback).where(schema.feedback.c.request.in_(old)))
+            said = schema.feedback.c
+            connection.execute(sa.delete(schema.feedback).where(said.request.in_(old)))
+            known = sa.select(schema.requests.c.id)
+            strays = (said.at < before) & said.request.not_in(known)
+            connection.execute(sa.delete(schema.feedback).where(strays))
             gone = connection.execute(sa.delete(schema.requests).where(schema.requests.c.at < before))
             return int(gone.rowcount)
 
@@ -208,9 +220,9 @@ class Store:
         try:
             with self.engine.begin() as connection:
                 yield connection
-        except (DataError, IntegrityError) as error:
-            raise RefusedRow(f"{self.shown}: a row cannot be {what} ({_said(error)})") from None
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, OverflowError, UnicodeError) as error:
+            if _of_a_row(error, self.engine.dialect.name):
+                raise RefusedRow(f"{self.shown}: a row cannot be {what} ({_said(error)})") from None
             raise StoreError(f"{self.shown}: cannot be {what} ({_said(error)})") from None
 
     def close(self) -> None:
@@ -238,6 +250,8 @@ def open_store(where: str | Path, *, create: bool = True) -> Store:
     url, shown = _url(str(where))
     if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
         path = Path(str(url.database))
+        if path.is_dir():
+            raise StoreError(f"{path}: is a folder, a file is expected; name the file in it")
         if not create and not path.exists():
             raise StoreError(f"{path}: no such capture store; `tunepoint serve` writes one")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -250,8 +264,10 @@ def open_store(where: str | Path, *, create: bool = True) -> Store:
         raise StoreError(f"{shown}: cannot be opened ({why})") from None
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _settings)
+        sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("begin"))
     store = Store(engine, shown)
     try:
+        _see_whose(store, create=create)
         _migrate(store)
     except BaseException:
         store.close()
@@ -260,28 +276,54 @@ def open_store(where: str | Path, *, create: bool = True) -> Store:
 
 
 def _url(where: str) -> tuple[sa.URL, str]:
+    """The URL, and what may be shown of it: host and database, never a name or a password."""
+    if not where or where == ":memory:":
+        raise StoreError(f"{where!r} is no store that lasts: give a path, or postgresql://USER@HOST/DATABASE")
     if "://" not in where:
         return sa.URL.create("sqlite", database=where), where
+    scheme = where.partition("://")[0]
+    if scheme.partition("+")[0] not in ("sqlite", "postgresql", "postgres"):
+        raise StoreError(f"{scheme}: only sqlite and postgresql stores are known")
     try:
         url = sa.make_url(where)
-    except SQLAlchemyError:
+    except (SQLAlchemyError, ValueError):
         raise StoreError(
-            f"{where.partition('://')[0]}://...: not a URL that can be read; give a path, or "
-            "postgresql://USER@HOST/DATABASE"
+            f"{scheme}://...: not a URL that can be read; give a path, or postgresql://USER@HOST/DATABASE"
         ) from None
-    if url.drivername in ("postgresql", "postgres"):
+    if scheme.startswith("postgres"):
         url = url.set(drivername="postgresql+psycopg")
-    if url.get_backend_name() not in ("sqlite", "postgresql"):
-        raise StoreError(f"{url.drivername}: only sqlite and postgresql stores are known")
-    return url, url.render_as_string(hide_password=True)
+        if "@" in (url.host or ""):
+            raise StoreError(f"{scheme}://...: a password with @ in it is written with %40 in its place")
+        return url, f"postgresql://{url.host or 'local'}/{url.database or ''}"
+    return url, str(url.database)
 
 
 def _settings(connection: Any, record: Any) -> None:
-    """Readers never wait for the writer, and what was acknowledged survives a loss of power."""
+    """Readers never wait for the writer, and what was acknowledged survives a loss of power.
+
+    Transactions are begun by us: the driver's own would leave a change of the schema outside of them.
+    """
+    connection.isolation_level = None
     cursor = connection.cursor()
     for setting in ("journal_mode = wal", "synchronous = full", "busy_timeout = 10000"):
         cursor.execute(f"pragma {setting}")
     cursor.close()
+
+
+def _see_whose(store: Store, *, create: bool) -> None:
+    """Refuse a database that is another program's, and one without a store where none shall be made."""
+    try:
+        tables = set(sa.inspect(store.engine).get_table_names())
+    except SQLAlchemyError as error:
+        raise StoreError(f"{store.shown}: cannot be opened ({_said(error)})") from None
+    if schema.VERSION in tables:
+        return
+    strangers = tables if store.engine.dialect.name == "sqlite" else tables & set(schema.metadata.tables)
+    if strangers:
+        names = ", ".join(sorted(strangers)[:5])
+        raise StoreError(f"{store.shown}: is another program's database (it has {names}); name another one")
+    if not create:
+        raise StoreError(f"{store.shown}: no capture store in it; `tunepoint serve` writes one")
 
 
 _ALEMBIC = threading.Lock()
@@ -314,12 +356,20 @@ def _migrate(store: Store) -> None:
             time.sleep(0.1 * 2**attempt)
 
 
+def _of_a_row(error: Exception, dialect: str) -> bool:
+    """Whether a value is at fault, and not the store."""
+    if not isinstance(error, DBAPIError):
+        return not isinstance(error, SQLAlchemyError) or isinstance(error, StatementError)
+    binding = (InterfaceError, ProgrammingError) if dialect == "sqlite" else ()
+    return isinstance(error, (DataError, IntegrityError, *binding))
+
+
 def _momentary(error: DBAPIError) -> bool:
     """Whether another process is bringing the same SQLite file up to date."""
     return any(words in str(error.orig) for words in ("locked", "already exists"))
 
 
-def _said(error: SQLAlchemyError) -> str:
+def _said(error: Exception) -> str:
     """What the database says, without the statement and its values: they hold what users asked."""
     cause = getattr(error, "orig", None)
     return str(cause if cause is not None else type(error).__name__).strip().splitlines()[0]

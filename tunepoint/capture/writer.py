@@ -8,7 +8,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 from tunepoint.capture.records import Captured, Feedback
 from tunepoint.capture.redaction import Redactor, redacted
@@ -68,17 +69,21 @@ class Writer:
         self._requests: deque[Captured] = deque()
         self._feedback: deque[tuple[Feedback, Future[None]]] = deque()
         self._wake = threading.Event()
-        self._ending = False
+        self._in_hand = 0
+        self._ending = self._ended = False
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
         self._thread.start()
 
     @property
     def waiting(self) -> int:
-        """Requests that are not written yet."""
-        return len(self._requests)
+        """Requests that are not written yet, those in hand among them."""
+        return len(self._requests) + self._in_hand
 
     def put(self, request: Captured) -> None:
-        """Take a request; returns at once."""
+        """Take a request; returns at once. After `close` it is dropped, and counted so."""
+        if self._ended:
+            self.counts.dropped += 1
+            return
         if len(self._requests) >= self.capacity:
             try:
                 self._requests.popleft()
@@ -92,15 +97,25 @@ class Writer:
     def say(self, feedback: Feedback) -> Future[None]:
         """Take feedback; the future is done when it is written, or fails with a StoreError."""
         done: Future[None] = Future()
+        if self._ended:
+            done.set_exception(StoreError("the store is closed: say it again later"))
+            return done
         self._feedback.append((feedback, done))
         self._wake.set()
         return done
 
-    def close(self, patience: float = 10.0) -> int:
+    def close(self, patience: float = 30.0) -> int:
         """Write what waits; how many requests could not be written within so many seconds."""
         self._ending = True
         self._wake.set()
         self._thread.join(patience)
+        self._ended = True
+        while self._feedback:
+            _, done = self._feedback.popleft()
+            if done.set_running_or_notify_cancel():
+                done.set_exception(
+                    StoreError("the store was closed before it was written: say it again later")
+                )
         return self.waiting
 
     # -- in the thread -----------------------------------------------------------------------------
@@ -128,16 +143,17 @@ class Writer:
 
     def _flush(self) -> bool:
         """Write one batch; False if the store is away and the batch waits again."""
-        said = [self._feedback.popleft() for _ in range(len(self._feedback))]
+        taken = [self._feedback.popleft() for _ in range(len(self._feedback))]
+        said = [(one, done) for one, done in taken if done.set_running_or_notify_cancel()]
         batch: list[Captured] = []
         while self._requests and len(batch) < self.batch:
             try:
                 batch.append(self._requests.popleft())
             except IndexError:
                 break
-        clean = [self._cleaned(one) for one in batch]
+        self._in_hand = len(batch)
         try:
-            self._write(clean, said)
+            written, refused = self._write(batch, said)
         except StoreError as error:
             for _, done in said:
                 if not done.done():
@@ -145,36 +161,64 @@ class Writer:
             self._requests.extendleft(reversed(batch))  # those that were written stay as they are
             self.counts.failing = True
             return False
+        finally:
+            self._in_hand = 0
+        self.counts.written += written
+        self.counts.refused += refused
         self.counts.failing = False
         return True
 
-    def _write(self, clean: list[Captured], said: Sequence[tuple[Feedback, Future[None]]]) -> None:
-        """Write all at once, or one by one where the store refuses one: it keeps no other out."""
-        words = [self._worded(one) for one, _ in said]
+    def _write(
+        self, batch: Sequence[Captured], said: Sequence[tuple[Feedback, Future[None]]]
+    ) -> tuple[int, int]:
+        """Write all at once, or one by one where the store refuses one: it keeps no other out.
+
+        Returns:
+            How many requests were written, and how many were refused.
+
+        """
         try:
-            self.store.add(clean, words)
-        except RefusedRow:
-            for one in clean:
-                try:
-                    self.store.add([one], [])
-                    self.counts.written += 1
-                except RefusedRow:
-                    self.counts.refused += 1
-            for (_, done), word in zip(said, words, strict=True):
-                try:
-                    self.store.add([], [word])
-                    done.set_result(None)
-                except RefusedRow as error:
-                    done.set_exception(error)
-            return
-        self.counts.written += len(clean)
-        for _, done in said:
-            done.set_result(None)
+            clean = [self._cleaned(one) for one in batch]
+            self.store.add(clean, [self._worded(one) for one, _ in said])
+        except StoreError as error:
+            if not isinstance(error, RefusedRow):
+                raise
+        except Exception:  # a row that cannot even be cleaned
+            pass
+        else:
+            for _, done in said:
+                done.set_result(None)
+            return len(batch), 0
+        refused = sum(self._refuses(partial(self._add_request, one)) is not None for one in batch)
+        for one, done in said:
+            fault = self._refuses(partial(self._add_feedback, one))
+            done.set_result(None) if fault is None else done.set_exception(fault)
+        return len(batch) - refused, refused
+
+    def _add_request(self, one: Captured) -> None:
+        self.store.add([self._cleaned(one)], [])
+
+    def _add_feedback(self, one: Feedback) -> None:
+        self.store.add([], [self._worded(one)])
+
+    def _refuses(self, add: Callable[[], None]) -> RefusedRow | None:
+        """Why one row is not taken; None if it was. A store that is away raises."""
+        try:
+            add()
+        except StoreError as error:
+            if isinstance(error, RefusedRow):
+                return error
+            raise
+        except Exception as error:
+            return RefusedRow(f"a row cannot be written ({type(error).__name__})")
+        return None
 
     def _cleaned(self, one: Captured) -> Captured:
         wash = self._wash
+        names: dict[str, Any] = {name: _plain(value) for name in _NAMES if (value := getattr(one, name))}
         return replace(
             one,
+            **names,
             input=wash(one.input),
             output=wash(one.output),
             answer=None if one.answer is None else wash(one.answer),
@@ -186,13 +230,22 @@ class Writer:
     def _worded(self, one: Feedback) -> Feedback:
         return replace(
             one,
+            request=_plain(one.request),
+            key=None if one.key is None else _plain(one.key),
             correction=None if one.correction is None else self._wash(one.correction),
             comment=None if one.comment is None else self._wash(one.comment),
         )
 
     def _wash(self, text: str) -> str:
-        """Without personal data, and without what no database takes: NUL and lone surrogates."""
-        text = text.replace("\x00", "")
-        if not text.isascii():
-            text = text.encode("utf-8", "replace").decode("utf-8")
+        """Without personal data, and without what no database takes."""
+        text = _plain(text)
         return text if self.redact is None else self.redact(text)
+
+
+_NAMES = ("id", "task", "arm", "model", "slice", "user", "key", "copy_of", "origin", "licence")
+
+
+def _plain(text: str) -> str:
+    """Without NUL and lone surrogates, which no database takes."""
+    text = text.replace("\x00", "")
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

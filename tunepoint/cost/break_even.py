@@ -237,12 +237,14 @@ class BreakEven:
     cheaper_to_run: str
     queries_per_month: Quantiles | None
     """90% band over the draws in which there is a break-even; None if there is none."""
+    probability_never: float
+    dearer_to_build: str
+    """By what is paid upfront; the other one by what it costs over the horizon if nobody asks."""
     payback_days: Quantiles | None
     """Days until the difference in building is earned back at the task's traffic, where it is."""
-    probability_never: float
-    lifetime_days: float | None = None
-    """Days until the base model of the arm that is cheaper to run retires; None where nothing is known."""
-    probability_no_payback: float = 0.0
+    lifetime_days: float | None
+    """Days until the base model of the arm that costs more to build retires; None where nothing is known."""
+    probability_no_payback: float
     """That building is never earned back at this traffic, or only after that model has retired."""
 
 
@@ -276,6 +278,24 @@ def break_even(draws: CostDraws, one: int, other: int, *, worth: Floats | None =
         reached = (saving > 0) | ((extra < 0) & (saving >= 0))
         safe = np.where(saving > 0, saving, 1.0)
         volume = np.where(extra <= 0, 0.0, extra / (draws.schedule.queries * safe))
+    return BreakEven(
+        draws.arms[one],
+        draws.arms[other],
+        quantiles(volume[reached]) if reached.any() else None,
+        float(1 - reached.mean()),
+        *_payback(draws, one, other, worth),
+    )
+
+
+def _payback(
+    draws: CostDraws, one: int, other: int, worth: Floats | None
+) -> tuple[str, Quantiles | None, float | None, float]:
+    """The arm that costs more to build, the days until that is earned back, its life, and P(never).
+
+    Of two that cost the same to build it is the other.
+    """
+    if float(np.median(draws.upfront[:, one] - draws.upfront[:, other])) > 0:
+        one, other = other, one
     paid = draws.upfront[:, other] - draws.upfront[:, one]
     monthly = draws.per_month(draws.volume)
     if worth is not None:
@@ -287,15 +307,8 @@ def break_even(draws: CostDraws, one: int, other: int, *, worth: Floats | None =
     lifetime = None if lifetime is None else lifetime * 365.25 / 12
     if lifetime is not None:  # what must be built anew by then has paid nothing back
         pays &= days <= lifetime
-    return BreakEven(
-        draws.arms[one],
-        draws.arms[other],
-        quantiles(volume[reached]) if reached.any() else None,
-        quantiles(days[pays]) if pays.any() else None,
-        float(1 - reached.mean()),
-        lifetime,
-        float(1 - pays.mean()),
-    )
+    found = quantiles(days[pays]) if pays.any() else None
+    return draws.arms[other], found, lifetime, float(1 - pays.mean())
 
 
 LADDER = tuple(float(volume) for volume in np.geomspace(1e1, 1e10, 73))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,15 @@ def mean_of(values: Floats) -> Mean:
         return Mean(middle, spread / math.sqrt(count))
     third = float((((values - middle) / spread) ** 3).mean())
     return Mean(middle, spread / math.sqrt(count), third / math.sqrt(count))
+
+
+def sum_of(means: Sequence[Mean]) -> Mean:
+    """The sum of independent means; third moments add up as variances do."""
+    variance = sum(one.error**2 for one in means)
+    if variance <= 0:
+        return Mean(sum(one.value for one in means))
+    third = sum(one.skew * one.error**3 for one in means)
+    return Mean(sum(one.value for one in means), math.sqrt(variance), third / variance**1.5)
 
 
 def deviations(error: float, skew: float, draws: int, rng: np.random.Generator) -> Floats:

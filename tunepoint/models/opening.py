@@ -124,7 +124,7 @@ class _Opening:
         """
         price = call_price(model.name, model.price or own_price(model.name, self.own))
         if price is not None and price.source == UNKNOWN and not known:
-            raise ModelError(no_price(model.name))
+            raise ModelError(no_price(model.name, own=self.own))
         if price is not None:
             self.prices[model.name] = price
         local = model.name.startswith(LOCAL)

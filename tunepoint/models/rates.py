@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib import resources
@@ -14,7 +15,7 @@ from urllib.parse import urlparse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tunepoint.currencies import RATES, in_dollars
-from tunepoint.errors import ModelError, nearest, text_of
+from tunepoint.errors import ModelError, text_of
 from tunepoint.models.chat import Usage
 from tunepoint.models.endpoints import Request
 from tunepoint.models.providers import PROVIDERS, address
@@ -186,10 +187,12 @@ def own_price(name: str, own: Mapping[str, TokenPrice]) -> TokenPrice | None:
     return own.get(name) or own.get(":".join(name.split(":")[:2]))
 
 
-def no_price(name: str, where: Path = Path(OWN_PRICES)) -> str:
-    """What to do about a model whose price nobody knows."""
+def no_price(name: str, where: Path = Path(OWN_PRICES), own: Iterable[str] = ()) -> str:
+    """What to do about a model whose price nobody knows; `own` are those that the project has."""
+    near = difflib.get_close_matches(name, [*own, *tuned_prices()], n=1, cutoff=0.7)
+    hint = f" (did you mean {near[0]}?)" if near else ""
     return (
-        f"no price of {name!r} is known; {nearest(name, [*tuned_prices()])} Put it into "
+        f"no price of {name!r} is known{hint}. Put it into "
         f'{where} as ["{name}"] input = DOLLARS, output = DOLLARS (per million tokens), '
         "or say [[models]] price = { input = DOLLARS, output = DOLLARS }"
     )

@@ -203,7 +203,9 @@ class InProcess(OfStudy):
 class Calling(OfStudy):
     """An arm of a study that calls models elsewhere: prompts, chains, repairs, as they were measured."""
 
-    def __init__(self, name: str, fitted: FittedArm, model: str, prices: Mapping[str, CallPrice], at_once: int) -> None:
+    def __init__(
+        self, name: str, fitted: FittedArm, model: str, prices: Mapping[str, CallPrice], at_once: int
+    ) -> None:
         super().__init__(name, model)
         self.fitted, self.prices = fitted, prices
         self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="calls")

@@ -12,7 +12,7 @@ import orjson
 
 from tunepoint.errors import TunepointError
 
-PASSED = ("messages", "model", "stream", "stream_options", "user", "metadata")
+PASSED = ("messages", "model", "stream", "stream_options", "user", "safety_identifier", "metadata")
 """Keys of a request that are not kept as its parameters."""
 DONE = b"data: [DONE]\n\n"
 

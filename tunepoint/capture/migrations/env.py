@@ -2,8 +2,13 @@
 
 from alembic import context
 
-from tunepoint.capture.schema import metadata
+from tunepoint.capture.schema import VERSION, metadata
 
-context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    version_table=VERSION,
+    transactional_ddl=True,
+)
 with context.begin_transaction():
     context.run_migrations()

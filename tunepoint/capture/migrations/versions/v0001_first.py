@@ -11,6 +11,11 @@ depends_on = None
 
 def upgrade() -> None:
     """Create the tables."""
+    _requests()
+    _others()
+
+
+def _requests() -> None:
     op.create_table(
         "requests",
         sa.Column("id", sa.String(64), primary_key=True),
@@ -45,6 +50,9 @@ def upgrade() -> None:
     )
     op.create_index("requests_by_task", "requests", ["task", "at"])
     op.create_index("requests_by_copy", "requests", ["copy_of"])
+
+
+def _others() -> None:
     op.create_table(
         "feedback",
         sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),

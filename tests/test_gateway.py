@@ -1,0 +1,555 @@
+"""The gateway as applications see it: the official client, faults behind it, feedback, keys, routes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from gateways import Behind, Running, behind, running, settings, until
+
+from tunepoint.capture.records import Captured
+from tunepoint.capture.store import Store, open_store
+from tunepoint.errors import ModelError, StoreError, TaskError
+from tunepoint.serve.access import make_key, revoke_key
+from tunepoint.serve.routing import RouteError
+
+ASK: Any = [{"role": "user", "content": "I was charged twice"}]
+
+
+@pytest.fixture
+def server() -> Iterator[Behind]:
+    with behind() as found:
+        yield found
+
+
+@pytest.fixture
+def gateway(server: Behind, tmp_path: Path) -> Iterator[Running]:
+    with running(lambda: settings(tmp_path, server.url, fallback=["spare"])) as found:
+        yield found
+
+
+def client(gateway: Running, key: str = "any") -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=key, max_retries=0)
+
+
+def post(url: str, body: Any, **headers: str) -> tuple[int, dict[str, Any], dict[str, str]]:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"content-type": "application/json", **headers})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return response.status, json.load(response), dict(response.headers)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error), dict(error.headers)
+
+
+def get(url: str, **headers: str) -> tuple[int, Any]:
+    request = urllib.request.Request(url, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            text = response.read().decode()
+            return response.status, json.loads(text) if text.startswith(("{", "[")) else text
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+def kept(gateway: Running, count: int = 1) -> list[Captured]:
+    """What the store holds, once it holds so much."""
+    return until(lambda: len(found := list(gateway.gateway.store.requests())) >= count and found)  # type: ignore[no-any-return]
+
+
+# -- applications change their base URL and nothing else --------------------------------------------
+
+
+def test_the_official_client_is_answered(gateway: Running, server: Behind) -> None:
+    with client(gateway) as asking:
+        raw = asking.chat.completions.with_raw_response.create(
+            model="triage", messages=ASK, temperature=0.5, user="u1"
+        )
+        found = raw.parse()
+        assert [model.id for model in asking.models.list()] == ["triage"]
+        assert asking.models.retrieve("triage").owned_by == "tunepoint"
+    assert found.choices[0].message.content == "main says billing, perhaps"
+    assert found.model == "triage" and found.usage is not None and found.usage.prompt_tokens == 40
+    assert raw.headers["x-tunepoint-arm"] == "main" and raw.headers["x-tunepoint-role"] == "champion"
+    spent = (30 * 1.0 + 10 * 0.5 + 6 * 2.0) / 1e6
+    assert float(raw.headers["x-tunepoint-cost-usd"]) == pytest.approx(spent)
+    assert server.calls[0]["model"] == "main" and server.calls[0]["temperature"] == 0.5
+    (one,) = kept(gateway)
+    assert raw.headers["x-request-id"] == one.id
+    assert (one.task, one.arm, one.role, one.status) == ("triage", "main", "champion", 200)
+    assert (one.input, one.output) == ("I was charged twice", "main says billing, perhaps")
+    assert (one.input_tokens, one.cached_tokens, one.output_tokens) == (40, 10, 6)
+    assert one.cost_usd == Decimal(repr(spent)).quantize(Decimal("1e-9"))
+    assert one.parameters == {"temperature": 0.5} and one.messages is None
+    assert one.user is not None and "u1" not in one.user and one.seconds is not None
+
+
+def test_streams_come_event_by_event_under_the_tasks_name(gateway: Running, server: Behind) -> None:
+    server.faults["main"] = "drip"
+    with client(gateway) as asking:
+        started, times, parts, models = time.monotonic(), [], [], set()
+        for chunk in asking.chat.completions.create(model="triage", messages=ASK, stream=True):
+            times.append(time.monotonic() - started)
+            models.add(chunk.model)
+            assert chunk.usage is None and chunk.choices
+            parts.append(chunk.choices[0].delta.content or "")
+    assert "".join(parts) == "main says billing, perhaps" and models == {"triage"}
+    assert times[0] < 0.6 < times[-1]  # the first word did not wait for the last
+    (one,) = kept(gateway)
+    assert one.streamed and one.output == "main says billing, perhaps" and one.cost_nanousd == 47_000
+    assert one.first_token_seconds is not None and one.seconds is not None
+    assert one.first_token_seconds < one.seconds
+
+
+def test_a_stream_with_its_usage_if_asked_for(gateway: Running) -> None:
+    with client(gateway) as asking:
+        options: Any = {"include_usage": True}
+        chunks = list(
+            asking.chat.completions.create(model="triage", messages=ASK, stream=True, stream_options=options)
+        )
+    assert chunks[-1].usage is not None and chunks[-1].usage.total_tokens == 46
+
+
+def test_tools_and_formats_are_passed_on(gateway: Running, server: Behind) -> None:
+    tools: Any = [{"type": "function", "function": {"name": "route", "parameters": {"type": "object"}}}]
+    parts: Any = [
+        {"role": "system", "content": "Be kind to ann@example.com"},
+        {"role": "user", "content": [{"type": "text", "text": "first"}, {"type": "text", "text": "second"}]},
+    ]
+    with client(gateway) as asking:
+        found = asking.chat.completions.create(
+            model="triage", messages=parts, tools=tools, response_format={"type": "json_object"}
+        )
+    calls = found.choices[0].message.tool_calls
+    assert calls is not None and calls[0].id == "c1"
+    assert server.calls[0]["tools"] == tools and server.calls[0]["response_format"] == {"type": "json_object"}
+    (one,) = kept(gateway)
+    assert one.input == "first\nsecond" and one.messages is not None
+    assert one.messages[0]["content"] == "Be kind to <email>"
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="no node is installed")
+def test_node_reads_the_stream(gateway: Running) -> None:
+    """What the official Node client does with the bytes, by fetch: node comes without packages here."""
+    script = """
+const reply = await fetch(process.argv[1] + '/v1/chat/completions', {method: 'POST',
+  headers: {'content-type': 'application/json', authorization: 'Bearer any'},
+  body: JSON.stringify({model: 'triage', stream: true, messages: [{role: 'user', content: 'hi'}]})});
+let rest = '', text = '';
+for await (const part of reply.body.pipeThrough(new TextDecoderStream())) {
+  rest += part;
+  const events = rest.split('\\n\\n');
+  rest = events.pop();
+  for (const event of events) {
+    const data = event.slice(6);
+    if (data !== '[DONE]') text += JSON.parse(data).choices[0].delta.content ?? '';
+  }
+}
+console.log(reply.headers.get('content-type') + ' ' + text);
+"""
+    found = subprocess.run(
+        ["node", "--input-type=module", "-e", script, gateway.url], capture_output=True, text=True, timeout=60
+    )
+    assert found.stdout.strip() == "text/event-stream; charset=utf-8 main says billing, perhaps", found.stderr
+
+
+# -- faults behind it -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["500", "429", "401", "redirect", "text", "empty"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_where_the_champion_fails_the_fallback_answers(
+    gateway: Running, server: Behind, fault: str, stream: bool
+) -> None:
+    server.faults["main"] = fault
+    if stream and fault in ("text", "empty"):
+        pytest.skip("a stream of no events is another test")
+    with client(gateway) as asking:
+        if stream:
+            said = asking.chat.completions.create(model="triage", messages=ASK, stream=True)
+            text = "".join(chunk.choices[0].delta.content or "" for chunk in said)
+        else:
+            text = (
+                asking.chat.completions.create(model="triage", messages=ASK).choices[0].message.content or ""
+            )
+    assert text == "spare says billing, perhaps"
+    failed, answered = sorted(kept(gateway, 2), key=lambda one: one.status, reverse=True)
+    assert failed.arm == "main" and failed.status >= 400 and failed.error is not None
+    assert "Bearer" not in failed.error and (answered.arm, answered.role) == ("spare", "fallback")
+
+
+def test_a_server_that_is_down_and_one_that_is_slow(server: Behind, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{free.getsockname()[1]}/v1#x"
+    found = settings(
+        tmp_path, server.url, {"slow": "slow", "spare": "spare"}, champion="down", fallback=["slow", "spare"]
+    )
+    (task,) = found.tasks
+    down = task.arms[0].model_copy(update={"name": "down", "model": nobody})
+    slow = task.arms[0].model_copy(update={"timeout_seconds": 0.3})
+    found = found.model_copy(
+        update={"tasks": (task.model_copy(update={"arms": (down, slow, task.arms[1])}),)}
+    )
+    server.faults["slow"] = "slow"
+    with running(lambda: found) as gateway, client(gateway) as asking:
+        reply = asking.chat.completions.create(model="triage", messages=ASK)
+        assert reply.choices[0].message.content == "spare says billing, perhaps"
+        errors = {one.arm: (one.status, one.error) for one in kept(gateway, 3) if one.status >= 400}
+    assert errors["slow"] == (504, "no reply within 0.3 s")
+    assert errors["down"][0] == 502 and "no connection" in str(errors["down"][1])
+
+
+def test_the_callers_own_fault_is_told_and_nobody_else_is_asked(gateway: Running, server: Behind) -> None:
+    server.faults["main"] = "400"
+    with client(gateway) as asking, pytest.raises(openai.BadRequestError) as refused:
+        asking.chat.completions.create(model="triage", messages=ASK)
+    assert refused.value.body is not None and refused.value.code == "bad_tool"
+    assert [call["model"] for call in server.calls] == ["main"]
+
+
+def test_where_nobody_answers_the_caller_reads_why(gateway: Running, server: Behind) -> None:
+    server.faults |= {"main": "401", "spare": "429"}
+    status, body, headers = post(f"{gateway.url}/v1/chat/completions", {"model": "triage", "messages": ASK})
+    assert status == 429 and headers["retry-after"] == "7"
+    assert "the server refuses our key (HTTP 401); the server limits our rate" in body["error"]["message"]
+    assert "none" not in body["error"]["message"]  # the key that we send stays with us
+
+
+@pytest.mark.parametrize("fault", ["cut", "endless"])
+def test_a_stream_that_breaks_off_says_so(gateway: Running, server: Behind, fault: str) -> None:
+    server.faults["main"] = fault
+    with client(gateway) as asking, pytest.raises(openai.APIError, match="the answer broke off"):
+        list(asking.chat.completions.create(model="triage", messages=ASK, stream=True))
+    (one,) = kept(gateway)
+    assert one.status == 502 and one.error is not None and one.output.startswith("main says")
+
+
+def test_a_caller_that_goes_away_ends_the_call_behind(gateway: Running, server: Behind) -> None:
+    server.faults["main"] = "stall"
+    with client(gateway) as asking:
+        stream = asking.chat.completions.create(model="triage", messages=ASK, stream=True)
+        next(iter(stream))
+        stream.close()
+    (one,) = kept(gateway)
+    assert one.status == 499 and one.error == "the caller went away"
+    assert not gateway.gateway.service.tasks["triage"].router.breakers["main"].opened
+
+
+def test_an_arm_that_keeps_failing_is_left_alone_for_a_while(gateway: Running, server: Behind) -> None:
+    server.faults["main"] = "500"
+    with client(gateway) as asking:
+        for _ in range(8):
+            asking.chat.completions.create(model="triage", messages=ASK)
+    assert [call["model"] for call in server.calls].count("main") == 5
+    status, found = get(f"{gateway.url}/v1/routes/triage")
+    assert (
+        status == 200 and found["arms"]["main"]["asked"] is False and found["arms"]["spare"]["asked"] is True
+    )
+
+
+# -- what is no request -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (b"{", 400, "the body is not JSON"),
+        (b"\xff\xfe{}", 400, "the body is not JSON"),
+        (b"", 400, "the body is not JSON"),
+        (b"[]", 400, "the body is a JSON list, an object is expected"),
+        (b"{}", 400, "model: the name of a task is expected"),
+        (b'{"model": "triage"}', 400, "messages: a list of at least one message"),
+        (b'{"model": "triage", "messages": []}', 400, "messages: a list of at least one message"),
+        (b'{"model": "triage", "messages": ["x"]}', 400, r"messages[0]: an object with role and content"),
+        (
+            b'{"model": "triage", "messages": [{"role": "user"}], "stream": "yes"}',
+            400,
+            "stream: true or false",
+        ),
+        (
+            b'{"model": "triage", "messages": [{"role": "user"}], "stream_options": 1}',
+            400,
+            "stream_options: an object",
+        ),
+        (b'{"model": "triage", "messages": [{"role": "user"}], "user": 7}', 400, "user: a text is expected"),
+        (b'{"model": "triagge", "messages": [{"role": "user"}]}', 404, "did you mean 'triage'"),
+        (b'{"model": "x", "messages": "' + b"y" * (5 * 2**20) + b'"}', 413, "at most 4,194,304 are taken"),
+    ],
+)
+def test_what_is_no_request_is_told_why(gateway: Running, body: bytes, status: int, words: str) -> None:
+    found, said, _ = post(f"{gateway.url}/v1/chat/completions", body)
+    assert found == status and words in said["error"]["message"], said
+    assert said["error"]["type"] == "invalid_request_error"
+
+
+def test_a_large_body_without_a_length_and_a_slow_one(
+    gateway: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, port = gateway.url.removeprefix("http://").split(":")
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    with socket.create_connection((host, int(port))) as raw:
+        raw.sendall(head + b"transfer-encoding: chunked\r\n\r\n")
+        try:
+            for _ in range(80):
+                raw.sendall(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
+            raw.sendall(b"0\r\n\r\n")
+        except OSError:
+            pass  # it has hung up by now
+        raw.settimeout(10)
+        assert b" 413 " in raw.recv(4_096)
+    monkeypatch.setattr("tunepoint.serve.gateway.BODY_SECONDS", 0.2)
+    with socket.create_connection((host, int(port))) as raw:
+        raw.sendall(head + b"content-length: 50\r\n\r\n{")
+        raw.settimeout(10)
+        assert b" 408 " in raw.recv(4_096)
+
+
+def test_pages_of_a_browser_are_kept_out(gateway: Running) -> None:
+    url, body = f"{gateway.url}/v1/chat/completions", {"model": "triage", "messages": ASK}
+    status, said, _ = post(url, body, **{"content-type": "text/plain"})
+    assert status == 415
+    status, said, _ = post(url, body, host="evil.example")
+    assert status == 403 and "evil.example" in said["error"]["message"]
+    assert get(f"{gateway.url}/v1/audit", host="evil.example:8484")[0] == 403
+
+
+def test_other_addresses_are_answered_in_the_same_form(gateway: Running) -> None:
+    assert get(f"{gateway.url}/v1/nothing")[1]["error"]["message"] == "Not Found"
+    assert get(f"{gateway.url}/v1/models/other")[0] == 404
+    assert get(f"{gateway.url}/v1/routes/other")[0] == 404
+    assert post(f"{gateway.url}/v1/models", {})[0] == 405
+    assert get(f"{gateway.url}/healthz")[1] == {"status": "ok", "tasks": ["triage"], "capture": "ok"}
+    assert "/v1/chat/completions" in get(f"{gateway.url}/openapi.json")[1]["paths"]
+
+
+# -- feedback ---------------------------------------------------------------------------------------
+
+
+def test_feedback_is_kept_when_it_is_acknowledged(gateway: Running) -> None:
+    with client(gateway) as asking:
+        raw = asking.chat.completions.with_raw_response.create(model="triage", messages=ASK)
+    request = raw.headers["x-request-id"]
+    status, said, _ = post(
+        f"{gateway.url}/v1/feedback",
+        {"request_id": request, "thumbs": "down", "correction": "device", "comment": "ask ann@example.com"},
+    )
+    assert status == 200 and said["kept"] is True
+    (found,) = gateway.gateway.store.feedback([request])[request]
+    assert (found.thumbs, found.correction, found.comment) == (False, "device", "ask <email>")
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({}, "request_id: Field required"),
+        ({"request_id": "r"}, "give score, thumbs, correction or comment"),
+        ({"request_id": "r", "score": 2}, "score: Input should be less than or equal to 1"),
+        ({"request_id": "r", "thumbs": "sideways"}, "thumbs"),
+        ({"request_id": "r", "score": 1, "stars": 5}, "stars: Extra inputs"),
+        ({"request_id": "a b", "score": 1}, "request_id"),
+        (b"nothing", "the body is not JSON"),
+    ],
+)
+def test_feedback_that_is_none(gateway: Running, body: Any, words: str) -> None:
+    status, said, _ = post(f"{gateway.url}/v1/feedback", body)
+    assert status == 400 and words in said["error"]["message"]
+
+
+def test_while_the_store_is_away_the_gateway_answers_and_says_so(
+    gateway: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = gateway.gateway.store
+
+    def away(self: Store, *rows: Any) -> None:
+        raise StoreError("database or disk is full")
+
+    monkeypatch.setattr(Store, "add", away)
+    with client(gateway) as asking:
+        assert asking.chat.completions.create(model="triage", messages=ASK).choices
+    until(lambda: get(f"{gateway.url}/healthz")[1]["capture"] == "away")
+    assert "tunepoint_capture_failing 1.0" in get(f"{gateway.url}/metrics")[1]
+    status, said, _ = post(f"{gateway.url}/v1/feedback", {"request_id": "r", "score": 1})
+    assert status == 503 and "disk is full" in said["error"]["message"]
+    monkeypatch.undo()
+    until(lambda: len(list(store.requests())) == 1)  # nothing was lost meanwhile
+    until(lambda: get(f"{gateway.url}/healthz")[1]["capture"] == "ok")
+
+
+def test_metrics_count_what_was_answered(gateway: Running) -> None:
+    with client(gateway) as asking:
+        for _ in range(3):
+            asking.chat.completions.create(model="triage", messages=ASK)
+    text = get(f"{gateway.url}/metrics")[1]
+    by = 'arm="main",role="champion"'
+    assert f'tunepoint_requests_total{{{by},status="200",task="triage"}} 3.0' in text
+    assert 'tunepoint_tokens_total{arm="main",direction="input",role="champion",task="triage"} 120.0' in text
+    (dollars,) = re.findall(rf'tunepoint_usd_total{{{by},task="triage"}} (\S+)', text)
+    assert float(dollars) == pytest.approx(0.000141)
+
+
+# -- keys -------------------------------------------------------------------------------------------
+
+
+def test_keys_roles_budgets_and_rates(server: Behind, tmp_path: Path) -> None:
+    with open_store(tmp_path / "capture.sqlite") as store:
+        app = make_key(store, "app", ("call",), usd_a_month=0.0001)
+        ops = make_key(store, "ops", ("read", "operate"))
+        fast = make_key(store, "fast", ("call",), requests_a_minute=2)
+        for number in range(200):
+            make_key(store, f"k{number}", ("call",))
+        raw = json.dumps(store.state("keys"))
+        assert app not in raw and ops not in raw
+        with pytest.raises(StoreError, match="there is a key named 'app'"):
+            make_key(store, "app", ("call",))
+    with running(lambda: settings(tmp_path, server.url)) as gateway:
+        url, body = f"{gateway.url}/v1/chat/completions", {"model": "triage", "messages": ASK}
+        status, said, _ = post(url, body)
+        assert status == 401 and "tunepoint keys add" in said["error"]["message"]
+        assert post(url, body, authorization="Bearer wrong")[0] == 401
+        assert post(url, body, authorization=f"Bearer {ops}")[0] == 403
+        assert get(f"{gateway.url}/metrics", authorization=f"Bearer {app}")[0] == 403
+        assert get(f"{gateway.url}/metrics", authorization=f"Bearer {ops}")[0] == 200
+        change = {"shadow": "spare"}
+        assert post(f"{gateway.url}/v1/routes/triage", change, authorization=f"Bearer {app}")[0] == 403
+        codes = [post(url, body, authorization=f"Bearer {app}")[0] for _ in range(4)]
+        assert codes == [200, 200, 200, 429]  # $.000047 each
+        status, said, _ = post(url, body, authorization=f"Bearer {app}")
+        assert (
+            said["error"]["code"] == "insufficient_quota"
+            and "of $0.00 this month" in said["error"]["message"]
+        )
+        codes = [post(url, body, authorization=f"Bearer {fast}")[0] for _ in range(3)]
+        assert codes == [200, 200, 429]
+        assert {one.key for one in kept(gateway, 5)} == {"app", "fast"}
+    with running(lambda: settings(tmp_path, server.url)) as gateway:  # what was spent survives
+        url = f"{gateway.url}/v1/chat/completions"
+        assert post(url, body, authorization=f"Bearer {app}")[0] == 429
+        revoke_key(gateway.gateway.store, "fast")
+        gateway.gateway.access.reload()
+        assert post(url, body, authorization=f"Bearer {fast}")[0] == 401
+
+
+def test_nobody_listens_to_the_world_without_keys(server: Behind, tmp_path: Path) -> None:
+    with (
+        pytest.raises(TaskError, match="there are no API keys, so anybody could ask"),
+        running(lambda: settings(tmp_path, server.url, server={"host": "0.0.0.0"})),
+    ):
+        pass
+
+
+# -- routes -----------------------------------------------------------------------------------------
+
+
+def test_a_shadow_answers_copies_and_the_user_does_not_wait(gateway: Running, server: Behind) -> None:
+    server.faults["spare"] = "slow"
+    post(f"{gateway.url}/v1/routes/triage", {"shadow": "spare"})
+    started = time.monotonic()
+    with client(gateway) as asking:
+        reply = asking.chat.completions.create(model="triage", messages=ASK)
+    assert time.monotonic() - started < 3 and reply.choices[0].message.content == "main says billing, perhaps"
+    server.faults.clear()
+    with client(gateway) as asking:
+        asking.chat.completions.create(model="triage", messages=ASK)
+    copy = until(
+        lambda: [one for one in gateway.gateway.store.requests() if one.role == "shadow" and one.output]
+    )[0]
+    assert copy.arm == "spare" and copy.copy_of is not None and copy.output == "spare says billing, perhaps"
+    assert post(f"{gateway.url}/v1/routes/triage", {"shadow": ""})[1]["policy"]["shadow"] is None
+
+
+def test_slices_have_arms_of_their_own(server: Behind, tmp_path: Path) -> None:
+    with running(lambda: settings(tmp_path, server.url, slices={"de": "spare"})) as gateway:
+        with client(gateway) as asking:
+            german = asking.chat.completions.create(
+                model="triage", messages=ASK, extra_headers={"x-tunepoint-slice": "de"}
+            )
+            other = asking.chat.completions.create(
+                model="triage", messages=ASK, extra_headers={"x-tunepoint-slice": "fr"}
+            )
+        assert german.choices[0].message.content == "spare says billing, perhaps"
+        assert other.choices[0].message.content == "main says billing, perhaps"
+        assert {(one.slice, one.role) for one in kept(gateway, 2)} == {("de", "slice"), ("fr", "champion")}
+
+
+def test_changes_survive_a_restart_and_stand_in_the_audit_log(server: Behind, tmp_path: Path) -> None:
+    with running(lambda: settings(tmp_path, server.url)) as gateway:
+        url = f"{gateway.url}/v1/routes/triage"
+        status, said, _ = post(url, {"promote": "spare", "why": "it won"})
+        assert (
+            status == 200 and said["policy"]["champion"] == "spare" and said["policy"]["fallback"] == ["main"]
+        )
+        assert post(url, {"promote": "nobody"})[0] == 400
+        assert post(url, {"promote": "spare"})[0] == 400
+        assert post(url, {"roll_back": True})[0] == 400
+        assert "exactly one of" in post(url, {"promote": "main", "shadow": "main"})[1]["error"]["message"]
+        assert post(url, {"fallback": []})[0] == 200
+    with running(lambda: settings(tmp_path, server.url)) as gateway:
+        with client(gateway) as asking:
+            reply = asking.chat.completions.create(model="triage", messages=ASK)
+        assert reply.choices[0].message.content == "spare says billing, perhaps"
+        lines = get(f"{gateway.url}/v1/audit?task=triage")[1]["data"]
+    assert [line["what"] for line in lines] == ["first start", "promoted spare: it won", "fallback: none"]
+    assert lines[1]["detail"]["from"]["champion"] == "main"
+    gone = settings(tmp_path, server.url, {"main": "main"})
+    with running(lambda: gone) as gateway:  # the arm that served is served no more
+        assert gateway.gateway.service.tasks["triage"].router.policy.champion == "main"
+        assert "spare is served no more" in get(f"{gateway.url}/v1/audit")[1]["data"][-1]["what"]
+
+
+def test_settings_are_read_again_without_a_dropped_request(server: Behind, tmp_path: Path) -> None:
+    arms = {"main": "main"}
+    codes: list[int] = []
+    ending = threading.Event()
+    with running(lambda: settings(tmp_path, server.url, dict(arms))) as gateway:
+
+        def asking() -> None:
+            while not ending.is_set():
+                codes.append(
+                    post(f"{gateway.url}/v1/chat/completions", {"model": "triage", "messages": ASK})[0]
+                )
+
+        threads = [threading.Thread(target=asking) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        arms["third"] = "third"
+        for _ in range(3):
+            gateway.call(gateway.gateway.reload())
+        arms["main"] = ""
+        with pytest.raises(ModelError):
+            gateway.call(gateway.gateway.reload())  # what cannot be used is not taken over
+        time.sleep(0.2)
+        ending.set()
+        for thread in threads:
+            thread.join()
+        assert "third" in get(f"{gateway.url}/v1/routes/triage")[1]["arms"]
+    assert set(codes) == {200} and len(codes) > 20
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"champion": "nobody"}, "no arm 'nobody'"),
+        ({"fallback": ["spair"]}, "no arm 'spair'; did you mean 'spare'"),
+        ({"canary": {"arm": "main"}}, "is the champion; a canary tries another arm"),
+        ({"canary": {"arm": "spare", "steps": [0.5, 0.2]}}, "shares that rise"),
+    ],
+)
+def test_routes_that_make_no_sense(server: Behind, tmp_path: Path, more: dict[str, Any], words: str) -> None:
+    with pytest.raises(RouteError, match=words), running(lambda: settings(tmp_path, server.url, **more)):
+        pass

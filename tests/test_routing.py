@@ -1,0 +1,363 @@
+"""Routes, breakers, canaries and batches, each on its own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gateways import behind, running, settings, until
+from test_gateway import ASK, client, get, post
+
+from tunepoint.capture.records import Captured, Feedback
+from tunepoint.capture.store import open_store
+from tunepoint.cascades import Gate
+from tunepoint.errors import ModelError
+from tunepoint.models.chat import Reply, Usage
+from tunepoint.serve.arms import Calling, Cascaded, InProcess, Pricer
+from tunepoint.serve.batching import MicroBatcher
+from tunepoint.serve.canary import Canary, Outcomes, judge
+from tunepoint.serve.relay import Relay
+from tunepoint.serve.routing import OPEN_SECONDS, TRIPS, Breaker, Policy, Router
+from tunepoint.serve.upstream import ArmFault
+from tunepoint.serve.watching import Watch, score_of
+from tunepoint.serve.wire import Asked, chunks, completion, read_events, read_request, text_of, usage_of
+
+RNG = np.random.default_rng
+
+
+def asking(number: int = 0, **more: Any) -> Asked:
+    body = {"model": "t", "messages": [{"role": "user", "content": f"q{number}"}]}
+    fields: dict[str, Any] = {"stream": False, "wants_usage": False, "user": None, **more}
+    return Asked(f"req_{number}", "t", body, f"q{number}", **fields)
+
+
+# -- breakers ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class Clock:
+    now: float = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_breaker_opens_lets_one_through_and_closes_again() -> None:
+    clock = Clock()
+    breaker = Breaker(clock)
+    for _ in range(TRIPS - 1):
+        assert breaker.allows()
+        breaker.failed()
+    assert breaker.allows() and not breaker.opened
+    breaker.failed()
+    assert breaker.opened and not breaker.allows()
+    clock.now += OPEN_SECONDS
+    assert breaker.allows() and not breaker.allows()  # one probe, not two
+    breaker.failed()
+    assert not breaker.allows()
+    clock.now += OPEN_SECONDS
+    assert breaker.allows()
+    breaker.left()  # the prober went away: the next one is let through
+    assert breaker.allows()
+    breaker.succeeded()
+    assert breaker.allows() and breaker.allows()
+
+
+def test_a_server_that_asks_to_wait_is_left_alone_so_long() -> None:
+    clock = Clock()
+    breaker = Breaker(clock)
+    breaker.failed(wait=7.0)
+    assert not breaker.allows()
+    clock.now += 6.9
+    assert not breaker.allows()
+    clock.now += 0.2
+    assert breaker.allows()
+    breaker.failed(wait=10**9)
+    clock.now += 300.1  # whoever asks for years gets minutes
+    assert breaker.allows()
+
+
+# -- plans ------------------------------------------------------------------------------------------
+
+
+def test_the_plan_goes_from_the_champion_to_its_fallbacks() -> None:
+    policy = Policy("a", ("b", "a", "c"), {"de": "c"})
+    router = Router("t", ["a", "b", "c"], policy, None)
+    assert router.plan(asking()) == [("a", "champion"), ("b", "fallback"), ("c", "fallback")]
+    sliced = router.plan(asking(slice="de"))
+    assert sliced == [("c", "slice"), ("a", "fallback"), ("b", "fallback")]
+
+
+def test_a_canary_has_its_share_of_the_users_and_always_the_same_ones() -> None:
+    router = Router("t", ["a", "b"], Policy("a", canary=Canary("b", (0.2, 0.5))), None)
+    users = [f"user {n}" for n in range(4_000)]
+    first = {user for user in users if router.is_canary(asking(user=user))}
+    assert len(first) == pytest.approx(800, abs=100)
+    assert first == {user for user in users if router.is_canary(asking(7, user=user))}
+    router.raise_canary(10, "me", "why not")
+    more = {user for user in users if router.is_canary(asking(user=user))}
+    assert first < more and len(more) == pytest.approx(2_000, abs=130)
+    other = Router("t", ["a", "b", "c"], Policy("a", canary=Canary("c", (0.2,))), None)
+    overlap = {user for user in users if other.is_canary(asking(user=user))} & first
+    assert len(overlap) == pytest.approx(160, abs=60)  # another challenger gets other users
+
+
+# -- the canary's judgement -------------------------------------------------------------------------
+
+
+def filled(
+    canary: Canary, answers: int, *, bad: float = 0.0, score: float | None = None, seed: int = 0
+) -> Outcomes:
+    rng, found = RNG(seed), Outcomes()
+    for _ in range(answers):
+        found.note(canary, answered=bool(rng.random() >= bad), readable=True, seconds=0.1, usd=0.001)
+        if score is not None:
+            found.said(float(rng.random() < score))
+    return found
+
+
+def test_a_canary_without_anything_against_it_is_raised_step_by_step() -> None:
+    canary = Canary("b", requests=50)
+    assert judge(canary, filled(canary, 500), filled(canary, 49)).move is None
+    assert judge(canary, filled(canary, 500), filled(canary, 50)).move == "raise"
+    later = replace(canary, step=1, at_step=50)
+    assert judge(later, filled(canary, 500), filled(canary, 60)).move is None
+    assert judge(later, filled(canary, 500), filled(canary, 100)).move == "raise"
+
+
+def test_a_canary_that_is_worse_is_rolled_back_with_the_reason() -> None:
+    canary = Canary("b")
+    found = judge(canary, filled(canary, 2_000, bad=0.01), filled(canary, 150, bad=0.4))
+    assert found.move == "roll back" and found.why.startswith("answered: b 0.6")
+    found = judge(canary, filled(canary, 3_000, score=0.9), filled(canary, 400, score=0.6, seed=1))
+    assert found.move == "roll back" and found.why.startswith("feedback: b")
+    slow = Outcomes()
+    limited = Canary("b", seconds=0.5, usd=0.01)
+    for _ in range(200):
+        slow.note(limited, answered=True, seconds=0.9, usd=0.002)
+    found = judge(limited, filled(limited, 1_000), slow)
+    assert found.move == "roll back" and found.why.startswith("fast: b 0.000")
+    dear = Outcomes()
+    for _ in range(200):
+        dear.note(limited, answered=True, seconds=0.1, usd=0.02)
+    assert judge(limited, filled(limited, 1_000), dear).why.startswith("cheap: b 0.000")
+
+
+def test_a_canary_is_promoted_only_once_it_is_shown_to_be_no_worse() -> None:
+    last = Canary("b", step=2, at_step=0, margin=0.05)
+    few = judge(last, filled(last, 400, score=0.9), filled(last, 250, score=0.9, seed=1))
+    assert few.move is None and "not shown to be no worse yet: " in few.why and "feedback" in few.why
+    many = judge(last, filled(last, 20_000, score=0.9), filled(last, 20_000, score=0.9, seed=1))
+    assert many.move == "promote"
+    silent = judge(last, filled(last, 3_000), filled(last, 3_000))  # nobody says anything: all came in time
+    assert silent.move == "promote"
+
+
+def test_equal_arms_are_rarely_rolled_back_however_often_one_looks() -> None:
+    """A hundred canaries of equal arms, looked at forty times each: five would be allowed."""
+    canary, gone = Canary("b", margin=0.0), 0
+    for seed in range(100):
+        champion, challenger = Outcomes(), Outcomes()
+        rng = RNG(seed)
+        for _ in range(40):
+            for side in (champion, challenger):
+                for _ in range(25):
+                    side.note(canary, answered=bool(rng.random() < 0.95))
+                    side.said(float(rng.random() < 0.7))
+            gone += judge(canary, champion, challenger).move == "roll back"
+            if gone > 5:
+                break
+    assert gone <= 5
+
+
+def test_what_feedback_says_as_a_number() -> None:
+    assert score_of(Feedback("r", 1.0, 0.25, thumbs=True)) == 0.25
+    assert score_of(Feedback("r", 1.0, thumbs=False)) == 0.0
+    assert score_of(Feedback("r", 1.0, correction="billing")) == 0.0
+    assert score_of(Feedback("r", 1.0, comment="hm")) is None
+
+
+def test_a_watch_remembers_after_a_restart(tmp_path: Path) -> None:
+    with open_store(tmp_path / "c.sqlite") as store:
+        router = Router("t", ["a", "b"], Policy("a"), store)
+        router.start_canary(Canary("b", requests=30), "me")
+        now = time.time()
+
+        def row(number: int, arm: str, role: Any, status: int = 200) -> Captured:
+            return Captured(
+                f"{arm}{number}", now + number / 1e3, "t", arm, role, "m", "q", "x", status=status
+            )
+
+        store.add([row(n, "a", "champion") for n in range(300)])
+        store.add(
+            [row(n, "b", "canary", 502 if n == 7 else 200) for n in range(20)], [Feedback("b0", now, 0.0)]
+        )
+        again = Router("t", ["a", "b"], Policy("a"), store)
+        watch = Watch(again)
+        watch.restore(store)
+        assert watch.look() is not None and again.policy.canary is not None
+        assert watch.look() is None  # nothing new
+        for number in range(20, 120):
+            watch.note(row(number, "b", "canary", 502))
+        judged = watch.look()
+        assert judged is not None and judged.move == "roll back"
+        assert again.policy.canary is None and again.policy.champion == "a"
+        assert store.log("t")[-1]["what"].startswith("rolled back b: answered: b")
+        assert Router("t", ["a", "b"], Policy("a"), store).policy.canary is None
+
+
+def test_a_canary_in_the_gateway_is_raised_promoted_and_survives_a_restart(tmp_path: Path) -> None:
+    canary = {"arm": "spare", "steps": [0.3, 0.6], "requests": 12, "margin": 0.6}
+    body = {"model": "triage", "messages": ASK}
+
+    def use(url: str, users: int) -> set[str]:
+        return {
+            post(f"{url}/v1/chat/completions", {**body, "user": f"u{n}"})[2]["x-tunepoint-role"]
+            for n in range(users)
+        }
+
+    with behind() as server:
+        with running(lambda: settings(tmp_path, server.url)) as gateway:
+            assert post(f"{gateway.url}/v1/routes/triage", {"canary": canary})[0] == 200
+            assert use(gateway.url, 60) == {"champion", "canary"}
+            until(lambda: get(f"{gateway.url}/v1/routes/triage")[1]["policy"]["canary"]["step"] == 1)
+        with running(lambda: settings(tmp_path, server.url)) as gateway:  # in the middle of it
+            routes = get(f"{gateway.url}/v1/routes/triage")[1]
+            assert routes["policy"]["canary"]["step"] == 1
+            use(gateway.url, 200)
+            until(lambda: get(f"{gateway.url}/v1/routes/triage")[1]["policy"]["champion"] == "spare")
+            lines = [line["what"] for line in get(f"{gateway.url}/v1/audit?task=triage")[1]["data"]]
+            with client(gateway) as one:
+                said = one.chat.completions.create(model="triage", messages=ASK).choices[0].message.content
+    assert said == "spare says billing, perhaps"
+    assert lines[1] == "canary: spare for 30% of the users"
+    assert lines[2].startswith("spare for 60%: ") and lines[3].startswith("promoted spare: no worse by more")
+
+
+# -- arms in this process ---------------------------------------------------------------------------
+
+
+@dataclass
+class Echo:
+    """A fitted arm that says what it was asked, and notes its batches."""
+
+    batches: list[int] = field(default_factory=list)
+    confidence: float = 0.9
+    pause: float = 0.0
+    fault: bool = False
+    built: Any = None
+
+    def answer(self, inputs: Sequence[str]) -> list[Reply]:
+        self.batches.append(len(inputs))
+        time.sleep(self.pause)
+        if self.fault:
+            raise ModelError("no weights")
+        return [Reply(text, text, Usage("echo", 7, 3, 2), confidence=self.confidence) for text in inputs]
+
+    async def answer_one(self, input: str) -> Reply:
+        return self.answer([input])[0]
+
+
+def test_requests_that_come_together_are_answered_together() -> None:
+    echo = Echo(pause=0.02)
+    batcher = MicroBatcher(echo, most=16)
+
+    async def ask() -> list[str]:
+        found = await asyncio.gather(*(batcher.answer(f"q{n}") for n in range(40)))
+        return [reply.text for reply, _ in found]
+
+    assert asyncio.run(ask()) == [f"q{n}" for n in range(40)]
+    assert echo.batches == [16, 16, 8]
+    batcher.close()
+
+
+def test_a_batch_whose_caller_went_away_answers_the_others_and_faults_are_told() -> None:
+    echo = Echo(pause=0.05)
+    batcher = MicroBatcher(echo, capacity=3)
+
+    async def leave() -> list[Any]:
+        tasks = [asyncio.create_task(batcher.answer(f"q{n}")) for n in range(3)]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+        with pytest.raises(BlockingIOError, match="3 requests wait already"):
+            await batcher.answer("too many")
+        return list(await asyncio.gather(*tasks, return_exceptions=True))
+
+    found = asyncio.run(leave())
+    assert isinstance(found[1], asyncio.CancelledError) and found[2][0].text == "q2"
+    echo.fault = True
+    with pytest.raises(ModelError, match="no weights"):
+        asyncio.run(batcher.answer("x"))
+    echo.fault = False
+    assert asyncio.run(batcher.answer("y"))[0].text == "y"  # it goes on after a fault
+    batcher.close()
+
+
+def test_arms_of_a_study_answer_in_openais_form() -> None:
+    arm = InProcess("a", Echo(), "here")
+    found = asyncio.run(arm.answer(asking(3)))
+    assert found.whole["choices"][0]["message"]["content"] == "q3" and found.whole["model"] == "t"
+    assert (found.answer, found.format_ok, found.input_tokens, found.output_tokens) == ("q3", True, 7, 2)
+    assert found.core_seconds is not None and found.cost_nanousd is None
+    arm.close()
+    calling = Calling("b", Echo(), "elsewhere", {}, 2)
+    assert asyncio.run(calling.answer(asking(4))).text == "q4"
+    calling.close()
+    broken = Calling("c", Echo(fault=True), "elsewhere", {}, 2)
+    with pytest.raises(ArmFault, match="no weights"):
+        asyncio.run(broken.answer(asking()))
+    broken.close()
+
+
+@pytest.mark.parametrize(("confidence", "who"), [(0.99, "cheap"), (0.2, "strong")])
+def test_a_cascade_asks_the_strong_arm_where_the_cheap_one_is_unsure(confidence: float, who: str) -> None:
+    cheap, strong = Echo(confidence=confidence), Echo()
+    arm = Cascaded(
+        "both", InProcess("cheap", cheap, "c"), InProcess("strong", strong, "s"), Gate(1.0, 0.0, 0.5)
+    )
+    found = asyncio.run(arm.answer(asking()))
+    assert (len(cheap.batches), len(strong.batches)) == (1, int(who == "strong"))
+    assert found.core_seconds is not None
+    arm.close()
+
+
+def test_prices_of_answers_without_looking_them_up() -> None:
+    from tunepoint.models.rates import TokenPrice, call_price
+
+    own = Pricer(call_price("openai/x", TokenPrice(input=1.0, cached_input=0.5, output=2.0)))
+    assert own.nanodollars(40, 10, 6) == 47_000
+    assert own.nanodollars(200_000, 0, 0) == 200_000_000
+    assert Pricer(None).nanodollars(1, 0, 1) is None
+
+
+# -- the wire ---------------------------------------------------------------------------------------
+
+
+def test_streams_cut_anywhere_come_out_whole() -> None:
+    asked = asking(stream=True)
+    whole = completion(asked, 'say "model" and größe 🙂', usage_of(3, 4))
+    raw = b"".join(chunks(asked, {**whole, "model": "inner"})).replace(b'"model":"t"', b'"model":"inner"')
+    for size in (1, 2, 7, 50, 10_000):
+        relay = Relay(asked)
+        events = [
+            event for start in range(0, len(raw), size) for event in relay.feed(raw[start : start + size])
+        ]
+        assert relay.done and b"inner" not in b"".join(events)
+        assert read_events(b"".join(events)).text == 'say "model" and größe 🙂'
+
+
+def test_requests_are_read_and_their_input_found() -> None:
+    found = read_request(
+        b'{"model":"t","messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"},'
+        b'{"role":"user","content":[{"type":"text","text":"c"},{"type":"image_url"}]},{"role":"tool","content":"d"}],'
+        b'"temperature":1,"stream":true,"stream_options":{"include_usage":true},"safety_identifier":"u"}'
+    )
+    assert (found.input, found.stream, found.wants_usage, found.user) == ("c", True, True, "u")
+    assert found.conversation is not None and found.parameters == {"temperature": 1}
+    assert text_of(None) == "" and text_of([1, {"text": 2}]) == ""

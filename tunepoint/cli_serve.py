@@ -1,0 +1,112 @@
+"""The commands about serving: the gateway and its keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tunepoint.terminal import clear_errors
+
+if TYPE_CHECKING:  # loaded by the command that needs it, so that --help is quick
+    from tunepoint.serve.config import ServeSettings
+
+StoreOption = Annotated[str, typer.Option(help="Capture store: a file, or postgresql://...")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Give an application these commands."""
+    app.command()(serve)
+    keys = typer.Typer(help="Make, list and revoke the gateway's API keys.", no_args_is_help=True)
+    for command in (add, listed, revoke):
+        keys.command("list" if command is listed else command.__name__)(command)
+    app.add_typer(keys, name="keys")
+
+
+def serve(
+    what: Annotated[Path, typer.Argument(help="Study directory, or serve.toml.")],
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; this machine only if missing.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 8484 if missing.")] = None,
+    store: Annotated[str | None, typer.Option(help="Capture store: a file, or postgresql://...")] = None,
+    champion: Annotated[
+        str | None, typer.Option(help="Arm that serves; the verdict's winner if missing.")
+    ] = None,
+) -> None:
+    """Serve a study's winner behind an OpenAI-compatible endpoint; the model's name is the task's."""
+    with clear_errors():
+        from tunepoint.serve.running import run_gateway
+
+        def load() -> ServeSettings:
+            return _settings(what, {"host": host, "port": port, "store": store}, champion)
+
+        run_gateway(load, typer.echo)
+
+
+def _settings(what: Path, given: dict[str, Any], champion: str | None) -> ServeSettings:
+    """Settings of serve.toml, or of a study alone; options of the command line rule."""
+    from tunepoint.errors import TaskError
+    from tunepoint.measure.study import read_manifest
+    from tunepoint.serve.config import ServeSettings
+
+    server = {key: value for key, value in given.items() if value is not None}
+    if what.is_dir():
+        task = {"name": str(read_manifest(what)["task"]), "study": str(what.resolve())}
+        task |= {} if champion is None else {"champion": champion}
+        return ServeSettings.parse({"server": server, "tasks": [task]}, where=str(what))
+    if champion is not None:
+        raise TaskError("--champion is for a study alone; serve.toml names it for each task")
+    found = ServeSettings.load(what)
+    return found.model_copy(update={"server": found.server.model_copy(update=server)})
+
+
+def add(
+    name: Annotated[str, typer.Argument(help="What the key is called, in metrics and logs.")],
+    role: Annotated[list[str] | None, typer.Option(help="call, read or operate; may be repeated.")] = None,
+    usd_a_month: Annotated[float | None, typer.Option(help="Dollars of a month.", min=0)] = None,
+    requests_a_minute: Annotated[int | None, typer.Option(help="Requests of a minute.", min=1)] = None,
+    store: StoreOption = "capture.sqlite",
+) -> None:
+    """Make a key; it is shown once and kept as a hash."""
+    with clear_errors():
+        from tunepoint.capture.store import open_store
+        from tunepoint.errors import TaskError, nearest
+        from tunepoint.serve.access import ROLES, make_key
+
+        wanted = tuple(one for one in ROLES if one in (role or ["call"]))
+        for one in role or ():
+            if one not in ROLES:
+                raise TaskError(f"--role {one!r}: {nearest(one, ROLES)}")
+        with open_store(store) as opened:
+            limits = {"usd_a_month": usd_a_month, "requests_a_minute": requests_a_minute}
+            token = make_key(opened, name, wanted, **limits)  # type: ignore[arg-type]
+        typer.echo(token)
+
+
+def listed(store: StoreOption = "capture.sqlite") -> None:
+    """List keys: name, roles and limits."""
+    with clear_errors():
+        from tunepoint.capture.store import open_store
+        from tunepoint.serve.access import KEYS
+
+        with open_store(store, create=False) as opened:
+            known = opened.state(KEYS) or {}
+        for facts in sorted(known.values(), key=lambda facts: str(facts["name"])):
+            money = "" if facts["usd_a_month"] is None else f", ${facts['usd_a_month']:,.2f} a month"
+            rate = "" if facts["requests_a_minute"] is None else f", {facts['requests_a_minute']} a minute"
+            typer.echo(f"{facts['name']}: {' and '.join(facts['roles'])}{money}{rate}")
+
+
+def revoke(
+    name: Annotated[str, typer.Argument(help="Name of the key.")], store: StoreOption = "capture.sqlite"
+) -> None:
+    """Take a key back; a running gateway refuses it within seconds."""
+    with clear_errors():
+        from tunepoint.capture.store import open_store
+        from tunepoint.serve.access import revoke_key
+
+        with open_store(store, create=False) as opened:
+            revoke_key(opened, name)
+        typer.echo(f"revoked {name}")

@@ -1,0 +1,358 @@
+"""The HTTP surface: OpenAI's endpoints, feedback, health, metrics, routes; started, tended and ended here."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
+from contextlib import ExitStack, asynccontextmanager, suppress
+from typing import Any
+
+import aiohttp
+import orjson
+from starlette.applications import Starlette
+
+from tunepoint.capture.redaction import Patterns
+from tunepoint.capture.store import Store, open_store
+from tunepoint.capture.writer import Writer
+from tunepoint.errors import StoreError, TaskError, TunepointError
+from tunepoint.serve.access import Access, Key, Role
+from tunepoint.serve.config import LOOPBACK, ServeSettings
+from tunepoint.serve.meters import Meters
+from tunepoint.serve.opening import TaskArms, opened_tasks
+from tunepoint.serve.routing import Policy, Router
+from tunepoint.serve.service import Served, Service
+from tunepoint.serve.surface import exception_handlers, routes
+from tunepoint.serve.upstream import session
+from tunepoint.serve.watching import Watch
+from tunepoint.serve.wire import Asked, Refused, read_request
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+CHAT = "/v1/chat/completions"
+TENDED, RELOADED, PURGED = 2.0, 10.0, 3_600.0
+"""Seconds between looks at canaries and budgets, at keys, and at what is too old."""
+BODY_SECONDS = 30.0
+"""In which a request's body has to arrive."""
+MOST_DISCARDED, DISCARD_SECONDS = 32 * 2**20, 5.0
+"""Bytes of too large a body that are read before the connection is closed, and for how long."""
+JSON = (b"content-type", b"application/json")
+
+
+class Gateway:
+    """An ASGI application.
+
+    Args:
+        load: reads the settings; called at the start, and again by `reload`.
+
+    """
+
+    service: Service
+    store: Store
+    writer: Writer
+    access: Access
+    meters: Meters
+
+    def __init__(self, load: Callable[[], ServeSettings]) -> None:
+        self.load = load
+        self.settings = load()
+        self._busy = 0
+        self._stack = ExitStack()
+        self._session: aiohttp.ClientSession | None = None
+        self._app = Starlette(routes=routes(self), exception_handlers=exception_handlers())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request; the one that everybody sends without a detour."""
+        if scope["type"] == "http" and scope["path"] == CHAT and scope["method"] == "POST":
+            await self._chat(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    # -- chat ------------------------------------------------------------------------------------
+
+    async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._busy += 1
+        self.meters.in_flight.inc()
+        try:
+            if self._busy > self.settings.server.at_once:
+                raise Refused(503, "too many requests at once; try again", kind="server_error", wait=1.0)
+            headers = dict(scope["headers"])
+            key = self.admit(headers, "call")
+            asked = read_request(await self._body(headers, receive))
+            asked.slice = _text(headers.get(b"x-tunepoint-slice"))
+            self.access.charge_request(key)
+            if asked.stream:
+                await self._streamed(asked, key, receive, send)
+            else:
+                await self._whole(asked, key, send)
+        except Refused as refused:
+            self.meters.refused(refused.status)
+            await _send(send, refused.status, refused.body(), refusal_headers(refused))
+        finally:
+            self._busy -= 1
+            self.meters.in_flight.dec()
+
+    async def _whole(self, asked: Asked, key: Key, send: Send) -> None:
+        found = await self.service.answer(asked, key)
+        cost = found.answered.cost_nanousd
+        more = [(b"x-tunepoint-cost-usd", f"{cost / 1e9:.9f}".encode())] if cost is not None else []
+        body = orjson.dumps(found.answered.whole)
+        await _send(send, 200, body, [JSON, *_named(asked, found.arm, found.role), *more])
+
+    async def _streamed(self, asked: Asked, key: Key, receive: Receive, send: Send) -> None:
+        by: list[tuple[str, str]] = []
+        events = self.service.stream(asked, key, lambda arm, role: by.append((arm, role)))
+        first = await anext(events)
+        answering = asyncio.current_task()
+        gone = asyncio.ensure_future(_left(receive))
+
+        def stop(_: object) -> None:  # the caller went away: nobody waits for the rest
+            if not gone.cancelled() and answering is not None:
+                answering.cancel()
+
+        gone.add_done_callback(stop)
+        try:
+            headers = [
+                (b"content-type", b"text/event-stream; charset=utf-8"),
+                (b"cache-control", b"no-cache"),
+                *_named(asked, *by[0]),
+            ]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": first, "more_body": True})
+            async for event in events:
+                await send({"type": "http.response.body", "body": event, "more_body": True})
+            gone.remove_done_callback(stop)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except asyncio.CancelledError:
+            if not gone.done():
+                raise
+        finally:
+            gone.cancel()
+            await events.aclose()  # type: ignore[attr-defined]
+
+    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+        """The body, if it is not too large and comes in time."""
+        most = int(self.settings.server.max_body_mb * 2**20)
+        announced = headers.get(b"content-length", b"")
+        if announced.isdigit() and int(announced) > most:
+            await self._discard(receive)
+            raise _too_large(int(announced), most)
+        message = await self._received(receive)
+        body: bytes = message.get("body", b"")
+        parts, size = [body], len(body)
+        while message.get("more_body"):
+            message = await self._received(receive)
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > most:
+                await self._discard(receive)
+                raise _too_large(size, most)
+        return body if len(parts) == 1 else b"".join(parts)
+
+    async def _discard(self, receive: Receive) -> None:
+        """Read on for a while and keep nothing: a caller that is still sending would not read why."""
+        left = MOST_DISCARDED
+        with suppress(Refused, TimeoutError):
+            async with asyncio.timeout(DISCARD_SECONDS):
+                while left > 0 and (message := await self._received(receive)).get("more_body"):
+                    left -= len(message.get("body", b""))
+
+    async def _received(self, receive: Receive) -> Message:
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                message = await receive()
+        except TimeoutError:
+            raise Refused(408, f"the body did not arrive within {BODY_SECONDS:g} s") from None
+        if message["type"] == "http.disconnect":
+            raise Refused(499, "the caller went away")
+        return message
+
+    def admit(self, headers: dict[bytes, bytes], role: Role) -> Key:
+        """Who asks, if they may.
+
+        Without keys only this machine may, and no page of a browser: its requests carry another host, or
+        are no JSON.
+
+        Raises:
+            Refused: they may not.
+
+        """
+        if self.access.open:
+            host = _text(headers.get(b"host")) or ""
+            name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
+            if name.strip("[]").casefold() not in (*LOOPBACK, self.settings.server.host.casefold(), ""):
+                raise Refused(
+                    403, f"the host {host!r} is not this machine; make a key", kind="permission_error"
+                )
+            if b"json" not in headers.get(b"content-type", b"json").lower():
+                raise Refused(415, "content-type: application/json is expected")
+        return self.access.admit(_text(headers.get(b"authorization")), role)
+
+    # -- life ------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Open everything, tend it, and write everything down at the end."""
+        await self.start()
+        tending = asyncio.create_task(self._tend())
+        try:
+            yield
+        finally:
+            tending.cancel()
+            with suppress(asyncio.CancelledError):
+                await tending
+            await self.stop()
+
+    async def start(self) -> None:
+        """Open the store and all arms.
+
+        Raises:
+            TunepointError: something cannot be opened, or the gateway would be open to everybody.
+
+        """
+        server = self.settings.server
+        self.store = await asyncio.to_thread(open_store, self.settings.store())
+        self.access = Access(self.store)
+        if self.access.open and server.host not in LOOPBACK:
+            self.store.close()
+            raise TaskError(
+                f"server.host is {server.host!r} and there are no API keys, so anybody could ask: make one "
+                "with `tunepoint keys add NAME`, or listen on 127.0.0.1"
+            )
+        self.writer = Writer(self.store, Patterns(server.regions) if server.redact else None)
+        self.meters = Meters(self.writer)
+        self._session = session()
+        try:
+            served, self._stack = await asyncio.to_thread(self._opened, self.settings)
+        except BaseException:
+            await self._session.close()
+            self.writer.close()
+            self.store.close()
+            raise
+        salt = await asyncio.to_thread(_salt, self.store)
+        self.service = Service(served, self.writer, self.access, self.meters, sample=server.sample, salt=salt)
+
+    def _opened(self, settings: ServeSettings) -> tuple[dict[str, Served], ExitStack]:
+        """Every task with its arms, routes and canary as they were before a restart."""
+        assert self._session is not None
+        with ExitStack() as stack:
+            tasks = stack.enter_context(opened_tasks(settings, self._session))
+            served = {}
+            for one in tasks:
+                router = Router(one.settings.name, list(one.arms), _policy(one), self.store)
+                watch = Watch(router)
+                watch.restore(self.store)
+                served[one.settings.name] = Served(one.arms, one.timeouts, router, one, watch)
+                for arm in one.arms.values():
+                    stack.callback(arm.close)
+            return served, stack.pop_all()
+
+    async def reload(self) -> None:
+        """Read the settings again and serve by them; requests on their way end as they began.
+
+        Raises:
+            TunepointError: they cannot be used; what serves goes on.
+
+        """
+        settings = await asyncio.to_thread(self.load)
+        served, stack = await asyncio.to_thread(self._opened, settings)
+        before, self._stack = self._stack, stack
+        self.settings, self.service.tasks = settings, served
+        self.access.reload()
+        loop = asyncio.get_running_loop()
+        loop.call_later(60.0, loop.run_in_executor, None, before.close)
+
+    async def stop(self) -> None:
+        """Write everything down and close."""
+        await self.service.drain()
+        with suppress(StoreError):
+            await asyncio.to_thread(self.access.save)
+        await asyncio.to_thread(self.writer.close)
+        await asyncio.to_thread(self._stack.close)
+        assert self._session is not None
+        await self._session.close()
+        await asyncio.to_thread(self.store.close)
+
+    async def _tend(self) -> None:
+        """Look after canaries, budgets, keys and what is too old; a store that is away stops nothing."""
+        reloaded = purged = time.monotonic()
+        while True:
+            await asyncio.sleep(TENDED)
+            now = time.monotonic()
+            with suppress(StoreError):
+                await asyncio.to_thread(self.access.save)
+            for served in list(self.service.tasks.values()):
+                with suppress(TunepointError):
+                    await asyncio.to_thread(served.watch.look)
+            if now - reloaded > RELOADED:
+                reloaded = now
+                with suppress(StoreError):
+                    await asyncio.to_thread(self.access.reload)
+            days = self.settings.server.retention_days
+            if days is not None and now - purged > PURGED:
+                purged = now
+                with suppress(StoreError):
+                    await asyncio.to_thread(self.store.purge, time.time() - days * 86_400)
+
+
+def _policy(one: TaskArms) -> Policy:
+    """The routes that the settings give."""
+    settings = one.settings
+    canary = settings.canary
+    return Policy(
+        one.champion,
+        settings.fallback,
+        dict(settings.slices),
+        settings.shadow,
+        settings.shadow_share,
+        None if canary is None else canary.canary(),
+    )
+
+
+def _salt(store: Store) -> str:
+    """What users' names are hashed with: made once for a store."""
+    found = store.state("salt")
+    if found is None:
+        found = {"salt": secrets.token_hex(16)}
+        store.set_state("salt", found)
+    return str(found["salt"])
+
+
+async def _left(receive: Receive) -> None:
+    """Return when the caller has gone away."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")
+
+
+def _too_large(size: int, most: int) -> Refused:
+    return Refused(
+        413, f"the body has {size:,} bytes or more, at most {most:,} are taken (server.max_body_mb)"
+    )
+
+
+def _named(asked: Asked, arm: str, role: str) -> list[tuple[bytes, bytes]]:
+    """Who answered, in headers."""
+    return [
+        (b"x-request-id", asked.id.encode()),
+        (b"x-tunepoint-arm", arm.encode("ascii", "replace")),
+        (b"x-tunepoint-role", role.encode()),
+    ]
+
+
+def refusal_headers(refused: Refused) -> list[tuple[bytes, bytes]]:
+    """Headers of an error."""
+    wait = [] if refused.wait is None else [(b"retry-after", str(max(1, round(refused.wait))).encode())]
+    return [JSON, *wait]
+
+
+async def _send(send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,184 @@
+"""From settings to what serves: arms of studies, fitted as they were measured, and servers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+
+from tunepoint.arms import Arm, FittedArm
+from tunepoint.candidates import load_encoder
+from tunepoint.cascades import Cascade, FittedCascade
+from tunepoint.errors import ModelError, StudyError, TaskError, nearest, text_of
+from tunepoint.measure.bench import Bench, open_models, silent
+from tunepoint.measure.meter import Meter
+from tunepoint.measure.prepare import prepare
+from tunepoint.measure.study import TASK, open_study, read_manifest
+from tunepoint.models.chat import Prompt
+from tunepoint.models.opening import Models
+from tunepoint.models.providers import address
+from tunepoint.models.rates import UNKNOWN, call_price, no_price
+from tunepoint.prompting.ladder import template_of
+from tunepoint.serve.arms import Calling, Cascaded, InProcess, Passing, ServedArm
+from tunepoint.serve.config import ArmSettings, ServeSettings, TaskSettings
+from tunepoint.serve.upstream import Upstream
+from tunepoint.steps import plan, select
+from tunepoint.task import Task
+
+AT_ONCE = 32
+"""Requests that an arm of a study sends elsewhere at the same time."""
+
+
+@dataclass
+class TaskArms:
+    """The arms of one task, and how its answers are read."""
+
+    settings: TaskSettings
+    arms: dict[str, ServedArm]
+    champion: str
+    timeouts: dict[str, float] = field(default_factory=dict)
+    template: Prompt | None = None
+    """How answers are read; None where nobody said of what kind they are."""
+    task: Task | None = None
+
+
+@dataclass(frozen=True)
+class StudyArms:
+    """What a study can serve."""
+
+    task: Task
+    arms: dict[str, ServedArm]
+    winner: str
+    template: Prompt
+    """What all prompts of the task have in common; answers are read by it."""
+
+
+@contextmanager
+def study_arms(folder: Path) -> Iterator[StudyArms]:
+    """The finalists of a study, fitted as they were measured; what they call is asked anew from now on.
+
+    Raises:
+        StudyError: the study has not decided, or its task or its examples are others now.
+
+    """
+    task, decision = _task_of(folder), _decision_of(folder)
+    manifest = read_manifest(folder)
+    seed = int(manifest["seed"])
+    prepared = prepare(task, np.random.default_rng([seed, 1]))
+    encoder = load_encoder(task)
+    meter = Meter(None, 0.0, float(manifest["spent_usd"]))
+    with open_models(task, folder / "calls.sqlite", meter) as models:
+        with open_study(folder, task, prepared, seed) as study:
+            bench = Bench(study, task, prepared, meter, silent)
+            bench.use(models)
+            chosen = select(bench, plan(bench, encoder, models, None), models)
+            train = prepared.split.train
+            fitted = [
+                (arm, bench.fit(arm, train, 0, arm.name))
+                for arm in chosen.finalists
+                if arm.kind != "incumbent"
+            ]
+        models.go_live(attempts=2)
+        arms = {arm.name: _served(arm, one, models) for arm, one in fitted}
+        yield StudyArms(task, arms, decision["winner"], template_of(task, train))
+
+
+def _task_of(folder: Path) -> Task:
+    path = folder / TASK
+    if not path.exists():
+        read_manifest(folder)
+        raise StudyError(f"{folder}: was made before studies kept their task; run `tunepoint run` on it once")
+    content = json.loads(text_of(path, StudyError))
+    return Task.parse(content["task"], where=str(path), folder=Path(content["folder"]))
+
+
+def _decision_of(folder: Path) -> dict[str, Any]:
+    path = folder / "decision.json"
+    if not path.exists():
+        read_manifest(folder)
+        raise StudyError(f"{folder}: has not decided yet; `tunepoint run` goes on until it has")
+    content: dict[str, Any] = json.loads(text_of(path, StudyError))
+    return content
+
+
+def _served(arm: Arm, fitted: FittedArm, models: Models) -> ServedArm:
+    """An arm as the gateway asks it: in batches where it runs here, in threads where it waits for others."""
+    if isinstance(arm, Cascade) and isinstance(fitted, FittedCascade):
+        halves = ((arm.cheap, fitted.cheap), (arm.strong, fitted.strong))
+        cheap, strong = (_served(half, one, models) for half, one in halves)
+        return Cascaded(arm.name, cheap, strong, fitted.gate)
+    if not arm.remote:
+        return InProcess(arm.name, fitted, "this machine")
+    model = getattr(getattr(fitted, "model", None), "name", arm.family)
+    return Calling(arm.name, fitted, str(model), models.prices, AT_ONCE)
+
+
+def passing_arm(settings: ArmSettings, session: aiohttp.ClientSession) -> Passing:
+    """A server that gets the conversation as it came.
+
+    Raises:
+        ModelError: its name cannot be read, its key is not set, or nobody knows its price.
+
+    """
+    price = call_price(settings.model, settings.price)
+    if price is not None and price.source == UNKNOWN:
+        raise ModelError(no_price(settings.model))
+    upstream = Upstream(address(settings.model), session, settings.timeout_seconds)
+    return Passing(settings.name, upstream, price)
+
+
+@contextmanager
+def opened_tasks(settings: ServeSettings, session: aiohttp.ClientSession) -> Iterator[list[TaskArms]]:
+    """Everything that serves.
+
+    Raises:
+        TunepointError: a study or a server that cannot be used; names it.
+
+    """
+    with ExitStack() as stack:
+        yield [_opened(one, settings, session, stack) for one in settings.tasks]
+
+
+def _opened(
+    one: TaskSettings, settings: ServeSettings, session: aiohttp.ClientSession, stack: ExitStack
+) -> TaskArms:
+    arms: dict[str, ServedArm] = {}
+    timeouts: dict[str, float] = {}
+    winner, template, task = None, None, None
+    if one.study is not None:
+        study = stack.enter_context(study_arms(settings.resolve(one.study)))
+        task, found, winner, template = study.task, study.arms, study.winner, study.template
+        for name in one.only:
+            if name not in found:
+                raise TaskError(
+                    f"{one.name}: the study has no arm {name!r} that serves; {nearest(name, found)}"
+                )
+        arms = {name: arm for name, arm in found.items() if not one.only or name in one.only}
+        timeouts = dict.fromkeys(arms, one.timeout_seconds)
+    for entry in one.arms:
+        if entry.name in arms:
+            raise TaskError(
+                f"{one.name}: an arm of the study is named {entry.name!r} already; take another name"
+            )
+        arms[entry.name] = passing_arm(entry, session)
+        timeouts[entry.name] = entry.timeout_seconds
+    champion = one.champion or _usual(one, winner, list(arms))
+    return TaskArms(one, arms, champion, timeouts, template, task)
+
+
+def _usual(one: TaskSettings, winner: str | None, arms: Sequence[str]) -> str:
+    """Who serves where nobody is named."""
+    if winner is None:
+        return arms[0]
+    if winner not in arms:
+        raise TaskError(
+            f"{one.name}: the verdict is {winner!r}, and no arm of that name serves here: name its server in "
+            f"[[tasks.arms]], or another champion ({', '.join(arms)})"
+        )
+    return winner

@@ -1,0 +1,70 @@
+"""The gateway as a process: SIGTERM ends it with everything written, SIGHUP reads its settings again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Callable
+
+import uvicorn
+
+from tunepoint.errors import TunepointError
+from tunepoint.serve.config import ServeSettings
+from tunepoint.serve.gateway import Gateway
+
+log = logging.getLogger("tunepoint.gateway")
+GRACE = 30
+"""Seconds that requests on their way get when the process is asked to end."""
+
+
+def run_gateway(load: Callable[[], ServeSettings], say: Callable[[str], None]) -> None:
+    """Serve until the process is asked to end.
+
+    Raises:
+        TunepointError: the settings, a study, a server or the store cannot be used.
+
+    """
+    gateway = Gateway(load)
+    server = gateway.settings.server
+    config = uvicorn.Config(
+        gateway,
+        host=server.host,
+        port=server.port,
+        access_log=False,
+        log_level="warning",
+        lifespan="off",
+        timeout_graceful_shutdown=GRACE,
+        server_header=False,
+        date_header=False,
+    )
+    asyncio.run(_serve(gateway, uvicorn.Server(config), say))
+
+
+async def _serve(gateway: Gateway, server: uvicorn.Server, say: Callable[[str], None]) -> None:
+    say("opening the arms ...")
+    async with gateway.running():
+        loop = asyncio.get_running_loop()
+        reloading: set[asyncio.Task[None]] = set()
+
+        def reload() -> None:
+            task = loop.create_task(_reload(gateway, say))
+            reloading.add(task)
+            task.add_done_callback(reloading.discard)
+
+        with contextlib.suppress(NotImplementedError):  # where there are no signals
+            loop.add_signal_handler(signal.SIGHUP, reload)
+        where = gateway.settings.server
+        for name, served in gateway.service.tasks.items():
+            say(f"{name}: {served.router.policy.champion} answers; arms: {', '.join(served.arms)}")
+        say(f"http://{where.host}:{where.port}/v1 is ready; the model's name is the task's. Ctrl-C ends it.")
+        await server.serve()
+
+
+async def _reload(gateway: Gateway, say: Callable[[str], None]) -> None:
+    try:
+        await gateway.reload()
+        say("settings were read again")
+    except TunepointError as error:
+        say(f"settings were not taken over, what served goes on: {error}")

@@ -1,0 +1,366 @@
+"""What happens to a request: routed, answered, tried elsewhere where that fails, captured."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, replace
+
+from tunepoint.capture.records import Captured, Feedback, Role
+from tunepoint.capture.writer import Writer
+from tunepoint.errors import nearest
+from tunepoint.models.parsing import parse
+from tunepoint.serve.access import Access, Key
+from tunepoint.serve.arms import Answered, ServedArm
+from tunepoint.serve.faults import broken, callers_refusal, fault_of, nobody_answered
+from tunepoint.serve.meters import Meters
+from tunepoint.serve.opening import TaskArms
+from tunepoint.serve.relay import Relay
+from tunepoint.serve.routing import Router
+from tunepoint.serve.upstream import ArmFault, CallersFault
+from tunepoint.serve.watching import Watch
+from tunepoint.serve.wire import Asked, Refused, chunks
+
+MOST_SHADOWS = 64
+"""Copies that are being answered at the same time; more are left out."""
+REMEMBERED = 100_000
+"""Requests whose arm is known without the store, for feedback."""
+DISCONNECTED = 499
+"""HTTP status, by nginx's convention, of a request whose caller went away."""
+
+
+@dataclass
+class Served:
+    """One task as it serves."""
+
+    arms: dict[str, ServedArm]
+    timeouts: Mapping[str, float]
+    router: Router
+    opened: TaskArms
+    watch: Watch
+
+
+@dataclass(slots=True)
+class Outcome:
+    """An answer with the arm that gave it."""
+
+    answered: Answered
+    arm: str
+    role: Role
+
+
+class Service:
+    """Answers requests. One for a process; it lives in one event loop."""
+
+    def __init__(
+        self,
+        tasks: Mapping[str, Served],
+        writer: Writer,
+        access: Access,
+        meters: Meters,
+        *,
+        sample: float = 1.0,
+        salt: str = "",
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.tasks = dict(tasks)
+        self.writer, self.access, self.meters = writer, access, meters
+        self.sample, self._salt, self._chance = sample, salt, chance
+        self._shadows: set[asyncio.Task[None]] = set()
+        self._recent: OrderedDict[str, tuple[str, str, Role]] = OrderedDict()
+
+    def task(self, name: str) -> Served:
+        """The task that a request names as its model.
+
+        Raises:
+            Refused: there is none.
+
+        """
+        found = self.tasks.get(name)
+        if found is None:
+            hint = nearest(name, self.tasks)
+            raise Refused(404, f"no task {name!r} is served; {hint}", code="model_not_found", param="model")
+        return found
+
+    # -- whole answers ---------------------------------------------------------------------------
+
+    async def answer(self, asked: Asked, key: Key) -> Outcome:
+        """The answer of the first arm that gives one.
+
+        Raises:
+            Refused: no arm answered, or the server says that the request is wrong.
+
+        """
+        served = self.task(asked.task)
+        faults: list[ArmFault] = []
+        for name, role in served.router.plan(asked):
+            breaker = served.router.breakers[name]
+            if not breaker.allows():
+                faults.append(ArmFault("is not asked for a while: it failed too often", status=503))
+                continue
+            started = time.perf_counter()
+            try:
+                async with asyncio.timeout(served.timeouts[name]):
+                    answered = await served.arms[name].answer(asked)
+            except CallersFault as fault:
+                breaker.succeeded()
+                self._failed(asked, served, name, role, key, fault.status, "the request is wrong", started)
+                raise callers_refusal(fault) from None
+            except (ArmFault, TimeoutError) as error:
+                fault_ = fault_of(error, served.timeouts[name])
+                breaker.failed(fault_.wait)
+                faults.append(fault_)
+                self._failed(asked, served, name, role, key, fault_.status, str(fault_), started)
+                continue
+            except asyncio.CancelledError:
+                breaker.left()
+                self._failed(asked, served, name, role, key, DISCONNECTED, "the caller went away", started)
+                raise
+            except BaseException:
+                breaker.failed()
+                raise
+            breaker.succeeded()
+            self._note(asked, served, name, role, key, answered)
+            self._shadow(asked, served, name, key)
+            return Outcome(answered, name, role)
+        raise nobody_answered(faults)
+
+    # -- streams ---------------------------------------------------------------------------------
+
+    async def stream(
+        self, asked: Asked, key: Key, started_by: Callable[[str, Role], None]
+    ) -> AsyncIterator[bytes]:
+        """The events of an answer; another arm is tried until the first event has come.
+
+        Args:
+            started_by: called with the arm and its role before the first event.
+
+        Raises:
+            Refused: as `answer`, before the first event. Later faults are an event of their own.
+
+        """
+        served = self.task(asked.task)
+        faults: list[ArmFault] = []
+        for name, role in served.router.plan(asked):
+            arm, breaker = served.arms[name], served.router.breakers[name]
+            if not breaker.allows():
+                faults.append(ArmFault("is not asked for a while: it failed too often", status=503))
+                continue
+            started = time.perf_counter()
+            events = self._events(arm, asked, served.timeouts[name])
+            try:
+                async with asyncio.timeout(served.timeouts[name]):
+                    first = await anext(events)
+            except CallersFault as fault:
+                breaker.succeeded()
+                self._failed(asked, served, name, role, key, fault.status, "the request is wrong", started)
+                raise callers_refusal(fault) from None
+            except (ArmFault, TimeoutError, StopAsyncIteration) as error:
+                fault_ = fault_of(error, served.timeouts[name])
+                breaker.failed(fault_.wait)
+                faults.append(fault_)
+                self._failed(asked, served, name, role, key, fault_.status, str(fault_), started)
+                continue
+            except BaseException:
+                breaker.left()
+                raise
+            started_by(name, role)
+            rest = self._rest(asked, served, (name, role), key, events, first, started)
+            async for event in rest:
+                yield event
+            return
+        raise nobody_answered(faults)
+
+    async def _events(self, arm: ServedArm, asked: Asked, timeout: float) -> AsyncIterator[bytes | Answered]:
+        """Raw bytes of a server's stream; or one whole answer."""
+        opened = arm.stream(asked)
+        if opened is None:
+            yield await arm.answer(asked)
+            return
+        async with opened as raw:
+            async for chunk in raw:
+                yield chunk
+
+    async def _rest(
+        self,
+        asked: Asked,
+        served: Served,
+        by: tuple[str, Role],
+        key: Key,
+        events: AsyncIterator[bytes | Answered],
+        first: bytes | Answered,
+        started: float,
+    ) -> AsyncIterator[bytes]:
+        """What the chosen arm sends, passed on as it comes; captured at its end, however it ends."""
+        (name, role), breaker = by, served.router.breakers[by[0]]
+        if isinstance(first, Answered):
+            breaker.succeeded()
+            first.seconds = time.perf_counter() - started
+            self._note(asked, served, name, role, key, first)
+            self._shadow(asked, served, name, key)
+            for event in chunks(asked, first.whole):
+                yield event
+            return
+        soon = time.perf_counter() - started
+        relay, status, why = Relay(asked), 200, None
+        try:
+            for event in relay.feed(first):
+                yield event
+            async for chunk in events:
+                assert isinstance(chunk, bytes)
+                for event in relay.feed(chunk):
+                    yield event
+            if not relay.done:
+                status, why = 502, "the stream ended before its end"
+                yield broken(why)
+        except ArmFault as fault:
+            status, why = fault.status, str(fault)
+            yield broken(why)
+        except (GeneratorExit, asyncio.CancelledError):
+            status, why = DISCONNECTED, "the caller went away"
+            raise
+        finally:
+            breaker.succeeded() if status in (200, DISCONNECTED) else breaker.failed()
+            arm = served.arms[name]
+            found = relay.answered(arm)
+            found.seconds = time.perf_counter() - started
+            self._note(asked, served, name, role, key, found, status=status, error=why, first_token=soon)
+            if status == 200:
+                self._shadow(asked, served, name, key)
+
+    # -- copies ----------------------------------------------------------------------------------
+
+    def _shadow(self, asked: Asked, served: Served, by: str, key: Key) -> None:
+        """Have the shadow answer a copy, if it is its turn; the user does not wait for it."""
+        shadow = served.router.policy.shadow
+        if shadow is None or shadow == by or not served.router.is_shadowed(asked):
+            return
+        if len(self._shadows) >= MOST_SHADOWS or not served.router.breakers[shadow].allows():
+            return
+        task = asyncio.get_running_loop().create_task(self._copy(asked, served, shadow, key))
+        self._shadows.add(task)
+        task.add_done_callback(self._shadows.discard)
+
+    async def _copy(self, asked: Asked, served: Served, name: str, key: Key) -> None:
+        copy = replace(asked, id=f"{asked.id}-copy")
+        breaker, started = served.router.breakers[name], time.perf_counter()
+        try:
+            async with asyncio.timeout(served.timeouts[name]):
+                answered = await served.arms[name].answer(copy)
+        except (ArmFault, CallersFault, TimeoutError) as error:
+            breaker.failed()
+            self._failed(copy, served, name, "shadow", key, 502, type(error).__name__, started, asked.id)
+            return
+        except BaseException:
+            breaker.left()
+            raise
+        breaker.succeeded()
+        self._note(copy, served, name, "shadow", key, answered, copy_of=asked.id)
+
+    # -- capture ---------------------------------------------------------------------------------
+
+    def _note(
+        self,
+        asked: Asked,
+        served: Served,
+        arm: str,
+        role: Role,
+        key: Key,
+        found: Answered,
+        *,
+        status: int = 200,
+        error: str | None = None,
+        first_token: float | None = None,
+        copy_of: str | None = None,
+    ) -> None:
+        """Count an answer, and keep it if it is in the sample."""
+        answer, format_ok = found.answer, found.format_ok
+        if format_ok is None and served.opened.template is not None and status == 200:
+            answer = parse(served.opened.template, found.text).answer
+            format_ok = answer is not None
+        one = Captured(
+            id=asked.id,
+            at=asked.at,
+            task=asked.task,
+            arm=arm,
+            role=role,
+            model=found.model,
+            input=asked.input,
+            output=found.text,
+            answer=answer,
+            format_ok=format_ok,
+            status=status,
+            error=error,
+            messages=asked.conversation,
+            parameters=asked.parameters,
+            streamed=asked.stream,
+            input_tokens=found.input_tokens,
+            cached_tokens=found.cached_tokens,
+            output_tokens=found.output_tokens,
+            seconds=found.seconds,
+            first_token_seconds=first_token,
+            core_seconds=found.core_seconds,
+            cost_nanousd=found.cost_nanousd,
+            confidence=found.confidence,
+            slice=asked.slice,
+            user=self._who(asked.user),
+            key=key.name or None,
+            copy_of=copy_of,
+        )
+        self.meters.note(one)
+        self.access.spend(key.name, found.cost_nanousd or 0)
+        served.watch.note(one)
+        if copy_of is None and status == 200:
+            self._remember(one)
+        if self.sample >= 1 or self._chance() < self.sample:
+            self.writer.put(one)
+
+    def _failed(
+        self,
+        asked: Asked,
+        served: Served,
+        arm: str,
+        role: Role,
+        key: Key,
+        status: int,
+        why: str,
+        started: float,
+        copy_of: str | None = None,
+    ) -> None:
+        """Count and keep a reply that did not come; its id is its own, for another arm may answer yet."""
+        found = Answered({}, "", served.arms[arm].model, seconds=time.perf_counter() - started)
+        again = replace(asked, id=f"{asked.id}-{hashlib.sha256(arm.encode()).hexdigest()[:8]}")
+        self._note(again, served, arm, role, key, found, status=status, error=why, copy_of=copy_of)
+
+    def _who(self, user: str | None) -> str | None:
+        return (
+            None
+            if user is None
+            else hashlib.sha256(f"{self._salt}{user}".encode("utf-8", "replace")).hexdigest()[:32]
+        )
+
+    def _remember(self, one: Captured) -> None:
+        self._recent[one.id] = (one.task, one.arm, one.role)
+        if len(self._recent) > REMEMBERED:
+            self._recent.popitem(last=False)
+
+    async def feedback(self, said: Feedback) -> None:
+        """Keep feedback; returns when it is written.
+
+        Raises:
+            StoreError: it could not be written.
+
+        """
+        await asyncio.wrap_future(self.writer.say(said))
+        known = self._recent.get(said.request)
+        if known is not None and known[0] in self.tasks:
+            self.tasks[known[0]].watch.said(known[2], said)
+
+    async def drain(self) -> None:
+        """Wait for copies that are on their way."""
+        if self._shadows:
+            await asyncio.wait(self._shadows, timeout=5.0)

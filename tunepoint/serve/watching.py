@@ -1,0 +1,101 @@
+"""Watches a canary: what comes in is compared, and it is raised, promoted or rolled back."""
+
+from __future__ import annotations
+
+import threading
+
+from tunepoint.capture.records import Captured, Feedback, Role
+from tunepoint.capture.store import Store
+from tunepoint.serve.canary import Canary, Judged, Outcomes, judge
+from tunepoint.serve.routing import Router
+
+WHO = "canary"
+"""In the audit log, for changes that no person made."""
+
+
+def score_of(said: Feedback) -> float | None:
+    """What feedback says of the answer, 0..1: its score, a thumb, or that it had to be corrected."""
+    if said.score is not None:
+        return said.score
+    if said.thumbs is not None:
+        return float(said.thumbs)
+    return 0.0 if said.correction is not None else None
+
+
+class Watch:
+    """Outcomes of champion and challenger since the canary began."""
+
+    def __init__(self, router: Router) -> None:
+        self.router = router
+        self.judged: Judged | None = None
+        self._lock = threading.Lock()
+        self._of: Canary | None = None
+        self._seen = 0
+        self._champion, self._challenger = Outcomes(), Outcomes()
+
+    def _begin(self) -> Canary | None:
+        """The canary that runs; counts begin anew with another one."""
+        canary = self.router.policy.canary
+        if canary is None or self._of is None or (canary.arm, canary.since) != (self._of.arm, self._of.since):
+            self._champion, self._challenger, self._seen, self.judged = Outcomes(), Outcomes(), 0, None
+        self._of = canary
+        return canary
+
+    def _side(self, role: Role) -> Outcomes | None:
+        return {"champion": self._champion, "canary": self._challenger}.get(role)
+
+    def note(self, one: Captured) -> None:
+        """Take in a reply; those of callers that went away say nothing."""
+        if self.router.policy.canary is None or one.status == 499 or one.copy_of is not None:
+            return
+        with self._lock:
+            canary = self._begin()
+            side = self._side(one.role)
+            if canary is None or side is None:
+                return
+            usd = None if one.cost_usd is None else float(one.cost_usd)
+            side.note(canary, answered=one.status < 400, readable=one.format_ok, seconds=one.seconds, usd=usd)
+
+    def said(self, role: Role, said: Feedback) -> None:
+        """Take in feedback on an answer."""
+        score = score_of(said)
+        if self.router.policy.canary is None or score is None:
+            return
+        with self._lock:
+            self._begin()
+            side = self._side(role)
+            if side is not None:
+                side.said(score)
+
+    def restore(self, store: Store) -> None:
+        """Read again what came in before a restart."""
+        canary = self.router.policy.canary
+        if canary is None:
+            return
+        roles: dict[str, Role] = {}
+        for one in store.requests(self.router.task, since=canary.since):
+            self.note(one)
+            roles[one.id] = one.role
+        for request, found in store.feedback(list(roles)).items():
+            for said in found:
+                self.said(roles[request], said)
+
+    def look(self) -> Judged | None:
+        """Compare, and change the routes if it is time; may take a while, and runs in a thread."""
+        with self._lock:
+            canary = self._begin()
+            count = sum(
+                len(values) for side in (self._champion, self._challenger) for values in side.values.values()
+            )
+            if canary is None or count == self._seen:
+                return None
+            self._seen = count
+            sides = self._champion.copy(), self._challenger.copy()
+        judged = self.judged = judge(canary, *sides)
+        if judged.move == "roll back":
+            self.router.roll_back(WHO, judged.why)
+        elif judged.move == "raise":
+            self.router.raise_canary(sides[1].answers, WHO, judged.why)
+        elif judged.move == "promote" and not canary.ask:
+            self.router.promote(canary.arm, WHO, judged.why)
+        return judged
