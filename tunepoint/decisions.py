@@ -188,7 +188,6 @@ def decide(
     differences, doubts = _differences(joint, table, winner, task.limits.margin, rng)
     known = joint, evidence, unit_prices(table, costs, task), rng
     finalists = _finalists(table, costs, joint, evidence, misses, rng)  # before growth takes from rng
-    crossings = _break_evens(evidence, table.names, winner)
     needed = None if strength else evidence_needed(*known, reachable=not misses[winner], growth=growth)
     decision = Decision(
         task=task.name,
@@ -198,14 +197,11 @@ def decide(
         risks=risks,
         finalists=finalists,
         differences=differences,
-        break_even=crossings,
+        break_even=_break_evens(evidence, table.names, winner),
         evidence_needed=needed,
         worth=values_of_information(*known, growth),
         reversal=reversals(evidence, winner),
-        caveats=(
-            *(*caveats, *few, *unfair, *doubts, *late_payback(crossings, table.names[winner])),
-            *caveats_of(table, costs, joint, misses, judged, task),
-        ),
+        caveats=(*caveats, *few, *unfair, *doubts, *caveats_of(table, costs, joint, misses, judged, task)),
         items=joint.items,
         groups=joint.groups,
         evidence=evidence,
@@ -215,11 +211,13 @@ def decide(
 
 
 def _with_rival(decision: Decision, costs: Sequence[ArmCost], task: Task) -> Decision:
-    """The decision with what its cost over that of the winner's rival depends on."""
+    """The decision with what its cost over that of the winner's rival depends on, and whether it pays back."""
     names = decision.evidence.costs.arms
     winner = names.index(decision.winner)
     rival = _rival(costs, decision.evidence.estimates, winner)
-    return replace(decision, rival=names[rival], swings=tornado(costs, task, winner, rival))
+    caveats = (*decision.caveats, *late_payback(decision.break_even, decision.winner))
+    swings = tornado(costs, task, winner, rival)
+    return replace(decision, rival=names[rival], swings=swings, caveats=caveats)
 
 
 def _rival(costs: Sequence[ArmCost], estimates: Floats, winner: int) -> int:
