@@ -211,7 +211,7 @@ def decide(
 
 
 def _with_rival(decision: Decision, costs: Sequence[ArmCost], task: Task) -> Decision:
-    """The decision with what its cost over that of the winner's rival depends on, and whether it pays back."""
+    """The decision with what the winner costs over its rival, and whether it pays back in time."""
     names = decision.evidence.costs.arms
     winner = names.index(decision.winner)
     rival = _rival(costs, decision.evidence.estimates, winner)

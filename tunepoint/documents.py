@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tunepoint.cost.break_even import Quantiles
+from tunepoint.cost.break_even import BreakEven, Quantiles
 from tunepoint.cost.prices import OLD_DAYS, dated_prices, money
 from tunepoint.decisions import Decision, Difference, Finalist
 from tunepoint.measure.judged import Judged
@@ -48,18 +48,7 @@ def document(
         "finalists": [_finalist(finalist) for finalist in decision.finalists],
         "differences": [_difference(difference) for difference in decision.differences],
         "break_even": [
-            {
-                "from": b.cheaper_to_build,
-                "to": b.cheaper_to_run,
-                "queries_per_month": _band(b.queries_per_month),
-                "probability_never": _short(b.probability_never),
-                "dearer_to_build": b.dearer_to_build,
-                "payback_days": _band(b.payback_days),
-                "probability_no_payback": _short(b.probability_no_payback),
-                "base_model_days": None if b.lifetime_days is None else round(b.lifetime_days),
-                "counts_errors": task.value.error_usd is not None,
-            }
-            for b in decision.break_even
+            _crossing(one, counts_errors=task.value.error_usd is not None) for one in decision.break_even
         ],
         "slices": None if slices is None else _slices(slices),
         "judge": _judge(decision.judged),
@@ -75,6 +64,21 @@ def document(
         "tornado": _tornado(decision),
         "caveats": [*decision.caveats, *_old_prices(today)],
         "provenance": {**(provenance or {}), "prices": _prices(today), "assumptions": _assumptions(task)},
+    }
+
+
+def _crossing(one: BreakEven, *, counts_errors: bool) -> dict[str, Any]:
+    """Where two arms cross, and when the one that cost more to build has earned that back."""
+    return {
+        "from": one.cheaper_to_build,
+        "to": one.cheaper_to_run,
+        "queries_per_month": _band(one.queries_per_month),
+        "probability_never": _short(one.probability_never),
+        "dearer_to_build": one.dearer_to_build,
+        "payback_days": _band(one.payback_days),
+        "probability_no_payback": _short(one.probability_no_payback),
+        "base_model_days": None if one.lifetime_days is None else round(one.lifetime_days),
+        "counts_errors": counts_errors,
     }
 
 
