@@ -21,6 +21,7 @@ from tunepoint.serve.access import Access, Key, Role
 from tunepoint.serve.config import LOOPBACK, ServeSettings
 from tunepoint.serve.meters import Meters
 from tunepoint.serve.opening import TaskArms, opened_tasks
+from tunepoint.serve.recording import Recorder
 from tunepoint.serve.routing import Policy, Router
 from tunepoint.serve.service import Served, Service
 from tunepoint.serve.surface import exception_handlers, routes
@@ -233,7 +234,8 @@ class Gateway:
             self.store.close()
             raise
         salt = await asyncio.to_thread(_salt, self.store)
-        self.service = Service(served, self.writer, self.access, self.meters, sample=server.sample, salt=salt)
+        recorder = Recorder(self.writer, self.access, self.meters, sample=server.sample, salt=salt)
+        self.service = Service(served, self.writer, recorder)
 
     def _opened(self, settings: ServeSettings) -> tuple[dict[str, Served], ExitStack]:
         """Every task with its arms, routes and canary as they were before a restart."""

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import random
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 
-from tunepoint.capture.records import Captured, Feedback, Role
+from tunepoint.capture.records import Feedback, Role
 from tunepoint.capture.writer import Writer
 from tunepoint.errors import nearest
-from tunepoint.models.parsing import parse
-from tunepoint.serve.access import Access, Key
+from tunepoint.serve.access import Key
 from tunepoint.serve.arms import Answered, ServedArm
 from tunepoint.serve.faults import broken, callers_refusal, fault_of, nobody_answered
-from tunepoint.serve.meters import Meters
 from tunepoint.serve.opening import TaskArms
+from tunepoint.serve.recording import DISCONNECTED, DONE_WELL, LEFT, By, Ending, Recorder
 from tunepoint.serve.relay import Relay
 from tunepoint.serve.routing import Router
 from tunepoint.serve.upstream import ArmFault, CallersFault
@@ -29,8 +27,6 @@ MOST_SHADOWS = 64
 """Copies that are being answered at the same time; more are left out."""
 REMEMBERED = 100_000
 """Requests whose arm is known without the store, for feedback."""
-DISCONNECTED = 499
-"""HTTP status, by nginx's convention, of a request whose caller went away."""
 
 
 @dataclass
@@ -56,22 +52,11 @@ class Outcome:
 class Service:
     """Answers requests. One for a process; it lives in one event loop."""
 
-    def __init__(
-        self,
-        tasks: Mapping[str, Served],
-        writer: Writer,
-        access: Access,
-        meters: Meters,
-        *,
-        sample: float = 1.0,
-        salt: str = "",
-        chance: Callable[[], float] = random.random,
-    ) -> None:
+    def __init__(self, tasks: Mapping[str, Served], writer: Writer, recorder: Recorder) -> None:
         self.tasks = dict(tasks)
-        self.writer, self.access, self.meters = writer, access, meters
-        self.sample, self._salt, self._chance = sample, salt, chance
+        self.writer, self.recorder = writer, recorder
         self._shadows: set[asyncio.Task[None]] = set()
-        self._recent: OrderedDict[str, tuple[str, str, Role]] = OrderedDict()
+        self._recent: OrderedDict[str, tuple[str, Role]] = OrderedDict()
 
     def task(self, name: str) -> Served:
         """The task that a request names as its model.
@@ -108,23 +93,25 @@ class Service:
                     answered = await served.arms[name].answer(asked)
             except CallersFault as fault:
                 breaker.succeeded()
-                self._failed(asked, served, name, role, key, fault.status, "the request is wrong", started)
+                self._failed(
+                    asked, served, By(name, role), key, Ending(fault.status, "the request is wrong"), started
+                )
                 raise callers_refusal(fault) from None
             except (ArmFault, TimeoutError) as error:
                 fault_ = fault_of(error, served.timeouts[name])
                 breaker.failed(fault_.wait)
                 faults.append(fault_)
-                self._failed(asked, served, name, role, key, fault_.status, str(fault_), started)
+                self._failed(asked, served, By(name, role), key, Ending(fault_.status, str(fault_)), started)
                 continue
             except asyncio.CancelledError:
                 breaker.left()
-                self._failed(asked, served, name, role, key, DISCONNECTED, "the caller went away", started)
+                self._failed(asked, served, By(name, role), key, LEFT, started)
                 raise
             except BaseException:
                 breaker.failed()
                 raise
             breaker.succeeded()
-            self._note(asked, served, name, role, key, answered)
+            self._note(asked, served, By(name, role), key, answered)
             self._shadow(asked, served, name, key)
             return Outcome(answered, name, role)
         raise nobody_answered(faults)
@@ -157,19 +144,21 @@ class Service:
                     first = await anext(events)
             except CallersFault as fault:
                 breaker.succeeded()
-                self._failed(asked, served, name, role, key, fault.status, "the request is wrong", started)
+                self._failed(
+                    asked, served, By(name, role), key, Ending(fault.status, "the request is wrong"), started
+                )
                 raise callers_refusal(fault) from None
             except (ArmFault, TimeoutError, StopAsyncIteration) as error:
                 fault_ = fault_of(error, served.timeouts[name])
                 breaker.failed(fault_.wait)
                 faults.append(fault_)
-                self._failed(asked, served, name, role, key, fault_.status, str(fault_), started)
+                self._failed(asked, served, By(name, role), key, Ending(fault_.status, str(fault_)), started)
                 continue
             except BaseException:
                 breaker.left()
                 raise
             started_by(name, role)
-            rest = self._rest(asked, served, (name, role), key, events, first, started)
+            rest = self._rest(asked, served, By(name, role), key, events, first, started)
             async for event in rest:
                 yield event
             return
@@ -189,18 +178,18 @@ class Service:
         self,
         asked: Asked,
         served: Served,
-        by: tuple[str, Role],
+        by: By,
         key: Key,
         events: AsyncIterator[bytes | Answered],
         first: bytes | Answered,
         started: float,
     ) -> AsyncIterator[bytes]:
         """What the chosen arm sends, passed on as it comes; captured at its end, however it ends."""
-        (name, role), breaker = by, served.router.breakers[by[0]]
+        name, breaker = by.arm, served.router.breakers[by.arm]
         if isinstance(first, Answered):
             breaker.succeeded()
             first.seconds = time.perf_counter() - started
-            self._note(asked, served, name, role, key, first)
+            self._note(asked, served, by, key, first)
             self._shadow(asked, served, name, key)
             for event in chunks(asked, first.whole):
                 yield event
@@ -228,7 +217,7 @@ class Service:
             arm = served.arms[name]
             found = relay.answered(arm)
             found.seconds = time.perf_counter() - started
-            self._note(asked, served, name, role, key, found, status=status, error=why, first_token=soon)
+            self._note(asked, served, by, key, found, Ending(status, why, soon))
             if status == 200:
                 self._shadow(asked, served, name, key)
 
@@ -253,100 +242,33 @@ class Service:
                 answered = await served.arms[name].answer(copy)
         except (ArmFault, CallersFault, TimeoutError) as error:
             breaker.failed()
-            self._failed(copy, served, name, "shadow", key, 502, type(error).__name__, started, asked.id)
+            ending = Ending(502, type(error).__name__, copy_of=asked.id)
+            self._failed(copy, served, By(name, "shadow"), key, ending, started)
             return
         except BaseException:
             breaker.left()
             raise
         breaker.succeeded()
-        self._note(copy, served, name, "shadow", key, answered, copy_of=asked.id)
+        self._note(copy, served, By(name, "shadow"), key, answered, Ending(copy_of=asked.id))
 
     # -- capture ---------------------------------------------------------------------------------
 
     def _note(
-        self,
-        asked: Asked,
-        served: Served,
-        arm: str,
-        role: Role,
-        key: Key,
-        found: Answered,
-        *,
-        status: int = 200,
-        error: str | None = None,
-        first_token: float | None = None,
-        copy_of: str | None = None,
+        self, asked: Asked, served: Served, by: By, key: Key, found: Answered, ending: Ending = DONE_WELL
     ) -> None:
-        """Count an answer, and keep it if it is in the sample."""
-        answer, format_ok = found.answer, found.format_ok
-        if format_ok is None and served.opened.template is not None and status == 200:
-            answer = parse(served.opened.template, found.text).answer
-            format_ok = answer is not None
-        one = Captured(
-            id=asked.id,
-            at=asked.at,
-            task=asked.task,
-            arm=arm,
-            role=role,
-            model=found.model,
-            input=asked.input,
-            output=found.text,
-            answer=answer,
-            format_ok=format_ok,
-            status=status,
-            error=error,
-            messages=asked.conversation,
-            parameters=asked.parameters,
-            streamed=asked.stream,
-            input_tokens=found.input_tokens,
-            cached_tokens=found.cached_tokens,
-            output_tokens=found.output_tokens,
-            seconds=found.seconds,
-            first_token_seconds=first_token,
-            core_seconds=found.core_seconds,
-            cost_nanousd=found.cost_nanousd,
-            confidence=found.confidence,
-            slice=asked.slice,
-            user=self._who(asked.user),
-            key=key.name or None,
-            copy_of=copy_of,
-        )
-        self.meters.note(one)
-        self.access.spend(key.name, found.cost_nanousd or 0)
+        """Count an answer, keep it, and remember who gave it."""
+        one = self.recorder.note(asked, served.opened.template, by, key, found, ending)
         served.watch.note(one)
-        if copy_of is None and status == 200:
-            self._remember(one)
-        if self.sample >= 1 or self._chance() < self.sample:
-            self.writer.put(one)
+        if ending.copy_of is None and ending.status == 200:
+            self._recent[one.id] = (one.task, one.role)
+            if len(self._recent) > REMEMBERED:
+                self._recent.popitem(last=False)
 
-    def _failed(
-        self,
-        asked: Asked,
-        served: Served,
-        arm: str,
-        role: Role,
-        key: Key,
-        status: int,
-        why: str,
-        started: float,
-        copy_of: str | None = None,
-    ) -> None:
+    def _failed(self, asked: Asked, served: Served, by: By, key: Key, ending: Ending, started: float) -> None:
         """Count and keep a reply that did not come; its id is its own, for another arm may answer yet."""
-        found = Answered({}, "", served.arms[arm].model, seconds=time.perf_counter() - started)
-        again = replace(asked, id=f"{asked.id}-{hashlib.sha256(arm.encode()).hexdigest()[:8]}")
-        self._note(again, served, arm, role, key, found, status=status, error=why, copy_of=copy_of)
-
-    def _who(self, user: str | None) -> str | None:
-        return (
-            None
-            if user is None
-            else hashlib.sha256(f"{self._salt}{user}".encode("utf-8", "replace")).hexdigest()[:32]
-        )
-
-    def _remember(self, one: Captured) -> None:
-        self._recent[one.id] = (one.task, one.arm, one.role)
-        if len(self._recent) > REMEMBERED:
-            self._recent.popitem(last=False)
+        found = Answered({}, "", served.arms[by.arm].model, seconds=time.perf_counter() - started)
+        again = replace(asked, id=f"{asked.id}-{hashlib.sha256(by.arm.encode()).hexdigest()[:8]}")
+        self._note(again, served, by, key, found, ending)
 
     async def feedback(self, said: Feedback) -> None:
         """Keep feedback; returns when it is written.
@@ -358,7 +280,7 @@ class Service:
         await asyncio.wrap_future(self.writer.say(said))
         known = self._recent.get(said.request)
         if known is not None and known[0] in self.tasks:
-            self.tasks[known[0]].watch.said(known[2], said)
+            self.tasks[known[0]].watch.said(known[1], said)
 
     async def drain(self) -> None:
         """Wait for copies that are on their way."""

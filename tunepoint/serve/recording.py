@@ -1,0 +1,121 @@
+"""What became of a request is counted, and kept if it is in the sample."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tunepoint.capture.records import Captured, Role
+from tunepoint.capture.writer import Writer
+from tunepoint.models.chat import Prompt
+from tunepoint.models.parsing import parse
+from tunepoint.serve.access import Access, Key
+from tunepoint.serve.arms import Answered
+from tunepoint.serve.meters import Meters
+from tunepoint.serve.wire import Asked
+
+DISCONNECTED = 499
+"""HTTP status, by nginx's convention, of a request whose caller went away."""
+
+
+@dataclass(frozen=True, slots=True)
+class By:
+    """Who answered, and as what."""
+
+    arm: str
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an answer ended."""
+
+    status: int = 200
+    error: str | None = None
+    first_token: float | None = None
+    """Seconds until the first event of a stream."""
+    copy_of: str | None = None
+    """Of a shadow's answer: the request that it copies."""
+
+
+DONE_WELL = Ending()
+LEFT = Ending(DISCONNECTED, "the caller went away")
+
+
+class Recorder:
+    """Counts answers, adds up what they cost, and hands them to the capture store.
+
+    Args:
+        sample: share of the requests that is kept; all are counted.
+        salt: what users' names are hashed with.
+
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        access: Access,
+        meters: Meters,
+        *,
+        sample: float = 1.0,
+        salt: str = "",
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.writer, self.access, self.meters = writer, access, meters
+        self.sample, self._salt, self._chance = sample, salt, chance
+
+    def note(
+        self, asked: Asked, template: Prompt | None, by: By, key: Key, found: Answered, ending: Ending
+    ) -> Captured:
+        """Count an answer, and keep it if it is in the sample.
+
+        Args:
+            template: how answers are read; None where nobody said of what kind they are.
+
+        """
+        answer, format_ok = found.answer, found.format_ok
+        if format_ok is None and template is not None and ending.status == 200:
+            answer = parse(template, found.text).answer
+            format_ok = answer is not None
+        one = Captured(
+            id=asked.id,
+            at=asked.at,
+            task=asked.task,
+            arm=by.arm,
+            role=by.role,
+            model=found.model,
+            input=asked.input,
+            output=found.text,
+            answer=answer,
+            format_ok=format_ok,
+            status=ending.status,
+            error=ending.error,
+            messages=asked.conversation,
+            parameters=asked.parameters,
+            streamed=asked.stream,
+            input_tokens=found.input_tokens,
+            cached_tokens=found.cached_tokens,
+            output_tokens=found.output_tokens,
+            seconds=found.seconds,
+            first_token_seconds=ending.first_token,
+            core_seconds=found.core_seconds,
+            cost_nanousd=found.cost_nanousd,
+            confidence=found.confidence,
+            slice=asked.slice,
+            user=self._who(asked.user),
+            key=key.name or None,
+            copy_of=ending.copy_of,
+        )
+        self.meters.note(one)
+        self.access.spend(key.name, found.cost_nanousd or 0)
+        if self.sample >= 1 or self._chance() < self.sample:
+            self.writer.put(one)
+        return one
+
+    def _who(self, user: str | None) -> str | None:
+        """A hash that tells users apart, and no more."""
+        if user is None:
+            return None
+        return hashlib.sha256(f"{self._salt}{user}".encode("utf-8", "replace")).hexdigest()[:32]
