@@ -32,6 +32,10 @@ import numpy as np
 
 BODY = {"model": "bench", "messages": [{"role": "user", "content": "Which queue? I was charged twice."}]}
 WORDS = 12
+ENVIRONMENT = {
+    "LITELLM_MASTER_KEY": "sk-bench",
+    "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
+}
 PORTS = {"mock": 8_701, "tunepoint": 8_702, "bare": 8_703, "litellm": 8_704, "portkey": 8_705}
 
 
@@ -279,7 +283,7 @@ def main() -> None:
         direct = measure(lambda: open_loop("mock", 500, said.seconds))
         print(f"{'':12}{'at once':>8}{'':>10}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}")
         for name in names:
-            with process(name, command(name, said, Path(folder))) as server:
+            with process(name, command(name, said, Path(folder)), **ENVIRONMENT) as server:
                 measure(lambda n=name: closed_loop(n, 16, 1.0, False))  # warm
                 rows = results.setdefault(name, {})
                 for stream in (False, True):

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tunepoint.terminal import clear_errors
+from tunepoint.terminal import SeedOption, clear_errors
 
 if TYPE_CHECKING:  # loaded by the command that needs it, so that --help is quick
+    from tunepoint.data.examples import Example
     from tunepoint.serve.config import ServeSettings
 
 StoreOption = Annotated[str, typer.Option(help="Capture store: a file, or postgresql://...")]
@@ -18,6 +19,7 @@ StoreOption = Annotated[str, typer.Option(help="Capture store: a file, or postgr
 def add_to(app: typer.Typer) -> None:
     """Give an application these commands."""
     app.command()(serve)
+    app.command()(harvest)
     keys = typer.Typer(help="Make, list and revoke the gateway's API keys.", no_args_is_help=True)
     for command in (add, listed, revoke):
         keys.command("list" if command is listed else command.__name__)(command)
@@ -60,6 +62,48 @@ def _settings(what: Path, given: dict[str, Any], champion: str | None) -> ServeS
         raise TaskError("--champion is for a study alone; serve.toml names it for each task")
     found = ServeSettings.load(what)
     return found.model_copy(update={"server": found.server.model_copy(update=server)})
+
+
+def harvest(
+    task: Annotated[Path, typer.Argument(help="task.toml, or its folder.")],
+    to: Annotated[Path, typer.Option(help="JSONL file for the examples.")],
+    store: StoreOption = "capture.sqlite",
+    accept: Annotated[
+        float | None, typer.Option(help="Score from which an answer is good.", min=0, max=1)
+    ] = None,
+    most_per_label: Annotated[int | None, typer.Option(help="Examples of one label at most.", min=1)] = None,
+    licence: Annotated[str | None, typer.Option(help="Written on every example.")] = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Make examples of captured traffic: what people accepted or corrected, never the sealed test."""
+    with clear_errors():
+        import numpy as np
+
+        from tunepoint.candidates import spare_encoder
+        from tunepoint.capture.harvest import Rules, write_examples
+        from tunepoint.capture.harvest import harvest as gather
+        from tunepoint.capture.store import open_store
+        from tunepoint.measure.prepare import prepare
+        from tunepoint.task import Task
+
+        loaded = Task.load(task)
+        known: tuple[Example, ...] = ()
+        sealed: tuple[Example, ...] = ()
+        if loaded.data is not None:
+            split = prepare(loaded, np.random.default_rng([seed, 1])).split
+            known, sealed = (*split.train, *split.dev), split.test
+        encoder = spare_encoder()
+        with open_store(store, create=False) as opened:
+            rules = Rules(
+                loaded.score.accept if accept is None else accept,
+                most_per_label,
+                embed=None if encoder is None else encoder.embed,
+                licence=licence,
+            )
+            found = gather(opened, loaded, known, sealed, np.random.default_rng([seed, 13]), rules)
+        write_examples(found, loaded, to)
+        typer.echo(str(found))
+        typer.echo(f"{to}: {len(found.taken)} examples")
 
 
 def add(

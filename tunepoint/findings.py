@@ -15,6 +15,7 @@ from tunepoint.arms import Arm, ArmKind, LightlyPrompted
 from tunepoint.candidates import Candidates
 from tunepoint.caveats import SHOWN
 from tunepoint.cost.prices import OLD_DAYS, ArmCost
+from tunepoint.data.examples import HUMAN
 from tunepoint.data.formats import common_format
 from tunepoint.decisions import Decision, decide, joint_of
 from tunepoint.errors import EvidenceError, TrialsError
@@ -164,6 +165,7 @@ def gather_facts(
         novelty=novelty,
         far_slice=far_slice,
         examples=prepared.audit.kept,
+        captured=sum(count for origin, count in prepared.audit.origins.items() if origin != HUMAN),
         thinnest=min((*counts.values(), *prepared.audit.thin.values()))
         if task.answer.kind == "label"
         else None,

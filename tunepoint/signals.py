@@ -54,6 +54,8 @@ class Facts:
     """What the next step of the search for a prompt would gain on dev, else what the ladder's last gained."""
     searched: Mapping[str, Any] | None = None
     """What that search did; None where there was none."""
+    captured: int | None = None
+    """Examples whose targets a model wrote and somebody accepted."""
     light_prompt: Interval | None = None
     """Tuned with a light prompt minus tuned alone, on dev."""
 
@@ -253,8 +255,11 @@ def _latency(decision: Decision, task: Task, facts: Facts) -> Signal:
 
 def _captured(decision: Decision, task: Task, facts: Facts) -> Signal:
     criterion = "prompting validated the task and produced enough good outputs"
-    why = "not measured: nothing was captured from live traffic yet"
-    return Signal("H1", "hybrid", criterion, None, ENOUGH, None, why)
+    if not facts.captured:
+        why = "not measured: no example was written by a model (data.origin), as `tunepoint harvest` notes it"
+        return Signal("H1", "hybrid", criterion, None, ENOUGH, None, why)
+    detail = f"{facts.captured} accepted answers of models are among the examples"
+    return Signal("H1", "hybrid", criterion, facts.captured, ENOUGH, facts.captured >= ENOUGH, detail)
 
 
 def _light_prompt(decision: Decision, task: Task, facts: Facts) -> Signal:

@@ -1,0 +1,242 @@
+"""What captured traffic becomes, and why the rest is left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from tunepoint import Task
+from tunepoint.capture.harvest import Harvest, Rules, harvest, write_examples
+from tunepoint.capture.records import Captured, Feedback
+from tunepoint.capture.store import Store, open_store
+from tunepoint.cli import app
+from tunepoint.data.examples import Example, read_examples
+from tunepoint.errors import DataError
+
+RNG = np.random.default_rng
+SUBJECTS = (
+    "invoice",
+    "router",
+    "password",
+    "parcel",
+    "screen",
+    "battery",
+    "voucher",
+    "account",
+    "cable",
+    "speaker",
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with open_store(tmp_path / "capture.sqlite") as found:
+        yield found
+
+
+def task(**more: Any) -> Task:
+    return Task.parse(
+        {
+            "name": "t",
+            "answer": {"labels": {"billing": "", "device": ""}},
+            "models": [{"name": "openai/gpt-5-mini", "train_on_outputs": True}, {"name": "openai/other"}],
+            **more,
+        }
+    )
+
+
+def asked(number: int, answer: str | None = "billing", **more: Any) -> Captured:
+    text = (
+        f"the {SUBJECTS[number % 10]} of order {number * 7919} is {SUBJECTS[number * 3 % 10]} number {number}"
+    )
+    fields: dict[str, Any] = {
+        "id": f"r{number}",
+        "at": float(number),
+        "task": "t",
+        "arm": "prompted",
+        "role": "champion",
+        "model": "openai/gpt-5-mini",
+        "input": text,
+        "output": answer or "hm",
+        "answer": answer,
+        "format_ok": answer is not None,
+        **more,
+    }
+    return Captured(**fields)
+
+
+def taken(
+    store: Store, rows: list[Captured], said: list[Feedback], of: Task | None = None, **more: Any
+) -> Harvest:
+    store.add(rows, said)
+    seen, sealed = more.pop("known", ()), more.pop("sealed", ())
+    return harvest(store, of or task(), seen, sealed, RNG(0), Rules(**more))
+
+
+def test_each_way_of_being_accepted_and_of_being_left(store: Store) -> None:
+    rows = [
+        asked(1),
+        asked(2),
+        asked(3),
+        asked(4),
+        asked(5),
+        asked(6, None),
+        asked(7, "sales"),
+        asked(8),
+        asked(9),
+        asked(10, id="c8", copy_of="r8", role="shadow", arm="tuned", input="x"),
+        asked(11, "device", id="c9", copy_of="r9", role="shadow", arm="tuned", input="x"),
+        asked(12, status=502, answer=None),
+        asked(13, model="openai/other"),
+        asked(14, input=" "),
+        asked(15),
+        asked(16, model="openai/other"),
+    ]
+    said = [
+        Feedback("r1", 1.0, 0.95),
+        Feedback("r2", 1.0, thumbs=True),
+        Feedback("r3", 1.0, 0.5),
+        Feedback("r4", 1.0, thumbs=False, correction="device"),
+        Feedback("r6", 1.0, thumbs=True),
+        Feedback("r7", 1.0, thumbs=True),
+        Feedback("r13", 1.0, 1.0),
+        Feedback("r15", 1.0, correction="no such label"),
+        Feedback("r16", 1.0, correction="device"),
+    ]
+    found = taken(store, rows, said, licence="own traffic")
+    got = {one.request: (one.example.target, one.accepted, one.example.origin) for one in found.taken}
+    model = "openai/gpt-5-mini, arm prompted"
+    assert got == {
+        "r1": ("billing", "feedback", model),
+        "r2": ("billing", "feedback", model),
+        "r4": ("device", "corrected", "human"),
+        "r8": ("billing", "agreement", model),
+        "r16": ("device", "corrected", "human"),  # a person's word, whoever wrote before
+    }
+    assert found.looked_at == 13 and all(one.example.licence == "own traffic" for one in found.taken)
+    assert found.left == {
+        "were rejected by feedback": 1,
+        "were accepted by nobody": 1,
+        "have an answer that could not be read": 1,
+        "have an answer that is no label of the task": 1,
+        "were answered in another way by another arm": 1,
+        "were written by openai/other: say [[models]] train_on_outputs = true if its terms allow it": 1,
+        "have no text": 1,
+        "were corrected to a label that the task does not have": 1,
+    }
+    assert "5 examples from 13 questions: 2 by corrected, 2 by feedback, 1 by agreement" in str(found)
+
+
+def test_one_rejection_outweighs_praise(store: Store) -> None:
+    found = taken(store, [asked(1)], [Feedback("r1", 1.0, 1.0), Feedback("r1", 2.0, thumbs=False)])
+    assert found.taken == () and found.left == {"were rejected by feedback": 1}
+
+
+def test_the_sealed_test_is_never_touched_and_nothing_is_taken_twice(store: Store) -> None:
+    rows = [asked(n) for n in range(6)]
+    twin = rows[1].input.upper() + "!"
+    near = rows[2].input + " now"
+    rows += [asked(20, input=near), asked(21, input=rows[3].input)]
+    said = [Feedback(row.id, 1.0, 1.0) for row in rows]
+    found = taken(
+        store,
+        rows,
+        said,
+        sealed=[Example("test:1", twin, "billing")],
+        known=[Example("train:1", rows[0].input + " please", "billing")],
+    )
+    assert sorted(one.request for one in found.taken) == ["r2", "r3", "r4", "r5"] or sorted(
+        one.request for one in found.taken
+    ) == ["r20", "r21", "r4", "r5"]
+    assert found.left == {
+        "resemble another question": 2,
+        "resemble the sealed test": 1,
+        "resemble an example that is there already": 1,
+    }
+
+
+def test_a_judge_is_asked_about_what_nobody_said_anything_of(store: Store) -> None:
+    rows = [asked(n) for n in range(4)]
+    seen: list[int] = []
+
+    def judge(answers: Any, examples: Any) -> list[float | None]:
+        seen.append(len(answers))
+        return [1.0, 0.2, None]
+
+    found = taken(store, rows, [Feedback("r3", 1.0, 1.0)], judge=judge)
+    assert seen == [3] and {one.request: one.accepted for one in found.taken} == {
+        "r0": "scorer",
+        "r3": "feedback",
+    }
+    assert found.left == {"were rejected by the judge": 1, "were given no grade by the judge": 1}
+
+
+def test_labels_are_balanced_and_corrections_go_first(store: Store) -> None:
+    rows = [asked(n, "billing" if n % 4 else "device") for n in range(40)]
+    said = [Feedback(row.id, 1.0, 1.0) for row in rows[:39]] + [Feedback("r39", 1.0, correction="billing")]
+    found = taken(store, rows, said, most_per_label=10)
+    assert found.counts == {"billing": 10, "device": 10}
+    assert any(one.request == "r39" for one in found.taken)
+    again = harvest(store, task(), (), (), RNG(0), Rules(most_per_label=10))
+    assert again.taken == found.taken
+    assert found.left == {"are more than 10 of their label": 20}
+
+
+def test_labels_that_the_others_contradict_are_left(store: Store) -> None:
+    rows = [asked(n, "billing" if n % 2 else "device") for n in range(40)]
+
+    def embed(texts: Any) -> np.ndarray:
+        number = np.array([int(text.rsplit(" ", 1)[1]) for text in texts])
+        side = np.where((number % 2 == 1) ^ np.isin(number, [6, 7]), 1.0, -1.0)
+        return np.stack([side, RNG(0).normal(0, 0.05, len(side))], axis=1).astype(np.float32)
+
+    said = [Feedback(row.id, 1.0, 1.0) for row in rows if row.id != "r7"]
+    said.append(Feedback("r7", 1.0, correction="billing"))
+    found = taken(store, rows, said, embed=embed)
+    kept = {one.request for one in found.taken}
+    assert "r6" not in kept and "r7" in kept  # what a person wrote stays
+    assert len(kept) == 39 and found.left == {"have a label that the other examples contradict": 1}
+
+
+def test_examples_can_be_given_as_data_again(store: Store, tmp_path: Path) -> None:
+    data = {"path": "x.csv", "input": "text", "target": "queue", "group": "customer"}
+    known = task(data=data)
+    found = taken(
+        store, [asked(1, user="u1"), asked(2)], [Feedback("r1", 1.0, 1.0), Feedback("r2", 1.0, 1.0)], known
+    )
+    write_examples(found, known, tmp_path / "examples.jsonl")
+    assert known.data is not None
+    examples, dropped = read_examples(tmp_path / "examples.jsonl", known.data.columns)
+    assert not dropped and [one.group for one in examples] == ["u1", "r2"]
+    row = json.loads((tmp_path / "examples.jsonl").read_text().splitlines()[0])
+    assert row["accepted"] == "feedback" and row["origin"] == "openai/gpt-5-mini, arm prompted"
+    with pytest.raises(DataError, match=r"written as .jsonl"):
+        write_examples(found, known, tmp_path / "examples.csv")
+
+
+def test_the_command_says_what_it_took_and_why_it_left_the_rest(tmp_path: Path, small_task: Path) -> None:
+    loaded = Task.load(small_task)
+    with open_store(tmp_path / "c.sqlite") as store:
+        rows = [asked(n, "billing", task=loaded.name, model="this machine") for n in range(8)]
+        store.add(rows, [Feedback(row.id, 1.0, 1.0) for row in rows[:6]])
+    words = [
+        "harvest",
+        str(small_task),
+        "--store",
+        str(tmp_path / "c.sqlite"),
+        "--to",
+        str(tmp_path / "e.jsonl"),
+    ]
+    found = CliRunner().invoke(app, words)
+    assert found.exit_code == 0, found.output
+    assert "6 examples from 8 questions: 6 by feedback" in found.output
+    assert "left: 2 were accepted by nobody" in found.output
+    assert len((tmp_path / "e.jsonl").read_text().splitlines()) == 6
+    missing = CliRunner().invoke(app, [*words[:3], str(tmp_path / "none.sqlite"), *words[4:]])
+    assert missing.exit_code == 2 and "no such capture store" in missing.output
