@@ -24,6 +24,9 @@ install: $(VENV)/.installed ## Create the environment that runs Tunepoint
 demo: $(VENV)/.installed ## Run the whole main job on examples/support-triage
 	$(BIN)/tunepoint demo
 
+loop: $(VENV)/.installed ## Run the whole loop on examples/support-triage: prompt, collect, tune, canary, promote, drift
+	$(BIN)/python examples/support-triage/loop.py
+
 test: $(VENV)/.developing ## Run the tests, with branch coverage
 	$(BIN)/python -m pytest -m "not slow" --cov --cov-branch --cov-fail-under=90
 
@@ -51,4 +54,4 @@ wheel: $(VENV)/.developing ## Build the wheel into dist/
 clean: ## Remove the environment and everything that was built
 	rm -rf $(VENV) dist build studies .coverage .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install demo test test-slow lint types format bench wheel clean
+.PHONY: help install demo loop test test-slow lint types format bench wheel clean

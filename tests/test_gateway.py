@@ -19,6 +19,7 @@ from typing import Any
 import openai
 import pytest
 from gateways import Behind, Running, behind, running, settings, until
+from test_report import CHROMIUM
 
 from tunepoint.capture.records import Captured
 from tunepoint.capture.store import Store, open_store
@@ -553,3 +554,54 @@ def test_settings_are_read_again_without_a_dropped_request(server: Behind, tmp_p
 def test_routes_that_make_no_sense(server: Behind, tmp_path: Path, more: dict[str, Any], words: str) -> None:
     with pytest.raises(RouteError, match=words), running(lambda: settings(tmp_path, server.url, **more)):
         pass
+
+
+# -- the dashboard ----------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
+def test_the_dashboard_in_a_real_browser(server: Behind, tmp_path: Path) -> None:
+    playwright = pytest.importorskip("playwright.sync_api")
+    with open_store(tmp_path / "capture.sqlite") as store:
+        app = make_key(store, "both", ("call", "read"))
+        state = {"step": "collect", "round": 1, "waits": "120 of 500 good examples", "facts": {}}
+        store.set_state("loop/triage", state)
+    with (
+        running(lambda: settings(tmp_path, server.url, shadow="spare", fallback=["spare"])) as gateway,
+        playwright.sync_playwright() as driver,
+    ):
+        body = {"model": "triage", "messages": ASK}
+        bearer = f"Bearer {app}"
+        for number in range(6):
+            asked = {**body, "messages": [{"role": "user", "content": f"<b>question {number}</b>"}]}
+            _, _, headers = post(f"{gateway.url}/v1/chat/completions", asked, authorization=bearer)
+        said = {"request_id": headers["x-request-id"], "score": 0.5}
+        post(f"{gateway.url}/v1/feedback", said, authorization=bearer)
+        kept(gateway, 12)
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1200, "height": 1000})
+        faults: list[str] = []
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto(gateway.url)
+        page.wait_for_selector("#key-field:not([hidden])")
+        page.fill("#key", app)
+        page.press("#key", "Enter")
+        page.wait_for_selector("#arms tr")
+        rows = page.locator("#arms tr").all_inner_texts()
+        assert rows[0].startswith("main\tchampion\t6\t0\t50.0%") and rows[1].startswith("spare\tshadow\t6")
+        assert page.inner_text("#loop") == "Round 1, collect: waits for 120 of 500 good examples"
+        assert page.get_attribute("#progress", "value") == "120"
+        assert page.locator("#disagreements article").count() == 5  # one of six was judged
+        assert "<b>question" in page.inner_text("#disagreements")
+        page.locator("#disagreements article").first.get_by_role("button", name="this is right").last.click()
+        until(lambda: page.locator("#disagreements article").count() == 4)
+        corrected = [
+            one
+            for found in gateway.gateway.store.feedback([row.id for row in kept(gateway)]).values()
+            for one in found
+        ]
+        assert [one.correction for one in corrected if one.correction] == ["spare says billing, perhaps"]
+        assert "first start" in page.inner_text("#log") and not faults
+        page.screenshot(path=str(tmp_path / "dashboard.png"), full_page=True)
+        browser.close()
+        assert get(f"{gateway.url}/v1/dashboard/triage")[0] == 401

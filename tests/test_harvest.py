@@ -151,9 +151,7 @@ def test_the_sealed_test_is_never_touched_and_nothing_is_taken_twice(store: Stor
         sealed=[Example("test:1", twin, "billing")],
         known=[Example("train:1", rows[0].input + " please", "billing")],
     )
-    assert sorted(one.request for one in found.taken) == ["r2", "r3", "r4", "r5"] or sorted(
-        one.request for one in found.taken
-    ) == ["r20", "r21", "r4", "r5"]
+    assert sorted(one.request for one in found.taken) == ["r2", "r3", "r4", "r5"]  # the earlier of two
     assert found.left == {
         "resemble another question": 2,
         "resemble the sealed test": 1,

@@ -39,9 +39,11 @@ ORDER = [
         "terminal",
     },
     {"capture"},
-    {"savings"},
+    {"savings", "drift"},
     {"serve"},
-    {"cli", "cli_money", "cli_weights", "cli_serve"},
+    {"loop"},
+    {"circle"},
+    {"cli", "cli_money", "cli_weights", "cli_serve", "cli_loop"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tunepoint import cli_money, cli_serve, cli_weights
+from tunepoint import cli_loop, cli_money, cli_serve, cli_weights
 from tunepoint.terminal import (
     JsonOption,
     SeedOption,
@@ -247,6 +247,7 @@ def plan(
 cli_weights.add_to(app)
 cli_money.add_to(app)
 cli_serve.add_to(app)
+cli_loop.add_to(app)
 
 
 @app.command()

@@ -20,6 +20,7 @@ def add_to(app: typer.Typer) -> None:
     """Give an application these commands."""
     app.command()(serve)
     app.command()(harvest)
+    app.command("import")(import_)
     keys = typer.Typer(help="Make, list and revoke the gateway's API keys.", no_args_is_help=True)
     for command in (add, listed, revoke):
         keys.command("list" if command is listed else command.__name__)(command)
@@ -62,6 +63,44 @@ def _settings(what: Path, given: dict[str, Any], champion: str | None) -> ServeS
         raise TaskError("--champion is for a study alone; serve.toml names it for each task")
     found = ServeSettings.load(what)
     return found.model_copy(update={"server": found.server.model_copy(update=server)})
+
+
+def import_(
+    log: Annotated[Path, typer.Argument(help="The log.")],
+    kind: Annotated[
+        str, typer.Option("--from", help="openai, litellm, langfuse, otel, promptfoo or inspect.")
+    ],
+    task: Annotated[str, typer.Option(help="Name of the task to which the requests belong.")] = "",
+    store: StoreOption = "capture.sqlite",
+    out: Annotated[Path, typer.Option(help="File for trials.")] = Path("trials.jsonl"),
+    keep_personal: Annotated[bool, typer.Option("--keep-personal", help="Leave personal data in.")] = False,
+) -> None:
+    """Take over the log of another tool: requests into the store, evaluations as trials."""
+    with clear_errors():
+        from tunepoint.capture.imports import import_log
+        from tunepoint.capture.redaction import Patterns
+        from tunepoint.capture.store import open_store
+        from tunepoint.capture.writer import Writer
+        from tunepoint.errors import DataError
+        from tunepoint.measure.trials import write_text
+
+        found = import_log(log, kind, task)
+        if found.trials:
+            if out.exists():
+                raise DataError(f"{out}: is there already; name another --out")
+            write_text(out, "".join(trial.line() for trial in found.trials))
+            typer.echo(f"{out}: {found}; `tunepoint decide --trials {out}` decides on them")
+            return
+        if not task:
+            raise DataError("--task is missing: the name of the task to which these requests belong")
+        with open_store(store) as opened:
+            writer = Writer(opened, None if keep_personal else Patterns(), capacity=len(found.requests) + 1)
+            for one in found.requests:
+                writer.put(one)
+            waiting = writer.close(600)
+            if waiting or writer.counts.refused:
+                raise DataError(f"{store}: {waiting + writer.counts.refused} requests could not be written")
+        typer.echo(f"{store}: {found}")
 
 
 def harvest(

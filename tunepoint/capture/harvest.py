@@ -37,6 +37,8 @@ class Harvested:
     accepted: Accepted
     arm: str
     request: str
+    at: float = 0.0
+    """When it was asked, in seconds since 1970."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,8 @@ def harvest(
         else:
             left[why] += 1
     found += _judged(waiting, rules, left)
-    found.sort(key=lambda one: (one.accepted != "corrected", one.request))  # people's word goes first
+    order = {question.request.id: place for place, question in enumerate(questions)}
+    found.sort(key=lambda one: (one.accepted != "corrected", order[one.request]))  # people's word goes first
     found = _apart(_allowed(found, task, left), known, sealed, left)
     if task.answer.kind == "label":
         found = _audited(found, rules.embed, left)
@@ -205,7 +208,7 @@ def _example(question: _Question, target: str, way: Accepted, origin: str, rules
     made = Example(
         one.id, one.input.strip(), target, one.user, one.slice, None, origin, rules.licence or one.licence
     )
-    return Harvested(made, way, one.arm, one.id)
+    return Harvested(made, way, one.arm, one.id, one.at)
 
 
 def _judged(waiting: Sequence[_Question], rules: Rules, left: Counter[str]) -> list[Harvested]:

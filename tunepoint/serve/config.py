@@ -65,6 +65,15 @@ class ArmSettings(Section):
     timeout_seconds: Annotated[float, Field(gt=0, le=3_600)] = 60.0
 
 
+class MoreSettings(Section):
+    """One arm of another study of the same task."""
+
+    study: Path
+    arm: str
+    name: str
+    """What it is called here; no other arm may be called so."""
+
+
 class TaskSettings(Section):
     """One task: the name that applications give as the model, and its arms."""
 
@@ -73,6 +82,8 @@ class TaskSettings(Section):
     """A study directory, whose finalists serve."""
     only: tuple[str, ...] = ()
     """Of the study, these arms; all finalists that can serve if empty."""
+    more: tuple[MoreSettings, ...] = ()
+    """Single arms of other studies: a challenger that was tuned later."""
     arms: tuple[ArmSettings, ...] = ()
     champion: str | None = None
     """The verdict's winner if missing; the first arm without a study."""
@@ -89,7 +100,7 @@ class TaskSettings(Section):
     def _something(self) -> TaskSettings:
         if self.study is None and not self.arms:
             raise ValueError("give study, or at least one [[tasks.arms]]")
-        names = [arm.name for arm in self.arms]
+        names = [*(arm.name for arm in self.arms), *(arm.name for arm in self.more)]
         if len(set(names)) < len(names):
             raise ValueError(f"two arms have the same name: {', '.join(names)}")
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tunepoint import __version__
@@ -29,7 +30,7 @@ MESSAGE = {
         "content": {"anyOf": [TEXT, {"type": "array", "items": {"type": "object"}}, {"type": "null"}]},
     },
 }
-CHAT = {
+CHAT: dict[str, Any] = {
     "type": "object",
     "required": ["model", "messages"],
     "properties": {
@@ -71,12 +72,14 @@ CHANGE = {
 THING = {"type": "object"}
 
 
-def description() -> dict[str, Any]:
-    """The document that `/openapi.json` gives."""
-    task = {"name": "task", "in": "path", "required": True, "schema": TEXT}
-    name = {"name": "name", "in": "path", "required": True, "schema": TEXT}
+def description(tasks: Sequence[str]) -> dict[str, Any]:
+    """The document that `/openapi.json` gives, for the tasks that are served."""
+    named = {**TEXT, "enum": list(tasks)}
+    task = {"name": "task", "in": "path", "required": True, "schema": named}
+    name = {"name": "name", "in": "path", "required": True, "schema": named}
     only = {"name": "task", "in": "query", "required": False, "schema": TEXT}
-    asked = {"required": True, **_json(CHAT)}
+    chat = {**CHAT, "properties": {**CHAT["properties"], "model": named}}
+    asked = {"required": True, **_json(chat)}
     answered = _answers(THING, 400, 401, 403, 404, 408, 413, 415, 422, 429, 502, 503, 504)
     answered["200"]["content"]["text/event-stream"] = {"schema": TEXT}
     known = (401, 403)
@@ -105,6 +108,10 @@ def description() -> dict[str, Any]:
                     "requestBody": {"required": True, **_json(CHANGE)},
                     "responses": _answers(THING, 400, *known, 404, 413, 415, 503),
                 },
+            },
+            "/v1/reload": {"post": {"responses": _answers(THING, 400, *known, 415, 503)}},
+            "/v1/dashboard/{task}": {
+                "get": {"parameters": [task], "responses": _answers(THING, *known, 404, 503)}
             },
             "/v1/audit": {"get": {"parameters": [only], "responses": _answers(THING, *known, 503)}},
             "/healthz": {"get": {"responses": _answers(THING)}},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,7 +60,7 @@ class StudyArms:
 
 
 @contextmanager
-def study_arms(folder: Path) -> Iterator[StudyArms]:
+def study_arms(folder: Path, only: str | None = None) -> Iterator[StudyArms]:
     """The finalists of a study, fitted as they were measured; what they call is asked anew from now on.
 
     Raises:
@@ -82,10 +82,13 @@ def study_arms(folder: Path) -> Iterator[StudyArms]:
             fitted = [
                 (arm, bench.fit(arm, train, 0, arm.name))
                 for arm in chosen.finalists
-                if arm.kind != "incumbent"
+                if arm.kind != "incumbent" and only in (None, arm.name)
             ]
         models.go_live(attempts=2)
         arms = {arm.name: _served(arm, one, models) for arm, one in fitted}
+        if only is not None and only not in arms:
+            names = [arm.name for arm in chosen.finalists]
+            raise TaskError(f"{folder}: no finalist {only!r} that could serve; {nearest(only, names)}")
         yield StudyArms(task, arms, decision["winner"], template_of(task, train))
 
 
@@ -161,15 +164,22 @@ def _opened(
                 )
         arms = {name: arm for name, arm in found.items() if not one.only or name in one.only}
         timeouts = dict.fromkeys(arms, one.timeout_seconds)
+    for further in one.more:
+        other = stack.enter_context(study_arms(settings.resolve(further.study), further.arm))
+        arms[_new(further.name, arms, one.name)] = other.arms[further.arm]
+        timeouts[further.name] = one.timeout_seconds
     for entry in one.arms:
-        if entry.name in arms:
-            raise TaskError(
-                f"{one.name}: an arm of the study is named {entry.name!r} already; take another name"
-            )
-        arms[entry.name] = passing_arm(entry, session)
+        arms[_new(entry.name, arms, one.name)] = passing_arm(entry, session)
         timeouts[entry.name] = entry.timeout_seconds
     champion = one.champion or _usual(one, winner, list(arms))
     return TaskArms(one, arms, champion, timeouts, template, task)
+
+
+def _new(name: str, arms: Mapping[str, ServedArm], task: str) -> str:
+    """A name that no arm has yet."""
+    if name in arms:
+        raise TaskError(f"{task}: an arm is named {name!r} already; take another name")
+    return name
 
 
 def _usual(one: TaskSettings, winner: str | None, arms: Sequence[str]) -> str:

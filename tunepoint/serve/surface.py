@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import partial
+from importlib import resources
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import orjson
@@ -85,11 +87,43 @@ def routes(gateway: Gateway) -> list[Route]:
         Route("/v1/feedback", of("call", _feedback), methods=["POST"]),
         Route("/v1/routes/{task}", of("read", _routes)),
         Route("/v1/routes/{task}", of("operate", _change), methods=["POST"]),
+        Route("/v1/reload", of("operate", _reload), methods=["POST"]),
         Route("/v1/audit", of("read", _audit)),
         Route("/healthz", of(None, _health)),
         Route("/metrics", of("read", _metrics)),
         Route("/openapi.json", of(None, _openapi)),
+        Route("/v1/dashboard/{task}", of("read", _dashboard)),
+        *(Route(path, of(None, partial(_page, name, kind))) for path, name, kind in PAGES),
     ]
+
+
+PAGES = (
+    ("/", "dashboard.html", "text/html"),
+    ("/dashboard.js", "dashboard.js", "text/javascript"),
+    ("/dashboard.css", "dashboard.css", "text/css"),
+)
+"""Address, asset and type of what a browser loads; the page asks for everything else."""
+SAFE = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
+
+
+async def _page(name: str, kind: str, gateway: Gateway, request: Request, key: Key | None) -> Response:
+    text = resources.files("tunepoint.assets").joinpath(name).read_text(encoding="utf-8")
+    return Response(text, 200, SAFE, media_type=kind)
+
+
+async def _dashboard(gateway: Gateway, request: Request, key: Key | None) -> dict[str, Any]:
+    import asyncio
+
+    from tunepoint.serve.dashboard import look
+
+    name = request.path_params["task"]
+    served = gateway.service.task(name)
+    return await asyncio.to_thread(look, gateway.store, name, served)
 
 
 async def _models(gateway: Gateway, request: Request, key: Key | None) -> dict[str, Any]:
@@ -172,6 +206,11 @@ async def _change(gateway: Gateway, request: Request, key: Key | None) -> dict[s
     return await _routes(gateway, request, key)
 
 
+async def _reload(gateway: Gateway, request: Request, key: Key | None) -> dict[str, Any]:
+    await gateway.reload()
+    return {"tasks": {name: list(served.arms) for name, served in gateway.service.tasks.items()}}
+
+
 async def _audit(gateway: Gateway, request: Request, key: Key | None) -> dict[str, Any]:
     import asyncio
 
@@ -191,7 +230,7 @@ async def _metrics(gateway: Gateway, request: Request, key: Key | None) -> Respo
 async def _openapi(gateway: Gateway, request: Request, key: Key | None) -> dict[str, Any]:
     from tunepoint.serve.description import description
 
-    return description()
+    return description(list(gateway.service.tasks))
 
 
 async def _read(request: Request, model: type[M]) -> M:
