@@ -31,10 +31,11 @@ from tunepoint.serve.wire import Asked, chunks, completion, read_events, read_re
 RNG = np.random.default_rng
 
 
-def asking(number: int = 0, **more: Any) -> Asked:
-    body = {"model": "t", "messages": [{"role": "user", "content": f"q{number}"}]}
+def asking(number: int = 0, input_of: str | None = None, **more: Any) -> Asked:
+    text = f"q{number}" if input_of is None else input_of
+    body = {"model": "t", "messages": [{"role": "user", "content": text}]}
     fields: dict[str, Any] = {"stream": False, "wants_usage": False, "user": None, **more}
-    return Asked(f"req_{number}", "t", body, f"q{number}", **fields)
+    return Asked(f"req_{number}", "t", body, text, **fields)
 
 
 # -- breakers ---------------------------------------------------------------------------------------

@@ -129,10 +129,11 @@ def passing_arm(settings: ArmSettings, session: aiohttp.ClientSession) -> Passin
         ModelError: its name cannot be read, its key is not set, or nobody knows its price.
 
     """
+    where = address(settings.model)
     price = call_price(settings.model, settings.price)
     if price is not None and price.source == UNKNOWN:
         raise ModelError(no_price(settings.model))
-    upstream = Upstream(address(settings.model), session, settings.timeout_seconds)
+    upstream = Upstream(where, session, settings.timeout_seconds)
     return Passing(settings.name, upstream, price)
 
 

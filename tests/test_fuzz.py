@@ -1,0 +1,41 @@
+"""The HTTP surface, fuzzed from its own description: whatever comes, no 500."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from gateways import behind, running, settings
+
+from tunepoint.serve.description import description
+
+FUZZER = shutil.which("schemathesis", path=str(Path(sys.executable).parent))
+
+
+@pytest.mark.skipif(FUZZER is None, reason="schemathesis is not installed")
+def test_no_request_whatever_it_holds_is_answered_with_500(tmp_path: Path) -> None:
+    with behind() as server, running(lambda: settings(tmp_path, server.url, fallback=["spare"])) as gateway:
+        found = subprocess.run(
+            [
+                *(str(FUZZER), "run", f"{gateway.url}/openapi.json", "--checks", "not_a_server_error"),
+                *("--max-examples", "40", "--seed", "1", "--workers", "1", "--no-color"),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            cwd=tmp_path,
+        )
+        assert found.returncode == 0, found.stdout[-4_000:]
+        assert gateway.gateway._busy == 0
+    assert "11 passed" in found.stdout, found.stdout[-2_000:]
+
+
+def test_the_description_names_every_address(tmp_path: Path) -> None:
+    with behind() as server, running(lambda: settings(tmp_path, server.url)) as gateway:
+        served = {route.path for route in gateway.gateway._app.routes}  # type: ignore[attr-defined]
+    pages = {"/", "/dashboard.js", "/dashboard.css", "/openapi.json"}
+    told = {path.replace("{name}", "{name:path}") for path in description(["triage"])["paths"]}
+    assert served - pages == told - {"/v1/chat/completions"}

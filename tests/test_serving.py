@@ -1,0 +1,201 @@
+"""A study behind the gateway: what is served is what was measured; the process and its signals."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gateways import behind, until
+from test_routing import asking
+from typer.testing import CliRunner
+
+from tunepoint import Result, Task
+from tunepoint.capture.store import open_store
+from tunepoint.cli import app
+from tunepoint.errors import StudyError, TaskError
+from tunepoint.measure.prepare import prepare
+from tunepoint.measure.trials import read_trials
+from tunepoint.serve.arms import ServedArm
+from tunepoint.serve.opening import study_arms
+
+TUNEPOINT = str(Path(sys.executable).with_name("tunepoint"))
+
+
+def test_what_is_served_is_what_was_measured(finished: Result, small_task: Path) -> None:
+    assert finished.folder is not None
+    measured = {
+        (trial.arm, trial.item): trial.answer
+        for trial in reversed(read_trials(finished.folder / "trials.jsonl"))
+        if trial.seed in (None, "0")
+    }
+    asked = {item for _, item in measured}
+    test = [
+        e for e in prepare(Task.load(small_task), np.random.default_rng([0, 1])).split.test if e.id in asked
+    ]
+    assert len(test) >= 10
+
+    async def answers(arm: ServedArm) -> list[str]:
+        found = [await arm.answer(asking(input_of=example.input)) for example in test]
+        return [one.text for one in found]
+
+    with study_arms(finished.folder) as study:
+        assert study.winner == finished.document["winner"] and set(study.arms) == {
+            one["arm"] for one in finished.document["finalists"]
+        }
+        for name, arm in study.arms.items():
+            assert asyncio.run(answers(arm)) == [measured[name, example.id] for example in test], name
+            arm.close()
+
+
+def test_a_study_that_cannot_be_served_says_why(finished: Result, tmp_path: Path) -> None:
+    assert finished.folder is not None
+    study = tmp_path / "study"
+    shutil.copytree(finished.folder, study)
+    with pytest.raises(TaskError, match="no finalist 'nobody' that could serve"), study_arms(study, "nobody"):
+        pass
+    (study / "task.json").unlink()
+    with pytest.raises(StudyError, match="run `tunepoint run` on it once"), study_arms(study):
+        pass
+    (study / "decision.json").unlink()
+    shutil.copy(finished.folder / "task.json", study)
+    with pytest.raises(StudyError, match="has not decided yet"), study_arms(study):
+        pass
+    with pytest.raises(StudyError, match="no study here"), study_arms(tmp_path):
+        pass
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def settings_file(folder: Path, url: str, port: int, arms: tuple[str, ...] = ("main",)) -> Path:
+    lines = [f'[server]\nport = {port}\nstore = "c.sqlite"\n[[tasks]]\nname = "triage"']
+    lines += [f'[[tasks.arms]]\nname = "{arm}"\nmodel = "{url}#{arm}"\n' for arm in arms]
+    (folder / "serve.toml").write_text("\n".join(lines))
+    return folder / "serve.toml"
+
+
+def ask(port: int, number: int) -> str:
+    body = {"model": "triage", "messages": [{"role": "user", "content": f"secret words {number}"}]}
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/v1/chat/completions",
+        json.dumps(body).encode(),
+        {"content-type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as reply:
+        return str(json.load(reply)["choices"][0]["message"]["content"])
+
+
+def routes(port: int) -> dict[str, Any]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/routes/triage", timeout=30) as reply:
+        found: dict[str, Any] = json.load(reply)
+        return found
+
+
+def test_the_process_writes_everything_on_sigterm_and_reads_its_settings_on_sighup(tmp_path: Path) -> None:
+    port = free_port()
+    with behind() as server:
+        path = settings_file(tmp_path, server.url, port)
+        log = (tmp_path / "log").open("w+")
+        process = subprocess.Popen([TUNEPOINT, "serve", str(path)], stdout=log, stderr=log)
+        try:
+            until(lambda: "is ready" in (tmp_path / "log").read_text() or process.poll() is not None, 60)
+            assert ask(port, 0) == "main says billing, perhaps"
+            settings_file(tmp_path, server.url, port, ("main", "third"))
+            process.send_signal(signal.SIGHUP)
+            until(lambda: "third" in routes(port)["arms"])
+            (tmp_path / "serve.toml").write_text("nonsense = ")
+            process.send_signal(signal.SIGHUP)
+            until(lambda: "settings were not taken over" in (tmp_path / "log").read_text())
+            for number in range(1, 300):
+                ask(port, number)
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+        finally:
+            process.kill()
+            process.wait()
+            log.close()
+    said = (tmp_path / "log").read_text()
+    assert process.returncode in (0, -signal.SIGTERM, 128 + signal.SIGTERM), said
+    assert "secret" not in said and "Traceback" not in said
+    with open_store(tmp_path / "c.sqlite") as store:
+        assert len(list(store.requests())) == 300  # nothing is lost
+
+
+def test_a_killed_process_loses_moments_and_no_acknowledged_feedback(tmp_path: Path) -> None:
+    port = free_port()
+    with behind() as server:
+        path = settings_file(tmp_path, server.url, port)
+        process = subprocess.Popen([TUNEPOINT, "serve", str(path)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        until(lambda: "is ready" in str(process.stdout.readline()), 60)  # type: ignore[union-attr]
+        for number in range(200):
+            ask(port, number)
+        said = {"request_id": "req_x", "comment": "kept"}
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/v1/feedback",
+            json.dumps(said).encode(),
+            {"content-type": "application/json"},
+        )
+        urllib.request.urlopen(request, timeout=30).close()
+        time.sleep(0.2)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    with open_store(tmp_path / "c.sqlite") as store:
+        assert len(list(store.requests())) == 200 and store.feedback(["req_x"])["req_x"][0].comment == "kept"
+
+
+def test_the_commands_of_keys(tmp_path: Path) -> None:
+    store = str(tmp_path / "c.sqlite")
+    call = CliRunner().invoke
+    made = call(app, ["keys", "add", "app", "--store", store, "--usd-a-month", "50"])
+    assert made.exit_code == 0 and made.output.startswith("tp-")
+    both = ["--role", "read", "--role", "operate"]
+    assert call(app, ["keys", "add", "ops", *both, "--store", store]).exit_code == 0
+    listed = call(app, ["keys", "list", "--store", store]).output
+    assert listed.splitlines() == ["app: call, $50.00 a month", "ops: read and operate"]
+    assert made.output.strip() not in listed
+    assert call(app, ["keys", "revoke", "app", "--store", store]).exit_code == 0
+    twice = call(app, ["keys", "revoke", "app", "--store", store])
+    assert twice.exit_code == 2 and "there is no key named 'app'; there are: ops" in twice.output
+    wrong = call(app, ["keys", "add", "x", "--role", "dance", "--store", store])
+    assert wrong.exit_code == 2 and "--role 'dance'" in wrong.output
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[server]\nport = 99999\n[[tasks]]\nname = 'a'", "server.port"),
+        ("[[tasks]]\nname = 'a'", "give study, or at least one"),
+        ("[[tasks]]\nname = 'a'\nstudie = 'x'", "unknown key 'tasks.0.studie'; did you mean 'study'"),
+        ("tasks = []", "tasks"),
+        ("[[tasks]]\nname = 'a'\n[[tasks.arms]]\nname = 'x'\nmodel = 'nonsense'", "names no model"),
+        (
+            "[[tasks]]\nname = 'a'\n[[tasks.arms]]\nname = 'x'\nmodel = 'http://far.example/v1#m'",
+            "no price of",
+        ),
+        ("[[tasks]]\nname = 'a'\n[[tasks.arms]]\nname = 'x'\nmodel = 'openai/gpt-5-mini'", "OPENAI_API_KEY"),
+        ("[[tasks]]\nname = 'a'\nstudy = 'none'", "none"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_named(
+    tmp_path: Path, text: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    (tmp_path / "serve.toml").write_text(text)
+    found = CliRunner().invoke(app, ["serve", str(tmp_path / "serve.toml")])
+    assert found.exit_code == 2 and words in " ".join(found.output.split()), found.output
