@@ -137,6 +137,9 @@ def test_an_undecided_study_asks_for_more_examples_and_a_lost_one_goes_on_watchi
     assert turn(world, Goals(good=5)).waits == "10 of 15 good examples"
     world.good = 15
     assert turn(world, Goals(good=5)).step == "watch"
+    # In a later round what the last study has seen does not count: it is not asked again at once.
+    again = Paper(Standing("tune", 2), good=50, studied=[Studied("undecided", {}, needed=75)])
+    assert (turn(again, Goals(good=5)).step, again.now.waits) == ("collect", "2 of 100 good examples")
     world = Paper(good=10, studied=[WON], state="rolled back")
     assert turn(world, Goals(good=5)).step == "watch"
     assert world.moves[-1] == "watch: tuned #2 was rolled back: so it is"
@@ -154,6 +157,8 @@ def test_inputs_of_another_kind_are_drift_and_more_of_the_same_are_not() -> None
     known = [str(value) for value in rng.normal(0, 0.3, 400)]
     same = input_drift(embed, known, [str(v) for v in rng.normal(0, 0.3, 200)], RNG(1))
     assert not same.drifted and same.now.estimate < 0.12
+    copied = input_drift(embed, known * 3, [str(v) for v in rng.normal(0, 0.3, 200)], RNG(1))
+    assert not copied.drifted and copied.now.estimate < 0.12  # copies are not each other's neighbours
     other = input_drift(embed, known, [str(v) for v in rng.normal(2.5, 0.3, 60)], RNG(1))
     assert other.drifted and other.now.estimate > 0.9
     with pytest.raises(EvidenceError, match="got 400 and 19"):

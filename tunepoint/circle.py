@@ -165,8 +165,8 @@ class Circle:
         return harvest(self.store, self.task, (*train, *dev), test, rng, Rules(self.task.score.accept))
 
     def fresh(self, found: Harvest) -> int:
-        """How many of them came since the last study began to be watched."""
-        since = float(self.standing().facts.get("watching", 0.0))
+        """How many of them came since the last study."""
+        since = float(self.standing().facts.get("studied", 0.0))
         return sum(one.at >= since for one in found.taken)
 
     def lacking(self, found: Harvest) -> list[str]:
@@ -181,12 +181,12 @@ class Circle:
 
     def study(self, found: Harvest) -> Studied:
         """Tune on train and what was harvested, and decide on the same sealed test as before."""
-        number = int(self.standing().facts.get("studies", 1)) + 1
+        number, started = int(self.standing().facts.get("studies", 1)) + 1, time.time()
         folder = self.folder / f"study-{number}"
         decision = run(self._with_harvest(found, number), out=folder, seed=self.seed).document
         strength = decision["strength"] or "not settled"
         why = f"study {number}: {decision['verdict']} ({strength}), {decision['winner']}"
-        facts = {"studies": number}
+        facts = {"studies": number, "studied": started}
         if number > 2:  # each study opens it once; how often that was stands in the log
             self.store.note(self.task.name, WHO, f"the sealed test was opened by {number} studies")
         if decision["verdict"] in ("fine-tune", "hybrid"):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tunepoint.data.dedupe import normalise
 from tunepoint.errors import EvidenceError
 from tunepoint.stats.exact import exact_score
 from tunepoint.stats.intervals import Interval
@@ -46,15 +47,18 @@ def input_drift(embed: Embed, known: Sequence[str], recent: Sequence[str], rng: 
 
     Args:
         embed: (texts) -> (n, width) unit vectors.
-        known: inputs that the arm has learnt from, at least 20.
-        recent: inputs of the time that is looked at, at least 20.
+        known: inputs that the arm has learnt from, at least 20 different ones.
+        recent: inputs of the time that is looked at, at least 20 different ones.
 
     Raises:
         EvidenceError: too few of either.
 
     """
+    known, recent = _distinct(known), _distinct(recent)
     if min(len(known), len(recent)) < 20:
-        raise EvidenceError(f"drift needs 20 known and 20 recent inputs, got {len(known)} and {len(recent)}")
+        raise EvidenceError(
+            f"drift needs 20 different known and recent inputs, got {len(known)} and {len(recent)}"
+        )
     learnt, asked = (embed(_some(texts, rng)) for texts in (known, recent))
     among = learnt @ learnt.T
     np.fill_diagonal(among, -1.0)
@@ -62,6 +66,11 @@ def input_drift(embed: Embed, known: Sequence[str], recent: Sequence[str], rng: 
     novel = ((asked @ learnt.T).max(axis=1) < usual).astype(np.float64)
     now = exact_score(novel, np.arange(len(novel)), level=LEVEL)
     return Drift("share of novel inputs", now, USUAL, now.low > DRIFTED)
+
+
+def _distinct(texts: Sequence[str]) -> list[str]:
+    """Each text once, up to case and punctuation: a copy would be its own nearest neighbour."""
+    return list({normalise(text) or text: text for text in texts}.values())
 
 
 def _some(texts: Sequence[str], rng: np.random.Generator) -> list[str]:
