@@ -27,6 +27,10 @@ class Behind:
 
     faults: dict[str, str] = field(default_factory=dict)
     """Model -> what goes wrong with it."""
+    replies: dict[str, Any] = field(default_factory=dict)
+    """Model -> what it answers in place of a completion."""
+    starts: dict[str, bytes] = field(default_factory=dict)
+    """Model -> what its stream begins with before the connection is lost."""
     calls: list[dict[str, Any]] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
     latency: float = 0.0
@@ -47,6 +51,8 @@ class Behind:
             raise
 
     async def respond(self, request: web.Request, body: dict[str, Any], fault: str) -> web.StreamResponse:
+        if body["model"] in self.replies and not body.get("stream"):
+            return web.json_response(self.replies[body["model"]])
         if fault == "slow":
             await asyncio.sleep(30)
         if fault == "429":
@@ -93,6 +99,11 @@ class Behind:
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
+        if body["model"] in self.starts:
+            await response.write(self.starts[body["model"]])
+            assert request.transport is not None
+            request.transport.close()
+            return response
         head = {
             "id": "chatcmpl-1",
             "object": "chat.completion.chunk",

@@ -19,6 +19,7 @@ from typing import Any
 import openai
 import pytest
 from gateways import Behind, Running, behind, running, settings, until
+from sqlalchemy.exc import SQLAlchemyError
 from test_report import CHROMIUM
 
 from tunepoint.capture.records import Captured
@@ -170,6 +171,51 @@ console.log(reply.headers.get('content-type') + ' ' + text);
 
 
 # -- faults behind it -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"choices": {"a": 1}},
+        {"choices": ["x"]},
+        {"choices": [{"message": "x"}]},
+    ],
+)
+def test_replies_of_another_form_go_to_the_fallback(gateway: Running, server: Behind, reply: Any) -> None:
+    server.replies["main"] = reply
+    status, _, headers = post(f"{gateway.url}/v1/chat/completions", {"model": "triage", "messages": ASK})
+    assert status == 200 and headers["x-tunepoint-arm"] == "spare"
+
+
+@pytest.mark.parametrize(
+    "usage", ["many", {"prompt_tokens": -5, "completion_tokens": 10**30}, {"prompt_tokens_details": [1]}]
+)
+def test_counts_that_make_no_sense_are_taken_as_they_can_be(
+    gateway: Running, server: Behind, usage: Any
+) -> None:
+    message = {"role": "assistant", "content": "fine"}
+    server.replies["main"] = {"choices": [{"index": 0, "message": message}], "usage": usage}
+    status, said, headers = post(f"{gateway.url}/v1/chat/completions", {"model": "triage", "messages": ASK})
+    assert (status, headers["x-tunepoint-arm"], said["choices"][0]["message"]["content"]) == (
+        200,
+        "main",
+        "fine",
+    )
+    assert kept(gateway)[0].output == "fine"
+
+
+@pytest.mark.parametrize(
+    "start", [b": keep-alive\n\n", b'data: {"id"', b'data: {"error": {"message": "full"}}\n\n']
+)
+def test_a_stream_that_ends_before_its_first_event_goes_to_the_fallback(
+    gateway: Running, server: Behind, start: bytes
+) -> None:
+    server.starts["main"] = start
+    with client(gateway) as asking:
+        said = asking.chat.completions.create(model="triage", messages=ASK, stream=True)
+        assert (
+            "".join(chunk.choices[0].delta.content or "" for chunk in said) == "spare says billing, perhaps"
+        )
 
 
 @pytest.mark.parametrize("fault", ["500", "429", "401", "redirect", "text", "empty"])
@@ -330,6 +376,41 @@ def test_pages_of_a_browser_are_kept_out(gateway: Running) -> None:
     assert get(f"{gateway.url}/v1/audit", host="evil.example:8484")[0] == 403
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"content-type": "text/plain; x=json"},
+        {"content-type": ""},
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+    ],
+)
+def test_what_a_page_can_send_without_asking_changes_nothing(
+    gateway: Running, headers: dict[str, str]
+) -> None:
+    for path, body in (
+        ("/v1/routes/triage", {"promote": "spare"}),
+        ("/v1/chat/completions", {}),
+        ("/v1/reload", {}),
+    ):
+        assert post(gateway.url + path, body, **headers)[0] in (403, 415)
+    assert gateway.gateway.service.tasks["triage"].router.policy.champion == "main"
+
+
+def test_a_nest_that_is_too_deep_is_the_callers_fault_and_trips_nobody(
+    gateway: Running, server: Behind
+) -> None:
+    deep: Any = "x"
+    for _ in range(300):
+        deep = [deep]
+    body = {"model": "triage", "messages": [{"role": "user", "content": deep}]}
+    for stream in (False, True):
+        for _ in range(6):
+            status, said, _ = post(f"{gateway.url}/v1/chat/completions", {**body, "stream": stream})
+            assert status == 400 and "too deep" in said["error"]["message"]
+    assert gateway.gateway.service.tasks["triage"].router.breakers["main"].allows() and server.calls == []
+
+
 def test_other_addresses_are_answered_in_the_same_form(gateway: Running) -> None:
     assert get(f"{gateway.url}/v1/nothing")[1]["error"]["message"] == "Not Found"
     assert get(f"{gateway.url}/v1/models/other")[0] == 404
@@ -446,6 +527,32 @@ def test_keys_roles_budgets_and_rates(server: Behind, tmp_path: Path) -> None:
         assert post(url, body, authorization=f"Bearer {fast}")[0] == 401
 
 
+def test_streams_that_are_left_early_are_paid_for(server: Behind, tmp_path: Path) -> None:
+    server.faults["main"] = "drip"
+    with open_store(tmp_path / "capture.sqlite") as store:
+        key = make_key(store, "app", ("call",), usd_a_month=0.00002)
+    with running(lambda: settings(tmp_path, server.url)) as gateway, client(gateway, key) as asking:
+        with pytest.raises(openai.RateLimitError):
+            for _ in range(6):
+                stream = asking.chat.completions.create(model="triage", messages=ASK, stream=True)
+                next(iter(stream))
+                stream.close()
+                time.sleep(0.3)
+        assert gateway.gateway.access.spent()["app"] > 20_000
+
+
+def test_the_last_key_that_is_revoked_opens_nothing(server: Behind, tmp_path: Path) -> None:
+    with open_store(tmp_path / "capture.sqlite") as store:
+        make_key(store, "only", ("call", "operate"))
+        with pytest.raises(StoreError, match="names no key"):
+            make_key(store, " ", ("call",))
+    with running(lambda: settings(tmp_path, server.url)) as gateway:
+        revoke_key(gateway.gateway.store, "only")
+        gateway.gateway.access.reload()
+        assert post(f"{gateway.url}/v1/chat/completions", {"model": "triage", "messages": ASK})[0] == 401
+        assert post(f"{gateway.url}/v1/routes/triage", {"promote": "spare"})[0] == 401
+
+
 def test_nobody_listens_to_the_world_without_keys(server: Behind, tmp_path: Path) -> None:
     with (
         pytest.raises(TaskError, match="there are no API keys, so anybody could ask"),
@@ -472,6 +579,63 @@ def test_a_shadow_answers_copies_and_the_user_does_not_wait(gateway: Running, se
     )[0]
     assert copy.arm == "spare" and copy.copy_of is not None and copy.output == "spare says billing, perhaps"
     assert post(f"{gateway.url}/v1/routes/triage", {"shadow": ""})[1]["policy"]["shadow"] is None
+
+
+def test_a_shadow_that_refuses_the_request_is_not_broken(gateway: Running, server: Behind) -> None:
+    server.faults["spare"] = "400"
+    post(f"{gateway.url}/v1/routes/triage", {"shadow": "spare"})
+    for _ in range(7):
+        post(f"{gateway.url}/v1/chat/completions", {"model": "triage", "messages": ASK})
+    until(lambda: [call["model"] for call in server.calls].count("spare") == 7)
+    assert get(f"{gateway.url}/v1/routes/triage")[1]["arms"]["spare"]["asked"] is True
+
+
+def test_a_caller_that_leaves_a_long_answer_ends_it(gateway: Running, server: Behind) -> None:
+    server.faults |= {"main": "slow", "spare": "slow"}
+    host, port = gateway.url.removeprefix("http://").split(":")
+    body = json.dumps({"model": "triage", "messages": ASK}).encode()
+    with socket.create_connection((host, int(port))) as raw:
+        raw.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            + f"content-length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
+        until(lambda: server.calls)
+    until(lambda: gateway.gateway._busy == 0, 4)
+    assert [call["model"] for call in server.calls] == ["main"]  # and nobody else is asked
+    (one,) = kept(gateway)
+    assert one.status == 499
+
+
+def test_changed_settings_are_followed_and_equal_ones_leave_what_was_decided(
+    server: Behind, tmp_path: Path
+) -> None:
+    def champion(**more: Any) -> str:
+        with running(lambda: settings(tmp_path, server.url, **more)) as gateway:
+            found: str = gateway.gateway.service.tasks["triage"].router.policy.champion
+            return found
+
+    assert champion() == "main"
+    with running(lambda: settings(tmp_path, server.url)) as gateway:
+        post(f"{gateway.url}/v1/routes/triage", {"promote": "spare"})
+    assert champion() == "spare"
+    assert champion(fallback=["spare"]) == "main"  # somebody has edited serve.toml
+    with open_store(tmp_path / "capture.sqlite") as store:
+        assert store.log("triage")[-1]["what"] == "the settings have changed"
+
+
+def test_a_change_that_cannot_be_noted_is_not_made(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    router, store = gateway.gateway.service.tasks["triage"].router, gateway.gateway.store
+    before = store.state("routes/triage")
+
+    def broken(*words: Any, **more: Any) -> Any:
+        raise SQLAlchemyError("no room for the log")
+
+    monkeypatch.setattr("tunepoint.capture.store.sa.insert", broken)
+    with pytest.raises(StoreError):
+        router.promote("spare", "me", "why")
+    monkeypatch.undo()
+    assert router.policy.champion == "main" and store.state("routes/triage") == before
 
 
 def test_slices_have_arms_of_their_own(server: Behind, tmp_path: Path) -> None:

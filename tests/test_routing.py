@@ -177,6 +177,39 @@ def test_equal_arms_are_rarely_rolled_back_however_often_one_looks() -> None:
     assert gone <= 5
 
 
+def test_each_user_has_one_voice_and_callers_faults_say_nothing(tmp_path: Path) -> None:
+    canary = Canary("b")
+    one = Outcomes()
+    for _ in range(60):
+        one.note(canary, user="heavy", answered=False)
+        one.said(0.0, "heavy")
+    assert one.answers == 60 and one.values["answered"] == [0.0] and one.values["feedback"] == [0.0]
+    assert judge(canary, filled(canary, 500, score=0.9), one).move is None
+    with open_store(tmp_path / "c.sqlite") as store:
+        router = Router("t", ["a", "b"], Policy("a"), store)
+        router.start_canary(canary, "me")
+        watch = Watch(router)
+        for number in range(60):
+            row = Captured(f"r{number}", time.time(), "t", "b", "canary", "m", "q", "", status=400)
+            watch.note(row)
+        assert watch.look() is None
+
+
+def test_equal_arms_with_users_that_differ_are_rarely_rolled_back() -> None:
+    """A tenth of the users can never be answered readably; they ask forty times each."""
+    canary, gone = Canary("b", margin=0.0), 0
+    for seed in range(40):
+        rng = RNG(seed)
+        champion, challenger = Outcomes(), Outcomes()
+        for side, users in ((champion, 380), (challenger, 20)):
+            for user in range(users):
+                good = bool(rng.random() >= 0.1)
+                for _ in range(40):
+                    side.note(canary, user=str(user), answered=True, readable=good)
+        gone += judge(canary, champion, challenger).move == "roll back"
+    assert gone <= 2
+
+
 def test_what_feedback_says_as_a_number() -> None:
     assert score_of(Feedback("r", 1.0, 0.25, thumbs=True)) == 0.25
     assert score_of(Feedback("r", 1.0, thumbs=False)) == 0.0

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -78,8 +80,10 @@ class Circle:
         before = self.standing()
         number = int(facts.pop("round", before.round))
         kept = {**before.facts, **facts}
+        if step != before.step:
+            kept["yes"] = []  # a yes is for one step
         if number != before.round:
-            kept["since"], kept["yes"] = time.time(), []
+            kept.pop("needed", None)
         if step == "watch":
             kept["watching"] = time.time()
         found = Standing(step, number, "", kept)
@@ -238,8 +242,8 @@ class Circle:
                 return "rolled back", self._last_word()
             ask = {"ask": True} if "promote" in self.goals.ask else {}
             settings = {"arm": challenger.name, **(self.canary_settings or {}), **ask}
-            self._told("POST", f"/v1/routes/{self.task.name}", {"canary": settings})
             self._keep(replace(self.standing(), facts={**self.standing().facts, "tried": challenger.name}))
+            self._told("POST", self._route, {"canary": settings})
         why = (routes["canary"] or {}).get("why", "it has just begun")
         return "runs", f"the canary of {challenger.name}: {why}"
 
@@ -265,7 +269,8 @@ class Circle:
             looked.append(str(drift))
             if drift.drifted:
                 found.append(f"drift, {drift}")
-        found += self._reversed() + self._retiring()
+        known = self.standing().facts.get("asked", [])  # what a round has answered does not begin another
+        found += [reason for reason in (*self._reversed(), *self._retiring()) if reason not in known]
         return found, "; ".join(looked) or "too little traffic since"
 
     def drifts(self) -> list[Drift]:
@@ -320,8 +325,12 @@ class Circle:
 
     # -- the gateway ---------------------------------------------------------------------------------
 
+    @property
+    def _route(self) -> str:
+        return f"/v1/routes/{urllib.parse.quote(self.task.name)}"
+
     def _routes(self) -> dict[str, Any]:
-        return self._told("GET", f"/v1/routes/{self.task.name}")
+        return self._told("GET", self._route)
 
     def _told(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         found = self._asked(method, path, body)
@@ -338,17 +347,20 @@ class Circle:
         if self.key is not None:
             headers["authorization"] = f"Bearer {self.key}"
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.gateway + path, data, headers, method=method)
         try:
+            request = urllib.request.Request(self.gateway + path, data, headers, method=method)
             with urllib.request.urlopen(request, timeout=120) as reply:
                 content: dict[str, Any] = json.load(reply)
                 return content
         except urllib.error.HTTPError as error:
-            with error:
-                said = json.loads(error.read() or b"{}").get("error", {}).get("message", "")
+            said = ""
+            with error, contextlib.suppress(ValueError, AttributeError):
+                said = json.loads(error.read()).get("error", {}).get("message", "")
             raise LoopError(f"the gateway refuses {method} {path} (HTTP {error.code}): {said}") from None
         except OSError:
             return None
+        except (ValueError, http.client.HTTPException):
+            raise LoopError(f"{self.gateway}: no gateway of ours answers there; give its address") from None
 
 
 def _state(task: str) -> str:

@@ -11,7 +11,8 @@ import typer
 from tunepoint.terminal import JsonOption, SeedOption, TaskArgument, clear_errors
 
 if TYPE_CHECKING:  # loaded by the command that needs it, so that --help is quick
-    from tunepoint.loop import Standing
+    from tunepoint.circle import Circle
+    from tunepoint.loop import Goals, Standing
 
 StoreOption = Annotated[str, typer.Option(help="Capture store: a file, or postgresql://...")]
 
@@ -56,7 +57,7 @@ def loop(
         from tunepoint.capture.store import open_store
         from tunepoint.circle import Circle
         from tunepoint.errors import TaskError, nearest
-        from tunepoint.loop import ASKABLE, Goals, turn
+        from tunepoint.loop import ASKABLE, Goals
         from tunepoint.task import Task
 
         for one in ask or ():
@@ -68,11 +69,23 @@ def loop(
             circle.canary_settings = {"requests": canary_requests, "margin": canary_margin}
             if yes is not None:
                 circle.say_yes(yes, getpass.getuser())
-            while True:
-                typer.echo(_words(turn(circle, goals)))
-                if watch is None:
-                    break
-                time.sleep(watch)
+            _rounds(circle, goals, watch)
+
+
+def _rounds(circle: Circle, goals: Goals, watch: float | None) -> None:
+    """One turn, or one every so many seconds; a gateway that is away is tried again then."""
+    from tunepoint.loop import LoopError, turn
+
+    while True:
+        try:
+            typer.echo(_words(turn(circle, goals)))
+        except LoopError as error:
+            if watch is None:
+                raise
+            typer.echo(str(error), err=True)
+        if watch is None:
+            return
+        time.sleep(watch)
 
 
 def status(

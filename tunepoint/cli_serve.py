@@ -62,7 +62,9 @@ def _settings(what: Path, given: dict[str, Any], champion: str | None) -> ServeS
     if champion is not None:
         raise TaskError("--champion is for a study alone; serve.toml names it for each task")
     found = ServeSettings.load(what)
-    return found.model_copy(update={"server": found.server.model_copy(update=server)})
+    both = {**found.server.model_dump(), **server}
+    content = {**found.model_dump(exclude={"server"}), "server": both}
+    return ServeSettings.parse(content, where=str(what), folder=found.folder)
 
 
 def import_(

@@ -97,7 +97,7 @@ class World(Protocol):
         ...
 
     def harvest(self) -> Harvest:
-        """Examples from the traffic since this round began."""
+        """Examples from all traffic that is kept."""
         ...
 
     def fresh(self, found: Harvest) -> int:
@@ -172,4 +172,5 @@ def turn(world: World, goals: Goals) -> Standing:
                 return world.wait(standing, f"nothing speaks for asking again ({looked_at})")
             if "collect" in goals.ask and not world.said_yes("collect"):
                 return world.wait(standing, f"a person's yes to asking again: {'; '.join(reasons)}")
-            standing = world.move("collect", f"asked again: {'; '.join(reasons)}", round=standing.round + 1)
+            why, asked_ = f"asked again: {'; '.join(reasons)}", [*standing.facts.get("asked", []), *reasons]
+            standing = world.move("collect", why, round=standing.round + 1, asked=asked_)

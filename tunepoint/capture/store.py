@@ -23,6 +23,7 @@ from sqlalchemy.exc import (
 )
 
 from tunepoint.capture import schema
+from tunepoint.capture.addresses import address_of
 from tunepoint.capture.records import Captured, Feedback
 from tunepoint.errors import RefusedRow, StoreError
 
@@ -88,12 +89,21 @@ class Store:
             if feedback:
                 connection.execute(sa.insert(schema.feedback), [asdict(one) for one in feedback])
 
-    def set_state(self, name: str, content: Mapping[str, Any]) -> None:
-        """Keep a state under its name, over what was there."""
+    def set_state(
+        self, name: str, content: Mapping[str, Any], *, noted: Mapping[str, Any] | None = None
+    ) -> None:
+        """Keep a state under its name, over what was there; with a line of the audit log, or neither.
+
+        Args:
+            noted: `task`, `who`, `what` and `detail` of that line.
+
+        """
         insert = self._insert(schema.states).values(name=name, content=dict(content), at=time.time())
         new = {"content": insert.excluded.content, "at": insert.excluded.at}
         with self._guarded("written") as connection:
             connection.execute(insert.on_conflict_do_update(index_elements=["name"], set_=new))
+            if noted is not None:
+                connection.execute(sa.insert(schema.audit), [{"at": time.time(), **noted}])
 
     def note(
         self,
@@ -142,6 +152,13 @@ class Store:
             if len(rows) < PAGE:
                 return
             last = (rows[-1]["at"], rows[-1]["id"])
+
+    def find(self, request: str) -> Captured | None:
+        """The request of that id; None if it is not there."""
+        wanted = sa.select(schema.requests).where(schema.requests.c.id == request)
+        with self._guarded("read") as connection:
+            row = connection.execute(wanted).mappings().first()
+        return None if row is None else _captured(row)
 
     def feedback(self, requests: Sequence[str]) -> dict[str, list[Feedback]]:
         """Feedback by the id of its request, in the order in which it came."""
@@ -247,7 +264,7 @@ def open_store(where: str | Path, *, create: bool = True) -> Store:
         StoreError: it cannot be opened, is no such store, or is of a later version than this program.
 
     """
-    url, shown = _url(str(where))
+    url, shown = address_of(str(where))
     if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
         path = Path(str(url.database))
         if path.is_dir():
@@ -273,29 +290,6 @@ def open_store(where: str | Path, *, create: bool = True) -> Store:
         store.close()
         raise
     return store
-
-
-def _url(where: str) -> tuple[sa.URL, str]:
-    """The URL, and what may be shown of it: host and database, never a name or a password."""
-    if not where or where == ":memory:":
-        raise StoreError(f"{where!r} is no store that lasts: give a path, or postgresql://USER@HOST/DATABASE")
-    if "://" not in where:
-        return sa.URL.create("sqlite", database=where), where
-    scheme = where.partition("://")[0]
-    if scheme.partition("+")[0] not in ("sqlite", "postgresql", "postgres"):
-        raise StoreError(f"{scheme}: only sqlite and postgresql stores are known")
-    try:
-        url = sa.make_url(where)
-    except (SQLAlchemyError, ValueError):
-        raise StoreError(
-            f"{scheme}://...: not a URL that can be read; give a path, or postgresql://USER@HOST/DATABASE"
-        ) from None
-    if scheme.startswith("postgres"):
-        url = url.set(drivername="postgresql+psycopg")
-        if "@" in (url.host or ""):
-            raise StoreError(f"{scheme}://...: a password with @ in it is written with %40 in its place")
-        return url, f"postgresql://{url.host or 'local'}/{url.database or ''}"
-    return url, str(url.database)
 
 
 def _settings(connection: Any, record: Any) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -52,6 +53,8 @@ def make_key(
         StoreError: there is a key of this name.
 
     """
+    if not name.strip() or len(name) > 100:
+        raise StoreError(f"{name!r} names no key: give 1 to 100 characters")
     known = store.state(KEYS) or {}
     if any(facts["name"] == name for facts in known.values()):
         raise StoreError(f"there is a key named {name!r}: revoke it first, or take another name")
@@ -87,10 +90,15 @@ class Access:
     """Checks keys, rates and budgets; spending is written down every few seconds.
 
     A process that is killed forgets the dollars of those last seconds, and no more.
+
+    Args:
+        alone: whether only this machine can ask: then no key is needed while there never was one.
+
     """
 
-    def __init__(self, store: Store, *, clock: Any = time.monotonic) -> None:
+    def __init__(self, store: Store, *, alone: bool = True, clock: Any = time.monotonic) -> None:
         self.store = store
+        self._alone = alone
         self._clock = clock
         self._keys: dict[str, Key] = {}
         self._buckets: dict[str, tuple[float, float]] = {}
@@ -110,11 +118,17 @@ class Access:
             )
             for digest, facts in known.items()
         }
+        self._alone &= not self._keys
 
     @property
     def open(self) -> bool:
-        """Whether there are no keys: then anybody may ask, and only on the loopback interface."""
-        return not self._keys
+        """Whether anybody may ask: on the loopback interface, and while there never were keys."""
+        return self._alone
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether there is any."""
+        return bool(self._keys)
 
     def admit(self, authorization: str | None, role: Role) -> Key:
         """The key that a request carries, if it may do this.
@@ -123,7 +137,7 @@ class Access:
             Refused: there is none, it is unknown, or its roles are others.
 
         """
-        if not self._keys:
+        if self._alone:
             return ANYBODY
         kind, _, token = (authorization or "").partition(" ")
         key = self._keys.get(_digest(token.strip())) if kind.casefold() == "bearer" else None
@@ -194,16 +208,18 @@ class Access:
     def save(self) -> None:
         """Write the spending down, where it has changed."""
         if self._changed:
+            self.store.set_state(f"spent/{self._month}", dict(self._spent))
             self._changed = False
-            self.store.set_state(f"spent/{self._month}", self._spent)
 
     def _turn(self) -> None:
         """Begin a new month with nothing spent, or with what was written down of it."""
         month = datetime.now(UTC).strftime("%Y-%m")
         if month != self._month:
-            if self._changed:
+            with suppress(StoreError):  # what it cannot say is counted from nothing
                 self.save()
+            self._changed = False
             self._month = month
-            self._spent = {
-                name: int(value) for name, value in (self.store.state(f"spent/{month}") or {}).items()
-            }
+            self._spent = {}
+            with suppress(StoreError):
+                kept = self.store.state(f"spent/{month}") or {}
+                self._spent = {name: int(value) for name, value in kept.items()}

@@ -21,6 +21,8 @@ from tunepoint.serve.batching import MicroBatcher
 from tunepoint.serve.upstream import ArmFault, Upstream
 from tunepoint.serve.wire import Asked, completion, text_of, usage_of
 
+MOST_TOKENS = 2**31 - 1
+"""Tokens that a server may say it has counted."""
 LONG_CONTEXT = 100_000
 """Input tokens from which a price may be another one, and is looked up anew."""
 
@@ -85,11 +87,14 @@ class Pricer:
 
 def tokens_of(usage: Mapping[str, Any] | None) -> tuple[int, int, int] | None:
     """Input, cached and output tokens as a server counts them; None where it does not."""
-    if not usage:
+    if not usage or not isinstance(usage, dict):
         return None
-    details = usage.get("prompt_tokens_details") or {}
-    counts = usage.get("prompt_tokens"), details.get("cached_tokens"), usage.get("completion_tokens")
-    given, cached, output = (count if isinstance(count, int) else 0 for count in counts)
+    details = usage.get("prompt_tokens_details")
+    held = details.get("cached_tokens") if isinstance(details, dict) else 0
+    counts = usage.get("prompt_tokens"), held, usage.get("completion_tokens")
+    given, cached, output = (
+        min(count, MOST_TOKENS) if isinstance(count, int) and count > 0 else 0 for count in counts
+    )
     return given, min(cached, given), output
 
 
@@ -109,7 +114,10 @@ class Passing:
         body.pop("stream_options", None)
         whole = await self.upstream.complete(body)
         whole["model"] = asked.task
-        message = (whole["choices"][0] or {}).get("message") or {}
+        first = whole["choices"][0] if isinstance(whole["choices"], list) else None
+        message = first.get("message") if isinstance(first, dict) else None
+        if not isinstance(message, dict):
+            raise ArmFault("the reply is no completion")
         found = Answered(whole, text_of(message.get("content")), self.model)
         found.seconds = time.perf_counter() - started
         self.count(found, whole.get("usage"))

@@ -67,6 +67,8 @@ class MicroBatcher:
                     replies, seconds = await loop.run_in_executor(
                         self._thread, self._answer, [one.input for one in batch]
                     )
+                    if len(replies) != len(batch):
+                        raise ValueError(f"{len(replies)} replies to {len(batch)} inputs")
                 except Exception as error:
                     for one in batch:
                         if not one.done.done():

@@ -2,7 +2,8 @@
 
 Champion and challenger are compared by confidence sequences that hold however often one looks
 (`stats/sequential.py`): a challenger that is no worse is rolled back with a probability of 5% at most
-over its whole life, on all measures together.
+over its whole life, on all measures together. Users are what is dealt out, so each has one voice on each
+measure: the first one.
 """
 
 from __future__ import annotations
@@ -72,41 +73,48 @@ class Outcomes:
     """What became of the answers of one arm since the canary began."""
 
     values: dict[Measure, list[float]] = field(default_factory=lambda: defaultdict(list))
+    answers: int = 0
+    """Replies, failed ones among them."""
+    _heard: set[tuple[Measure, str]] = field(default_factory=set)
+
+    def _add(self, measure: Measure, value: float, user: str | None) -> None:
+        if user is not None:
+            if (measure, user) in self._heard:
+                return
+            self._heard.add((measure, user))
+        self.values[measure].append(value)
 
     def note(
         self,
         canary: Canary,
         *,
+        user: str | None = None,
         answered: bool,
         readable: bool | None = None,
         seconds: float | None = None,
         usd: float | None = None,
     ) -> None:
         """Add one reply."""
-        self.values["answered"].append(float(answered))
+        self.answers += 1
+        self._add("answered", float(answered), user)
         if not answered:
             return
         if readable is not None:
-            self.values["readable"].append(float(readable))
+            self._add("readable", float(readable), user)
         if canary.seconds is not None and seconds is not None:
-            self.values["fast"].append(float(seconds <= canary.seconds))
+            self._add("fast", float(seconds <= canary.seconds), user)
         if canary.usd is not None and usd is not None:
-            self.values["cheap"].append(max(0.0, 1 - usd / canary.usd))
+            self._add("cheap", max(0.0, 1 - usd / canary.usd), user)
 
-    def said(self, score: float) -> None:
+    def said(self, score: float, user: str | None = None) -> None:
         """Add what somebody said of an answer."""
-        self.values["feedback"].append(score)
+        self._add("feedback", score, user)
 
     def copy(self) -> Outcomes:
         """As they are now."""
         copied: dict[Measure, list[float]] = defaultdict(list)
         copied.update({name: list(values) for name, values in self.values.items()})
-        return Outcomes(copied)
-
-    @property
-    def answers(self) -> int:
-        """Replies, failed ones among them."""
-        return len(self.values["answered"])
+        return Outcomes(copied, self.answers)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class CanarySettings(Section):
     """A challenger, and how it gets more users."""
 
     arm: str
-    steps: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.05, 0.2, 0.5)
+    steps: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (0.05, 0.2, 0.5)
     requests: Annotated[int, Field(ge=1)] = 200
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.02
     seconds: Annotated[float, Field(gt=0)] | None = None

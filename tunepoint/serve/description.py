@@ -70,6 +70,11 @@ CHANGE = {
     },
 }
 THING = {"type": "object"}
+ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": {"type": "object", "required": ["message", "type"]}},
+}
 
 
 def description(tasks: Sequence[str]) -> dict[str, Any]:
@@ -83,11 +88,6 @@ def description(tasks: Sequence[str]) -> dict[str, Any]:
     answered = _answers(THING, 400, 401, 403, 404, 408, 413, 415, 422, 429, 502, 503, 504)
     answered["200"]["content"]["text/event-stream"] = {"schema": TEXT}
     known = (401, 403)
-    error = {
-        "type": "object",
-        "required": ["error"],
-        "properties": {"error": {"type": "object", "required": ["message", "type"]}},
-    }
     return {
         "openapi": "3.1.0",
         "info": {"title": "Tunepoint gateway", "version": __version__},
@@ -118,7 +118,7 @@ def description(tasks: Sequence[str]) -> dict[str, Any]:
             "/metrics": {"get": {"responses": _answers(None, *known)}},
         },
         "components": {
-            "schemas": {"Error": error},
+            "schemas": {"Error": ERROR},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{"key": []}],

@@ -21,7 +21,7 @@ def fault_of(error: BaseException, timeout: float) -> ArmFault:
         return error
     if isinstance(error, TimeoutError):
         return ArmFault(f"no reply within {timeout:g} s", status=504)
-    return ArmFault("the stream has no events")
+    return ArmFault(f"it failed ({type(error).__name__})")
 
 
 def callers_refusal(fault: CallersFault) -> Refused:

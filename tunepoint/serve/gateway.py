@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
-from contextlib import ExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, MutableMapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import aiohttp
@@ -18,7 +18,7 @@ from tunepoint.capture.store import Store, open_store
 from tunepoint.capture.writer import Writer
 from tunepoint.errors import StoreError, TaskError, TunepointError
 from tunepoint.serve.access import Access, Key, Role
-from tunepoint.serve.config import LOOPBACK, ServeSettings
+from tunepoint.serve.config import LOOPBACK, ServeSettings, TaskSettings
 from tunepoint.serve.meters import Meters
 from tunepoint.serve.opening import TaskArms, opened_tasks
 from tunepoint.serve.recording import Recorder
@@ -38,6 +38,8 @@ TENDED, RELOADED, PURGED = 2.0, 10.0, 3_600.0
 """Seconds between looks at canaries and budgets, at keys, and at what is too old."""
 BODY_SECONDS = 30.0
 """In which a request's body has to arrive."""
+PATIENT_SECONDS = 1.0
+"""Of an answer, after which it is looked whether its caller is still there."""
 MOST_DISCARDED, DISCARD_SECONDS = 32 * 2**20, 5.0
 """Bytes of too large a body that are read before the connection is closed, and for how long."""
 JSON = (b"content-type", b"application/json")
@@ -61,6 +63,7 @@ class Gateway:
         self.load = load
         self.settings = load()
         self._busy = 0
+        self._reloading = asyncio.Lock()
         self._stack = ExitStack()
         self._session: aiohttp.ClientSession | None = None
         self._app = Starlette(routes=routes(self), exception_handlers=exception_handlers())
@@ -81,14 +84,14 @@ class Gateway:
             if self._busy > self.settings.server.at_once:
                 raise Refused(503, "too many requests at once; try again", kind="server_error", wait=1.0)
             headers = dict(scope["headers"])
-            key = self.admit(headers, "call")
+            key = self.admit(headers, "call", writes=True)
             asked = read_request(await self._body(headers, receive))
             asked.slice = _text(headers.get(b"x-tunepoint-slice"))
             self.access.charge_request(key)
             if asked.stream:
                 await self._streamed(asked, key, receive, send)
             else:
-                await self._whole(asked, key, send)
+                await self._whole(asked, key, receive, send)
         except Refused as refused:
             self.meters.refused(refused.status)
             await _send(send, refused.status, refused.body(), refusal_headers(refused))
@@ -96,8 +99,9 @@ class Gateway:
             self._busy -= 1
             self.meters.in_flight.dec()
 
-    async def _whole(self, asked: Asked, key: Key, send: Send) -> None:
-        found = await self.service.answer(asked, key)
+    async def _whole(self, asked: Asked, key: Key, receive: Receive, send: Send) -> None:
+        with self._leaving(receive):
+            found = await self.service.answer(asked, key)
         cost = found.answered.cost_nanousd
         more = [(b"x-tunepoint-cost-usd", f"{cost / 1e9:.9f}".encode())] if cost is not None else []
         body = orjson.dumps(found.answered.whole)
@@ -106,7 +110,8 @@ class Gateway:
     async def _streamed(self, asked: Asked, key: Key, receive: Receive, send: Send) -> None:
         by: list[tuple[str, str]] = []
         events = self.service.stream(asked, key, lambda arm, role: by.append((arm, role)))
-        first = await anext(events)
+        with self._leaving(receive):
+            first = await anext(events)
         answering = asyncio.current_task()
         gone = asyncio.ensure_future(_left(receive))
 
@@ -134,6 +139,33 @@ class Gateway:
             gone.cancel()
             await events.aclose()  # type: ignore[attr-defined]
 
+    @contextmanager
+    def _leaving(self, receive: Receive) -> Iterator[None]:
+        """While an answer takes long, see whether the caller goes away: then nobody waits for it."""
+        loop, answering = asyncio.get_running_loop(), asyncio.current_task()
+        watching: list[asyncio.Future[None]] = []
+
+        def stop(gone: asyncio.Future[None]) -> None:
+            if not gone.cancelled() and answering is not None:
+                answering.cancel()
+
+        def begin() -> None:
+            watching.append(asyncio.ensure_future(_left(receive)))
+            watching[0].add_done_callback(stop)
+
+        later = loop.call_later(PATIENT_SECONDS, begin)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not watching or not watching[0].done():
+                raise
+            raise Refused(499, "the caller went away") from None
+        finally:
+            later.cancel()
+            for one in watching:
+                one.remove_done_callback(stop)
+                one.cancel()
+
     async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         """The body, if it is not too large and comes in time."""
         most = int(self.settings.server.max_body_mb * 2**20)
@@ -141,6 +173,13 @@ class Gateway:
         if announced.isdigit() and int(announced) > most:
             await self._discard(receive)
             raise _too_large(int(announced), most)
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                return await self._gathered(receive, most)
+        except TimeoutError:
+            raise Refused(408, f"the body did not arrive within {BODY_SECONDS:g} s") from None
+
+    async def _gathered(self, receive: Receive, most: int) -> bytes:
         message = await self._received(receive)
         body: bytes = message.get("body", b"")
         parts, size = [body], len(body)
@@ -162,20 +201,16 @@ class Gateway:
                     left -= len(message.get("body", b""))
 
     async def _received(self, receive: Receive) -> Message:
-        try:
-            async with asyncio.timeout(BODY_SECONDS):
-                message = await receive()
-        except TimeoutError:
-            raise Refused(408, f"the body did not arrive within {BODY_SECONDS:g} s") from None
+        message = await receive()
         if message["type"] == "http.disconnect":
             raise Refused(499, "the caller went away")
         return message
 
-    def admit(self, headers: dict[bytes, bytes], role: Role) -> Key:
+    def admit(self, headers: dict[bytes, bytes], role: Role, *, writes: bool = False) -> Key:
         """Who asks, if they may.
 
-        Without keys only this machine may, and no page of a browser: its requests carry another host, or
-        are no JSON.
+        Without keys only this machine may, and no page of a browser: its requests carry another host or
+        origin, or are no JSON.
 
         Raises:
             Refused: they may not.
@@ -188,7 +223,11 @@ class Gateway:
                 raise Refused(
                     403, f"the host {host!r} is not this machine; make a key", kind="permission_error"
                 )
-            if b"json" not in headers.get(b"content-type", b"json").lower():
+            origin = _text(headers.get(b"origin"))
+            if origin is not None and origin.partition("://")[2] != host:
+                raise Refused(403, f"a page of {origin!r} may not ask; make a key", kind="permission_error")
+            kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+            if writes and kind != b"application/json":
                 raise Refused(415, "content-type: application/json is expected")
         return self.access.admit(_text(headers.get(b"authorization")), role)
 
@@ -216,8 +255,9 @@ class Gateway:
         """
         server = self.settings.server
         self.store = await asyncio.to_thread(open_store, self.settings.store())
-        self.access = Access(self.store)
-        if self.access.open and server.host not in LOOPBACK:
+        alone = server.host in LOOPBACK
+        self.access = Access(self.store, alone=alone)
+        if not self.access.has_keys and not alone:
             self.store.close()
             raise TaskError(
                 f"server.host is {server.host!r} and there are no API keys, so anybody could ask: make one "
@@ -235,7 +275,7 @@ class Gateway:
             raise
         salt = await asyncio.to_thread(_salt, self.store)
         recorder = Recorder(self.writer, self.access, self.meters, sample=server.sample, salt=salt)
-        self.service = Service(served, self.writer, recorder)
+        self.service = Service(served, self.writer, recorder, self.store.find)
 
     def _opened(self, settings: ServeSettings) -> tuple[dict[str, Served], ExitStack]:
         """Every task with its arms, routes and canary as they were before a restart."""
@@ -259,13 +299,22 @@ class Gateway:
             TunepointError: they cannot be used; what serves goes on.
 
         """
-        settings = await asyncio.to_thread(self.load)
-        served, stack = await asyncio.to_thread(self._opened, settings)
-        before, self._stack = self._stack, stack
-        self.settings, self.service.tasks = settings, served
-        self.access.reload()
-        loop = asyncio.get_running_loop()
-        loop.call_later(60.0, loop.run_in_executor, None, before.close)
+        async with self._reloading:
+            settings = await asyncio.to_thread(self.load)
+            served, stack = await asyncio.to_thread(self._opened, settings)
+            before, self._stack = self._stack, stack
+            for name, one in served.items():  # what was changed or seen meanwhile holds
+                if name in self.service.tasks:
+                    one.take_over(self.service.tasks[name])
+            self.settings, self.service.tasks = settings, served
+            server = settings.server
+            self.writer.redact = Patterns(server.regions) if server.redact else None
+            self.service.recorder.sample = server.sample
+            slowest = max((t for one in settings.tasks for t in _timeouts(one)), default=60.0)
+            loop = asyncio.get_running_loop()
+            loop.call_later(60.0 + 3 * slowest, loop.run_in_executor, None, before.close)
+            with suppress(StoreError):
+                await asyncio.to_thread(self.access.reload)
 
     async def stop(self) -> None:
         """Write everything down and close."""
@@ -298,6 +347,11 @@ class Gateway:
                 purged = now
                 with suppress(StoreError):
                     await asyncio.to_thread(self.store.purge, time.time() - days * 86_400)
+
+
+def _timeouts(one: TaskSettings) -> list[float]:
+    """Seconds that its arms may take."""
+    return [one.timeout_seconds, *(arm.timeout_seconds for arm in one.arms)]
 
 
 def _policy(one: TaskArms) -> Policy:

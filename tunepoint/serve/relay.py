@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import orjson
 
 from tunepoint.serve.arms import Answered, Passing, ServedArm
+from tunepoint.serve.upstream import ArmFault
 from tunepoint.serve.wire import DONE, Asked, read_events
+
+MOST_KEPT = 8 * 2**20
+"""Bytes of a stream that are kept for capture; the client gets all of it."""
 
 
 class Relay:
@@ -14,13 +20,18 @@ class Relay:
     def __init__(self, asked: Asked) -> None:
         self.asked = asked
         self.done = False
+        self.error: str | None = None
+        """What the server says went wrong in the middle."""
         self._raw: list[bytes] = []
+        self._kept = 0
         self._rest = b""
         self._model: tuple[bytes, bytes] | None = None
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Whole events for the client; an event that is cut in two waits for its other half."""
-        self._raw.append(chunk)
+        if self._kept < MOST_KEPT:
+            self._raw.append(chunk)
+            self._kept += len(chunk)
         data = self._rest + chunk if self._rest else chunk
         if b"\r\n" in data:
             data = data.replace(b"\r\n", b"\n")
@@ -30,6 +41,8 @@ class Relay:
         return [event for one in whole.split(b"\n\n") if (event := self._passed(one))]
 
     def _passed(self, event: bytes) -> bytes:
+        if event.startswith(b"data:") and not event.startswith(b"data: "):
+            event = b"data: " + event[5:]
         if event.startswith(b"data: [DONE]"):
             self.done = True
             return DONE
@@ -61,6 +74,35 @@ class Relay:
         """What the stream held, with its tokens and their price."""
         streamed = read_events(b"".join(self._raw))
         found = Answered({}, streamed.text, arm.model)
+        self.error = streamed.error
         if isinstance(arm, Passing):
-            arm.count(found, streamed.usage)
+            arm.count(found, streamed.usage or _guessed(self.asked, streamed.text))
         return found
+
+
+def _guessed(asked: Asked, text: str) -> dict[str, int]:
+    """Tokens of a stream that ended before its usage: four characters each. It was paid for all the same."""
+    given = len(orjson.dumps(asked.body["messages"]))
+    return {"prompt_tokens": given // 4, "completion_tokens": len(text) // 4}
+
+
+async def first_of(events: AsyncIterator[bytes | Answered]) -> bytes | Answered:
+    """What comes up to the end of the first event; comments and halves of events are none yet.
+
+    Raises:
+        ArmFault: the stream ends before, or begins with an error.
+
+    """
+    found = b""
+    async for part in events:
+        if isinstance(part, Answered):
+            return part
+        found += part
+        plain = found.replace(b"\r\n", b"\n")
+        at = plain.find(b"data:")
+        if at >= 0 and b"\n\n" in plain[at:]:
+            error = read_events(plain).error
+            if error is not None:
+                raise ArmFault("the server says that it cannot answer")
+            return found
+    raise ArmFault("the stream has no events")

@@ -6,6 +6,7 @@ What is decided here survives a restart, and every change of it stands in the au
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -88,7 +89,7 @@ class Breaker:
     @property
     def opened(self) -> bool:
         """Whether requests are kept from the arm."""
-        return self._failures >= TRIPS and self._clock() < self._until
+        return self._clock() < self._until
 
     def allows(self) -> bool:
         """Whether to ask; a probe counts as asked."""
@@ -136,18 +137,23 @@ class Router:
     ) -> None:
         self.task, self.arms, self.store = task, tuple(arms), store
         self.policy = policy
+        self.given = policy.document()
+        """What the settings say; they are followed anew only where they have changed."""
         self.breakers = {name: Breaker(clock) for name in arms}
+        self._lock = threading.RLock()
         self.check(policy)
         kept = store.state(self.state) if store is not None else None
-        if kept is not None:
-            before = Policy.read(kept)
-            if before.arms() <= set(arms):
-                self.policy = before
-            elif store is not None:
-                gone = ", ".join(sorted(before.arms() - set(arms)))
-                self.change(policy, "gateway", f"started anew: {gone} is served no more")
-        elif store is not None:
+        if kept is None:
             self.change(policy, "gateway", "first start")
+            return
+        before = Policy.read(kept)
+        gone = ", ".join(sorted(before.arms() - set(arms)))
+        if gone:
+            self.change(policy, "gateway", f"started anew: {gone} is served no more")
+        elif kept.get("given") not in (None, self.given):
+            self.change(policy, "gateway", "the settings have changed")
+        else:
+            self.policy = before
 
     @property
     def state(self) -> str:
@@ -184,11 +190,12 @@ class Router:
 
         """
         self.check(policy)
-        if self.store is not None:
-            self.store.set_state(self.state, policy.document())
-            detail = {"from": self.policy.document(), "to": policy.document()}
-            self.store.note(self.task, who, why, detail)
-        self.policy = policy
+        with self._lock:
+            if self.store is not None:
+                detail = {"from": self.policy.document(), "to": policy.document()}
+                noted = {"task": self.task, "who": who, "what": why, "detail": detail}
+                self.store.set_state(self.state, {**policy.document(), "given": self.given}, noted=noted)
+            self.policy = policy
 
     def plan(self, asked: Asked) -> list[tuple[str, Role]]:
         """The arms to ask, in turn, each with its role; those that keep failing come last."""
@@ -237,6 +244,7 @@ class Router:
     def start_canary(self, canary: Canary, who: str) -> None:
         """Give a challenger its first share."""
         policy = replace(self.policy, canary=replace(canary, since=time.time(), step=0, at_step=0))
+        self.check(policy)
         self.change(policy, who, f"canary: {canary.arm} for {canary.steps[0]:.0%} of the users")
 
     def raise_canary(self, answered: int, who: str, why: str) -> None:

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import logging
 import signal
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import uvicorn
 
-from tunepoint.errors import TunepointError
+from tunepoint.errors import TaskError, TunepointError
 from tunepoint.serve.config import ServeSettings
 from tunepoint.serve.gateway import Gateway
 
@@ -43,10 +44,38 @@ def run_gateway(load: Callable[[], ServeSettings], say: Callable[[str], None]) -
         server_header=False,
         date_header=False,
     )
-    asyncio.run(_serve(gateway, uvicorn.Server(config), say))
+    with listening(server.host, server.port) as taken:
+        asyncio.run(_serve(gateway, _Server(config), taken, say))
 
 
-async def _serve(gateway: Gateway, server: uvicorn.Server, say: Callable[[str], None]) -> None:
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens there.
+
+    Raises:
+        TaskError: somebody else does, or the address is none of this machine.
+
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2_048)
+    except OSError as error:
+        raise TaskError(
+            f"{host}:{port} cannot be listened on ({error.strerror}); choose another --port or --host"
+        ) from None
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to us: uvicorn raises them again, and the process ends before all is written."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Nothing."""
+        yield
+
+
+async def _serve(
+    gateway: Gateway, server: uvicorn.Server, taken: socket.socket, say: Callable[[str], None]
+) -> None:
     say("opening the arms ...")
     async with gateway.running():
         loop = asyncio.get_running_loop()
@@ -59,11 +88,14 @@ async def _serve(gateway: Gateway, server: uvicorn.Server, say: Callable[[str], 
 
         with contextlib.suppress(NotImplementedError):  # where there are no signals
             loop.add_signal_handler(signal.SIGHUP, reload)
+            for ending in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(ending, server.handle_exit, ending, None)
         where = gateway.settings.server
         for name, served in gateway.service.tasks.items():
             say(f"{name}: {served.router.policy.champion} answers; arms: {', '.join(served.arms)}")
-        say(f"http://{where.host}:{where.port}/v1 is ready; the model's name is the task's. Ctrl-C ends it.")
-        await server.serve()
+        port = taken.getsockname()[1]
+        say(f"http://{where.host}:{port}/v1 is ready; the model's name is the task's. Ctrl-C ends it.")
+        await server.serve(sockets=[taken])
 
 
 async def _reload(gateway: Gateway, say: Callable[[str], None]) -> None:

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 
-from tunepoint.capture.records import Feedback, Role
+from tunepoint.capture.records import Captured, Feedback, Role
 from tunepoint.capture.writer import Writer
 from tunepoint.errors import nearest
 from tunepoint.serve.access import Key
@@ -17,7 +17,7 @@ from tunepoint.serve.arms import Answered, ServedArm
 from tunepoint.serve.faults import broken, callers_refusal, fault_of, nobody_answered
 from tunepoint.serve.opening import TaskArms
 from tunepoint.serve.recording import DISCONNECTED, DONE_WELL, LEFT, By, Ending, Recorder
-from tunepoint.serve.relay import Relay
+from tunepoint.serve.relay import Relay, first_of
 from tunepoint.serve.routing import Router
 from tunepoint.serve.upstream import ArmFault, CallersFault
 from tunepoint.serve.watching import Watch
@@ -39,6 +39,13 @@ class Served:
     opened: TaskArms
     watch: Watch
 
+    def take_over(self, before: Served) -> None:
+        """Go on from routes and outcomes of the same task before a reload."""
+        if before.router.policy.arms() <= set(self.arms) and before.router.given == self.router.given:
+            self.router.policy = before.router.policy
+            self.watch = before.watch
+            self.watch.router = self.router
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -52,11 +59,18 @@ class Outcome:
 class Service:
     """Answers requests. One for a process; it lives in one event loop."""
 
-    def __init__(self, tasks: Mapping[str, Served], writer: Writer, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        tasks: Mapping[str, Served],
+        writer: Writer,
+        recorder: Recorder,
+        store_of_requests: Callable[[str], Captured | None] = lambda request: None,
+    ) -> None:
+        self.store_of_requests = store_of_requests
         self.tasks = dict(tasks)
         self.writer, self.recorder = writer, recorder
         self._shadows: set[asyncio.Task[None]] = set()
-        self._recent: OrderedDict[str, tuple[str, Role]] = OrderedDict()
+        self._recent: OrderedDict[str, tuple[str, Role, str | None]] = OrderedDict()
 
     def task(self, name: str) -> Served:
         """The task that a request names as its model.
@@ -97,7 +111,7 @@ class Service:
                     asked, served, By(name, role), key, Ending(fault.status, "the request is wrong"), started
                 )
                 raise callers_refusal(fault) from None
-            except (ArmFault, TimeoutError) as error:
+            except Exception as error:
                 fault_ = fault_of(error, served.timeouts[name])
                 breaker.failed(fault_.wait)
                 faults.append(fault_)
@@ -106,9 +120,6 @@ class Service:
             except asyncio.CancelledError:
                 breaker.left()
                 self._failed(asked, served, By(name, role), key, LEFT, started)
-                raise
-            except BaseException:
-                breaker.failed()
                 raise
             breaker.succeeded()
             self._note(asked, served, By(name, role), key, answered)
@@ -141,14 +152,14 @@ class Service:
             events = self._events(arm, asked, served.timeouts[name])
             try:
                 async with asyncio.timeout(served.timeouts[name]):
-                    first = await anext(events)
+                    first = await first_of(events)
             except CallersFault as fault:
                 breaker.succeeded()
                 self._failed(
                     asked, served, By(name, role), key, Ending(fault.status, "the request is wrong"), started
                 )
                 raise callers_refusal(fault) from None
-            except (ArmFault, TimeoutError, StopAsyncIteration) as error:
+            except Exception as error:
                 fault_ = fault_of(error, served.timeouts[name])
                 breaker.failed(fault_.wait)
                 faults.append(fault_)
@@ -213,9 +224,11 @@ class Service:
             status, why = DISCONNECTED, "the caller went away"
             raise
         finally:
-            breaker.succeeded() if status in (200, DISCONNECTED) else breaker.failed()
             arm = served.arms[name]
             found = relay.answered(arm)
+            if status == 200 and relay.error is not None:
+                status, why = 502, relay.error
+            breaker.succeeded() if status in (200, DISCONNECTED) else breaker.failed()
             found.seconds = time.perf_counter() - started
             self._note(asked, served, by, key, found, Ending(status, why, soon))
             if status == 200:
@@ -240,8 +253,12 @@ class Service:
         try:
             async with asyncio.timeout(served.timeouts[name]):
                 answered = await served.arms[name].answer(copy)
-        except (ArmFault, CallersFault, TimeoutError) as error:
-            breaker.failed()
+        except CallersFault:
+            breaker.succeeded()
+            self._failed(copy, served, By(name, "shadow"), key, Ending(422, copy_of=asked.id), started)
+            return
+        except Exception as error:
+            breaker.failed(getattr(error, "wait", None))
             ending = Ending(502, type(error).__name__, copy_of=asked.id)
             self._failed(copy, served, By(name, "shadow"), key, ending, started)
             return
@@ -260,7 +277,7 @@ class Service:
         one = self.recorder.note(asked, served.opened.template, by, key, found, ending)
         served.watch.note(one)
         if ending.copy_of is None and ending.status == 200:
-            self._recent[one.id] = (one.task, one.role)
+            self._recent[one.id] = (one.task, one.role, one.user)
             if len(self._recent) > REMEMBERED:
                 self._recent.popitem(last=False)
 
@@ -279,8 +296,11 @@ class Service:
         """
         await asyncio.wrap_future(self.writer.say(said))
         known = self._recent.get(said.request)
+        if known is None and any(one.router.policy.canary for one in self.tasks.values()):
+            kept = await asyncio.to_thread(self.store_of_requests, said.request)
+            known = None if kept is None else (kept.task, kept.role, kept.user)
         if known is not None and known[0] in self.tasks:
-            self.tasks[known[0]].watch.said(known[1], said)
+            self.tasks[known[0]].watch.said(known[1], said, known[2])
 
     async def drain(self) -> None:
         """Wait for copies that are on their way."""

@@ -75,7 +75,11 @@ def routes(gateway: Gateway) -> list[Route]:
 
     def of(role: Role | None, handler: Callable[[Gateway, Request, Key | None], Awaitable[Any]]) -> Any:
         async def endpoint(request: Request) -> Response:
-            key = None if role is None else gateway.admit(dict(request.scope["headers"]), role)
+            key = (
+                None
+                if role is None
+                else gateway.admit(dict(request.scope["headers"]), role, writes=request.method == "POST")
+            )
             found = await handler(gateway, request, key)
             return found if isinstance(found, Response) else _json(found)
 

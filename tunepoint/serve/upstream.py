@@ -94,7 +94,10 @@ class Upstream:
         limits = aiohttp.ClientTimeout(
             total=None, sock_connect=min(10.0, self.timeout), sock_read=self.timeout
         )
-        data = orjson.dumps(body)
+        try:
+            data = orjson.dumps(body)
+        except TypeError:  # it reads deeper nests than it writes
+            raise CallersFault(400, b'{"error": {"message": "the request is nested too deep"}}') from None
         try:
             response = await self.session.post(
                 f"{self.address.url}/chat/completions",
@@ -119,7 +122,9 @@ class Upstream:
         if status in (400, 413, 422):
             raise CallersFault(status, await self._read(response))
         wait = response.headers.get("retry-after", "")
-        seconds = float(wait) if wait.replace(".", "", 1).isdigit() else None
+        seconds = (
+            min(float(wait), 86_400.0) if len(wait) < 12 and wait.replace(".", "", 1).isdigit() else None
+        )
         said = {401: "refuses our key", 403: "refuses our key", 404: "does not have the model"}
         why = said.get(status, "limits our rate" if status == 429 else "cannot answer")
         raise ArmFault(

@@ -9,6 +9,8 @@ from tunepoint.capture.store import Store
 from tunepoint.serve.canary import Canary, Judged, Outcomes, judge
 from tunepoint.serve.routing import Router
 
+CALLERS = (400, 413, 422, 499)
+"""HTTP statuses of requests that were wrong, and of callers that went away."""
 WHO = "canary"
 """In the audit log, for changes that no person made."""
 
@@ -45,8 +47,8 @@ class Watch:
         return {"champion": self._champion, "canary": self._challenger}.get(role)
 
     def note(self, one: Captured) -> None:
-        """Take in a reply; those of callers that went away say nothing."""
-        if self.router.policy.canary is None or one.status == 499 or one.copy_of is not None:
+        """Take in a reply; what is the caller's own doing says nothing of the arm."""
+        if self.router.policy.canary is None or one.status in CALLERS or one.copy_of is not None:
             return
         with self._lock:
             canary = self._begin()
@@ -54,10 +56,17 @@ class Watch:
             if canary is None or side is None:
                 return
             usd = None if one.cost_usd is None else float(one.cost_usd)
-            side.note(canary, answered=one.status < 400, readable=one.format_ok, seconds=one.seconds, usd=usd)
+            side.note(
+                canary,
+                user=one.user,
+                answered=one.status < 400,
+                readable=one.format_ok,
+                seconds=one.seconds,
+                usd=usd,
+            )
 
-    def said(self, role: Role, said: Feedback) -> None:
-        """Take in feedback on an answer."""
+    def said(self, role: Role, said: Feedback, user: str | None = None) -> None:
+        """Take in feedback on an answer; a request without a user is one by itself."""
         score = score_of(said)
         if self.router.policy.canary is None or score is None:
             return
@@ -65,20 +74,20 @@ class Watch:
             self._begin()
             side = self._side(role)
             if side is not None:
-                side.said(score)
+                side.said(score, user or said.request)
 
     def restore(self, store: Store) -> None:
         """Read again what came in before a restart."""
         canary = self.router.policy.canary
         if canary is None:
             return
-        roles: dict[str, Role] = {}
+        known: dict[str, tuple[Role, str | None]] = {}
         for one in store.requests(self.router.task, since=canary.since):
             self.note(one)
-            roles[one.id] = one.role
-        for request, found in store.feedback(list(roles)).items():
+            known[one.id] = (one.role, one.user)
+        for request, found in store.feedback(list(known)).items():
             for said in found:
-                self.said(roles[request], said)
+                self.said(known[request][0], said, known[request][1])
 
     def look(self) -> Judged | None:
         """Compare, and change the routes if it is time; may take a while, and runs in a thread."""

@@ -207,14 +207,17 @@ def read_events(raw: bytes) -> Streamed:
             continue
         if not isinstance(event, dict):
             continue
-        if event.get("usage"):
+        if isinstance(event.get("usage"), dict):
             found.usage = event["usage"]
         if event.get("error"):
             found.error = str(event["error"])[:300]
-        for choice in event.get("choices") or ():
-            if choice.get("index", 0):
+        choices = event.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            if not isinstance(choice, dict) or choice.get("index", 0):
                 continue
-            delta = choice.get("delta") or {}
+            delta = choice.get("delta")
+            if not isinstance(delta, dict):
+                continue
             if isinstance(delta.get("content"), str):
                 parts.append(delta["content"])
             found.tool_calls |= bool(delta.get("tool_calls"))
