@@ -360,7 +360,7 @@ def test_a_large_body_without_a_length_and_a_slow_one(
             pass  # it has hung up by now
         raw.settimeout(10)
         assert b" 413 " in raw.recv(4_096)
-    monkeypatch.setattr("tunepoint.serve.gateway.BODY_SECONDS", 0.2)
+    monkeypatch.setattr("tunepoint.serve.asgi.BODY_SECONDS", 0.2)
     with socket.create_connection((host, int(port))) as raw:
         raw.sendall(head + b"content-length: 50\r\n\r\n{")
         raw.settimeout(10)

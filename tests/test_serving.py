@@ -31,6 +31,7 @@ from tunepoint.measure.trials import read_trials
 from tunepoint.serve.access import make_key
 from tunepoint.serve.arms import ServedArm
 from tunepoint.serve.opening import study_arms
+from tunepoint.serve.running import listening
 
 TUNEPOINT = str(Path(sys.executable).with_name("tunepoint"))
 
@@ -165,6 +166,11 @@ def test_sigterm_waits_for_a_store_that_is_locked(tmp_path: Path) -> None:
         assert len(list(store.requests())) == 30
         spent = store.state(f"spent/{datetime.now(UTC):%Y-%m}")
         assert spent == {"app": 30 * (40 * 1_000 + 6 * 2_000)}
+
+
+def test_answers_are_sent_at_once() -> None:
+    with listening("127.0.0.1", 0) as taken:  # by this the event loop knows to switch Nagle's delay off
+        assert taken.proto == socket.IPPROTO_TCP
 
 
 def test_a_port_that_is_taken_and_one_that_is_none(tmp_path: Path) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, MutableMapping
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager, suppress
 
 import aiohttp
 import orjson
@@ -18,6 +17,19 @@ from tunepoint.capture.store import Store, open_store
 from tunepoint.capture.writer import Writer
 from tunepoint.errors import StoreError, TaskError, TunepointError
 from tunepoint.serve.access import Access, Key, Role
+from tunepoint.serve.asgi import (
+    JSON,
+    Receive,
+    Scope,
+    Send,
+    leaving,
+    left,
+    named,
+    read_body,
+    refusal_headers,
+    reply,
+    text,
+)
 from tunepoint.serve.config import LOOPBACK, ServeSettings, TaskSettings
 from tunepoint.serve.meters import Meters
 from tunepoint.serve.opening import TaskArms, opened_tasks
@@ -29,20 +41,9 @@ from tunepoint.serve.upstream import session
 from tunepoint.serve.watching import Watch
 from tunepoint.serve.wire import Asked, Refused, read_request
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 CHAT = "/v1/chat/completions"
 TENDED, RELOADED, PURGED = 2.0, 10.0, 3_600.0
 """Seconds between looks at canaries and budgets, at keys, and at what is too old."""
-BODY_SECONDS = 30.0
-"""In which a request's body has to arrive."""
-PATIENT_SECONDS = 1.0
-"""Of an answer, after which it is looked whether its caller is still there."""
-MOST_DISCARDED, DISCARD_SECONDS = 32 * 2**20, 5.0
-"""Bytes of too large a body that are read before the connection is closed, and for how long."""
-JSON = (b"content-type", b"application/json")
 
 
 class Gateway:
@@ -85,8 +86,8 @@ class Gateway:
                 raise Refused(503, "too many requests at once; try again", kind="server_error", wait=1.0)
             headers = dict(scope["headers"])
             key = self.admit(headers, "call", writes=True)
-            asked = read_request(await self._body(headers, receive))
-            asked.slice = _text(headers.get(b"x-tunepoint-slice"))
+            asked = read_request(await read_body(headers, receive, self._most))
+            asked.slice = text(headers.get(b"x-tunepoint-slice"))
             self.access.charge_request(key)
             if asked.stream:
                 await self._streamed(asked, key, receive, send)
@@ -94,26 +95,26 @@ class Gateway:
                 await self._whole(asked, key, receive, send)
         except Refused as refused:
             self.meters.refused(refused.status)
-            await _send(send, refused.status, refused.body(), refusal_headers(refused))
+            await reply(send, refused.status, refused.body(), refusal_headers(refused))
         finally:
             self._busy -= 1
             self.meters.in_flight.dec()
 
     async def _whole(self, asked: Asked, key: Key, receive: Receive, send: Send) -> None:
-        with self._leaving(receive):
+        with leaving(receive):
             found = await self.service.answer(asked, key)
         cost = found.answered.cost_nanousd
         more = [(b"x-tunepoint-cost-usd", f"{cost / 1e9:.9f}".encode())] if cost is not None else []
         body = orjson.dumps(found.answered.whole)
-        await _send(send, 200, body, [JSON, *_named(asked, found.arm, found.role), *more])
+        await reply(send, 200, body, [JSON, *named(asked, found.arm, found.role), *more])
 
     async def _streamed(self, asked: Asked, key: Key, receive: Receive, send: Send) -> None:
         by: list[tuple[str, str]] = []
         events = self.service.stream(asked, key, lambda arm, role: by.append((arm, role)))
-        with self._leaving(receive):
+        with leaving(receive):
             first = await anext(events)
         answering = asyncio.current_task()
-        gone = asyncio.ensure_future(_left(receive))
+        gone = asyncio.ensure_future(left(receive))
 
         def stop(_: object) -> None:  # the caller went away: nobody waits for the rest
             if not gone.cancelled() and answering is not None:
@@ -124,7 +125,7 @@ class Gateway:
             headers = [
                 (b"content-type", b"text/event-stream; charset=utf-8"),
                 (b"cache-control", b"no-cache"),
-                *_named(asked, *by[0]),
+                *named(asked, *by[0]),
             ]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": first, "more_body": True})
@@ -139,72 +140,10 @@ class Gateway:
             gone.cancel()
             await events.aclose()  # type: ignore[attr-defined]
 
-    @contextmanager
-    def _leaving(self, receive: Receive) -> Iterator[None]:
-        """While an answer takes long, see whether the caller goes away: then nobody waits for it."""
-        loop, answering = asyncio.get_running_loop(), asyncio.current_task()
-        watching: list[asyncio.Future[None]] = []
-
-        def stop(gone: asyncio.Future[None]) -> None:
-            if not gone.cancelled() and answering is not None:
-                answering.cancel()
-
-        def begin() -> None:
-            watching.append(asyncio.ensure_future(_left(receive)))
-            watching[0].add_done_callback(stop)
-
-        later = loop.call_later(PATIENT_SECONDS, begin)
-        try:
-            yield
-        except asyncio.CancelledError:
-            if not watching or not watching[0].done():
-                raise
-            raise Refused(499, "the caller went away") from None
-        finally:
-            later.cancel()
-            for one in watching:
-                one.remove_done_callback(stop)
-                one.cancel()
-
-    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
-        """The body, if it is not too large and comes in time."""
-        most = int(self.settings.server.max_body_mb * 2**20)
-        announced = headers.get(b"content-length", b"")
-        if announced.isdigit() and int(announced) > most:
-            await self._discard(receive)
-            raise _too_large(int(announced), most)
-        try:
-            async with asyncio.timeout(BODY_SECONDS):
-                return await self._gathered(receive, most)
-        except TimeoutError:
-            raise Refused(408, f"the body did not arrive within {BODY_SECONDS:g} s") from None
-
-    async def _gathered(self, receive: Receive, most: int) -> bytes:
-        message = await self._received(receive)
-        body: bytes = message.get("body", b"")
-        parts, size = [body], len(body)
-        while message.get("more_body"):
-            message = await self._received(receive)
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            if size > most:
-                await self._discard(receive)
-                raise _too_large(size, most)
-        return body if len(parts) == 1 else b"".join(parts)
-
-    async def _discard(self, receive: Receive) -> None:
-        """Read on for a while and keep nothing: a caller that is still sending would not read why."""
-        left = MOST_DISCARDED
-        with suppress(Refused, TimeoutError):
-            async with asyncio.timeout(DISCARD_SECONDS):
-                while left > 0 and (message := await self._received(receive)).get("more_body"):
-                    left -= len(message.get("body", b""))
-
-    async def _received(self, receive: Receive) -> Message:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Refused(499, "the caller went away")
-        return message
+    @property
+    def _most(self) -> int:
+        """Bytes of a body at most."""
+        return int(self.settings.server.max_body_mb * 2**20)
 
     def admit(self, headers: dict[bytes, bytes], role: Role, *, writes: bool = False) -> Key:
         """Who asks, if they may.
@@ -217,19 +156,19 @@ class Gateway:
 
         """
         if self.access.open:
-            host = _text(headers.get(b"host")) or ""
+            host = text(headers.get(b"host")) or ""
             name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
             if name.strip("[]").casefold() not in (*LOOPBACK, self.settings.server.host.casefold(), ""):
                 raise Refused(
                     403, f"the host {host!r} is not this machine; make a key", kind="permission_error"
                 )
-            origin = _text(headers.get(b"origin"))
+            origin = text(headers.get(b"origin"))
             if origin is not None and origin.partition("://")[2] != host:
                 raise Refused(403, f"a page of {origin!r} may not ask; make a key", kind="permission_error")
             kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
             if writes and kind != b"application/json":
                 raise Refused(415, "content-type: application/json is expected")
-        return self.access.admit(_text(headers.get(b"authorization")), role)
+        return self.access.admit(text(headers.get(b"authorization")), role)
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -375,40 +314,3 @@ def _salt(store: Store) -> str:
         found = {"salt": secrets.token_hex(16)}
         store.set_state("salt", found)
     return str(found["salt"])
-
-
-async def _left(receive: Receive) -> None:
-    """Return when the caller has gone away."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else value.decode("latin-1")
-
-
-def _too_large(size: int, most: int) -> Refused:
-    return Refused(
-        413, f"the body has {size:,} bytes or more, at most {most:,} are taken (server.max_body_mb)"
-    )
-
-
-def _named(asked: Asked, arm: str, role: str) -> list[tuple[bytes, bytes]]:
-    """Who answered, in headers."""
-    return [
-        (b"x-request-id", asked.id.encode()),
-        (b"x-tunepoint-arm", arm.encode("ascii", "replace")),
-        (b"x-tunepoint-role", role.encode()),
-    ]
-
-
-def refusal_headers(refused: Refused) -> list[tuple[bytes, bytes]]:
-    """Headers of an error."""
-    wait = [] if refused.wait is None else [(b"retry-after", str(max(1, round(refused.wait))).encode())]
-    return [JSON, *wait]
-
-
-async def _send(send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
-    length = (b"content-length", str(len(body)).encode())
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
-    await send({"type": "http.response.body", "body": body})
