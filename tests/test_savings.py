@@ -44,6 +44,7 @@ def serve(
                 "m",
                 "q",
                 "a",
+                seconds=0.2 + 0.1 * (n % 2),
                 input_tokens=100,
                 output_tokens=2,
                 cost_nanousd=None if dollars is None else nanodollars(dollars * (0.9 + 0.2 * (n % 2))),
@@ -77,6 +78,9 @@ def test_savings_by_hand(finished: Result, store: Store) -> None:
     assert found.saved.low < found.saved.likely < found.saved.high
     served = next(one for one in found.arms if one.arm == second.arm)
     assert (served.requests, served.shadows, served.input_tokens, served.output_tokens) == (700, 200, 100, 2)
+    assert served.seconds == pytest.approx(0.25) and served.forecast_input_tokens is None
+    timed = before.table.arms[before.table.names.index(second.arm)].seconds
+    assert served.forecast_seconds == pytest.approx(timed.mean())
     assert served.measured is not None and served.measured.likely == pytest.approx(0.004)
     half = 1.96 * 0.0004 * np.sqrt(700 / 699) / np.sqrt(700)  # prices are a tenth off on either side
     assert served.measured.high - served.measured.likely == pytest.approx(half, rel=1e-6)
@@ -210,7 +214,12 @@ def test_the_report_shows_it_and_the_command_too(finished: Result, tmp_path: Pat
         serve(store, "small", arm, 400, days=20, dollars=0.002)
         write_realised(study, realised(study, store))
     page = (study / "report.html").read_text()
-    assert "Since it serves" in page and "400 questions were answered" in page
+    assert (
+        "Since it serves" in page
+        and "400 questions were answered" in page
+        and "–, –" in page
+        and "250 ms" in page
+    )
     found = CliRunner().invoke(app, ["savings", str(study), "--store", str(tmp_path / "c.sqlite"), "--json"])
     assert found.exit_code == 0, found.output
     content = json.loads(found.output)

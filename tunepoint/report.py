@@ -65,6 +65,7 @@ def build_report(decision: Mapping[str, Any], measurements: Mapping[str, Any]) -
     environment.filters["score"] = lambda value: "–" if value is None else f"{value:.3f}"
     environment.filters["seconds"] = seconds
     environment.filters["worth"] = worth_words
+    environment.filters["count"] = lambda value: "–" if value is None else f"{value:,.0f}"
     page = {
         "decision": decision,
         "economics": measurements["economics"],

@@ -18,6 +18,7 @@ from tunepoint.cost.means import Mean, sum_of
 from tunepoint.cost.prices import NOTHING, ArmCost, money
 from tunepoint.decisions import DRAWS, Decision
 from tunepoint.errors import StoreError, StudyError, nearest
+from tunepoint.measure.tables import ArmScores
 from tunepoint.measure.trials import write_json
 from tunepoint.report import REALISED, rebuild_report, usd
 from tunepoint.stats.ranges import Range
@@ -35,7 +36,7 @@ FEWEST = 30
 
 @dataclass(frozen=True)
 class ArmRealised:
-    """One arm: dollars of an answer, as forecast and as they came."""
+    """One arm: dollars, tokens and seconds of an answer, as forecast and as they came."""
 
     arm: str
     requests: int
@@ -49,6 +50,12 @@ class ArmRealised:
     input_tokens: float | None
     """Of a request, on average; None where no server counted."""
     output_tokens: float | None
+    seconds: float | None
+    """Of an answer, on average."""
+    forecast_input_tokens: float | None
+    """Of a test item, on average, as the study measured it; None where its server did not count."""
+    forecast_output_tokens: float | None
+    forecast_seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -137,7 +144,11 @@ def _compared(found: Reopened, known: Sequence[Served], unknown: int, against: s
         requests=total,
         forecast_volume=task.traffic.queries_per_month.likely,
         volume=volume,
-        arms=tuple(_arm(before, cost, sums[cost.arm], core_second) for cost in found.costs if sums[cost.arm]),
+        arms=tuple(
+            _arm(before, cost, scores, sums[cost.arm], core_second)
+            for cost, scores in zip(found.costs, found.table.arms, strict=True)
+            if sums[cost.arm]
+        ),
         arm=arm,
         against=rival,
         saved=quantiles(_saved(found, costs, now, known, rival)),
@@ -229,7 +240,9 @@ def _mean(count: float, total: float, squares: float) -> Mean | None:
     return Mean(middle, math.sqrt(variance / count))
 
 
-def _arm(before: Decision, cost: ArmCost, served: Sequence[Served], core_second: float) -> ArmRealised:
+def _arm(
+    before: Decision, cost: ArmCost, scores: ArmScores, served: Sequence[Served], core_second: float
+) -> ArmRealised:
     found = before.finalist(cost.arm)
     dollars, seconds = _measured(cost, served)
     parts = [
@@ -239,8 +252,11 @@ def _arm(before: Decision, cost: ArmCost, served: Sequence[Served], core_second:
     requests = sum(one.requests for one in served)
     half = 1.96 * mean.error
 
-    def tokens(count: int) -> float | None:
-        return count / requests if count else None
+    counted, clocked = (
+        sum(part) for part in zip(*((one.counted, one.clocked) for one in served), strict=True)
+    )
+    tested = scores.tokens[~np.isnan(scores.tokens[:, 0])]
+    given, _, output = tested.mean(axis=0).tolist() if len(tested) else (None, None, None)
 
     return ArmRealised(
         arm=cost.arm,
@@ -250,8 +266,12 @@ def _arm(before: Decision, cost: ArmCost, served: Sequence[Served], core_second:
         unreadable=sum(one.unreadable for one in served),
         forecast=found.cost_per_query_usd,
         measured=Quantiles(max(0.0, mean.value - half), mean.value, mean.value + half) if parts else None,
-        input_tokens=tokens(sum(one.input_tokens for one in served)),
-        output_tokens=tokens(sum(one.output_tokens for one in served)),
+        input_tokens=sum(one.input_tokens for one in served) / counted if counted else None,
+        output_tokens=sum(one.output_tokens for one in served) / counted if counted else None,
+        seconds=sum(one.seconds for one in served) / clocked if clocked else None,
+        forecast_input_tokens=given,
+        forecast_output_tokens=None if output is None or np.isnan(output) else output,
+        forecast_seconds=float(scores.seconds.mean()) if len(scores.seconds) else None,
     )
 
 

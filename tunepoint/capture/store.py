@@ -54,9 +54,14 @@ class Served:
     """Requests with processor time of this machine."""
     core_seconds: float
     core_squares: float
+    counted: int
+    """Requests whose server counted tokens; the sums of tokens are over them."""
     input_tokens: int
     cached_tokens: int
     output_tokens: int
+    clocked: int
+    """Answered requests with seconds."""
+    seconds: float
     first: float
     last: float
     """Seconds since 1970 of the first and the last request."""
@@ -196,9 +201,12 @@ class Store:
             sa.func.count(t.core_seconds),
             total(t.core_seconds),
             total(t.core_seconds * t.core_seconds),
+            sa.func.count(t.input_tokens),
             total(t.input_tokens),
             total(t.cached_tokens),
             total(t.output_tokens),
+            count(t.seconds.is_not(None) & (t.status < 400)),
+            total(sa.case((t.status < 400, t.seconds), else_=0.0)),
             sa.func.min(t.at),
             sa.func.max(t.at),
         ).where(t.task == task, t.at >= since)
