@@ -469,9 +469,8 @@ def test_personal_data_is_taken_out_and_numbers_stay(text: str, kept: str) -> No
 
 
 def test_long_texts_are_read_in_no_time() -> None:
-    started = time.process_time()
-    assert Patterns()("a" * 100_000 + " jo@x.example").endswith(" <email>")
-    assert time.process_time() - started < 1.0  # it was quadratic once: 15 seconds
+    # It was quadratic once, 15 seconds for a tenth of this: then this test would never end.
+    assert Patterns()("a" * 1_000_000 + " jo@x.example").endswith(" <email>")
 
 
 def test_json_is_redacted_text_by_text() -> None:

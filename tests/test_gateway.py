@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -551,6 +552,56 @@ def test_the_last_key_that_is_revoked_opens_nothing(server: Behind, tmp_path: Pa
         gateway.gateway.access.reload()
         assert post(f"{gateway.url}/v1/chat/completions", {"model": "triage", "messages": ASK})[0] == 401
         assert post(f"{gateway.url}/v1/routes/triage", {"promote": "spare"})[0] == 401
+
+
+def test_ten_thousand_keys_are_one_lookup(server: Behind, tmp_path: Path) -> None:
+    with open_store(tmp_path / "capture.sqlite") as store:
+        token = make_key(store, "mine", ("call",))
+        facts = {"roles": ["call"], "usd_a_month": None, "requests_a_minute": None}
+        others = {
+            hashlib.sha256(str(n).encode()).hexdigest(): {**facts, "name": f"k{n}"} for n in range(10_000)
+        }
+        store.set_state("keys", {**(store.state("keys") or {}), **others})
+    with running(lambda: settings(tmp_path, server.url)) as gateway:
+        url, body = f"{gateway.url}/v1/chat/completions", {"model": "triage", "messages": ASK}
+        assert post(url, body, authorization=f"Bearer {token}")[0] == 200
+        assert post(url, body, authorization="Bearer 9999")[0] == 200
+        assert post(url, body, authorization="Bearer 10000")[0] == 401
+
+
+def test_a_clock_that_jumps_stops_nothing(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, body = time.time, {"model": "triage", "messages": ASK}
+    for jump in (-86_400.0 * 400, 86_400.0 * 400, 0.0):
+        monkeypatch.setattr(time, "time", lambda jump=jump: real() + jump)
+        status, _, headers = post(f"{gateway.url}/v1/chat/completions", body)
+        assert status == 200
+        said = {"request_id": headers["x-request-id"], "score": 1}
+        assert post(f"{gateway.url}/v1/feedback", said)[0] == 200
+    monkeypatch.undo()
+    assert len(kept(gateway, 3)) == 3
+    assert all(arm["asked"] for arm in get(f"{gateway.url}/v1/routes/triage")[1]["arms"].values())
+
+
+def test_a_client_that_reads_slowly_keeps_nobody_else_waiting(gateway: Running, server: Behind) -> None:
+    host, port = gateway.url.removeprefix("http://").split(":")
+    body = json.dumps({"model": "triage", "messages": ASK, "stream": True}).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    slow = [socket.create_connection((host, int(port))) for _ in range(20)]
+    for one in slow:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1_024)
+        one.sendall(head + f"content-length: {len(body)}\r\n\r\n".encode() + body)
+    started = time.monotonic()
+    for _ in range(20):
+        assert post(f"{gateway.url}/v1/chat/completions", {"model": "triage", "messages": ASK})[0] == 200
+    assert time.monotonic() - started < 10
+    for one in slow:
+        one.settimeout(20)
+        said = b""
+        while b"[DONE]" not in said:
+            part = one.recv(256)
+            assert part
+            said += part
+        one.close()
 
 
 def test_nobody_listens_to_the_world_without_keys(server: Behind, tmp_path: Path) -> None:
