@@ -370,6 +370,30 @@ def test_prices_of_answers_without_looking_them_up() -> None:
     assert Pricer(None).nanodollars(1, 0, 1) is None
 
 
+# -- spans ------------------------------------------------------------------------------------------
+
+
+def test_spans_say_who_answered_and_not_what_was_asked() -> None:
+    sdk = pytest.importorskip("opentelemetry.sdk.trace")
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    from tunepoint.serve.tracing import Tracer
+
+    exporter, provider = InMemorySpanExporter(), sdk.TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracer = Tracer(provider)
+    more = {"seconds": 0.25, "input_tokens": 7, "cost_nanousd": 1_000}
+    tracer.note(Captured("r1", 1_000.5, "t", "a", "champion", "m", "a secret", "another", **more))  # type: ignore[arg-type]
+    tracer.note(Captured("r2", 1_001.0, "t", "b", "fallback", "m", "a secret", "", status=504))
+    good, bad = exporter.get_finished_spans()
+    assert good.name == "chat t" and good.end_time - good.start_time == 250_000_000
+    assert good.attributes["gen_ai.usage.input_tokens"] == 7 and good.attributes["tunepoint.cost_usd"] == 1e-6
+    assert bad.attributes["error.type"] == "504" and not bad.status.is_ok
+    assert "secret" not in good.to_json() + bad.to_json()
+    tracer.close()
+
+
 # -- the wire ---------------------------------------------------------------------------------------
 
 

@@ -34,6 +34,8 @@ class Server(Section):
     """Whether personal data is taken out before anything is written."""
     regions: tuple[str, ...] = ("US", "GB")
     """Countries whose phone numbers are known without a country code."""
+    traces: bool = False
+    """Whether a span of OpenTelemetry is made of each answer (extra `otel`)."""
     max_body_mb: Annotated[float, Field(gt=0, le=256)] = 4.0
     at_once: Annotated[int, Field(ge=1, le=100_000)] = 1_024
     """Requests that are answered at the same time; more get 503 and try again."""

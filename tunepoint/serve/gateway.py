@@ -37,6 +37,7 @@ from tunepoint.serve.recording import Recorder
 from tunepoint.serve.routing import Policy, Router
 from tunepoint.serve.service import Served, Service
 from tunepoint.serve.surface import exception_handlers, routes
+from tunepoint.serve.tracing import Tracer
 from tunepoint.serve.upstream import session
 from tunepoint.serve.watching import Watch
 from tunepoint.serve.wire import Asked, Refused, read_request
@@ -213,7 +214,14 @@ class Gateway:
             self.store.close()
             raise
         salt = await asyncio.to_thread(_salt, self.store)
-        recorder = Recorder(self.writer, self.access, self.meters, sample=server.sample, salt=salt)
+        recorder = Recorder(
+            self.writer,
+            self.access,
+            self.meters,
+            sample=server.sample,
+            salt=salt,
+            tracer=Tracer() if server.traces else None,
+        )
         self.service = Service(served, self.writer, recorder, self.store.find)
 
     def _opened(self, settings: ServeSettings) -> tuple[dict[str, Served], ExitStack]:
@@ -262,6 +270,8 @@ class Gateway:
             await asyncio.to_thread(self.access.save)
         await asyncio.to_thread(self.writer.close)
         await asyncio.to_thread(self._stack.close)
+        if self.service.recorder.tracer is not None:
+            await asyncio.to_thread(self.service.recorder.tracer.close)
         assert self._session is not None
         await self._session.close()
         await asyncio.to_thread(self.store.close)

@@ -14,6 +14,7 @@ from tunepoint.models.parsing import parse
 from tunepoint.serve.access import Access, Key
 from tunepoint.serve.arms import Answered
 from tunepoint.serve.meters import Meters
+from tunepoint.serve.tracing import Tracer
 from tunepoint.serve.wire import Asked
 
 DISCONNECTED = 499
@@ -50,6 +51,7 @@ class Recorder:
     Args:
         sample: share of the requests that is kept; all are counted.
         salt: what users' names are hashed with.
+        tracer: makes spans; None makes none.
 
     """
 
@@ -61,8 +63,10 @@ class Recorder:
         *,
         sample: float = 1.0,
         salt: str = "",
+        tracer: Tracer | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
+        self.tracer = tracer
         self.writer, self.access, self.meters = writer, access, meters
         self.sample, self._salt, self._chance = sample, salt, chance
 
@@ -109,6 +113,8 @@ class Recorder:
             copy_of=ending.copy_of,
         )
         self.meters.note(one)
+        if self.tracer is not None:
+            self.tracer.note(one)
         self.access.spend(key.name, found.cost_nanousd or 0)
         if self.sample >= 1 or self._chance() < self.sample:
             self.writer.put(one)

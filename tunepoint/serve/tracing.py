@@ -1,0 +1,73 @@
+"""Spans of OpenTelemetry's GenAI conventions, one for each answer; what was asked is in none of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tunepoint.capture.records import Captured
+from tunepoint.errors import TaskError
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+
+class Tracer:
+    """Makes spans of what was captured; they are sent where OTEL_EXPORTER_OTLP_ENDPOINT says.
+
+    Args:
+        provider: in place of one that exports by OTLP over HTTP.
+
+    Raises:
+        TaskError: the packages are missing.
+
+    """
+
+    def __init__(self, provider: TracerProvider | None = None) -> None:
+        if provider is None:
+            try:
+                from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+                from opentelemetry.sdk.resources import Resource
+                from opentelemetry.sdk.trace import TracerProvider as Provider
+                from opentelemetry.sdk.trace.export import BatchSpanProcessor
+            except ImportError as error:
+                raise TaskError(
+                    f"server.traces needs {error.name}; pip install 'tunepoint[otel]', or leave it out"
+                ) from None
+            provider = Provider(resource=Resource.create({"service.name": "tunepoint"}))
+            provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._provider = provider
+        self._tracer = provider.get_tracer("tunepoint.gateway")
+
+    def note(self, one: Captured) -> None:
+        """A span of one answer, from when it was asked to when it was given."""
+        from opentelemetry.trace import SpanKind, Status, StatusCode
+
+        start = int(one.at * 1e9)
+        facts: dict[str, Any] = {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.request.model": one.task,
+            "gen_ai.response.model": one.model,
+            "gen_ai.usage.input_tokens": one.input_tokens,
+            "gen_ai.usage.output_tokens": one.output_tokens,
+            "http.response.status_code": one.status,
+            "tunepoint.arm": one.arm,
+            "tunepoint.role": one.role,
+            "tunepoint.request_id": one.id,
+            "tunepoint.cost_usd": None if one.cost_usd is None else float(one.cost_usd),
+            "tunepoint.format_ok": one.format_ok,
+        }
+        if one.status >= 400:
+            facts["error.type"] = str(one.status)
+        span = self._tracer.start_span(
+            f"chat {one.task}",
+            kind=SpanKind.SERVER,
+            start_time=start,
+            attributes={key: value for key, value in facts.items() if value is not None},
+        )
+        if one.status >= 400:
+            span.set_status(Status(StatusCode.ERROR))
+        span.end(end_time=start + int((one.seconds or 0.0) * 1e9))
+
+    def close(self) -> None:
+        """Send what waits."""
+        self._provider.shutdown()
