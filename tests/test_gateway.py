@@ -781,6 +781,7 @@ def test_the_dashboard_in_a_real_browser(server: Behind, tmp_path: Path) -> None
         app = make_key(store, "both", ("call", "read"))
         state = {"step": "collect", "round": 1, "waits": "120 of 500 good examples", "facts": {}}
         store.set_state("loop/triage", state)
+        store.set_state("drift/triage", {"words": ["share of novel inputs: 0.040"], "drifted": False})
     with (
         running(lambda: settings(tmp_path, server.url, shadow="spare", fallback=["spare"])) as gateway,
         playwright.sync_playwright() as driver,
@@ -817,6 +818,8 @@ def test_the_dashboard_in_a_real_browser(server: Behind, tmp_path: Path) -> None
         ]
         assert [one.correction for one in corrected if one.correction] == ["spare says billing, perhaps"]
         assert "first start" in page.inner_text("#log") and not faults
+        assert page.inner_text("#drift") == "share of novel inputs: 0.040"
+        assert "Not looked at yet" in page.inner_text("#savings")
         page.screenshot(path=str(tmp_path / "dashboard.png"), full_page=True)
         browser.close()
         assert get(f"{gateway.url}/v1/dashboard/triage")[0] == 401

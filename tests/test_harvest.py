@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from servers import Fake, serving
 from typer.testing import CliRunner
 
 from tunepoint import Task
@@ -236,5 +237,38 @@ def test_the_command_says_what_it_took_and_why_it_left_the_rest(tmp_path: Path, 
     assert "6 examples from 8 questions: 6 by feedback" in found.output
     assert "left: 2 were accepted by nobody" in found.output
     assert len((tmp_path / "e.jsonl").read_text().splitlines()) == 6
+    judged = CliRunner().invoke(app, [*words, "--judge"])
+    assert judged.exit_code == 2 and "--judge: the task has none" in judged.output
     missing = CliRunner().invoke(app, [*words[:3], str(tmp_path / "none.sqlite"), *words[4:]])
     assert missing.exit_code == 2 and "no such capture store" in missing.output
+
+
+def test_the_tasks_judge_grades_what_nobody_has_judged(tmp_path: Path) -> None:
+    def grade(messages: list[dict[str, str]], body: dict[str, Any]) -> str:
+        asked = messages[-1]["content"]
+        assert "<reference>" not in asked
+        return f"Fine.\nAnswer: {5 if 'number 1' in asked else 1}"
+
+    with serving(Fake(grade)) as server:
+        content = {
+            "name": "t",
+            "answer": {"kind": "text"},
+            "score": {"metric": "judge", "judge": f"{server.url}#tiny", "rubric": "Is it polite?"},
+        }
+        lines = ['name = "t"', "[answer]", 'kind = "text"', "[score]", 'metric = "judge"']
+        lines += [f"judge = {json.dumps(content['score']['judge'])}", 'rubric = "Is it polite?"']
+        (tmp_path / "task.toml").write_text("\n".join(lines))
+        with open_store(tmp_path / "c.sqlite") as store:
+            store.add([asked(n, "yes", model="this machine") for n in (1, 2)])
+        words = [
+            "harvest",
+            str(tmp_path),
+            "--store",
+            str(tmp_path / "c.sqlite"),
+            "--to",
+            str(tmp_path / "e.jsonl"),
+        ]
+        found = CliRunner().invoke(app, [*words, "--judge"])
+    assert found.exit_code == 0, found.output
+    assert "1 examples from 2 questions: 1 by scorer" in found.output
+    assert "left: 1 were rejected by the judge" in found.output

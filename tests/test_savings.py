@@ -224,6 +224,9 @@ def test_the_report_shows_it_and_the_command_too(finished: Result, tmp_path: Pat
     assert found.exit_code == 0, found.output
     content = json.loads(found.output)
     assert content["requests"] == 400 and content["arms"][0]["measured"]["likely"] == pytest.approx(0.002)
+    with open_store(tmp_path / "c.sqlite") as store:
+        kept = store.state("savings/small")
+        assert kept is not None and "400 questions were answered" in kept["words"][0]
     lines = CliRunner().invoke(app, ["savings", str(study), "--store", str(tmp_path / "c.sqlite")]).output
     assert f"Serving {arm} in place of" in lines and "Report: " in lines
     lost = CliRunner().invoke(app, ["savings", str(study), "--store", str(tmp_path / "none.sqlite")])

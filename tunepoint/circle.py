@@ -28,7 +28,7 @@ from tunepoint.errors import EvidenceError, StoreError, StudyError, nearest
 from tunepoint.loop import ASKABLE, Challenger, Goals, LoopError, Standing, Step, Studied
 from tunepoint.measure.prepare import prepare
 from tunepoint.measure.trials import make_folder, write_text
-from tunepoint.savings import realised
+from tunepoint.savings import keep_words, realised
 from tunepoint.serve.watching import score_of
 from tunepoint.studies import run
 from tunepoint.task import Task
@@ -270,6 +270,7 @@ class Circle:
             if drift.drifted:
                 found.append(f"drift, {drift}")
         known = self.standing().facts.get("asked", [])  # what a round has answered does not begin another
+        self.store.set_state(f"drift/{self.task.name}", {"words": looked, "drifted": bool(found)})
         found += [reason for reason in (*self._reversed(), *self._retiring()) if reason not in known]
         return found, "; ".join(looked) or "too little traffic since"
 
@@ -307,6 +308,7 @@ class Circle:
             return []
         with contextlib.suppress(StoreError, StudyError):
             found = realised(study, self.store)
+            keep_words(self.store, self.task.name, found)
             decided = json.loads((study / "decision.json").read_text(encoding="utf-8"))
             if found.volume is not None and found.verdict != decided["verdict"]:
                 return [f"with measured volume and prices the verdict is {found.verdict}: {found.winner}"]

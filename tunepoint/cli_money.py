@@ -215,10 +215,11 @@ def savings(
     """Compare what was forecast with what was served since, and put it into the report."""
     with clear_errors():
         from tunepoint.capture.store import open_store
-        from tunepoint.savings import realised, realised_document, write_realised
+        from tunepoint.savings import keep_words, realised, realised_document, write_realised
 
         with open_store(store, create=False) as opened:
             found = realised(study, opened, against=against)
+            keep_words(opened, found.task, found)
         report = write_realised(study, found)
         content = realised_document(found)
         if as_json:

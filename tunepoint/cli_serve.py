@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,8 +12,10 @@ import typer
 from tunepoint.terminal import SeedOption, clear_errors
 
 if TYPE_CHECKING:  # loaded by the command that needs it, so that --help is quick
+    from tunepoint.capture.harvest import Judge
     from tunepoint.data.examples import Example
     from tunepoint.serve.config import ServeSettings
+    from tunepoint.task import Task
 
 StoreOption = Annotated[str, typer.Option(help="Capture store: a file, or postgresql://...")]
 
@@ -114,6 +118,9 @@ def harvest(
     ] = None,
     most_per_label: Annotated[int | None, typer.Option(help="Examples of one label at most.", min=1)] = None,
     licence: Annotated[str | None, typer.Option(help="Written on every example.")] = None,
+    judge: Annotated[
+        bool, typer.Option("--judge", help="Let the task's judge grade what nobody has judged; it costs.")
+    ] = False,
     seed: SeedOption = 0,
 ) -> None:
     """Make examples of captured traffic: what people accepted or corrected, never the sealed test."""
@@ -134,10 +141,11 @@ def harvest(
             split = prepare(loaded, np.random.default_rng([seed, 1])).split
             known, sealed = (*split.train, *split.dev), split.test
         encoder = spare_encoder()
-        with open_store(store, create=False) as opened:
+        with open_store(store, create=False) as opened, _judge_of(loaded, judge) as judging:
             rules = Rules(
                 loaded.score.accept if accept is None else accept,
                 most_per_label,
+                judging,
                 embed=None if encoder is None else encoder.embed,
                 licence=licence,
             )
@@ -145,6 +153,25 @@ def harvest(
         write_examples(found, loaded, to)
         typer.echo(str(found))
         typer.echo(f"{to}: {len(found.taken)} examples")
+
+
+@contextmanager
+def _judge_of(task: Task, wanted: bool) -> Iterator[Judge | None]:
+    """The task's judge, its calls recorded beside task.toml; None where it is not asked."""
+    from tunepoint.errors import TaskError
+    from tunepoint.judging import Judge as Grader
+    from tunepoint.measure.bench import open_models
+    from tunepoint.measure.meter import Meter
+
+    if not wanted:
+        yield None
+        return
+    if task.score.judge is None:
+        raise TaskError('--judge: the task has none; score.metric = "judge" names one')
+    with open_models(task, task.folder / "harvest.sqlite", Meter(None, 0.0)) as models:
+        assert models.judge is not None, "a task with a judge opens it"
+        grader = Grader(models.judge, task)
+        yield lambda answers, examples: [one.score for one in grader(answers, examples)]
 
 
 def add(

@@ -78,7 +78,10 @@ class Judge:
     def prompts(self, answer: str, example: Example) -> Iterator[Prompt]:
         """The questions about one answer: answer last, answer first, and perhaps the first again."""
         asked = f"<input>\n{example.input}\n</input>"
-        right = f"<reference>\n{example.target}\n</reference>"
+        # Captured questions have no reference: then the rubric alone counts.
+        right = (
+            f"<reference>\n{example.target}\n</reference>" if example.target else "(There is no reference.)"
+        )
         given = f"<answer>\n{answer}\n</answer>"
         first = replace(self.template, input=f"{asked}\n{right}\n{given}")
         yield first

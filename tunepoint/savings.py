@@ -62,6 +62,7 @@ class ArmRealised:
 class Realised:
     """What a study forecast, beside what the capture store holds."""
 
+    task: str
     since: str
     until: str
     requests: int
@@ -139,6 +140,7 @@ def _compared(found: Reopened, known: Sequence[Served], unknown: int, against: s
     if volume is None:
         notes.append("less than a day was captured: the volume of the task stands")
     return Realised(
+        task=task.name,
         since=_day(first),
         until=_day(last),
         requests=total,
@@ -282,6 +284,11 @@ def _at_volume(found: Reopened, volume: float) -> Task:
 
 def _day(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="minutes")
+
+
+def keep_words(store: Store, task: str, found: Realised) -> None:
+    """Keep what was saved so far in the store: the gateway's dashboard shows it."""
+    store.set_state(f"savings/{task}", {"words": realised_words(found), "until": found.until})
 
 
 # -- for the report --------------------------------------------------------------------------------

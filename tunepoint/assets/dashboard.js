@@ -95,6 +95,9 @@
       arms(found); traffic(found.by_hour); progress(found.loop); disagreements(found);
       const canary = found.policy.canary;
       $("canary").textContent = canary ? `${canary.arm}, ${(100 * canary.steps[canary.step]).toFixed(0)}% of the users. ${found.canary || ""}` : "None runs.";
+      const list = (id, lines, none) => $(id).replaceChildren(...(lines.length ? lines : [none]).map((line) => element("li", line)));
+      list("savings", found.savings, "Not looked at yet: tunepoint savings STUDY compares forecast and store.");
+      list("drift", found.drift, "Not looked at yet: the loop does while it watches.");
       $("log").replaceChildren(...found.log.slice().reverse().map((line) =>
         element("li", `${new Date(1000 * line.at).toISOString().slice(0, 16).replace("T", " ")}  ${line.who}: ${line.what}`)));
     } catch (error) { $("said").textContent = String(error.message); }

@@ -40,6 +40,8 @@ def look(store: Store, name: str, served: Served, *, days: float = DAYS) -> dict
         "policy": served.router.policy.document(),
         "canary": None if served.watch.judged is None else served.watch.judged.why,
         "loop": None if loop is None else {key: loop[key] for key in ("step", "round", "waits")},
+        "savings": (store.state(f"savings/{name}") or {}).get("words", []),
+        "drift": (store.state(f"drift/{name}") or {}).get("words", []),
         "log": [{key: line[key] for key in ("at", "who", "what")} for line in store.log(name)[-15:]],
         "disagreements": _disagreements(rows, said),
     }
