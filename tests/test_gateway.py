@@ -171,6 +171,51 @@ console.log(reply.headers.get('content-type') + ' ' + text);
     assert found.stdout.strip() == "text/event-stream; charset=utf-8 main says billing, perhaps", found.stderr
 
 
+@pytest.fixture(scope="session")
+def node_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with OpenAI's official Node client; skipped where npm cannot bring it."""
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("no npm is installed")
+    folder = Path(tmp_path_factory.mktemp("node"))
+    try:
+        subprocess.run(
+            [npm, "install", "--silent", "--no-audit", "openai@6"],
+            cwd=folder,
+            check=True,
+            capture_output=True,
+            timeout=90,
+        )
+    except (subprocess.SubprocessError, OSError) as error:
+        pytest.skip(f"npm cannot install the client ({type(error).__name__})")
+    return folder
+
+
+def test_the_official_node_client_is_answered(gateway: Running, node_client: Path) -> None:
+    (node_client / "ask.mjs").write_text("""
+import OpenAI from 'openai';
+const client = new OpenAI({ baseURL: process.argv[2] + '/v1', apiKey: 'any', maxRetries: 0 });
+const asked = { model: 'triage', messages: [{ role: 'user', content: 'hi' }] };
+const whole = await client.chat.completions.create(asked);
+let text = '', total = 0;
+const options = { ...asked, stream: true, stream_options: { include_usage: true } };
+for await (const chunk of await client.chat.completions.create(options)) {
+  text += chunk.choices[0]?.delta?.content ?? '';
+  total = chunk.usage?.total_tokens ?? total;
+}
+const names = [];
+for await (const model of client.models.list()) names.push(model.id);
+let refused = '';
+try { await client.chat.completions.create({ ...asked, model: 'nobody' }); } catch (error) { refused = error.code; }
+console.log(JSON.stringify([whole.choices[0].message.content, whole.model, text, total, names, refused]));
+""")
+    found = subprocess.run(
+        ["node", "ask.mjs", gateway.url], cwd=node_client, capture_output=True, text=True, timeout=60
+    )
+    said = "main says billing, perhaps"
+    assert json.loads(found.stdout) == [said, "triage", said, 46, ["triage"], "model_not_found"], found.stderr
+
+
 # -- faults behind it -------------------------------------------------------------------------------
 
 
