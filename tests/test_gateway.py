@@ -206,7 +206,8 @@ for await (const chunk of await client.chat.completions.create(options)) {
 const names = [];
 for await (const model of client.models.list()) names.push(model.id);
 let refused = '';
-try { await client.chat.completions.create({ ...asked, model: 'nobody' }); } catch (error) { refused = error.code; }
+try { await client.chat.completions.create({ ...asked, model: 'nobody' }); }
+catch (error) { refused = error.code; }
 console.log(JSON.stringify([whole.choices[0].message.content, whole.model, text, total, names, refused]));
 """)
     found = subprocess.run(
