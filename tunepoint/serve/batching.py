@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from tunepoint.arms import FittedArm
 from tunepoint.models.chat import Reply
 
+TOGETHER = 8
+"""Inputs of similar length that an arm gets at once."""
+
 
 @dataclass
 class _Waiting:
@@ -67,8 +70,6 @@ class MicroBatcher:
                     replies, seconds = await loop.run_in_executor(
                         self._thread, self._answer, [one.input for one in batch]
                     )
-                    if len(replies) != len(batch):
-                        raise ValueError(f"{len(replies)} replies to {len(batch)} inputs")
                 except Exception as error:
                     for one in batch:
                         if not one.done.done():
@@ -81,8 +82,19 @@ class MicroBatcher:
             self._working = False
 
     def _answer(self, inputs: Sequence[str]) -> tuple[list[Reply], float]:
+        """Replies in the order of the inputs; short ones are answered apart from long ones.
+
+        A batch is padded to its longest input: 32 messages of 8 to 100 words at once take half as long
+        again as the same in eights by length (docs/log.md).
+        """
         started = time.perf_counter()
-        return self.fitted.answer(inputs), time.perf_counter() - started
+        order = sorted(range(len(inputs)), key=lambda place: len(inputs[place]))
+        replies: dict[int, Reply] = {}
+        for start in range(0, len(order), TOGETHER):
+            some = order[start : start + TOGETHER]
+            answered = self.fitted.answer([inputs[place] for place in some])
+            replies.update(zip(some, answered, strict=True))
+        return [replies[place] for place in range(len(inputs))], time.perf_counter() - started
 
     def close(self) -> None:
         """End the thread once its batch is done."""
