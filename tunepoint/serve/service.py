@@ -25,8 +25,8 @@ from tunepoint.serve.wire import Asked, Refused, chunks
 
 MOST_SHADOWS = 64
 """Copies that are being answered at the same time; more are left out."""
-REMEMBERED = 100_000
-"""Requests whose arm is known without the store, for feedback."""
+REMEMBERED = 10_000
+"""Requests whose arm is known without the store, for feedback; others are looked up."""
 
 
 @dataclass
