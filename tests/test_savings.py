@@ -87,6 +87,15 @@ def test_savings_by_hand(finished: Result, store: Store) -> None:
     assert "1 arm in the store is none of this study and left out" in found.notes
 
 
+def test_an_arm_that_the_loop_serves_under_a_number_is_known(finished: Result, store: Store) -> None:
+    study = finished.folder
+    assert study is not None
+    arm = finished.document["winner"]
+    serve(store, "small", f"{arm} #2", 50, days=2, dollars=0.001)
+    with store:
+        assert realised(study, store).arm == arm
+
+
 def test_the_break_even_moves_with_what_was_measured(finished: Result, store: Store) -> None:
     study = finished.folder
     assert study is not None

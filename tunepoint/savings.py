@@ -101,7 +101,7 @@ def realised(study: Path, store: Store, *, against: str | None = None) -> Realis
     """
     found = reopen(study)
     names = list(found.table.names)
-    served = store.served(found.task.name)
+    served = [replace(one, arm=_own_name(one.arm, names)) for one in store.served(found.task.name)]
     known = [one for one in served if one.arm in names and one.role != "imported"]
     if not any(one.role in ANSWERING and one.requests > one.failed for one in known):
         others = ", ".join(sorted({f"{one.arm} ({one.role})" for one in served})) or "none"
@@ -113,6 +113,12 @@ def realised(study: Path, store: Store, *, against: str | None = None) -> Realis
         raise StudyError(f"{study}: no finalist named {against!r}; {nearest(against, names)}")
     strangers = {one.arm for one in served} - set(names)
     return _compared(found, known, len(strangers), against)
+
+
+def _own_name(captured: str, names: Sequence[str]) -> str:
+    """The study's name of an arm that the loop serves as `NAME #2`."""
+    plain, mark, number = captured.rpartition(" #")
+    return plain if mark and number.isdigit() and captured not in names and plain in names else captured
 
 
 def _compared(found: Reopened, known: Sequence[Served], unknown: int, against: str | None) -> Realised:
@@ -318,8 +324,8 @@ def realised_words(found: Realised) -> list[str]:
     ]
     saved = found.saved
     lines.append(
-        f"Serving {found.arm} in place of {found.against} has saved {usd(saved.likely)} so far "
-        f"({usd(saved.low)} to {usd(saved.high)}); building it cost {usd(abs(found.built))} "
+        f"Serving {found.arm} in place of {found.against} has saved {_usd(saved.likely)} so far "
+        f"({_usd(saved.low)} to {_usd(saved.high)}); building it cost {usd(abs(found.built))} "
         f"{'more' if found.built >= 0 else 'less'}."
     )
     lines.append(
@@ -328,6 +334,11 @@ def realised_words(found: Realised) -> list[str]:
     )
     lines.append(f"Decided again with what was measured: {found.verdict}, {found.winner}.")
     return [*lines, *(f"{note[:1].upper()}{note[1:]}." for note in found.notes)]
+
+
+def _usd(value: float) -> str:
+    """Dollars; parts of a cent are said as such, for they are not nothing."""
+    return f"{'-' if value < 0 else ''}${abs(value):.2g}" if 0 < abs(value) < 0.01 else usd(value)
 
 
 def _volume_words(crossing: BreakEven) -> str:
