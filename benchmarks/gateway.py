@@ -259,6 +259,38 @@ def measure(load: Callable[[], Awaitable[dict[str, float]]]) -> dict[str, float]
     return uvloop.run(load())  # type: ignore[arg-type]
 
 
+def one_proxy(name: str, said: argparse.Namespace, folder: Path, direct: dict[str, float]) -> dict[str, Any]:
+    """Load one proxy in every way, and print a row for each."""
+    with process(name, command(name, said, folder), **ENVIRONMENT) as server:
+        measure(lambda n=name: closed_loop(n, 16, 1.0, False))  # warm
+        rows: dict[str, Any] = {}
+        for stream in (False, True):
+            for at_once in (1, 16, 64):
+                found = measure(lambda n=name, c=at_once, s=stream: closed_loop(n, c, said.seconds, s))
+                way = "streaming" if stream else "whole"
+                rows[f"{way} {at_once}"] = found
+                failed = f"  {found['failed']:.0f} failed" if found["failed"] else ""
+                print(
+                    f"{name:12}{at_once:>8}{way:>10}{found['rps']:>12,.0f}{found['p50_ms']:>9.2f}"
+                    f"{found['p99_ms']:>9.2f}{failed}",
+                    flush=True,
+                )
+        if name in ("bare", "tunepoint", "portkey"):
+            paced = measure(lambda n=name: open_loop(n, 500, said.seconds))
+            rows["added at 500/s"] = {key: paced[key] - direct[key] for key in paced}
+            print(
+                f"{name:12}added at 500/s: p50 {paced['p50_ms'] - direct['p50_ms']:.2f} ms, "
+                f"p99 {paced['p99_ms'] - direct['p99_ms']:.2f} ms"
+            )
+        rows["memory_mb"] = memory_mb(server.pid)
+        print(f"{name:12}{rows['memory_mb']:.0f} MB")
+        if name == "tunepoint":
+            with urllib.request.urlopen(f"http://127.0.0.1:{PORTS[name]}/metrics") as reply:
+                counts = [line for line in reply.read().decode().splitlines() if "capture" in line]
+            print("            " + ", ".join(line for line in counts if not line.startswith("#")))
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -283,35 +315,7 @@ def main() -> None:
         direct = measure(lambda: open_loop("mock", 500, said.seconds))
         print(f"{'':12}{'at once':>8}{'':>10}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}")
         for name in names:
-            with process(name, command(name, said, Path(folder)), **ENVIRONMENT) as server:
-                measure(lambda n=name: closed_loop(n, 16, 1.0, False))  # warm
-                rows = results.setdefault(name, {})
-                for stream in (False, True):
-                    for at_once in (1, 16, 64):
-                        found = measure(
-                            lambda n=name, c=at_once, s=stream: closed_loop(n, c, said.seconds, s)
-                        )
-                        way = "streaming" if stream else "whole"
-                        rows[f"{way} {at_once}"] = found
-                        failed = f"  {found['failed']:.0f} failed" if found["failed"] else ""
-                        print(
-                            f"{name:12}{at_once:>8}{way:>10}{found['rps']:>12,.0f}{found['p50_ms']:>9.2f}"
-                            f"{found['p99_ms']:>9.2f}{failed}",
-                            flush=True,
-                        )
-                if name in ("bare", "tunepoint", "portkey"):
-                    paced = measure(lambda n=name: open_loop(n, 500, said.seconds))
-                    rows["added at 500/s"] = {key: paced[key] - direct[key] for key in paced}
-                    print(
-                        f"{name:12}added at 500/s: p50 {paced['p50_ms'] - direct['p50_ms']:.2f} ms, "
-                        f"p99 {paced['p99_ms'] - direct['p99_ms']:.2f} ms"
-                    )
-                rows["memory_mb"] = memory_mb(server.pid)
-                print(f"{name:12}{rows['memory_mb']:.0f} MB")
-                if name == "tunepoint":
-                    with urllib.request.urlopen(f"http://127.0.0.1:{PORTS[name]}/metrics") as reply:
-                        counts = [line for line in reply.read().decode().splitlines() if "capture" in line]
-                    print("            " + ", ".join(line for line in counts if not line.startswith("#")))
+            results[name] = one_proxy(name, said, Path(folder), direct)
     results["load_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_024
     print(json.dumps(results, default=float))
     return None

@@ -51,7 +51,7 @@ class Circle:
         gateway: base URL of the gateway, without /v1.
         key: of the roles read and operate; none is needed on this machine.
         window: seconds of traffic that drift looks at.
-        canary: further settings of canaries, as in serve.toml.
+        canary_settings: further settings of canaries, as in serve.toml.
 
     """
 
@@ -158,7 +158,7 @@ class Circle:
     # -- collect -------------------------------------------------------------------------------------
 
     def _parts(self) -> tuple[list[Example], list[Example], list[Example]]:
-        """Train (with what earlier rounds harvested), dev and the sealed test."""
+        """Train as it was labelled, dev and the sealed test; what was harvested is not among them."""
         split = prepare(self.task, np.random.default_rng([self.seed, 1])).split
         return list(split.train), list(split.dev), list(split.test)
 
@@ -249,9 +249,7 @@ class Circle:
 
     def promote(self, challenger: Challenger) -> None:
         """A person said yes."""
-        self._told(
-            "POST", f"/v1/routes/{self.task.name}", {"promote": challenger.name, "why": "a person's yes"}
-        )
+        self._told("POST", self._route, {"promote": challenger.name, "why": "a person's yes"})
 
     def _last_word(self) -> str:
         """What the audit log says of the last promotion or rollback."""
@@ -374,7 +372,7 @@ def standing_of(store: Store, task: str) -> Standing:
     """Where the loop of a task stopped; the first step if it never ran."""
     kept = store.state(_state(task))
     if kept is None:
-        return Standing("serve", facts={"since": time.time()})
+        return Standing("serve")
     return Standing(kept["step"], kept["round"], kept["waits"], kept["facts"])
 
 

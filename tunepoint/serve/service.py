@@ -57,16 +57,21 @@ class Outcome:
 
 
 class Service:
-    """Answers requests. One for a process; it lives in one event loop."""
+    """Answers requests. One for a process; it lives in one event loop.
+
+    Args:
+        find: a request by its id, where it is too old to be remembered.
+
+    """
 
     def __init__(
         self,
         tasks: Mapping[str, Served],
         writer: Writer,
         recorder: Recorder,
-        store_of_requests: Callable[[str], Captured | None] = lambda request: None,
+        find: Callable[[str], Captured | None] = lambda request: None,
     ) -> None:
-        self.store_of_requests = store_of_requests
+        self._find = find
         self.tasks = dict(tasks)
         self.writer, self.recorder = writer, recorder
         self._shadows: set[asyncio.Task[None]] = set()
@@ -149,7 +154,7 @@ class Service:
                 faults.append(ArmFault("is not asked for a while: it failed too often", status=503))
                 continue
             started = time.perf_counter()
-            events = self._events(arm, asked, served.timeouts[name])
+            events = self._events(arm, asked)
             try:
                 async with asyncio.timeout(served.timeouts[name]):
                     first = await first_of(events)
@@ -175,7 +180,7 @@ class Service:
             return
         raise nobody_answered(faults)
 
-    async def _events(self, arm: ServedArm, asked: Asked, timeout: float) -> AsyncIterator[bytes | Answered]:
+    async def _events(self, arm: ServedArm, asked: Asked) -> AsyncIterator[bytes | Answered]:
         """Raw bytes of a server's stream; or one whole answer."""
         opened = arm.stream(asked)
         if opened is None:
@@ -297,7 +302,7 @@ class Service:
         await asyncio.wrap_future(self.writer.say(said))
         known = self._recent.get(said.request)
         if known is None and any(one.router.policy.canary for one in self.tasks.values()):
-            kept = await asyncio.to_thread(self.store_of_requests, said.request)
+            kept = await asyncio.to_thread(self._find, said.request)
             known = None if kept is None else (kept.task, kept.role, kept.user)
         if known is not None and known[0] in self.tasks:
             self.tasks[known[0]].watch.said(known[1], said, known[2])
