@@ -110,17 +110,8 @@ class Service:
             try:
                 async with asyncio.timeout(served.timeouts[name]):
                     answered = await served.arms[name].answer(asked)
-            except CallersFault as fault:
-                breaker.succeeded()
-                self._failed(
-                    asked, served, By(name, role), key, Ending(fault.status, "the request is wrong"), started
-                )
-                raise callers_refusal(fault) from None
             except Exception as error:
-                fault_ = fault_of(error, served.timeouts[name])
-                breaker.failed(fault_.wait)
-                faults.append(fault_)
-                self._failed(asked, served, By(name, role), key, Ending(fault_.status, str(fault_)), started)
+                faults.append(self._fault(asked, served, By(name, role), key, error, started))
                 continue
             except asyncio.CancelledError:
                 breaker.left()
@@ -158,20 +149,12 @@ class Service:
             try:
                 async with asyncio.timeout(served.timeouts[name]):
                     first = await first_of(events)
-            except CallersFault as fault:
-                breaker.succeeded()
-                self._failed(
-                    asked, served, By(name, role), key, Ending(fault.status, "the request is wrong"), started
-                )
-                raise callers_refusal(fault) from None
             except Exception as error:
-                fault_ = fault_of(error, served.timeouts[name])
-                breaker.failed(fault_.wait)
-                faults.append(fault_)
-                self._failed(asked, served, By(name, role), key, Ending(fault_.status, str(fault_)), started)
+                faults.append(self._fault(asked, served, By(name, role), key, error, started))
                 continue
-            except BaseException:
+            except asyncio.CancelledError:
                 breaker.left()
+                self._failed(asked, served, By(name, role), key, LEFT, started)
                 raise
             started_by(name, role)
             rest = self._rest(asked, served, By(name, role), key, events, first, started)
@@ -291,6 +274,25 @@ class Service:
         found = Answered({}, "", served.arms[by.arm].model, seconds=time.perf_counter() - started)
         again = replace(asked, id=f"{asked.id}-{hashlib.sha256(by.arm.encode()).hexdigest()[:8]}")
         self._note(again, served, by, key, found, ending)
+
+    def _fault(
+        self, asked: Asked, served: Served, by: By, key: Key, error: Exception, started: float
+    ) -> ArmFault:
+        """Why an arm did not answer; noted, and counted against it.
+
+        Raises:
+            Refused: its server says that the request is wrong; no other arm is asked.
+
+        """
+        breaker = served.router.breakers[by.arm]
+        if isinstance(error, CallersFault):
+            breaker.succeeded()
+            self._failed(asked, served, by, key, Ending(error.status, "the request is wrong"), started)
+            raise callers_refusal(error) from None
+        fault = fault_of(error, served.timeouts[by.arm])
+        breaker.failed(fault.wait)
+        self._failed(asked, served, by, key, Ending(fault.status, str(fault)), started)
+        return fault
 
     async def feedback(self, said: Feedback) -> None:
         """Keep feedback; returns when it is written.
