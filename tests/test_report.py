@@ -107,13 +107,16 @@ def test_in_a_real_browser(finished: Result, width: int, scheme: str) -> None:
         page.goto(Path(finished.report).resolve().as_uri())
         page.wait_for_selector("#volume-chart .main-svg")
         before = page.inner_text("#live"), page.inner_text("#live-rows")
-        assert finished.document["winner"] in before[0]
+        assert f"20,000 to 90,000 queries a month over 12 months: {finished.document['winner']}" in before[0]
+        assert (finished.document["strength"] or "undecided") in before[0]
         page.fill("#volume", "6.5")
         assert "3,200,000 queries" in page.inner_text("#live")
         after = page.inner_text("#live"), page.inner_text("#live-rows")
         assert after[0] != before[0] and after[1] != before[1]
         page.fill("#months", "36")
         assert page.inner_text("#live-rows") != after[1]
+        page.click("#declared")
+        assert (page.inner_text("#live"), page.inner_text("#live-rows")) == before
         assert page.locator(".main-svg").count() >= 4
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         page.emulate_media(color_scheme="dark" if scheme == "light" else "light")

@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_power import table
 
 from tunepoint.measure.tables import Table
@@ -73,3 +75,22 @@ def test_slices_of_a_few_items_are_named_and_not_compared() -> None:
     arms = replace(arms, slices=(*["tiny"] * 3, *arms.slices[3:]))
     found = by_slice(arms, KINDS, RNG(0))
     assert found is not None and found.too_small == ("tiny",) and len(found.slices) == 2
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.permutations(["a", "b", "c", "d"]))
+def test_the_names_of_labels_change_nothing(seed: int, names: list[str]) -> None:
+    arms = replace(sliced({"a": (0.5, 0.95), "b": (0.95, 0.5), "c": (0.8, 0.8), "d": (0.7, 0.9)}, 60, seed))
+    labels = dict(zip(arms.items, map(str, arms.slices), strict=True))
+    arms = replace(arms, slices=(None,) * len(arms.items))
+    other = dict(zip(["a", "b", "c", "d"], names, strict=True))
+    renamed = {item: other[label] for item, label in labels.items()}
+    one = by_slice(arms, KINDS, RNG(0), labels=labels, answered=labels)
+    two = by_slice(arms, KINDS, RNG(0), labels=renamed, answered=renamed)
+    assert one is not None and two is not None and (one.arm, one.against) == (two.arm, two.against)
+    here = {other[slice.name]: (slice.difference.estimate, slice.better) for slice in one.slices}
+    assert here == {slice.name: (slice.difference.estimate, slice.better) for slice in two.slices}
+    assert one.routing is not None and two.routing is not None
+    assert one.routing.gain == two.routing.gain
+    for kind, routed in one.routing.arms.items():
+        assert {other[name] for name in routed} == set(two.routing.arms[kind])

@@ -12,6 +12,7 @@ import numpy as np
 from tunepoint.cost.break_even import BreakEven, Quantiles
 from tunepoint.cost.prices import OLD_DAYS, dated_prices, money
 from tunepoint.decisions import Decision, Difference, Finalist
+from tunepoint.guards import too_few
 from tunepoint.measure.judged import Judged
 from tunepoint.signals import PROMPTED, Signal, beside_the_rule, rule_of_thumb
 from tunepoint.slices import Sliced, routing_words
@@ -289,6 +290,7 @@ def economics(decision: Decision, task: Task) -> dict[str, Any]:
         "arms": list(costs.arms),
         "kinds": [decision.finalist(arm).kind for arm in costs.arms],
         "volume": task.traffic.queries_per_month.likely,
+        "traffic": [task.traffic.queries_per_month.low, task.traffic.queries_per_month.high],
         "months": costs.months,
         "growth": costs.schedule.growth,
         "discount": costs.schedule.discount,
@@ -310,6 +312,7 @@ def economics(decision: Decision, task: Task) -> dict[str, Any]:
         "error_usd": evidence.error_usd,
         "monthly_limit": evidence.limits.monthly_usd,
         "capped": decision.risks.strength == "confident" and decision.strength == "leaning",
+        "enough": not too_few(decision.groups),
         "fit": [bool(flag) for flag in unlimited.eligible()],
         "draws": {
             "score": rows(evidence.scores),
@@ -318,5 +321,6 @@ def economics(decision: Decision, task: Task) -> dict[str, Any]:
             "per_query": rows(costs.per_query),
             "retrain": rows(costs.retraining_once),
             "follow": rows(costs.following_once),
+            "volume": [float(f"{value:.10g}") for value in costs.volume[few].tolist()],
         },
     }

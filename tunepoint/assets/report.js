@@ -34,10 +34,14 @@
 
   const draws = economics.draws;
   // A study that was decided before these were known has none of them.
-  Object.assign(economics, { growth: 0, discount: 0, machines: {}, retires_months: [], ...economics });
+  Object.assign(economics, { growth: 0, discount: 0, machines: {}, retires_months: [], enough: true,
+    traffic: [economics.volume, economics.volume], ...economics });
+  draws.volume = draws.volume || draws.score.map(() => economics.volume);
   const count = draws.score.length;
   const factors = arms.map(() => 1);  // of the price of each arm's answer: 0.5 is half of it
   const answer = (d, a) => draws.per_query[d][a] * factors[a];
+  // A volume of null is the declared traffic: as uncertain as it is, one of its draws in each.
+  const queries = (d, volume) => (volume !== null ? volume : draws.volume[d]);
 
   function median(values) {
     const sorted = Float64Array.from(values).sort(), half = sorted.length >> 1;
@@ -48,7 +52,7 @@
     const limit = economics.monthly_limit, one = { present: [1], traffic: [1] };
     return arms.map((_, a) => economics.fit[a] && (limit === null ||
       median(draws.monthly.map((row, d) =>
-        row[a] + volume * answer(d, a) + reserved(d, a, volume, one))) <= limit));
+        row[a] + queries(d, volume) * answer(d, a) + reserved(d, a, volume, one))) <= limit));
   }
 
   // What a dollar of each month is worth today, and its traffic over the first month's: cost/schedule.py.
@@ -78,20 +82,20 @@
     const machines = economics.machines[a];
     if (!machines) return 0;
     const monthly = weights.present.reduce((sum, present, m) => sum + present *
-      Math.max(machines.least, Math.ceil(volume * weights.traffic[m] / machines.queries - 1e-9)), 0);
+      Math.max(machines.least, Math.ceil(queries(d, volume) * weights.traffic[m] / machines.queries - 1e-9)), 0);
     return monthly * machines.hourly[d] * machines.hours;
   }
 
   function cost(d, a, volume, months) {
     const w = weights(months);
     return draws.upfront[d][a] + w.fixed * draws.monthly[d][a] + w.repeats * draws.retrain[d][a] +
-      (w.retired[a] && w.retired[a] * draws.follow[d][a]) + w.queries * volume * answer(d, a) +
+      (w.retired[a] && w.retired[a] * draws.follow[d][a]) + w.queries * queries(d, volume) * answer(d, a) +
       reserved(d, a, volume, w);
   }
 
   function total(d, a, volume, months) {
     const wrong = economics.error_usd === null ? 0 :
-      economics.error_usd * weights(months).queries * volume * (1 - draws.score[d][a]);
+      economics.error_usd * weights(months).queries * queries(d, volume) * (1 - draws.score[d][a]);
     return cost(d, a, volume, months) + wrong;
   }
 
@@ -126,7 +130,7 @@
     const order = arms.map((_, a) => a).filter((a) => field[a])
       .sort((a, b) => loss(a) - loss(b) || unacceptable[a] - unacceptable[b] || mean[a] - mean[b]);
     const best = order[0], risk = wrong[best];
-    const strength = !fit[best] ? "undecided" :
+    const strength = !fit[best] || !economics.enough ? "undecided" :
       risk <= 0.05 && !economics.capped ? "confident" : risk <= 0.2 ? "leaning" : "undecided";
     return { best, strength, risk };
   }
@@ -263,14 +267,23 @@
 
   const volumeInput = document.getElementById("volume"), monthsInput = document.getElementById("months");
 
+  // Until a slider is moved, traffic and horizon are the declared ones: then the page says what the report says.
+  const few = (value) => Number(value.toPrecision(2)).toLocaleString("en-US");
+  const [least, highest] = economics.traffic;
+  let chosen = { volume: null, months: economics.months };
+
+  function said(volume) {
+    if (volume !== null) return few(volume);
+    return least === highest ? few(least) : few(least) + " to " + few(highest);
+  }
+
   function update() {
-    const volume = Math.pow(10, Number(volumeInput.value)), months = Number(monthsInput.value);
-    const said = Number(volume.toPrecision(2));
-    document.getElementById("volume-value").textContent = said.toLocaleString("en-US");
+    const { volume, months } = chosen;
+    document.getElementById("volume-value").textContent = said(volume);
     document.getElementById("months-value").textContent = String(months);
     const result = decide(volume, months);
     document.getElementById("live").textContent =
-      "At " + said.toLocaleString("en-US") + " queries a month over " + months + " months: " +
+      "At " + said(volume) + " queries a month over " + months + " months: " +
       arms[result.best] + " (" + result.strength + "), for about " +
       dollars(band(result.best, volume, months)[1]) + " over the horizon.";
     const body = document.getElementById("live-rows");
@@ -288,13 +301,17 @@
       });
       return row;
     }));
-    volumes(volume, months);
+    volumes(volume === null ? economics.volume : volume, months);
   }
 
   volumeInput.max = String(most);
   monthsInput.max = String(Math.max(60, Math.ceil(economics.months)));
-  volumeInput.value = String(Math.log10(Math.max(1, economics.volume)));
-  monthsInput.value = String(Math.round(economics.months));
+  function asDeclared() {
+    chosen = { volume: null, months: economics.months };
+    volumeInput.value = String(Math.log10(Math.max(1, economics.volume)));
+    monthsInput.value = String(Math.round(economics.months));
+  }
+  asDeclared();
   // Other assumptions: what is no number within its bounds leaves the page as it was.
   const fields = { growth: 100, discount: 100, error: 1 };
   const key = (name) => (name === "error" ? "error_usd" : name);
@@ -326,8 +343,12 @@
     label.append("Price of an answer of " + name + ", % of today's ", field);
     return label;
   }));
-  volumeInput.addEventListener("input", update);
-  monthsInput.addEventListener("input", update);
+  volumeInput.addEventListener("input", () => {
+    chosen.volume = Math.pow(10, Number(volumeInput.value));
+    update();
+  });
+  monthsInput.addEventListener("input", () => { chosen.months = Number(monthsInput.value); update(); });
+  document.getElementById("declared").addEventListener("click", () => { asDeclared(); update(); });
   function draw() { frontier(); learning(); update(); }
   window.tunepoint = { band, decide, crossing, cost };  // for those who want other numbers, and for the tests
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
