@@ -19,10 +19,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from tunepoint.capture.opening import open_store
 from tunepoint.capture.records import Captured, Feedback, nanodollars
 from tunepoint.capture.redaction import Patterns, redacted
 from tunepoint.capture.schema import VERSION, metadata
-from tunepoint.capture.store import Store, open_store
+from tunepoint.capture.store import Store
 from tunepoint.capture.writer import Writer
 from tunepoint.errors import RefusedRow, StoreError
 
@@ -208,7 +209,7 @@ def test_a_killed_first_opening_is_made_up_for(tmp_path: Path) -> None:
     script = f"""
 import os
 from alembic.operations import Operations
-from tunepoint.capture.store import open_store
+from tunepoint.capture.opening import open_store
 Operations.create_index = lambda *a, **k: os._exit(9)
 open_store({str(tmp_path / "c.sqlite")!r})
 """
@@ -421,7 +422,7 @@ def test_acknowledged_feedback_survives_a_kill(tmp_path: Path) -> None:
     script = f"""
 import sys, time
 from tunepoint.capture.records import Captured, Feedback
-from tunepoint.capture.store import open_store
+from tunepoint.capture.opening import open_store
 from tunepoint.capture.writer import Writer
 writer = Writer(open_store({str(tmp_path / "c.sqlite")!r}), None)
 for n in range(100_000):

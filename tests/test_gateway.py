@@ -23,10 +23,12 @@ from gateways import Behind, Running, behind, running, settings, until
 from sqlalchemy.exc import SQLAlchemyError
 from test_report import CHROMIUM
 
+from tunepoint.capture.opening import open_store
 from tunepoint.capture.records import Captured
-from tunepoint.capture.store import Store, open_store
+from tunepoint.capture.store import Store
 from tunepoint.errors import ModelError, StoreError, TaskError
 from tunepoint.serve.access import make_key, revoke_key
+from tunepoint.serve.config import ServeSettings
 from tunepoint.serve.routing import RouteError
 
 ASK: Any = [{"role": "user", "content": "I was charged twice"}]
@@ -816,6 +818,33 @@ def test_routes_that_make_no_sense(server: Behind, tmp_path: Path, more: dict[st
 
 
 # -- the dashboard ----------------------------------------------------------------------------------
+
+
+def test_a_sample_keeps_the_words_of_some_and_the_facts_of_all(server: Behind, tmp_path: Path) -> None:
+    def load() -> ServeSettings:
+        return settings(tmp_path, server.url, shadow="spare", server={"sample": 0.3})
+
+    with running(load) as gateway:
+        for number in range(40):
+            asked = [{"role": "user", "content": f"question {number}"}]
+            post(f"{gateway.url}/v1/chat/completions", {"model": "triage", "messages": asked})
+        rows = kept(gateway, 80)
+        shown = get(f"{gateway.url}/v1/dashboard/triage")[1]
+        latest = gateway.gateway.store.latest("triage", 5)
+    assert [one.id for one in latest] == [one.id for one in rows[-5:]]
+    with_words = {one.id for one in rows if one.copy_of is None and one.input}
+    assert 1 <= len(with_words) <= 25  # of 40, each with .3: beyond it in one run of 30,000
+    assert with_words == {one.copy_of for one in rows if one.copy_of is not None and one.output}
+    for one in rows:
+        assert one.status == 200 and one.input_tokens == 40 and one.cost_usd is not None
+        assert one.input or (one.output, one.answer, one.messages, dict(one.parameters)) == (
+            "",
+            None,
+            None,
+            {},
+        )
+    assert shown["requests"] == 40 and {arm["requests"] for arm in shown["arms"]} == {40}
+    assert {one["request_id"] for one in shown["disagreements"]} == with_words
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")

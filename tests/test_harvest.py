@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 from tunepoint import Task
 from tunepoint.capture.harvest import Harvest, Rules, harvest, write_examples
+from tunepoint.capture.opening import open_store
 from tunepoint.capture.records import Captured, Feedback
-from tunepoint.capture.store import Store, open_store
+from tunepoint.capture.store import Store
 from tunepoint.cli import app
 from tunepoint.data.examples import Example, read_examples
 from tunepoint.errors import DataError
@@ -128,7 +129,7 @@ def test_each_way_of_being_accepted_and_of_being_left(store: Store) -> None:
         "have an answer that is no label of the task": 1,
         "were answered in another way by another arm": 1,
         "were written by openai/other: say [[models]] train_on_outputs = true if its terms allow it": 1,
-        "have no text": 1,
+        "have no text, or it was not kept": 1,
         "were corrected to a label that the task does not have": 1,
     }
     assert "5 examples from 13 questions: 2 by corrected, 2 by feedback, 1 by agreement" in str(found)

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tunepoint.capture.imports import KINDS, import_log
-from tunepoint.capture.store import open_store
+from tunepoint.capture.opening import open_store
 from tunepoint.cli import app
 from tunepoint.errors import DataError
 

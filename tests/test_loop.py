@@ -18,7 +18,7 @@ from gateways import running
 
 from tunepoint import Task
 from tunepoint.capture.harvest import Harvest, Harvested
-from tunepoint.capture.store import open_store
+from tunepoint.capture.opening import open_store
 from tunepoint.circle import Circle
 from tunepoint.data.examples import Example
 from tunepoint.drift import input_drift, mean_drift

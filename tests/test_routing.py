@@ -14,14 +14,15 @@ import pytest
 from gateways import behind, running, settings, until
 from test_gateway import ASK, client, get, post
 
+from tunepoint.capture.opening import open_store
 from tunepoint.capture.records import Captured, Feedback
-from tunepoint.capture.store import open_store
 from tunepoint.cascades import Gate
 from tunepoint.errors import ModelError
 from tunepoint.models.chat import Reply, Usage
 from tunepoint.serve.arms import Calling, Cascaded, InProcess, Pricer
 from tunepoint.serve.batching import MicroBatcher
 from tunepoint.serve.canary import Canary, Outcomes, judge
+from tunepoint.serve.config import ServeSettings
 from tunepoint.serve.relay import Relay
 from tunepoint.serve.routing import OPEN_SECONDS, TRIPS, Breaker, Policy, Router
 from tunepoint.serve.upstream import ArmFault
@@ -246,7 +247,10 @@ def test_a_watch_remembers_after_a_restart(tmp_path: Path) -> None:
         assert Router("t", ["a", "b"], Policy("a"), store).policy.canary is None
 
 
-def test_a_canary_in_the_gateway_is_raised_promoted_and_survives_a_restart(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sample", [1.0, 0.0])  # words are kept or not; outcomes always are
+def test_a_canary_in_the_gateway_is_raised_promoted_and_survives_a_restart(
+    tmp_path: Path, sample: float
+) -> None:
     canary = {"arm": "spare", "steps": [0.3, 0.6], "requests": 12, "margin": 0.6}
     body = {"model": "triage", "messages": ASK}
 
@@ -256,12 +260,15 @@ def test_a_canary_in_the_gateway_is_raised_promoted_and_survives_a_restart(tmp_p
             for n in range(users)
         }
 
+    def load() -> ServeSettings:
+        return settings(tmp_path, server.url, server={"sample": sample})
+
     with behind() as server:
-        with running(lambda: settings(tmp_path, server.url)) as gateway:
+        with running(load) as gateway:
             assert post(f"{gateway.url}/v1/routes/triage", {"canary": canary})[0] == 200
             assert use(gateway.url, 60) == {"champion", "canary"}
             until(lambda: get(f"{gateway.url}/v1/routes/triage")[1]["policy"]["canary"]["step"] == 1)
-        with running(lambda: settings(tmp_path, server.url)) as gateway:  # in the middle of it
+        with running(load) as gateway:  # in the middle of it
             routes = get(f"{gateway.url}/v1/routes/triage")[1]
             assert routes["policy"]["canary"]["step"] == 1
             use(gateway.url, 200)

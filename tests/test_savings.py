@@ -11,8 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from tunepoint import Result
+from tunepoint.capture.opening import open_store
 from tunepoint.capture.records import Captured, Role, nanodollars
-from tunepoint.capture.store import Store, open_store
+from tunepoint.capture.store import Store
 from tunepoint.cli import app
 from tunepoint.errors import StoreError, StudyError
 from tunepoint.savings import SECONDS_A_MONTH, realised, realised_words, write_realised

@@ -23,7 +23,7 @@ from test_routing import asking
 from typer.testing import CliRunner
 
 from tunepoint import Result, Task
-from tunepoint.capture.store import open_store
+from tunepoint.capture.opening import open_store
 from tunepoint.cli import app
 from tunepoint.errors import StudyError, TaskError
 from tunepoint.measure.prepare import prepare

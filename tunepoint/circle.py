@@ -279,11 +279,11 @@ class Circle:
         earlier = [one for one in self._traffic(0.0, started) if one.status < 400]
         found = []
         encoder = spare_encoder()
-        known = [example.input for example in self._parts()[0]] + [one.input for one in earlier]
+        known = [example.input for example in self._parts()[0]] + _asked(earlier)
         if encoder is not None:
             rng = np.random.default_rng([self.seed, 14])
             with contextlib.suppress(EvidenceError):
-                found.append(input_drift(encoder.embed, known, [one.input for one in recent], rng))
+                found.append(input_drift(encoder.embed, known, _asked(recent), rng))
         for what, values in (("feedback", self._scores), ("share of readable answers", _readable)):
             before, now = values(earlier), values(recent)
             if len(before) >= 20 and len(now) >= 20:
@@ -374,6 +374,11 @@ def standing_of(store: Store, task: str) -> Standing:
     if kept is None:
         return Standing("serve")
     return Standing(kept["step"], kept["round"], kept["waits"], kept["facts"])
+
+
+def _asked(rows: Sequence[Captured]) -> list[str]:
+    """Inputs that were kept."""
+    return [one.input for one in rows if one.input]
 
 
 def _readable(rows: Sequence[Captured]) -> list[float]:

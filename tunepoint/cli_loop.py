@@ -54,7 +54,7 @@ def loop(
     with clear_errors():
         import getpass
 
-        from tunepoint.capture.store import open_store
+        from tunepoint.capture.opening import open_store
         from tunepoint.circle import Circle
         from tunepoint.errors import TaskError, nearest
         from tunepoint.loop import ASKABLE, Goals
@@ -98,7 +98,7 @@ def status(
         import json
         from datetime import UTC, datetime
 
-        from tunepoint.capture.store import open_store
+        from tunepoint.capture.opening import open_store
         from tunepoint.circle import standing_of
         from tunepoint.task import Task
 

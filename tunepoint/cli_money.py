@@ -214,7 +214,7 @@ def savings(
 ) -> None:
     """Compare what was forecast with what was served since, and put it into the report."""
     with clear_errors():
-        from tunepoint.capture.store import open_store
+        from tunepoint.capture.opening import open_store
         from tunepoint.savings import keep_words, realised, realised_document, write_realised
 
         with open_store(store, create=False) as opened:

@@ -84,8 +84,8 @@ def import_(
     """Take over the log of another tool: requests into the store, evaluations as trials."""
     with clear_errors():
         from tunepoint.capture.imports import import_log
+        from tunepoint.capture.opening import open_store
         from tunepoint.capture.redaction import Patterns
-        from tunepoint.capture.store import open_store
         from tunepoint.capture.writer import Writer
         from tunepoint.errors import DataError
         from tunepoint.measure.trials import write_text
@@ -130,7 +130,7 @@ def harvest(
         from tunepoint.candidates import spare_encoder
         from tunepoint.capture.harvest import Rules, write_examples
         from tunepoint.capture.harvest import harvest as gather
-        from tunepoint.capture.store import open_store
+        from tunepoint.capture.opening import open_store
         from tunepoint.measure.prepare import prepare
         from tunepoint.task import Task
 
@@ -183,7 +183,7 @@ def add(
 ) -> None:
     """Make a key; it is shown once and kept as a hash."""
     with clear_errors():
-        from tunepoint.capture.store import open_store
+        from tunepoint.capture.opening import open_store
         from tunepoint.errors import TaskError, nearest
         from tunepoint.serve.access import ROLES, make_key
 
@@ -200,7 +200,7 @@ def add(
 def listed(store: StoreOption = "capture.sqlite") -> None:
     """List keys: name, roles and limits."""
     with clear_errors():
-        from tunepoint.capture.store import open_store
+        from tunepoint.capture.opening import open_store
         from tunepoint.serve.access import KEYS
 
         with open_store(store, create=False) as opened:
@@ -216,7 +216,7 @@ def revoke(
 ) -> None:
     """Take a key back; a running gateway refuses it within seconds."""
     with clear_errors():
-        from tunepoint.capture.store import open_store
+        from tunepoint.capture.opening import open_store
         from tunepoint.serve.access import revoke_key
 
         with open_store(store, create=False) as opened:

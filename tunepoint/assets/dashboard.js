@@ -91,7 +91,7 @@
       const found = await ask("/v1/dashboard/" + encodeURIComponent($("task").value));
       $("title").textContent = `${found.task}: ${found.policy.champion}`;
       $("days").textContent = String(found.days);
-      $("said").textContent = `${found.requests.toLocaleString("en-US")} requests`;
+      $("said").textContent = `${found.most ? "the latest " : ""}${found.requests.toLocaleString("en-US")} requests`;
       arms(found); traffic(found.by_hour); progress(found.loop); disagreements(found);
       const canary = found.policy.canary;
       $("canary").textContent = canary ? `${canary.arm}, ${(100 * canary.steps[canary.step]).toFixed(0)}% of the users. ${found.canary || ""}` : "None runs.";

@@ -155,7 +155,7 @@ def _looked_at(question: _Question, task: Task, rules: Rules) -> tuple[Harvested
     """An example, or why the question is none; neither where only a judge could tell."""
     one = question.request
     if not one.input.strip():
-        return None, "have no text"
+        return None, "have no text, or it was not kept"
     corrections = [said.correction for said in question.said if said.correction]
     if corrections:
         target = corrections[-1].strip()

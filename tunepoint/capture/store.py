@@ -1,14 +1,12 @@
-"""The capture store: SQLite in a file by default, PostgreSQL by URL; one schema, brought up to date."""
+"""The capture store: requests, feedback, states and the audit log; the same on SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,12 +21,9 @@ from sqlalchemy.exc import (
 )
 
 from tunepoint.capture import schema
-from tunepoint.capture.addresses import address_of
 from tunepoint.capture.records import Captured, Feedback
 from tunepoint.errors import RefusedRow, StoreError
 
-TRIES = 5
-"""Of bringing the schema up to date, where another process does the same at once."""
 PAGE = 1_000
 """Rows that are read at once."""
 
@@ -158,6 +153,15 @@ class Store:
                 return
             last = (rows[-1]["at"], rows[-1]["id"])
 
+    def latest(self, task: str, most: int, *, since: float = 0.0) -> list[Captured]:
+        """The last so many requests of a task, in the order in which they came."""
+        table = schema.requests.c
+        wanted = sa.select(schema.requests).where(table.task == task, table.at >= since)
+        with self._guarded("read") as connection:
+            last = wanted.order_by(table.at.desc(), table.id.desc()).limit(most)
+            rows = connection.execute(last).mappings().all()
+        return [_captured(row) for row in reversed(rows)]
+
     def find(self, request: str) -> Captured | None:
         """The request of that id; None if it is not there."""
         wanted = sa.select(schema.requests).where(schema.requests.c.id == request)
@@ -247,8 +251,8 @@ class Store:
                 yield connection
         except (SQLAlchemyError, OverflowError, UnicodeError) as error:
             if _of_a_row(error, self.engine.dialect.name):
-                raise RefusedRow(f"{self.shown}: a row cannot be {what} ({_said(error)})") from None
-            raise StoreError(f"{self.shown}: cannot be {what} ({_said(error)})") from None
+                raise RefusedRow(f"{self.shown}: a row cannot be {what} ({said_by(error)})") from None
+            raise StoreError(f"{self.shown}: cannot be {what} ({said_by(error)})") from None
 
     def close(self) -> None:
         """Give its connections back."""
@@ -261,103 +265,6 @@ class Store:
         self.close()
 
 
-def open_store(where: str | Path, *, create: bool = True) -> Store:
-    """Open a store, and bring its schema up to date.
-
-    Args:
-        where: a path (SQLite), or a URL as in `postgresql://user@host/database`.
-        create: False refuses a file that is not there.
-
-    Raises:
-        StoreError: it cannot be opened, is no such store, or is of a later version than this program.
-
-    """
-    url, shown = address_of(str(where))
-    if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
-        path = Path(str(url.database))
-        if path.is_dir():
-            raise StoreError(f"{path}: is a folder, a file is expected; name the file in it")
-        if not create and not path.exists():
-            raise StoreError(f"{path}: no such capture store; `tunepoint serve` writes one")
-        path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        engine = sa.create_engine(url, pool_pre_ping=True)
-    except (SQLAlchemyError, ModuleNotFoundError) as error:
-        why = (
-            f"{error}; pip install 'tunepoint[postgres]'" if isinstance(error, ModuleNotFoundError) else error
-        )
-        raise StoreError(f"{shown}: cannot be opened ({why})") from None
-    if engine.dialect.name == "sqlite":
-        sa.event.listen(engine, "connect", _settings)
-        sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("begin"))
-    store = Store(engine, shown)
-    try:
-        _see_whose(store, create=create)
-        _migrate(store)
-    except BaseException:
-        store.close()
-        raise
-    return store
-
-
-def _settings(connection: Any, record: Any) -> None:
-    """Readers never wait for the writer, and what was acknowledged survives a loss of power.
-
-    Transactions are begun by us: the driver's own would leave a change of the schema outside of them.
-    """
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    for setting in ("journal_mode = wal", "synchronous = full", "busy_timeout = 10000"):
-        cursor.execute(f"pragma {setting}")
-    cursor.close()
-
-
-def _see_whose(store: Store, *, create: bool) -> None:
-    """Refuse a database that is another program's, and one without a store where none shall be made."""
-    try:
-        tables = set(sa.inspect(store.engine).get_table_names())
-    except SQLAlchemyError as error:
-        raise StoreError(f"{store.shown}: cannot be opened ({_said(error)})") from None
-    if schema.VERSION in tables:
-        return
-    strangers = tables if store.engine.dialect.name == "sqlite" else tables & set(schema.metadata.tables)
-    if strangers:
-        names = ", ".join(sorted(strangers)[:5])
-        raise StoreError(f"{store.shown}: is another program's database (it has {names}); name another one")
-    if not create:
-        raise StoreError(f"{store.shown}: no capture store in it; `tunepoint serve` writes one")
-
-
-_ALEMBIC = threading.Lock()
-"""Alembic keeps what it works on in a global place."""
-
-
-def _migrate(store: Store) -> None:
-    """Run the steps that the store lacks; one of several processes does, the others wait."""
-    from alembic import command
-    from alembic.config import Config
-    from alembic.util.exc import CommandError
-
-    config = Config()
-    config.set_main_option("script_location", "tunepoint.capture:migrations")
-    for attempt in range(TRIES):
-        try:
-            with _ALEMBIC, store.engine.begin() as connection:
-                if connection.dialect.name == "postgresql":
-                    connection.execute(sa.text("select pg_advisory_xact_lock(7305801412)"))
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
-            return
-        except CommandError as error:
-            raise StoreError(
-                f"{store.shown}: was written by another version of tunepoint ({error}); upgrade this one"
-            ) from None
-        except DBAPIError as error:
-            if attempt == TRIES - 1 or not _momentary(error):
-                raise StoreError(f"{store.shown}: cannot be opened ({_said(error)})") from None
-            time.sleep(0.1 * 2**attempt)
-
-
 def _of_a_row(error: Exception, dialect: str) -> bool:
     """Whether a value is at fault, and not the store."""
     if not isinstance(error, DBAPIError):
@@ -366,12 +273,7 @@ def _of_a_row(error: Exception, dialect: str) -> bool:
     return isinstance(error, (DataError, IntegrityError, *binding))
 
 
-def _momentary(error: DBAPIError) -> bool:
-    """Whether another process is bringing the same SQLite file up to date."""
-    return any(words in str(error.orig) for words in ("locked", "already exists"))
-
-
-def _said(error: Exception) -> str:
+def said_by(error: Exception) -> str:
     """What the database says, without the statement and its values: they hold what users asked."""
     cause = getattr(error, "orig", None)
     return str(cause if cause is not None else type(error).__name__).strip().splitlines()[0]

@@ -27,7 +27,7 @@ class Server(Section):
     store: str = "capture.sqlite"
     """A file, or `postgresql://USER@HOST/DATABASE`."""
     sample: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Share of the requests that is kept; all that get feedback are judged only if they were."""
+    """Share of the requests whose words are kept; who answered, tokens, seconds and dollars always are."""
     retention_days: Annotated[float, Field(gt=0)] | None = None
     """Days after which captured requests are deleted; None keeps them."""
     redact: bool = True

@@ -28,13 +28,14 @@ DAYS = 7.0
 def look(store: Store, name: str, served: Served, *, days: float = DAYS) -> dict[str, Any]:
     """Everything about one task, as the page shows it; reads the store."""
     since = time.time() - days * 86_400
-    rows = list(store.requests(name, since=since))[-MOST:]
+    rows = store.latest(name, MOST, since=since)
     said = store.feedback([one.id for one in rows])
     loop = store.state(f"loop/{name}")
     return {
         "task": name,
         "days": days,
         "requests": sum(one.copy_of is None for one in rows),
+        "most": MOST if len(rows) == MOST else None,
         "by_hour": _by_hour(rows),
         "arms": _arms(rows, said),
         "policy": served.router.policy.document(),
@@ -103,7 +104,7 @@ def _disagreements(rows: Iterable[Captured], said: dict[str, list[Feedback]]) ->
     found: list[dict[str, Any]] = []
     for copy in rows:
         one = answered.get(copy.copy_of or "")
-        if one is None or copy.status >= 400 or said.get(one.id):
+        if one is None or not one.input or copy.status >= 400 or said.get(one.id):
             continue
         theirs, ours = (copy.answer or copy.output), (one.answer or one.output)
         if theirs != ours:

@@ -12,8 +12,9 @@ import aiohttp
 import orjson
 from starlette.applications import Starlette
 
+from tunepoint.capture.opening import open_store
 from tunepoint.capture.redaction import Patterns
-from tunepoint.capture.store import Store, open_store
+from tunepoint.capture.store import Store
 from tunepoint.capture.writer import Writer
 from tunepoint.errors import StoreError, TaskError, TunepointError
 from tunepoint.serve.access import Access, Key, Role

@@ -1,11 +1,9 @@
-"""What became of a request is counted, and kept if it is in the sample."""
+"""What became of a request is counted and kept; its words only if it is in the sample."""
 
 from __future__ import annotations
 
 import hashlib
-import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tunepoint.capture.records import Captured, Role
 from tunepoint.capture.writer import Writer
@@ -49,7 +47,8 @@ class Recorder:
     """Counts answers, adds up what they cost, and hands them to the capture store.
 
     Args:
-        sample: share of the requests that is kept; all are counted.
+        sample: share of the requests whose words are kept; of the others the store gets the rest, so that
+            counts, costs and a canary's outcomes are those of all.
         salt: what users' names are hashed with.
         tracer: makes spans; None makes none.
 
@@ -64,16 +63,15 @@ class Recorder:
         sample: float = 1.0,
         salt: str = "",
         tracer: Tracer | None = None,
-        chance: Callable[[], float] = random.random,
     ) -> None:
         self.tracer = tracer
         self.writer, self.access, self.meters = writer, access, meters
-        self.sample, self._salt, self._chance = sample, salt, chance
+        self.sample, self._salt = sample, salt
 
     def note(
         self, asked: Asked, template: Prompt | None, by: By, key: Key, found: Answered, ending: Ending
     ) -> Captured:
-        """Count an answer, and keep it if it is in the sample.
+        """Count an answer and keep it, with its words if it is in the sample.
 
         Args:
             template: how answers are read; None where nobody said of what kind they are.
@@ -116,12 +114,22 @@ class Recorder:
         if self.tracer is not None:
             self.tracer.note(one)
         self.access.spend(key.name, found.cost_nanousd or 0)
-        if self.sample >= 1 or self._chance() < self.sample:
-            self.writer.put(one)
+        in_sample = self.sample >= 1 or self._place(one.copy_of or one.id) < self.sample
+        self.writer.put(one if in_sample else without_words(one))
         return one
+
+    def _place(self, request: str) -> float:
+        """Of a request in 0..1; a copy has its original's, so that both are kept or neither."""
+        digest = hashlib.sha256(f"{self._salt}{request}".encode("utf-8", "replace")).digest()
+        return int.from_bytes(digest[:8]) / 2**64
 
     def _who(self, user: str | None) -> str | None:
         """A hash that tells users apart, and no more."""
         if user is None:
             return None
         return hashlib.sha256(f"{self._salt}{user}".encode("utf-8", "replace")).hexdigest()[:32]
+
+
+def without_words(one: Captured) -> Captured:
+    """What an answer took and who gave it, without what was asked and said."""
+    return replace(one, input="", output="", answer=None, messages=None, parameters={})
