@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
@@ -14,20 +13,17 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
 from tunepoint.assumptions import Costs, Limits, Section, Traffic, Value
-from tunepoint.currencies import in_dollars
 from tunepoint.data.examples import Columns, Example
-from tunepoint.errors import TaskError, nearest, text_of
 from tunepoint.hosting import Dedicated
 from tunepoint.models.chat import AnswerKind
 from tunepoint.models.rates import TokenPrice
 from tunepoint.quantities import Dollars, as_given
-from tunepoint.task_faults import explain, keys_of
+from tunepoint.task_faults import read_toml, validated
 
 
 class Data(Section):
@@ -262,12 +258,7 @@ class Task(Section):
         path = Path(path)
         if path.is_dir():
             path = path / "task.toml"
-        if not path.exists():
-            raise TaskError(f"{path}: no such file; `tunepoint init DATA.csv` writes one from your data")
-        try:
-            content = tomllib.loads(text_of(path, TaskError))
-        except tomllib.TOMLDecodeError as error:
-            raise TaskError(f"{path}: not valid TOML: {error}") from None
+        content = read_toml(path, "`tunepoint init DATA.csv` writes one from your data")
         return cls.parse(content, where=str(path), folder=path.resolve().parent)
 
     @classmethod
@@ -278,14 +269,7 @@ class Task(Section):
             TaskError: as `load`.
 
         """
-        if "folder" in content:
-            raise TaskError(f"{where}: unknown key 'folder'; {nearest('folder', keys_of(cls))}")
-        try:
-            return cls.model_validate({**in_dollars(content), "folder": folder})
-        except ValidationError as error:
-            raise TaskError(f"{where}: {explain(error, cls)}") from None
-        except ValueError as error:
-            raise TaskError(f"{where}: {error}") from None
+        return validated(cls, content, where=where, folder=folder)
 
     def resolve(self, path: Path) -> Path:
         """The path as seen from the folder of task.toml."""

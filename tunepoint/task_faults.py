@@ -1,13 +1,53 @@
-"""What is wrong with a task.toml, key by key, with the nearest known one."""
+"""Reads task.toml and serve.toml; what is wrong with one is said key by key, with the nearest known one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from tunepoint.errors import nearest
+from tunepoint.currencies import in_dollars
+from tunepoint.errors import TaskError, nearest, text_of
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_toml(path: Path, otherwise: str) -> dict[str, Any]:
+    """The content of a file.
+
+    Args:
+        otherwise: what to do where it is not there.
+
+    Raises:
+        TaskError: no such file, or not TOML.
+
+    """
+    if not path.exists():
+        raise TaskError(f"{path}: no such file; {otherwise}")
+    try:
+        return tomllib.loads(text_of(path, TaskError))
+    except tomllib.TOMLDecodeError as error:
+        raise TaskError(f"{path}: not valid TOML: {error}") from None
+
+
+def validated(root: type[Model], content: Mapping[str, Any], *, where: str, folder: Path) -> Model:
+    """Settings from a file's content, with money in dollars, and the folder that its paths start from.
+
+    Raises:
+        TaskError: an unknown key, a value out of its range.
+
+    """
+    if "folder" in content:
+        raise TaskError(f"{where}: unknown key 'folder'; {nearest('folder', keys_of(root))}")
+    try:
+        return root.model_validate({**in_dollars(content), "folder": folder})
+    except ValidationError as error:
+        raise TaskError(f"{where}: {explain(error, root)}") from None
+    except ValueError as error:
+        raise TaskError(f"{where}: {error}") from None
 
 
 def explain(error: ValidationError, root: type[BaseModel]) -> str:

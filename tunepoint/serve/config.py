@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from tunepoint.assumptions import Section
-from tunepoint.currencies import in_dollars
-from tunepoint.errors import TaskError, text_of
 from tunepoint.models.rates import TokenPrice
 from tunepoint.serve.canary import Canary
-from tunepoint.task_faults import explain
+from tunepoint.task_faults import read_toml, validated
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -125,12 +122,7 @@ class ServeSettings(Section):
             TaskError: no such file, not TOML, an unknown key, a value out of its range.
 
         """
-        if not path.exists():
-            raise TaskError(f"{path}: no such file; docs/serving.md shows what serve.toml holds")
-        try:
-            content = tomllib.loads(text_of(path, TaskError))
-        except tomllib.TOMLDecodeError as error:
-            raise TaskError(f"{path}: not valid TOML: {error}") from None
+        content = read_toml(path, "docs/serving.md shows what serve.toml holds")
         return cls.parse(content, where=str(path), folder=path.resolve().parent)
 
     @classmethod
@@ -141,12 +133,7 @@ class ServeSettings(Section):
             TaskError: as `load`.
 
         """
-        try:
-            return cls.model_validate({**in_dollars(content), "folder": folder})
-        except ValidationError as error:
-            raise TaskError(f"{where}: {explain(error, cls)}") from None
-        except ValueError as error:
-            raise TaskError(f"{where}: {error}") from None
+        return validated(cls, content, where=where, folder=folder)
 
     def resolve(self, path: Path) -> Path:
         """The path as seen from the folder of serve.toml."""
