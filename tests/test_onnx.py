@@ -22,9 +22,10 @@ from tunepoint.cli import app
 from tunepoint.encoder_exports import GRAPH, export_encoder
 from tunepoint.errors import ModelError, StudyError
 from tunepoint.models.encoder import Encoder
+from tunepoint.serve.quickening import GRAPHS, quicken
 from tunepoint.tuning import graphs
 from tunepoint.tuning.classifier import Classifier
-from tunepoint.tuning.graphs import open_graph, served_by, write_graph
+from tunepoint.tuning.graphs import open_graph, reader_of, served_by, write_graph
 from tunepoint.tuning.spans import SpanTagger
 
 
@@ -47,6 +48,33 @@ def test_a_study_s_encoder_is_written_with_its_card_and_runs_by_the_card_s_own_c
     )
     assert ran.stdout.strip() == "['billing']", ran.stderr
     assert str(Path.cwd()).encode() not in (tmp_path / "onnx" / GRAPH).read_bytes()
+
+
+def test_an_encoder_that_serves_reads_by_its_graph_and_reads_the_same(
+    finished: Result, encoder: Encoder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert finished.folder is not None
+    (run, *_) = sorted(finished.folder.rglob("*.safetensors"))
+    fitted = Classifier.load(run, encoder)
+    texts = ["I was charged twice", "The thing will not pair", "x", "a long story " * 120]
+    before = fitted.encoder.embed(texts), fitted.answer(texts)
+    assert quicken(fitted, tmp_path) == 1 and quicken(fitted, tmp_path) == 0  # once is enough
+    (graph,) = (tmp_path / GRAPHS).iterdir()
+    assert fitted.encoder.reader != fitted.encoder.read and encoder.reader == encoder.read
+    assert np.abs(fitted.encoder.embed(texts) - before[0]).max() < 1e-5
+    for one, other in zip(fitted.answer(texts), before[1], strict=True):
+        assert one.answer == other.answer and one.confidence == pytest.approx(other.confidence, abs=1e-5)
+    written = graph.stat().st_mtime_ns
+    again = Classifier.load(run, encoder)
+    assert quicken(again, tmp_path) == 1 and graph.stat().st_mtime_ns == written  # it was kept
+    reader_of(encoder, tmp_path / "untuned")
+    (untuned,) = (tmp_path / "untuned").iterdir()
+    untuned.replace(graph)
+    with pytest.raises(ModelError, match="reads otherwise than the encoder"):
+        reader_of(again.encoder, tmp_path / GRAPHS)
+    third = Classifier.load(run, encoder)
+    assert quicken(third, tmp_path) == 0 and third.encoder.reader == third.encoder.read
+    assert "is served without onnxruntime" in caplog.text
 
 
 def test_the_command_writes_the_best_encoder_and_names_what_it_cannot(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -314,7 +315,47 @@ def test_requests_that_come_together_are_answered_together() -> None:
         return [reply.text for reply, _ in found]
 
     assert asyncio.run(ask()) == [f"q{n}" for n in range(40)]
-    assert echo.batches == [8, 8, 8, 8, 8]  # of similar length; 40 waited, 16 were taken at once
+    assert echo.batches == [16, 16, 8]
+    batcher.close()
+
+
+def test_a_batch_is_the_oldest_request_and_those_like_it_in_length() -> None:
+    asked: list[list[int]] = []
+
+    class Noting(Echo):
+        def answer(self, inputs: Sequence[str]) -> list[Reply]:
+            asked.append([len(text) for text in inputs])
+            return super().answer(inputs)
+
+    batcher = MicroBatcher(Noting(pause=0.01))
+
+    async def ask() -> list[int]:
+        lengths = [300, 10, 1_000, 35, 280, 5, 290, 200]
+        found = await asyncio.gather(*(batcher.answer("x" * n) for n in lengths))
+        return [len(reply.text) for reply, _ in found]
+
+    assert asyncio.run(ask()) == [300, 10, 1_000, 35, 280, 5, 290, 200]
+    # Up to 40 characters are of one length; three of 300 would be more than a batch gains by.
+    assert asked == [[300, 290], [10, 35, 5], [1_000], [280, 200]]
+    batcher.close()
+
+
+def test_batches_are_answered_at_the_same_time_on_several_cores() -> None:
+    meeting = threading.Barrier(2, timeout=10)
+
+    class Meeting(Echo):
+        def answer(self, inputs: Sequence[str]) -> list[Reply]:
+            meeting.wait()  # breaks if nobody else answers meanwhile
+            return super().answer(inputs)
+
+    batcher = MicroBatcher(Meeting(), threads=2, most=1)
+
+    async def ask(count: int) -> list[str]:
+        found = await asyncio.gather(*(batcher.answer(f"q{n}") for n in range(count)))
+        return [reply.text for reply, _ in found]
+
+    assert asyncio.run(ask(2)) == ["q0", "q1"]
+    assert asyncio.run(ask(6)) == [f"q{n}" for n in range(6)]  # workers that ended are begun anew
     batcher.close()
 
 

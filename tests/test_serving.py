@@ -69,7 +69,10 @@ def test_a_study_that_cannot_be_served_says_why(finished: Result, tmp_path: Path
     assert finished.folder is not None
     study = tmp_path / "study"
     shutil.copytree(finished.folder, study)
-    with pytest.raises(TaskError, match="no finalist 'nobody' that could serve"), study_arms(study, "nobody"):
+    with (
+        pytest.raises(TaskError, match="no finalist 'nobody' that could serve"),
+        study_arms(study, ("nobody",)),
+    ):
         pass
     (study / "task.json").unlink()
     with pytest.raises(StudyError, match="run `tunepoint run` on it once"), study_arms(study):

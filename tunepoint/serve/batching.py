@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from tunepoint.arms import FittedArm
 from tunepoint.models.chat import Reply
 
 TOGETHER = 8
-"""Inputs of similar length that an arm gets at once."""
+"""Inputs that an arm gets at once, at most."""
+ALIKE = 0.6
+"""Of the longest input of a batch: the shortest is no shorter, or nearly all of it would be padding."""
+ENOUGH = 800
+"""Characters of a batch, padded: a larger one takes longer and answers no more in a second (docs/log.md)."""
+SHORT = 40
+"""Characters up to which inputs are of one length."""
 
 
 @dataclass
@@ -20,28 +28,34 @@ class _Waiting:
     input: str
     done: asyncio.Future[tuple[Reply, float]]
 
+    @property
+    def length(self) -> int:
+        return max(SHORT, len(self.input))
+
 
 class MicroBatcher:
-    """One thread that answers batches, in the order in which they came.
+    """Threads that answer batches, each on one core.
 
-    Nobody waits for a batch to fill: while one is answered the next gathers, and a lone request is a
-    batch of one.
+    Nobody waits for a batch to fill: while batches are answered the next one gathers, and a lone request is
+    a batch of one. A batch is the request that has waited longest and those most like it in length.
 
     Args:
+        threads: batches that are answered at the same time.
         most: inputs of one batch.
         capacity: inputs that wait at most.
 
     """
 
-    def __init__(self, fitted: FittedArm, *, most: int = 32, capacity: int = 1_024) -> None:
-        self.fitted, self.most, self.capacity = fitted, most, capacity
+    def __init__(
+        self, fitted: FittedArm, *, threads: int = 1, most: int = TOGETHER, capacity: int = 1_024
+    ) -> None:
+        self.fitted, self.threads, self.most, self.capacity = fitted, threads, most, capacity
         self._waiting: list[_Waiting] = []
-        self._working = False
-        self._task: asyncio.Task[None] | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="arm")
+        self._workers: set[asyncio.Task[Any] | None] = set()
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="arm", initializer=_on_one_core)
 
     async def answer(self, text: str) -> tuple[Reply, float]:
-        """The reply, and the seconds of its share of the batch.
+        """The reply, and the processor seconds of its share of the batch.
 
         Raises:
             BlockingIOError: too many wait already.
@@ -52,23 +66,18 @@ class MicroBatcher:
         loop = asyncio.get_running_loop()
         one = _Waiting(text, loop.create_future())
         self._waiting.append(one)
-        if not self._working:
-            self._working = True
-            self._task = loop.create_task(self._work())
+        if len(self._workers) < self.threads:
+            self._workers.add(loop.create_task(self._work()))
         return await one.done
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            while self._waiting:
-                await asyncio.sleep(0)  # those that came with it in one turn of the loop come along
-                batch = [one for one in self._waiting[: self.most] if not one.done.done()]
-                del self._waiting[: self.most]
-                if not batch:
-                    continue
+            await asyncio.sleep(0)  # those that came with it in one turn of the loop come along
+            while batch := self._next():
                 try:
                     replies, seconds = await loop.run_in_executor(
-                        self._thread, self._answer, [one.input for one in batch]
+                        self._threads, self._answer, [one.input for one in batch]
                     )
                 except Exception as error:
                     for one in batch:
@@ -78,24 +87,39 @@ class MicroBatcher:
                 for one, reply in zip(batch, replies, strict=True):
                     if not one.done.done():
                         one.done.set_result((reply, seconds / len(batch)))
-        finally:
-            self._working = False
+        finally:  # at once: whoever asks next sees that this worker is gone
+            self._workers.discard(asyncio.current_task())
+
+    def _next(self) -> list[_Waiting]:
+        """The request that has waited longest, with those most like it in length; empty if none waits."""
+        self._waiting = [one for one in self._waiting if not one.done.done()]  # callers that went away
+        if not self._waiting:
+            return []
+        first = self._waiting[0]
+        batch, shortest, longest = [first], first.length, first.length
+        for one in sorted(self._waiting[1:], key=lambda other: abs(other.length - first.length)):
+            shortest, longest = min(shortest, one.length), max(longest, one.length)
+            size = (len(batch) + 1) * longest
+            if len(batch) == self.most or size > ENOUGH or shortest < ALIKE * longest:
+                break
+            batch.append(one)
+        taken = {id(one) for one in batch}
+        self._waiting = [one for one in self._waiting if id(one) not in taken]
+        return batch
 
     def _answer(self, inputs: Sequence[str]) -> tuple[list[Reply], float]:
-        """Replies in the order of the inputs; short ones are answered apart from long ones.
-
-        A batch is padded to its longest input: 32 messages of 8 to 100 words at once take half as long
-        again as the same in eights by length (docs/log.md).
-        """
-        started = time.perf_counter()
-        order = sorted(range(len(inputs)), key=lambda place: len(inputs[place]))
-        replies: dict[int, Reply] = {}
-        for start in range(0, len(order), TOGETHER):
-            some = order[start : start + TOGETHER]
-            answered = self.fitted.answer([inputs[place] for place in some])
-            replies.update(zip(some, answered, strict=True))
-        return [replies[place] for place in range(len(inputs))], time.perf_counter() - started
+        """Replies in the order of the inputs, and the processor time of this thread."""
+        started = time.thread_time()
+        return self.fitted.answer(inputs), time.thread_time() - started
 
     def close(self) -> None:
-        """End the thread once its batch is done."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """End the threads once their batches are done."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _on_one_core() -> None:
+    """Keep what this thread computes on this thread: another batch is on the other core."""
+    with contextlib.suppress(ImportError):
+        import torch
+
+        torch.set_num_threads(1)

@@ -27,6 +27,7 @@ from tunepoint.models.rates import UNKNOWN, call_price, no_price
 from tunepoint.prompting.ladder import template_of
 from tunepoint.serve.arms import Calling, Cascaded, InProcess, Passing, ServedArm
 from tunepoint.serve.config import ArmSettings, ServeSettings, TaskSettings
+from tunepoint.serve.quickening import quicken
 from tunepoint.serve.upstream import Upstream
 from tunepoint.steps import plan, select
 from tunepoint.task import Task
@@ -60,10 +61,14 @@ class StudyArms:
 
 
 @contextmanager
-def study_arms(folder: Path, only: str | None = None) -> Iterator[StudyArms]:
+def study_arms(folder: Path, only: Sequence[str] = ()) -> Iterator[StudyArms]:
     """The finalists of a study, fitted as they were measured; what they call is asked anew from now on.
 
+    Args:
+        only: names of those that are wanted; all if empty.
+
     Raises:
+        TaskError: a name that no finalist has.
         StudyError: the study has not decided, or its task or its examples are others now.
 
     """
@@ -82,13 +87,15 @@ def study_arms(folder: Path, only: str | None = None) -> Iterator[StudyArms]:
             fitted = [
                 (arm, bench.fit(arm, train, 0, arm.name))
                 for arm in chosen.finalists
-                if arm.kind != "incumbent" and only in (None, arm.name)
+                if arm.kind != "incumbent" and (not only or arm.name in only)
             ]
+        if encoder is not None:
+            encoder.cool()  # what selection met again and again is not asked any more
         models.go_live(attempts=2)
-        arms = {arm.name: _served(arm, one, models) for arm, one in fitted}
-        if only is not None and only not in arms:
+        arms = {arm.name: _served(arm, one, models, folder) for arm, one in fitted}
+        for name in set(only) - set(arms):
             names = [arm.name for arm in chosen.finalists]
-            raise TaskError(f"{folder}: no finalist {only!r} that could serve; {nearest(only, names)}")
+            raise TaskError(f"{folder}: no finalist {name!r} that could serve; {nearest(name, names)}")
         yield StudyArms(task, arms, decision["winner"], template_of(task, train))
 
 
@@ -110,13 +117,14 @@ def _decision_of(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _served(arm: Arm, fitted: FittedArm, models: Models) -> ServedArm:
+def _served(arm: Arm, fitted: FittedArm, models: Models, folder: Path) -> ServedArm:
     """An arm as the gateway asks it: in batches where it runs here, in threads where it waits for others."""
     if isinstance(arm, Cascade) and isinstance(fitted, FittedCascade):
         halves = ((arm.cheap, fitted.cheap), (arm.strong, fitted.strong))
-        cheap, strong = (_served(half, one, models) for half, one in halves)
+        cheap, strong = (_served(half, one, models, folder) for half, one in halves)
         return Cascaded(arm.name, cheap, strong, fitted.gate)
     if not arm.remote:
+        quicken(fitted, folder)
         return InProcess(arm.name, fitted, "this machine")
     model = getattr(getattr(fitted, "model", None), "name", arm.family)
     return Calling(arm.name, fitted, str(model), models.prices, AT_ONCE)
@@ -156,17 +164,11 @@ def _opened(
     timeouts: dict[str, float] = {}
     winner, template, task = None, None, None
     if one.study is not None:
-        study = stack.enter_context(study_arms(settings.resolve(one.study)))
-        task, found, winner, template = study.task, study.arms, study.winner, study.template
-        for name in one.only:
-            if name not in found:
-                raise TaskError(
-                    f"{one.name}: the study has no arm {name!r} that serves; {nearest(name, found)}"
-                )
-        arms = {name: arm for name, arm in found.items() if not one.only or name in one.only}
+        study = stack.enter_context(study_arms(settings.resolve(one.study), one.only))
+        task, arms, winner, template = study.task, study.arms, study.winner, study.template
         timeouts = dict.fromkeys(arms, one.timeout_seconds)
     for further in one.more:
-        other = stack.enter_context(study_arms(settings.resolve(further.study), further.arm))
+        other = stack.enter_context(study_arms(settings.resolve(further.study), (further.arm,)))
         arms[_new(further.name, arms, one.name)] = other.arms[further.arm]
         timeouts[further.name] = one.timeout_seconds
     for entry in one.arms:

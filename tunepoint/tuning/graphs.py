@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +21,7 @@ from torch import Tensor
 from tunepoint.arms import InProcess, Input
 from tunepoint.errors import ModelError
 from tunepoint.models.chat import Reply, Usage
-from tunepoint.models.encoder import MAX_TOKENS, Encoder, by_length, softmax
+from tunepoint.models.encoder import MAX_TOKENS, Encoder, Reader, Vectors, by_length, softmax
 from tunepoint.tuning.classifier import Classifier
 from tunepoint.tuning.spans import Extractor
 from tunepoint.tuning.tagging import Tagger, Window, first_tokens, padded_shapes
@@ -39,7 +41,10 @@ def write_graph(fitted: Classifier | Extractor, path: Path) -> None:
         ModelError: the packages that write it are missing.
 
     """
-    graph, facts = _graph(fitted)
+    _write(*_graph(fitted), path)
+
+
+def _write(graph: _Graph, facts: dict[str, str], path: Path) -> None:
     names = list(graph.takes)
     # Each input is a tensor of its own: the exporter takes two names of one tensor for one input.
     given = tuple(torch.ones(2, 7, dtype=torch.long) for _ in names)
@@ -108,6 +113,14 @@ class _Graph(torch.nn.Module):
         return state, (state * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
 
 
+class _Reading(_Graph):
+    gives = ("vectors",)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        _, mean = self.states(input_ids, attention_mask.float())
+        return torch.nn.functional.normalize(mean, dim=-1)
+
+
 class _Classifying(_Graph):
     def __init__(self, fitted: Classifier) -> None:
         super().__init__(fitted.encoder)
@@ -140,8 +153,11 @@ class _Tagging(_Graph):
 # -- the graph at work -----------------------------------------------------------------------
 
 
-def open_graph(path: Path) -> Any:
+def open_graph(path: Path, threads: int = 0) -> Any:
     """An onnxruntime session on this machine's processor.
+
+    Args:
+        threads: of one run; 0 for one on each core.
 
     Raises:
         ModelError: onnxruntime is missing, or cannot read the file.
@@ -152,11 +168,56 @@ def open_graph(path: Path) -> Any:
     except ImportError:
         raise ModelError("running ONNX needs onnxruntime: pip install 'tunepoint[onnx]'") from None
     try:
-        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors have no tree of their own
         raise ModelError(
             f"{path}: onnxruntime cannot read it ({str(error)[:200]}); export it again"
         ) from None
+
+
+def reader_of(encoder: Encoder, folder: Path) -> Reader:
+    """The encoder's vectors by onnxruntime, one thread for each call; its graph is kept in the folder.
+
+    Raises:
+        ModelError: the packages are missing, or the graph reads otherwise than the encoder.
+
+    """
+    path = folder / f"{_digest(encoder)}.onnx"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(f".{os.getpid()}.part")
+        _write(_Reading(encoder), {}, unfinished)
+        unfinished.replace(path)
+    session = open_graph(path, threads=1)
+
+    def read(tokens: Sequence[Sequence[int]]) -> Vectors:
+        ids, mask = _padded(tokens)
+        (vectors,) = session.run(["vectors"], {"input_ids": ids, "attention_mask": mask})
+        return np.asarray(vectors)
+
+    tried = encoder.tokens(TRIED)
+    apart = float(np.abs(read(tried) - encoder.read(tried)).max())
+    if not apart < SAME:
+        raise ModelError(f"{path}: reads otherwise than the encoder (by {apart:.2g}); delete it")
+    return read
+
+
+TRIED = ("", "Where is my refund?", "word " * (MAX_TOKENS - 2))
+"""Read by a new graph, and by the encoder."""
+SAME = 1e-4
+"""Vectors of length one that differ by less in every number are the same."""
+
+
+def _digest(encoder: Encoder) -> str:
+    """Of all weights."""
+    found = hashlib.sha256()
+    for module in (encoder.embeddings, *encoder.layers):
+        for name, value in module.state_dict().items():
+            found.update(name.encode())
+            found.update(value.contiguous().numpy().tobytes())
+    return found.hexdigest()[:24]
 
 
 def served_by(path: Path, fitted: Classifier | Extractor) -> InProcess:
