@@ -22,14 +22,15 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import numpy as np
 
+Found = TypeVar("Found")
 BODY = {"model": "bench", "messages": [{"role": "user", "content": "Which queue? I was charged twice."}]}
 WORDS = 12
 ENVIRONMENT = {
@@ -253,10 +254,10 @@ def memory_mb(pid: int) -> float:
     return total
 
 
-def measure(load: Callable[[], Awaitable[dict[str, float]]]) -> dict[str, float]:
+def measure(load: Callable[[], Coroutine[Any, Any, Found]]) -> Found:
     import uvloop
 
-    return uvloop.run(load())  # type: ignore[arg-type]
+    return uvloop.run(load())  # type: ignore[no-any-return]
 
 
 def one_proxy(name: str, said: argparse.Namespace, folder: Path, direct: dict[str, float]) -> dict[str, Any]:

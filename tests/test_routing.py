@@ -319,7 +319,7 @@ def test_requests_that_come_together_are_answered_together() -> None:
     batcher.close()
 
 
-def test_a_batch_is_the_oldest_request_and_those_like_it_in_length() -> None:
+def test_a_batch_is_those_who_came_first_and_no_longer_than_it_gains_by() -> None:
     asked: list[list[int]] = []
 
     class Noting(Echo):
@@ -327,16 +327,15 @@ def test_a_batch_is_the_oldest_request_and_those_like_it_in_length() -> None:
             asked.append([len(text) for text in inputs])
             return super().answer(inputs)
 
-    batcher = MicroBatcher(Noting(pause=0.01))
+    batcher = MicroBatcher(Noting(pause=0.01), most=4)
+    lengths = [300, 10, 1_000, 35, 280, 5, 290, 200]
 
     async def ask() -> list[int]:
-        lengths = [300, 10, 1_000, 35, 280, 5, 290, 200]
         found = await asyncio.gather(*(batcher.answer("x" * n) for n in lengths))
         return [len(reply.text) for reply, _ in found]
 
-    assert asyncio.run(ask()) == [300, 10, 1_000, 35, 280, 5, 290, 200]
-    # Up to 40 characters are of one length; three of 300 would be more than a batch gains by.
-    assert asked == [[300, 290], [10, 35, 5], [1_000], [280, 200]]
+    assert asyncio.run(ask()) == lengths
+    assert asked == [[300, 10, 1_000], [35, 280, 5, 290], [200]]
     batcher.close()
 
 
@@ -378,7 +377,18 @@ def test_a_batch_whose_caller_went_away_answers_the_others_and_faults_are_told()
         asyncio.run(batcher.answer("x"))
     echo.fault = False
     assert asyncio.run(batcher.answer("y"))[0].text == "y"  # it goes on after a fault
-    batcher.close()
+
+    async def end() -> list[Any]:
+        tasks = [asyncio.create_task(batcher.answer(f"q{n}")) for n in range(3)]
+        await asyncio.sleep(0.01)  # they are being answered
+        late = asyncio.create_task(batcher.answer("late"))
+        await asyncio.sleep(0)
+        batcher.close()
+        return list(await asyncio.gather(*tasks, late, return_exceptions=True))
+
+    *answered, late = asyncio.run(end())
+    assert [reply.text for reply, _ in answered] == ["q0", "q1", "q2"]
+    assert isinstance(late, BlockingIOError) and str(late) == "it ends"
 
 
 def test_arms_of_a_study_answer_in_openais_form() -> None:

@@ -4,40 +4,44 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
+from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 from tunepoint.arms import FittedArm
 from tunepoint.models.chat import Reply
 
-TOGETHER = 8
+TOGETHER = 6
 """Inputs that an arm gets at once, at most."""
-ALIKE = 0.6
-"""Of the longest input of a batch: the shortest is no shorter, or nearly all of it would be padding."""
-ENOUGH = 800
-"""Characters of a batch, padded: a larger one takes longer and answers no more in a second (docs/log.md)."""
-SHORT = 40
-"""Characters up to which inputs are of one length."""
+ENOUGH = 300
+"""Characters of a batch: a larger one takes longer and answers no more in a second (docs/log.md)."""
+
+_Found = tuple[Reply, float] | Exception
 
 
-@dataclass
+@dataclass(eq=False, slots=True)
 class _Waiting:
     input: str
     done: asyncio.Future[tuple[Reply, float]]
 
-    @property
-    def length(self) -> int:
-        return max(SHORT, len(self.input))
+    def end(self, found: _Found) -> None:
+        """Tell the caller, if it is still there; in its event loop."""
+        if self.done.done():
+            return
+        if isinstance(found, Exception):
+            self.done.set_exception(found)
+        else:
+            self.done.set_result(found)
 
 
 class MicroBatcher:
     """Threads that answer batches, each on one core.
 
     Nobody waits for a batch to fill: while batches are answered the next one gathers, and a lone request is
-    a batch of one. A batch is the request that has waited longest and those most like it in length.
+    a batch of one. Who came first is answered first. A thread takes its next batch by itself, without a
+    turn of the event loop.
 
     Args:
         threads: batches that are answered at the same time.
@@ -50,9 +54,10 @@ class MicroBatcher:
         self, fitted: FittedArm, *, threads: int = 1, most: int = TOGETHER, capacity: int = 1_024
     ) -> None:
         self.fitted, self.threads, self.most, self.capacity = fitted, threads, most, capacity
-        self._waiting: list[_Waiting] = []
-        self._workers: set[asyncio.Task[Any] | None] = set()
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="arm", initializer=_on_one_core)
+        self._waiting: deque[_Waiting] = deque()
+        self._changed = threading.Condition()
+        self._running: list[threading.Thread] = []
+        self._closed = False
 
     async def answer(self, text: str) -> tuple[Reply, float]:
         """The reply, and the processor seconds of its share of the batch.
@@ -66,55 +71,66 @@ class MicroBatcher:
         loop = asyncio.get_running_loop()
         one = _Waiting(text, loop.create_future())
         self._waiting.append(one)
-        if len(self._workers) < self.threads:
-            self._workers.add(loop.create_task(self._work()))
+        loop.call_soon(self._wake)  # those that come in this turn of the loop come along
         return await one.done
 
-    async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            await asyncio.sleep(0)  # those that came with it in one turn of the loop come along
-            while batch := self._next():
-                try:
-                    replies, seconds = await loop.run_in_executor(
-                        self._threads, self._answer, [one.input for one in batch]
-                    )
-                except Exception as error:
-                    for one in batch:
-                        if not one.done.done():
-                            one.done.set_exception(error)
-                    continue
-                for one, reply in zip(batch, replies, strict=True):
-                    if not one.done.done():
-                        one.done.set_result((reply, seconds / len(batch)))
-        finally:  # at once: whoever asks next sees that this worker is gone
-            self._workers.discard(asyncio.current_task())
+    def _wake(self) -> None:
+        with self._changed:
+            if len(self._running) < self.threads:
+                name = f"arm_{len(self._running)}"
+                self._running.append(threading.Thread(target=self._run, name=name, daemon=True))
+                self._running[-1].start()
+            self._changed.notify()
+
+    def _run(self) -> None:
+        """Answer batches until closed."""
+        _on_one_core()
+        while batch := self._next():
+            started = time.thread_time()
+            try:
+                replies = self.fitted.answer([one.input for one in batch])
+            except Exception as error:
+                _tell(batch, [error] * len(batch))
+                continue
+            share = (time.thread_time() - started) / len(batch)
+            _tell(batch, [(reply, share) for reply in replies])
 
     def _next(self) -> list[_Waiting]:
-        """The request that has waited longest, with those most like it in length; empty if none waits."""
-        self._waiting = [one for one in self._waiting if not one.done.done()]  # callers that went away
-        if not self._waiting:
-            return []
-        first = self._waiting[0]
-        batch, shortest, longest = [first], first.length, first.length
-        for one in sorted(self._waiting[1:], key=lambda other: abs(other.length - first.length)):
-            shortest, longest = min(shortest, one.length), max(longest, one.length)
-            size = (len(batch) + 1) * longest
-            if len(batch) == self.most or size > ENOUGH or shortest < ALIKE * longest:
-                break
-            batch.append(one)
-        taken = {id(one) for one in batch}
-        self._waiting = [one for one in self._waiting if id(one) not in taken]
+        """Those who have waited longest, once somebody waits; empty when closed."""
+        batch: list[_Waiting] = []
+        size = 0
+        with self._changed:
+            while not batch and not self._closed:
+                while self._waiting and len(batch) < self.most and (not batch or size < ENOUGH):
+                    one = self._waiting.popleft()
+                    if not one.done.done():  # else its caller went away
+                        batch.append(one)
+                        size += len(one.input)
+                if not batch:
+                    self._changed.wait()
         return batch
 
-    def _answer(self, inputs: Sequence[str]) -> tuple[list[Reply], float]:
-        """Replies in the order of the inputs, and the processor time of this thread."""
-        started = time.thread_time()
-        return self.fitted.answer(inputs), time.thread_time() - started
-
     def close(self) -> None:
-        """End the threads once their batches are done."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """End the threads once their batches are done; who still waits is told so."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            left = list(self._waiting)
+            self._waiting.clear()
+        _tell(left, [BlockingIOError("it ends")] * len(left))
+
+
+def _tell(batch: Sequence[_Waiting], found: Sequence[_Found]) -> None:
+    """Tell the callers of a batch, in one turn of their event loop."""
+
+    def end_all(mine: asyncio.AbstractEventLoop) -> None:
+        for one, what in zip(batch, found, strict=True):
+            if one.done.get_loop() is mine:
+                one.end(what)
+
+    for loop in {one.done.get_loop() for one in batch}:
+        with contextlib.suppress(RuntimeError):  # it has ended, and its callers with it
+            loop.call_soon_threadsafe(end_all, loop)
 
 
 def _on_one_core() -> None:

@@ -44,8 +44,20 @@ def run_gateway(load: Callable[[], ServeSettings], say: Callable[[str], None]) -
         server_header=False,
         date_header=False,
     )
-    with listening(server.host, server.port) as taken:
-        asyncio.run(_serve(gateway, _Server(config), taken, say))
+    with (
+        listening(server.host, server.port) as taken,
+        asyncio.Runner(loop_factory=_loop_factory()) as runner,
+    ):
+        runner.run(_serve(gateway, _Server(config), taken, say))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Loops of uvloop, where it is installed; Python's own elsewhere."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
 
 
 def listening(host: str, port: int) -> socket.socket:
