@@ -335,7 +335,7 @@ def test_a_batch_is_those_who_came_first_and_no_longer_than_it_gains_by() -> Non
         return [len(reply.text) for reply, _ in found]
 
     assert asyncio.run(ask()) == lengths
-    assert asked == [[300, 10, 1_000], [35, 280, 5, 290], [200]]
+    assert asked == [[300], [10, 1_000], [35, 280], [5, 290, 200]]
     batcher.close()
 
 
