@@ -7,6 +7,7 @@ added at 500 requests/s, and the memory of each process.
     python benchmarks/gateway.py [--seconds 5] [--only tunepoint,bare]
     pip install 'litellm[proxy]' in another environment: --litellm PATH/TO/bin/litellm
     npm install @portkey-ai/gateway: --portkey PATH/TO/node_modules/@portkey-ai/gateway/build/start-server.js
+        (1.15.2 cannot stream with the newest hono: overrides of hono 4.9.7 and @hono/node-server 1.13.7)
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ import numpy as np
 
 Found = TypeVar("Found")
 BODY = {"model": "bench", "messages": [{"role": "user", "content": "Which queue? I was charged twice."}]}
-WORDS = 12
+WORDS = ["it", "goes", "to", "billing", "because", "the", "card", "was", "charged", "twice", "this", "month"]
 ENVIRONMENT = {
     "LITELLM_MASTER_KEY": "sk-bench",
     "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
@@ -56,8 +57,7 @@ def mock() -> Any:
     answer = json.dumps(whole).encode()
     chunk = {**head, "object": "chat.completion.chunk"}
     deltas = [
-        {"choices": [{"index": 0, "delta": {"content": f"w{n} "}, "finish_reason": None}]}
-        for n in range(WORDS)
+        {"choices": [{"index": 0, "delta": {"content": f"{word} "}, "finish_reason": None}]} for word in WORDS
     ]
     deltas.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
     events = [
