@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -97,6 +98,7 @@ async def _serve(
 ) -> None:
     say("opening the arms ...")
     async with gateway.running():
+        settle()
         loop = asyncio.get_running_loop()
         reloading: set[asyncio.Task[None]] = set()
 
@@ -117,9 +119,17 @@ async def _serve(
         await server.serve(sockets=[taken])
 
 
+def settle() -> None:
+    """Let the garbage collector pass over what stays: going through all of it stops every answer."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
 async def _reload(gateway: Gateway, say: Callable[[str], None]) -> None:
     try:
         await gateway.reload()
+        settle()
         say("settings were read again")
     except TunepointError as error:
         say(f"settings were not taken over, what served goes on: {error}")
