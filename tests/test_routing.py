@@ -15,11 +15,15 @@ import pytest
 from gateways import behind, running, settings, until
 from test_gateway import ASK, client, get, post
 
+from tunepoint.arms import Built
 from tunepoint.capture.opening import open_store
 from tunepoint.capture.records import Captured, Feedback
 from tunepoint.cascades import Gate
 from tunepoint.errors import ModelError
-from tunepoint.models.chat import Reply, Usage
+from tunepoint.measure.study import cores
+from tunepoint.models.chat import Prompt, Reply, Usage
+from tunepoint.models.encoder import Encoder
+from tunepoint.prompting.instructions import Prompted
 from tunepoint.serve.arms import Calling, Cascaded, InProcess, Pricer
 from tunepoint.serve.batching import MicroBatcher
 from tunepoint.serve.canary import Canary, Outcomes, judge
@@ -294,6 +298,7 @@ class Echo:
     pause: float = 0.0
     fault: bool = False
     built: Any = None
+    concurrent: bool = False
 
     def answer(self, inputs: Sequence[str]) -> list[Reply]:
         self.batches.append(len(inputs))
@@ -389,6 +394,17 @@ def test_a_batch_whose_caller_went_away_answers_the_others_and_faults_are_told()
     *answered, late = asyncio.run(end())
     assert [reply.text for reply, _ in answered] == ["q0", "q1", "q2"]
     assert isinstance(late, BlockingIOError) and str(late) == "it ends"
+
+
+@pytest.mark.parametrize(("may", "threads"), [(True, cores()), (False, 1)])
+def test_an_arm_is_asked_by_several_threads_only_where_it_says_so(may: bool, threads: int) -> None:
+    arm = InProcess("a", Echo(concurrent=may), "here")
+    assert arm.batcher.threads == threads
+    assert (
+        InProcess("a", Prompted(Encoder.__new__(Encoder), Prompt(""), Built(0)), "here").batcher.threads
+        == cores()
+    )
+    arm.close()
 
 
 def test_arms_of_a_study_answer_in_openais_form() -> None:

@@ -122,6 +122,16 @@ class LightlyPrompted(Protocol):
     """Name of the arm that is the same model without it."""
 
 
+@runtime_checkable
+class Concurrent(Protocol):
+    """A fitted arm, or a model, that says whether several threads may ask it at once."""
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether they may."""
+        ...
+
+
 class InProcess:
     """An arm that answers in this process: serving one is a batch of one, in a thread."""
 

@@ -112,6 +112,7 @@ class Encoder:
     """
 
     remote = False
+    concurrent = True
 
     def __init__(
         self,

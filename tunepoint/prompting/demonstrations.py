@@ -64,6 +64,7 @@ class FewShot:
 class Retrieved(InProcess):
     """A fitted retrieval prompt: each input brings its own demonstrations."""
 
+    concurrent: ClassVar[bool] = True
     model: Encoder
     template: Prompt
     inputs: list[str]

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from numpy.random import Generator
 
-from tunepoint.arms import ArmKind, Built, InProcess, Input, labels_of
+from tunepoint.arms import ArmKind, Built, Concurrent, InProcess, Input, labels_of
 from tunepoint.data.examples import Example
 from tunepoint.models.chat import ChatModel, Prompt, Reply
 from tunepoint.task import Task
@@ -21,6 +21,11 @@ class Prompted(InProcess):
     model: ChatModel
     template: Prompt
     built: Built
+
+    @property
+    def concurrent(self) -> bool:
+        """As the model."""
+        return isinstance(self.model, Concurrent) and self.model.concurrent
 
     def answer(self, inputs: Sequence[Input]) -> list[Reply]:
         """Replies in the order of the inputs."""

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from tunepoint.arms import FittedArm
+from tunepoint.arms import Concurrent, FittedArm
 from tunepoint.capture.records import nanodollars
 from tunepoint.cascades import Gate
 from tunepoint.errors import TunepointError
@@ -188,11 +188,12 @@ class OfStudy:
 
 
 class InProcess(OfStudy):
-    """An arm that runs in this process, in batches, one on each core."""
+    """An arm that runs in this process, in batches; one on each core where several threads may ask it."""
 
     def __init__(self, name: str, fitted: FittedArm, model: str) -> None:
         super().__init__(name, model)
-        self.batcher = MicroBatcher(fitted, threads=cores())
+        at_once = isinstance(fitted, Concurrent) and fitted.concurrent
+        self.batcher = MicroBatcher(fitted, threads=cores() if at_once else 1)
 
     async def reply(self, asked: Asked) -> tuple[Reply, float | None]:
         """The reply, with its share of the batch's processor time."""

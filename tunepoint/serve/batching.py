@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tunepoint.arms import FittedArm
+from tunepoint.measure.study import cores
 from tunepoint.models.chat import Reply
 
 TOGETHER = 6
@@ -37,7 +38,7 @@ class _Waiting:
 
 
 class MicroBatcher:
-    """Threads that answer batches, each on one core.
+    """Threads that answer batches: several, each on one core, or one that may use them all.
 
     Nobody waits for a batch to fill: while batches are answered the next one gathers, and a lone request is
     a batch of one. Who came first is answered first. A thread takes its next batch by itself, without a
@@ -84,16 +85,21 @@ class MicroBatcher:
 
     def _run(self) -> None:
         """Answer batches until closed."""
-        _on_one_core()
+        if self.threads > 1:
+            _on_one_core()
         while batch := self._next():
-            started = time.thread_time()
+            started = self._clock()
             try:
                 replies = self.fitted.answer([one.input for one in batch])
             except Exception as error:
                 _tell(batch, [error] * len(batch))
                 continue
-            share = (time.thread_time() - started) / len(batch)
+            share = (self._clock() - started) / len(batch)
             _tell(batch, [(reply, share) for reply in replies])
+
+    def _clock(self) -> float:
+        """Processor seconds: this thread's, or those of all cores where it may use them."""
+        return time.thread_time() if self.threads > 1 else time.perf_counter() * cores()
 
     def _next(self) -> list[_Waiting]:
         """Those who have waited longest, once somebody waits; empty when closed."""

@@ -28,6 +28,7 @@ from tunepoint.tuning.training import Recipe, TrainingRun, loss_warnings
 class Classifier(InProcess):
     """A fitted head on an encoder, its own or the shared one."""
 
+    concurrent: ClassVar[bool] = True
     encoder: Encoder
     labels: tuple[str, ...]
     weight: NDArray[np.float32]

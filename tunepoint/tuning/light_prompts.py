@@ -21,6 +21,7 @@ from tunepoint.tuning.classifier import Classifier, FineTuned
 class LightPrompted(InProcess):
     """A tuned encoder that also reads a prompt: label names, or retrieved demonstrations."""
 
+    concurrent: ClassVar[bool] = True
     tuned: Classifier
     weight: float
     built: Built
