@@ -309,6 +309,7 @@ def _finalists(
 ) -> tuple[Finalist, ...]:
     intervals = score_intervals(joint, rng)
     draws = evidence.costs
+    monthly, horizon = draws.per_month(), draws.horizon()
     acceptable = evidence.acceptable().mean(axis=0)
     value = evidence.scores if evidence.error_usd is None else -evidence.total()
     best = np.bincount(value.argmax(axis=1), minlength=len(table.arms)) / len(value)
@@ -322,8 +323,8 @@ def _finalists(
             format_ok=arm.format_ok,
             repaired=arm.repaired,
             cost_per_query_usd=quantiles(draws.per_query[:, i]),
-            monthly_usd=quantiles(draws.per_month()[:, i]),
-            horizon_usd=quantiles(draws.horizon()[:, i]),
+            monthly_usd=quantiles(monthly[:, i]),
+            horizon_usd=quantiles(horizon[:, i]),
             upfront_usd=quantiles(draws.upfront[:, i]),
             p50_seconds=_quantile(arm.seconds, 0.5),
             p95_seconds=_quantile(arm.seconds, 0.95),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +64,7 @@ class CostDraws:
         running = self.schedule.queries * queries * self.per_query
         return self.fixed + running + self._reserved(queries, self.schedule.present, self.schedule.traffic)
 
-    @property
+    @cached_property
     def fixed(self) -> Floats:
         """(D, A) dollars over the horizon that do not depend on the volume; machines are not among them."""
         again = self.repeats * self.retraining_once + self.retired * self.following_once
@@ -76,7 +77,14 @@ class CostDraws:
         return self.monthly + queries * self.per_query + self._reserved(queries, one, one)
 
     def _reserved(self, queries: Floats, present: Floats, traffic: Floats) -> Floats:
-        """(D, A) dollars of reserved machines over months of these weights; `queries` is (D, 1) or (1, 1)."""
+        """(D, A) dollars of reserved machines over months of these weights, (1,) where there are none.
+
+        Args:
+            queries: of a month, (D, 1) or (1, 1).
+
+        """
+        if not self.machines:
+            return np.zeros(1)
         found = np.zeros(self.upfront.shape)
         for arm, (hosting, hourly) in self.machines.items():
             months = hosting.machines(queries * traffic) @ present  # (D,) or (1,)
