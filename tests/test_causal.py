@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ import torch
 from checkpoints import tiny_checkpoint
 
 from tunepoint import Example, Task
+from tunepoint.arms import Built
 from tunepoint.errors import DataError, ModelError
-from tunepoint.models.endpoints import request_of
+from tunepoint.models.chat import Prompt, Usage
+from tunepoint.models.endpoints import Completion, request_of
 from tunepoint.models.wordings import messages
 from tunepoint.tuning import sft
-from tunepoint.tuning.causal import CausalBase, CausalTuned
+from tunepoint.tuning.causal import CausalBase, CausalTuned, FittedCausal
 from tunepoint.tuning.checkpoints import CheckpointRace, by_group
 from tunepoint.tuning.conversations import IGNORED, Row, drawn_diets, prompt_of, rows_of
 from tunepoint.tuning.loading import load_base, load_tokenizer, put_adapter
@@ -367,3 +370,26 @@ def test_what_is_no_base_is_refused(tmp_path: Path) -> None:
     bare = tiny_checkpoint(tmp_path / "bare", template=None)
     with pytest.raises(ModelError, match="no chat template, so nobody knows how it is to be asked"):
         CausalTuned(CausalBase(str(bare), tmp_path / "runs"), "none", "tiny").fit(task(), examples(), RNG(0))
+
+
+def test_two_runs_of_one_base_answer_with_their_own_weights_at_the_same_time(tmp_path: Path) -> None:
+    class Sharing(CausalBase):
+        """Answers with the run whose weights are in place when it ends."""
+
+        name, at = "shared", ""
+
+        def endpoint(self, run: str) -> Any:
+            self.at = run
+            return self
+
+        def complete(self, requests: Any, done: Any, allow: Any) -> None:
+            time.sleep(0.005)
+            for place, _ in enumerate(requests):
+                done(place, Completion(self.at, Usage("shared")))
+
+    base = Sharing("base", tmp_path)
+    template = Prompt("", "Say who you are.", kind="text")
+    arms = [FittedCausal(base, run, template, Built(1)) for run in ("one", "other")]
+    with ThreadPoolExecutor(2) as pool:
+        asked = [(arm, pool.submit(arm.answer, ["who?"])) for _ in range(20) for arm in arms]
+        assert all(found.result()[0].answer == arm.run for arm, found in asked)

@@ -820,6 +820,24 @@ def test_routes_that_make_no_sense(server: Behind, tmp_path: Path, more: dict[st
 # -- the dashboard ----------------------------------------------------------------------------------
 
 
+def test_attempts_that_failed_are_in_the_sample_with_their_request(server: Behind, tmp_path: Path) -> None:
+    server.faults["main"] = "500"
+
+    def load() -> ServeSettings:
+        return settings(tmp_path, server.url, fallback=["spare"], server={"sample": 0.5})
+
+    with running(load) as gateway:
+        for number in range(5):
+            asked = [{"role": "user", "content": f"question {number}"}]
+            post(f"{gateway.url}/v1/chat/completions", {"model": "triage", "messages": asked})
+        rows = kept(gateway, 10)
+    words = {one.id: bool(one.input) for one in rows if one.role == "fallback"}
+    attempts = {one.id.rpartition("-")[0]: one for one in rows if one.role == "champion"}
+    assert len(words) == 5 and attempts.keys() == words.keys()
+    for request, attempt in attempts.items():
+        assert bool(attempt.input) == bool(attempt.error) == words[request]
+
+
 def test_a_sample_keeps_the_words_of_some_and_the_facts_of_all(server: Behind, tmp_path: Path) -> None:
     def load() -> ServeSettings:
         return settings(tmp_path, server.url, shadow="spare", server={"sample": 0.3})

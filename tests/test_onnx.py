@@ -50,8 +50,19 @@ def test_a_study_s_encoder_is_written_with_its_card_and_runs_by_the_card_s_own_c
     assert str(Path.cwd()).encode() not in (tmp_path / "onnx" / GRAPH).read_bytes()
 
 
+def quicken_and_read(encoder: Encoder, folder: Path) -> bytes:
+    """The graph of an encoder."""
+    reader_of(encoder, folder)
+    (graph,) = folder.iterdir()
+    return graph.read_bytes()
+
+
 def test_an_encoder_that_serves_reads_by_its_graph_and_reads_the_same(
-    finished: Result, encoder: Encoder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    finished: Result,
+    encoder: Encoder,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert finished.folder is not None
     (run, *_) = sorted(finished.folder.rglob("*.safetensors"))
@@ -60,20 +71,23 @@ def test_an_encoder_that_serves_reads_by_its_graph_and_reads_the_same(
     before = fitted.encoder.embed(texts), fitted.answer(texts)
     assert quicken(fitted, tmp_path) == 1 and quicken(fitted, tmp_path) == 0  # once is enough
     (graph,) = (tmp_path / GRAPHS).iterdir()
-    assert fitted.encoder.reader != fitted.encoder.read and encoder.reader == encoder.read
+    assert fitted.encoder.reader is not None and encoder.reader is None
     assert np.abs(fitted.encoder.embed(texts) - before[0]).max() < 1e-5
     for one, other in zip(fitted.answer(texts), before[1], strict=True):
         assert one.answer == other.answer and one.confidence == pytest.approx(other.confidence, abs=1e-5)
     written = graph.stat().st_mtime_ns
     again = Classifier.load(run, encoder)
     assert quicken(again, tmp_path) == 1 and graph.stat().st_mtime_ns == written  # it was kept
-    reader_of(encoder, tmp_path / "untuned")
-    (untuned,) = (tmp_path / "untuned").iterdir()
-    untuned.replace(graph)
+    many = [text for text in texts for _ in range(5)]  # more than one sequence takes
+    assert np.abs(again.encoder.embed(many) - np.repeat(before[0], 5, axis=0)).max() < 1e-5
+    for damaged in (b"", quicken_and_read(encoder, tmp_path / "untuned")):  # another encoder's
+        graph.write_bytes(damaged)
+        assert quicken(Classifier.load(run, encoder), tmp_path) == 1 and graph.read_bytes() != damaged
+    monkeypatch.setattr(graphs, "SAME", 0.0)
     with pytest.raises(ModelError, match="reads otherwise than the encoder"):
         reader_of(again.encoder, tmp_path / GRAPHS)
     third = Classifier.load(run, encoder)
-    assert quicken(third, tmp_path) == 0 and third.encoder.reader == third.encoder.read
+    assert quicken(third, tmp_path) == 0 and third.encoder.reader is None
     assert "is served without onnxruntime" in caplog.text
 
 

@@ -115,7 +115,12 @@ def test_in_a_real_browser(finished: Result, width: int, scheme: str) -> None:
         assert after[0] != before[0] and after[1] != before[1]
         page.fill("#months", "36")
         assert page.inner_text("#live-rows") != after[1]
+        page.click("summary:has-text('More assumptions')")
+        page.fill("#growth", "5")
+        page.locator("#prices input").first.fill("300")
         page.click("#declared")
+        assert page.input_value("#growth") == "0"
+        assert page.locator("#prices input").first.input_value() == "100"
         assert (page.inner_text("#live"), page.inner_text("#live-rows")) == before
         assert page.locator(".main-svg").count() >= 4
         assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -333,6 +333,7 @@ def test_a_batch_is_those_who_came_first_and_no_longer_than_it_gains_by() -> Non
             return super().answer(inputs)
 
     batcher = MicroBatcher(Noting(pause=0.01), most=4)
+    batcher.enough = 400
     lengths = [300, 10, 1_000, 35, 280, 5, 290, 200]
 
     async def ask() -> list[int]:
@@ -340,7 +341,7 @@ def test_a_batch_is_those_who_came_first_and_no_longer_than_it_gains_by() -> Non
         return [len(reply.text) for reply, _ in found]
 
     assert asyncio.run(ask()) == lengths
-    assert asked == [[300], [10, 1_000], [35, 280], [5, 290, 200]]
+    assert asked == [[300, 10], [1_000], [35, 280, 5], [290], [200]]
     batcher.close()
 
 
@@ -359,7 +360,7 @@ def test_batches_are_answered_at_the_same_time_on_several_cores() -> None:
         return [reply.text for reply, _ in found]
 
     assert asyncio.run(ask(2)) == ["q0", "q1"]
-    assert asyncio.run(ask(6)) == [f"q{n}" for n in range(6)]  # workers that ended are begun anew
+    assert asyncio.run(ask(6)) == [f"q{n}" for n in range(6)]
     batcher.close()
 
 
@@ -394,6 +395,21 @@ def test_a_batch_whose_caller_went_away_answers_the_others_and_faults_are_told()
     *answered, late = asyncio.run(end())
     assert [reply.text for reply, _ in answered] == ["q0", "q1", "q2"]
     assert isinstance(late, BlockingIOError) and str(late) == "it ends"
+    with pytest.raises(BlockingIOError, match="it ends"):
+        asyncio.run(batcher.answer("later still"))
+
+
+@pytest.mark.parametrize("replies", [[], None])
+def test_an_arm_that_answers_wrongly_fails_its_callers_and_goes_on(replies: Any) -> None:
+    class Wrong(Echo):
+        def answer(self, inputs: Sequence[str]) -> list[Reply]:
+            return replies if inputs == ["bad"] else super().answer(inputs)
+
+    batcher = MicroBatcher(Wrong())
+    with pytest.raises((ModelError, TypeError)):
+        asyncio.run(asyncio.wait_for(batcher.answer("bad"), 10))
+    assert asyncio.run(asyncio.wait_for(batcher.answer("good"), 10))[0].text == "good"
+    batcher.close()
 
 
 @pytest.mark.parametrize(("may", "threads"), [(True, cores()), (False, 1)])

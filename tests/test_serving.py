@@ -53,7 +53,7 @@ def test_what_is_served_is_what_was_measured(finished: Result, small_task: Path)
     assert len(test) == len(asked)
 
     async def answers(arm: ServedArm) -> list[str]:
-        found = [await arm.answer(asking(input_of=example.input)) for example in test]
+        found = await asyncio.gather(*(arm.answer(asking(input_of=example.input)) for example in test))
         return [one.text for one in found]
 
     with study_arms(finished.folder) as study:

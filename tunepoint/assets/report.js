@@ -268,13 +268,13 @@
   const volumeInput = document.getElementById("volume"), monthsInput = document.getElementById("months");
 
   // Until a slider is moved, traffic and horizon are the declared ones: then the page says what the report says.
-  const few = (value) => Number(value.toPrecision(2)).toLocaleString("en-US");
+  const few = (value, digits) => Number(value.toPrecision(digits)).toLocaleString("en-US");
   const [least, highest] = economics.traffic;
   let chosen = { volume: null, months: economics.months };
 
   function said(volume) {
-    if (volume !== null) return few(volume);
-    return least === highest ? few(least) : few(least) + " to " + few(highest);
+    if (volume !== null) return few(volume, 2);
+    return least === highest ? few(least, 4) : few(least, 4) + " to " + few(highest, 4);
   }
 
   function update() {
@@ -306,12 +306,20 @@
 
   volumeInput.max = String(most);
   monthsInput.max = String(Math.max(60, Math.ceil(economics.months)));
+  const given = { growth: economics.growth, discount: economics.discount, error_usd: economics.error_usd };
   function asDeclared() {
+    Object.assign(economics, given);
+    factors.fill(1);
+    weighed = { months: null };
+    drawn = { months: null, traces: [] };
     chosen = { volume: null, months: economics.months };
     volumeInput.value = String(Math.log10(Math.max(1, economics.volume)));
     monthsInput.value = String(Math.round(economics.months));
+    Object.entries(fields).forEach(([name, unit]) => {
+      document.getElementById(name).value = String(Number(((economics[key(name)] || 0) * unit).toPrecision(6)));
+    });
+    document.querySelectorAll("#prices input").forEach((field) => { field.value = "100"; });
   }
-  asDeclared();
   // Other assumptions: what is no number within its bounds leaves the page as it was.
   const fields = { growth: 100, discount: 100, error: 1 };
   const key = (name) => (name === "error" ? "error_usd" : name);
@@ -321,7 +329,6 @@
   }
   Object.entries(fields).forEach(([name, unit]) => {
     const field = document.getElementById(name);
-    field.value = String(Number(((economics[key(name)] || 0) * unit).toPrecision(6)));
     field.addEventListener("input", () => {
       if (field.value === "" || !field.checkValidity()) return;
       economics[key(name)] = Number(field.value) / unit;
@@ -343,6 +350,7 @@
     label.append("Price of an answer of " + name + ", % of today's ", field);
     return label;
   }));
+  asDeclared();
   volumeInput.addEventListener("input", () => {
     chosen.volume = Math.pow(10, Number(volumeInput.value));
     update();

@@ -106,8 +106,8 @@ class Encoder:
     Attributes:
         layers: the transformer layers, lowest first; a tuned encoder shares the lower
             ones with the encoder it was tuned from.
-        reader: what computes the vectors of texts that are new: `read`, or another program of the same
-            weights.
+        reader: another program of the same weights that computes the vectors of texts that are new; `read`
+            does if None.
 
     """
 
@@ -126,7 +126,7 @@ class Encoder:
         self.layers = list(layers)
         self.tokenizer = tokenizer
         self.embeddings = embeddings
-        self.reader: Reader = self.read
+        self.reader: Reader | None = None
         self._memory: dict[str, NDArray[np.float32]] = {}
         self._passing = threading.local()
         self._lower = lower or LowerStates()
@@ -247,7 +247,7 @@ class Encoder:
         found: dict[str, NDArray[np.float32]] = {}
         tokens = self.tokens(cold)
         for batch in by_length([len(text) for text in tokens], BATCH):
-            vectors = self.reader([tokens[i] for i in batch])
+            vectors = (self.reader or self.read)([tokens[i] for i in batch])
             found.update((cold[i], row) for i, row in zip(batch, vectors, strict=True))
         with torch.inference_mode():
             states = [self._lower.states[text] for text in warm]

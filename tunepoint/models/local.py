@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
@@ -74,6 +75,7 @@ class LocalEndpoint:
 
     def _use(self, name: str, model: Any, tokenizer: Any, batch: int) -> None:
         self.name, self.batch = name, batch
+        self._lock = threading.Lock()
         self.model, self.tokenizer = model.eval(), tokenizer
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -102,7 +104,8 @@ class LocalEndpoint:
             for some in _parts(list(group), self.batch):
                 for position in some:
                     allow(requests[position])
-                completions = self._answer([requests[i] for i in some], [tokens[i] for i in some])
+                with self._lock:  # torch has one generator of random numbers for all threads
+                    completions = self._answer([requests[i] for i in some], [tokens[i] for i in some])
                 for position, completion in zip(some, completions, strict=True):
                     done(position, completion)
 

@@ -204,7 +204,7 @@ class InProcess(OfStudy):
         return reply, seconds
 
     def close(self) -> None:
-        """End its thread."""
+        """End its threads."""
         self.batcher.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import threading
 import time
 from collections import deque
@@ -11,14 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tunepoint.arms import FittedArm
+from tunepoint.errors import ModelError
 from tunepoint.measure.study import cores
 from tunepoint.models.chat import Reply
 
-TOGETHER = 6
-"""Inputs that an arm gets at once, at most."""
-ENOUGH = 300
-"""Characters of a batch: a larger one takes longer and answers no more in a second (docs/log.md)."""
+TOGETHER, ENOUGH = 6, 400
+"""Inputs and characters of a batch on one core: a larger one answers no more in a second (docs/log.md)."""
+MOST = 32
+"""Inputs of a batch that may use all cores, or a GPU."""
 
+ENDS = "it ends"
 _Found = tuple[Reply, float] | Exception
 
 
@@ -38,7 +41,7 @@ class _Waiting:
 
 
 class MicroBatcher:
-    """Threads that answer batches: several, each on one core, or one that may use them all.
+    """Threads that answer batches: several, each on one core, or one that may use all that there is.
 
     Nobody waits for a batch to fill: while batches are answered the next one gathers, and a lone request is
     a batch of one. Who came first is answered first. A thread takes its next batch by itself, without a
@@ -46,15 +49,17 @@ class MicroBatcher:
 
     Args:
         threads: batches that are answered at the same time.
-        most: inputs of one batch.
+        most: inputs of one batch; if None, what `threads` can use.
         capacity: inputs that wait at most.
 
     """
 
     def __init__(
-        self, fitted: FittedArm, *, threads: int = 1, most: int = TOGETHER, capacity: int = 1_024
+        self, fitted: FittedArm, *, threads: int = 1, most: int | None = None, capacity: int = 1_024
     ) -> None:
-        self.fitted, self.threads, self.most, self.capacity = fitted, threads, most, capacity
+        self.fitted, self.threads, self.capacity = fitted, threads, capacity
+        self.most = most or (TOGETHER if threads > 1 else MOST)
+        self.enough = ENOUGH if threads > 1 else math.inf
         self._waiting: deque[_Waiting] = deque()
         self._changed = threading.Condition()
         self._running: list[threading.Thread] = []
@@ -64,14 +69,17 @@ class MicroBatcher:
         """The reply, and the processor seconds of its share of the batch.
 
         Raises:
-            BlockingIOError: too many wait already.
+            BlockingIOError: too many wait already, or it was closed.
 
         """
-        if len(self._waiting) >= self.capacity:
-            raise BlockingIOError(f"{self.capacity} requests wait already")
         loop = asyncio.get_running_loop()
         one = _Waiting(text, loop.create_future())
-        self._waiting.append(one)
+        with self._changed:
+            if self._closed:
+                raise BlockingIOError(ENDS)
+            if len(self._waiting) >= self.capacity:
+                raise BlockingIOError(f"{self.capacity} requests wait already")
+            self._waiting.append(one)
         loop.call_soon(self._wake)  # those that come in this turn of the loop come along
         return await one.done
 
@@ -90,7 +98,9 @@ class MicroBatcher:
         while batch := self._next():
             started = self._clock()
             try:
-                replies = self.fitted.answer([one.input for one in batch])
+                replies = list(self.fitted.answer([one.input for one in batch]))
+                if len(replies) != len(batch):
+                    raise ModelError(f"{len(replies)} replies to {len(batch)} inputs")
             except Exception as error:
                 _tell(batch, [error] * len(batch))
                 continue
@@ -107,8 +117,11 @@ class MicroBatcher:
         size = 0
         with self._changed:
             while not batch and not self._closed:
-                while self._waiting and len(batch) < self.most and (not batch or size < ENOUGH):
-                    one = self._waiting.popleft()
+                while self._waiting and len(batch) < self.most:
+                    one = self._waiting[0]
+                    if batch and size + len(one.input) > self.enough:
+                        break
+                    self._waiting.popleft()
                     if not one.done.done():  # else its caller went away
                         batch.append(one)
                         size += len(one.input)
@@ -123,7 +136,7 @@ class MicroBatcher:
             self._changed.notify_all()
             left = list(self._waiting)
             self._waiting.clear()
-        _tell(left, [BlockingIOError("it ends")] * len(left))
+        _tell(left, [BlockingIOError(ENDS)] * len(left))
 
 
 def _tell(batch: Sequence[_Waiting], found: Sequence[_Found]) -> None:
@@ -140,7 +153,10 @@ def _tell(batch: Sequence[_Waiting], found: Sequence[_Found]) -> None:
 
 
 def _on_one_core() -> None:
-    """Keep what this thread computes on this thread: another batch is on the other core."""
+    """Keep what torch computes for this thread on it, for another batch is on the other core.
+
+    Threads that begin later have one as well: torch hands the number on.
+    """
     with contextlib.suppress(ImportError):
         import torch
 

@@ -69,6 +69,8 @@ class Gateway:
         self._reloading = asyncio.Lock()
         self._stack = ExitStack()
         self._session: aiohttp.ClientSession | None = None
+        self.closed: Callable[[], None] = lambda: None
+        """Called once the arms of before a reload are closed."""
         self._app = Starlette(routes=routes(self), exception_handlers=exception_handlers())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -260,9 +262,13 @@ class Gateway:
             self.service.recorder.sample = server.sample
             slowest = max((t for one in settings.tasks for t in _timeouts(one)), default=60.0)
             loop = asyncio.get_running_loop()
-            loop.call_later(60.0 + 3 * slowest, loop.run_in_executor, None, before.close)
+            loop.call_later(60.0 + 3 * slowest, loop.run_in_executor, None, self._close, before)
             with suppress(StoreError):
                 await asyncio.to_thread(self.access.reload)
+
+    def _close(self, before: ExitStack) -> None:
+        before.close()
+        self.closed()
 
     async def stop(self) -> None:
         """Write everything down and close."""

@@ -9,7 +9,6 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 from tunepoint.arms import FittedArm
-from tunepoint.errors import ModelError
 
 GRAPHS = "graphs"
 """In a study's folder: what onnxruntime runs."""
@@ -30,11 +29,11 @@ def quicken(fitted: FittedArm, folder: Path) -> int:
 
     count = 0
     for part in {id(part): part for part in _parts(fitted)}.values():
-        if isinstance(part, Encoder) and part.reader == part.read:
+        if isinstance(part, Encoder) and part.reader is None:
             try:
                 part.reader = reader_of(part, folder / GRAPHS)
                 count += 1
-            except ModelError as error:
+            except Exception as error:  # a full disk, an exporter of another version: it serves all the same
                 log.warning("%s is served without onnxruntime: %s", part.name, error)
     return count
 

@@ -37,6 +37,8 @@ class Ending:
     """Seconds until the first event of a stream."""
     copy_of: str | None = None
     """Of a shadow's answer: the request that it copies."""
+    attempt_of: str | None = None
+    """Of an answer that did not come: the request, which another arm may have answered."""
 
 
 DONE_WELL = Ending()
@@ -114,12 +116,13 @@ class Recorder:
         if self.tracer is not None:
             self.tracer.note(one)
         self.access.spend(key.name, found.cost_nanousd or 0)
-        in_sample = self.sample >= 1 or self._place(one.copy_of or one.id) < self.sample
+        request = ending.copy_of or ending.attempt_of or one.id
+        in_sample = self.sample >= 1 or self._place(request) < self.sample
         self.writer.put(one if in_sample else without_words(one))
         return one
 
     def _place(self, request: str) -> float:
-        """Of a request in 0..1; a copy has its original's, so that both are kept or neither."""
+        """Of a request in 0..1; copies and attempts have their request's, so that all are kept or none."""
         digest = hashlib.sha256(f"{self._salt}{request}".encode("utf-8", "replace")).digest()
         return int.from_bytes(digest[:8]) / 2**64
 
@@ -131,5 +134,5 @@ class Recorder:
 
 
 def without_words(one: Captured) -> Captured:
-    """What an answer took and who gave it, without what was asked and said."""
-    return replace(one, input="", output="", answer=None, messages=None, parameters={})
+    """What an answer took and who gave it, without what was asked and said; errors may quote both."""
+    return replace(one, input="", output="", answer=None, error=None, messages=None, parameters={})

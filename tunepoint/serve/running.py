@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import signal
 import socket
 import sys
@@ -32,7 +33,9 @@ def run_gateway(load: Callable[[], ServeSettings], say: Callable[[str], None]) -
 
     """
     sys.setswitchinterval(SWITCH)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # every core has a batch of its own
     gateway = Gateway(load)
+    gateway.closed = settle
     server = gateway.settings.server
     config = uvicorn.Config(
         gateway,
@@ -129,7 +132,6 @@ def settle() -> None:
 async def _reload(gateway: Gateway, say: Callable[[str], None]) -> None:
     try:
         await gateway.reload()
-        settle()
         say("settings were read again")
     except TunepointError as error:
         say(f"settings were not taken over, what served goes on: {error}")

@@ -273,7 +273,7 @@ class Service:
         """Count and keep a reply that did not come; its id is its own, for another arm may answer yet."""
         found = Answered({}, "", served.arms[by.arm].model, seconds=time.perf_counter() - started)
         again = replace(asked, id=f"{asked.id}-{hashlib.sha256(by.arm.encode()).hexdigest()[:8]}")
-        self._note(again, served, by, key, found, ending)
+        self._note(again, served, by, key, found, replace(ending, attempt_of=asked.id))
 
     def _fault(
         self, asked: Asked, served: Served, by: By, key: Key, error: Exception, started: float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -44,8 +45,9 @@ class FittedCausal(InProcess):
 
     def answer(self, inputs: Sequence[Input]) -> list[Reply]:
         """Replies in the order of the inputs."""
-        model = TextModel(self.base.endpoint(self.run), remote=False)
-        return model.answer([replace(self.template, input=text) for text in inputs])
+        with self.base.lock:  # one copy of the base has the weights of one run at a time
+            model = TextModel(self.base.endpoint(self.run), remote=False)
+            return model.answer([replace(self.template, input=text) for text in inputs])
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class CausalBase:
     watch: Watch | None = None
     launch: Launch | None = None
     """Trains in processes of its own; this one if None."""
+    lock: threading.RLock = field(default_factory=threading.RLock, init=False, repr=False, compare=False)
+    """Held from choosing a run's weights to its last answer."""
     _endpoint: LocalEndpoint | None = field(default=None, repr=False)
     _there: list[str] = field(default_factory=list, repr=False)
     _built: dict[str, Built] = field(default_factory=dict, repr=False)

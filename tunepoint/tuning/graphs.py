@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -240,26 +240,34 @@ def reader_of(encoder: Encoder, folder: Path) -> Reader:
 
     """
     path = folder / f"{_digest(encoder)}.onnx"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f".{os.getpid()}.part")
-        _write(_Reading(encoder), {}, unfinished)
-        unfinished.replace(path)
+    if path.exists():
+        with suppress(Exception):  # damaged, or another program's: it is made anew
+            return _reader(path, encoder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder) as unfinished:  # several processes may write it at once
+        written = Path(unfinished) / path.name
+        _write(_Reading(encoder), {}, written)
+        written.replace(path)
+    return _reader(path, encoder)
+
+
+def _reader(path: Path, encoder: Encoder) -> Reader:
     session = open_graph(path, threads=1)
 
     def read(tokens: Sequence[Sequence[int]]) -> Vectors:
-        (vectors,) = session.run(["vectors"], _packed(tokens))
-        return np.asarray(vectors)
+        return np.concatenate([session.run(["vectors"], _packed(some))[0] for some in _runs(tokens)])
 
     tried = encoder.tokens(TRIED)
     apart = float(np.abs(read(tried) - encoder.read(tried)).max())
     if not apart < SAME:
-        raise ModelError(f"{path}: reads otherwise than the encoder (by {apart:.2g}); delete it")
+        raise ModelError(f"{path}: reads otherwise than the encoder, by {apart:.2g}")
     return read
 
 
 TRIED = ("", "Where is my refund?", "word " * (MAX_TOKENS - 2))
 """Read by a new graph, and by the encoder."""
+PACKED = 512
+"""Tokens of one sequence at most: its attention grows with their square."""
 SAME = 1e-4
 """Vectors of length one that differ by less in every number are the same."""
 
@@ -320,6 +328,17 @@ class OnnxTags:
         given = {"input_ids": ids, "attention_mask": mask, "shapes": shapes}
         tags, *choices = self.session.run(None, given)
         return torch.from_numpy(tags)[first_tokens(windows)], [torch.from_numpy(one) for one in choices]
+
+
+def _runs(tokens: Sequence[Sequence[int]]) -> Iterator[Sequence[Sequence[int]]]:
+    """Texts in turn, in parts of at most `PACKED` tokens or of one text."""
+    start = size = 0
+    for end, text in enumerate(tokens):
+        if end > start and size + len(text) > PACKED:
+            yield tokens[start:end]
+            start, size = end, 0
+        size += len(text)
+    yield tokens[start:]
 
 
 def _packed(tokens: Sequence[Sequence[int]]) -> dict[str, NDArray[Any]]:
