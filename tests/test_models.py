@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tunepoint.cascades import Cascade, Gate, choose_gate
 from tunepoint.errors import EvidenceError, ModelError, TaskError
 from tunepoint.models import encoder as encoders
 from tunepoint.models.chat import Demonstration, Prompt, Reply, Usage
-from tunepoint.models.encoder import Encoder, check_weights, find_weights, readable, softmax
+from tunepoint.models.encoder import Encoder, Vectors, check_weights, find_weights, readable, softmax
 from tunepoint.prompting.demonstrations import FewShot, RetrievedFewShot
 from tunepoint.prompting.instructions import Described, ZeroShot
 from tunepoint.tuning.classifier import Classifier, FineTuned, Probe
@@ -86,11 +87,23 @@ def test_vectors_do_not_depend_on_company_memory_or_warmth(encoder: Encoder) -> 
     fresh = encoder.tunable_copy(4)
     fresh.warm(["a short one"])
     assert fresh.embed(["a short one"])[0] == pytest.approx(alone, abs=1e-5)
-    with encoder.remembering(["once only"]) as vectors:
-        assert "once only" in encoder._memory
-    assert "once only" not in encoder._memory
-    assert vectors[0] == pytest.approx(encoder.embed(["once only"])[0], abs=1e-5)
     assert encoder.embed([]).shape == (0, 0)
+
+
+def test_what_is_needed_twice_within_an_answer_is_read_once_and_forgotten(encoder: Encoder) -> None:
+    other = encoder.tunable_copy(6)
+    reads: list[int] = []
+
+    def read(tokens: Sequence[Sequence[int]]) -> Vectors:
+        reads.append(len(tokens))
+        return encoder.read(tokens)
+
+    other.reader = read
+    with other.remembering(["once only", "once only"]) as vectors, ThreadPoolExecutor(1) as elsewhere:
+        assert (other.embed(["once only"]) == vectors[:1]).all() and reads == [1]
+        elsewhere.submit(other.embed, ["once only"]).result()  # another thread's answer is its own
+        assert reads == [1, 1]
+    assert other.embed(["once only"])[0] == pytest.approx(vectors[0], abs=1e-5) and reads == [1, 1, 1]
 
 
 def test_altered_and_missing_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
