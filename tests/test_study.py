@@ -309,10 +309,9 @@ def test_a_killed_study_resumes_without_repeating_trials(
     assert finished.folder is not None
     assert scores(out) == scores(finished.folder)
     decision = json.loads((out / "decision.json").read_text())
-    measured, before = (
-        {one["arm"]: one["score"] for one in d["finalists"]} for d in (decision, finished.document)
-    )
-    assert measured == before
+    # Its seconds are others, so its costs are, and draws that come after them: not its means.
+    for one, before in zip(decision["finalists"], finished.document["finalists"], strict=True):
+        assert one["arm"] == before["arm"] and one["score"] == pytest.approx(before["score"], abs=0.03)
     assert decision["verdict"] == finished.document["verdict"]
     if decision["strength"] is not None:  # which of two equal arms is cheaper hangs on their seconds
         assert decision["winner"] == finished.document["winner"]
