@@ -817,7 +817,7 @@ def test_routes_that_make_no_sense(server: Behind, tmp_path: Path, more: dict[st
         pass
 
 
-# -- the dashboard ----------------------------------------------------------------------------------
+# -- a sample ---------------------------------------------------------------------------------------
 
 
 def test_attempts_that_failed_are_in_the_sample_with_their_request(server: Behind, tmp_path: Path) -> None:
@@ -863,6 +863,9 @@ def test_a_sample_keeps_the_words_of_some_and_the_facts_of_all(server: Behind, t
         )
     assert shown["requests"] == 40 and {arm["requests"] for arm in shown["arms"]} == {40}
     assert {one["request_id"] for one in shown["disagreements"]} == with_words
+
+
+# -- the dashboard ----------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")

@@ -12,6 +12,7 @@ import copy
 import hashlib
 import importlib.util
 import threading
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -216,15 +217,11 @@ class Encoder:
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """(n, width) unit vectors, computed anew unless the text is remembered."""
-        known = {text: row for text in texts if (row := self._known(text)) is not None}
-        missing = [text for text in dict.fromkeys(texts) if text not in known]
-        known.update(zip(missing, self._compute(missing), strict=True))
+        memory, passing = self._memory, getattr(self._passing, "rows", {})
+        missing = [text for text in dict.fromkeys(texts) if text not in memory and text not in passing]
+        fresh = dict(zip(missing, self._compute(missing), strict=True)) if missing else {}
+        known = ChainMap(fresh, passing, memory)
         return np.stack([known[text] for text in texts]) if texts else np.zeros((0, 0), np.float32)
-
-    def _known(self, text: str) -> NDArray[np.float32] | None:
-        """The vector of a text that is remembered, for good or within this thread's answer."""
-        row = self._memory.get(text)
-        return row if row is not None else getattr(self._passing, "rows", {}).get(text)
 
     def remember(self, texts: Sequence[str]) -> None:
         """Keep the vectors of texts that return: label names, demonstrations, dev inputs."""

@@ -60,6 +60,8 @@ class MicroBatcher:
         self.fitted, self.threads, self.capacity = fitted, threads, capacity
         self.most = most or (TOGETHER if threads > 1 else MOST)
         self.enough = ENOUGH if threads > 1 else math.inf
+        # A thread on one core knows its own time; one that may use all is charged for all of them.
+        self._clock, self._cores = (time.thread_time, 1) if threads > 1 else (time.perf_counter, cores())
         self._waiting: deque[_Waiting] = deque()
         self._changed = threading.Condition()
         self._running: list[threading.Thread] = []
@@ -104,12 +106,8 @@ class MicroBatcher:
             except Exception as error:
                 _tell(batch, [error] * len(batch))
                 continue
-            share = (self._clock() - started) / len(batch)
+            share = (self._clock() - started) * self._cores / len(batch)
             _tell(batch, [(reply, share) for reply in replies])
-
-    def _clock(self) -> float:
-        """Processor seconds: this thread's, or those of all cores where it may use them."""
-        return time.thread_time() if self.threads > 1 else time.perf_counter() * cores()
 
     def _next(self) -> list[_Waiting]:
         """Those who have waited longest, once somebody waits; empty when closed."""

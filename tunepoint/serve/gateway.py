@@ -69,7 +69,7 @@ class Gateway:
         self._reloading = asyncio.Lock()
         self._stack = ExitStack()
         self._session: aiohttp.ClientSession | None = None
-        self.closed: Callable[[], None] = lambda: None
+        self.on_closed: Callable[[], None] = lambda: None
         """Called once the arms of before a reload are closed."""
         self._app = Starlette(routes=routes(self), exception_handlers=exception_handlers())
 
@@ -268,7 +268,7 @@ class Gateway:
 
     def _close(self, before: ExitStack) -> None:
         before.close()
-        self.closed()
+        self.on_closed()
 
     async def stop(self) -> None:
         """Write everything down and close."""

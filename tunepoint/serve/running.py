@@ -35,7 +35,7 @@ def run_gateway(load: Callable[[], ServeSettings], say: Callable[[str], None]) -
     sys.setswitchinterval(SWITCH)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # every core has a batch of its own
     gateway = Gateway(load)
-    gateway.closed = settle
+    gateway.on_closed = settle
     server = gateway.settings.server
     config = uvicorn.Config(
         gateway,
