@@ -278,6 +278,8 @@ def worth_words(one: Mapping[str, Any]) -> str:
     """What one more piece of evidence is worth, in a sentence."""
     kind = one["kind"].replace("_", " ")
     kind = kind.removesuffix("s") if one["more"] == 1 else kind
+    if one["value_usd"] < 0.005:
+        return f"{one['more']} more {kind}: worth nothing."
     pays = "" if one["value_usd"] > one["price_usd"] else ", not worth its price"
     return f"{one['more']} more {kind}: worth {usd(one['value_usd'])} for {usd(one['price_usd'])}{pays}."
 
