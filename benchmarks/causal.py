@@ -25,10 +25,11 @@ from transformers.trainer_callback import TrainerCallback
 from transformers.utils.logging import disable_progress_bar
 
 from tunepoint import Example, Task
-from tunepoint.tuning import sft
-from tunepoint.tuning.conversations import chat_rows, rows_of
-from tunepoint.tuning.loading import load_base, load_tokenizer
-from tunepoint.tuning.recipes import CausalRecipe
+from tunepoint.arms.causal import sft
+from tunepoint.arms.causal.loading import load_base, load_tokenizer
+from tunepoint.arms.causal.recipe import CausalRecipe
+from tunepoint.arms.causal.rows import rows_of
+from tunepoint.arms.templates import chat_rows
 
 CUDA = torch.cuda.is_available()
 MARKS = ["<|end|>", "<|pad|>", "<|user|>", "<|system|>", "<|assistant|>"]

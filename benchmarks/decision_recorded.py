@@ -39,14 +39,13 @@ from verdicts import (
 )
 
 from tunepoint import Task, decide
-from tunepoint.arms import ArmKind
-from tunepoint.cost.break_even import simulate
-from tunepoint.cost.prices import ArmCost
-from tunepoint.decisions import joint_of
-from tunepoint.evidence import Evidence
-from tunepoint.measure.tables import Table
+from tunepoint.costs.arm_cost import ArmCost
+from tunepoint.costs.simulation import simulate
+from tunepoint.decision.rule import Evidence
 from tunepoint.stats.paired import compare
 from tunepoint.stats.ranges import Range
+from tunepoint.trials.table import Table, joint_of
+from tunepoint.trials.trial import ArmKind
 
 Floats = NDArray[np.float64]
 SIZES = (100, 200, 400, 800)

@@ -16,10 +16,11 @@ import time
 import numpy as np
 
 from tunepoint import Task
-from tunepoint.cost.break_even import break_even, quantiles, simulate
-from tunepoint.cost.prices import ArmCost
-from tunepoint.hosting import Dedicated
-from tunepoint.stats.ranges import Range
+from tunepoint.costs.arm_cost import ArmCost
+from tunepoint.costs.break_even import break_even
+from tunepoint.costs.simulation import simulate
+from tunepoint.stats.ranges import Range, quantiles
+from tunepoint.task.hosting import Dedicated
 
 
 def arms(count: int) -> list[ArmCost]:

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from tunepoint import Example, Task
+from tunepoint.arms.encoder.classifier import FineTuned, Probe
+from tunepoint.arms.encoder.training import Recipe
 from tunepoint.models.encoder import Encoder, find_weights
-from tunepoint.tuning.classifier import FineTuned, Probe
-from tunepoint.tuning.training import Recipe
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "banking77"
 

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from tunepoint import Example, Task
+from tunepoint.arms.encoder.extraction import Extractor, SpanTagger
 from tunepoint.models.encoder import Encoder
-from tunepoint.scorers import json_fields, json_whole
-from tunepoint.tuning.spans import Extractor, SpanTagger
+from tunepoint.trials.scorers import json_fields, json_whole
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 Gold = set[tuple[str, int, int]]

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from tunepoint import Example, Task, decide_trials
-from tunepoint.measure.trials import Trial, TrialLog
 from tunepoint.models.chat import Prompt, Usage
 from tunepoint.models.parsing import parse
-from tunepoint.models.rates import call_price
-from tunepoint.scorers import json_fields, json_whole
+from tunepoint.models.prices import call_price
+from tunepoint.trials.scorers import json_fields, json_whole
+from tunepoint.trials.trial import Trial, TrialLog
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "extractgpt" / "past_runs"
 ABSENT = ("n/a", "", None)

@@ -18,10 +18,10 @@ import tempfile
 from pathlib import Path
 
 from tunepoint import Example, Task, decide_trials, read_trials, run
-from tunepoint.incumbents import COVERED, FittedIncumbent
-from tunepoint.measure.trials import Trial, TrialLog
+from tunepoint.arms.incumbent import COVERED, FittedIncumbent
 from tunepoint.models.chat import Prompt
-from tunepoint.models.replay import read_log
+from tunepoint.models.recording import read_log
+from tunepoint.trials.trial import Trial, TrialLog
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "banking77_qwen3"
 COST = "[1e-5, 3e-5, 1e-4]"

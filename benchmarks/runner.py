@@ -22,7 +22,7 @@ from pathlib import Path
 from tunepoint.models.chat import Prompt
 from tunepoint.models.endpoints import TextModel
 from tunepoint.models.openai import OpenAIEndpoint
-from tunepoint.models.replay import Recorded, Recording
+from tunepoint.models.recording import Recorded, Recording
 
 REPLY = {
     "id": "1",

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tunepoint.decisions import Decision
-from tunepoint.evidence import Evidence
-from tunepoint.measure.races import Race, looks
-from tunepoint.measure.tables import ArmScores, Table
+from tunepoint.decision.rule import Evidence
+from tunepoint.decision.verdict import Decision
+from tunepoint.stats.racing import Race, looks
+from tunepoint.trials.table import ArmScores, Table
 
 Row = dict[str, Any]
 Floats = NDArray[np.float64]

@@ -15,8 +15,8 @@ from typing import Any
 import uvicorn
 from aiohttp import web
 
-from tunepoint.serve.config import ServeSettings
 from tunepoint.serve.gateway import Gateway
+from tunepoint.serve.settings import ServeSettings
 
 WORDS = ("bill", "ing", ", per", "haps")
 

@@ -17,19 +17,20 @@ import torch
 from checkpoints import tiny_checkpoint
 
 from tunepoint import Example, Task
-from tunepoint.arms import Built
+from tunepoint.arms.causal import sft
+from tunepoint.arms.causal.causal import CausalBase, CausalTuned, FittedCausal
+from tunepoint.arms.causal.checkpoints import CheckpointRace, by_group
+from tunepoint.arms.causal.hardware import check_fits, size_of
+from tunepoint.arms.causal.loading import load_base, load_tokenizer, put_adapter
+from tunepoint.arms.causal.recipe import CausalRecipe
+from tunepoint.arms.causal.rows import IGNORED, Row, drawn_diets, rows_of
+from tunepoint.arms.causal.sft import Trained, fine_tune
+from tunepoint.arms.contract import Built
+from tunepoint.arms.templates import DIETS, prompt_of
 from tunepoint.errors import DataError, ModelError
 from tunepoint.models.chat import Prompt, Usage
 from tunepoint.models.endpoints import Completion, request_of
-from tunepoint.models.wordings import messages
-from tunepoint.tuning import sft
-from tunepoint.tuning.causal import CausalBase, CausalTuned, FittedCausal
-from tunepoint.tuning.checkpoints import CheckpointRace, by_group
-from tunepoint.tuning.conversations import IGNORED, Row, drawn_diets, prompt_of, rows_of
-from tunepoint.tuning.loading import load_base, load_tokenizer, put_adapter
-from tunepoint.tuning.machines import check_fits, size_of
-from tunepoint.tuning.recipes import DIETS, CausalRecipe
-from tunepoint.tuning.sft import Trained, fine_tune
+from tunepoint.models.templates import messages
 
 RNG = np.random.default_rng
 LABELS = {"billing": "charges and invoices", "device_setup": "pairing a device"}
@@ -244,7 +245,7 @@ def test_a_race_of_checkpoints_stops_the_hopeless_and_counts_groups_whole(
         asked.extend([model] * (end - start))
         return np.full(end - start, 1.0 if model == "checkpoint-20" else 0.0)
 
-    monkeypatch.setattr("tunepoint.tuning.checkpoints.put_adapter", lambda model, path, name: name)
+    monkeypatch.setattr("tunepoint.arms.causal.checkpoints.put_adapter", lambda model, path, name: name)
     monkeypatch.setattr(CheckpointRace, "_answers", answers)
     race = CheckpointRace(ordered, (), None)  # type: ignore[arg-type]
     checkpoints = [Path(f"checkpoint-{step}") for step in (10, 20, 30)]
@@ -350,7 +351,7 @@ def test_a_base_that_does_not_fit_is_refused_with_the_sizes(
     assert size.parameters == sum(p.numel() for p in load_base(str(base))[0].parameters())
     assert size.context == 1_024 and size.layers == 2 and size.here
     check_fits(str(base), size, QUICK, 512, tmp_path)
-    monkeypatch.setattr("tunepoint.tuning.machines.free_bytes", lambda: 2**20)
+    monkeypatch.setattr("tunepoint.arms.causal.hardware.free_bytes", lambda: 2**20)
     with pytest.raises(ModelError, match=r"lora of 0\.00 billion .* takes about \d+ MiB of memory and 1 MiB"):
         check_fits(str(base), size, QUICK, 512, tmp_path)
     monkeypatch.undo()

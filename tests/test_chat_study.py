@@ -18,15 +18,15 @@ from servers import KEY, Fake, as_schema, serving
 from typer.testing import CliRunner
 
 from tunepoint import Task, prepare, read_trials, run
-from tunepoint.candidates import short_names
-from tunepoint.checkup import checkup
-from tunepoint.cli import app
+from tunepoint.cli.app import app
+from tunepoint.cli.doctor import checkup
 from tunepoint.errors import BudgetReached, ModelError, StudyError
-from tunepoint.measure.races import looks, race
-from tunepoint.measure.trials import Trial
-from tunepoint.models.providers import PROVIDERS, Provider
-from tunepoint.quotes import Quote
-from tunepoint.scorers import json_fields
+from tunepoint.models.providers import PROVIDERS, Provider, short_names
+from tunepoint.stats.racing import looks
+from tunepoint.study.quote import Quote
+from tunepoint.study.racing import race
+from tunepoint.trials.scorers import json_fields
+from tunepoint.trials.trial import Trial
 
 pytestmark = pytest.mark.usefixtures("chat_alone")
 
@@ -144,8 +144,8 @@ def test_the_table_of_candidates_says_who_was_stopped_by_whom(fake: Fake, tmp_pa
 def test_test_items_are_bought_only_while_they_are_worth_their_price(
     fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tunepoint.sealed.FIRST_ROUND", 10)
-    monkeypatch.setattr("tunepoint.sealed.NEXT_ROUND", 5)
+    monkeypatch.setattr("tunepoint.study.holdout.FIRST_ROUND", 10)
+    monkeypatch.setattr("tunepoint.study.holdout.NEXT_ROUND", 5)
     folder, out = goods(tmp_path), tmp_path / "study"
     cheap: dict[str, Any] = {"value": {"error_usd": 1e-9}, "traffic": {"queries_per_month": 10}}
     stopped = run(task(folder, fake, **cheap), out=out)

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 import tunepoint
 from tunepoint import Result, Task
-from tunepoint import cli as commands
-from tunepoint.checkup import checkup
-from tunepoint.cli import app
-from tunepoint.drafts import METRICS, draft
+from tunepoint.cli import app as commands
+from tunepoint.cli.app import app
+from tunepoint.cli.doctor import checkup
+from tunepoint.data.task_draft import METRICS, draft
 from tunepoint.errors import DataError
 
 RUNNER = CliRunner()
@@ -40,7 +40,7 @@ def test_importing_the_package_brings_no_heavy_module() -> None:
     code = f"import sys, tunepoint, tunepoint.cli; print([m for m in ({heavy}) if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
-    code = "import sys, tunepoint.studies; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    code = "import sys, tunepoint.study.run; print([m for m in ('torch', 'transformers') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 
@@ -127,7 +127,7 @@ def test_a_defect_of_ours_is_a_paragraph_too(tmp_path: Path, monkeypatch: pytest
     def broken(path: Path) -> None:
         raise RuntimeError("boom")
 
-    monkeypatch.setattr("tunepoint.report.rebuild_report", broken)
+    monkeypatch.setattr("tunepoint.report.html.rebuild_report", broken)
     assert "a defect of tunepoint: RuntimeError: boom" in call("report", tmp_path, code=2)
     monkeypatch.setenv("TUNEPOINT_DEBUG", "1")
     assert isinstance(RUNNER.invoke(app, ["report", str(tmp_path)]).exception, RuntimeError)
@@ -135,7 +135,7 @@ def test_a_defect_of_ours_is_a_paragraph_too(tmp_path: Path, monkeypatch: pytest
     def stopped(path: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tunepoint.report.rebuild_report", stopped)
+    monkeypatch.setattr("tunepoint.report.html.rebuild_report", stopped)
     assert "what was measured is kept" in call("report", tmp_path, code=130)
 
 

@@ -9,9 +9,10 @@ import pytest
 from tunepoint import Example, Task, prepare
 from tunepoint.data.audit import doubtful_labels, personal_data, thin_labels
 from tunepoint.data.dedupe import deduplicate, near_twins, normalise
-from tunepoint.data.examples import Columns, fingerprint, read_examples, read_rows
+from tunepoint.data.examples import fingerprint, read_examples, read_rows
 from tunepoint.data.split import families, split, split_as_given
 from tunepoint.errors import DataError, TaskError
+from tunepoint.task.columns import Columns
 
 COLUMNS = Columns(("text",), "label")
 

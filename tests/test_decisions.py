@@ -8,21 +8,17 @@ import numpy as np
 import pytest
 
 from tunepoint import ArmCost, Task, Trial, decide, tabulate
-from tunepoint.cost.break_even import break_even, quantiles, simulate
-from tunepoint.cost.prices import (
-    dated_prices,
-    declared_cost,
-    guessed_cost,
-    money,
-    read_arms,
-)
+from tunepoint.costs.arms_toml import declared_cost, guessed_cost, read_arms
+from tunepoint.costs.break_even import break_even
+from tunepoint.costs.prices import dated_prices, money
+from tunepoint.costs.simulation import simulate
 from tunepoint.data.formats import Format
+from tunepoint.decision.rule import Risks
+from tunepoint.decision.signals import Facts, measure_signals, rule_of_thumb
 from tunepoint.errors import EvidenceError, TrialsError
-from tunepoint.evidence import Risks
-from tunepoint.measure.tables import Table
-from tunepoint.signals import Facts, measure_signals, rule_of_thumb
 from tunepoint.stats.intervals import Interval
-from tunepoint.stats.ranges import Range
+from tunepoint.stats.ranges import Range, quantiles
+from tunepoint.trials.table import Table
 
 RNG = np.random.default_rng
 HOURS = Range(8, 8, 8)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from tunepoint import Task, decide, read_trials, tabulate
-from tunepoint.cost.prices import guessed_cost
-from tunepoint.decisions import joint_of
+from tunepoint.costs.arms_toml import guessed_cost
 from tunepoint.errors import TrialsError
-from tunepoint.measure.trials import Trial
 from tunepoint.stats.paired import compare
+from tunepoint.trials.table import joint_of
+from tunepoint.trials.trial import Trial
 
 RNG = np.random.default_rng
 

@@ -12,10 +12,10 @@ from conftest import ROOT
 from pydantic import BaseModel
 
 import tunepoint
-from tunepoint.cli import app
-from tunepoint.cost.prices import read_arms
-from tunepoint.measure.trials import Trial
-from tunepoint.task import Task
+from tunepoint.cli.app import app
+from tunepoint.costs.arms_toml import read_arms
+from tunepoint.task.task import Task
+from tunepoint.trials.trial import Trial
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 READMES = sorted((ROOT / "examples").rglob("README.md"))

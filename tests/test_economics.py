@@ -13,13 +13,15 @@ from test_decisions import cost, task
 from test_report import CHROMIUM
 
 from tunepoint import Task, decide_trials
-from tunepoint.cost.break_even import break_even, quantiles, simulate
-from tunepoint.cost.prices import arms_toml, money, read_arms
-from tunepoint.cost.schedule import Schedule
-from tunepoint.cost.tornado import tornado
+from tunepoint.costs.arms_toml import arms_toml, read_arms
+from tunepoint.costs.break_even import break_even
+from tunepoint.costs.prices import money
+from tunepoint.costs.schedule import Schedule
+from tunepoint.costs.simulation import simulate
+from tunepoint.costs.tornado import tornado
 from tunepoint.errors import TaskError, TrialsError
-from tunepoint.hosting import Dedicated, usd_per_thousand
-from tunepoint.stats.ranges import Range
+from tunepoint.stats.ranges import Range, quantiles
+from tunepoint.task.hosting import Dedicated, usd_per_thousand
 
 RNG = np.random.default_rng
 

@@ -14,7 +14,7 @@ from tunepoint.models.chat import Demonstration, Prompt, Turn, Usage
 from tunepoint.models.endpoints import Completion, Request, TextModel, always
 from tunepoint.models.openai import OpenAIEndpoint
 from tunepoint.models.providers import address
-from tunepoint.models.replay import Recorded, Recording, read_log
+from tunepoint.models.recording import Recorded, Recording, read_log
 
 LABELS = ("billing", "fault")
 

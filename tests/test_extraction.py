@@ -15,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunepoint import Example, Task, run
-from tunepoint.encoder_exports import export_encoder
+from tunepoint.arms.encoder.extraction import Extractor, SpanTagger
+from tunepoint.arms.encoder.fields import Fields, _number, places
+from tunepoint.arms.encoder.tagging import IGNORED, SHAPES, TagRecipe, Words, best_path, shape_of
 from tunepoint.errors import DataError, ModelError, TaskError
 from tunepoint.models.encoder import Encoder
-from tunepoint.scorers import json_fields
-from tunepoint.tuning.fields import Fields, _number, places
-from tunepoint.tuning.spans import Extractor, SpanTagger
-from tunepoint.tuning.tagging import IGNORED, SHAPES, TagRecipe, Words, best_path, shape_of
+from tunepoint.study.encoder_export import export_encoder
+from tunepoint.trials.scorers import json_fields
 
 CITIES = ("Lisbon", "New York", "Oslo", "Kuala Lumpur", "Bern", "Rio")
 MEALS = ("lunch", "dinner", "brunch")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from gateways import behind, running, settings
 
-from tunepoint.serve.description import description
+from tunepoint.serve.openapi import description
 
 FUZZER = shutil.which("schemathesis", path=str(Path(sys.executable).parent))
 

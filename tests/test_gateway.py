@@ -27,9 +27,9 @@ from tunepoint.capture.opening import open_store
 from tunepoint.capture.records import Captured
 from tunepoint.capture.store import Store
 from tunepoint.errors import ModelError, StoreError, TaskError
-from tunepoint.serve.access import make_key, revoke_key
-from tunepoint.serve.config import ServeSettings
+from tunepoint.serve.auth import make_key, revoke_key
 from tunepoint.serve.routing import RouteError
+from tunepoint.serve.settings import ServeSettings
 
 ASK: Any = [{"role": "user", "content": "I was charged twice"}]
 

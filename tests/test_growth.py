@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from tunepoint.growth import Learning, still_rising
 from tunepoint.stats.curves import fit_curve
 from tunepoint.stats.intervals import Interval
+from tunepoint.study.learning_curve import Learning, still_rising
 
 RNG = np.random.default_rng
 

@@ -9,9 +9,9 @@ import numpy as np
 from test_power import COSTS, table
 
 from tunepoint import Task, decide
-from tunepoint.findings import without_copies
-from tunepoint.guards import repeats_differ, twins_decide
-from tunepoint.measure.tables import Table
+from tunepoint.decision.guards import repeats_differ, twins_decide
+from tunepoint.study.contamination import without_copies
+from tunepoint.trials.table import Table
 
 RNG = np.random.default_rng
 TASK = Task.parse({"name": "t", "traffic": {"queries_per_month": 10_000}})

@@ -17,7 +17,7 @@ from tunepoint.capture.harvest import Harvest, Rules, harvest, write_examples
 from tunepoint.capture.opening import open_store
 from tunepoint.capture.records import Captured, Feedback
 from tunepoint.capture.store import Store
-from tunepoint.cli import app
+from tunepoint.cli.app import app
 from tunepoint.data.examples import Example, read_examples
 from tunepoint.errors import DataError
 

@@ -13,14 +13,8 @@ import numpy as np
 import pytest
 from providers import FakeProvider, providing
 
-from tunepoint.arms import Arm
-from tunepoint.data.examples import Example
-from tunepoint.errors import DataError, ModelError
-from tunepoint.models.endpoints import TextModel
-from tunepoint.models.openai import Abilities, OpenAIEndpoint
-from tunepoint.stats.ranges import Range
-from tunepoint.task import Task
-from tunepoint.tuning.hosted import (
+from tunepoint.arms.contract import Arm
+from tunepoint.arms.hosted.hosted import (
     FittedHosted,
     HostedQuote,
     HostedTuned,
@@ -32,8 +26,14 @@ from tunepoint.tuning.hosted import (
     start,
     watch,
 )
-from tunepoint.tuning.jobs import Job, Remote
-from tunepoint.tuning.providers import PROVIDERS, TuningProvider, notices, tokens_of, validate
+from tunepoint.arms.hosted.jobs import Job, Remote
+from tunepoint.arms.hosted.providers import PROVIDERS, TuningProvider, notices, tokens_of, validate
+from tunepoint.data.examples import Example
+from tunepoint.errors import DataError, ModelError
+from tunepoint.models.endpoints import TextModel
+from tunepoint.models.openai import Abilities, OpenAIEndpoint
+from tunepoint.stats.ranges import Range
+from tunepoint.task.task import Task
 
 KEY = "sk-a-secret-that-nobody-may-see"
 OPENAI, BASE = PROVIDERS["openai"], "gpt-4o-mini-2024-07-18"

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from tunepoint.capture.imports import KINDS, import_log
+from tunepoint.capture.log_import import KINDS, import_log
 from tunepoint.capture.opening import open_store
-from tunepoint.cli import app
+from tunepoint.cli.app import app
 from tunepoint.errors import DataError
 
 ASKED = [{"role": "system", "content": "Route it."}, {"role": "user", "content": "charged twice"}]

@@ -16,20 +16,20 @@ from servers import Fake, serving
 from typer.testing import CliRunner
 
 from tunepoint import Task, run
-from tunepoint.cli import app
-from tunepoint.cost.prices import ArmCost
+from tunepoint.cli.app import app
+from tunepoint.costs.arm_cost import ArmCost
 from tunepoint.data.examples import Example
-from tunepoint.decisions import decide
+from tunepoint.decision.verdict import decide
 from tunepoint.errors import DataError, EvidenceError, ModelError, TaskError
-from tunepoint.judging import Judge
-from tunepoint.measure.judged import calibrate
-from tunepoint.measure.people import people_grades, squeezed
-from tunepoint.measure.tables import tabulate
-from tunepoint.measure.trials import Trial
 from tunepoint.models.chat import Prompt, Reply, Usage
-from tunepoint.quotes import Quote
 from tunepoint.stats.calibrated import cluster_error, rectify
 from tunepoint.stats.paired import compare, joint_scores
+from tunepoint.study.quote import Quote
+from tunepoint.trials.human_grades import people_grades, squeezed
+from tunepoint.trials.judge import Judge
+from tunepoint.trials.judge_quality import calibrate
+from tunepoint.trials.table import tabulate
+from tunepoint.trials.trial import Trial
 
 RUBRIC = "The reply names the brand and the size of the box."
 TASK = Task.parse(

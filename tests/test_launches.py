@@ -13,15 +13,15 @@ from test_causal import QUICK, examples, rows, same, task
 from test_tuned_study import routing
 from typer.testing import CliRunner
 
-from tunepoint.cli import app
+from tunepoint.arms.causal import launchers as launches
+from tunepoint.arms.causal.causal import CausalBase
+from tunepoint.arms.causal.distributed import LOCK
+from tunepoint.arms.causal.launchers import Launched, accelerate_command
+from tunepoint.arms.causal.recipe import CausalRecipe
+from tunepoint.arms.causal.sft import Trained, fine_tune, smaller_batch, train
+from tunepoint.arms.causal.worker import Job, work
+from tunepoint.cli.app import app
 from tunepoint.errors import ModelError
-from tunepoint.tuning import launches
-from tunepoint.tuning.causal import CausalBase
-from tunepoint.tuning.launches import Launched, accelerate_command
-from tunepoint.tuning.processes import LOCK
-from tunepoint.tuning.recipes import CausalRecipe
-from tunepoint.tuning.sft import Trained, fine_tune, smaller_batch, train
-from tunepoint.tuning.worker import Job, work
 
 CALM = CausalRecipe(learning_rate=1e-3, epochs=2, checkpoint_steps=5)
 """At a high rate two runs of any kind drift apart by rounding."""
@@ -197,4 +197,4 @@ def test_ray_that_is_not_installed_is_named(
 def test_the_documented_command_is_the_one_that_runs() -> None:
     command = accelerate_command("RUN/job.json", 2)
     assert command[1:4] == ["-m", "accelerate.commands.launch", "--multi_gpu"]
-    assert command[-3:] == ["-m", "tunepoint.tuning.worker", "RUN/job.json"]
+    assert command[-3:] == ["-m", "tunepoint.arms.causal.worker", "RUN/job.json"]

@@ -13,14 +13,14 @@ import pytest
 from typer.testing import CliRunner
 
 from tunepoint import Task, prepare
-from tunepoint.arms import trainable
-from tunepoint.candidates import candidates
-from tunepoint.cli import app
+from tunepoint.arms.catalog import candidates
+from tunepoint.arms.causal.export import export
+from tunepoint.arms.encoder.classifier import FineTuned, Probe
+from tunepoint.arms.encoder.hybrids import TunedWithRetrieval
+from tunepoint.cli.app import app
+from tunepoint.data.licences import forbids_training, trainable
 from tunepoint.errors import DataError, TaskError
-from tunepoint.exports import export
 from tunepoint.models.encoder import Encoder
-from tunepoint.tuning.classifier import FineTuned, Probe
-from tunepoint.tuning.light_prompts import TunedWithRetrieval
 
 
 def licensed(folder: Path, **more: Any) -> Task:
@@ -85,7 +85,7 @@ def test_weights_learn_from_the_rest_alone_and_exports_hold_the_rest_alone(
 
 def test_where_none_may_be_trained_on_the_error_says_what_to_change(tmp_path: Path) -> None:
     task = licensed(tmp_path)
-    closed = [e for e in prepare(task, np.random.default_rng(0)).examples if task.forbids_training(e)]
+    closed = [e for e in prepare(task, np.random.default_rng(0)).examples if forbids_training(task, e)]
     with pytest.raises(
         DataError, match=r"none of the 32 training examples may be trained on .* data.no_training"
     ):

@@ -11,9 +11,9 @@ import pytest
 from servers import Fake, serving
 from typer.testing import CliRunner
 
-from tunepoint.cli import app
+from tunepoint.cli.app import app
+from tunepoint.costs.throughput import Load, Step, load
 from tunepoint.errors import ModelError
-from tunepoint.load import Load, Step, load
 from tunepoint.models.endpoints import Endpoint
 from tunepoint.models.openai import OpenAIEndpoint
 

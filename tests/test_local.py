@@ -20,7 +20,7 @@ from checkpoints import tiny_checkpoint
 from conftest import write_small
 
 from tunepoint import Task, read_trials, run
-from tunepoint.checkup import checkup
+from tunepoint.cli.doctor import checkup
 from tunepoint.errors import ModelError
 from tunepoint.models.chat import Prompt
 from tunepoint.models.endpoints import TextModel

@@ -19,13 +19,14 @@ from gateways import running
 from tunepoint import Task
 from tunepoint.capture.harvest import Harvest, Harvested
 from tunepoint.capture.opening import open_store
-from tunepoint.circle import Circle
 from tunepoint.data.examples import Example
-from tunepoint.drift import input_drift, mean_drift
 from tunepoint.errors import EvidenceError
-from tunepoint.loop import Challenger, Goals, LoopError, Standing, Step, Studied, turn
+from tunepoint.loop.deployment import Circle
+from tunepoint.loop.drift import input_drift, mean_drift
+from tunepoint.loop.state import Challenger, Goals, LoopError, Standing, Step, Studied
+from tunepoint.loop.turn import turn
 from tunepoint.models.encoder import Encoder
-from tunepoint.serve.config import ServeSettings
+from tunepoint.serve.settings import ServeSettings
 
 RNG = np.random.default_rng
 

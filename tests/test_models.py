@@ -12,17 +12,17 @@ import pytest
 import torch
 
 from tunepoint import Example, Task
-from tunepoint.candidates import load_encoder
-from tunepoint.cascades import Cascade, Gate, choose_gate
+from tunepoint.arms.cascade import Cascade, Gate, choose_gate
+from tunepoint.arms.catalog import load_encoder
+from tunepoint.arms.encoder.classifier import Classifier, FineTuned, Probe
+from tunepoint.arms.encoder.hybrids import TunedWithNames, TunedWithRetrieval
+from tunepoint.arms.encoder.training import Recipe
+from tunepoint.arms.prompting.demonstrations import FewShot, RetrievedFewShot
+from tunepoint.arms.prompting.instructions import Described, ZeroShot
 from tunepoint.errors import EvidenceError, ModelError, TaskError
 from tunepoint.models import encoder as encoders
 from tunepoint.models.chat import Demonstration, Prompt, Reply, Usage
 from tunepoint.models.encoder import Encoder, Vectors, check_weights, find_weights, readable, softmax
-from tunepoint.prompting.demonstrations import FewShot, RetrievedFewShot
-from tunepoint.prompting.instructions import Described, ZeroShot
-from tunepoint.tuning.classifier import Classifier, FineTuned, Probe
-from tunepoint.tuning.light_prompts import TunedWithNames, TunedWithRetrieval
-from tunepoint.tuning.training import Recipe
 
 TEXTS = {
     "billing": [
@@ -211,15 +211,15 @@ def test_tuning_leaves_the_shared_encoder_alone(encoder: Encoder) -> None:
 def test_states_that_do_not_fit_are_computed_as_they_are_needed(
     encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tunepoint.tuning.training.bf16_is_fast", lambda: False)  # rounds too much
+    monkeypatch.setattr("tunepoint.arms.encoder.training.bf16_is_fast", lambda: False)  # rounds too much
     kept = FineTuned(encoder).fit(TASK, TRAIN, RNG(0))
-    monkeypatch.setattr("tunepoint.tuning.training.CACHED_TOKENS", 0)
+    monkeypatch.setattr("tunepoint.arms.encoder.training.CACHED_TOKENS", 0)
     anew = FineTuned(encoder).fit(TASK, TRAIN, RNG(0))
     assert anew.weight == pytest.approx(kept.weight, abs=1e-3)
 
 
 def test_bf16_where_the_processor_has_it(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunepoint.tuning.training.bf16_is_fast", lambda: True)
+    monkeypatch.setattr("tunepoint.arms.encoder.training.bf16_is_fast", lambda: True)
     assert answers(FineTuned(encoder).fit(TASK, TRAIN, RNG(0))) == ANSWERS
 
 
@@ -253,7 +253,7 @@ class Fixed:
         self.name = self.family = family
         self.reply = Reply(answer, answer, Usage(family), confidence=confidence)
         self.asked = 0
-        self.built = __import__("tunepoint.arms").arms.Built(5, 1.0)
+        self.built = __import__("tunepoint.arms.contract").arms.Built(5, 1.0)
 
     def fit(self, task: Task, train: Sequence[Example], rng: np.random.Generator) -> Fixed:
         return self

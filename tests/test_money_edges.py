@@ -15,25 +15,26 @@ from test_economics import always_on, flat
 from test_rates import TokenPrice
 
 from tunepoint import Task, decide_trials
+from tunepoint.arms.cascade import Cascade, Gate
 from tunepoint.capture.records import nanodollars
-from tunepoint.cascades import Cascade, Gate
-from tunepoint.caveats import late_payback
-from tunepoint.cost.break_even import break_even, simulate
-from tunepoint.cost.means import deviations, mean_of
-from tunepoint.cost.prices import arms_toml, read_arms
-from tunepoint.costing import _an_answer as an_answer
-from tunepoint.costing import _last_day as last_day
-from tunepoint.costing import _monthly as monthly_of
-from tunepoint.costing import hosting_of
-from tunepoint.currencies import in_dollars
+from tunepoint.costs.arms_toml import arms_toml, read_arms
+from tunepoint.costs.break_even import break_even
+from tunepoint.costs.price_list import price_of
+from tunepoint.costs.simulation import simulate
+from tunepoint.decision.caveats import late_payback
 from tunepoint.errors import ModelError, TaskError, TrialsError
-from tunepoint.measure.study import cores
-from tunepoint.measure.tables import ArmScores, Table
+from tunepoint.files.currencies import in_dollars
+from tunepoint.files.machine import cores
 from tunepoint.models.opening import Named, opened
-from tunepoint.models.rates import own_price, own_prices
-from tunepoint.prices import price_of
+from tunepoint.models.prices import own_price, own_prices
+from tunepoint.stats.moments import deviations, mean_of
 from tunepoint.stats.ranges import Range
-from tunepoint.tuned import check_price
+from tunepoint.study.arm_costs import _an_answer as an_answer
+from tunepoint.study.arm_costs import _last_day as last_day
+from tunepoint.study.arm_costs import _monthly as monthly_of
+from tunepoint.study.arm_costs import hosting_of
+from tunepoint.study.language_models import check_price
+from tunepoint.trials.table import ArmScores, Table
 
 RNG = np.random.default_rng
 

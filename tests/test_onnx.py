@@ -18,15 +18,15 @@ from test_extraction import JSON_TASK, QUICK, bookings
 from typer.testing import CliRunner
 
 from tunepoint import Result, Task
-from tunepoint.cli import app
-from tunepoint.encoder_exports import GRAPH, export_encoder
+from tunepoint.arms.encoder import onnx as graphs
+from tunepoint.arms.encoder.classifier import Classifier
+from tunepoint.arms.encoder.extraction import SpanTagger
+from tunepoint.arms.encoder.onnx import open_graph, reader_of, served_by, write_graph
+from tunepoint.cli.app import app
 from tunepoint.errors import ModelError, StudyError
 from tunepoint.models.encoder import Encoder
-from tunepoint.serve.quickening import GRAPHS, quicken
-from tunepoint.tuning import graphs
-from tunepoint.tuning.classifier import Classifier
-from tunepoint.tuning.graphs import open_graph, reader_of, served_by, write_graph
-from tunepoint.tuning.spans import SpanTagger
+from tunepoint.serve.onnx import GRAPHS, quicken
+from tunepoint.study.encoder_export import GRAPH, export_encoder
 
 
 def test_a_study_s_encoder_is_written_with_its_card_and_runs_by_the_card_s_own_code(

@@ -7,7 +7,7 @@ import pytest
 from tunepoint.models.chat import AnswerKind, Demonstration, Prompt, Turn
 from tunepoint.models.endpoints import request_of
 from tunepoint.models.parsing import parse
-from tunepoint.models.wordings import WORDINGS, answer_format, complaint, messages
+from tunepoint.models.templates import WORDINGS, answer_format, complaint, messages
 
 LABELS = ("card", "card_arrival", "lost-card", "top up")
 SCHEMA = {"type": "object", "properties": {"brand": {"type": "string"}}, "required": ["brand"]}

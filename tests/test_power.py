@@ -12,16 +12,17 @@ import pytest
 from typer.testing import CliRunner
 
 from tunepoint import Task, decide
-from tunepoint.cli import app
-from tunepoint.cost.prices import ArmCost
-from tunepoint.decisions import Decision, evidence_of, joint_of
+from tunepoint.cli.app import app
+from tunepoint.costs.arm_cost import ArmCost
+from tunepoint.decision.futures import Growth, unit_prices
+from tunepoint.decision.sample_size import Design, cluster_size, design_of, plan_sizes
+from tunepoint.decision.value_of_information import values_of_information
+from tunepoint.decision.verdict import Decision, evidence_of
 from tunepoint.errors import EvidenceError
-from tunepoint.measure.tables import ArmScores, Table
-from tunepoint.power import Growth, unit_prices, values_of_information
-from tunepoint.sizes import Design, cluster_size, design_of, plan_sizes
 from tunepoint.stats.intervals import Interval
 from tunepoint.stats.paired import compare, joint_scores
 from tunepoint.stats.ranges import Range
+from tunepoint.trials.table import ArmScores, Table, joint_of
 
 RNG = np.random.default_rng
 

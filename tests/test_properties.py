@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 from test_power import table
 
 from tunepoint import Task, decide
-from tunepoint.cost.prices import ArmCost
+from tunepoint.costs.arm_cost import ArmCost
 from tunepoint.data.formats import common_format
-from tunepoint.decisions import joint_of
 from tunepoint.errors import DataError
-from tunepoint.measure.tables import Table
 from tunepoint.stats.paired import compare, joint_scores, score_intervals
 from tunepoint.stats.ranges import Range
 from tunepoint.stats.resampling import bootstrap_means, spread_ratio
+from tunepoint.trials.table import Table, joint_of
 
 RNG = np.random.default_rng
 FEW_CASES = settings(max_examples=15, deadline=None)

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from tunepoint.findings import model_warnings
+from tunepoint.files.amounts import TokenPrice
 from tunepoint.models.chat import Usage
-from tunepoint.models.rates import UNKNOWN, TokenPrice, call_price, tuned_price
+from tunepoint.models.prices import UNKNOWN, call_price, tuned_price
+from tunepoint.study.warnings import model_warnings
 
 
 def test_a_tuned_model_has_the_price_of_its_base_and_not_of_the_untuned_one() -> None:

@@ -8,16 +8,9 @@ import pytest
 from rich.console import Console
 
 from tunepoint import Result
-from tunepoint.report import (
-    build_report,
-    crossing_words,
-    headline,
-    print_decision,
-    rebuild_report,
-    seconds,
-    tiny_usd,
-    usd,
-)
+from tunepoint.report.html import build_report, rebuild_report
+from tunepoint.report.terminal import print_decision
+from tunepoint.report.words import crossing_words, headline, seconds, tiny_usd, usd
 
 CHROMIUM = shutil.which("chromium")
 

@@ -15,24 +15,24 @@ import pytest
 from gateways import behind, running, settings, until
 from test_gateway import ASK, client, get, post
 
-from tunepoint.arms import Built
+from tunepoint.arms.cascade import Gate
+from tunepoint.arms.contract import Built
+from tunepoint.arms.prompting.instructions import Prompted
 from tunepoint.capture.opening import open_store
 from tunepoint.capture.records import Captured, Feedback
-from tunepoint.cascades import Gate
 from tunepoint.errors import ModelError
-from tunepoint.measure.study import cores
+from tunepoint.files.machine import cores
 from tunepoint.models.chat import Prompt, Reply, Usage
 from tunepoint.models.encoder import Encoder
-from tunepoint.prompting.instructions import Prompted
-from tunepoint.serve.arms import Calling, Cascaded, InProcess, Pricer
+from tunepoint.serve.backends import Calling, Cascaded, InProcess, Pricer
 from tunepoint.serve.batching import MicroBatcher
 from tunepoint.serve.canary import Canary, Outcomes, judge
-from tunepoint.serve.config import ServeSettings
-from tunepoint.serve.relay import Relay
+from tunepoint.serve.canary_monitor import Watch, score_of
+from tunepoint.serve.protocol import Asked, chunks, completion, read_events, read_request, text_of, usage_of
 from tunepoint.serve.routing import OPEN_SECONDS, TRIPS, Breaker, Policy, Router
+from tunepoint.serve.settings import ServeSettings
+from tunepoint.serve.streaming import Relay
 from tunepoint.serve.upstream import ArmFault
-from tunepoint.serve.watching import Watch, score_of
-from tunepoint.serve.wire import Asked, chunks, completion, read_events, read_request, text_of, usage_of
 
 RNG = np.random.default_rng
 
@@ -452,7 +452,8 @@ def test_a_cascade_asks_the_strong_arm_where_the_cheap_one_is_unsure(confidence:
 
 
 def test_prices_of_answers_without_looking_them_up() -> None:
-    from tunepoint.models.rates import TokenPrice, call_price
+    from tunepoint.files.amounts import TokenPrice
+    from tunepoint.models.prices import call_price
 
     own = Pricer(call_price("openai/x", TokenPrice(input=1.0, cached_input=0.5, output=2.0)))
     assert own.nanodollars(40, 10, 6) == 47_000

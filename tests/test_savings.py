@@ -14,10 +14,10 @@ from tunepoint import Result
 from tunepoint.capture.opening import open_store
 from tunepoint.capture.records import Captured, Role, nanodollars
 from tunepoint.capture.store import Store
-from tunepoint.cli import app
+from tunepoint.cli.app import app
 from tunepoint.errors import StoreError, StudyError
-from tunepoint.savings import SECONDS_A_MONTH, realised, realised_words, write_realised
-from tunepoint.whatif import reopen
+from tunepoint.loop.savings import SECONDS_A_MONTH, realised, realised_words, write_realised
+from tunepoint.study.whatif import reopen
 
 DAY = 86_400.0
 

@@ -12,16 +12,17 @@ from servers import Fake
 from test_chat_study import extract, goods, task
 
 from tunepoint import Task, decide, run, tabulate
-from tunepoint.cost.prices import ArmCost, guessed_cost
-from tunepoint.decisions import joint_of
+from tunepoint.costs.arm_cost import ArmCost
+from tunepoint.costs.arms_toml import guessed_cost
+from tunepoint.decision.futures import unit_prices
 from tunepoint.errors import TaskError, TrialsError
-from tunepoint.measure.trials import Trial
-from tunepoint.power import unit_prices
-from tunepoint.quotes import Quote
-from tunepoint.sealed import usable
 from tunepoint.stats.exact import exact_difference
 from tunepoint.stats.paired import compare
 from tunepoint.stats.ranges import Range
+from tunepoint.study.holdout import usable
+from tunepoint.study.quote import Quote
+from tunepoint.trials.table import joint_of
+from tunepoint.trials.trial import Trial
 
 pytestmark = pytest.mark.usefixtures("chat_alone")
 
@@ -109,8 +110,8 @@ def test_raising_the_decodes_of_a_finished_study_asks_again_and_quotes_first(
 def test_a_cap_that_ends_the_buying_leaves_a_verdict_on_the_whole_rounds(
     fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tunepoint.sealed.FIRST_ROUND", 10)
-    monkeypatch.setattr("tunepoint.sealed.NEXT_ROUND", 5)
+    monkeypatch.setattr("tunepoint.study.holdout.FIRST_ROUND", 10)
+    monkeypatch.setattr("tunepoint.study.holdout.NEXT_ROUND", 5)
     folder, out = goods(tmp_path), tmp_path / "study"
     cheap: dict[str, Any] = {"value": {"error_usd": 1e-9}, "traffic": {"queries_per_month": 10}}
     first = run(task(folder, fake, **cheap), out=out)

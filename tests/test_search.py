@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tunepoint import Example
+from tunepoint.arms.prompting.search import Answered, ceiling, search
 from tunepoint.errors import BudgetReached
-from tunepoint.prompting.search import Answered, ceiling, search
 
 WORDS = ("alpha", "beta", "gamma", "delta")
 TRAIN = [Example(f"t{i}", f"question {i}", WORDS[i % 4]) for i in range(40)]

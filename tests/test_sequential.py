@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunepoint.errors import EvidenceError
-from tunepoint.measure.races import Race
+from tunepoint.stats.racing import Race
 from tunepoint.stats.sequential import betting_interval, log_e_value
 
 

@@ -15,11 +15,11 @@ from test_tuned_study import routing
 from typer.testing import CliRunner
 
 from tunepoint import Task
-from tunepoint.cli import app
+from tunepoint.arms.causal.server_parity import CHECKED, MEASURED, check_served
+from tunepoint.arms.causal.tune import tune
+from tunepoint.cli.app import app
 from tunepoint.errors import StudyError, TunepointError
-from tunepoint.served import CHECKED, MEASURED, check_served
-from tunepoint.task import Tune
-from tunepoint.tunings import tune
+from tunepoint.task.sections import Tune
 
 needs_server = pytest.mark.skipif(
     importlib.util.find_spec("fastapi") is None, reason="`transformers serve` needs fastapi and uvicorn"

@@ -24,14 +24,14 @@ from typer.testing import CliRunner
 
 from tunepoint import Result, Task
 from tunepoint.capture.opening import open_store
-from tunepoint.cli import app
+from tunepoint.cli.app import app
+from tunepoint.data.prepare import prepare
 from tunepoint.errors import StudyError, TaskError
-from tunepoint.measure.prepare import prepare
-from tunepoint.measure.trials import read_trials
-from tunepoint.serve.access import make_key
-from tunepoint.serve.arms import ServedArm
+from tunepoint.serve.auth import make_key
+from tunepoint.serve.backends import ServedArm
 from tunepoint.serve.opening import study_arms
-from tunepoint.serve.running import listening
+from tunepoint.serve.process import listening
+from tunepoint.trials.trial import read_trials
 
 TUNEPOINT = str(Path(sys.executable).with_name("tunepoint"))
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from tunepoint import Example
-from tunepoint.findings import COMPARED, _far, familiarity
-from tunepoint.measure.trials import Trial
+from tunepoint.stats.novelty import COMPARED
+from tunepoint.study.facts import _far, familiarity
+from tunepoint.trials.trial import Trial
 
 RNG = np.random.default_rng
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_power import table
 
-from tunepoint.measure.tables import Table
-from tunepoint.slices import by_slice, routing_words
+from tunepoint.decision.slices import by_slice, routing_words
+from tunepoint.trials.table import Table
 
 RNG = np.random.default_rng
 KINDS: Any = ("prompt", "tuned")

@@ -14,12 +14,11 @@ from conftest import write_small
 
 from tunepoint import Result, Task, decide_trials, prepare, read_trials, run
 from tunepoint.errors import BudgetReached, StudyError, TrialsError
-from tunepoint.findings import revisions
-from tunepoint.measure.meter import Meter
-from tunepoint.measure.study import Study, open_study, read_manifest
-from tunepoint.sealed import MOST_MORE_SEEDS
-from tunepoint.steps import nested_subsets
-from tunepoint.studies import default_folder
+from tunepoint.models.budget import Meter
+from tunepoint.study.directory import Study, default_folder, open_study, read_manifest
+from tunepoint.study.facts import revisions
+from tunepoint.study.holdout import MOST_MORE_SEEDS
+from tunepoint.study.learning_curve import nested_subsets
 
 FILES = ("report.html", "decision.json", "trials.jsonl", "manifest.json", "measurements.json")
 
@@ -280,7 +279,7 @@ def test_twins_in_given_parts_are_reported_and_left_out(tmp_path: Path) -> None:
     assert set(found["score_without_them"]) and found["verdict_without_them"]
 
 
-COMMAND = [sys.executable, "-m", "tunepoint.cli", "run"]
+COMMAND = [sys.executable, "-m", "tunepoint.cli.app", "run"]
 
 
 def test_a_killed_study_resumes_without_repeating_trials(

@@ -6,8 +6,8 @@ import pytest
 
 from tunepoint import Example, Task
 from tunepoint.errors import TaskError
-from tunepoint.scorers import exact, scorer, scorer_code
 from tunepoint.stats.ranges import Range
+from tunepoint.trials.scorers import exact, scorer, scorer_code
 
 
 def test_the_designs_own_example_is_read(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from tunepoint import Trial, read_trials, tabulate
 from tunepoint.errors import StudyError, TrialsError
-from tunepoint.measure.trials import TrialLog, write_json
+from tunepoint.files.text import write_json
+from tunepoint.trials.trial import TrialLog
 
 
 def trial(arm: str, item: str, score: float = 1.0, **more: object) -> Trial:

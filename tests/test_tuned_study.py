@@ -14,9 +14,9 @@ from test_chat_study import goods
 from typer.testing import CliRunner
 
 from tunepoint import Task, read_trials, run
-from tunepoint.cli import app
+from tunepoint.arms.hosted.hosted import HostedQuote
+from tunepoint.cli.app import app
 from tunepoint.errors import BudgetReached, DataError, TaskError
-from tunepoint.tuning.hosted import HostedQuote
 
 pytestmark = pytest.mark.usefixtures("chat_alone")
 
@@ -96,7 +96,7 @@ def provider(monkeypatch: pytest.MonkeyPatch) -> Any:
     with providing(FakeProvider(KEY)) as running:
         monkeypatch.setenv("TUNEPOINT_API_KEY", KEY)
         monkeypatch.setenv("TUNEPOINT_OPENAI_URL", running.url)
-        monkeypatch.setattr("tunepoint.tuning.hosted.POLL", 0.0)
+        monkeypatch.setattr("tunepoint.arms.hosted.hosted.POLL", 0.0)
         yield running
 
 
@@ -147,7 +147,7 @@ def test_what_cannot_be_tuned_is_said_before_anything_runs(
 ) -> None:
     with pytest.raises(TaskError, match="'opnai' is none that we know; did you mean 'openai'"):
         run(routing(tmp_path, tune=[{**HOSTED, "provider": "opnai"}]), out=tmp_path / "a")
-    monkeypatch.setattr("tunepoint.tuning.conversations.FEWEST", 50)
+    monkeypatch.setattr("tunepoint.arms.causal.rows.FEWEST", 50)
     with pytest.raises(DataError, match=r"training examples are too few to fine-tune .* 50 at least"):
         run(routing(tmp_path, 60, tune=[{"base": str(base)}]), out=tmp_path / "b")
     with pytest.raises(TaskError, match="method"):

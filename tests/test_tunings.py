@@ -15,14 +15,14 @@ from test_tuned_study import routing
 from typer.testing import CliRunner
 
 from tunepoint import Example, Task, prepare
-from tunepoint.cli import app
+from tunepoint.arms.causal.export import FORMS, export
+from tunepoint.arms.causal.tune import chosen_base, tune
+from tunepoint.arms.parity import parity
+from tunepoint.cli.app import app
 from tunepoint.errors import EvidenceError, ModelError, TaskError
-from tunepoint.exports import FORMS, export
 from tunepoint.models.chat import Reply, Usage
-from tunepoint.parity import parity
-from tunepoint.scorers import each, scorer
-from tunepoint.task import Tune
-from tunepoint.tunings import chosen_base, tune
+from tunepoint.task.sections import Tune
+from tunepoint.trials.scorers import each, scorer
 
 RUNNER = CliRunner()
 
@@ -70,7 +70,7 @@ def test_a_tuned_model_is_written_with_its_card_and_merged_where_it_answers_the_
 def test_a_merged_model_that_answers_otherwise_is_not_kept(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tunepoint.tuning.causal import CausalBase
+    from tunepoint.arms.causal.causal import CausalBase
 
     def broken(self: CausalBase, folder: Path) -> None:
         tiny_checkpoint(folder)  # the base, without what was learnt

@@ -18,12 +18,12 @@ from test_tuned_study import routing
 from typer.testing import CliRunner
 
 from tunepoint import Result, Task, run
-from tunepoint.cli import app
+from tunepoint.cli.app import app
 from tunepoint.errors import ModelError, StudyError, TaskError
-from tunepoint.estimates import estimate
 from tunepoint.models.chat import Usage
-from tunepoint.models.rates import call_price, own_prices
-from tunepoint.whatif import VOLUMES, Scenario, WhatIf, costs_csv, task_of, what_if
+from tunepoint.models.prices import call_price, own_prices
+from tunepoint.study.estimate import estimate
+from tunepoint.study.whatif import VOLUMES, Scenario, WhatIf, costs_csv, task_of, what_if
 
 PRICE = {"input": 1.0, "cached_input": 0.25, "output": 4.0}
 

@@ -10,37 +10,39 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tunepoint.arms import Arm, FittedArm
-    from tunepoint.cost.prices import ArmCost
+    from tunepoint.arms.contract import Arm, FittedArm
+    from tunepoint.costs.arm_cost import ArmCost
     from tunepoint.data.examples import Example
-    from tunepoint.decisions import Decision, decide
+    from tunepoint.data.prepare import prepare
+    from tunepoint.decision.verdict import Decision, decide
     from tunepoint.errors import TunepointError
-    from tunepoint.measure.prepare import prepare
-    from tunepoint.measure.tables import tabulate
-    from tunepoint.measure.trials import Trial, read_trials
     from tunepoint.models.chat import Prompt, Reply
-    from tunepoint.studies import Result, decide_trials, run
-    from tunepoint.task import Task
+    from tunepoint.study.conclusion import Result
+    from tunepoint.study.external import decide_trials
+    from tunepoint.study.run import run
+    from tunepoint.task.task import Task
+    from tunepoint.trials.table import tabulate
+    from tunepoint.trials.trial import Trial, read_trials
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Task": "tunepoint.task",
+    "Task": "tunepoint.task.task",
     "Example": "tunepoint.data.examples",
-    "prepare": "tunepoint.measure.prepare",
+    "prepare": "tunepoint.data.prepare",
     "Prompt": "tunepoint.models.chat",
     "Reply": "tunepoint.models.chat",
-    "Arm": "tunepoint.arms",
-    "FittedArm": "tunepoint.arms",
-    "Trial": "tunepoint.measure.trials",
-    "read_trials": "tunepoint.measure.trials",
-    "tabulate": "tunepoint.measure.tables",
-    "ArmCost": "tunepoint.cost.prices",
-    "Decision": "tunepoint.decisions",
-    "decide": "tunepoint.decisions",
-    "Result": "tunepoint.studies",
-    "decide_trials": "tunepoint.studies",
-    "run": "tunepoint.studies",
+    "Arm": "tunepoint.arms.contract",
+    "FittedArm": "tunepoint.arms.contract",
+    "Trial": "tunepoint.trials.trial",
+    "read_trials": "tunepoint.trials.trial",
+    "tabulate": "tunepoint.trials.table",
+    "ArmCost": "tunepoint.costs.arm_cost",
+    "Decision": "tunepoint.decision.verdict",
+    "decide": "tunepoint.decision.verdict",
+    "Result": "tunepoint.study.conclusion",
+    "decide_trials": "tunepoint.study.external",
+    "run": "tunepoint.study.run",
     "TunepointError": "tunepoint.errors",
 }
 

@@ -15,9 +15,7 @@ TunepointError          the CLI prints its message as one paragraph and exits wi
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterable
 
 
 class TunepointError(Exception):
@@ -58,31 +56,6 @@ class StoreError(TunepointError):
 
 class RefusedRow(StoreError):
     """The store does not take a row as it is."""
-
-
-@contextmanager
-def reading(path: Path, kind: type[TunepointError]) -> Iterator[None]:
-    """Turn what can go wrong with opening and decoding a file into an error that names it."""
-    try:
-        yield
-    except IsADirectoryError:
-        raise kind(f"{path}: is a folder, a file is expected; name the file in it") from None
-    except FileNotFoundError:
-        raise kind(f"{path}: no such file; check the path") from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise kind(
-            f"{path}:{line}: byte {error.object[error.start]:#04x} is not UTF-8; "
-            "save the file as UTF-8 (in a spreadsheet: 'CSV UTF-8')"
-        ) from None
-    except OSError as error:
-        raise kind(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
-
-
-def text_of(path: Path, kind: type[TunepointError]) -> str:
-    """The text of a UTF-8 file, a byte-order mark left out, or one of our errors."""
-    with reading(path, kind):
-        return path.read_bytes().decode("utf-8-sig")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -18,8 +18,8 @@ from tunepoint.data.audit import doubtful_labels
 from tunepoint.data.dedupe import first_twins, near_twins, normalise
 from tunepoint.data.examples import HUMAN, Example
 from tunepoint.errors import DataError
-from tunepoint.measure.trials import write_text
-from tunepoint.task import Task
+from tunepoint.files.text import write_text
+from tunepoint.task.task import Task
 
 Accepted = Literal["corrected", "feedback", "agreement", "scorer"]
 HERE = "this machine"

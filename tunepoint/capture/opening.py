@@ -1,4 +1,4 @@
-"""Opens a capture store: SQLite in a file by default, PostgreSQL by URL; its schema is brought up to date."""
+"""Where a store is: a path, or a URL; and what may be shown of it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,32 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from tunepoint.capture import schema
-from tunepoint.capture.addresses import address_of
 from tunepoint.capture.store import Store, said_by
 from tunepoint.errors import StoreError
+
+
+def address_of(where: str) -> tuple[sa.URL, str]:
+    """The URL, and what may be shown of it: host and database, never a name or a password."""
+    if not where or where == ":memory:":
+        raise StoreError(f"{where!r} is no store that lasts: give a path, or postgresql://USER@HOST/DATABASE")
+    if "://" not in where:
+        return sa.URL.create("sqlite", database=where), where
+    scheme = where.partition("://")[0]
+    if scheme.partition("+")[0] not in ("sqlite", "postgresql", "postgres"):
+        raise StoreError(f"{scheme}: only sqlite and postgresql stores are known")
+    try:
+        url = sa.make_url(where)
+    except (SQLAlchemyError, ValueError):
+        raise StoreError(
+            f"{scheme}://...: not a URL that can be read; give a path, or postgresql://USER@HOST/DATABASE"
+        ) from None
+    if scheme.startswith("postgres"):
+        url = url.set(drivername="postgresql+psycopg")
+        if "@" in (url.host or ""):
+            raise StoreError(f"{scheme}://...: a password with @ in it is written with %40 in its place")
+        return url, f"postgresql://{url.host or 'local'}/{url.database or ''}"
+    return url, str(url.database)
+
 
 TRIES = 5
 """Of bringing the schema up to date, where another process does the same at once."""

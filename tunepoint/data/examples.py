@@ -12,7 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunepoint.errors import DataError, nearest, reading, text_of
+from tunepoint.errors import DataError, nearest
+from tunepoint.files.text import reading, text_of
+from tunepoint.task.columns import Columns
+from tunepoint.task.task import Task
+
+
+def labels_of(task: Task, examples: Sequence[Example]) -> tuple[str, ...]:
+    """The labels of a task: those it declares, else those of its examples, sorted."""
+    if task.answer.labels:
+        return tuple(task.answer.labels)
+    return tuple(sorted({example.target for example in examples}))
+
 
 Row = Mapping[str, Any]
 READABLE = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
@@ -37,26 +48,6 @@ class Example:
     """Who wrote the target: human, captured, or a model's name, with the version of its prompt if known."""
     licence: str | None = None
     """Under what it may be used, as its source says."""
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Which columns hold what."""
-
-    input: tuple[str, ...]
-    target: str
-    group: str | None = None
-    slice: str | None = None
-    date: str | None = None
-    id: str | None = None
-    origin: str | None = None
-    licence: str | None = None
-
-    @property
-    def needed(self) -> tuple[str, ...]:
-        """Every column that must be in the file."""
-        optional = (self.group, self.slice, self.date, self.id, self.origin, self.licence)
-        return (*self.input, self.target, *(name for name in optional if name))
 
 
 @dataclass(frozen=True)

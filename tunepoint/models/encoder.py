@@ -366,3 +366,8 @@ def _silence(logging: object) -> Iterator[None]:
     finally:
         settings["set_verbosity"](verbosity)  # type: ignore[operator]
         settings["enable_progress_bar"]()  # type: ignore[operator]
+
+
+def use_one_thread() -> None:
+    """Let torch compute on one thread here, and in threads that start later: torch passes the number on."""
+    torch.set_num_threads(1)

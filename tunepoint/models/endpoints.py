@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from tunepoint.models.chat import ChatModel, Prompt, Reply, Turn, Usage
 from tunepoint.models.parsing import parse
-from tunepoint.models.wordings import messages
+from tunepoint.models.templates import messages
 
 SHORT, LONG = 512, 2_048
 """Output tokens that a plain answer, and one with reasoning or free text, may take."""

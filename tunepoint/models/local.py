@@ -17,7 +17,7 @@ from transformers.utils.logging import disable_progress_bar
 from tunepoint.errors import ModelError
 from tunepoint.models.chat import Usage
 from tunepoint.models.endpoints import Allow, Completion, Done, Request
-from tunepoint.models.opening import LOCAL
+from tunepoint.models.providers import LOCAL
 
 BATCH = 8
 LEAST = 16

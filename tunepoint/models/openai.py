@@ -22,8 +22,8 @@ import openai
 from tunepoint.errors import ModelError, nearest
 from tunepoint.models.chat import Turn, Usage
 from tunepoint.models.endpoints import Allow, Completion, Done, Request
-from tunepoint.models.limits import Limiter
 from tunepoint.models.providers import OWN_KEY, address
+from tunepoint.models.rate_limit import Limiter
 
 TIMEOUT = 120.0
 ATTEMPTS = 6

@@ -10,11 +10,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tunepoint.errors import ModelError
+from tunepoint.files.amounts import TokenPrice
 from tunepoint.models.endpoints import Endpoint, TextModel
-from tunepoint.models.rates import UNKNOWN, CallPrice, TokenPrice, call_price, no_price, own_price
-from tunepoint.models.replay import Recorded, Recording
+from tunepoint.models.prices import UNKNOWN, CallPrice, call_price, no_price, own_price
+from tunepoint.models.providers import LOCAL
+from tunepoint.models.recording import Recorded, Recording
 
-if TYPE_CHECKING:  # the client takes its time to import
+if TYPE_CHECKING:
     from tunepoint.models.local import LocalEndpoint
     from tunepoint.models.openai import Abilities, OpenAIEndpoint
 
@@ -71,10 +73,6 @@ class Models:
         """The day on which the price of a model was looked up."""
         price = self.prices.get(name)
         return None if price is None or price.checked is None else price.checked.isoformat()
-
-
-LOCAL = "local:"
-"""Begins the name of a model that runs in this process."""
 
 
 def _hosted(model: Named, abilities: Abilities | None = None) -> OpenAIEndpoint:

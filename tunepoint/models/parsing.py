@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunepoint.models.chat import Prompt
-from tunepoint.models.wordings import MARK
+from tunepoint.models.templates import MARK
 
 EMPTY = "the reply is empty"
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:[,_ ]\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?")

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tunepoint.errors import ModelError, nearest
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Names of models without where they are; whole where that would make two the same."""
+    short = [name.rpartition("#")[2].rstrip("/").rpartition("/")[2] or name for name in names]
+    short = [name.removeprefix(LOCAL) or names[i] for i, name in enumerate(short)]
+    return [name if short.count(name) == 1 else names[i] for i, name in enumerate(short)]
+
+
+LOCAL = "local:"
+"""Begins the name of a model that runs in this process."""
 
 
 @dataclass(frozen=True)

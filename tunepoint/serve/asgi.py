@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapp
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from tunepoint.serve.wire import Asked, Refused
+from tunepoint.serve.protocol import Asked, Refused
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tunepoint.arms import FittedArm
+from tunepoint.arms.contract import FittedArm
 from tunepoint.errors import ModelError
-from tunepoint.measure.study import cores
+from tunepoint.files.machine import cores
 from tunepoint.models.chat import Reply
 
 TOGETHER, ENOUGH = 6, 400
@@ -151,11 +151,8 @@ def _tell(batch: Sequence[_Waiting], found: Sequence[_Found]) -> None:
 
 
 def _on_one_core() -> None:
-    """Keep what torch computes for this thread on it, for another batch is on the other core.
-
-    Threads that begin later have one as well: torch hands the number on.
-    """
+    """Keep what torch computes for this thread on it, since another batch is on the other core."""
     with contextlib.suppress(ImportError):
-        import torch
+        from tunepoint.models.encoder import use_one_thread
 
-        torch.set_num_threads(1)
+        use_one_thread()

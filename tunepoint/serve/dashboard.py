@@ -12,10 +12,10 @@ import numpy as np
 
 from tunepoint.capture.records import Captured, Feedback
 from tunepoint.capture.store import Store
-from tunepoint.cost.means import mean_of
-from tunepoint.serve.service import Served
-from tunepoint.serve.watching import score_of
+from tunepoint.serve.canary_monitor import score_of
+from tunepoint.serve.dispatch import Served
 from tunepoint.stats.intervals import Interval
+from tunepoint.stats.moments import mean_of
 from tunepoint.stats.sequential import betting_interval
 
 MOST = 20_000

@@ -17,7 +17,6 @@ from tunepoint.capture.redaction import Patterns
 from tunepoint.capture.store import Store
 from tunepoint.capture.writer import Writer
 from tunepoint.errors import StoreError, TaskError, TunepointError
-from tunepoint.serve.access import Access, Key, Role
 from tunepoint.serve.asgi import (
     JSON,
     Receive,
@@ -31,17 +30,18 @@ from tunepoint.serve.asgi import (
     reply,
     text,
 )
-from tunepoint.serve.config import LOOPBACK, ServeSettings, TaskSettings
-from tunepoint.serve.meters import Meters
+from tunepoint.serve.auth import Access, Key, Role
+from tunepoint.serve.canary_monitor import Watch
+from tunepoint.serve.dispatch import Served, Service
+from tunepoint.serve.endpoints import exception_handlers, routes
+from tunepoint.serve.metrics import Meters
 from tunepoint.serve.opening import TaskArms, opened_tasks
+from tunepoint.serve.protocol import Asked, Refused, read_request
 from tunepoint.serve.recording import Recorder
 from tunepoint.serve.routing import Policy, Router
-from tunepoint.serve.service import Served, Service
-from tunepoint.serve.surface import exception_handlers, routes
+from tunepoint.serve.settings import LOOPBACK, ServeSettings, TaskSettings
 from tunepoint.serve.tracing import Tracer
 from tunepoint.serve.upstream import session
-from tunepoint.serve.watching import Watch
-from tunepoint.serve.wire import Asked, Refused, read_request
 
 CHAT = "/v1/chat/completions"
 TENDED, RELOADED, PURGED = 2.0, 10.0, 3_600.0

@@ -12,25 +12,28 @@ from typing import Any
 import aiohttp
 import numpy as np
 
-from tunepoint.arms import Arm, FittedArm
-from tunepoint.candidates import load_encoder
-from tunepoint.cascades import Cascade, FittedCascade
-from tunepoint.errors import ModelError, StudyError, TaskError, nearest, text_of
-from tunepoint.measure.bench import Bench, open_models, silent
-from tunepoint.measure.meter import Meter
-from tunepoint.measure.prepare import prepare
-from tunepoint.measure.study import TASK, open_study, read_manifest
+from tunepoint.arms.cascade import Cascade, FittedCascade
+from tunepoint.arms.catalog import load_encoder
+from tunepoint.arms.contract import Arm, FittedArm
+from tunepoint.arms.templates import template_of
+from tunepoint.data.prepare import prepare
+from tunepoint.errors import ModelError, StudyError, TaskError, nearest
+from tunepoint.files.text import text_of
+from tunepoint.models.budget import Meter
 from tunepoint.models.chat import Prompt
 from tunepoint.models.opening import Models
+from tunepoint.models.prices import UNKNOWN, call_price, no_price
 from tunepoint.models.providers import address
-from tunepoint.models.rates import UNKNOWN, call_price, no_price
-from tunepoint.prompting.ladder import template_of
-from tunepoint.serve.arms import Calling, Cascaded, InProcess, Passing, ServedArm
-from tunepoint.serve.config import ArmSettings, ServeSettings, TaskSettings
-from tunepoint.serve.quickening import quicken
+from tunepoint.serve.backends import Calling, Cascaded, InProcess, Passing, ServedArm
+from tunepoint.serve.onnx import quicken
+from tunepoint.serve.settings import ArmSettings, ServeSettings, TaskSettings
 from tunepoint.serve.upstream import Upstream
-from tunepoint.steps import plan, select
-from tunepoint.task import Task
+from tunepoint.study.bench import Bench, silent
+from tunepoint.study.chat_models import open_models
+from tunepoint.study.directory import TASK, open_study, read_manifest
+from tunepoint.study.planning import plan
+from tunepoint.study.selection import select
+from tunepoint.task.task import Task
 
 AT_ONCE = 32
 """Requests that an arm of a study sends elsewhere at the same time."""

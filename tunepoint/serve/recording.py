@@ -9,11 +9,11 @@ from tunepoint.capture.records import Captured, Role
 from tunepoint.capture.writer import Writer
 from tunepoint.models.chat import Prompt
 from tunepoint.models.parsing import parse
-from tunepoint.serve.access import Access, Key
-from tunepoint.serve.arms import Answered
-from tunepoint.serve.meters import Meters
+from tunepoint.serve.auth import Access, Key
+from tunepoint.serve.backends import Answered
+from tunepoint.serve.metrics import Meters
+from tunepoint.serve.protocol import Asked
 from tunepoint.serve.tracing import Tracer
-from tunepoint.serve.wire import Asked
 
 DISCONNECTED = 499
 """HTTP status, by nginx's convention, of a request whose caller went away."""

@@ -17,7 +17,7 @@ from tunepoint.capture.records import Role
 from tunepoint.capture.store import Store
 from tunepoint.errors import TunepointError, nearest
 from tunepoint.serve.canary import Canary
-from tunepoint.serve.wire import Asked
+from tunepoint.serve.protocol import Asked
 
 TRIPS, OPEN_SECONDS = 5, 10.0
 """Failures in a row after which an arm is not asked, and for how long."""

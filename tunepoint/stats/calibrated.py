@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from tunepoint.errors import EvidenceError
+from tunepoint.stats.arrays import Floats
 from tunepoint.stats.intervals import Interval
 
-Floats = NDArray[np.float64]
 FEWEST = 3
 """Groups that people must have scored for a correction to have an error at all."""
 

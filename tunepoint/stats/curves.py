@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tunepoint.errors import EvidenceError
+from tunepoint.stats.arrays import Floats
 from tunepoint.stats.intervals import Interval
 
-Floats = NDArray[np.float64]
 DRAWS = 4_000
 MISFIT = 0.02
 """Standard deviation by which a smooth family misses the true curve at a size."""

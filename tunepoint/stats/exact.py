@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
+from tunepoint.stats.arrays import Floats, Integers
 from tunepoint.stats.intervals import Interval
 from tunepoint.stats.sequential import betting_interval
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.intp]
 FEW = 8
 """Groups, or groups in which two arms differ, under which no interval is narrower than the one here."""
 

@@ -15,11 +15,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from tunepoint.errors import EvidenceError
+from tunepoint.stats.arrays import Floats, Integers
 from tunepoint.stats.exact import FEW, exact_difference, exact_score, sign_flips
 from tunepoint.stats.intervals import Interval, score_interval
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.intp]
 
 
 @dataclass(frozen=True)

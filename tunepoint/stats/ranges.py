@@ -8,11 +8,26 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tunepoint.errors import EvidenceError
+from tunepoint.stats.arrays import Floats
 
-Floats = NDArray[np.float64]
+
+@dataclass(frozen=True)
+class Quantiles:
+    """5%, 50% and 95% of a distribution."""
+
+    low: float
+    likely: float
+    high: float
+
+
+def quantiles(values: Floats) -> Quantiles:
+    """The 90% band of draws with its median."""
+    low, likely, high = np.quantile(values, [0.05, 0.5, 0.95]).tolist()
+    return Quantiles(low, likely, high)
+
+
 MOST = 1e12
 """Beyond any quantity that a task has; larger ones are typing errors."""
 

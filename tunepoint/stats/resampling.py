@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tunepoint.errors import EvidenceError
+from tunepoint.stats.arrays import Floats
 from tunepoint.stats.paired import JointScores
 
-Floats = NDArray[np.float64]
 CHUNK = 2_000_000
 """Resampled groups held in memory at once."""
 

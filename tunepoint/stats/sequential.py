@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from tunepoint.errors import EvidenceError
+from tunepoint.stats.arrays import Floats
 from tunepoint.stats.intervals import Interval
 
-Floats = NDArray[np.float64]
 STAKES = 0.95 * 2.0 ** -np.arange(5.0)
 """Shares of the largest stake that cannot lose everything: for large differences and for small ones."""
 

@@ -1,5 +1,7 @@
 """Alembic's entry: runs the steps on the connection that the store hands over."""
 
+from __future__ import annotations
+
 from alembic import context
 
 from tunepoint.capture.schema import VERSION, metadata

@@ -1,5 +1,7 @@
 """Requests, feedback, states and the audit log."""
 
+from __future__ import annotations
+
 import sqlalchemy as sa
 from alembic import op
 

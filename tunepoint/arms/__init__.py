@@ -1,0 +1,1 @@
+"""Candidate ways of doing a task."""

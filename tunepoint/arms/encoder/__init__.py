@@ -1,0 +1,1 @@
+"""An encoder, tuned on this machine."""

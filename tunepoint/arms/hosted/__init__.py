@@ -1,0 +1,1 @@
+"""Models that are tuned at a provider."""

@@ -1,0 +1,125 @@
+"""Arms that show examples: the same for every input, or the most similar ones."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from tunepoint.arms.contract import Built, InProcess, Input
+from tunepoint.arms.prompting.instructions import Prompted
+from tunepoint.data.examples import Example, labels_of
+from tunepoint.models.chat import Demonstration, Prompt, Reply
+from tunepoint.task.task import Task
+from tunepoint.trials.trial import ArmKind
+
+if TYPE_CHECKING:
+    from tunepoint.models.encoder import Encoder
+
+
+@dataclass
+class FewShot:
+    """k fixed demonstrations of every label, drawn from train."""
+
+    model: Encoder
+    k: int
+    weight: float = 0.7
+    kind: ArmKind = "prompt"
+    remote: ClassVar[bool] = False
+    seeds: int = 1
+    family: str = "few-shot"
+    name: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.name = f"few-shot, {self.k} per label"
+
+    def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> Prompted:
+        """Draw the demonstrations with `rng`; thin labels give what they have."""
+        labels = labels_of(task, train)
+        by_label: dict[str, list[Example]] = defaultdict(list)
+        for example in train:
+            by_label[example.target].append(example)
+        shown: list[Demonstration] = []
+        for label in labels:
+            members = by_label[label]
+            order = rng.permutation(len(members))[: self.k]
+            shown += [Demonstration(members[i].input, label) for i in order]
+        self.model.remember([demonstration.input for demonstration in shown])
+        template = Prompt(
+            "",
+            task.instruction,
+            labels,
+            dict(task.answer.labels or {}),
+            tuple(shown),
+            self.weight,
+        )
+        return Prompted(self.model, template, Built(examples=len(shown)))
+
+
+@dataclass
+class Retrieved(InProcess):
+    """A fitted retrieval prompt: each input brings its own demonstrations."""
+
+    concurrent: ClassVar[bool] = True
+    model: Encoder
+    template: Prompt
+    inputs: list[str]
+    targets: list[str]
+    vectors: NDArray[np.float32]
+    k: int
+    built: Built
+
+    def answer(self, inputs: Sequence[Input]) -> list[Reply]:
+        """Replies in the order of the inputs; an input is embedded once for both uses."""
+        with self.model.remembering(inputs) as vectors:
+            near = nearest_rows(self.vectors, vectors, self.k)
+            prompts = [self._prompt(text, rows) for text, rows in zip(inputs, near, strict=True)]
+            return self.model.answer(prompts)
+
+    def _prompt(self, text: Input, rows: NDArray[np.intp]) -> Prompt:
+        shown = tuple(Demonstration(self.inputs[i], self.targets[i]) for i in rows.tolist())
+        return replace(self.template, input=text, demonstrations=shown)
+
+
+@dataclass
+class RetrievedFewShot:
+    """The k training examples most similar to the input, as demonstrations."""
+
+    model: Encoder
+    k: int
+    weight: float
+    kind: ArmKind = "prompt"
+    remote: ClassVar[bool] = False
+    seeds: int = 1
+    family: str = "retrieved few-shot"
+    name: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.name = f"retrieved few-shot, {self.k} similar, weight {self.weight:g}"
+
+    def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> Retrieved:
+        """Embed the training examples; nothing else is learnt."""
+        inputs = [example.input for example in train]
+        self.model.remember(inputs)
+        template = Prompt(
+            "",
+            task.instruction,
+            labels_of(task, train),
+            dict(task.answer.labels or {}),
+            demonstration_weight=self.weight,
+        )
+        targets = [example.target for example in train]
+        vectors = self.model.embed(inputs)
+        return Retrieved(self.model, template, inputs, targets, vectors, self.k, Built(examples=len(train)))
+
+
+def nearest_rows(rows: NDArray[np.float32], queries: NDArray[np.float32], k: int) -> NDArray[np.intp]:
+    """(q, k) positions of the rows most similar to each query, most similar first."""
+    similarity = queries @ rows.T
+    k = min(k, len(rows))
+    return np.argsort(-similarity, axis=1, kind="stable")[:, :k]

@@ -1,0 +1,26 @@
+"""Which training examples are similar to an input, where no encoder is at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunepoint.data.examples import Example
+from tunepoint.models.chat import Embed
+
+
+def word_vectors(train: Sequence[Example]) -> Embed:
+    """TF-IDF of words and their beginnings, fitted on the training inputs."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectorizer = TfidfVectorizer(
+        analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, max_features=20_000
+    )
+    vectorizer.fit([example.input for example in train])
+
+    def embed(texts: Sequence[str]) -> NDArray[np.float32]:
+        return np.asarray(vectorizer.transform(texts).toarray(), dtype=np.float32)
+
+    return embed

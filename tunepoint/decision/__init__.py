@@ -1,0 +1,1 @@
+"""Trials, costs and limits in; a decision out."""

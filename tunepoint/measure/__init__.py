@@ -1,1 +1,0 @@
-"""Every arm on the same examples."""

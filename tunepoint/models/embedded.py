@@ -1,0 +1,20 @@
+"""The embedded encoder, where it is installed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tunepoint.errors import ModelError
+
+if TYPE_CHECKING:
+    from tunepoint.models.encoder import Encoder
+
+
+def spare_encoder() -> Encoder | None:
+    """The embedded encoder for comparing inputs, where nothing is tuned; None where it is not installed."""
+    try:
+        from tunepoint.models.encoder import Encoder
+
+        return Encoder.load()
+    except (ImportError, ModelError):
+        return None

@@ -1,0 +1,1 @@
+"""The decision for a person."""

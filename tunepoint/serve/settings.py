@@ -1,0 +1,144 @@
+"""serve.toml: where to listen, what to keep, and which tasks are served by which arms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from tunepoint.files.amounts import TokenPrice
+from tunepoint.files.toml import Section, read_toml, validated
+from tunepoint.serve.canary import Canary
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class Server(Section):
+    """Where to listen, and what is kept."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8_484
+    store: str = "capture.sqlite"
+    """A file, or `postgresql://USER@HOST/DATABASE`."""
+    sample: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of the requests whose words are kept; who answered, tokens, seconds and dollars always are."""
+    retention_days: Annotated[float, Field(gt=0)] | None = None
+    """Days after which captured requests are deleted; None keeps them."""
+    redact: bool = True
+    """Whether personal data is taken out before anything is written."""
+    regions: tuple[str, ...] = ("US", "GB")
+    """Countries whose phone numbers are known without a country code."""
+    traces: bool = False
+    """Whether a span of OpenTelemetry is made of each answer (extra `otel`)."""
+    max_body_mb: Annotated[float, Field(gt=0, le=256)] = 4.0
+    at_once: Annotated[int, Field(ge=1, le=100_000)] = 1_024
+    """Requests that are answered at the same time; more get 503 and try again."""
+
+
+class CanarySettings(Section):
+    """A challenger, and how it gets more users."""
+
+    arm: str
+    steps: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (0.05, 0.2, 0.5)
+    requests: Annotated[int, Field(ge=1)] = 200
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    seconds: Annotated[float, Field(gt=0)] | None = None
+    usd: Annotated[float, Field(gt=0)] | None = None
+    ask: bool = False
+
+    def canary(self) -> Canary:
+        """At its first step."""
+        return Canary(**self.model_dump())
+
+
+class ArmSettings(Section):
+    """A server that gets the conversation as the application wrote it."""
+
+    name: str
+    model: str
+    """`openai/gpt-5-mini`, or `http://HOST/v1#NAME`."""
+    price: TokenPrice | None = None
+    timeout_seconds: Annotated[float, Field(gt=0, le=3_600)] = 60.0
+
+
+class MoreSettings(Section):
+    """One arm of another study of the same task."""
+
+    study: Path
+    arm: str
+    name: str
+    """What it is called here; no other arm may be called so."""
+
+
+class TaskSettings(Section):
+    """One task: the name that applications give as the model, and its arms."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    study: Path | None = None
+    """A study directory, whose finalists serve."""
+    only: tuple[str, ...] = ()
+    """Of the study, these arms; all finalists that can serve if empty."""
+    more: tuple[MoreSettings, ...] = ()
+    """Single arms of other studies: a challenger that was tuned later."""
+    arms: tuple[ArmSettings, ...] = ()
+    champion: str | None = None
+    """The verdict's winner if missing; the first arm without a study."""
+    fallback: tuple[str, ...] = ()
+    slices: dict[str, str] = Field(default_factory=dict)
+    """Slice (the header x-tunepoint-slice) -> arm."""
+    shadow: str | None = None
+    shadow_share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    canary: CanarySettings | None = None
+    timeout_seconds: Annotated[float, Field(gt=0, le=3_600)] = 60.0
+    """For an arm of the study."""
+
+    @model_validator(mode="after")
+    def _something(self) -> TaskSettings:
+        if self.study is None and not self.arms:
+            raise ValueError("give study, or at least one [[tasks.arms]]")
+        names = [*(arm.name for arm in self.arms), *(arm.name for arm in self.more)]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two arms have the same name: {', '.join(names)}")
+        return self
+
+
+class ServeSettings(Section):
+    """Everything that the gateway needs to know."""
+
+    server: Server = Server()
+    tasks: Annotated[tuple[TaskSettings, ...], Field(min_length=1)]
+    folder: Path = Field(default=Path(), exclude=True)
+    """Where relative paths start."""
+    currencies: dict[str, float] = Field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path) -> ServeSettings:
+        """Read serve.toml.
+
+        Raises:
+            TaskError: no such file, not TOML, an unknown key, a value out of its range.
+
+        """
+        content = read_toml(path, "docs/serving.md shows what serve.toml holds")
+        return cls.parse(content, where=str(path), folder=path.resolve().parent)
+
+    @classmethod
+    def parse(cls, content: Mapping[str, Any], *, where: str, folder: Path = Path()) -> ServeSettings:
+        """Settings from the mapping that serve.toml holds.
+
+        Raises:
+            TaskError: as `load`.
+
+        """
+        return validated(cls, content, where=where, folder=folder)
+
+    def resolve(self, path: Path) -> Path:
+        """The path as seen from the folder of serve.toml."""
+        return path if path.is_absolute() else self.folder / path
+
+    def store(self) -> str:
+        """The store, its file as seen from there."""
+        where = self.server.store
+        return where if "://" in where else str(self.resolve(Path(where)))

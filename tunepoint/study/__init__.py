@@ -1,0 +1,1 @@
+"""The main job: every arm on the same examples, decided."""

@@ -1,0 +1,134 @@
+"""What a measured arm costs: its calls where they have a price, its machines where some are reserved for
+it, else its seconds on this one.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+
+import numpy as np
+
+from tunepoint.arms.cascade import Cascade
+from tunepoint.arms.contract import Arm, Estimated, Reserved
+from tunepoint.arms.incumbent import Incumbent
+from tunepoint.arms.prompting.chains import Chain
+from tunepoint.arms.prompting.chat_prompts import Ladder
+from tunepoint.costs.arm_cost import NOTHING, ArmCost
+from tunepoint.files.machine import cores
+from tunepoint.stats.moments import Mean, mean_of, sum_of
+from tunepoint.stats.ranges import Range
+from tunepoint.study.directory import Study
+from tunepoint.task.hosting import Dedicated
+from tunepoint.task.sections import EMBEDDED
+from tunepoint.task.task import Task
+from tunepoint.trials.table import Table
+
+
+def measured_cost(arm: Arm, study: Study, table: Table, task: Task) -> ArmCost:
+    """Cost of an arm of a study, by its trials and what its training took."""
+    fits = list(study.manifest["arms"][arm.name]["fits"].values())
+    hosting, beside = hosting_of(arm, task)
+    dollars, seconds = _an_answer(arm, table, task)
+    return ArmCost(
+        arm.name,
+        arm.kind,
+        labels=max(int(fit["examples"]) for fit in fits),
+        training_core_seconds=float(np.mean([fit["seconds"] for fit in fits])) * cores(),
+        training_usd=float(np.mean([fit.get("usd", 0.0) for fit in fits])),
+        hours=_hours(arm, task),
+        monthly_usd=NOTHING if beside is None else _monthly(beside, task),
+        usd_per_query=Range.parse(dollars.value),
+        query_error_usd=dollars.error,
+        query_skew=dollars.skew,
+        core_seconds_per_query=seconds.value,
+        core_seconds_error=seconds.error,
+        core_seconds_skew=seconds.skew,
+        retrain_hours=task.costs.retrain_hours if arm.kind not in ("prompt", "incumbent") else NOTHING,
+        rented=_bought(arm, table) and hosting is None,
+        retires_months=_retires(arm, task),
+        deterministic=arm.seeds == 1 and not isinstance(arm, Estimated),
+        dedicated=hosting,
+    )
+
+
+def _bought(arm: Arm, table: Table) -> bool:
+    """Whether its answers have a price."""
+    return arm.name in table.names and len(table.arms[table.names.index(arm.name)].cost_usd) > 0
+
+
+def _an_answer(arm: Arm, table: Table, task: Task) -> tuple[Mean, Mean]:
+    """Dollars and core seconds of an answer, without what reserved machines give.
+
+    A cascade one of whose halves has machines is put together from its halves: the cheap one answers
+    everything, the strong one the share that the gate let through on dev.
+    """
+    reserved = any(hosting_of(arm, task))
+    if isinstance(arm, Cascade) and reserved:
+        halves = [(arm.cheap, 1.0), (arm.strong, arm.passed_on)]
+        found = [(_an_answer(half, table, task), share) for half, share in halves if half.name in table.names]
+        return (
+            sum_of([dollars * share for (dollars, _), share in found]),
+            sum_of([seconds * share for (_, seconds), share in found]),
+        )
+    if reserved:
+        return Mean(), Mean()
+    scores = table.arms[table.names.index(arm.name)]
+    if _bought(arm, table):
+        return mean_of(scores.cost_usd), Mean()
+    return Mean(), mean_of(scores.seconds) * cores()
+
+
+def hosting_of(arm: Arm, task: Task) -> tuple[Dedicated | None, Dedicated | None]:
+    """Machines that are reserved for an arm, and those for the cheap half of a cascade beside them.
+
+    The strong half of a cascade gets only the share of the questions that the gate let through on dev:
+    its machines sustain so many more of them.
+    """
+    if isinstance(arm, Cascade):
+        cheap, strong = hosting_of(arm.cheap, task)[0], hosting_of(arm.strong, task)[0]
+        if strong is None:
+            return None, cheap
+        rate = strong.requests_per_second / max(arm.passed_on, 1e-3)
+        return strong.model_copy(update={"requests_per_second": rate}), cheap
+    if isinstance(arm, Reserved):
+        return arm.hosting, None
+    name = arm.name if isinstance(arm, Incumbent) else None if arm.remote else EMBEDDED
+    return next((model.hosting for model in task.models if model.name == name), None), None
+
+
+def _monthly(hosting: Dedicated, task: Task) -> Range:
+    """Dollars a month of machines at the task's traffic, growth left out."""
+    queries = task.traffic.queries_per_month
+    machines = hosting.machines(np.array([queries.low, queries.likely, queries.high]))
+    hourly = hosting.usd_per_hour
+    rates = (hourly.low, hourly.likely, hourly.high)
+    return Range(*(float(n) * rate * hosting.hours_a_month for n, rate in zip(machines, rates, strict=True)))
+
+
+def _retires(arm: Arm, task: Task) -> float | None:
+    """Months until the announced end of the model that an arm prompts, or is tuned from."""
+    day = _last_day(arm, task)
+    return None if day is None else max(0.1, (day - datetime.now(UTC).date()).days * 12 / 365.25)
+
+
+def _last_day(arm: Arm, task: Task) -> date | None:
+    if isinstance(arm, Cascade):
+        days = [day for half in (arm.cheap, arm.strong) if (day := _last_day(half, task)) is not None]
+        return min(days, default=None)
+    if isinstance(arm, Ladder | Chain | Incumbent):
+        name = arm.name if isinstance(arm, Incumbent) else arm.model.name
+        return next((one.retires for one in task.models if one.name == name), None)
+    base, provider = getattr(arm, "base", None), getattr(arm, "provider", None)
+    if not isinstance(base, str) or provider is None:
+        return None
+    own = (one.retires for one in task.tune if (one.base, one.provider) == (base, provider.name))
+    declared = next(own, None)
+    announced: date | None = provider.retires.get(base)
+    return declared or announced
+
+
+def _hours(arm: Arm, task: Task) -> Range:
+    """Hours of people to put an arm into production; the incumbent is there already."""
+    if arm.kind == "incumbent":
+        return NOTHING
+    return task.costs.prompt_hours if arm.kind == "prompt" else task.costs.engineering_hours

@@ -1,0 +1,66 @@
+"""Tables for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tunepoint.arms.catalog import Candidates
+from tunepoint.arms.contract import Arm
+from tunepoint.data.prepare import Prepared
+from tunepoint.stats.intervals import Interval
+from tunepoint.stats.paired import score_intervals
+from tunepoint.study.directory import Study
+from tunepoint.trials.table import Table, joint_of, tabulate
+from tunepoint.trials.trial import Trial
+
+
+def ladder(study: Study, tried: Candidates, winners: Sequence[Arm] = ()) -> list[dict[str, Any]]:
+    """Every candidate with its dev score, for the table of arms."""
+    rows: list[dict[str, Any]] = []
+    races: Mapping[str, Any] = study.manifest.get("races", {})
+    for arm in {arm.name: arm for arm in (*tried.arms, *winners)}.values():
+        trials = study.dev.of(arm.name)
+        if len({trial.cluster or trial.item for trial in trials}) < 2:
+            continue
+        score = _interval(trials)
+        rows.append(
+            {
+                "arm": arm.name,
+                "family": arm.family,
+                "kind": arm.kind,
+                "items": len({trial.item for trial in trials}),
+                "dev_score": score.estimate,
+                "low": score.low,
+                "high": score.high,
+                "stopped_by": races.get(arm.name, {}).get("stopped_by"),
+            }
+        )
+    return rows
+
+
+def _interval(trials: Sequence[Trial]) -> Interval:
+    """Mean score of one arm with its 95% interval."""
+    return score_intervals(joint_of(tabulate(trials)), np.random.default_rng(0), draws=4_000)[0]
+
+
+def disagreements(
+    prepared: Prepared, table: Table, trials: Sequence[Trial], most: int = 12
+) -> list[dict[str, Any]]:
+    """Test examples on which the finalists differ most, with every finalist's answer."""
+    means = np.stack([arm.scores.mean(axis=0) for arm in table.arms])
+    spread = means.std(axis=0)
+    answers = {(t.arm, t.item): t.answer for t in reversed(trials)}
+    examples = {example.id: example for example in prepared.split.test}
+    shown = [i for i in np.argsort(-spread, kind="stable")[:most].tolist() if spread[i] > 0]
+    return [
+        {
+            "item": table.items[i],
+            "input": examples[table.items[i]].input,
+            "target": examples[table.items[i]].target,
+            "answers": {name: answers[name, table.items[i]] for name in table.names},
+        }
+        for i in shown
+    ]

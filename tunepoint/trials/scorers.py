@@ -1,0 +1,219 @@
+"""How right an answer is, from 0 to 1."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import math
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tunepoint.data.examples import Example
+from tunepoint.errors import TaskError, nearest
+from tunepoint.models.chat import Usage
+from tunepoint.task.sections import JUDGE
+
+Scorer = Callable[[str, Example], float]
+"""(answer, example) -> score in 0..1; higher is better. It must not raise."""
+
+
+@dataclass(frozen=True)
+class Grading:
+    """What one answer is worth."""
+
+    score: float | None
+    """0..1; None where a judge gave no grade."""
+    grades: tuple[float, ...] = ()
+    """A judge's single grades, 0..1: answer last, answer first, and perhaps the first again."""
+    why: str = ""
+    """What a judge wrote, or why it gave no grade."""
+    usage: Usage | None = None
+    """What a judge's calls took."""
+
+
+Scoring = Callable[[Sequence[str], Sequence[Example]], list[Grading]]
+"""(answers, examples) -> a grading of each."""
+
+
+def each(score: Scorer) -> Scoring:
+    """A scorer that is asked answer by answer."""
+
+    def scoring(answers: Sequence[str], examples: Sequence[Example]) -> list[Grading]:
+        return [Grading(score(answer, example)) for answer, example in zip(answers, examples, strict=True)]
+
+    return scoring
+
+
+def exact(answer: str, example: Example) -> float:
+    """1 when the answer is the target, up to case and outer spaces; else 0."""
+    return float(answer.strip().casefold() == example.target.strip().casefold())
+
+
+def f1(answer: str, example: Example) -> float:
+    """F1 of two sets: JSON lists, or words between commas, semicolons or bars.
+
+    Two empty sets agree. The harmonic mean of precision and recall (van Rijsbergen 1979).
+    """
+    given, wanted = _set(answer), _set(example.target)
+    if not given and not wanted:
+        return 1.0
+    return 2 * len(given & wanted) / (len(given) + len(wanted))
+
+
+def _set(text: str) -> set[str]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    members = value if isinstance(value, list) else re.split(r"[,;|\n]", text)
+    return {str(member).strip().casefold() for member in members if str(member).strip()}
+
+
+def numeric(answer: str, example: Example, tolerance: float = 1e-6) -> float:
+    """1 when both are numbers that differ by at most `tolerance`, absolutely or relatively."""
+    try:
+        given, wanted = (float(text.replace(",", "").strip()) for text in (answer, example.target))
+    except ValueError:
+        return 0.0
+    return float(math.isclose(given, wanted, rel_tol=tolerance, abs_tol=tolerance))
+
+
+def json_fields(answer: str, example: Example) -> float:
+    """Share of fields that are right: F1 over the (path, value) pairs of both objects."""
+    given, wanted = _fields(answer), _fields(example.target)
+    if given is None or wanted is None:
+        return 0.0
+    if not given and not wanted:
+        return 1.0
+    return 2 * len(given & wanted) / (len(given) + len(wanted))
+
+
+def json_whole(answer: str, example: Example) -> float:
+    """1 when every field is right and none is too many."""
+    given = _fields(answer)
+    return float(given is not None and given == _fields(example.target))
+
+
+def _fields(text: str) -> set[tuple[str, str]] | None:
+    """Leaves of a JSON value as (path, value), without empty ones; None if it is not JSON."""
+    try:
+        return set(_leaves("", json.loads(text)))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _leaves(path: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for key, member in value.items():
+            yield from _leaves(f"{path}/{key}", member)
+    elif isinstance(value, list):
+        for member in value:
+            yield from _leaves(f"{path}/*", member)
+    elif value is not None and value != "":
+        yield path, " ".join(str(value).split()).casefold()
+
+
+def similarity(answer: str, example: Example) -> float:
+    """Likeness of two texts, 0..1: normalised Indel similarity, up to case and spaces."""
+    from rapidfuzz.distance import Indel
+
+    given, wanted = (" ".join(text.split()).casefold() for text in (answer, example.target))
+    return float(Indel.normalized_similarity(given, wanted))
+
+
+SCORERS: dict[str, Scorer] = {
+    "exact": exact,
+    "f1": f1,
+    "numeric": numeric,
+    "json_fields": json_fields,
+    "json_whole": json_whole,
+    "similarity": similarity,
+}
+"""By the name that `score.metric` gives."""
+
+
+def scorer(name: str, folder: Path = Path(), *, tolerance: float | None = None) -> Scorer:
+    """The scorer of that name, or the user's own that `package.module:function` names.
+
+    Args:
+        folder: of task.toml; modules beside it can be named.
+        tolerance: of `numeric`; its default if None.
+
+    Raises:
+        TaskError: no such scorer, nothing to import under that name, or (when it is
+            called) a result that is not a number from 0 to 1.
+
+    """
+    if name == "numeric" and tolerance is not None:
+        return partial(numeric, tolerance=tolerance)
+    if name in SCORERS:
+        return SCORERS[name]
+    module, colon, function = name.partition(":")
+    if not colon:
+        raise TaskError(
+            f"score.metric {name!r} is not one of the scorers of this version; "
+            f"{nearest(name, (*SCORERS, JUDGE))} Your own is named as 'package.module:function'"
+        )
+    with _importing_from(folder):
+        try:
+            found = getattr(importlib.import_module(module), function)
+        except Exception as error:  # the user's module may raise anything
+            raise TaskError(
+                f"score.metric {name!r} cannot be imported from {folder.resolve()}: "
+                f"{type(error).__name__}: {error}"
+            ) from None
+    if not callable(found):
+        raise TaskError(f"score.metric {name!r} is {found!r}; a function of answer and example is expected")
+    return _checked(name, found)
+
+
+def scorer_code(name: str, folder: Path = Path()) -> str | None:
+    """SHA-256 of the module of a user's scorer; None for those that come along."""
+    if name in SCORERS or ":" not in name:
+        return None
+    with _importing_from(folder):
+        try:
+            spec = importlib.util.find_spec(name.partition(":")[0])
+        except (ImportError, ValueError):
+            return None
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        return None
+    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
+
+
+def _checked(name: str, function: Callable[[str, Example], Any]) -> Scorer:
+    """The user's function, whose faults are said in the user's words."""
+
+    def score(answer: str, example: Example) -> float:
+        try:
+            value = function(answer, example)
+        except Exception as error:
+            raise TaskError(
+                f"score.metric {name!r} raised {type(error).__name__}: {error} on {example.id} "
+                f"(answer {answer!r}); it is called with the answer and the example"
+            ) from None
+        if not isinstance(value, (int, float)) or not 0 <= value <= 1:
+            raise TaskError(
+                f"score.metric {name!r} gave {value!r} on {example.id}; a number from 0 to 1 is expected"
+            )
+        return float(value)
+
+    return score
+
+
+@contextmanager
+def _importing_from(folder: Path) -> Iterator[None]:
+    """Let modules in the folder, and in the working directory, be imported."""
+    before = list(sys.path)
+    sys.path[:0] = [str(folder.resolve()), str(Path.cwd())]
+    try:
+        yield
+    finally:
+        sys.path[:] = before
