@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import tunepoint
 from tunepoint import Result, Task
-from tunepoint.cli import app as commands
+from tunepoint.cli import study as commands
 from tunepoint.cli.app import app
 from tunepoint.cli.doctor import checkup
 from tunepoint.data.task_draft import METRICS, draft
