@@ -93,7 +93,9 @@ class World:
         return Task.parse({"name": "world", "traffic": {"queries_per_month": volume}, "value": value})
 
 
-def study(world: World, items: int, seeds: Floats, rng: np.random.Generator) -> list[tuple[Floats, float]]:
+def study(
+    deployment: World, items: int, seeds: Floats, rng: np.random.Generator
+) -> list[tuple[Floats, float]]:
     """Scores (seeds, items) of each arm and its share of answers that parse.
 
     A probit model with effects of item, cluster, cluster x arm, seed and seed x item.
@@ -102,16 +104,16 @@ def study(world: World, items: int, seeds: Floats, rng: np.random.Generator) -> 
         seeds: (arms, SEEDS) effects of the training seeds, standard normal.
 
     """
-    groups = np.arange(items) // (CLUSTER if world.clustered else 1)
+    groups = np.arange(items) // (CLUSTER if deployment.clustered else 1)
     count = int(groups.max()) + 1
-    shared = rng.normal(0, 1.0, items) + world.clustered * rng.normal(0, 0.7, count)[groups]
-    own = world.clustered * rng.normal(0, 0.5, (world.arms, count))[:, groups]
-    variance = 1.0 + 0.5 + 0.5 + world.clustered * (0.49 + 0.25)
+    shared = rng.normal(0, 1.0, items) + deployment.clustered * rng.normal(0, 0.7, count)[groups]
+    own = deployment.clustered * rng.normal(0, 0.5, (deployment.arms, count))[:, groups]
+    variance = 1.0 + 0.5 + 0.5 + deployment.clustered * (0.49 + 0.25)
     found = []
-    for arm, goal in enumerate(world.truth):
-        effects = LATENT * world.seed_sd * seeds[arm, :, None] if arm else np.zeros((1, 1))
-        spread = variance + (LATENT * world.seed_sd) ** 2 * (arm > 0)
-        readable = 1 - (world.failures if arm == 0 else 0.0)
+    for arm, goal in enumerate(deployment.truth):
+        effects = LATENT * deployment.seed_sd * seeds[arm, :, None] if arm else np.zeros((1, 1))
+        spread = variance + (LATENT * deployment.seed_sd) ** 2 * (arm > 0)
+        readable = 1 - (deployment.failures if arm == 0 else 0.0)
         place = stats.norm.ppf(goal / readable) * np.sqrt(spread)
         noise = rng.normal(0, np.sqrt(0.5), items) + rng.normal(0, np.sqrt(0.5), (len(effects), items))
         parsed = rng.random(noise.shape) < readable
@@ -120,24 +122,24 @@ def study(world: World, items: int, seeds: Floats, rng: np.random.Generator) -> 
     return found
 
 
-def table_of(world: World, *parts: list[tuple[Floats, float]]) -> Table:
+def table_of(deployment: World, *parts: list[tuple[Floats, float]]) -> Table:
     """Parts of a study, one after the other, as a table."""
     arms = []
-    for arm in range(world.arms):
+    for arm in range(deployment.arms):
         scores = np.concatenate([part[arm][0] for part in parts], axis=1)
         arms.append(arm_scores(COSTS[arm].arm, scores, parts[0][arm][1]))
     items = arms[0].scores.shape[1]
-    codes = np.arange(items) // CLUSTER if world.clustered else None
+    codes = np.arange(items) // CLUSTER if deployment.clustered else None
     return Table(tuple(map(str, range(items))), tuple(arms), codes, (None,) * items, 0)
 
 
-def truth_of(world: World, task: Task, rng: np.random.Generator) -> Evidence:
+def truth_of(deployment: World, task: Task, rng: np.random.Generator) -> Evidence:
     """The rule's own view of the world, with nothing left to guess: one draw, the true one."""
-    draws = simulate(COSTS[: world.arms], task, 1, rng)
-    fast = np.ones(world.arms, dtype=bool)
+    draws = simulate(COSTS[: deployment.arms], task, 1, rng)
+    fast = np.ones(deployment.arms, dtype=bool)
     value = task.value
-    scores = world.truth[None]
-    return Evidence(scores, world.truth, draws, fast, task.limits, value.materiality, value.error_usd)
+    scores = deployment.truth[None]
+    return Evidence(scores, deployment.truth, draws, fast, task.limits, value.materiality, value.error_usd)
 
 
 def run(args: tuple[World, int]) -> Row:
@@ -170,10 +172,12 @@ def run(args: tuple[World, int]) -> Row:
     }
 
 
-def held(decision: Decision, table: Table, world: World, truth: Evidence, rng: np.random.Generator) -> Row:
+def held(
+    decision: Decision, table: Table, deployment: World, truth: Evidence, rng: np.random.Generator
+) -> Row:
     """Which intervals hold what they are about; the simultaneous ones hold together or not."""
-    true, spent = world.truth, truth.costs.horizon()[0]
-    pairs = list(itertools.combinations(range(world.arms), 2))
+    true, spent = deployment.truth, truth.costs.horizon()[0]
+    pairs = list(itertools.combinations(range(deployment.arms), 2))
     joint = joint_of(table)
     every = compare(joint, pairs, rng)
     one = compare(joint, [(1, 0)], rng)[0].difference

@@ -20,7 +20,7 @@ import phonenumbers
 from stdnum import iban, luhn
 from stdnum.us import ssn
 
-from tunepoint.capture.redaction import Patterns
+from tunepoint.capture.redaction import PatternRedactor
 
 MESSAGES = Path(__file__).parents[1] / "examples" / "support-triage" / "messages.csv"
 REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "SE", "PL", "IN", "JP", "BR", "ZA", "AU", "MX", "TR")
@@ -86,7 +86,7 @@ def main() -> None:
     said = parser.parse_args()
     with MESSAGES.open(newline="", encoding="utf-8") as file:
         texts = [row["text"] for row in csv.DictReader(file) if row["text"]]
-    rng, redact = np.random.default_rng(0), Patterns()
+    rng, redact = np.random.default_rng(0), PatternRedactor()
     results: dict[str, float] = {}
     for kind, make in planted(rng).items():
         found = 0

@@ -70,4 +70,4 @@ def finished(small_task: Path, tmp_path_factory: pytest.TempPathFactory) -> Resu
 @pytest.fixture
 def chat_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tasks of extraction without the encoder that is trained on them: tests of what else answers."""
-    monkeypatch.setattr("tunepoint.models.embedded.spare_encoder", lambda: None)
+    monkeypatch.setattr("tunepoint.models.embedded.installed_encoder", lambda: None)

@@ -20,8 +20,8 @@ import pytest
 import sqlalchemy as sa
 
 from tunepoint.capture.opening import open_store
-from tunepoint.capture.records import Captured, Feedback, nanodollars
-from tunepoint.capture.redaction import Patterns, redacted
+from tunepoint.capture.records import CapturedRequest, Feedback, nanodollars
+from tunepoint.capture.redaction import PatternRedactor, redacted
 from tunepoint.capture.schema import VERSION, metadata
 from tunepoint.capture.store import Store
 from tunepoint.capture.writer import Writer
@@ -69,7 +69,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
         yield opened
 
 
-def asked(number: int = 0, **more: object) -> Captured:
+def asked(number: int = 0, **more: object) -> CapturedRequest:
     fields: dict[str, object] = {
         "id": f"r{number}",
         "at": 1_000.0 + number,
@@ -81,7 +81,7 @@ def asked(number: int = 0, **more: object) -> Captured:
         "output": "billing",
         **more,
     }
-    return Captured(**fields)  # type: ignore[arg-type]
+    return CapturedRequest(**fields)  # type: ignore[arg-type]
 
 
 # -- the store ----------------------------------------------------------------------------------
@@ -265,12 +265,12 @@ class Sink:
     """A store that may be away, or refuse rows that say so."""
 
     def __init__(self) -> None:
-        self.rows: dict[str, Captured] = {}
+        self.rows: dict[str, CapturedRequest] = {}
         self.said: list[Feedback] = []
         self.away = False
         self.batches = 0
 
-    def add(self, requests: Sequence[Captured] = (), feedback: Sequence[Feedback] = ()) -> None:
+    def add(self, requests: Sequence[CapturedRequest] = (), feedback: Sequence[Feedback] = ()) -> None:
         if self.away:
             raise StoreError("away")
         if any(one.input == "refuse" for one in requests):
@@ -301,7 +301,7 @@ def test_requests_are_batched_and_all_written_at_the_end() -> None:
 
 def test_feedback_is_acknowledged_when_it_is_written() -> None:
     sink = Sink()
-    writer = Writer(sink, Patterns())
+    writer = Writer(sink, PatternRedactor())
     done = writer.say(Feedback("r1", 1.0, comment="mail me at a.b@example.com"))
     done.result(5)
     assert [one.comment for one in sink.said] == ["mail me at <email>"]
@@ -358,7 +358,7 @@ def test_a_caller_that_gives_up_on_its_feedback_stops_nothing() -> None:
     ],
 )
 def test_no_row_whatever_it_holds_stops_the_writer(store: Store, bad: dict[str, object]) -> None:
-    writer = Writer(store, Patterns())
+    writer = Writer(store, PatternRedactor())
     for number in range(5):
         writer.put(asked(number, **(bad if number == 2 else {})))
     writer.say(Feedback("r1\ud800", 1.0, comment="half \ud83d")).result(10)
@@ -391,7 +391,7 @@ def test_after_the_end_nothing_is_taken_in_silence() -> None:
 
 def test_what_is_being_written_still_waits() -> None:
     class Slow(Sink):
-        def add(self, requests: Sequence[Captured] = (), feedback: Sequence[Feedback] = ()) -> None:
+        def add(self, requests: Sequence[CapturedRequest] = (), feedback: Sequence[Feedback] = ()) -> None:
             time.sleep(1.0)
             super().add(requests, feedback)
 
@@ -466,14 +466,16 @@ for n in range(100_000):
     ],
 )
 def test_personal_data_is_taken_out_and_numbers_stay(text: str, kept: str) -> None:
-    assert Patterns()(text) == kept
+    assert PatternRedactor()(text) == kept
 
 
 def test_long_texts_are_read_in_no_time() -> None:
     # It was quadratic once, 15 seconds for a tenth of this: then this test would never end.
-    assert Patterns()("a" * 1_000_000 + " jo@x.example").endswith(" <email>")
+    assert PatternRedactor()("a" * 1_000_000 + " jo@x.example").endswith(" <email>")
 
 
 def test_json_is_redacted_text_by_text() -> None:
     value = {"a@b.example": ["a@b.example", 3, None, {"x": ("call +49 151 2345 6789",)}]}
-    assert redacted(value, Patterns()) == {"a@b.example": ["<email>", 3, None, {"x": ["call <phone>"]}]}
+    assert redacted(value, PatternRedactor()) == {
+        "a@b.example": ["<email>", 3, None, {"x": ["call <phone>"]}]
+    }

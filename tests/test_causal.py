@@ -23,10 +23,10 @@ from tunepoint.arms.causal.checkpoints import CheckpointRace, by_group
 from tunepoint.arms.causal.hardware import check_fits, size_of
 from tunepoint.arms.causal.loading import load_base, load_tokenizer, put_adapter
 from tunepoint.arms.causal.recipe import CausalRecipe
-from tunepoint.arms.causal.rows import IGNORED, Row, drawn_diets, rows_of
+from tunepoint.arms.causal.rows import IGNORED, Row, draw_prompt_lengths, rows_of
 from tunepoint.arms.causal.sft import Trained, fine_tune
 from tunepoint.arms.contract import Built
-from tunepoint.arms.templates import DIETS, prompt_of
+from tunepoint.arms.templates import PROMPT_LENGTHS, template_for_length
 from tunepoint.errors import DataError, ModelError
 from tunepoint.models.chat import Prompt, Usage
 from tunepoint.models.endpoints import Completion, request_of
@@ -60,7 +60,7 @@ def rows(base: Path, count: int = 64) -> tuple[Row, ...]:
     found = rows_of(
         task(),
         examples(count),
-        drawn_diets(count, QUICK.diet, RNG(0)),
+        draw_prompt_lengths(count, QUICK.diet, RNG(0)),
         load_tokenizer(str(base)),
         1_024,
     )
@@ -86,9 +86,9 @@ def same(one: Path, other: Path) -> float:
 
 def test_a_row_is_what_serving_sends_and_then_the_answer(base: Path) -> None:
     tokenizer = load_tokenizer(str(base))
-    for diet in DIETS:
+    for diet in PROMPT_LENGTHS:
         found = rows_of(task(), examples(10), [diet] * 10, tokenizer, 1_024).rows[1]
-        template = prompt_of(task(), examples(), diet)
+        template = template_for_length(task(), examples(), diet)
         asked = request_of(template.__class__(**{**vars(template), "input": "invoice 1"}))
         turns = [{"role": turn.role, "content": turn.content} for turn in asked.messages]
         text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
@@ -100,13 +100,13 @@ def test_a_row_is_what_serving_sends_and_then_the_answer(base: Path) -> None:
 
 def test_the_prompts_of_a_diet_shrink_to_the_input_alone() -> None:
     sizes = []
-    for diet in DIETS:
-        template = prompt_of(task(), examples(), diet)
+    for diet in PROMPT_LENGTHS:
+        template = template_for_length(task(), examples(), diet)
         turns = messages(template.__class__(**{**vars(template), "input": "invoice 1"}))
         sizes.append(sum(len(turn.content) for turn in turns))
     assert sizes[0] > sizes[1] > sizes[2] == len("invoice 1")
-    drawn = drawn_diets(3_000, (0.4, 0.3, 0.3), RNG(0))
-    assert [drawn.count(diet) / 3_000 for diet in DIETS] == pytest.approx([0.4, 0.3, 0.3], abs=0.03)
+    drawn = draw_prompt_lengths(3_000, (0.4, 0.3, 0.3), RNG(0))
+    assert [drawn.count(diet) / 3_000 for diet in PROMPT_LENGTHS] == pytest.approx([0.4, 0.3, 0.3], abs=0.03)
 
 
 def test_examples_longer_than_the_context_are_counted_and_named_never_cut(base: Path) -> None:
@@ -302,7 +302,7 @@ def test_a_run_that_fails_says_how(base: Path, tmp_path: Path) -> None:
 def test_three_prompts_share_one_run_and_answers_are_labels(base: Path, tmp_path: Path, method: Any) -> None:
     rate = 5e-3
     shared = CausalBase(str(base), tmp_path, recipe=CausalRecipe(method, learning_rate=rate, epochs=6))
-    arms = {diet: CausalTuned(shared, diet, "tiny") for diet in DIETS}
+    arms = {diet: CausalTuned(shared, diet, "tiny") for diet in PROMPT_LENGTHS}
     assert {diet: arm.kind for diet, arm in arms.items()} == {
         "full": "hybrid",
         "short": "hybrid",
@@ -315,7 +315,7 @@ def test_three_prompts_share_one_run_and_answers_are_labels(base: Path, tmp_path
     for one in fitted.values():
         replies = one.answer(asked)
         assert all(reply.answer in LABELS and reply.confidence is not None for reply in replies)
-    tokens = [fitted[diet].answer(asked[:1])[0].usage.input_tokens for diet in DIETS]
+    tokens = [fitted[diet].answer(asked[:1])[0].usage.input_tokens for diet in PROMPT_LENGTHS]
     assert tokens[0] > tokens[1] > tokens[2]
 
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from tunepoint import Task, prepare, read_trials, run
 from tunepoint.cli.app import app
-from tunepoint.cli.doctor import checkup
+from tunepoint.cli.doctor import diagnose
 from tunepoint.errors import BudgetReached, ModelError, StudyError
 from tunepoint.models.providers import PROVIDERS, Provider, short_names
 from tunepoint.stats.racing import looks
@@ -352,19 +352,19 @@ def test_doctor_finds_keys_and_servers(fake: Fake, monkeypatch: pytest.MonkeyPat
         if provider.key:
             monkeypatch.delenv(provider.key, raising=False)
     port = int(fake.url.split(":")[2].split("/")[0])
-    found = {finding.name: finding for finding in checkup([port])}
+    found = {finding.name: finding for finding in diagnose([port])}
     assert found[f"{fake.url}#tiny"].ok and "answers, in" in found[f"{fake.url}#tiny"].detail
     assert found["openai"].detail == "OPENAI_API_KEY is not set" and not found["openai"].needed
     monkeypatch.setitem(PROVIDERS, "openai", Provider(fake.url, "OPENAI_API_KEY"))
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     fake.key = KEY
-    assert {f.name: f for f in checkup([])}["openai"].detail.endswith("2 models, as openai/tiny")
+    assert {f.name: f for f in diagnose([])}["openai"].detail.endswith("2 models, as openai/tiny")
     fake.key = "another"
-    refused = {f.name: f for f in checkup([])}["openai"]
+    refused = {f.name: f for f in diagnose([])}["openai"]
     assert not refused.ok and "the key was refused" in refused.detail and KEY not in refused.detail
     fake.always = "500"
     fake.key = None
-    assert not {f.name: f for f in checkup([port])}[f"{fake.url}#tiny"].ok
+    assert not {f.name: f for f in diagnose([port])}[f"{fake.url}#tiny"].ok
 
 
 def test_models_are_called_by_what_tells_them_apart() -> None:

@@ -14,7 +14,7 @@ import tunepoint
 from tunepoint import Result, Task
 from tunepoint.cli import study as commands
 from tunepoint.cli.app import app
-from tunepoint.cli.doctor import checkup
+from tunepoint.cli.doctor import diagnose
 from tunepoint.data.task_draft import METRICS, draft
 from tunepoint.errors import DataError
 
@@ -40,7 +40,9 @@ def test_importing_the_package_brings_no_heavy_module() -> None:
     code = f"import sys, tunepoint, tunepoint.cli; print([m for m in ({heavy}) if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
-    code = "import sys, tunepoint.study.run; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    code = (
+        "import sys, tunepoint.study.run; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 
@@ -172,7 +174,7 @@ def test_doctor_says_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "weights verified" in call("doctor")
     assert all(finding["ok"] for finding in json.loads(call("doctor", "--json")) if finding["needed"])
     monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
-    assert [f.detail for f in checkup() if f.name == "embedded:minilm"] == ["needs torch first"]
+    assert [f.detail for f in diagnose() if f.name == "embedded:minilm"] == ["needs torch first"]
 
 
 def test_doctor_fails_when_weights_are_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tunepoint import Example, Task, prepare
 from tunepoint.data.audit import doubtful_labels, personal_data, thin_labels
-from tunepoint.data.dedupe import deduplicate, near_twins, normalise
+from tunepoint.data.dedupe import deduplicate, near_twins, normalize
 from tunepoint.data.examples import fingerprint, read_examples, read_rows
 from tunepoint.data.split import families, split, split_as_given
 from tunepoint.errors import DataError, TaskError
@@ -149,7 +149,7 @@ def test_near_twins_agree_with_all_pairs_by_brute_force() -> None:
     texts += [text + " extra" for text in texts[:10]]
 
     def shingles(text: str) -> set[str]:
-        plain = normalise(text)
+        plain = normalize(text)
         return {plain[i : i + 4] for i in range(len(plain) - 3)}
 
     sets = [shingles(text) for text in texts]

@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from test_report import CHROMIUM
 
 from tunepoint.capture.opening import open_store
-from tunepoint.capture.records import Captured
+from tunepoint.capture.records import CapturedRequest
 from tunepoint.capture.store import Store
 from tunepoint.errors import ModelError, StoreError, TaskError
 from tunepoint.serve.auth import make_key, revoke_key
@@ -72,7 +72,7 @@ def get(url: str, **headers: str) -> tuple[int, Any]:
             return error.code, json.load(error)
 
 
-def kept(gateway: Running, count: int = 1) -> list[Captured]:
+def kept(gateway: Running, count: int = 1) -> list[CapturedRequest]:
     """What the store holds, once it holds so much."""
     return until(lambda: len(found := list(gateway.gateway.store.requests())) >= count and found)  # type: ignore[no-any-return]
 

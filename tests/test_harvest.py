@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from tunepoint import Task
 from tunepoint.capture.harvest import Harvest, Rules, harvest, write_examples
 from tunepoint.capture.opening import open_store
-from tunepoint.capture.records import Captured, Feedback
+from tunepoint.capture.records import CapturedRequest, Feedback
 from tunepoint.capture.store import Store
 from tunepoint.cli.app import app
 from tunepoint.data.examples import Example, read_examples
@@ -53,7 +53,7 @@ def task(**more: Any) -> Task:
     )
 
 
-def asked(number: int, answer: str | None = "billing", **more: Any) -> Captured:
+def asked(number: int, answer: str | None = "billing", **more: Any) -> CapturedRequest:
     text = (
         f"the {SUBJECTS[number % 10]} of order {number * 7919} is {SUBJECTS[number * 3 % 10]} number {number}"
     )
@@ -70,11 +70,11 @@ def asked(number: int, answer: str | None = "billing", **more: Any) -> Captured:
         "format_ok": answer is not None,
         **more,
     }
-    return Captured(**fields)
+    return CapturedRequest(**fields)
 
 
 def taken(
-    store: Store, rows: list[Captured], said: list[Feedback], of: Task | None = None, **more: Any
+    store: Store, rows: list[CapturedRequest], said: list[Feedback], of: Task | None = None, **more: Any
 ) -> Harvest:
     store.add(rows, said)
     seen, sealed = more.pop("known", ()), more.pop("sealed", ())

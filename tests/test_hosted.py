@@ -26,7 +26,7 @@ from tunepoint.arms.hosted.hosted import (
     start,
     watch,
 )
-from tunepoint.arms.hosted.jobs import Job, Remote
+from tunepoint.arms.hosted.jobs import Job, JobsClient
 from tunepoint.arms.hosted.providers import PROVIDERS, TuningProvider, notices, tokens_of, validate
 from tunepoint.data.examples import Example
 from tunepoint.errors import DataError, ModelError
@@ -375,7 +375,7 @@ def test_a_job_that_takes_too_long_is_left_running(fake: FakeProvider, tmp_path:
     fake.course = ("running",)
     run, clock = tuned(fake, tmp_path).run_of(TASK, TRAIN, np.random.default_rng(0)), Clock()
     path = tmp_path / "state.json"
-    with Remote(OPENAI, url=fake.url, sleep=clock.sleep, clock=clock.now) as remote:
+    with JobsClient(OPENAI, url=fake.url, sleep=clock.sleep, clock=clock.now) as remote:
         job = start(remote, run, path)
         with pytest.raises(ModelError, match="job-0 is running after 60 s; it goes on"):
             watch(remote, job, path, patience=60)
@@ -444,7 +444,7 @@ def test_a_damaged_state_file_is_named(fake: FakeProvider, tmp_path: Path) -> No
 def test_cancelling(fake: FakeProvider, tmp_path: Path) -> None:
     fake.course = ("running",)
     run, path = tuned(fake, tmp_path).run_of(TASK, TRAIN, np.random.default_rng(0)), tmp_path / "s.json"
-    with Remote(OPENAI, url=fake.url, sleep=Clock().sleep) as remote:
+    with JobsClient(OPENAI, url=fake.url, sleep=Clock().sleep) as remote:
         with pytest.raises(ModelError, match="nothing to cancel"):
             cancel(remote, run, path)
         started = start(remote, run, path)

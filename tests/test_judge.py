@@ -25,7 +25,7 @@ from tunepoint.models.chat import Prompt, Reply, Usage
 from tunepoint.stats.calibrated import cluster_error, rectify
 from tunepoint.stats.paired import compare, joint_scores
 from tunepoint.study.quote import Quote
-from tunepoint.trials.human_grades import people_grades, squeezed
+from tunepoint.trials.human_grades import normalized, read_grades
 from tunepoint.trials.judge import Judge
 from tunepoint.trials.judge_quality import calibrate
 from tunepoint.trials.table import tabulate
@@ -275,9 +275,9 @@ def test_grades_of_people_are_read_whatever_a_spreadsheet_did(tmp_path: Path) ->
     (tmp_path / "more.jsonl").write_text(json.dumps({"item": 2, "answer": "x", "grade": 5}) + "\n")
     score = {"metric": "judge", "judge": "openai/x", "rubric": "r", "human": "more.jsonl"}
     task = Task.parse({"name": "t", "score": score}, folder=tmp_path)
-    found = people_grades(task, tmp_path)
+    found = read_grades(task, tmp_path)
     assert found == {("1", "two lines"): 0.75, ("2", "x"): pytest.approx((0.375 + 1) / 2)}
-    assert squeezed(" a\n b ") == "a b"
+    assert normalized(" a\n b ") == "a b"
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def test_grades_of_people_are_read_whatever_a_spreadsheet_did(tmp_path: Path) ->
 def test_mistakes_on_a_sheet(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "to_grade.csv").write_text(text)
     with pytest.raises(DataError, match=message):
-        people_grades(TASK, tmp_path)
+        read_grades(TASK, tmp_path)
 
 
 # -- studies ----------------------------------------------------------------------------------

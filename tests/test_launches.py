@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from tunepoint.arms.causal import launchers as launches
 from tunepoint.arms.causal.causal import CausalBase
 from tunepoint.arms.causal.distributed import LOCK
-from tunepoint.arms.causal.launchers import Launched, accelerate_command
+from tunepoint.arms.causal.launchers import ProcessLauncher, accelerate_command
 from tunepoint.arms.causal.recipe import CausalRecipe
 from tunepoint.arms.causal.sft import Trained, fine_tune, smaller_batch, train
 from tunepoint.arms.causal.worker import Job, work
@@ -53,7 +53,7 @@ def test_two_processes_make_the_weights_that_one_makes(
         tmp_path / "run",
         seed=1,
         watch=lambda step, of, loss: steps.append((step, of)),
-        launch=Launched(launcher, 2),
+        launch=ProcessLauncher(launcher, 2),
     )
     assert same(alone, tmp_path / "run") < 1e-4  # of weights up to .2: another order of sums
     assert found == Trained.read(tmp_path / "run") and found.batch == 8 and found.warnings == ()
@@ -67,7 +67,13 @@ def test_what_goes_wrong_in_a_process_is_said_as_if_it_were_here(
 ) -> None:
     with pytest.raises(ModelError, match=r"nowhere: cannot be loaded \("):
         fine_tune(
-            str(base.parent / "nowhere"), rows(base), (), CALM, tmp_path, seed=1, launch=Launched(launcher, 2)
+            str(base.parent / "nowhere"),
+            rows(base),
+            (),
+            CALM,
+            tmp_path,
+            seed=1,
+            launch=ProcessLauncher(launcher, 2),
         )
     assert Trained.read(tmp_path) is None
 
@@ -91,14 +97,20 @@ def test_memory_that_runs_out_in_one_process_starts_all_anew_with_half_the_batch
 
     monkeypatch.setattr(launches, "_accelerate", start)
     found = fine_tune(
-        str(base), rows(base), (), CALM, tmp_path / "run", seed=1, launch=Launched("accelerate", 2)
+        str(base), rows(base), (), CALM, tmp_path / "run", seed=1, launch=ProcessLauncher("accelerate", 2)
     )
     assert batches == [8, 4] and found.batch == 4
     assert "memory ran out with 8 examples at once; 4 were computed at a time" in found.warnings
     big = CausalRecipe(batch=8)
     with pytest.raises(ModelError, match="memory ran out with one example at a time"):
         fine_tune(
-            str(base), rows(base), (), big, tmp_path / "eight", seed=1, launch=Launched("accelerate", 8)
+            str(base),
+            rows(base),
+            (),
+            big,
+            tmp_path / "eight",
+            seed=1,
+            launch=ProcessLauncher("accelerate", 8),
         )
 
 
@@ -117,7 +129,7 @@ def test_what_processes_have_trained_without_their_launcher_is_taken(
         launches, "_accelerate", lambda path, processes: pytest.fail("it was trained already")
     )
     found = fine_tune(
-        str(base), rows(base), (), CALM, tmp_path / "run", seed=1, launch=Launched("accelerate", 2)
+        str(base), rows(base), (), CALM, tmp_path / "run", seed=1, launch=ProcessLauncher("accelerate", 2)
     )
     assert found.batch == 8 and Trained.read(tmp_path / "run") == found
 
@@ -132,12 +144,12 @@ def test_processes_that_end_without_a_word_are_no_success(
 ) -> None:
     monkeypatch.setattr(launches, "_ray", lambda path, processes: None)
     with pytest.raises(ModelError, match="training failed: its processes ended without weights"):
-        fine_tune(str(base), rows(base), (), CALM, tmp_path / "run", seed=1, launch=Launched("ray", 2))
+        fine_tune(str(base), rows(base), (), CALM, tmp_path / "run", seed=1, launch=ProcessLauncher("ray", 2))
 
 
 def test_a_batch_that_cannot_be_shared_is_refused_before_anything_starts(base: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="a batch of 8 examples cannot be shared by 3 processes"):
-        fine_tune(str(base), rows(base), (), CALM, tmp_path / "run", seed=1, launch=Launched("ray", 3))
+        fine_tune(str(base), rows(base), (), CALM, tmp_path / "run", seed=1, launch=ProcessLauncher("ray", 3))
     assert not (tmp_path / "run").exists()
 
 
@@ -152,7 +164,7 @@ def test_two_runs_do_not_write_into_one_folder(base: Path, tmp_path: Path) -> No
 def test_a_race_of_checkpoints_follows_a_launched_run(base: Path, tmp_path: Path) -> None:
     dev = tuple(examples(40))
     recipe = CausalRecipe(learning_rate=5e-3, epochs=3, checkpoint_steps=5, patience=5)
-    shared = CausalBase(str(base), tmp_path, recipe=recipe, dev=dev, launch=Launched("accelerate", 2))
+    shared = CausalBase(str(base), tmp_path, recipe=recipe, dev=dev, launch=ProcessLauncher("accelerate", 2))
     run, built = shared.run(task(), examples(), 3)
     assert Trained.read(tmp_path / run) is not None and built.examples == 64
     assert shared.endpoint(run) is not None
@@ -191,7 +203,7 @@ def test_ray_that_is_not_installed_is_named(
 
     monkeypatch.setitem(sys.modules, "ray.train", None)
     with pytest.raises(ModelError, match=r"pip install 'tunepoint\[ray\]'"):
-        fine_tune(str(base), rows(base), (), CALM, tmp_path / "run", seed=1, launch=Launched("ray", 2))
+        fine_tune(str(base), rows(base), (), CALM, tmp_path / "run", seed=1, launch=ProcessLauncher("ray", 2))
 
 
 def test_the_documented_command_is_the_one_that_runs() -> None:

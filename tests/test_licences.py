@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from tunepoint import Task, prepare
 from tunepoint.arms.catalog import candidates
-from tunepoint.arms.causal.export import export
+from tunepoint.arms.causal.export import export_examples
 from tunepoint.arms.encoder.classifier import FineTuned, Probe
 from tunepoint.arms.encoder.hybrids import TunedWithRetrieval
 from tunepoint.cli.app import app
@@ -79,7 +79,7 @@ def test_weights_learn_from_the_rest_alone_and_exports_hold_the_rest_alone(
         task, train, np.random.default_rng(1)
     )
     assert len(hybrid.inputs) == len(train)  # a prompt may show what weights may not learn
-    written = export(task, prepared, tmp_path / "out", "openai")
+    written = export_examples(task, prepared, tmp_path / "out", "openai")
     assert written.train == len(kept) == len((tmp_path / "out" / "train.jsonl").read_text().splitlines())
 
 
@@ -117,7 +117,7 @@ def test_closed_rows_of_dev_are_left_out_of_what_other_tools_get(tmp_path: Path)
     prepared = prepare(task, np.random.default_rng(0))
     dev = tuple(replace(example, licence="CC-BY-ND-4.0") for example in prepared.split.dev)
     shut = replace(prepared, split=replace(prepared.split, dev=dev))
-    written = export(task, shut, tmp_path / "out", "openai")
+    written = export_examples(task, shut, tmp_path / "out", "openai")
     assert written.dev == 0 and written.train > 0
 
 

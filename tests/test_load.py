@@ -12,7 +12,7 @@ from servers import Fake, serving
 from typer.testing import CliRunner
 
 from tunepoint.cli.app import app
-from tunepoint.costs.throughput import Load, Step, load
+from tunepoint.costs.throughput import LoadStep, Throughput, measure_throughput
 from tunepoint.errors import ModelError
 from tunepoint.models.endpoints import Endpoint
 from tunepoint.models.openai import OpenAIEndpoint
@@ -30,10 +30,10 @@ def opening(fake: Fake, kept: list[OpenAIEndpoint]) -> Any:
     return opened
 
 
-def measured(fake: Fake, **more: Any) -> Load:
+def measured(fake: Fake, **more: Any) -> Throughput:
     kept: list[OpenAIEndpoint] = []
     try:
-        return load("x", opening(fake, kept), ["one", "two"], seconds=0.2, **more)
+        return measure_throughput("x", opening(fake, kept), ["one", "two"], seconds=0.2, **more)
     finally:
         for endpoint in kept:
             endpoint.close()
@@ -77,7 +77,7 @@ def test_what_held_before_a_server_went_down_is_kept() -> None:
             return whole(concurrency)
 
         try:
-            found = load("x", breaking, ["one"], seconds=0.05)
+            found = measure_throughput("x", breaking, ["one"], seconds=0.05)
         finally:
             for endpoint in opened:
                 endpoint.close()
@@ -102,10 +102,13 @@ def test_a_server_that_answers_nothing_is_an_error() -> None:
 
 def test_the_best_step_is_the_fastest_within_the_limit() -> None:
     steps = tuple(
-        Step(n, rate, 1.0, 0.1, p95, bad, 10)
+        LoadStep(n, rate, 1.0, 0.1, p95, bad, 10)
         for n, rate, p95, bad in ((1, 5, 0.1, 0), (2, 9, 0.4, 0), (4, 12, 2.0, 0), (8, 20, 0.1, 1))
     )
-    assert Load("x", steps, 1.0).sustained == steps[1] and Load("x", steps, None).sustained == steps[2]
+    assert (
+        Throughput("x", steps, 1.0).sustained == steps[1]
+        and Throughput("x", steps, None).sustained == steps[2]
+    )
 
 
 def test_the_command_prints_the_table_and_the_hosting_to_declare(small_task: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from checkpoints import tiny_checkpoint
 from conftest import write_small
 
 from tunepoint import Task, read_trials, run
-from tunepoint.cli.doctor import checkup
+from tunepoint.cli.doctor import diagnose
 from tunepoint.errors import ModelError
 from tunepoint.models.chat import Prompt
 from tunepoint.models.endpoints import TextModel
@@ -160,4 +160,4 @@ def test_a_real_server_answers(checkpoint: Path, tmp_path: Path) -> None:
         assert all(reply.text or reply.error for reply in replies)
         assert labelled.usage.output_tokens > 0  # nonsense, but an answer
         port = int(url.split(":")[2].split("/")[0])
-        assert any(f.name.startswith(url) for f in checkup([port]))
+        assert any(f.name.startswith(url) for f in diagnose([port]))

@@ -21,10 +21,10 @@ from tunepoint.capture.harvest import Harvest, Harvested
 from tunepoint.capture.opening import open_store
 from tunepoint.data.examples import Example
 from tunepoint.errors import EvidenceError
-from tunepoint.loop.deployment import Circle
+from tunepoint.loop.deployment import LocalDeployment
 from tunepoint.loop.drift import input_drift, mean_drift
-from tunepoint.loop.state import Challenger, Goals, LoopError, Standing, Step, Studied
-from tunepoint.loop.turn import turn
+from tunepoint.loop.state import Challenger, Goals, LoopError, LoopState, Step, StudyOutcome
+from tunepoint.loop.turn import advance
 from tunepoint.models.encoder import Encoder
 from tunepoint.serve.settings import ServeSettings
 
@@ -38,28 +38,28 @@ RNG = np.random.default_rng
 class Paper:
     """A world that does what it is told, and notes the moves."""
 
-    now: Standing = field(default_factory=lambda: Standing("serve"))
+    now: LoopState = field(default_factory=lambda: LoopState("serve"))
     serves: bool = True
     good: int = 0
     missing: tuple[str, ...] = ()
-    studied: list[Studied] = field(default_factory=list)
+    studied: list[StudyOutcome] = field(default_factory=list)
     state: Literal["runs", "promoted", "rolled back"] = "runs"
     speaks: tuple[str, ...] = ()
     yes: set[str] = field(default_factory=set)
     moves: list[str] = field(default_factory=list)
     promoted: list[str] = field(default_factory=list)
 
-    def standing(self) -> Standing:
+    def standing(self) -> LoopState:
         return self.now
 
-    def move(self, step: Step, why: str, **facts: Any) -> Standing:
+    def move(self, step: Step, why: str, **facts: Any) -> LoopState:
         number = facts.pop("round", self.now.round)
-        self.now = Standing(step, number, "", {**self.now.facts, **facts})
+        self.now = LoopState(step, number, "", {**self.now.facts, **facts})
         self.moves.append(f"{step}: {why}")
         return self.now
 
-    def wait(self, standing: Standing, what: str) -> Standing:
-        self.now = replace(standing, waits=what)
+    def wait(self, state: LoopState, what: str) -> LoopState:
+        self.now = replace(state, waits=what)
         return self.now
 
     def said_yes(self, to: str) -> bool:
@@ -78,7 +78,7 @@ class Paper:
     def lacking(self, found: Harvest) -> Sequence[str]:
         return self.missing
 
-    def study(self, found: Harvest) -> Studied:
+    def study(self, found: Harvest) -> StudyOutcome:
         return self.studied.pop(0)
 
     def canary(self, challenger: Challenger) -> tuple[Literal["runs", "promoted", "rolled back"], str]:
@@ -92,23 +92,26 @@ class Paper:
         return self.speaks, "inputs"
 
 
-WON = Studied("hybrid", {"studies": 2}, Challenger("s", "tuned", "tuned #2"))
+WON = StudyOutcome("hybrid", {"studies": 2}, Challenger("s", "tuned", "tuned #2"))
 
 
 def test_the_circle_waits_at_every_step_and_goes_on_from_there() -> None:
     world, goals = Paper(serves=False), Goals(good=10)
-    assert turn(world, goals).waits == "the gateway"
+    assert advance(world, goals).waits == "the gateway"
     world.serves = True
-    assert (turn(world, goals).step, world.now.waits) == ("collect", "0 of 10 good examples")
+    assert (advance(world, goals).step, world.now.waits) == ("collect", "0 of 10 good examples")
     world.good, world.missing = 12, ("billing",)
-    assert turn(world, goals).waits == "more than 10 examples of billing"
+    assert advance(world, goals).waits == "more than 10 examples of billing"
     world.missing, world.studied = (), [WON]
-    assert (turn(world, goals).step, world.now.waits) == ("canary", "so it is")
+    assert (advance(world, goals).step, world.now.waits) == ("canary", "so it is")
     assert world.now.facts["challenger"]["name"] == "tuned #2" and world.now.facts["studies"] == 2
     world.state = "promoted"
-    assert (turn(world, goals).step, world.now.waits) == ("watch", "nothing speaks for asking again (inputs)")
+    assert (advance(world, goals).step, world.now.waits) == (
+        "watch",
+        "nothing speaks for asking again (inputs)",
+    )
     world.speaks = ("drift",)
-    assert (turn(world, goals).step, world.now.round) == ("collect", 2)
+    assert (advance(world, goals).step, world.now.round) == ("collect", 2)
     assert world.now.waits == "2 of 100 good examples"  # what the last study has seen does not count again
     assert world.moves == [
         "collect: prompt serves",
@@ -122,27 +125,27 @@ def test_the_circle_waits_at_every_step_and_goes_on_from_there() -> None:
 def test_each_step_can_wait_for_a_persons_yes() -> None:
     goals = Goals(good=1, ask=frozenset({"tune", "canary", "promote", "collect"}))
     world = Paper(good=5, studied=[WON])
-    assert turn(world, goals).waits == "a person's yes to tuning"
+    assert advance(world, goals).waits == "a person's yes to tuning"
     world.yes.add("tune")
-    assert turn(world, goals).waits == "a person's yes to the canary"
+    assert advance(world, goals).waits == "a person's yes to the canary"
     world.yes.add("canary")
-    assert turn(world, goals).waits == "so it is" and not world.promoted
+    assert advance(world, goals).waits == "so it is" and not world.promoted
     world.yes.add("promote")
-    assert turn(world, goals).step == "watch" and world.promoted == ["tuned #2"]
+    assert advance(world, goals).step == "watch" and world.promoted == ["tuned #2"]
     world.speaks = ("drift",)
-    assert turn(world, goals).waits == "a person's yes to asking again: drift"
+    assert advance(world, goals).waits == "a person's yes to asking again: drift"
 
 
 def test_an_undecided_study_asks_for_more_examples_and_a_lost_one_goes_on_watching() -> None:
-    world = Paper(good=10, studied=[Studied("undecided", {}, needed=15), Studied("prompt", {})])
-    assert turn(world, Goals(good=5)).waits == "10 of 15 good examples"
+    world = Paper(good=10, studied=[StudyOutcome("undecided", {}, needed=15), StudyOutcome("prompt", {})])
+    assert advance(world, Goals(good=5)).waits == "10 of 15 good examples"
     world.good = 15
-    assert turn(world, Goals(good=5)).step == "watch"
+    assert advance(world, Goals(good=5)).step == "watch"
     # In a later round what the last study has seen does not count: it is not asked again at once.
-    again = Paper(Standing("tune", 2), good=50, studied=[Studied("undecided", {}, needed=75)])
-    assert (turn(again, Goals(good=5)).step, again.now.waits) == ("collect", "2 of 100 good examples")
+    again = Paper(LoopState("tune", 2), good=50, studied=[StudyOutcome("undecided", {}, needed=75)])
+    assert (advance(again, Goals(good=5)).step, again.now.waits) == ("collect", "2 of 100 good examples")
     world = Paper(good=10, studied=[WON], state="rolled back")
-    assert turn(world, Goals(good=5)).step == "watch"
+    assert advance(world, Goals(good=5)).step == "watch"
     assert world.moves[-1] == "watch: tuned #2 was rolled back: so it is"
 
 
@@ -250,31 +253,33 @@ def test_a_small_circle_from_prompt_to_promotion_and_drift(tmp_path: Path) -> No
     goals = Goals(good=60, per_label=5)
     canary = {"steps": [0.5], "requests": 15, "margin": 0.6}
     with open_store(where) as store:
-        circle = Circle(
+        circle = LocalDeployment(
             Task.load(path), folder, store, where, "http://127.0.0.1:1", goals, canary_settings=canary
         )
-        waits = turn(circle, goals)
+        waits = advance(circle, goals)
         assert waits.step == "serve" and "tunepoint serve" in waits.waits
         with pytest.raises(LoopError, match="no step that waits"):
             circle.say_yes("dance", "me")
         with running(lambda: ServeSettings.load(folder / "serve.toml")) as gateway:
             circle.gateway = gateway.url
-            assert turn(circle, goals).waits == "0 of 60 good examples"
+            assert advance(circle, goals).waits == "0 of 60 good examples"
             for row in traffic[:90]:
                 answer, request = ask(gateway.url, row["text"], row["customer_id"])
                 say(gateway.url, request, answer, row["queue"])
             deadline = time.monotonic() + 20
             while len(list(store.requests())) < 90 and time.monotonic() < deadline:
                 time.sleep(0.05)
-            again = Circle(Task.load(path), folder, store, where, gateway.url, goals, canary_settings=canary)
-            stands = turn(again, goals)  # another process goes on where the first one stopped
+            again = LocalDeployment(
+                Task.load(path), folder, store, where, gateway.url, goals, canary_settings=canary
+            )
+            stands = advance(again, goals)  # another process goes on where the first one stopped
             assert stands.step == "canary", store.log("small")
             challenger = stands.facts["challenger"]["name"]
             assert challenger.endswith("#2")
             for number, row in enumerate(traffic * 3):
                 answer, request = ask(gateway.url, row["text"], f"user {number}")
                 say(gateway.url, request, answer, row["queue"])
-                if number % 60 == 59 and turn(again, goals).step == "watch":
+                if number % 60 == 59 and advance(again, goals).step == "watch":
                     break
             assert again.standing().step == "watch", again.standing()
             routes = json.load(urllib.request.urlopen(f"{gateway.url}/v1/routes/small"))
@@ -283,7 +288,7 @@ def test_a_small_circle_from_prompt_to_promotion_and_drift(tmp_path: Path) -> No
                 for number, row in enumerate(csv.DictReader(file)):
                     ask(gateway.url, row["text"], f"farmer {number}")
             deadline = time.monotonic() + 20
-            while turn(again, goals).round < 2 and time.monotonic() < deadline:
+            while advance(again, goals).round < 2 and time.monotonic() < deadline:
                 time.sleep(0.2)
         lines = [line["what"] for line in store.log("small")]
     assert again.standing().round == 2 and again.standing().step == "collect"

@@ -25,7 +25,7 @@ from tunepoint.decision.caveats import late_payback
 from tunepoint.errors import ModelError, TaskError, TrialsError
 from tunepoint.files.currencies import in_dollars
 from tunepoint.files.machine import cores
-from tunepoint.models.opening import Named, opened
+from tunepoint.models.opening import NamedModel, open_models
 from tunepoint.models.prices import own_price, own_prices
 from tunepoint.stats.moments import deviations, mean_of
 from tunepoint.stats.ranges import Range
@@ -208,10 +208,10 @@ def test_only_money_is_converted(tmp_path: Path) -> None:
 
 
 def test_a_model_without_a_known_price_is_not_asked(tmp_path: Path) -> None:
-    named = Named("http://models.example/v1#their-own-7b")
+    named = NamedModel("http://models.example/v1#their-own-7b")
     with (
         pytest.raises(ModelError, match=r"no price of 'http://models.example/v1#their-own-7b' is known"),
-        opened([named], tmp_path / "calls.sqlite", lambda endpoint, price: endpoint, own={}),
+        open_models([named], tmp_path / "calls.sqlite", lambda endpoint, price: endpoint, own={}),
     ):
         pass
 

@@ -25,7 +25,7 @@ from tunepoint.arms.encoder.onnx import open_graph, reader_of, served_by, write_
 from tunepoint.cli.app import app
 from tunepoint.errors import ModelError, StudyError
 from tunepoint.models.encoder import Encoder
-from tunepoint.serve.onnx import GRAPHS, quicken
+from tunepoint.serve.onnx import GRAPHS, use_onnxruntime
 from tunepoint.study.encoder_export import GRAPH, export_encoder
 
 
@@ -62,7 +62,7 @@ def test_an_encoder_that_serves_reads_by_its_graph_and_reads_the_same(
     fitted = Classifier.load(run, encoder)
     texts = ["I was charged twice", "The thing will not pair", "x", "a long story " * 120]
     before = fitted.encoder.embed(texts), fitted.answer(texts)
-    assert quicken(fitted, tmp_path) == 1 and quicken(fitted, tmp_path) == 0  # once is enough
+    assert use_onnxruntime(fitted, tmp_path) == 1 and use_onnxruntime(fitted, tmp_path) == 0  # once is enough
     (graph,) = (tmp_path / GRAPHS).iterdir()
     assert fitted.encoder.reader is not None and encoder.reader is None
     assert np.abs(fitted.encoder.embed(texts) - before[0]).max() < 1e-5
@@ -70,7 +70,7 @@ def test_an_encoder_that_serves_reads_by_its_graph_and_reads_the_same(
         assert one.answer == other.answer and one.confidence == pytest.approx(other.confidence, abs=1e-5)
     written = graph.stat().st_mtime_ns
     again = Classifier.load(run, encoder)
-    assert quicken(again, tmp_path) == 1 and graph.stat().st_mtime_ns == written  # it was kept
+    assert use_onnxruntime(again, tmp_path) == 1 and graph.stat().st_mtime_ns == written  # it was kept
     tokens = again.encoder.tokens([f"{number} a long story " * 120 for number in range(5)])
     assert sum(map(len, tokens)) > 2 * graphs.PACKED  # three sequences
     assert again.encoder.reader is not None
@@ -78,10 +78,12 @@ def test_an_encoder_that_serves_reads_by_its_graph_and_reads_the_same(
     reader_of(encoder, tmp_path / "untuned")
     (untuned,) = (tmp_path / "untuned").iterdir()
     graph.write_bytes(other := untuned.read_bytes())
-    assert quicken(Classifier.load(run, encoder), tmp_path) == 1 and graph.read_bytes() != other  # made anew
+    assert (
+        use_onnxruntime(Classifier.load(run, encoder), tmp_path) == 1 and graph.read_bytes() != other
+    )  # made anew
     monkeypatch.setattr(graphs, "SAME", 0.0)
     third = Classifier.load(run, encoder)
-    assert quicken(third, tmp_path) == 0 and third.encoder.reader is None
+    assert use_onnxruntime(third, tmp_path) == 0 and third.encoder.reader is None
     assert "is served without onnxruntime" in caplog.text
     assert "reads otherwise than the encoder" in caplog.text
 

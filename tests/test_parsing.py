@@ -7,7 +7,7 @@ import pytest
 from tunepoint.models.chat import AnswerKind, Demonstration, Prompt, Turn
 from tunepoint.models.endpoints import request_of
 from tunepoint.models.parsing import parse
-from tunepoint.models.templates import WORDINGS, answer_format, complaint, messages
+from tunepoint.models.templates import TEMPLATES, answer_format, complaint, messages
 
 LABELS = ("card", "card_arrival", "lost-card", "top up")
 SCHEMA = {"type": "object", "properties": {"brand": {"type": "string"}}, "required": ["brand"]}
@@ -78,7 +78,7 @@ def test_answers_after_reasoning_stand_on_the_marked_line() -> None:
     assert parse(prompt("text"), " hello ").answer == "hello"
 
 
-@pytest.mark.parametrize("wording", WORDINGS)
+@pytest.mark.parametrize("wording", TEMPLATES)
 def test_every_wording_says_all_there_is_to_say(wording: str) -> None:
     told = {"card": "Questions about a card"}
     shown = (Demonstration("where is it", "card_arrival"),)
@@ -94,7 +94,7 @@ def test_every_wording_says_all_there_is_to_say(wording: str) -> None:
 
 
 def test_wordings_differ() -> None:
-    assert len({messages(prompt(wording=name)) for name in WORDINGS}) == len(WORDINGS) >= 4
+    assert len({messages(prompt(wording=name)) for name in TEMPLATES}) == len(TEMPLATES) >= 4
 
 
 def test_histories_and_complaints_come_last() -> None:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from tunepoint import Task, decide
 from tunepoint.cli.app import app
 from tunepoint.costs.arm_cost import ArmCost
-from tunepoint.decision.futures import Growth, unit_prices
+from tunepoint.decision.futures import LearningGain, unit_prices
 from tunepoint.decision.sample_size import Design, cluster_size, design_of, plan_sizes
 from tunepoint.decision.value_of_information import values_of_information
 from tunepoint.decision.verdict import Decision, evidence_of
@@ -66,7 +66,7 @@ COSTS = (
 TRAFFIC = {"queries_per_month": 1_000_000}
 
 
-def decided(arms: Table, growth: Growth | None = None, **task: Any) -> Decision:
+def decided(arms: Table, growth: LearningGain | None = None, **task: Any) -> Decision:
     return decide(arms, COSTS, Task.parse({"name": "t", **task}), RNG(0), growth=growth)
 
 
@@ -78,7 +78,7 @@ def test_the_cheapest_way_to_settle_a_study_is_named_first_with_its_price() -> N
     # half a minute at $60 an hour, and answers that cost a thousandth
     assert needed.usd["test_items"] == pytest.approx(needed.test_items * 0.501, rel=0.01)
     assert f"about {needed.test_items} more test items (about $" in needed.why
-    growth = Growth(300, {"tuned": Interval(0.05, 0.045, 0.055)})
+    growth = LearningGain(300, {"tuned": Interval(0.05, 0.045, 0.055)})
     grown = decided(close(200), growth).evidence_needed
     assert grown is not None and grown.usd is not None and grown.training_examples is not None
     assert grown.training_examples in (300, 900, 2_100)
@@ -107,7 +107,7 @@ def test_training_examples_are_worth_what_they_gain_at_this_volume() -> None:
     arms, task = close(2_000), Task.parse({"name": "t", "value": {"error_usd": 0.05}, "traffic": TRAFFIC})
     joint = joint_of(arms)
     evidence = evidence_of(arms, COSTS, task, joint, RNG(0))
-    growth = Growth(100, {"tuned": Interval(0.02, 0.01, 0.03)})
+    growth = LearningGain(100, {"tuned": Interval(0.02, 0.01, 0.03)})
     found = values_of_information(joint, evidence, unit_prices(arms, COSTS, task), RNG(0), growth)[-1]
     # twice the examples: two points of 12 million answers at 5 cents
     assert found.kind == "training_examples"

@@ -19,16 +19,24 @@ from tunepoint.arms.cascade import Gate
 from tunepoint.arms.contract import Built
 from tunepoint.arms.prompting.instructions import Prompted
 from tunepoint.capture.opening import open_store
-from tunepoint.capture.records import Captured, Feedback
+from tunepoint.capture.records import CapturedRequest, Feedback
 from tunepoint.errors import ModelError
 from tunepoint.files.machine import cores
 from tunepoint.models.chat import Prompt, Reply, Usage
 from tunepoint.models.encoder import Encoder
-from tunepoint.serve.backends import Calling, Cascaded, InProcess, Pricer
+from tunepoint.serve.backends import CascadeArm, LocalArm, Pricer, RemoteArm
 from tunepoint.serve.batching import MicroBatcher
-from tunepoint.serve.canary import Canary, Outcomes, judge
-from tunepoint.serve.canary_monitor import Watch, score_of
-from tunepoint.serve.protocol import Asked, chunks, completion, read_events, read_request, text_of, usage_of
+from tunepoint.serve.canary import Canary, Outcomes, decide_canary
+from tunepoint.serve.canary_monitor import CanaryMonitor, feedback_score
+from tunepoint.serve.protocol import (
+    ChatRequest,
+    chunks,
+    completion,
+    read_events,
+    read_request,
+    text_of,
+    usage_of,
+)
 from tunepoint.serve.routing import OPEN_SECONDS, TRIPS, Breaker, Policy, Router
 from tunepoint.serve.settings import ServeSettings
 from tunepoint.serve.streaming import Relay
@@ -37,11 +45,11 @@ from tunepoint.serve.upstream import ArmFault
 RNG = np.random.default_rng
 
 
-def asking(number: int = 0, input_of: str | None = None, **more: Any) -> Asked:
+def asking(number: int = 0, input_of: str | None = None, **more: Any) -> ChatRequest:
     text = f"q{number}" if input_of is None else input_of
     body = {"model": "t", "messages": [{"role": "user", "content": text}]}
     fields: dict[str, Any] = {"stream": False, "wants_usage": False, "user": None, **more}
-    return Asked(f"req_{number}", "t", body, text, **fields)
+    return ChatRequest(f"req_{number}", "t", body, text, **fields)
 
 
 # -- breakers ---------------------------------------------------------------------------------------
@@ -131,38 +139,40 @@ def filled(
 
 def test_a_canary_without_anything_against_it_is_raised_step_by_step() -> None:
     canary = Canary("b", requests=50)
-    assert judge(canary, filled(canary, 500), filled(canary, 49)).move is None
-    assert judge(canary, filled(canary, 500), filled(canary, 50)).move == "raise"
+    assert decide_canary(canary, filled(canary, 500), filled(canary, 49)).move is None
+    assert decide_canary(canary, filled(canary, 500), filled(canary, 50)).move == "raise"
     later = replace(canary, step=1, at_step=50)
-    assert judge(later, filled(canary, 500), filled(canary, 60)).move is None
-    assert judge(later, filled(canary, 500), filled(canary, 100)).move == "raise"
+    assert decide_canary(later, filled(canary, 500), filled(canary, 60)).move is None
+    assert decide_canary(later, filled(canary, 500), filled(canary, 100)).move == "raise"
 
 
 def test_a_canary_that_is_worse_is_rolled_back_with_the_reason() -> None:
     canary = Canary("b")
-    found = judge(canary, filled(canary, 2_000, bad=0.01), filled(canary, 150, bad=0.4))
+    found = decide_canary(canary, filled(canary, 2_000, bad=0.01), filled(canary, 150, bad=0.4))
     assert found.move == "roll back" and found.why.startswith("answered: b 0.6")
-    found = judge(canary, filled(canary, 3_000, score=0.9), filled(canary, 400, score=0.6, seed=1))
+    found = decide_canary(canary, filled(canary, 3_000, score=0.9), filled(canary, 400, score=0.6, seed=1))
     assert found.move == "roll back" and found.why.startswith("feedback: b")
     slow = Outcomes()
     limited = Canary("b", seconds=0.5, usd=0.01)
     for _ in range(200):
         slow.note(limited, answered=True, seconds=0.9, usd=0.002)
-    found = judge(limited, filled(limited, 1_000), slow)
+    found = decide_canary(limited, filled(limited, 1_000), slow)
     assert found.move == "roll back" and found.why.startswith("fast: b 0.000")
     dear = Outcomes()
     for _ in range(200):
         dear.note(limited, answered=True, seconds=0.1, usd=0.02)
-    assert judge(limited, filled(limited, 1_000), dear).why.startswith("cheap: b 0.000")
+    assert decide_canary(limited, filled(limited, 1_000), dear).why.startswith("cheap: b 0.000")
 
 
 def test_a_canary_is_promoted_only_once_it_is_shown_to_be_no_worse() -> None:
     last = Canary("b", step=2, at_step=0, margin=0.05)
-    few = judge(last, filled(last, 400, score=0.9), filled(last, 250, score=0.9, seed=1))
+    few = decide_canary(last, filled(last, 400, score=0.9), filled(last, 250, score=0.9, seed=1))
     assert few.move is None and "not shown to be no worse yet: " in few.why and "feedback" in few.why
-    many = judge(last, filled(last, 20_000, score=0.9), filled(last, 20_000, score=0.9, seed=1))
+    many = decide_canary(last, filled(last, 20_000, score=0.9), filled(last, 20_000, score=0.9, seed=1))
     assert many.move == "promote"
-    silent = judge(last, filled(last, 3_000), filled(last, 3_000))  # nobody says anything: all came in time
+    silent = decide_canary(
+        last, filled(last, 3_000), filled(last, 3_000)
+    )  # nobody says anything: all came in time
     assert silent.move == "promote"
 
 
@@ -177,7 +187,7 @@ def test_equal_arms_are_rarely_rolled_back_however_often_one_looks() -> None:
                 for _ in range(25):
                     side.note(canary, answered=bool(rng.random() < 0.95))
                     side.said(float(rng.random() < 0.7))
-            gone += judge(canary, champion, challenger).move == "roll back"
+            gone += decide_canary(canary, champion, challenger).move == "roll back"
             if gone > 5:
                 break
     assert gone <= 5
@@ -190,13 +200,13 @@ def test_each_user_has_one_voice_and_callers_faults_say_nothing(tmp_path: Path) 
         one.note(canary, user="heavy", answered=False)
         one.said(0.0, "heavy")
     assert one.answers == 60 and one.values["answered"] == [0.0] and one.values["feedback"] == [0.0]
-    assert judge(canary, filled(canary, 500, score=0.9), one).move is None
+    assert decide_canary(canary, filled(canary, 500, score=0.9), one).move is None
     with open_store(tmp_path / "c.sqlite") as store:
         router = Router("t", ["a", "b"], Policy("a"), store)
         router.start_canary(canary, "me")
-        watch = Watch(router)
+        watch = CanaryMonitor(router)
         for number in range(60):
-            row = Captured(f"r{number}", time.time(), "t", "b", "canary", "m", "q", "", status=400)
+            row = CapturedRequest(f"r{number}", time.time(), "t", "b", "canary", "m", "q", "", status=400)
             watch.note(row)
         assert watch.look() is None
 
@@ -212,15 +222,15 @@ def test_equal_arms_with_users_that_differ_are_rarely_rolled_back() -> None:
                 good = bool(rng.random() >= 0.1)
                 for _ in range(40):
                     side.note(canary, user=str(user), answered=True, readable=good)
-        gone += judge(canary, champion, challenger).move == "roll back"
+        gone += decide_canary(canary, champion, challenger).move == "roll back"
     assert gone <= 2
 
 
 def test_what_feedback_says_as_a_number() -> None:
-    assert score_of(Feedback("r", 1.0, 0.25, thumbs=True)) == 0.25
-    assert score_of(Feedback("r", 1.0, thumbs=False)) == 0.0
-    assert score_of(Feedback("r", 1.0, correction="billing")) == 0.0
-    assert score_of(Feedback("r", 1.0, comment="hm")) is None
+    assert feedback_score(Feedback("r", 1.0, 0.25, thumbs=True)) == 0.25
+    assert feedback_score(Feedback("r", 1.0, thumbs=False)) == 0.0
+    assert feedback_score(Feedback("r", 1.0, correction="billing")) == 0.0
+    assert feedback_score(Feedback("r", 1.0, comment="hm")) is None
 
 
 def test_a_watch_remembers_after_a_restart(tmp_path: Path) -> None:
@@ -229,8 +239,8 @@ def test_a_watch_remembers_after_a_restart(tmp_path: Path) -> None:
         router.start_canary(Canary("b", requests=30), "me")
         now = time.time()
 
-        def row(number: int, arm: str, role: Any, status: int = 200) -> Captured:
-            return Captured(
+        def row(number: int, arm: str, role: Any, status: int = 200) -> CapturedRequest:
+            return CapturedRequest(
                 f"{arm}{number}", now + number / 1e3, "t", arm, role, "m", "q", "x", status=status
             )
 
@@ -239,7 +249,7 @@ def test_a_watch_remembers_after_a_restart(tmp_path: Path) -> None:
             [row(n, "b", "canary", 502 if n == 7 else 200) for n in range(20)], [Feedback("b0", now, 0.0)]
         )
         again = Router("t", ["a", "b"], Policy("a"), store)
-        watch = Watch(again)
+        watch = CanaryMonitor(again)
         watch.restore(store)
         assert watch.look() is not None and again.policy.canary is not None
         assert watch.look() is None  # nothing new
@@ -414,26 +424,26 @@ def test_an_arm_that_answers_wrongly_fails_its_callers_and_goes_on(replies: Any)
 
 @pytest.mark.parametrize(("may", "threads"), [(True, cores()), (False, 1)])
 def test_an_arm_is_asked_by_several_threads_only_where_it_says_so(may: bool, threads: int) -> None:
-    arm = InProcess("a", Echo(concurrent=may), "here")
+    arm = LocalArm("a", Echo(concurrent=may), "here")
     assert arm.batcher.threads == threads
     assert (
-        InProcess("a", Prompted(Encoder.__new__(Encoder), Prompt(""), Built(0)), "here").batcher.threads
+        LocalArm("a", Prompted(Encoder.__new__(Encoder), Prompt(""), Built(0)), "here").batcher.threads
         == cores()
     )
     arm.close()
 
 
 def test_arms_of_a_study_answer_in_openais_form() -> None:
-    arm = InProcess("a", Echo(), "here")
+    arm = LocalArm("a", Echo(), "here")
     found = asyncio.run(arm.answer(asking(3)))
     assert found.whole["choices"][0]["message"]["content"] == "q3" and found.whole["model"] == "t"
     assert (found.answer, found.format_ok, found.input_tokens, found.output_tokens) == ("q3", True, 7, 2)
     assert found.core_seconds is not None and found.cost_nanousd is None
     arm.close()
-    calling = Calling("b", Echo(), "elsewhere", {}, 2)
+    calling = RemoteArm("b", Echo(), "elsewhere", {}, 2)
     assert asyncio.run(calling.answer(asking(4))).text == "q4"
     calling.close()
-    broken = Calling("c", Echo(fault=True), "elsewhere", {}, 2)
+    broken = RemoteArm("c", Echo(fault=True), "elsewhere", {}, 2)
     with pytest.raises(ArmFault, match="no weights"):
         asyncio.run(broken.answer(asking()))
     broken.close()
@@ -442,8 +452,8 @@ def test_arms_of_a_study_answer_in_openais_form() -> None:
 @pytest.mark.parametrize(("confidence", "who"), [(0.99, "cheap"), (0.2, "strong")])
 def test_a_cascade_asks_the_strong_arm_where_the_cheap_one_is_unsure(confidence: float, who: str) -> None:
     cheap, strong = Echo(confidence=confidence), Echo()
-    arm = Cascaded(
-        "both", InProcess("cheap", cheap, "c"), InProcess("strong", strong, "s"), Gate(1.0, 0.0, 0.5)
+    arm = CascadeArm(
+        "both", LocalArm("cheap", cheap, "c"), LocalArm("strong", strong, "s"), Gate(1.0, 0.0, 0.5)
     )
     found = asyncio.run(arm.answer(asking()))
     assert (len(cheap.batches), len(strong.batches)) == (1, int(who == "strong"))
@@ -475,8 +485,8 @@ def test_spans_say_who_answered_and_not_what_was_asked() -> None:
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     tracer = Tracer(provider)
     more = {"seconds": 0.25, "input_tokens": 7, "cost_nanousd": 1_000}
-    tracer.note(Captured("r1", 1_000.5, "t", "a", "champion", "m", "a secret", "another", **more))  # type: ignore[arg-type]
-    tracer.note(Captured("r2", 1_001.0, "t", "b", "fallback", "m", "a secret", "", status=504))
+    tracer.note(CapturedRequest("r1", 1_000.5, "t", "a", "champion", "m", "a secret", "another", **more))  # type: ignore[arg-type]
+    tracer.note(CapturedRequest("r2", 1_001.0, "t", "b", "fallback", "m", "a secret", "", status=504))
     good, bad = exporter.get_finished_spans()
     assert good.name == "chat t" and good.end_time - good.start_time == 250_000_000
     assert good.attributes["gen_ai.usage.input_tokens"] == 7 and good.attributes["tunepoint.cost_usd"] == 1e-6

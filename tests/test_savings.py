@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 
 from tunepoint import Result
 from tunepoint.capture.opening import open_store
-from tunepoint.capture.records import Captured, Role, nanodollars
+from tunepoint.capture.records import CapturedRequest, Role, nanodollars
 from tunepoint.capture.store import Store
 from tunepoint.cli.app import app
 from tunepoint.errors import StoreError, StudyError
-from tunepoint.loop.savings import SECONDS_A_MONTH, realised, realised_words, write_realised
+from tunepoint.loop.savings import SECONDS_A_MONTH, realized_savings, savings_words, write_savings
 from tunepoint.study.whatif import reopen
 
 DAY = 86_400.0
@@ -36,7 +36,7 @@ def serve(
     """So many requests, evenly over so many days; their prices alternate a tenth around the mean."""
     store.add(
         [
-            Captured(
+            CapturedRequest(
                 f"{arm}-{role}-{n}",
                 1e9 + n * days * DAY / (count - 1),
                 task,
@@ -71,7 +71,7 @@ def test_savings_by_hand(finished: Result, store: Store) -> None:
     serve(store, "small", second.arm, 200, days=30, dollars=0.004, role="shadow")
     serve(store, "small", "an arm of last year", 10, days=30)
     with store:
-        found = realised(study, store, against=second.arm)
+        found = realized_savings(study, store, against=second.arm)
     assert (found.arm, found.against, found.requests) == (first.arm, second.arm, 10_500)
     assert found.volume == pytest.approx(10_500 * SECONDS_A_MONTH / (30 * DAY))
     # 10,000 requests at $.0001 in place of $.004; 200 copies for the shadow were paid on top.
@@ -94,7 +94,7 @@ def test_an_arm_that_the_loop_serves_under_a_number_is_known(finished: Result, s
     arm = finished.document["winner"]
     serve(store, "small", f"{arm} #2", 50, days=2, dollars=0.001)
     with store:
-        assert realised(study, store).arm == arm
+        assert realized_savings(study, store).arm == arm
 
 
 def test_the_break_even_moves_with_what_was_measured(finished: Result, store: Store) -> None:
@@ -106,12 +106,12 @@ def test_the_break_even_moves_with_what_was_measured(finished: Result, store: St
     serve(store, "small", prompt.arm, 2_000, days=10, dollars=0.01)
     serve(store, "small", tuned.arm, 2_000, days=10, core_seconds=0.02)
     with store:
-        found = realised(study, store, against=tuned.arm)
+        found = realized_savings(study, store, against=tuned.arm)
     moved = found.break_even
     assert moved.cheaper_to_run == tuned.arm and moved.queries_per_month is not None
     forecast = found.forecast_break_even.queries_per_month
     assert forecast is None or moved.queries_per_month.likely < forecast.likely
-    text = " ".join(realised_words(found))
+    text = " ".join(savings_words(found))
     assert "Break-even with measured prices and volume: " in text and "forecast: " in text
 
 
@@ -136,7 +136,7 @@ def test_review_is_on_both_sides_and_left_out(finished: Result, store: Store, tm
     serve(store, "small", first.arm, 3_000, days=30, dollars=0.001)
     serve(store, "small", second.arm, 100, days=30, dollars=0.002, role="shadow")
     with store:
-        found = realised(study, store, against=second.arm)
+        found = realized_savings(study, store, against=second.arm)
     assert found.saved.likely == pytest.approx(3_000 * (0.002 - 0.001) - 100 * 0.002, rel=0.01)
 
 
@@ -150,7 +150,7 @@ def test_machines_are_paid_for_as_long_as_an_arm_was_asked(
     serve(store, "small", second.arm, 3_000, days=30, dollars=0.001)
     serve(store, "small", first.arm, 2, days=1, role="shadow")
     with store:
-        found = realised(study, store, against=first.arm)
+        found = realized_savings(study, store, against=first.arm)
     month = 0.1 * 730
     served = 30 * DAY / SECONDS_A_MONTH * month - DAY / SECONDS_A_MONTH * month - 3_000 * 0.001
     assert found.saved.likely == pytest.approx(served, rel=0.01)
@@ -165,13 +165,13 @@ def test_what_was_paid_counts_and_failures_do_not(finished: Result, store: Store
     serve(store, "small", first.arm, 1_000, days=10, dollars=0.01)
     store.add(
         [
-            Captured(f"f{n}", 1e9 + n, "small", first.arm, "champion", "m", "q", "", status=502)
+            CapturedRequest(f"f{n}", 1e9 + n, "small", first.arm, "champion", "m", "q", "", status=502)
             for n in range(9_000)
         ]
     )
     serve(store, "small", second.arm, 400, days=10, dollars=0.02, role="fallback")
     with store:
-        found = realised(study, store, against=second.arm)
+        found = realized_savings(study, store, against=second.arm)
     assert found.requests == 1_400
     assert found.volume == pytest.approx(1_400 * SECONDS_A_MONTH / (10 * DAY))
     assert found.saved.likely == pytest.approx(1_400 * 0.02 - 1_000 * 0.01 - 400 * 0.02, rel=0.01)
@@ -183,9 +183,9 @@ def test_few_answers_count_with_the_money_they_took(finished: Result, store: Sto
     first, second = [cost for cost in reopen(study).costs if cost.kind != "cascade"][:2]
     serve(store, "small", first.arm, 29, days=2, dollars=1.0)
     with store:
-        found = realised(study, store, against=second.arm)
+        found = realized_savings(study, store, against=second.arm)
         with pytest.raises(StudyError, match="is what serves; give --against another arm"):
-            realised(study, store, against=first.arm)
+            realized_savings(study, store, against=first.arm)
     assert found.saved.likely == pytest.approx(-29 * 1.0, rel=0.02)
 
 
@@ -195,7 +195,7 @@ def test_a_short_time_keeps_the_volume_and_few_requests_the_price(finished: Resu
     arm = finished.document["winner"]
     serve(store, "small", arm, 20, days=0.5, dollars=5.0)
     with store:
-        found = realised(study, store)
+        found = realized_savings(study, store)
     assert found.volume is None and found.against != arm
     (one,) = found.arms
     assert one.measured is None  # 20 requests say too little
@@ -209,10 +209,10 @@ def test_nothing_captured_is_an_error_and_not_zero(finished: Result, store: Stor
         with pytest.raises(
             StoreError, match=r"no question of task 'small' was .*captured of this task: none"
         ):
-            realised(study, store)
+            realized_savings(study, store)
         serve(store, "small", finished.document["winner"], 40, days=2)
         with pytest.raises(StudyError, match="no finalist named 'nobody'"):
-            realised(study, store, against="nobody")
+            realized_savings(study, store, against="nobody")
 
 
 def test_the_report_shows_it_and_the_command_too(finished: Result, tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_the_report_shows_it_and_the_command_too(finished: Result, tmp_path: Pat
     arm = finished.document["winner"]
     with open_store(tmp_path / "c.sqlite") as store:
         serve(store, "small", arm, 400, days=20, dollars=0.002)
-        write_realised(study, realised(study, store))
+        write_savings(study, realized_savings(study, store))
     page = (study / "report.html").read_text()
     assert (
         "Since it serves" in page

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tunepoint import Example
-from tunepoint.arms.prompting.search import Answered, ceiling, search
+from tunepoint.arms.prompting.search import SearchAnswer, ceiling, search
 from tunepoint.errors import BudgetReached
 
 WORDS = ("alpha", "beta", "gamma", "delta")
@@ -22,9 +22,9 @@ class World:
     def __init__(self) -> None:
         self.asked: list[tuple[str, int]] = []
 
-    def evaluate(self, instruction: str, examples: Sequence[Example]) -> list[Answered]:
+    def evaluate(self, instruction: str, examples: Sequence[Example]) -> list[SearchAnswer]:
         self.asked.append((instruction, len(examples)))
-        return [Answered(float(e.target in instruction), "said") for e in examples]
+        return [SearchAnswer(float(e.target in instruction), "said") for e in examples]
 
     def propose(self, prompt: str, number: int) -> str:
         """Add the word that the feedback asks for."""
@@ -47,10 +47,10 @@ def test_the_search_finds_what_feedback_says() -> None:
 def test_hopeless_proposals_are_given_up_early() -> None:
     world = World()
 
-    def evaluate(instruction: str, examples: Sequence[Example]) -> list[Answered]:
+    def evaluate(instruction: str, examples: Sequence[Example]) -> list[SearchAnswer]:
         if "worse" in instruction and examples[0].id.startswith("d"):
             world.asked.append((instruction, len(examples)))
-            return [Answered(0.0, "") for _ in examples]
+            return [SearchAnswer(0.0, "") for _ in examples]
         return world.evaluate(instruction.replace("worse", "beta gamma delta"), examples)
 
     found = search("name alpha beta", evaluate, lambda *_: "```\nworse alpha\n```", TRAIN, DEV, asks=200)
@@ -71,7 +71,7 @@ def test_the_price_of_tokens_counts() -> None:
 def test_a_cap_ends_the_search_and_stop_ends_it_quietly() -> None:
     world = World()
 
-    def broke(instruction: str, examples: Sequence[Example]) -> list[Answered]:
+    def broke(instruction: str, examples: Sequence[Example]) -> list[SearchAnswer]:
         if len(world.asked) > 3:
             raise BudgetReached("spending cap")
         return world.evaluate(instruction, examples)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from tunepoint import Task
 from tunepoint.arms.causal.server_parity import CHECKED, MEASURED, check_served
-from tunepoint.arms.causal.tune import tune
+from tunepoint.arms.causal.tune import tune_model
 from tunepoint.cli.app import app
 from tunepoint.errors import StudyError, TunepointError
 from tunepoint.task.sections import Tune
@@ -32,7 +32,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tuned")
     base = tiny_checkpoint(folder / "base")
     task = routing(folder, 120)
-    tune(task, Tune(base=str(base), epochs=6, learning_rate=1e-2), folder / "out", merge=True)
+    tune_model(task, Tune(base=str(base), epochs=6, learning_rate=1e-2), folder / "out", merge=True)
     (folder / "task.toml").write_text(
         'name = "routing"\ninstruction = "Route the message."\n'
         '[data]\npath = "messages.csv"\ninput = "text"\ntarget = "queue"\nid = "id"\n'

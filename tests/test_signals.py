@@ -10,7 +10,7 @@ import pytest
 
 from tunepoint import Example
 from tunepoint.stats.novelty import COMPARED
-from tunepoint.study.facts import _far, familiarity
+from tunepoint.study.facts import _far, input_novelty
 from tunepoint.trials.trial import Trial
 
 RNG = np.random.default_rng
@@ -29,7 +29,7 @@ def near(train: list[float], test: list[float]) -> tuple[float, dict[str, float]
         return tuple(Example(str(i), str(angle), "x") for i, angle in enumerate(angles))
 
     prepared = SimpleNamespace(split=SimpleNamespace(train=examples(train), test=examples(test)))
-    return familiarity(cast(Any, Directions()), cast(Any, prepared), RNG(0))
+    return input_novelty(cast(Any, Directions()), cast(Any, prepared), RNG(0))
 
 
 def test_inputs_like_those_of_train_are_not_novel_and_others_are() -> None:

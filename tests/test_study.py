@@ -14,7 +14,7 @@ from conftest import write_small
 
 from tunepoint import Result, Task, decide_trials, prepare, read_trials, run
 from tunepoint.errors import BudgetReached, StudyError, TrialsError
-from tunepoint.models.budget import Meter
+from tunepoint.models.budget import Budget
 from tunepoint.study.directory import Study, default_folder, open_study, read_manifest
 from tunepoint.study.facts import revisions
 from tunepoint.study.holdout import MOST_MORE_SEEDS
@@ -247,12 +247,12 @@ def test_decide_does_not_write_into_a_study(finished: Result, small_task: Path) 
 
 
 def test_the_cap_stops_before_the_step_that_would_pass_it() -> None:
-    meter = Meter(1.0, 0.01)
+    meter = Budget(1.0, 0.01)
     meter.allow(100, 500)
     meter.charge(60)
     with pytest.raises(BudgetReached, match=r"\$0.600000 of \$1.000000.*rest of the study.*\$5"):
         meter.allow(50, 500)
-    Meter(None, 1.0).allow(1e9, 1e9)
+    Budget(None, 1.0).allow(1e9, 1e9)
 
 
 def test_a_capped_study_keeps_what_it_has(small_task: Path, tmp_path: Path) -> None:

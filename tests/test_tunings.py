@@ -15,8 +15,8 @@ from test_tuned_study import routing
 from typer.testing import CliRunner
 
 from tunepoint import Example, Task, prepare
-from tunepoint.arms.causal.export import FORMS, export
-from tunepoint.arms.causal.tune import chosen_base, tune
+from tunepoint.arms.causal.export import FORMS, export_examples
+from tunepoint.arms.causal.tune import base_to_tune, tune_model
 from tunepoint.arms.parity import parity
 from tunepoint.cli.app import app
 from tunepoint.errors import EvidenceError, ModelError, TaskError
@@ -51,7 +51,7 @@ def test_a_tuned_model_is_written_with_its_card_and_merged_where_it_answers_the_
     task = routing(tmp_path, 120)
     quotes: list[Any] = []
     told = Tune(base=str(base), epochs=4, learning_rate=5e-3)
-    found = tune(task, told, tmp_path / "out", merge=True, confirm=quotes.append)
+    found = tune_model(task, told, tmp_path / "out", merge=True, confirm=quotes.append)
     assert len(quotes) == 1 and set(found.scores) == {"full", "short", "none"}
     assert found.merged is not None and found.parity is not None and found.parity.holds
     for folder in (found.folder, found.merged):
@@ -63,7 +63,7 @@ def test_a_tuned_model_is_written_with_its_card_and_merged_where_it_answers_the_
     from transformers import AutoModelForCausalLM
 
     AutoModelForCausalLM.from_pretrained(found.merged)
-    again = tune(task, told, tmp_path / "out", confirm=quotes.append)
+    again = tune_model(task, told, tmp_path / "out", confirm=quotes.append)
     assert len(quotes) == 1 and again.scores == found.scores  # nothing is trained twice
 
 
@@ -79,7 +79,7 @@ def test_a_merged_model_that_answers_otherwise_is_not_kept(
     monkeypatch.setattr(CausalBase, "merge", broken)
     told = Tune(base=str(base), epochs=6, learning_rate=1e-2)
     with pytest.raises(ModelError, match=r"does not answer as the adapter did .* answers are the same"):
-        tune(routing(tmp_path, 200), told, tmp_path / "out", merge=True)
+        tune_model(routing(tmp_path, 200), told, tmp_path / "out", merge=True)
     assert not (tmp_path / "out" / "merged").exists()
 
 
@@ -98,10 +98,10 @@ def test_the_command_tunes_asks_and_says_what_came_out(base: Path, tmp_path: Pat
 
 def test_the_command_line_overrides_the_task(tmp_path: Path) -> None:
     task = routing(tmp_path, tune=[{"base": "a", "provider": "openai"}, {"base": "b", "rank": 4}])
-    assert chosen_base(task, None, None, None) == Tune(base="b", rank=4)
-    assert chosen_base(task, "c", "full", 7) == Tune(base="c", rank=4, method="full", epochs=7)
+    assert base_to_tune(task, None, None, None) == Tune(base="b", rank=4)
+    assert base_to_tune(task, "c", "full", 7) == Tune(base="c", rank=4, method="full", epochs=7)
     with pytest.raises(TaskError, match=r"the command line: .*method"):
-        chosen_base(task, None, "dora", None)
+        base_to_tune(task, None, "dora", None)
 
 
 # -- export -------------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ def test_the_command_line_overrides_the_task(tmp_path: Path) -> None:
 def test_train_and_dev_are_exported_and_the_test_never(form: str, tmp_path: Path) -> None:
     task = routing(tmp_path, 80)
     prepared = prepare(task, np.random.default_rng([0, 1]))
-    found = export(task, prepared, tmp_path / "out", form)
+    found = export_examples(task, prepared, tmp_path / "out", form)
     split = prepared.split
     rows = {
         part: [json.loads(line) for line in (tmp_path / "out" / f"{part}.jsonl").read_text().splitlines()]
@@ -132,7 +132,7 @@ def test_configurations_name_the_base_the_files_and_the_recipe(tmp_path: Path) -
     prepared = prepare(task, np.random.default_rng([0, 1]))
     out = tmp_path / "out"
     for form in ("axolotl", "llama-factory", "unsloth"):
-        export(task, prepared, out, form)
+        export_examples(task, prepared, out, form)
     axolotl = settings(out / "axolotl.yaml")
     assert axolotl["base_model"] == "me/base" and axolotl["adapter"] == "qlora" and axolotl["lora_r"] == 8
     assert [part["path"] for part in (*axolotl["datasets"], *axolotl["test_datasets"])] == [

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.random import Generator
 
-from tunepoint.arms.contract import Arm, Built, FittedArm, InProcess, Input
+from tunepoint.arms.contract import Arm, Built, FittedArm, Input, LocalFittedArm
 from tunepoint.data.examples import Example
 from tunepoint.errors import EvidenceError
 from tunepoint.models.chat import Reply
@@ -68,7 +68,7 @@ def choose_gate(confidence: Floats, cheap: Floats, strong: Floats) -> Gate:
 
 
 @dataclass
-class FittedCascade(InProcess):
+class FittedCascade(LocalFittedArm):
     """Two fitted arms and the gate between them."""
 
     cheap: FittedArm

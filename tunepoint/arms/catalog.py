@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunepoint.arms.contract import Arm, Growing, NotRun
+from tunepoint.arms.contract import Arm, HasLearningCurve, NotRun
 from tunepoint.arms.distilled import Pupil
 from tunepoint.arms.incumbent import Incumbent
 from tunepoint.arms.prompting.chains import CHAINS, Chain
-from tunepoint.arms.prompting.chat_prompts import RUNGS, Ladder
+from tunepoint.arms.prompting.chat_prompts import PROMPT_STYLES, ChatPrompt
 from tunepoint.arms.prompting.demonstrations import FewShot, RetrievedFewShot
 from tunepoint.arms.prompting.instructions import Described, ZeroShot
 from tunepoint.arms.prompting.similarity import word_vectors
@@ -19,9 +19,9 @@ from tunepoint.data.examples import Example
 from tunepoint.data.licences import trainable
 from tunepoint.errors import DataError, ModelError, TaskError
 from tunepoint.models.chat import ChatModel, Embed
-from tunepoint.models.embedded import spare_encoder
+from tunepoint.models.embedded import installed_encoder
 from tunepoint.models.providers import LOCAL, address, short_names
-from tunepoint.models.templates import WORDINGS
+from tunepoint.models.templates import TEMPLATES
 from tunepoint.task.sections import EMBEDDED, RECORDED
 from tunepoint.task.task import Task
 
@@ -36,7 +36,7 @@ SHARES = (0.06, 0.15, 0.4)
 
 
 @dataclass(frozen=True)
-class Candidates:
+class CandidateArms:
     """Arms in the order of their cost, and what was left out."""
 
     prompting: tuple[Arm, ...]
@@ -50,7 +50,7 @@ class Candidates:
     """What runs today, from its log."""
     fine_tuned: FineTuned | None = None
     """The encoder with a head, which hybrids and its own answers share."""
-    growing: Growing | None = None
+    growing: HasLearningCurve | None = None
     """The arm whose learning curve is drawn."""
     pupils: tuple[Pupil, ...] = ()
     """Models that learn from the best prompted arm, once it is known."""
@@ -110,7 +110,7 @@ def load_encoder(task: Task) -> Encoder | None:
     if task.answer.kind not in ("label", "json"):
         return None
     if task.answer.kind == "json" and (chat_names(task) or task.tune):
-        return spare_encoder()  # others can answer, and it may be missing
+        return installed_encoder()  # others can answer, and it may be missing
     try:
         from tunepoint.models.encoder import Encoder
     except ImportError as error:
@@ -128,7 +128,7 @@ def candidates(
     train: Sequence[Example],
     dev: Sequence[Example],
     keep: Path | None,
-) -> Candidates:
+) -> CandidateArms:
     """The arms of a task.
 
     Args:
@@ -142,7 +142,7 @@ def candidates(
     from_chats = raced_arms(task, chats, encoder.embed if encoder else word_vectors(train))
     not_run = list(_not_run(task, bool(chats), encoder is not None))
     if encoder is None:
-        return Candidates((), (), (), tuple(not_run), from_chats)
+        return CandidateArms((), (), (), tuple(not_run), from_chats)
     if task.answer.kind == "json":
         return _extracting(task, encoder, tuple(not_run), from_chats, train, keep)
     near = [k for k in (8, 32) if k <= len(train)] or [len(train)]
@@ -154,7 +154,7 @@ def candidates(
     closed = why_closed(task, train)
     if closed is not None:
         not_run += [NotRun(name, closed) for name in ("probe", "fine-tuned encoder", "tuned + light prompt")]
-        return Candidates(prompting, (), (), tuple(not_run), from_chats, encoder=encoder)
+        return CandidateArms(prompting, (), (), tuple(not_run), from_chats, encoder=encoder)
     return _trained(encoder, prompting, not_run, from_chats, near[0], dev, keep)
 
 
@@ -166,7 +166,7 @@ def _trained(
     near: int,
     dev: Sequence[Example],
     keep: Path | None,
-) -> Candidates:
+) -> CandidateArms:
     """The arms of a task with labels, those among them that train the encoder."""
     from tunepoint.arms.encoder.classifier import FineTuned, Probe
     from tunepoint.arms.encoder.hybrids import TunedWithNames, TunedWithRetrieval
@@ -174,7 +174,7 @@ def _trained(
     fine_tuned = FineTuned(encoder, keep=keep, familiar=tuple(example.input for example in dev))
     hybrid: list[Arm] = [TunedWithNames(fine_tuned, 0.1), TunedWithNames(fine_tuned, 0.3)]
     hybrid += [TunedWithRetrieval(fine_tuned, near, weight) for weight in (0.2, 0.5)]
-    return Candidates(
+    return CandidateArms(
         prompting,
         (Probe(encoder), fine_tuned),
         tuple(hybrid),
@@ -202,7 +202,7 @@ def _extracting(
     raced: tuple[Arm, ...],
     train: Sequence[Example],
     keep: Path | None,
-) -> Candidates:
+) -> CandidateArms:
     """The arms of a task whose answers are JSON: the encoder finds what stands in the input."""
     from tunepoint.arms.encoder.extraction import SpanTagger
     from tunepoint.arms.encoder.fields import Fields
@@ -210,9 +210,11 @@ def _extracting(
     try:
         fields = Fields.read(trainable(task, train))
     except DataError as error:
-        return Candidates((), (), (), (*not_run, NotRun("span encoder", str(error))), raced, encoder=encoder)
+        return CandidateArms(
+            (), (), (), (*not_run, NotRun("span encoder", str(error))), raced, encoder=encoder
+        )
     spans = SpanTagger(encoder, fields=fields, keep=keep)
-    return Candidates((), (spans,), (), not_run, raced, growing=spans, encoder=encoder)
+    return CandidateArms((), (spans,), (), not_run, raced, growing=spans, encoder=encoder)
 
 
 def _encoder_prompts(
@@ -238,8 +240,8 @@ def raced_arms(task: Task, chats: Sequence[ChatModel], embed: Embed) -> tuple[Ar
     for model, title in zip(chats, titles, strict=True):
         entry = named[model.name]
         more: Any = {"title": title, "decodes": entry.decodes, "hosting": entry.hosting}
-        for wording in WORDINGS:
-            arms += [Ladder(model, rung, wording, embed, **more) for rung in RUNGS]
+        for wording in TEMPLATES:
+            arms += [ChatPrompt(model, rung, wording, embed, **more) for rung in PROMPT_STYLES]
             arms += [Chain(model, way, steps, wording, **more) for way, steps in chains.items()]
     return tuple(arms)
 

@@ -74,7 +74,7 @@ class Arm(Protocol):
 
 
 @runtime_checkable
-class Repeatable(Protocol):
+class Resamplable(Protocol):
     """An arm whose model may answer the same input differently each time."""
 
     decodes: int
@@ -86,7 +86,7 @@ class Repeatable(Protocol):
 
 
 @runtime_checkable
-class Estimated(Protocol):
+class HasTrainingTime(Protocol):
     """An arm that knows how long one of its training runs will take, each with luck of its own."""
 
     def seconds_for(self, examples: int) -> float:
@@ -94,7 +94,7 @@ class Estimated(Protocol):
         ...
 
 
-class Growing(Arm, Estimated, Protocol):
+class HasLearningCurve(Arm, HasTrainingTime, Protocol):
     """An arm that gets better with examples, and whose learning curve is drawn."""
 
     fewest: int
@@ -106,14 +106,14 @@ class Growing(Arm, Estimated, Protocol):
 
 
 @runtime_checkable
-class Reserved(Protocol):
+class OnReservedMachines(Protocol):
     """An arm that may run on machines that are reserved for it."""
 
     hosting: Dedicated | None
 
 
 @runtime_checkable
-class LightlyPrompted(Protocol):
+class HasPromptlessTwin(Protocol):
     """A hybrid: a tuned model with a prompt."""
 
     alone: str
@@ -130,7 +130,7 @@ class Concurrent(Protocol):
         ...
 
 
-class InProcess:
+class LocalFittedArm:
     """An arm that answers in this process: serving one is a batch of one, in a thread."""
 
     def answer(self, inputs: Sequence[Input]) -> list[Reply]:

@@ -10,7 +10,7 @@ from tunepoint.data.examples import Example
 
 
 @dataclass(frozen=True)
-class Lesson:
+class DistilledSet:
     """Accepted answers of one prompted arm to the inputs of train."""
 
     teacher: str
@@ -29,5 +29,5 @@ class Lesson:
         return replace(built, examples=self.asked, asked_usd=self.usd)
 
 
-Pupil = Callable[[Lesson, str | None], list[Arm]]
+Pupil = Callable[[DistilledSet, str | None], list[Arm]]
 """(lesson, instruction of its teacher where a search has found one) -> the arms that learn from it."""

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from numpy.random import Generator
 
-from tunepoint.arms.contract import Built, InProcess, Input, NotRun
-from tunepoint.arms.templates import template_of
+from tunepoint.arms.contract import Built, Input, LocalFittedArm, NotRun
+from tunepoint.arms.templates import base_template
 from tunepoint.data.examples import Example
 from tunepoint.models.chat import Prompt, Reply, Usage
 from tunepoint.models.endpoints import reply_of
@@ -22,7 +22,7 @@ COVERED = 0.9
 
 
 @dataclass
-class FittedIncumbent(InProcess):
+class FittedIncumbent(LocalFittedArm):
     """A log that answers."""
 
     name: str
@@ -57,14 +57,14 @@ class Incumbent:
 
     def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> FittedIncumbent:
         """Nothing is learnt; `train` only says which labels there are."""
-        return FittedIncumbent(self.name, self.outputs, template_of(task, train), self.ids)
+        return FittedIncumbent(self.name, self.outputs, base_template(task, train), self.ids)
 
     def covered(self, examples: Sequence[Example]) -> list[Example]:
         """The examples that the log has an output for."""
         return [e for e in examples if self.outputs.of(e.id, e.input) is not None]
 
 
-def incumbents(
+def incumbent_arms(
     task: Task, examples: Sequence[Example], test: Sequence[Example]
 ) -> tuple[list[Incumbent], list[NotRun]]:
     """The incumbents that a task names as `recorded:LOG.jsonl`, and those whose log covers too little.

@@ -12,7 +12,7 @@ from tunepoint.models.templates import messages
 from tunepoint.task.task import Task
 
 
-def template_of(task: Task, train: Sequence[Example]) -> Prompt:
+def base_template(task: Task, train: Sequence[Example]) -> Prompt:
     """What every prompt of a task has in common."""
     label = task.answer.kind == "label"
     return Prompt(
@@ -25,7 +25,7 @@ def template_of(task: Task, train: Sequence[Example]) -> Prompt:
     )
 
 
-def prompt_of(task: Task, train: Sequence[Example], diet: Diet) -> Prompt:
+def template_for_length(task: Task, train: Sequence[Example], length: PromptLength) -> Prompt:
     """What every prompt of a tuned model has in common; `train` has the labels if the task does not."""
     kind = task.answer.kind
     labels = labels_of(task, train) if kind == "label" else ()
@@ -37,23 +37,26 @@ def prompt_of(task: Task, train: Sequence[Example], diet: Diet) -> Prompt:
         described,
         kind=kind,
         schema=task.answer.json_schema,
-        wording="plain" if diet == "full" else diet,
+        wording="plain" if length == "full" else length,
         system=True,
     )
 
 
-def asked_with(template: Prompt, example: Example) -> Prompt:
+def fill_template(template: Prompt, example: Example) -> Prompt:
     """The prompt that asks an example."""
     return replace(template, input=example.input)
 
 
 def chat_rows(task: Task, examples: Sequence[Example], train: Sequence[Example]) -> list[dict[str, Any]]:
     """Examples as conversations: the messages that a tuned model is asked with, then the target."""
-    template = prompt_of(task, train, "full")
+    template = template_for_length(task, train, "full")
     return [
         {
             "messages": [
-                *({"role": turn.role, "content": turn.content} for turn in messages(asked_with(template, e))),
+                *(
+                    {"role": turn.role, "content": turn.content}
+                    for turn in messages(fill_template(template, e))
+                ),
                 {"role": "assistant", "content": e.target},
             ]
         }
@@ -61,6 +64,6 @@ def chat_rows(task: Task, examples: Sequence[Example], train: Sequence[Example])
     ]
 
 
-Diet = Literal["full", "short", "none"]
-DIETS: tuple[Diet, ...] = ("full", "short", "none")
+PromptLength = Literal["full", "short", "none"]
+PROMPT_LENGTHS: tuple[PromptLength, ...] = ("full", "short", "none")
 """Prompts that a tuned model may get: all that a prompted one gets, the instruction alone, nothing."""

@@ -12,10 +12,10 @@ from typing import Literal
 import numpy as np
 from numpy.random import Generator
 
-from tunepoint.capture.records import Captured, Feedback
+from tunepoint.capture.records import CapturedRequest, Feedback
 from tunepoint.capture.store import Store
 from tunepoint.data.audit import doubtful_labels
-from tunepoint.data.dedupe import first_twins, near_twins, normalise
+from tunepoint.data.dedupe import first_twins, near_twins, normalize
 from tunepoint.data.examples import HUMAN, Example
 from tunepoint.errors import DataError
 from tunepoint.files.text import write_text
@@ -71,8 +71,8 @@ class Harvest:
 class _Question:
     """A request with what all arms answered to it and what people said."""
 
-    request: Captured
-    copies: tuple[Captured, ...]
+    request: CapturedRequest
+    copies: tuple[CapturedRequest, ...]
     said: tuple[Feedback, ...]
 
 
@@ -138,8 +138,8 @@ def harvest(
 
 def _questions(store: Store, task: str) -> list[_Question]:
     """Answered requests with their copies and feedback, in the order in which they came."""
-    requests: list[Captured] = []
-    copies: dict[str, list[Captured]] = defaultdict(list)
+    requests: list[CapturedRequest] = []
+    copies: dict[str, list[CapturedRequest]] = defaultdict(list)
     for one in store.requests(task):
         if one.status >= 400:
             continue
@@ -182,15 +182,21 @@ def _looked_at(question: _Question, task: Task, rules: Rules) -> tuple[Harvested
     return None, None
 
 
-def _answer(one: Captured) -> str | None:
+def _answer(request: CapturedRequest) -> str | None:
     """The parsed answer; the text where nobody parsed it."""
-    text = one.answer if one.answer is not None else one.output if one.format_ok is None else None
+    text = (
+        request.answer
+        if request.answer is not None
+        else request.output
+        if request.format_ok is None
+        else None
+    )
     return (text or "").strip() or None
 
 
-def _writer(one: Captured) -> str:
+def _writer(request: CapturedRequest) -> str:
     """Who wrote the answer, in the form that a task's origin column has."""
-    return f"{one.model}, arm {one.arm}"
+    return f"{request.model}, arm {request.arm}"
 
 
 def _fits(target: str, task: Task) -> bool:
@@ -255,7 +261,7 @@ def _apart(
     seen: set[str] = set()
     kept = []
     for position, one in enumerate(found):
-        plain = normalise(one.example.input) or one.example.input
+        plain = normalize(one.example.input) or one.example.input
         if position in later or plain in seen:
             left["resemble another question"] += 1
         else:
@@ -268,11 +274,11 @@ def _unlike(
     found: Sequence[Harvested], others: Sequence[Example], why: str, left: Counter[str]
 ) -> list[Harvested]:
     texts, theirs = [one.example.input for one in found], [other.input for other in others]
-    same = {normalise(text) or text for text in theirs}
+    same = {normalize(text) or text for text in theirs}
     twins = first_twins(texts, theirs) if theirs else {}
     kept = []
     for position, one in enumerate(found):
-        if position in twins or (normalise(one.example.input) or one.example.input) in same:
+        if position in twins or (normalize(one.example.input) or one.example.input) in same:
             left[why] += 1
         else:
             kept.append(one)

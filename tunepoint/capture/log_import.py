@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tunepoint.capture.records import Captured, nanodollars
+from tunepoint.capture.records import CapturedRequest, nanodollars
 from tunepoint.errors import DataError, nearest
 from tunepoint.files.text import text_of
 from tunepoint.trials.results_import import TRIALS
@@ -21,10 +21,10 @@ Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportReport:
     """What a log held."""
 
-    requests: tuple[Captured, ...] = ()
+    requests: tuple[CapturedRequest, ...] = ()
     trials: tuple[Trial, ...] = ()
     left: Mapping[str, int] | None = None
     """Why lines were left -> how many."""
@@ -40,7 +40,7 @@ class _Left(Exception):
     """A line that is nothing of ours, and why."""
 
 
-def import_log(path: Path, kind: str, task: str) -> Imported:
+def import_log(path: Path, kind: str, task: str) -> ImportReport:
     """Read the log of another tool.
 
     Args:
@@ -56,19 +56,19 @@ def import_log(path: Path, kind: str, task: str) -> Imported:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     if kind in TRIALS:
-        found = Imported(trials=tuple(TRIALS[kind](path)))
+        found = ImportReport(trials=tuple(TRIALS[kind](path)))
     else:
         requests, left = _lines(path, REQUESTS[kind], kind, task)
-        found = Imported(requests=tuple(requests), left=left)
+        found = ImportReport(requests=tuple(requests), left=left)
     if not found.requests and not found.trials:
         raise DataError(f"{path}: nothing in it that {kind} would have written{str(found)[7:]}")
     return found
 
 
 def _lines(
-    path: Path, read: Callable[[Json, str], Sequence[Captured]], kind: str, task: str
-) -> tuple[list[Captured], dict[str, int]]:
-    found: dict[str, Captured] = {}
+    path: Path, read: Callable[[Json, str], Sequence[CapturedRequest]], kind: str, task: str
+) -> tuple[list[CapturedRequest], dict[str, int]]:
+    found: dict[str, CapturedRequest] = {}
     left: dict[str, int] = {}
     for where, row in _objects(path):
         try:
@@ -116,7 +116,7 @@ def _objects(path: Path) -> Iterator[tuple[str, Json]]:
 # -- logs of requests ------------------------------------------------------------------------------
 
 
-def _openai(row: Json, task: str) -> list[Captured]:
+def _openai(row: Json, task: str) -> list[CapturedRequest]:
     """`{"request": {...}, "response": {...}}`, also as OpenAI's batches write them (`body` in each)."""
     request: Any = row["request"].get("body", row["request"])
     response: Any = row.get("response") or {}
@@ -126,7 +126,7 @@ def _openai(row: Json, task: str) -> list[Captured]:
     return [_request("openai", task, request, body, at, identity, seconds=row.get("seconds"))]
 
 
-def _litellm(row: Json, task: str) -> list[Captured]:
+def _litellm(row: Json, task: str) -> list[CapturedRequest]:
     """LiteLLM's standard logging payload, one a line."""
     if row.get("call_type") not in (None, "completion", "acompletion"):
         raise _Left(f"are calls of type {row['call_type']}")
@@ -155,7 +155,7 @@ def _litellm(row: Json, task: str) -> list[Captured]:
     ]
 
 
-def _langfuse(row: Json, task: str) -> list[Captured]:
+def _langfuse(row: Json, task: str) -> list[CapturedRequest]:
     """Langfuse's export of observations: its generations."""
     if row.get("type") not in (None, "GENERATION"):
         raise _Left(f"are observations of type {row['type']}")
@@ -187,7 +187,7 @@ def _langfuse(row: Json, task: str) -> list[Captured]:
     ]
 
 
-def _otel(row: Json, task: str) -> list[Captured]:
+def _otel(row: Json, task: str) -> list[CapturedRequest]:
     """OpenTelemetry's GenAI conventions: OTLP in JSON, or a span a line."""
     spans = [
         span
@@ -258,7 +258,7 @@ def _request(
     dollars: Any = None,
     error: str | None = None,
     user: str | None = None,
-) -> Captured:
+) -> CapturedRequest:
     """One request of another tool, in our form; its id says where it came from."""
     messages = request.get("messages")
     if not isinstance(messages, list) or not messages:
@@ -272,7 +272,7 @@ def _request(
     model = str(request.get("model") or response.get("model") or "unknown")
     known = json.dumps([identity, text, at], default=str, sort_keys=True)
     cost = None if dollars is None or not math.isfinite(float(dollars)) else nanodollars(float(dollars))
-    return Captured(
+    return CapturedRequest(
         id=f"{origin}-{hashlib.sha256(known.encode()).hexdigest()[:40]}",
         at=_time(at),
         task=task,

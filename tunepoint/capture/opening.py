@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from tunepoint.capture import schema
-from tunepoint.capture.store import Store, said_by
+from tunepoint.capture.store import Store, database_reason
 from tunepoint.errors import StoreError
 
 
@@ -98,7 +98,7 @@ def _see_whose(store: Store, *, create: bool) -> None:
     try:
         tables = set(sa.inspect(store.engine).get_table_names())
     except SQLAlchemyError as error:
-        raise StoreError(f"{store.shown}: cannot be opened ({said_by(error)})") from None
+        raise StoreError(f"{store.shown}: cannot be opened ({database_reason(error)})") from None
     if schema.VERSION in tables:
         return
     strangers = tables if store.engine.dialect.name == "sqlite" else tables & set(schema.metadata.tables)
@@ -135,7 +135,7 @@ def _migrate(store: Store) -> None:
             ) from None
         except DBAPIError as error:
             if attempt == TRIES - 1 or not _momentary(error):
-                raise StoreError(f"{store.shown}: cannot be opened ({said_by(error)})") from None
+                raise StoreError(f"{store.shown}: cannot be opened ({database_reason(error)})") from None
             time.sleep(0.1 * 2**attempt)
 
 

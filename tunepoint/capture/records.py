@@ -15,7 +15,7 @@ NANO = Decimal("1e-9")
 
 
 @dataclass(frozen=True)
-class Captured:
+class CapturedRequest:
     """One request with the reply of one arm."""
 
     id: str

@@ -32,7 +32,7 @@ _IP = re.compile(r"(?<![\w.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0
 _SECRET = re.compile(r"\b(?:sk|pk|ghp|gho|xox[bp])[-_][A-Za-z0-9_-]{16,}\b|\bAKIA[0-9A-Z]{16}\b")
 
 
-class Patterns:
+class PatternRedactor:
     """E-mail and IP addresses, phone numbers, cards, bank accounts, US social security numbers, API keys."""
 
     def __init__(self, regions: Sequence[str] = ("US", "GB")) -> None:

@@ -21,7 +21,7 @@ from sqlalchemy.exc import (
 )
 
 from tunepoint.capture import schema
-from tunepoint.capture.records import Captured, Feedback
+from tunepoint.capture.records import CapturedRequest, Feedback
 from tunepoint.errors import RefusedRow, StoreError
 
 PAGE = 1_000
@@ -29,7 +29,7 @@ PAGE = 1_000
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedTotals:
     """What one arm answered over a time, in sums: means and their errors follow."""
 
     arm: str
@@ -75,7 +75,7 @@ class Store:
 
     # -- writing -----------------------------------------------------------------------------------
 
-    def add(self, requests: Sequence[Captured] = (), feedback: Sequence[Feedback] = ()) -> None:
+    def add(self, requests: Sequence[CapturedRequest] = (), feedback: Sequence[Feedback] = ()) -> None:
         """Write both in one transaction; a request that is there already stays as it is.
 
         Raises:
@@ -135,7 +135,7 @@ class Store:
 
     def requests(
         self, task: str | None = None, *, since: float = 0.0, until: float = math.inf
-    ) -> Iterator[Captured]:
+    ) -> Iterator[CapturedRequest]:
         """Requests of a task, or of all, in the order in which they came."""
         table = schema.requests.c
         wanted = sa.select(schema.requests).where(table.at >= since).order_by(table.at, table.id)
@@ -153,7 +153,7 @@ class Store:
                 return
             last = (rows[-1]["at"], rows[-1]["id"])
 
-    def latest(self, task: str, most: int, *, since: float = 0.0) -> list[Captured]:
+    def latest(self, task: str, most: int, *, since: float = 0.0) -> list[CapturedRequest]:
         """The last so many requests of a task, in the order in which they came."""
         table = schema.requests.c
         wanted = sa.select(schema.requests).where(table.task == task, table.at >= since)
@@ -162,7 +162,7 @@ class Store:
             rows = connection.execute(last).mappings().all()
         return [_captured(row) for row in reversed(rows)]
 
-    def find(self, request: str) -> Captured | None:
+    def find(self, request: str) -> CapturedRequest | None:
         """The request of that id; None if it is not there."""
         wanted = sa.select(schema.requests).where(schema.requests.c.id == request)
         with self._guarded("read") as connection:
@@ -182,7 +182,7 @@ class Store:
                     found.setdefault(one.request, []).append(one)
         return found
 
-    def served(self, task: str, *, since: float = 0.0, until: float = math.inf) -> list[Served]:
+    def served(self, task: str, *, since: float = 0.0, until: float = math.inf) -> list[ServedTotals]:
         """What each arm answered, by role."""
         t = schema.requests.c
 
@@ -218,9 +218,11 @@ class Store:
             wanted = wanted.where(t.at < until)
         with self._guarded("read") as connection:
             rows = connection.execute(wanted.group_by(t.arm, t.role).order_by(t.arm, t.role)).all()
-        kinds = [Served.__annotations__[one.name] for one in fields(Served)]
+        kinds = [ServedTotals.__annotations__[one.name] for one in fields(ServedTotals)]
         make = {"str": str, "int": int, "float": float}
-        return [Served(*(make[kind](value) for kind, value in zip(kinds, row, strict=True))) for row in rows]
+        return [
+            ServedTotals(*(make[kind](value) for kind, value in zip(kinds, row, strict=True))) for row in rows
+        ]
 
     def state(self, name: str) -> dict[str, Any] | None:
         """The state of that name; None if there is none."""
@@ -251,8 +253,8 @@ class Store:
                 yield connection
         except (SQLAlchemyError, OverflowError, UnicodeError) as error:
             if _of_a_row(error, self.engine.dialect.name):
-                raise RefusedRow(f"{self.shown}: a row cannot be {what} ({said_by(error)})") from None
-            raise StoreError(f"{self.shown}: cannot be {what} ({said_by(error)})") from None
+                raise RefusedRow(f"{self.shown}: a row cannot be {what} ({database_reason(error)})") from None
+            raise StoreError(f"{self.shown}: cannot be {what} ({database_reason(error)})") from None
 
     def close(self) -> None:
         """Give its connections back."""
@@ -273,21 +275,21 @@ def _of_a_row(error: Exception, dialect: str) -> bool:
     return isinstance(error, (DataError, IntegrityError, *binding))
 
 
-def said_by(error: Exception) -> str:
+def database_reason(error: Exception) -> str:
     """What the database says, without the statement and its values: they hold what users asked."""
     cause = getattr(error, "orig", None)
     return str(cause if cause is not None else type(error).__name__).strip().splitlines()[0]
 
 
-def _row(one: Captured) -> dict[str, Any]:
-    row = {name: getattr(one, name) for name in _NAMES}
-    row["parameters"] = dict(one.parameters) or None
-    row["messages"] = None if one.messages is None else [dict(message) for message in one.messages]
+def _row(request: CapturedRequest) -> dict[str, Any]:
+    row = {name: getattr(request, name) for name in _NAMES}
+    row["parameters"] = dict(request.parameters) or None
+    row["messages"] = None if request.messages is None else [dict(message) for message in request.messages]
     return row
 
 
-_NAMES = [one.name for one in fields(Captured)]
+_NAMES = [one.name for one in fields(CapturedRequest)]
 
 
-def _captured(row: Mapping[Any, Any]) -> Captured:
-    return Captured(**{**{name: row[name] for name in _NAMES}, "parameters": row["parameters"] or {}})
+def _captured(row: Mapping[Any, Any]) -> CapturedRequest:
+    return CapturedRequest(**{**{name: row[name] for name in _NAMES}, "parameters": row["parameters"] or {}})

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
-from tunepoint.capture.records import Captured, Feedback
+from tunepoint.capture.records import CapturedRequest, Feedback
 from tunepoint.capture.redaction import Redactor, redacted
 from tunepoint.errors import RefusedRow, StoreError
 
@@ -19,7 +19,7 @@ from tunepoint.errors import RefusedRow, StoreError
 class Sink(Protocol):
     """What takes batches: a store."""
 
-    def add(self, requests: Sequence[Captured] = ..., feedback: Sequence[Feedback] = ...) -> None:
+    def add(self, requests: Sequence[CapturedRequest] = ..., feedback: Sequence[Feedback] = ...) -> None:
         """Write both, or nothing and raise a StoreError."""
         ...
 
@@ -66,7 +66,7 @@ class Writer:
         self.capacity, self.batch, self.linger = capacity, batch, linger
         self.counts = Counts()
         self._pause = pause
-        self._requests: deque[Captured] = deque()
+        self._requests: deque[CapturedRequest] = deque()
         self._feedback: deque[tuple[Feedback, Future[None]]] = deque()
         self._wake = threading.Event()
         self._in_hand = 0
@@ -79,7 +79,7 @@ class Writer:
         """Requests that are not written yet, those in hand among them."""
         return len(self._requests) + self._in_hand
 
-    def put(self, request: Captured) -> None:
+    def put(self, request: CapturedRequest) -> None:
         """Take a request; returns at once. After `close` it is dropped, and counted so."""
         if self._ended:
             self.counts.dropped += 1
@@ -145,7 +145,7 @@ class Writer:
         """Write one batch; False if the store is away and the batch waits again."""
         taken = [self._feedback.popleft() for _ in range(len(self._feedback))]
         said = [(one, done) for one, done in taken if done.set_running_or_notify_cancel()]
-        batch: list[Captured] = []
+        batch: list[CapturedRequest] = []
         while self._requests and len(batch) < self.batch:
             try:
                 batch.append(self._requests.popleft())
@@ -169,7 +169,7 @@ class Writer:
         return True
 
     def _write(
-        self, batch: Sequence[Captured], said: Sequence[tuple[Feedback, Future[None]]]
+        self, batch: Sequence[CapturedRequest], said: Sequence[tuple[Feedback, Future[None]]]
     ) -> tuple[int, int]:
         """Write all at once, or one by one where the store refuses one: it keeps no other out.
 
@@ -195,8 +195,8 @@ class Writer:
             done.set_result(None) if fault is None else done.set_exception(fault)
         return len(batch) - refused, refused
 
-    def _add_request(self, one: Captured) -> None:
-        self.store.add([self._cleaned(one)], [])
+    def _add_request(self, request: CapturedRequest) -> None:
+        self.store.add([self._cleaned(request)], [])
 
     def _add_feedback(self, one: Feedback) -> None:
         self.store.add([], [self._worded(one)])
@@ -213,18 +213,18 @@ class Writer:
             return RefusedRow(f"a row cannot be written ({type(error).__name__})")
         return None
 
-    def _cleaned(self, one: Captured) -> Captured:
+    def _cleaned(self, request: CapturedRequest) -> CapturedRequest:
         wash = self._wash
-        names: dict[str, Any] = {name: _plain(value) for name in _NAMES if (value := getattr(one, name))}
+        names: dict[str, Any] = {name: _plain(value) for name in _NAMES if (value := getattr(request, name))}
         return replace(
-            one,
+            request,
             **names,
-            input=wash(one.input),
-            output=wash(one.output),
-            answer=None if one.answer is None else wash(one.answer),
-            error=None if one.error is None else wash(one.error),
-            messages=None if one.messages is None else redacted(one.messages, wash),
-            parameters=redacted(one.parameters, wash),
+            input=wash(request.input),
+            output=wash(request.output),
+            answer=None if request.answer is None else wash(request.answer),
+            error=None if request.error is None else wash(request.error),
+            messages=None if request.messages is None else redacted(request.messages, wash),
+            parameters=redacted(request.parameters, wash),
         )
 
     def _worded(self, one: Feedback) -> Feedback:

@@ -24,9 +24,9 @@ for commands in (study, tuning, money, serving, loop):
 def doctor(as_json: JsonOption = False) -> None:
     """Say what is installed and reachable."""
     with clear_errors():
-        from tunepoint.cli.doctor import checkup
+        from tunepoint.cli.doctor import diagnose
 
-        findings = checkup()
+        findings = diagnose()
         if as_json:
             typer.echo(json.dumps([finding.__dict__ for finding in findings], indent=2))
         else:

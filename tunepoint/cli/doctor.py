@@ -24,7 +24,7 @@ ASKED = 4
 
 
 @dataclass(frozen=True)
-class Finding:
+class Check:
     """One thing that was looked for."""
 
     name: str
@@ -34,7 +34,7 @@ class Finding:
     """False for what only some tasks need."""
 
 
-def checkup(ports: Sequence[int] = PORTS) -> list[Finding]:
+def diagnose(ports: Sequence[int] = PORTS) -> list[Check]:
     """Everything that a study may need, in the order in which it needs it.
 
     Args:
@@ -42,9 +42,7 @@ def checkup(ports: Sequence[int] = PORTS) -> list[Finding]:
 
     """
     found = [
-        Finding(
-            "python", sys.version_info >= (3, 11), f"{platform.python_version()}, 3.11 or later is needed"
-        )
+        Check("python", sys.version_info >= (3, 11), f"{platform.python_version()}, 3.11 or later is needed")
     ]
     found += [_package(name) for name in ("numpy", "scipy", "scikit-learn", "pydantic")]
     found += [_package(name, "pip install 'tunepoint[tune]'") for name in ("torch", "transformers")]
@@ -53,40 +51,40 @@ def checkup(ports: Sequence[int] = PORTS) -> list[Finding]:
     return [*found, *_keys(), *_servers(ports)]
 
 
-def _package(name: str, remedy: str = "reinstall tunepoint", *, needed: bool = True) -> Finding:
+def _package(name: str, remedy: str = "reinstall tunepoint", *, needed: bool = True) -> Check:
     try:
-        return Finding(name, True, version(name), needed)
+        return Check(name, True, version(name), needed)
     except PackageNotFoundError:
-        return Finding(name, False, remedy, needed)
+        return Check(name, False, remedy, needed)
 
 
-def _weights() -> Finding:
+def _weights() -> Check:
     """The embedded encoder's weights, verified by their hash."""
     if importlib.util.find_spec("torch") is None:
-        return Finding("embedded:minilm", False, "needs torch first")
+        return Check("embedded:minilm", False, "needs torch first")
     from tunepoint.models.encoder import check_weights, find_weights
 
     return _weights_at(find_weights, check_weights)
 
 
-def _weights_at(find: Callable[[], Path], check: Callable[[Path], None]) -> Finding:
+def _weights_at(find: Callable[[], Path], check: Callable[[Path], None]) -> Check:
     try:
         folder = find()
         check(folder)
     except ModelError as error:
-        return Finding("embedded:minilm", False, str(error))
-    return Finding("embedded:minilm", True, f"weights verified in {folder}")
+        return Check("embedded:minilm", False, str(error))
+    return Check("embedded:minilm", True, f"weights verified in {folder}")
 
 
-def _disk() -> Finding:
+def _disk() -> Check:
     free = shutil.disk_usage(Path.cwd()).free / 1e9
-    return Finding("disk", free > FREE_GB, f"{free:.1f} GB free here, {FREE_GB:g} GB are enough")
+    return Check("disk", free > FREE_GB, f"{free:.1f} GB free here, {FREE_GB:g} GB are enough")
 
 
 # -- chat models ---------------------------------------------------------------------------
 
 
-def _keys() -> list[Finding]:
+def _keys() -> list[Check]:
     """Providers whose key is in the environment, and whether they take it. No key is shown."""
     found = []
     for name, provider in PROVIDERS.items():
@@ -95,11 +93,11 @@ def _keys() -> list[Finding]:
         if os.environ.get(provider.key):
             found.append(_offered(f"{name}/", f"{provider.key} is set"))
         else:
-            found.append(Finding(name, False, f"{provider.key} is not set", needed=False))
+            found.append(Check(name, False, f"{provider.key} is not set", needed=False))
     return found
 
 
-def _offered(prefix: str, said: str) -> Finding:
+def _offered(prefix: str, said: str) -> Check:
     """What a provider lists for the key that is set."""
     from tunepoint.models.openai import OpenAIEndpoint
 
@@ -108,18 +106,18 @@ def _offered(prefix: str, said: str) -> Finding:
     try:
         models = endpoint.models()
     except ModelError as error:
-        return Finding(name, False, f"{said}, but {error}", needed=False)
+        return Check(name, False, f"{said}, but {error}", needed=False)
     finally:
         endpoint.close()
-    return Finding(name, True, f"{said}; {len(models)} models, as {prefix}{models[0]}", needed=False)
+    return Check(name, True, f"{said}; {len(models)} models, as {prefix}{models[0]}", needed=False)
 
 
-def _servers(ports: Sequence[int]) -> list[Finding]:
+def _servers(ports: Sequence[int]) -> list[Check]:
     """Servers of models on this machine, and which of their models answer."""
     listening = [port for port in ports if _listens(port)]
     if not listening:
         tried = ", ".join(map(str, ports))
-        return [Finding("local servers", False, f"none on the ports {tried}", needed=False)]
+        return [Check("local servers", False, f"none on the ports {tried}", needed=False)]
     return [finding for port in listening for finding in _server(f"http://127.0.0.1:{port}/v1")]
 
 
@@ -129,7 +127,7 @@ def _listens(port: int) -> bool:
         return tried.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _server(url: str) -> list[Finding]:
+def _server(url: str) -> list[Check]:
     """Each model of a server, asked one short question."""
     from tunepoint.models.openai import OpenAIEndpoint
 
@@ -137,16 +135,16 @@ def _server(url: str) -> list[Finding]:
     try:
         models = lister.models()
     except ModelError as error:
-        return [Finding(url, False, f"not an OpenAI-compatible server: {error}", needed=False)]
+        return [Check(url, False, f"not an OpenAI-compatible server: {error}", needed=False)]
     finally:
         lister.close()
     found = [_asked(f"{url}#{model}") for model in models[:ASKED]]
     if len(models) > ASKED or not models:
-        found.append(Finding(url, bool(models), f"{len(models)} models in all", needed=False))
+        found.append(Check(url, bool(models), f"{len(models)} models in all", needed=False))
     return found
 
 
-def _asked(name: str) -> Finding:
+def _asked(name: str) -> Check:
     """Whether a model answers, and how fast."""
     from tunepoint.models.chat import Turn
     from tunepoint.models.endpoints import Completion, Request, always
@@ -158,10 +156,10 @@ def _asked(name: str) -> Finding:
         request = Request((Turn("user", "Reply with the word ok."),), max_output_tokens=8)
         endpoint.complete([request], arrived.__setitem__, always)
     except ModelError as error:
-        return Finding(name, False, str(error), needed=False)
+        return Check(name, False, str(error), needed=False)
     finally:
         endpoint.close()
     said = arrived[0]
     if said.error is not None and not said.usage.output_tokens:
-        return Finding(name, False, said.error, needed=False)
-    return Finding(name, True, f"answers, in {said.usage.seconds or 0.0:.1f} s", needed=False)
+        return Check(name, False, said.error, needed=False)
+    return Check(name, True, f"answers, in {said.usage.seconds or 0.0:.1f} s", needed=False)

@@ -11,8 +11,8 @@ import typer
 from tunepoint.cli.terminal import JsonOption, SeedOption, TaskArgument, clear_errors
 
 if TYPE_CHECKING:
-    from tunepoint.loop.deployment import Circle
-    from tunepoint.loop.state import Goals, Standing
+    from tunepoint.loop.deployment import LocalDeployment
+    from tunepoint.loop.state import Goals, LoopState
 
 StoreOption = Annotated[str, typer.Option(help="Capture store: a file, or postgresql://...")]
 
@@ -56,7 +56,7 @@ def loop(
 
         from tunepoint.capture.opening import open_store
         from tunepoint.errors import TaskError, nearest
-        from tunepoint.loop.deployment import Circle
+        from tunepoint.loop.deployment import LocalDeployment
         from tunepoint.loop.state import ASKABLE, Goals
         from tunepoint.task.task import Task
 
@@ -65,21 +65,23 @@ def loop(
                 raise TaskError(f"--ask {one!r}: {nearest(one, ASKABLE)}")
         goals = Goals(good, again, per_label, frozenset(ask or ()))
         with open_store(store) as opened:
-            circle = Circle(Task.load(task), out, opened, store, gateway.rstrip("/"), goals, key, seed)
+            circle = LocalDeployment(
+                Task.load(task), out, opened, store, gateway.rstrip("/"), goals, key, seed
+            )
             circle.canary_settings = {"requests": canary_requests, "margin": canary_margin}
             if yes is not None:
                 circle.say_yes(yes, getpass.getuser())
             _rounds(circle, goals, watch)
 
 
-def _rounds(circle: Circle, goals: Goals, watch: float | None) -> None:
+def _rounds(deployment: LocalDeployment, goals: Goals, watch: float | None) -> None:
     """One turn, or one every so many seconds; a gateway that is away is tried again then."""
     from tunepoint.loop.state import LoopError
-    from tunepoint.loop.turn import turn
+    from tunepoint.loop.turn import advance
 
     while True:
         try:
-            typer.echo(_words(turn(circle, goals)))
+            typer.echo(_words(advance(deployment, goals)))
         except LoopError as error:
             if watch is None:
                 raise
@@ -100,12 +102,12 @@ def status(
         from datetime import UTC, datetime
 
         from tunepoint.capture.opening import open_store
-        from tunepoint.loop.state import standing_of
+        from tunepoint.loop.state import load_state
         from tunepoint.task.task import Task
 
         name = Task.load(task).name
         with open_store(store, create=False) as opened:
-            standing, log = standing_of(opened, name), opened.log(name)
+            standing, log = load_state(opened, name), opened.log(name)
         if as_json:
             facts = {"step": standing.step, "round": standing.round, "waits": standing.waits}
             typer.echo(json.dumps({**facts, "facts": dict(standing.facts), "log": log}, indent=2))
@@ -116,7 +118,7 @@ def status(
             typer.echo(f"  {at}  {line['who']}: {line['what']}")
 
 
-def _words(standing: Standing) -> str:
+def _words(state: LoopState) -> str:
     """Where it is, in a line."""
-    waits = f"waits for {standing.waits}" if standing.waits else "goes on when it is run"
-    return f"round {standing.round}, {standing.step}: {waits}"
+    waits = f"waits for {state.waits}" if state.waits else "goes on when it is run"
+    return f"round {state.round}, {state.step}: {waits}"

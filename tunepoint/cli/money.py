@@ -12,7 +12,7 @@ import typer
 from tunepoint.cli.terminal import JsonOption, SeedOption, TaskArgument, clear_errors, console_of
 
 if TYPE_CHECKING:
-    from tunepoint.costs.throughput import Load, Step
+    from tunepoint.costs.throughput import LoadStep, Throughput
     from tunepoint.decision.verdict import Decision
     from tunepoint.study.whatif import WhatIf
 
@@ -177,7 +177,7 @@ def load(
 ) -> None:
     """Measure what one server sustains, for hosting on reserved machines."""
     with clear_errors():
-        from tunepoint.costs.throughput import SHORT, inputs_of, load
+        from tunepoint.costs.throughput import SHORT, inputs_of, measure_throughput
         from tunepoint.models.openai import OpenAIEndpoint
         from tunepoint.task.task import Task
 
@@ -192,7 +192,7 @@ def load(
                 stack.callback(endpoint.close)
                 return endpoint
 
-            found = load(
+            found = measure_throughput(
                 at,
                 opening,
                 inputs,
@@ -215,13 +215,18 @@ def savings(
     """Compare what was forecast with what was served since, and put it into the report."""
     with clear_errors():
         from tunepoint.capture.opening import open_store
-        from tunepoint.loop.savings import keep_words, realised, realised_document, write_realised
+        from tunepoint.loop.savings import (
+            realized_savings,
+            save_savings_words,
+            savings_document,
+            write_savings,
+        )
 
         with open_store(store, create=False) as opened:
-            found = realised(study, opened, against=against)
-            keep_words(opened, found.task, found)
-        report = write_realised(study, found)
-        content = realised_document(found)
+            found = realized_savings(study, opened, against=against)
+            save_savings_words(opened, found.task, found)
+        report = write_savings(study, found)
+        content = savings_document(found)
         if as_json:
             typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
             return
@@ -234,7 +239,7 @@ def savings(
         typer.echo(f"Report: {report}")
 
 
-def _hosting(found: Load) -> str:
+def _hosting(found: Throughput) -> str:
     """What to declare."""
     from tunepoint.task.hosting import usd_per_thousand
 
@@ -249,7 +254,7 @@ def _hosting(found: Load) -> str:
     )
 
 
-def _said(step: Step) -> None:
+def _said(step: LoadStep) -> None:
     typer.echo(
         f"{step.concurrency:7}  {step.requests_per_second:10.2f}  {step.tokens_per_second:8.1f}  "
         f"{step.p50_seconds:6.2f}s  {step.p95_seconds:6.2f}s  {step.errors:6}"

@@ -85,7 +85,7 @@ def import_(
     with clear_errors():
         from tunepoint.capture.log_import import import_log
         from tunepoint.capture.opening import open_store
-        from tunepoint.capture.redaction import Patterns
+        from tunepoint.capture.redaction import PatternRedactor
         from tunepoint.capture.writer import Writer
         from tunepoint.errors import DataError
         from tunepoint.files.text import write_text
@@ -100,7 +100,9 @@ def import_(
         if not task:
             raise DataError("--task is missing: the name of the task to which these requests belong")
         with open_store(store) as opened:
-            writer = Writer(opened, None if keep_personal else Patterns(), capacity=len(found.requests) + 1)
+            writer = Writer(
+                opened, None if keep_personal else PatternRedactor(), capacity=len(found.requests) + 1
+            )
             for one in found.requests:
                 writer.put(one)
             waiting = writer.close(600)
@@ -131,7 +133,7 @@ def harvest(
         from tunepoint.capture.harvest import harvest as gather
         from tunepoint.capture.opening import open_store
         from tunepoint.data.prepare import prepare
-        from tunepoint.models.embedded import spare_encoder
+        from tunepoint.models.embedded import installed_encoder
         from tunepoint.task.task import Task
 
         loaded = Task.load(task)
@@ -140,7 +142,7 @@ def harvest(
         if loaded.data is not None:
             split = prepare(loaded, np.random.default_rng([seed, 1])).split
             known, sealed = (*split.train, *split.dev), split.test
-        encoder = spare_encoder()
+        encoder = installed_encoder()
         with open_store(store, create=False) as opened, _judge_of(loaded, judge) as judging:
             rules = Rules(
                 loaded.score.accept if accept is None else accept,
@@ -159,8 +161,8 @@ def harvest(
 def _judge_of(task: Task, wanted: bool) -> Iterator[Judge | None]:
     """The task's judge, its calls recorded beside task.toml; None where it is not asked."""
     from tunepoint.errors import TaskError
-    from tunepoint.models.budget import Meter
-    from tunepoint.study.chat_models import open_models
+    from tunepoint.models.budget import Budget
+    from tunepoint.study.chat_models import open_chat_models
     from tunepoint.trials.judge import Judge as Grader
 
     if not wanted:
@@ -168,7 +170,7 @@ def _judge_of(task: Task, wanted: bool) -> Iterator[Judge | None]:
         return
     if task.score.judge is None:
         raise TaskError('--judge: the task has none; score.metric = "judge" names one')
-    with open_models(task, task.folder / "harvest.sqlite", Meter(None, 0.0)) as models:
+    with open_chat_models(task, task.folder / "harvest.sqlite", Budget(None, 0.0)) as models:
         assert models.judge is not None, "a task with a judge opens it"
         grader = Grader(models.judge, task)
         yield lambda answers, examples: [one.score for one in grader(answers, examples)]

@@ -229,10 +229,12 @@ def plan(
 ) -> None:
     """Say how many test items a study needs, before anything is run."""
     with clear_errors():
-        from tunepoint.decision.sample_size import planned
+        from tunepoint.decision.sample_size import plan_study_size
         from tunepoint.report.terminal import print_sizes
 
-        design, sizes = planned(task, tuple(difference or (0.01, 0.02, 0.03, 0.05, 0.1)), power, study, seeds)
+        design, sizes = plan_study_size(
+            task, tuple(difference or (0.01, 0.02, 0.03, 0.05, 0.1)), power, study, seeds
+        )
         print_sizes(design, sizes, power, console_of())
 
 

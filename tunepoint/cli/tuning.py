@@ -11,8 +11,8 @@ from tunepoint.cli.terminal import SeedOption, TaskArgument, YesOption, clear_er
 
 if TYPE_CHECKING:
     from tunepoint.arms.causal.causal import TrainingQuote
-    from tunepoint.arms.causal.launchers import Launched
-    from tunepoint.arms.causal.tune import Tuning
+    from tunepoint.arms.causal.launchers import ProcessLauncher
+    from tunepoint.arms.causal.tune import TunedModel
     from tunepoint.task.task import Task
 
 
@@ -42,11 +42,11 @@ def tune(
 ) -> None:
     """Fine-tune one language model on the train part, and measure it on dev."""
     with clear_errors():
-        from tunepoint.arms.causal.tune import chosen_base, tune
+        from tunepoint.arms.causal.tune import base_to_tune, tune_model
         from tunepoint.task.task import Task
 
         loaded = Task.load(task)
-        chosen = chosen_base(loaded, base, method, epochs)
+        chosen = base_to_tune(loaded, base, method, epochs)
         with progress_bar(False) as (progress, paused):
 
             def confirm(quote: TrainingQuote) -> None:
@@ -56,7 +56,7 @@ def tune(
             def watch(step: int, steps: int, loss: float) -> None:
                 progress(f"training, loss {loss:.3f}", step, steps)
 
-            tuned = tune(
+            tuned = tune_model(
                 loaded,
                 chosen,
                 out,
@@ -69,7 +69,7 @@ def tune(
         _show(tuned)
 
 
-def _show(tuned: Tuning) -> None:
+def _show(tuned: TunedModel) -> None:
     for diet, score in tuned.scores.items():
         typer.echo(f"dev score, {diet} prompt: {score.estimate:.3f} ({score.low:.3f} to {score.high:.3f})")
     for warning in tuned.warnings:
@@ -79,8 +79,8 @@ def _show(tuned: Tuning) -> None:
         typer.echo(f"Merged: {tuned.merged} ({tuned.parity})")
 
 
-def _launched(launcher: str | None, processes: int) -> Launched | None:
-    from tunepoint.arms.causal.launchers import LAUNCHERS, Launched
+def _launched(launcher: str | None, processes: int) -> ProcessLauncher | None:
+    from tunepoint.arms.causal.launchers import LAUNCHERS, ProcessLauncher
     from tunepoint.errors import ModelError, nearest
 
     if launcher is None:
@@ -88,7 +88,7 @@ def _launched(launcher: str | None, processes: int) -> Launched | None:
     known = [one for one in LAUNCHERS if one == launcher]
     if not known:
         raise ModelError(f"--launch {launcher}: {nearest(launcher, LAUNCHERS)}")
-    return Launched(known[0], processes)
+    return ProcessLauncher(known[0], processes)
 
 
 def parity(
@@ -102,13 +102,15 @@ def parity(
     """Replay dev through a server, and say whether it answers as the measured model did."""
     with clear_errors():
         from tunepoint.arms.causal.server_parity import CHECKED, check_served
-        from tunepoint.arms.templates import DIETS
+        from tunepoint.arms.templates import PROMPT_LENGTHS
         from tunepoint.errors import ModelError
         from tunepoint.task.task import Task
 
-        chosen = [diet for diet in DIETS if diet in (prompt or DIETS)]
-        if len(chosen) < len(set(prompt or DIETS)):
-            raise ModelError(f"--prompt {' '.join(prompt or ())}: the prompts are {', '.join(DIETS)}")
+        chosen = [diet for diet in PROMPT_LENGTHS if diet in (prompt or PROMPT_LENGTHS)]
+        if len(chosen) < len(set(prompt or PROMPT_LENGTHS)):
+            raise ModelError(
+                f"--prompt {' '.join(prompt or ())}: the prompts are {', '.join(PROMPT_LENGTHS)}"
+            )
         found = check_served(model, Task.load(task), at, prompts=chosen)
         typer.echo(str(found))
         if not found.holds:
@@ -159,7 +161,7 @@ def export(
     with clear_errors():
         import numpy as np
 
-        from tunepoint.arms.causal.export import export
+        from tunepoint.arms.causal.export import export_examples
         from tunepoint.data.prepare import prepare
         from tunepoint.task.task import Task
 
@@ -167,7 +169,7 @@ def export(
         if form == "onnx":
             _export_encoder(loaded, study, to, arm)
             return
-        written = export(loaded, prepare(loaded, np.random.default_rng([seed, 1])), to, form)
+        written = export_examples(loaded, prepare(loaded, np.random.default_rng([seed, 1])), to, form)
         names = ", ".join(path.name for path in written.files)
         typer.echo(
             f"{to}: {names} ({written.train} examples to train, {written.dev} for dev; the test stays sealed)"

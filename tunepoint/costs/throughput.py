@@ -28,7 +28,7 @@ Open = Callable[[int], Endpoint]
 
 
 @dataclass(frozen=True)
-class Step:
+class LoadStep:
     """What one concurrency gave."""
 
     concurrency: int
@@ -42,15 +42,15 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Load:
+class Throughput:
     """All steps of a server."""
 
     endpoint: str
-    steps: tuple[Step, ...]
+    steps: tuple[LoadStep, ...]
     p95_limit: float | None
 
     @property
-    def sustained(self) -> Step | None:
+    def sustained(self) -> LoadStep | None:
         """The step with the most requests a second without an error and within the limit; None if none is."""
         fit = [
             one
@@ -75,7 +75,7 @@ def inputs_of(task: Task) -> list[str]:
     return [example.input for example in examples[:MOST_INPUTS]]
 
 
-def load(
+def measure_throughput(
     name: str,
     open_endpoint: Open,
     inputs: Sequence[str],
@@ -84,8 +84,8 @@ def load(
     p95_limit: float | None = None,
     most: int = STEPS[-1],
     output_tokens: int = 64,
-    said: Callable[[Step], None] | None = None,
-) -> Load:
+    said: Callable[[LoadStep], None] | None = None,
+) -> Throughput:
     """Ask a server more and more at once, until it fails, is too slow, or gives no more.
 
     Args:
@@ -100,7 +100,7 @@ def load(
         ModelError: no request was answered at all.
 
     """
-    steps: list[Step] = []
+    steps: list[LoadStep] = []
     for concurrency in (one for one in STEPS if one <= most):
         try:
             found = _step(open_endpoint(concurrency), concurrency, inputs, seconds, output_tokens)
@@ -117,14 +117,16 @@ def load(
             break
     if steps[0].errors == steps[0].requests:
         raise ModelError(f"{name}: none of {steps[0].requests} requests was answered; see that it is running")
-    return Load(name, tuple(steps), p95_limit)
+    return Throughput(name, tuple(steps), p95_limit)
 
 
 WAVES = 16
 """Answers of each place in a step, at least: at its end places stand empty."""
 
 
-def _step(endpoint: Endpoint, concurrency: int, inputs: Sequence[str], seconds: float, tokens: int) -> Step:
+def _step(
+    endpoint: Endpoint, concurrency: int, inputs: Sequence[str], seconds: float, tokens: int
+) -> LoadStep:
     """Keep so many requests on their way for about so long; two waves before it warm the server up."""
     wave = _Run(endpoint, inputs, tokens)
     wave.ask(concurrency)
@@ -134,7 +136,7 @@ def _step(endpoint: Endpoint, concurrency: int, inputs: Sequence[str], seconds: 
     run.ask(max(WAVES * concurrency, round(seconds * concurrency / max(again.elapsed, 1e-3))))
     p50, p95 = np.quantile(run.taken, [0.5, 0.95]).tolist() if run.taken else (float("inf"), float("inf"))
     served = (run.asked - again.asked - run.errors) / run.elapsed
-    return Step(
+    return LoadStep(
         concurrency, served, run.answered / run.elapsed, p50, p95, run.errors, run.asked - again.asked
     )
 

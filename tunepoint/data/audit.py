@@ -23,7 +23,7 @@ _DATE = re.compile(r"^(?:19|20)\d\d[ .\-/]\d\d?[ .\-/]\d\d?$|^\d\d?[ .\-/]\d\d?[
 
 
 @dataclass(frozen=True)
-class Doubt:
+class DoubtfulLabel:
     """A label that a model trained on the other examples would not have given."""
 
     id: str
@@ -34,7 +34,7 @@ class Doubt:
 
 
 @dataclass(frozen=True)
-class Finding:
+class PersonalDataFinding:
     """Personal data in an input: what kind, and where; never the data itself."""
 
     id: str
@@ -50,11 +50,11 @@ def thin_labels(
     return {label: n for label, n in sorted(counts.items(), key=lambda pair: pair[1]) if n < minimum}
 
 
-def personal_data(examples: Sequence[Example]) -> list[Finding]:
+def personal_data(examples: Sequence[Example]) -> list[PersonalDataFinding]:
     """E-mail addresses, phone numbers, payment cards and IBANs in the inputs."""
     found = []
     for example in examples:
-        found += [Finding(example.id, kind) for kind in _kinds(example.input)]
+        found += [PersonalDataFinding(example.id, kind) for kind in _kinds(example.input)]
     return found
 
 
@@ -90,7 +90,7 @@ def doubtful_labels(
     groups: Sequence[str] | None = None,
     folds: int = 5,
     limit: int = 50,
-) -> list[Doubt]:
+) -> list[DoubtfulLabel]:
     """Labels that cross-validation contradicts, most doubtful first.
 
     Confident learning (Northcutt, Jiang and Chuang 2021, section 3.1): a label is doubtful
@@ -117,7 +117,7 @@ def doubtful_labels(
     margin = probability[np.arange(len(examples)), suggested] - own
     ranked = doubtful[np.argsort(-margin[doubtful], kind="stable")][:limit]
     return [
-        Doubt(
+        DoubtfulLabel(
             examples[i].id,
             examples[i].target,
             str(labels[suggested[i]]),

@@ -37,7 +37,7 @@ class Deduplicated:
     """Positions in `kept` of linked near duplicates; they stay, on one side of a split."""
 
 
-def normalise(text: str) -> str:
+def normalize(text: str) -> str:
     """The text without the differences that no reader would notice."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(re.findall(r"\w+", folded))
@@ -47,7 +47,7 @@ def deduplicate(examples: Sequence[Example], threshold: float = 0.8) -> Deduplic
     """Drop exact copies (up to case, spaces and punctuation) and find near duplicates."""
     same: dict[str, list[Example]] = defaultdict(list)
     for example in examples:
-        same[normalise(example.input) or example.input].append(example)
+        same[normalize(example.input) or example.input].append(example)
     kept: list[Example] = []
     dropped: list[Dropped] = []
     contradictions: list[Contradiction] = []
@@ -147,7 +147,7 @@ def _sketch(shingles: frozenset[str]) -> RMinHash:
 
 
 def _shingles(text: str) -> frozenset[str]:
-    plain = normalise(text) or text
+    plain = normalize(text) or text
     return frozenset(plain[i : i + SHINGLE] for i in range(max(1, len(plain) - SHINGLE + 1)))
 
 

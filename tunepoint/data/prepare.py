@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tunepoint.data.audit import Doubt, Finding, personal_data, thin_labels
+from tunepoint.data.audit import DoubtfulLabel, PersonalDataFinding, personal_data, thin_labels
 from tunepoint.data.dedupe import Contradiction, Deduplicated, deduplicate
 from tunepoint.data.examples import Dropped, Example, fingerprint, read_examples
 from tunepoint.data.licences import forbids_training
@@ -30,14 +30,14 @@ class Audit:
     near_duplicates: tuple[tuple[str, str], ...]
     thin: dict[str, int]
     counts: dict[str, int]
-    personal: tuple[Finding, ...]
+    personal: tuple[PersonalDataFinding, ...]
     certificate: Certificate
     groups: int
     origins: dict[str, int]
     """Who wrote the targets -> how many."""
     untrainable: dict[str, int]
     """Why examples are not trained on -> how many; prompts and the test may use them."""
-    doubts: tuple[Doubt, ...] | None = None
+    doubts: tuple[DoubtfulLabel, ...] | None = None
     """Doubtful labels; None until an encoder has looked."""
 
 
@@ -55,7 +55,7 @@ class Prepared:
         """All examples, train first."""
         return (*self.split.train, *self.split.dev, *self.split.test)
 
-    def with_doubts(self, doubts: Sequence[Doubt]) -> Prepared:
+    def with_doubts(self, doubts: Sequence[DoubtfulLabel]) -> Prepared:
         """The same, with the doubtful labels filled in."""
         return replace(self, audit=replace(self.audit, doubts=tuple(doubts)))
 

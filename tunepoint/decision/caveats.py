@@ -8,7 +8,7 @@ from tunepoint.costs.arm_cost import ArmCost
 from tunepoint.costs.break_even import BreakEven
 from tunepoint.stats.paired import JointScores
 from tunepoint.task.task import Task
-from tunepoint.trials.judge_quality import Judged, judge_caveats
+from tunepoint.trials.judge_quality import JudgeQuality, judge_caveats
 from tunepoint.trials.table import ArmScores, Table
 
 SHOWN = 3
@@ -20,7 +20,7 @@ def caveats_of(
     costs: Sequence[ArmCost],
     joint: JointScores,
     misses: Sequence[tuple[str, ...]],
-    judged: Judged | None,
+    judged: JudgeQuality | None,
     task: Task,
 ) -> list[str]:
     """What is doubtful about the evidence, in words."""

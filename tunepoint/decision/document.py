@@ -18,7 +18,7 @@ from tunepoint.decision.verdict import Decision, Difference, Finalist
 from tunepoint.stats.intervals import Interval
 from tunepoint.stats.ranges import Quantiles
 from tunepoint.task.task import Task
-from tunepoint.trials.judge_quality import Judged
+from tunepoint.trials.judge_quality import JudgeQuality
 
 SCHEMA = 1
 SHOWN_NUMBERS = 60_000
@@ -43,7 +43,7 @@ def document(
         "verdict": decision.verdict,
         "strength": decision.strength,
         "winner": decision.winner,
-        "because": because(decision),
+        "because": verdict_reason(decision),
         "risks": {name: _short(risk) for name, risk in asdict(decision.risks).items()},
         "items": decision.items,
         "groups": decision.groups,
@@ -141,7 +141,7 @@ def _slices(sliced: Sliced) -> dict[str, Any]:
     }
 
 
-def because(decision: Decision) -> str:
+def verdict_reason(decision: Decision) -> str:
     """The verdict's reason in one sentence: the score, the rivals, the money."""
     winner = decision.finalist(decision.winner)
     score = winner.score
@@ -158,7 +158,7 @@ def because(decision: Decision) -> str:
     return text + "."
 
 
-def _judge(judged: Judged | None) -> dict[str, Any] | None:
+def _judge(judged: JudgeQuality | None) -> dict[str, Any] | None:
     """How good the judge is, or None where no judge gave the scores."""
     if judged is None:
         return None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tunepoint.decision.futures import DOUBLINGS, WORDS, Future, Growth, Kind, UnitPrices, settled
+from tunepoint.decision.futures import DOUBLINGS, WORDS, FutureStudy, Kind, LearningGain, UnitPrices, settled
 from tunepoint.decision.rule import Evidence
 from tunepoint.stats.paired import JointScores
 
@@ -25,7 +25,7 @@ SEED_FACTORS = (2, 3, 4, 6, 8, 12, 16)
 
 
 @dataclass(frozen=True)
-class Way:
+class Option:
     """One kind of evidence that would settle a study, on top of what there is."""
 
     more: int
@@ -55,7 +55,7 @@ def evidence_needed(
     rng: np.random.Generator,
     *,
     reachable: bool = True,
-    growth: Growth | None = None,
+    growth: LearningGain | None = None,
 ) -> EvidenceNeeded:
     """The least of each kind of evidence that gives at least a leaning verdict, four times in five.
 
@@ -67,16 +67,16 @@ def evidence_needed(
     if not reachable:
         return EvidenceNeeded(None, None, None, "no arm meets the limits; more evidence will not change that")
 
-    def settles(future: Future) -> bool:
+    def settles(future: FutureStudy) -> bool:
         return settled(joint, evidence, future, rng, growth) >= ASKED
 
     ways = _ways(joint, prices, settles, growth)
     if ways:
         return _needed(ways, joint)
     most = joint.most_seeds
-    if most and settles(Future(items=4, seeds=4)):
-        items = Way(3 * joint.items, 3 * joint.items * prices.item)
-        seeds = Way(3 * most, 3 * most * prices.seed)
+    if most and settles(FutureStudy(items=4, seeds=4)):
+        items = Option(3 * joint.items, 3 * joint.items * prices.item)
+        seeds = Option(3 * most, 3 * most * prices.seed)
         why = (
             f"training seeds vary too much: {seeds.more} more seeds and {items.more} more test items "
             f"together (about {_dollars(items.usd + seeds.usd)}) would settle it with a probability of 80%"
@@ -104,32 +104,35 @@ def settles_without_decodes(joint: JointScores, evidence: Evidence, rng: np.rand
     for arm in joint.decoded:
         steady[arm, :] = steady[:, arm] = 0.0
     calm = replace(joint, seed_covariance=steady)
-    return settled(calm, evidence, Future(items=FACTORS[-1]), rng) >= ASKED
+    return settled(calm, evidence, FutureStudy(items=FACTORS[-1]), rng) >= ASKED
 
 
 def _ways(
-    joint: JointScores, prices: UnitPrices, settles: Callable[[Future], bool], growth: Growth | None
-) -> dict[Kind, Way]:
+    joint: JointScores,
+    prices: UnitPrices,
+    settles: Callable[[FutureStudy], bool],
+    growth: LearningGain | None,
+) -> dict[Kind, Option]:
     """Each kind of evidence that would do alone, with the least of it."""
-    ways: dict[Kind, Way] = {}
-    factor = _least(FACTORS, lambda factor: settles(Future(items=factor)))
+    ways: dict[Kind, Option] = {}
+    factor = _least(FACTORS, lambda factor: settles(FutureStudy(items=factor)))
     if factor is not None:
         more = int(np.ceil((factor - 1) * joint.items / 10) * 10)
-        ways["test_items"] = Way(more, more * prices.item)
+        ways["test_items"] = Option(more, more * prices.item)
     most = joint.most_seeds
-    factor = _least(SEED_FACTORS, lambda factor: settles(Future(seeds=factor))) if most else None
+    factor = _least(SEED_FACTORS, lambda factor: settles(FutureStudy(seeds=factor))) if most else None
     if factor is not None:
         more = int((factor - 1) * most)
-        ways["training_seeds"] = Way(more, more * prices.seed)
+        ways["training_seeds"] = Option(more, more * prices.seed)
     if growth is not None:
-        doublings = _least(DOUBLINGS, lambda times: settles(Future(doublings=int(times))))
+        doublings = _least(DOUBLINGS, lambda times: settles(FutureStudy(doublings=int(times))))
         if doublings is not None:
             more = growth.examples * (2 ** int(doublings) - 1)
-            ways["training_examples"] = Way(more, more * prices.example + prices.retraining)
+            ways["training_examples"] = Option(more, more * prices.example + prices.retraining)
     return ways
 
 
-def _needed(ways: Mapping[Kind, Way], joint: JointScores) -> EvidenceNeeded:
+def _needed(ways: Mapping[Kind, Option], joint: JointScores) -> EvidenceNeeded:
     """The ways, the cheapest first in words."""
     first, *others = sorted(ways, key=lambda kind: ways[kind].usd)
     graded = ", as many of them graded by people as now," if joint.labelled is not None else ""

@@ -65,7 +65,7 @@ def unit_prices(table: Table, costs: Sequence[ArmCost], task: Task) -> UnitPrice
 
 
 @dataclass(frozen=True)
-class Growth:
+class LearningGain:
     """What twice the training examples would bring."""
 
     examples: int
@@ -79,7 +79,7 @@ class Growth:
 
 
 @dataclass(frozen=True)
-class Future:
+class FutureStudy:
     """A study that is larger than the one at hand."""
 
     items: float = 1.0
@@ -90,7 +90,7 @@ class Future:
     """Times that the training examples are doubled."""
 
 
-def _larger(joint: JointScores, future: Future) -> tuple[JointScores, JointScores]:
+def _larger(joint: JointScores, future: FutureStudy) -> tuple[JointScores, JointScores]:
     """The joint distribution of the larger study, and that of what it will teach."""
     items = future.items
     times = np.array([1.0 if arm in joint.decoded else future.seeds for arm in range(len(joint.estimates))])
@@ -117,10 +117,10 @@ def _larger(joint: JointScores, future: Future) -> tuple[JointScores, JointScore
 def _centres(
     joint: JointScores,
     evidence: Evidence,
-    future: Future,
+    future: FutureStudy,
     studies: int,
     rng: np.random.Generator,
-    growth: Growth | None,
+    growth: LearningGain | None,
 ) -> Floats:
     """(studies, A) estimates of future studies, as what is known now foretells them."""
     centres = joint.estimates + draw_errors(_larger(joint, future)[1], studies, rng)
@@ -137,9 +137,9 @@ def _centres(
 def settled(
     joint: JointScores,
     evidence: Evidence,
-    future: Future,
+    future: FutureStudy,
     rng: np.random.Generator,
-    growth: Growth | None = None,
+    growth: LearningGain | None = None,
     studies: int = STUDIES,
 ) -> float:
     """Share of future studies of a given size that are not undecided."""

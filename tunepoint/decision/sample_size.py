@@ -19,7 +19,7 @@ from tunepoint.trials.trial import read_trials
 # -- before anything is run ------------------------------------------------------------------
 
 
-def planned(
+def plan_study_size(
     task: Path | None, differences: tuple[float, ...], power: float, study: Path | None, seeds: int
 ) -> tuple[Design, list[Size]]:
     """The sizes that a study needs.

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tunepoint.decision.futures import Future, Growth, Kind, UnitPrices, _centres
+from tunepoint.decision.futures import FutureStudy, Kind, LearningGain, UnitPrices, _centres
 from tunepoint.decision.rule import Evidence
 from tunepoint.stats.arrays import Floats
 from tunepoint.stats.paired import JointScores
 
 
 @dataclass(frozen=True)
-class Worth:
+class ValueOfInformation:
     """What one more piece of evidence is worth."""
 
     kind: Kind
@@ -39,8 +39,8 @@ def values_of_information(
     evidence: Evidence,
     prices: UnitPrices,
     rng: np.random.Generator,
-    growth: Growth | None = None,
-) -> tuple[Worth, ...]:
+    growth: LearningGain | None = None,
+) -> tuple[ValueOfInformation, ...]:
     """What 100 more test items, one more seed and 100 more training examples are worth in dollars.
 
     The expected value of sample information (Raiffa and Schlaifer 1961, chapter 4): the mean of
@@ -52,21 +52,21 @@ def values_of_information(
     now, allowed = -evidence.total().mean(axis=0), evidence.field()
     point = float(evidence.error_usd * evidence.costs.schedule.queries * evidence.costs.volume.mean())
 
-    def worth(kind: Kind, more: int, shift: Floats, price: float) -> Worth:
+    def worth(kind: Kind, more: int, shift: Floats, price: float) -> ValueOfInformation:
         later = (now + point * shift)[:, allowed].max(axis=1).mean()
-        return Worth(kind, more, max(0.0, float(later - now[allowed].max())), price)
+        return ValueOfInformation(kind, more, max(0.0, float(later - now[allowed].max())), price)
 
-    def learnt(future: Future) -> Floats:
+    def learnt(future: FutureStudy) -> Floats:
         centres = _centres(joint, evidence, future, LOOKAHEAD, rng, None)
         return np.asarray(
             centres - centres.mean(axis=0)
         )  # what is learnt is not expected to raise or lower a score
 
-    more_items = learnt(Future(items=1 + ITEMS / joint.items))
+    more_items = learnt(FutureStudy(items=1 + ITEMS / joint.items))
     found = [worth("test_items", ITEMS, more_items, ITEMS * prices.item)]
     most = joint.most_seeds
     if most:
-        found.append(worth("training_seeds", 1, learnt(Future(seeds=1 + 1 / most)), prices.seed))
+        found.append(worth("training_seeds", 1, learnt(FutureStudy(seeds=1 + 1 / most)), prices.seed))
     if growth is not None:
         arms = evidence.costs.arms
         gains = np.array([growth.gains[arm].estimate if arm in growth.gains else 0.0 for arm in arms])

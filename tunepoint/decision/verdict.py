@@ -17,11 +17,11 @@ from tunepoint.costs.simulation import CostDraws, simulate
 from tunepoint.costs.tornado import Swing, tornado
 from tunepoint.decision.caveats import caveats_of, late_payback
 from tunepoint.decision.evidence_needed import EvidenceNeeded, evidence_needed
-from tunepoint.decision.futures import Growth, unit_prices
+from tunepoint.decision.futures import LearningGain, unit_prices
 from tunepoint.decision.guards import capped, lost_by_format, repeats_differ, too_few
 from tunepoint.decision.reversals import reversals
 from tunepoint.decision.rule import Evidence, Risks, Strength
-from tunepoint.decision.value_of_information import Worth, values_of_information
+from tunepoint.decision.value_of_information import ValueOfInformation, values_of_information
 from tunepoint.errors import EvidenceError
 from tunepoint.stats.arrays import Floats
 from tunepoint.stats.intervals import Interval
@@ -30,7 +30,7 @@ from tunepoint.stats.ranges import Quantiles, quantiles
 from tunepoint.stats.resampling import bootstrap_means, spread_ratio
 from tunepoint.task.assumptions import Limits
 from tunepoint.task.task import Task
-from tunepoint.trials.judge_quality import Judged, calibrate
+from tunepoint.trials.judge_quality import JudgeQuality, calibrate
 from tunepoint.trials.table import ArmScores, Table, joint_of
 from tunepoint.trials.trial import ArmKind
 
@@ -121,7 +121,7 @@ class Decision:
     differences: tuple[Difference, ...]
     break_even: tuple[BreakEven, ...]
     evidence_needed: EvidenceNeeded | None
-    worth: tuple[Worth, ...]
+    worth: tuple[ValueOfInformation, ...]
     """What more evidence is worth; empty without `error_usd`."""
     reversal: tuple[str, ...]
     caveats: tuple[str, ...]
@@ -129,7 +129,7 @@ class Decision:
     groups: int
     evidence: Evidence
     """The draws behind it all; the report's sliders recompute the verdict from them."""
-    judged: Judged | None = None
+    judged: JudgeQuality | None = None
     """How good the judge is, where one gave the scores."""
     rival: str | None = None
     """The best arm on the other side of 'prompt or tune', or the best of all others."""
@@ -148,7 +148,7 @@ def decide(
     rng: np.random.Generator,
     *,
     caveats: Sequence[str] = (),
-    growth: Growth | None = None,
+    growth: LearningGain | None = None,
 ) -> Decision:
     """Compare arms measured on the same items and name the best bet.
 
@@ -230,7 +230,7 @@ def _break_evens(evidence: Evidence, names: Sequence[str], winner: int) -> tuple
     return tuple(evidence.break_even(names[winner], name) for name in others)
 
 
-def _measured(table: Table) -> tuple[Table, Judged | None, JointScores]:
+def _measured(table: Table) -> tuple[Table, JudgeQuality | None, JointScores]:
     """Scores with a judge's corrected, how good the judge is, and the joint distribution of the means."""
     if len(table.arms) < 2:
         raise EvidenceError(f"a decision compares at least 2 arms, got {len(table.arms)}")

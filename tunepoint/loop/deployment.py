@@ -17,27 +17,27 @@ from typing import Any, Literal
 import numpy as np
 
 from tunepoint.capture.harvest import Harvest, Rules, harvest, write_examples
-from tunepoint.capture.records import Captured
+from tunepoint.capture.records import CapturedRequest
 from tunepoint.capture.store import Store
 from tunepoint.data.examples import Example
 from tunepoint.data.prepare import prepare
 from tunepoint.errors import EvidenceError, StoreError, StudyError, nearest
 from tunepoint.files.text import make_folder, write_text
 from tunepoint.loop.drift import Drift, input_drift, mean_drift
-from tunepoint.loop.savings import keep_words, realised
+from tunepoint.loop.savings import realized_savings, save_savings_words
 from tunepoint.loop.state import (
     ASKABLE,
     Challenger,
     Goals,
     LoopError,
-    Standing,
+    LoopState,
     Step,
-    Studied,
+    StudyOutcome,
     _state,
-    standing_of,
+    load_state,
 )
-from tunepoint.models.embedded import spare_encoder
-from tunepoint.serve.canary_monitor import score_of
+from tunepoint.models.embedded import installed_encoder
+from tunepoint.serve.canary_monitor import feedback_score
 from tunepoint.study.run import run
 from tunepoint.task.task import Task
 
@@ -50,7 +50,7 @@ WHO = "loop"
 
 
 @dataclass
-class Circle:
+class LocalDeployment:
     """Where the loop keeps what it makes, and whom it asks.
 
     Args:
@@ -79,11 +79,11 @@ class Circle:
 
     # -- where it is ---------------------------------------------------------------------------------
 
-    def standing(self) -> Standing:
+    def standing(self) -> LoopState:
         """Where it stopped; the first step if it never ran."""
-        return standing_of(self.store, self.task.name)
+        return load_state(self.store, self.task.name)
 
-    def move(self, step: Step, why: str, **facts: Any) -> Standing:
+    def move(self, step: Step, why: str, **facts: Any) -> LoopState:
         """Go to a step; written down, and in the audit log."""
         before = self.standing()
         number = int(facts.pop("round", before.round))
@@ -94,18 +94,18 @@ class Circle:
             kept.pop("needed", None)
         if step == "watch":
             kept["watching"] = time.time()
-        found = Standing(step, number, "", kept)
+        found = LoopState(step, number, "", kept)
         self._keep(found)
         self.store.note(self.task.name, WHO, f"{before.step} -> {step}: {why}")
         return found
 
-    def wait(self, standing: Standing, what: str) -> Standing:
+    def wait(self, state: LoopState, what: str) -> LoopState:
         """Stay, and say what is waited for."""
-        found = replace(self.standing(), step=standing.step, round=standing.round, waits=what)
+        found = replace(self.standing(), step=state.step, round=state.round, waits=what)
         self._keep(found)
         return found
 
-    def _keep(self, found: Standing) -> None:
+    def _keep(self, found: LoopState) -> None:
         content = {"step": found.step, "round": found.round, "waits": found.waits, "facts": dict(found.facts)}
         self.store.set_state(_state(self.task.name), content)
 
@@ -191,7 +191,7 @@ class Circle:
 
     # -- tune ----------------------------------------------------------------------------------------
 
-    def study(self, found: Harvest) -> Studied:
+    def study(self, found: Harvest) -> StudyOutcome:
         """Tune on train and what was harvested, and decide on the same sealed test as before."""
         number, started = int(self.standing().facts.get("studies", 1)) + 1, time.time()
         folder = self.folder / f"study-{number}"
@@ -203,11 +203,11 @@ class Circle:
             self.store.note(self.task.name, WHO, f"the sealed test was opened by {number} studies")
         if decision["verdict"] in ("fine-tune", "hybrid"):
             arm = str(decision["winner"])
-            return Studied(why, facts, Challenger(str(folder.resolve()), arm, f"{arm} #{number}"))
+            return StudyOutcome(why, facts, Challenger(str(folder.resolve()), arm, f"{arm} #{number}"))
         if decision["verdict"] == "undecided":
             needed = len(found.taken) * MORE // 100
-            return Studied(f"{why}; asked again with {needed} examples", facts, needed=needed)
-        return Studied(why, facts)
+            return StudyOutcome(f"{why}; asked again with {needed} examples", facts, needed=needed)
+        return StudyOutcome(why, facts)
 
     def _with_harvest(self, found: Harvest, number: int) -> Task:
         """The task on given parts: dev and test as they were, train with what was harvested.
@@ -286,7 +286,7 @@ class Circle:
         recent = [one for one in self._traffic(max(started, time.time() - self.window)) if one.status < 400]
         earlier = [one for one in self._traffic(0.0, started) if one.status < 400]
         found = []
-        encoder = spare_encoder()
+        encoder = installed_encoder()
         known = [example.input for example in self._parts()[0]] + _asked(earlier)
         if encoder is not None:
             rng = np.random.default_rng([self.seed, 14])
@@ -298,13 +298,13 @@ class Circle:
                 found.append(mean_drift(what, before, now, self.margin))
         return found
 
-    def _traffic(self, since: float, until: float = float("inf")) -> list[Captured]:
+    def _traffic(self, since: float, until: float = float("inf")) -> list[CapturedRequest]:
         rows = self.store.requests(self.task.name, since=since, until=until)
         return [one for one in rows if one.copy_of is None and one.role != "imported"]
 
-    def _scores(self, rows: Sequence[Captured]) -> list[float]:
+    def _scores(self, rows: Sequence[CapturedRequest]) -> list[float]:
         said = self.store.feedback([one.id for one in rows])
-        values = [score_of(one) for found in said.values() for one in found]
+        values = [feedback_score(one) for found in said.values() for one in found]
         return [value for value in values if value is not None]
 
     def _reversed(self) -> list[str]:
@@ -313,8 +313,8 @@ class Circle:
         if not study.exists():
             return []
         with contextlib.suppress(StoreError, StudyError):
-            found = realised(study, self.store)
-            keep_words(self.store, self.task.name, found)
+            found = realized_savings(study, self.store)
+            save_savings_words(self.store, self.task.name, found)
             decided = json.loads((study / "decision.json").read_text(encoding="utf-8"))
             if found.volume is not None and found.verdict != decided["verdict"]:
                 return [f"with measured volume and prices the verdict is {found.verdict}: {found.winner}"]
@@ -371,12 +371,12 @@ class Circle:
             raise LoopError(f"{self.gateway}: no gateway of ours answers there; give its address") from None
 
 
-def _asked(rows: Sequence[Captured]) -> list[str]:
+def _asked(rows: Sequence[CapturedRequest]) -> list[str]:
     """Inputs that were kept."""
     return [one.input for one in rows if one.input]
 
 
-def _readable(rows: Sequence[Captured]) -> list[float]:
+def _readable(rows: Sequence[CapturedRequest]) -> list[float]:
     return [float(one.format_ok) for one in rows if one.format_ok is not None]
 
 

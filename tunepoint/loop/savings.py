@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tunepoint.capture.store import Served, Store
+from tunepoint.capture.store import ServedTotals, Store
 from tunepoint.costs.arm_cost import NOTHING, ArmCost
 from tunepoint.costs.break_even import BreakEven
 from tunepoint.costs.prices import money
@@ -38,7 +38,7 @@ FEWEST = 30
 
 
 @dataclass(frozen=True)
-class ArmRealised:
+class ArmSavings:
     """One arm: dollars, tokens and seconds of an answer, as forecast and as they came."""
 
     arm: str
@@ -62,7 +62,7 @@ class ArmRealised:
 
 
 @dataclass(frozen=True)
-class Realised:
+class RealizedSavings:
     """What a study forecast, beside what the capture store holds."""
 
     task: str
@@ -73,7 +73,7 @@ class Realised:
     forecast_volume: float
     volume: float | None
     """Requests of a month at the rate of this time; None before there is a day of it."""
-    arms: tuple[ArmRealised, ...]
+    arms: tuple[ArmSavings, ...]
     arm: str
     """That answered most."""
     against: str
@@ -91,7 +91,7 @@ class Realised:
     notes: tuple[str, ...]
 
 
-def realised(study: Path, store: Store, *, against: str | None = None) -> Realised:
+def realized_savings(study: Path, store: Store, *, against: str | None = None) -> RealizedSavings:
     """Compare a study's forecast with what was served since.
 
     Args:
@@ -124,7 +124,9 @@ def _own_name(captured: str, names: Sequence[str]) -> str:
     return plain if mark and number.isdigit() and captured not in names and plain in names else captured
 
 
-def _compared(found: Reopened, known: Sequence[Served], unknown: int, against: str | None) -> Realised:
+def _compared(
+    found: Reopened, known: Sequence[ServedTotals], unknown: int, against: str | None
+) -> RealizedSavings:
     names, task = list(found.table.names), found.task
     before = found.decide(task, found.costs)
     sums = {name: [one for one in known if one.arm == name] for name in names}
@@ -148,7 +150,7 @@ def _compared(found: Reopened, known: Sequence[Served], unknown: int, against: s
     notes = [f"{few} none of this study and left out"] if unknown else []
     if volume is None:
         notes.append("less than a day was captured: the volume of the task stands")
-    return Realised(
+    return RealizedSavings(
         task=task.name,
         since=_day(first),
         until=_day(last),
@@ -180,7 +182,7 @@ def _rival(decision: Decision, arm: str) -> str:
 
 
 def _saved(
-    found: Reopened, costs: Sequence[ArmCost], task: Task, known: Sequence[Served], rival: str
+    found: Reopened, costs: Sequence[ArmCost], task: Task, known: Sequence[ServedTotals], rival: str
 ) -> NDArray[np.float64]:
     """(D,) dollars: the rival on all answered questions for all of the time, less what each arm took.
 
@@ -210,7 +212,7 @@ def _saved(
     return np.asarray(total * draws.per_query[:, place[rival]] + whole * standing[:, place[rival]] - spent)
 
 
-def _with_measured(cost: ArmCost, served: Sequence[Served]) -> ArmCost:
+def _with_measured(cost: ArmCost, served: Sequence[ServedTotals]) -> ArmCost:
     """The cost of an arm at the price of the answers that were captured, where there are enough.
 
     An arm whose forecast is in money stays so, and one in seconds too, unless the other was captured alone.
@@ -230,7 +232,7 @@ def _with_measured(cost: ArmCost, served: Sequence[Served]) -> ArmCost:
     )
 
 
-def _measured(cost: ArmCost, served: Sequence[Served]) -> tuple[Mean | None, Mean | None]:
+def _measured(cost: ArmCost, served: Sequence[ServedTotals]) -> tuple[Mean | None, Mean | None]:
     """Dollars and core seconds of an answer; both None where machines are reserved, or too few came."""
     if cost.dedicated is not None or not served:
         return None, None
@@ -252,8 +254,8 @@ def _mean(count: float, total: float, squares: float) -> Mean | None:
 
 
 def _arm(
-    before: Decision, cost: ArmCost, scores: ArmScores, served: Sequence[Served], core_second: float
-) -> ArmRealised:
+    before: Decision, cost: ArmCost, scores: ArmScores, served: Sequence[ServedTotals], core_second: float
+) -> ArmSavings:
     found = before.finalist(cost.arm)
     dollars, seconds = _measured(cost, served)
     parts = [
@@ -269,7 +271,7 @@ def _arm(
     tested = scores.tokens[~np.isnan(scores.tokens[:, 0])]
     given, _, output = tested.mean(axis=0).tolist() if len(tested) else (None, None, None)
 
-    return ArmRealised(
+    return ArmSavings(
         arm=cost.arm,
         requests=requests,
         shadows=sum(one.requests for one in served if one.role == "shadow"),
@@ -295,30 +297,30 @@ def _day(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="minutes")
 
 
-def keep_words(store: Store, task: str, found: Realised) -> None:
+def save_savings_words(store: Store, task: str, found: RealizedSavings) -> None:
     """Keep what was saved so far in the store: the gateway's dashboard shows it."""
-    store.set_state(f"savings/{task}", {"words": realised_words(found), "until": found.until})
+    store.set_state(f"savings/{task}", {"words": savings_words(found), "until": found.until})
 
 
 # -- for the report --------------------------------------------------------------------------------
 
 
-def write_realised(study: Path, found: Realised) -> Path:
+def write_savings(study: Path, found: RealizedSavings) -> Path:
     """Keep it as realised.json in the study, and write the report anew; its path."""
-    write_json(study / REALISED, realised_document(found))
+    write_json(study / REALISED, savings_document(found))
     return rebuild_report(study)
 
 
-def realised_document(found: Realised) -> dict[str, Any]:
+def savings_document(found: RealizedSavings) -> dict[str, Any]:
     """The content of realised.json."""
     content = asdict(found)
     content["arms"] = [{**asdict(one), "words": _arm_words(one)} for one in found.arms]
     content["saved"] = {name: float(money(value)) for name, value in asdict(found.saved).items()}
-    content["words"] = realised_words(found)
+    content["words"] = savings_words(found)
     return content
 
 
-def realised_words(found: Realised) -> list[str]:
+def savings_words(found: RealizedSavings) -> list[str]:
     """What was realised, in sentences."""
     measured = "" if found.volume is None else f", {found.volume:,.0f} a month"
     lines = [
@@ -354,7 +356,7 @@ def _volume_words(crossing: BreakEven) -> str:
     )
 
 
-def _arm_words(one: ArmRealised) -> str:
+def _arm_words(one: ArmSavings) -> str:
     """How far the price is off, in words."""
     if one.measured is None:
         return "too few with a price, or paid by the hour"

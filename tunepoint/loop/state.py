@@ -17,12 +17,12 @@ def _state(task: str) -> str:
     return f"loop/{task}"
 
 
-def standing_of(store: Store, task: str) -> Standing:
+def load_state(store: Store, task: str) -> LoopState:
     """Where the loop of a task stopped; the first step if it never ran."""
     kept = store.state(_state(task))
     if kept is None:
-        return Standing("serve")
-    return Standing(kept["step"], kept["round"], kept["waits"], kept["facts"])
+        return LoopState("serve")
+    return LoopState(kept["step"], kept["round"], kept["waits"], kept["facts"])
 
 
 Step = Literal["serve", "collect", "tune", "canary", "watch"]
@@ -54,7 +54,7 @@ class Goals:
 
 
 @dataclass(frozen=True)
-class Standing:
+class LoopState:
     """Where the loop is, and what it waits for."""
 
     step: Step
@@ -76,7 +76,7 @@ class Challenger:
 
 
 @dataclass(frozen=True)
-class Studied:
+class StudyOutcome:
     """What a study with the harvested examples has found."""
 
     why: str
@@ -88,18 +88,18 @@ class Studied:
     """Examples after which to ask again, where nothing is settled."""
 
 
-class World(Protocol):
+class Deployment(Protocol):
     """What the loop does things with; `circle.py` is the real one. Everything may be done twice."""
 
-    def standing(self) -> Standing:
+    def standing(self) -> LoopState:
         """Where it stopped."""
         ...
 
-    def move(self, step: Step, why: str, **facts: Any) -> Standing:
+    def move(self, step: Step, why: str, **facts: Any) -> LoopState:
         """Go to a step; written down, and in the audit log."""
         ...
 
-    def wait(self, standing: Standing, what: str) -> Standing:
+    def wait(self, state: LoopState, what: str) -> LoopState:
         """Stay, and say what is waited for."""
         ...
 
@@ -123,7 +123,7 @@ class World(Protocol):
         """Labels that have too few examples."""
         ...
 
-    def study(self, found: Harvest) -> Studied:
+    def study(self, found: Harvest) -> StudyOutcome:
         """Tune on all examples and decide on the sealed test."""
         ...
 

@@ -9,7 +9,7 @@ from tunepoint.models.endpoints import Allow, Completion, Done, Endpoint, Reques
 from tunepoint.models.prices import CallPrice
 
 
-class Meter:
+class Budget:
     """What the study has spent and may spend; this machine's time counts as money."""
 
     def __init__(self, cap_usd: float | None, usd_per_second: float, spent_usd: float = 0.0) -> None:
@@ -69,13 +69,13 @@ class Meter:
         self.spent_usd += dollars
 
 
-class Metered:
+class BudgetedEndpoint:
     """An endpoint whose calls are paid from a meter, and stop before they would pass its cap."""
 
-    def __init__(self, endpoint: Endpoint, meter: Meter, price: CallPrice | None) -> None:
+    def __init__(self, endpoint: Endpoint, budget: Budget, price: CallPrice | None) -> None:
         self.name = endpoint.name
         self.endpoint = endpoint
-        self.meter = meter
+        self.meter = budget
         self.price = price
 
     def complete(self, requests: Sequence[Request], done: Done, allow: Allow) -> None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tunepoint.models.encoder import Encoder
 
 
-def spare_encoder() -> Encoder | None:
+def installed_encoder() -> Encoder | None:
     """The embedded encoder for comparing inputs, where nothing is tuned; None where it is not installed."""
     try:
         from tunepoint.models.encoder import Encoder

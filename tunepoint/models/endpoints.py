@@ -96,7 +96,7 @@ class TextModel:
         return [reply_of(prompt, arrived[i]) for i, prompt in enumerate(prompts)]
 
 
-class Again:
+class Resampled:
     """A chat model asked the same once more: its answers are another decode, not the recorded one."""
 
     def __init__(self, model: ChatModel, decode: int) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedModel:
     """A chat model as the task names it."""
 
     name: str
@@ -33,7 +33,7 @@ class Named:
 
 
 @dataclass(frozen=True)
-class Models:
+class ChatModels:
     """Open chat models, in the order of the task."""
 
     chats: tuple[TextModel, ...]
@@ -75,13 +75,13 @@ class Models:
         return None if price is None or price.checked is None else price.checked.isoformat()
 
 
-def _hosted(model: Named, abilities: Abilities | None = None) -> OpenAIEndpoint:
+def _hosted(model: NamedModel, abilities: Abilities | None = None) -> OpenAIEndpoint:
     from tunepoint.models.openai import OpenAIEndpoint
 
     return OpenAIEndpoint(model.name, concurrency=model.concurrency, abilities=abilities)
 
 
-def _local(model: Named) -> LocalEndpoint:
+def _local(model: NamedModel) -> LocalEndpoint:
     try:
         from tunepoint.models.local import LocalEndpoint
     except ImportError as error:
@@ -110,7 +110,7 @@ class _Opening:
         self.endpoints: list[OpenAIEndpoint] = []
         self.recorded: list[Recorded] = []
 
-    def add(self, model: Named, abilities: Abilities | None = None, *, known: bool = False) -> TextModel:
+    def add(self, model: NamedModel, abilities: Abilities | None = None, *, known: bool = False) -> TextModel:
         """Open a model, recorded and, where it is elsewhere, paid for.
 
         Args:
@@ -139,21 +139,21 @@ class _Opening:
 
     def tuned(self, name: str, abilities: Abilities) -> TextModel:
         """Open a model that was tuned in this study, once."""
-        return self.chats[name] if name in self.chats else self.add(Named(name), abilities, known=True)
+        return self.chats[name] if name in self.chats else self.add(NamedModel(name), abilities, known=True)
 
 
 @contextmanager
-def opened(
-    named: Sequence[Named],
+def open_models(
+    named: Sequence[NamedModel],
     recording: Path,
     metered: Callable[[Endpoint, CallPrice | None], Endpoint],
     *,
     proposer: str | None = None,
-    judge: Named | None = None,
+    judge: NamedModel | None = None,
     replay: bool = False,
     tuning: bool = False,
     own: Mapping[str, TokenPrice] = MappingProxyType({}),
-) -> Iterator[Models]:
+) -> Iterator[ChatModels]:
     """Open chat models for the time of a study.
 
     Args:
@@ -166,10 +166,10 @@ def opened(
         own: prices of the project, for models that come without one.
 
     """
-    others = [model for model in (judge, Named(proposer) if proposer else None) if model]
+    others = [model for model in (judge, NamedModel(proposer) if proposer else None) if model]
     wanted = list({model.name: model for model in (*others, *named)}.values())
     if not wanted and not tuning:
-        yield Models((), {})
+        yield ChatModels((), {})
         return
     with ExitStack() as stack:
         calls = Recording(recording)
@@ -180,6 +180,6 @@ def opened(
         asked = tuple(opening.chats[model.name] for model in named)
         proposing = opening.chats[proposer] if proposer else next(iter(asked), None)
         grading = opening.chats[judge.name] if judge else None
-        yield Models(
+        yield ChatModels(
             asked, opening.prices, proposing, grading, opening.tuned, opening.endpoints, opening.recorded
         )

@@ -16,7 +16,7 @@ MARK = "Answer:"
 
 
 @dataclass(frozen=True)
-class Wording:
+class PromptTemplate:
     """How the task and an input are put into words."""
 
     task: Callable[[str, str, str], str]
@@ -68,24 +68,24 @@ def _joined(*parts: str) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-WORDINGS: dict[str, Wording] = {
-    "plain": Wording(_plain, lambda text: f"Input: {text}", _listed),
-    "expert": Wording(_expert, lambda text: f'The input is: "{text}"', _listed),
-    "sections": Wording(_sections, lambda text: f"## Input\n{text}", _listed),
-    "tagged": Wording(_tagged, lambda text: f"<input>\n{text}\n</input>", _listed),
-    "terse": Wording(_terse, lambda text: text, _inline),
+TEMPLATES: dict[str, PromptTemplate] = {
+    "plain": PromptTemplate(_plain, lambda text: f"Input: {text}", _listed),
+    "expert": PromptTemplate(_expert, lambda text: f'The input is: "{text}"', _listed),
+    "sections": PromptTemplate(_sections, lambda text: f"## Input\n{text}", _listed),
+    "tagged": PromptTemplate(_tagged, lambda text: f"<input>\n{text}\n</input>", _listed),
+    "terse": PromptTemplate(_terse, lambda text: text, _inline),
 }
 """By the name that an arm carries."""
-LIGHT: dict[str, Wording] = {
-    "short": Wording(lambda instruction, _, form: instruction, lambda text: text, lambda prompt: ""),
-    "none": Wording(lambda instruction, _, form: "", lambda text: text, lambda prompt: ""),
+LIGHT: dict[str, PromptTemplate] = {
+    "short": PromptTemplate(lambda instruction, _, form: instruction, lambda text: text, lambda prompt: ""),
+    "none": PromptTemplate(lambda instruction, _, form: "", lambda text: text, lambda prompt: ""),
 }
 """What is left of a prompt for a model that was trained on the task: the instruction alone, or nothing."""
 
 
 def messages(prompt: Prompt) -> tuple[Turn, ...]:
     """The conversation that asks a prompt, in its wording."""
-    wording = (WORDINGS | LIGHT)[prompt.wording]
+    wording = (TEMPLATES | LIGHT)[prompt.wording]
     instruction = prompt.instruction or DEFAULT[prompt.kind]
     task = wording.task(instruction, wording.choices(prompt), answer_format(prompt))
     turns: list[Turn] = []

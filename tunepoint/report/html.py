@@ -14,7 +14,15 @@ from markupsafe import Markup
 
 from tunepoint.errors import StudyError
 from tunepoint.files.text import text_of, write_text
-from tunepoint.report.words import crossing_words, headline, seconds, telling, tiny_usd, usd, worth_words
+from tunepoint.report.words import (
+    crossing_words,
+    headline,
+    seconds,
+    significant_digits,
+    tiny_usd,
+    usd,
+    worth_words,
+)
 
 RULES = {
     True: "holds",
@@ -64,7 +72,7 @@ def build_report(decision: Mapping[str, Any], measurements: Mapping[str, Any]) -
         priced=measurements["economics"]["error_usd"] is not None,
         data=_script_json(page),
         plotly=Markup(_asset("plotly-basic.min.js").replace("</script", "<\\/script")),
-        crossings=[crossing_words(crossing) for crossing in telling(decision["break_even"])],
+        crossings=[crossing_words(crossing) for crossing in significant_digits(decision["break_even"])],
         program=Markup(_asset("report.js")),
         style=Markup(_asset("report.css")),
     )

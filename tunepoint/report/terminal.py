@@ -12,7 +12,7 @@ from rich.table import Table
 
 from tunepoint.data.prepare import Audit
 from tunepoint.decision.sample_size import Design, Size
-from tunepoint.report.words import crossing_words, headline, seconds, telling, usd, worth_words
+from tunepoint.report.words import crossing_words, headline, seconds, significant_digits, usd, worth_words
 
 WIDE = 100
 """Columns of a terminal from which on the table shows every cost."""
@@ -39,7 +39,7 @@ def print_decision(decision: Mapping[str, Any], console: Console) -> None:
     console.print(f"\n[bold]{escape(headline(decision))}[/bold]", highlight=False)
     console.print(escape(decision["because"]), highlight=False)
     console.print(_arms_table(decision, wide=console.width >= WIDE))
-    for crossing in telling(decision["break_even"]):
+    for crossing in significant_digits(decision["break_even"]):
         console.print("  • " + escape(crossing_words(crossing)), highlight=False)
     console.print(f"  • Rule of thumb: {decision['rule_of_thumb']}.", highlight=False)
     for one in decision.get("worth", ()):

@@ -44,7 +44,7 @@ def seconds(value: float | None) -> str:
     return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"
 
 
-def telling(crossings: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def significant_digits(crossings: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Break-evens of arms that differ in cost; all of them where none does."""
     different = [
         c for c in crossings if c["queries_per_month"] is None or c["queries_per_month"]["high"] >= 1

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapp
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from tunepoint.serve.protocol import Asked, Refused
+from tunepoint.serve.protocol import ChatRequest, RequestError
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -37,7 +37,7 @@ async def read_body(headers: dict[bytes, bytes], receive: Receive, most: int) ->
         async with asyncio.timeout(BODY_SECONDS):
             return await _gathered(receive, most)
     except TimeoutError:
-        raise Refused(408, f"the body did not arrive within {BODY_SECONDS:g} s") from None
+        raise RequestError(408, f"the body did not arrive within {BODY_SECONDS:g} s") from None
 
 
 async def _gathered(receive: Receive, most: int) -> bytes:
@@ -57,7 +57,7 @@ async def _gathered(receive: Receive, most: int) -> bytes:
 async def _discard(receive: Receive) -> None:
     """Read on for a while and keep nothing: a caller that is still sending would not read why."""
     left = MOST_DISCARDED
-    with suppress(Refused, TimeoutError):
+    with suppress(RequestError, TimeoutError):
         async with asyncio.timeout(DISCARD_SECONDS):
             while left > 0 and (message := await _received(receive)).get("more_body"):
                 left -= len(message.get("body", b""))
@@ -66,7 +66,7 @@ async def _discard(receive: Receive) -> None:
 async def _received(receive: Receive) -> Message:
     message = await receive()
     if message["type"] == "http.disconnect":
-        raise Refused(499, "the caller went away")
+        raise RequestError(499, "the caller went away")
     return message
 
 
@@ -90,7 +90,7 @@ def leaving(receive: Receive) -> Iterator[None]:
     except asyncio.CancelledError:
         if not watching or not watching[0].done():
             raise
-        raise Refused(499, "the caller went away") from None
+        raise RequestError(499, "the caller went away") from None
     finally:
         later.cancel()
         for one in watching:
@@ -109,24 +109,24 @@ def text(value: bytes | None) -> str | None:
     return None if value is None else value.decode("latin-1")
 
 
-def _too_large(size: int, most: int) -> Refused:
-    return Refused(
+def _too_large(size: int, most: int) -> RequestError:
+    return RequestError(
         413, f"the body has {size:,} bytes or more, at most {most:,} are taken (server.max_body_mb)"
     )
 
 
-def named(asked: Asked, arm: str, role: str) -> list[tuple[bytes, bytes]]:
+def named(request: ChatRequest, arm: str, role: str) -> list[tuple[bytes, bytes]]:
     """Who answered, in headers."""
     return [
-        (b"x-request-id", asked.id.encode()),
+        (b"x-request-id", request.id.encode()),
         (b"x-tunepoint-arm", arm.encode("ascii", "replace")),
         (b"x-tunepoint-role", role.encode()),
     ]
 
 
-def refusal_headers(refused: Refused) -> list[tuple[bytes, bytes]]:
+def refusal_headers(error: RequestError) -> list[tuple[bytes, bytes]]:
     """Headers of an error."""
-    wait = [] if refused.wait is None else [(b"retry-after", str(max(1, round(refused.wait))).encode())]
+    wait = [] if error.wait is None else [(b"retry-after", str(max(1, round(error.wait))).encode())]
     return [JSON, *wait]
 
 

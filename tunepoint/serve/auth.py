@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 from tunepoint.capture.records import NANO
 from tunepoint.capture.store import Store
 from tunepoint.errors import StoreError
-from tunepoint.serve.protocol import Refused
+from tunepoint.serve.protocol import RequestError
 
 Role = Literal["call", "read", "operate"]
 """Ask and give feedback; look at metrics and the dashboard; change what serves."""
@@ -142,14 +142,14 @@ class Access:
         kind, _, token = (authorization or "").partition(" ")
         key = self._keys.get(_digest(token.strip())) if kind.casefold() == "bearer" else None
         if key is None:
-            raise Refused(
+            raise RequestError(
                 401,
                 "no valid API key: send 'Authorization: Bearer KEY'; `tunepoint keys add` makes one",
                 kind="authentication_error",
                 code="invalid_api_key",
             )
         if role not in key.roles:
-            raise Refused(
+            raise RequestError(
                 403,
                 f"the key {key.name!r} may {' and '.join(key.roles)}, and this needs {role!r}",
                 kind="permission_error",
@@ -169,7 +169,7 @@ class Access:
             self._turn()
             spent = self._spent.get(key.name, 0) * NANO
             if spent >= Decimal(repr(key.usd_a_month)):
-                raise Refused(
+                raise RequestError(
                     429,
                     f"the key {key.name!r} has spent ${spent:.2f} of ${key.usd_a_month:.2f} this month",
                     kind="insufficient_quota",
@@ -184,7 +184,7 @@ class Access:
         if left < 1:
             self._buckets[key.name] = (left, now)
             wait = (1 - left) * 60 / rate if rate else 60.0
-            raise Refused(
+            raise RequestError(
                 429,
                 f"the key {key.name!r} may ask {rate:g} times a minute",
                 kind="rate_limit_error",

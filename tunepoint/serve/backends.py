@@ -18,7 +18,7 @@ from tunepoint.files.machine import cores
 from tunepoint.models.chat import Reply, Usage
 from tunepoint.models.prices import CallPrice
 from tunepoint.serve.batching import MicroBatcher
-from tunepoint.serve.protocol import Asked, completion, text_of, usage_of
+from tunepoint.serve.protocol import ChatRequest, completion, text_of, usage_of
 from tunepoint.serve.upstream import ArmFault, Upstream
 
 MOST_TOKENS = 2**31 - 1
@@ -28,7 +28,7 @@ LONG_CONTEXT = 100_000
 
 
 @dataclass(slots=True)
-class Answered:
+class ArmResponse:
     """What an arm said, and what it took."""
 
     whole: dict[str, Any]
@@ -54,11 +54,11 @@ class ServedArm(Protocol):
     name: str
     model: str
 
-    async def answer(self, asked: Asked) -> Answered:
+    async def answer(self, request: ChatRequest) -> ArmResponse:
         """The whole answer."""
         ...
 
-    def stream(self, asked: Asked) -> AbstractAsyncContextManager[AsyncIterator[bytes]] | None:
+    def stream(self, request: ChatRequest) -> AbstractAsyncContextManager[AsyncIterator[bytes]] | None:
         """The answer's events as they come; None where the arm answers whole."""
         ...
 
@@ -98,7 +98,7 @@ def tokens_of(usage: Mapping[str, Any] | None) -> tuple[int, int, int] | None:
     return given, min(cached, given), output
 
 
-class Passing:
+class ProxyArm:
     """A server that gets the conversation as the application wrote it."""
 
     def __init__(self, name: str, upstream: Upstream, price: CallPrice | None) -> None:
@@ -106,61 +106,61 @@ class Passing:
         self.model = upstream.address.name
         self.pricer = Pricer(price)
 
-    async def answer(self, asked: Asked) -> Answered:
+    async def answer(self, request: ChatRequest) -> ArmResponse:
         """The server's completion, under the task's name."""
         started = time.perf_counter()
-        body = {**asked.body, "model": self.upstream.address.model}
+        body = {**request.body, "model": self.upstream.address.model}
         body.pop("stream", None)
         body.pop("stream_options", None)
         whole = await self.upstream.complete(body)
-        whole["model"] = asked.task
+        whole["model"] = request.task
         first = whole["choices"][0] if isinstance(whole["choices"], list) else None
         message = first.get("message") if isinstance(first, dict) else None
         if not isinstance(message, dict):
             raise ArmFault("the reply is no completion")
-        found = Answered(whole, text_of(message.get("content")), self.model)
+        found = ArmResponse(whole, text_of(message.get("content")), self.model)
         found.seconds = time.perf_counter() - started
         self.count(found, whole.get("usage"))
         return found
 
-    def count(self, found: Answered, usage: Mapping[str, Any] | None) -> None:
+    def count(self, found: ArmResponse, usage: Mapping[str, Any] | None) -> None:
         """Note tokens and their price."""
         tokens = tokens_of(usage)
         if tokens is not None:
             found.input_tokens, found.cached_tokens, found.output_tokens = tokens
             found.cost_nanousd = self.pricer.nanodollars(*tokens)
 
-    def stream(self, asked: Asked) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+    def stream(self, request: ChatRequest) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """The server's events; its usage is always asked for."""
-        options = {**(asked.body.get("stream_options") or {}), "include_usage": True}
-        body = {**asked.body, "model": self.upstream.address.model, "stream_options": options}
+        options = {**(request.body.get("stream_options") or {}), "include_usage": True}
+        body = {**request.body, "model": self.upstream.address.model, "stream_options": options}
         return self.upstream.stream(body)
 
     def close(self) -> None:
         """Nothing: connections are shared."""
 
 
-class OfStudy:
+class StudyArm:
     """An arm of a study: it gets the input, and answers as it was measured."""
 
     def __init__(self, name: str, model: str) -> None:
         self.name, self.model = name, model
 
-    async def reply(self, asked: Asked) -> tuple[Reply, float | None]:
+    async def reply(self, request: ChatRequest) -> tuple[Reply, float | None]:
         """The reply, and core seconds where it was given on this machine."""
         raise NotImplementedError
 
-    async def answer(self, asked: Asked) -> Answered:
+    async def answer(self, request: ChatRequest) -> ArmResponse:
         """The parsed answer as the completion's text; the whole text where none could be read."""
         started = time.perf_counter()
-        reply, core_seconds = await self.reply(asked)
+        reply, core_seconds = await self.reply(request)
         if not reply.text and reply.error is not None:
             raise ArmFault(reply.error)
         seconds = time.perf_counter() - started
         text = reply.answer if reply.answer is not None else reply.text
         usage = reply.usage
-        found = Answered(
-            completion(asked, text, usage_of(usage.input_tokens, usage.output_tokens)),
+        found = ArmResponse(
+            completion(request, text, usage_of(usage.input_tokens, usage.output_tokens)),
             text,
             self.model,
             reply.answer,
@@ -180,14 +180,14 @@ class OfStudy:
         """Billionths of a dollar; None for an arm of this machine."""
         return None
 
-    def stream(self, asked: Asked) -> None:
+    def stream(self, request: ChatRequest) -> None:
         """It answers whole."""
 
     def close(self) -> None:
         """Nothing is held."""
 
 
-class InProcess(OfStudy):
+class LocalArm(StudyArm):
     """An arm that runs in this process, in batches; one on each core where several threads may ask it."""
 
     def __init__(self, name: str, fitted: FittedArm, model: str) -> None:
@@ -195,10 +195,10 @@ class InProcess(OfStudy):
         at_once = isinstance(fitted, Concurrent) and fitted.concurrent
         self.batcher = MicroBatcher(fitted, threads=cores() if at_once else 1)
 
-    async def reply(self, asked: Asked) -> tuple[Reply, float | None]:
+    async def reply(self, request: ChatRequest) -> tuple[Reply, float | None]:
         """The reply, with its share of the batch's processor time."""
         try:
-            reply, seconds = await self.batcher.answer(asked.input)
+            reply, seconds = await self.batcher.answer(request.input)
         except BlockingIOError as error:
             raise ArmFault(f"busy: {error}", status=503) from None
         return reply, seconds
@@ -208,7 +208,7 @@ class InProcess(OfStudy):
         self.batcher.close()
 
 
-class Calling(OfStudy):
+class RemoteArm(StudyArm):
     """An arm of a study that calls models elsewhere: prompts, chains, repairs, as they were measured."""
 
     def __init__(
@@ -218,11 +218,11 @@ class Calling(OfStudy):
         self.fitted, self.prices = fitted, prices
         self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="calls")
 
-    async def reply(self, asked: Asked) -> tuple[Reply, float | None]:
+    async def reply(self, request: ChatRequest) -> tuple[Reply, float | None]:
         """The reply, from a thread that waits for it."""
         loop = asyncio.get_running_loop()
         try:
-            (reply,) = await loop.run_in_executor(self._threads, self.fitted.answer, [asked.input])
+            (reply,) = await loop.run_in_executor(self._threads, self.fitted.answer, [request.input])
         except TunepointError as error:
             raise ArmFault(str(error)) from None
         return replace(reply, usage=replace(reply.usage, seconds=None)), None
@@ -237,20 +237,20 @@ class Calling(OfStudy):
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-class Cascaded:
+class CascadeArm:
     """A cheap arm first, a strong one where the cheap one is unsure."""
 
     def __init__(self, name: str, cheap: ServedArm, strong: ServedArm, gate: Gate) -> None:
         self.name, self.cheap, self.strong, self.gate = name, cheap, strong, gate
         self.model = f"{cheap.model}, {strong.model}"
 
-    async def answer(self, asked: Asked) -> Answered:
+    async def answer(self, request: ChatRequest) -> ArmResponse:
         """The cheap arm's answer where the gate opens, else the strong one's; both are paid for."""
-        first = await self.cheap.answer(asked)
+        first = await self.cheap.answer(request)
         reply = first.reply
         if reply is not None and self.gate.opens(reply):
             return first
-        then = await self.strong.answer(asked)
+        then = await self.strong.answer(request)
         then.seconds += first.seconds
         if first.core_seconds is not None:
             then.core_seconds = first.core_seconds + (then.core_seconds or 0.0)
@@ -258,7 +258,7 @@ class Cascaded:
             then.cost_nanousd = first.cost_nanousd + (then.cost_nanousd or 0)
         return then
 
-    def stream(self, asked: Asked) -> None:
+    def stream(self, request: ChatRequest) -> None:
         """It answers whole: the gate needs the answer."""
 
     def close(self) -> None:

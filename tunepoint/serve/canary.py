@@ -118,7 +118,7 @@ class Outcomes:
 
 
 @dataclass(frozen=True)
-class Judged:
+class CanaryDecision:
     """What to do next, and why."""
 
     move: Move | None
@@ -127,7 +127,7 @@ class Judged:
     """Measure -> champion's and challenger's mean, all of them true at once with 95%."""
 
 
-def judge(canary: Canary, champion: Outcomes, challenger: Outcomes) -> Judged:
+def decide_canary(canary: Canary, champion: Outcomes, challenger: Outcomes) -> CanaryDecision:
     """Look at what came in; may be asked as often as one likes."""
     intervals = _intervals(champion, challenger)
     for name, (ours, theirs) in intervals.items():
@@ -136,20 +136,22 @@ def judge(canary: Canary, champion: Outcomes, challenger: Outcomes) -> Judged:
                 f"{name}: {canary.arm} {theirs.estimate:.3f} ({theirs.low:.3f} to {theirs.high:.3f}) against "
                 f"{ours.estimate:.3f} ({ours.low:.3f} to {ours.high:.3f})"
             )
-            return Judged("roll back", why, intervals)
+            return CanaryDecision("roll back", why, intervals)
     answered = challenger.answers
     enough = answered - canary.at_step >= canary.requests
     if not enough:
         left = canary.requests - (answered - canary.at_step)
-        return Judged(
+        return CanaryDecision(
             None, f"{left} more answers of {canary.arm} at {canary.share:.0%} of the users", intervals
         )
     if canary.step + 1 < len(canary.steps):
-        return Judged("raise", f"{canary.requests} answers and nothing against it", intervals)
+        return CanaryDecision("raise", f"{canary.requests} answers and nothing against it", intervals)
     open_ = [name for name, (ours, theirs) in intervals.items() if theirs.low < ours.high - canary.margin]
     if "feedback" in open_ or ("feedback" not in intervals and open_):
-        return Judged(None, f"not shown to be no worse yet: {', '.join(open_)}", intervals)
-    return Judged("promote", f"no worse by more than {canary.margin:g} on what was said of it", intervals)
+        return CanaryDecision(None, f"not shown to be no worse yet: {', '.join(open_)}", intervals)
+    return CanaryDecision(
+        "promote", f"no worse by more than {canary.margin:g} on what was said of it", intervals
+    )
 
 
 def _intervals(champion: Outcomes, challenger: Outcomes) -> dict[str, tuple[Interval, Interval]]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 
-from tunepoint.capture.records import Captured, Feedback, Role
+from tunepoint.capture.records import CapturedRequest, Feedback, Role
 from tunepoint.capture.store import Store
-from tunepoint.serve.canary import Canary, Judged, Outcomes, judge
+from tunepoint.serve.canary import Canary, CanaryDecision, Outcomes, decide_canary
 from tunepoint.serve.routing import Router
 
 CALLERS = (400, 413, 422, 499)
@@ -15,7 +15,7 @@ WHO = "canary"
 """In the audit log, for changes that no person made."""
 
 
-def score_of(said: Feedback) -> float | None:
+def feedback_score(said: Feedback) -> float | None:
     """What feedback says of the answer, 0..1: its score, a thumb, or that it had to be corrected."""
     if said.score is not None:
         return said.score
@@ -24,12 +24,12 @@ def score_of(said: Feedback) -> float | None:
     return 0.0 if said.correction is not None else None
 
 
-class Watch:
+class CanaryMonitor:
     """Outcomes of champion and challenger since the canary began."""
 
     def __init__(self, router: Router) -> None:
         self.router = router
-        self.judged: Judged | None = None
+        self.judged: CanaryDecision | None = None
         self._lock = threading.Lock()
         self._of: Canary | None = None
         self._seen = 0
@@ -46,28 +46,28 @@ class Watch:
     def _side(self, role: Role) -> Outcomes | None:
         return {"champion": self._champion, "canary": self._challenger}.get(role)
 
-    def note(self, one: Captured) -> None:
+    def note(self, request: CapturedRequest) -> None:
         """Take in a reply; what is the caller's own doing says nothing of the arm."""
-        if self.router.policy.canary is None or one.status in CALLERS or one.copy_of is not None:
+        if self.router.policy.canary is None or request.status in CALLERS or request.copy_of is not None:
             return
         with self._lock:
             canary = self._begin()
-            side = self._side(one.role)
+            side = self._side(request.role)
             if canary is None or side is None:
                 return
-            usd = None if one.cost_usd is None else float(one.cost_usd)
+            usd = None if request.cost_usd is None else float(request.cost_usd)
             side.note(
                 canary,
-                user=one.user,
-                answered=one.status < 400,
-                readable=one.format_ok,
-                seconds=one.seconds,
+                user=request.user,
+                answered=request.status < 400,
+                readable=request.format_ok,
+                seconds=request.seconds,
                 usd=usd,
             )
 
     def said(self, role: Role, said: Feedback, user: str | None = None) -> None:
         """Take in feedback on an answer; a request without a user is one by itself."""
-        score = score_of(said)
+        score = feedback_score(said)
         if self.router.policy.canary is None or score is None:
             return
         with self._lock:
@@ -89,7 +89,7 @@ class Watch:
             for said in found:
                 self.said(known[request][0], said, known[request][1])
 
-    def look(self) -> Judged | None:
+    def look(self) -> CanaryDecision | None:
         """Compare, and change the routes if it is time; may take a while, and runs in a thread."""
         with self._lock:
             canary = self._begin()
@@ -100,7 +100,7 @@ class Watch:
                 return None
             self._seen = count
             sides = self._champion.copy(), self._challenger.copy()
-        judged = self.judged = judge(canary, *sides)
+        judged = self.judged = decide_canary(canary, *sides)
         if judged.move == "roll back":
             self.router.roll_back(WHO, judged.why)
         elif judged.move == "raise":

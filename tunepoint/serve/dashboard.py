@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from tunepoint.capture.records import Captured, Feedback
+from tunepoint.capture.records import CapturedRequest, Feedback
 from tunepoint.capture.store import Store
-from tunepoint.serve.canary_monitor import score_of
-from tunepoint.serve.dispatch import Served
+from tunepoint.serve.canary_monitor import feedback_score
+from tunepoint.serve.dispatch import ServedTask
 from tunepoint.stats.intervals import Interval
 from tunepoint.stats.moments import mean_of
 from tunepoint.stats.sequential import betting_interval
@@ -25,7 +25,7 @@ SHOWN = 25
 DAYS = 7.0
 
 
-def look(store: Store, name: str, served: Served, *, days: float = DAYS) -> dict[str, Any]:
+def dashboard_data(store: Store, name: str, served: ServedTask, *, days: float = DAYS) -> dict[str, Any]:
     """Everything about one task, as the page shows it; reads the store."""
     since = time.time() - days * 86_400
     rows = store.latest(name, MOST, since=since)
@@ -48,7 +48,7 @@ def look(store: Store, name: str, served: Served, *, days: float = DAYS) -> dict
     }
 
 
-def _by_hour(rows: Iterable[Captured]) -> list[tuple[int, int]]:
+def _by_hour(rows: Iterable[CapturedRequest]) -> list[tuple[int, int]]:
     """Start of the hour, in seconds since 1970, and its requests."""
     counts: dict[int, int] = defaultdict(int)
     for one in rows:
@@ -57,14 +57,16 @@ def _by_hour(rows: Iterable[Captured]) -> list[tuple[int, int]]:
     return sorted(counts.items())
 
 
-def _arms(rows: Iterable[Captured], said: dict[str, list[Feedback]]) -> list[dict[str, Any]]:
+def _arms(rows: Iterable[CapturedRequest], said: dict[str, list[Feedback]]) -> list[dict[str, Any]]:
     """Each arm in each role: counts, and means with their 95% intervals."""
-    groups: dict[tuple[str, str], list[Captured]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[CapturedRequest]] = defaultdict(list)
     for one in rows:
         groups[one.arm, one.role].append(one)
     found = []
     for (arm, role), mine in sorted(groups.items(), key=lambda pair: -len(pair[1])):
-        scores = [value for one in mine for f in said.get(one.id, ()) if (value := score_of(f)) is not None]
+        scores = [
+            value for one in mine for f in said.get(one.id, ()) if (value := feedback_score(f)) is not None
+        ]
         read = [float(one.format_ok) for one in mine if one.format_ok is not None and one.status < 400]
         paid = np.array([float(one.cost_usd) for one in mine if one.cost_usd is not None])
         took = np.array([one.seconds for one in mine if one.seconds is not None and one.status < 400])
@@ -98,7 +100,7 @@ def _share(values: list[float]) -> dict[str, float] | None:
     return asdict(betting_interval(np.array(values), low=0.0, high=1.0)) if values else None
 
 
-def _disagreements(rows: Iterable[Captured], said: dict[str, list[Feedback]]) -> list[dict[str, Any]]:
+def _disagreements(rows: Iterable[CapturedRequest], said: dict[str, list[Feedback]]) -> list[dict[str, Any]]:
     """Questions that two arms answered differently and nobody has judged, the latest first."""
     answered = {one.id: one for one in rows if one.copy_of is None and one.status < 400}
     found: list[dict[str, Any]] = []

@@ -9,16 +9,16 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 
-from tunepoint.capture.records import Captured, Feedback, Role
+from tunepoint.capture.records import CapturedRequest, Feedback, Role
 from tunepoint.capture.writer import Writer
 from tunepoint.errors import nearest
 from tunepoint.serve.auth import Key
-from tunepoint.serve.backends import Answered, ServedArm
-from tunepoint.serve.canary_monitor import Watch
+from tunepoint.serve.backends import ArmResponse, ServedArm
+from tunepoint.serve.canary_monitor import CanaryMonitor
 from tunepoint.serve.errors import broken, callers_refusal, fault_of, nobody_answered
 from tunepoint.serve.opening import TaskArms
-from tunepoint.serve.protocol import Asked, Refused, chunks
-from tunepoint.serve.recording import DISCONNECTED, DONE_WELL, LEFT, By, Ending, Recorder
+from tunepoint.serve.protocol import ChatRequest, RequestError, chunks
+from tunepoint.serve.recording import DISCONNECTED, DISCONNECTED_BY_CALLER, OK, AnsweredBy, Outcome, Recorder
 from tunepoint.serve.routing import Router
 from tunepoint.serve.streaming import Relay, first_of
 from tunepoint.serve.upstream import ArmFault, CallersFault
@@ -30,16 +30,16 @@ REMEMBERED = 10_000
 
 
 @dataclass
-class Served:
+class ServedTask:
     """One task as it serves."""
 
     arms: dict[str, ServedArm]
     timeouts: Mapping[str, float]
     router: Router
     opened: TaskArms
-    watch: Watch
+    watch: CanaryMonitor
 
-    def take_over(self, before: Served) -> None:
+    def take_over(self, before: ServedTask) -> None:
         """Go on from routes and outcomes of the same task before a reload."""
         if before.router.policy.arms() <= set(self.arms) and before.router.given == self.router.given:
             self.router.policy = before.router.policy
@@ -48,10 +48,10 @@ class Served:
 
 
 @dataclass(slots=True)
-class Outcome:
+class RequestOutcome:
     """An answer with the arm that gave it."""
 
-    answered: Answered
+    answered: ArmResponse
     arm: str
     role: Role
 
@@ -66,10 +66,10 @@ class Service:
 
     def __init__(
         self,
-        tasks: Mapping[str, Served],
+        tasks: Mapping[str, ServedTask],
         writer: Writer,
         recorder: Recorder,
-        find: Callable[[str], Captured | None] = lambda request: None,
+        find: Callable[[str], CapturedRequest | None] = lambda request: None,
     ) -> None:
         self._find = find
         self.tasks = dict(tasks)
@@ -77,7 +77,7 @@ class Service:
         self._shadows: set[asyncio.Task[None]] = set()
         self._recent: OrderedDict[str, tuple[str, Role, str | None]] = OrderedDict()
 
-    def task(self, name: str) -> Served:
+    def task(self, name: str) -> ServedTask:
         """The task that a request names as its model.
 
         Raises:
@@ -87,21 +87,23 @@ class Service:
         found = self.tasks.get(name)
         if found is None:
             hint = nearest(name, self.tasks)
-            raise Refused(404, f"no task {name!r} is served; {hint}", code="model_not_found", param="model")
+            raise RequestError(
+                404, f"no task {name!r} is served; {hint}", code="model_not_found", param="model"
+            )
         return found
 
     # -- whole answers ---------------------------------------------------------------------------
 
-    async def answer(self, asked: Asked, key: Key) -> Outcome:
+    async def answer(self, request: ChatRequest, key: Key) -> RequestOutcome:
         """The answer of the first arm that gives one.
 
         Raises:
             Refused: no arm answered, or the server says that the request is wrong.
 
         """
-        served = self.task(asked.task)
+        served = self.task(request.task)
         faults: list[ArmFault] = []
-        for name, role in served.router.plan(asked):
+        for name, role in served.router.plan(request):
             breaker = served.router.breakers[name]
             if not breaker.allows():
                 faults.append(ArmFault("is not asked for a while: it failed too often", status=503))
@@ -109,24 +111,24 @@ class Service:
             started = time.perf_counter()
             try:
                 async with asyncio.timeout(served.timeouts[name]):
-                    answered = await served.arms[name].answer(asked)
+                    answered = await served.arms[name].answer(request)
             except Exception as error:
-                faults.append(self._fault(asked, served, By(name, role), key, error, started))
+                faults.append(self._fault(request, served, AnsweredBy(name, role), key, error, started))
                 continue
             except asyncio.CancelledError:
                 breaker.left()
-                self._failed(asked, served, By(name, role), key, LEFT, started)
+                self._failed(request, served, AnsweredBy(name, role), key, DISCONNECTED_BY_CALLER, started)
                 raise
             breaker.succeeded()
-            self._note(asked, served, By(name, role), key, answered)
-            self._shadow(asked, served, name, key)
-            return Outcome(answered, name, role)
+            self._note(request, served, AnsweredBy(name, role), key, answered)
+            self._shadow(request, served, name, key)
+            return RequestOutcome(answered, name, role)
         raise nobody_answered(faults)
 
     # -- streams ---------------------------------------------------------------------------------
 
     async def stream(
-        self, asked: Asked, key: Key, started_by: Callable[[str, Role], None]
+        self, request: ChatRequest, key: Key, started_by: Callable[[str, Role], None]
     ) -> AsyncIterator[bytes]:
         """The events of an answer; another arm is tried until the first event has come.
 
@@ -137,37 +139,37 @@ class Service:
             Refused: as `answer`, before the first event. Later faults are an event of their own.
 
         """
-        served = self.task(asked.task)
+        served = self.task(request.task)
         faults: list[ArmFault] = []
-        for name, role in served.router.plan(asked):
+        for name, role in served.router.plan(request):
             arm, breaker = served.arms[name], served.router.breakers[name]
             if not breaker.allows():
                 faults.append(ArmFault("is not asked for a while: it failed too often", status=503))
                 continue
             started = time.perf_counter()
-            events = self._events(arm, asked)
+            events = self._events(arm, request)
             try:
                 async with asyncio.timeout(served.timeouts[name]):
                     first = await first_of(events)
             except Exception as error:
-                faults.append(self._fault(asked, served, By(name, role), key, error, started))
+                faults.append(self._fault(request, served, AnsweredBy(name, role), key, error, started))
                 continue
             except asyncio.CancelledError:
                 breaker.left()
-                self._failed(asked, served, By(name, role), key, LEFT, started)
+                self._failed(request, served, AnsweredBy(name, role), key, DISCONNECTED_BY_CALLER, started)
                 raise
             started_by(name, role)
-            rest = self._rest(asked, served, By(name, role), key, events, first, started)
+            rest = self._rest(request, served, AnsweredBy(name, role), key, events, first, started)
             async for event in rest:
                 yield event
             return
         raise nobody_answered(faults)
 
-    async def _events(self, arm: ServedArm, asked: Asked) -> AsyncIterator[bytes | Answered]:
+    async def _events(self, arm: ServedArm, request: ChatRequest) -> AsyncIterator[bytes | ArmResponse]:
         """Raw bytes of a server's stream; or one whole answer."""
-        opened = arm.stream(asked)
+        opened = arm.stream(request)
         if opened is None:
-            yield await arm.answer(asked)
+            yield await arm.answer(request)
             return
         async with opened as raw:
             async for chunk in raw:
@@ -175,26 +177,26 @@ class Service:
 
     async def _rest(
         self,
-        asked: Asked,
-        served: Served,
-        by: By,
+        request: ChatRequest,
+        served: ServedTask,
+        by: AnsweredBy,
         key: Key,
-        events: AsyncIterator[bytes | Answered],
-        first: bytes | Answered,
+        events: AsyncIterator[bytes | ArmResponse],
+        first: bytes | ArmResponse,
         started: float,
     ) -> AsyncIterator[bytes]:
         """What the chosen arm sends, passed on as it comes; captured at its end, however it ends."""
         name, breaker = by.arm, served.router.breakers[by.arm]
-        if isinstance(first, Answered):
+        if isinstance(first, ArmResponse):
             breaker.succeeded()
             first.seconds = time.perf_counter() - started
-            self._note(asked, served, by, key, first)
-            self._shadow(asked, served, name, key)
-            for event in chunks(asked, first.whole):
+            self._note(request, served, by, key, first)
+            self._shadow(request, served, name, key)
+            for event in chunks(request, first.whole):
                 yield event
             return
         soon = time.perf_counter() - started
-        relay, status, why = Relay(asked), 200, None
+        relay, status, why = Relay(request), 200, None
         try:
             for event in relay.feed(first):
                 yield event
@@ -218,65 +220,87 @@ class Service:
                 status, why = 502, relay.error
             breaker.succeeded() if status in (200, DISCONNECTED) else breaker.failed()
             found.seconds = time.perf_counter() - started
-            self._note(asked, served, by, key, found, Ending(status, why, soon))
+            self._note(request, served, by, key, found, Outcome(status, why, soon))
             if status == 200:
-                self._shadow(asked, served, name, key)
+                self._shadow(request, served, name, key)
 
     # -- copies ----------------------------------------------------------------------------------
 
-    def _shadow(self, asked: Asked, served: Served, by: str, key: Key) -> None:
+    def _shadow(self, request: ChatRequest, served: ServedTask, by: str, key: Key) -> None:
         """Have the shadow answer a copy, if it is its turn; the user does not wait for it."""
         shadow = served.router.policy.shadow
-        if shadow is None or shadow == by or not served.router.is_shadowed(asked):
+        if shadow is None or shadow == by or not served.router.is_shadowed(request):
             return
         if len(self._shadows) >= MOST_SHADOWS or not served.router.breakers[shadow].allows():
             return
-        task = asyncio.get_running_loop().create_task(self._copy(asked, served, shadow, key))
+        task = asyncio.get_running_loop().create_task(self._copy(request, served, shadow, key))
         self._shadows.add(task)
         task.add_done_callback(self._shadows.discard)
 
-    async def _copy(self, asked: Asked, served: Served, name: str, key: Key) -> None:
-        copy = replace(asked, id=f"{asked.id}-copy")
+    async def _copy(self, request: ChatRequest, served: ServedTask, name: str, key: Key) -> None:
+        copy = replace(request, id=f"{request.id}-copy")
         breaker, started = served.router.breakers[name], time.perf_counter()
         try:
             async with asyncio.timeout(served.timeouts[name]):
                 answered = await served.arms[name].answer(copy)
         except CallersFault:
             breaker.succeeded()
-            self._failed(copy, served, By(name, "shadow"), key, Ending(422, copy_of=asked.id), started)
+            self._failed(
+                copy, served, AnsweredBy(name, "shadow"), key, Outcome(422, copy_of=request.id), started
+            )
             return
         except Exception as error:
             breaker.failed(getattr(error, "wait", None))
-            ending = Ending(502, type(error).__name__, copy_of=asked.id)
-            self._failed(copy, served, By(name, "shadow"), key, ending, started)
+            ending = Outcome(502, type(error).__name__, copy_of=request.id)
+            self._failed(copy, served, AnsweredBy(name, "shadow"), key, ending, started)
             return
         except BaseException:
             breaker.left()
             raise
         breaker.succeeded()
-        self._note(copy, served, By(name, "shadow"), key, answered, Ending(copy_of=asked.id))
+        self._note(copy, served, AnsweredBy(name, "shadow"), key, answered, Outcome(copy_of=request.id))
 
     # -- capture ---------------------------------------------------------------------------------
 
     def _note(
-        self, asked: Asked, served: Served, by: By, key: Key, found: Answered, ending: Ending = DONE_WELL
+        self,
+        request: ChatRequest,
+        served: ServedTask,
+        by: AnsweredBy,
+        key: Key,
+        found: ArmResponse,
+        ending: Outcome = OK,
     ) -> None:
         """Count an answer, keep it, and remember who gave it."""
-        one = self.recorder.note(asked, served.opened.template, by, key, found, ending)
+        one = self.recorder.note(request, served.opened.template, by, key, found, ending)
         served.watch.note(one)
         if ending.copy_of is None and ending.status == 200:
             self._recent[one.id] = (one.task, one.role, one.user)
             if len(self._recent) > REMEMBERED:
                 self._recent.popitem(last=False)
 
-    def _failed(self, asked: Asked, served: Served, by: By, key: Key, ending: Ending, started: float) -> None:
+    def _failed(
+        self,
+        request: ChatRequest,
+        served: ServedTask,
+        by: AnsweredBy,
+        key: Key,
+        ending: Outcome,
+        started: float,
+    ) -> None:
         """Count and keep a reply that did not come; its id is its own, for another arm may answer yet."""
-        found = Answered({}, "", served.arms[by.arm].model, seconds=time.perf_counter() - started)
-        again = replace(asked, id=f"{asked.id}-{hashlib.sha256(by.arm.encode()).hexdigest()[:8]}")
-        self._note(again, served, by, key, found, replace(ending, attempt_of=asked.id))
+        found = ArmResponse({}, "", served.arms[by.arm].model, seconds=time.perf_counter() - started)
+        again = replace(request, id=f"{request.id}-{hashlib.sha256(by.arm.encode()).hexdigest()[:8]}")
+        self._note(again, served, by, key, found, replace(ending, attempt_of=request.id))
 
     def _fault(
-        self, asked: Asked, served: Served, by: By, key: Key, error: Exception, started: float
+        self,
+        request: ChatRequest,
+        served: ServedTask,
+        by: AnsweredBy,
+        key: Key,
+        error: Exception,
+        started: float,
     ) -> ArmFault:
         """Why an arm did not answer; noted, and counted against it.
 
@@ -287,11 +311,11 @@ class Service:
         breaker = served.router.breakers[by.arm]
         if isinstance(error, CallersFault):
             breaker.succeeded()
-            self._failed(asked, served, by, key, Ending(error.status, "the request is wrong"), started)
+            self._failed(request, served, by, key, Outcome(error.status, "the request is wrong"), started)
             raise callers_refusal(error) from None
         fault = fault_of(error, served.timeouts[by.arm])
         breaker.failed(fault.wait)
-        self._failed(asked, served, by, key, Ending(fault.status, str(fault)), started)
+        self._failed(request, served, by, key, Outcome(fault.status, str(fault)), started)
         return fault
 
     async def feedback(self, said: Feedback) -> None:

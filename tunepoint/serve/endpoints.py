@@ -19,7 +19,7 @@ from starlette.routing import Route
 from tunepoint.capture.records import Feedback
 from tunepoint.errors import StoreError, TunepointError
 from tunepoint.serve.canary import Canary
-from tunepoint.serve.protocol import Refused
+from tunepoint.serve.protocol import RequestError
 from tunepoint.serve.settings import CanarySettings
 
 if TYPE_CHECKING:
@@ -123,11 +123,11 @@ async def _page(name: str, kind: str, gateway: Gateway, request: Request, key: K
 async def _dashboard(gateway: Gateway, request: Request, key: Key | None) -> dict[str, Any]:
     import asyncio
 
-    from tunepoint.serve.dashboard import look
+    from tunepoint.serve.dashboard import dashboard_data
 
     name = request.path_params["task"]
     served = gateway.service.task(name)
-    return await asyncio.to_thread(look, gateway.store, name, served)
+    return await asyncio.to_thread(dashboard_data, gateway.store, name, served)
 
 
 async def _models(gateway: Gateway, request: Request, key: Key | None) -> dict[str, Any]:
@@ -249,16 +249,16 @@ async def _read(request: Request, model: type[M]) -> M:
         parts.append(part)
         size += len(part)
         if size > 2 * MOST_TEXT * 4:
-            raise Refused(413, f"the body has over {2 * MOST_TEXT * 4:,} bytes")
+            raise RequestError(413, f"the body has over {2 * MOST_TEXT * 4:,} bytes")
     try:
         return model.model_validate(orjson.loads(b"".join(parts)))
     except orjson.JSONDecodeError as error:
-        raise Refused(400, f"the body is not JSON: {error}") from None
+        raise RequestError(400, f"the body is not JSON: {error}") from None
     except ValidationError as error:
         fault = error.errors()[0]
         key = ".".join(map(str, fault["loc"]))
         said = fault["msg"].removeprefix("Value error, ")
-        raise Refused(400, f"{key}: {said}" if key else said, param=key or None) from None
+        raise RequestError(400, f"{key}: {said}" if key else said, param=key or None) from None
 
 
 def _json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -270,21 +270,21 @@ def exception_handlers() -> Any:
     """Every error in OpenAI's form; what a user can mend says how."""
 
     async def refused(request: Request, error: Exception) -> Response:
-        assert isinstance(error, Refused)
+        assert isinstance(error, RequestError)
         wait = {} if error.wait is None else {"retry-after": str(max(1, round(error.wait)))}
         return Response(error.body(), error.status, wait, media_type="application/json")
 
     async def ours(request: Request, error: Exception) -> Response:
         away = isinstance(error, StoreError)
-        one = Refused(
+        one = RequestError(
             503 if away else 400, str(error), kind="server_error" if away else "invalid_request_error"
         )
         return await refused(request, one)
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        found = await refused(request, Refused(error.status_code, str(error.detail)))
+        found = await refused(request, RequestError(error.status_code, str(error.detail)))
         found.headers.update(error.headers or {})
         return found
 
-    return {Refused: refused, TunepointError: ours, HTTPException: http}
+    return {RequestError: refused, TunepointError: ours, HTTPException: http}

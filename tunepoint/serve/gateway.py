@@ -13,7 +13,7 @@ import orjson
 from starlette.applications import Starlette
 
 from tunepoint.capture.opening import open_store
-from tunepoint.capture.redaction import Patterns
+from tunepoint.capture.redaction import PatternRedactor
 from tunepoint.capture.store import Store
 from tunepoint.capture.writer import Writer
 from tunepoint.errors import StoreError, TaskError, TunepointError
@@ -31,12 +31,12 @@ from tunepoint.serve.asgi import (
     text,
 )
 from tunepoint.serve.auth import Access, Key, Role
-from tunepoint.serve.canary_monitor import Watch
-from tunepoint.serve.dispatch import Served, Service
+from tunepoint.serve.canary_monitor import CanaryMonitor
+from tunepoint.serve.dispatch import ServedTask, Service
 from tunepoint.serve.endpoints import exception_handlers, routes
-from tunepoint.serve.metrics import Meters
+from tunepoint.serve.metrics import Metrics
 from tunepoint.serve.opening import TaskArms, opened_tasks
-from tunepoint.serve.protocol import Asked, Refused, read_request
+from tunepoint.serve.protocol import ChatRequest, RequestError, read_request
 from tunepoint.serve.recording import Recorder
 from tunepoint.serve.routing import Policy, Router
 from tunepoint.serve.settings import LOOPBACK, ServeSettings, TaskSettings
@@ -60,7 +60,7 @@ class Gateway:
     store: Store
     writer: Writer
     access: Access
-    meters: Meters
+    meters: Metrics
 
     def __init__(self, load: Callable[[], ServeSettings]) -> None:
         self.load = load
@@ -87,7 +87,7 @@ class Gateway:
         self.meters.in_flight.inc()
         try:
             if self._busy > self.settings.server.at_once:
-                raise Refused(503, "too many requests at once; try again", kind="server_error", wait=1.0)
+                raise RequestError(503, "too many requests at once; try again", kind="server_error", wait=1.0)
             headers = dict(scope["headers"])
             key = self.admit(headers, "call", writes=True)
             asked = read_request(await read_body(headers, receive, self._most))
@@ -97,24 +97,24 @@ class Gateway:
                 await self._streamed(asked, key, receive, send)
             else:
                 await self._whole(asked, key, receive, send)
-        except Refused as refused:
+        except RequestError as refused:
             self.meters.refused(refused.status)
             await reply(send, refused.status, refused.body(), refusal_headers(refused))
         finally:
             self._busy -= 1
             self.meters.in_flight.dec()
 
-    async def _whole(self, asked: Asked, key: Key, receive: Receive, send: Send) -> None:
+    async def _whole(self, request: ChatRequest, key: Key, receive: Receive, send: Send) -> None:
         with leaving(receive):
-            found = await self.service.answer(asked, key)
+            found = await self.service.answer(request, key)
         cost = found.answered.cost_nanousd
         more = [(b"x-tunepoint-cost-usd", f"{cost / 1e9:.9f}".encode())] if cost is not None else []
         body = orjson.dumps(found.answered.whole)
-        await reply(send, 200, body, [JSON, *named(asked, found.arm, found.role), *more])
+        await reply(send, 200, body, [JSON, *named(request, found.arm, found.role), *more])
 
-    async def _streamed(self, asked: Asked, key: Key, receive: Receive, send: Send) -> None:
+    async def _streamed(self, request: ChatRequest, key: Key, receive: Receive, send: Send) -> None:
         by: list[tuple[str, str]] = []
-        events = self.service.stream(asked, key, lambda arm, role: by.append((arm, role)))
+        events = self.service.stream(request, key, lambda arm, role: by.append((arm, role)))
         with leaving(receive):
             first = await anext(events)
         answering = asyncio.current_task()
@@ -129,7 +129,7 @@ class Gateway:
             headers = [
                 (b"content-type", b"text/event-stream; charset=utf-8"),
                 (b"cache-control", b"no-cache"),
-                *named(asked, *by[0]),
+                *named(request, *by[0]),
             ]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": first, "more_body": True})
@@ -163,15 +163,17 @@ class Gateway:
             host = text(headers.get(b"host")) or ""
             name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
             if name.strip("[]").casefold() not in (*LOOPBACK, self.settings.server.host.casefold(), ""):
-                raise Refused(
+                raise RequestError(
                     403, f"the host {host!r} is not this machine; make a key", kind="permission_error"
                 )
             origin = text(headers.get(b"origin"))
             if origin is not None and origin.partition("://")[2] != host:
-                raise Refused(403, f"a page of {origin!r} may not ask; make a key", kind="permission_error")
+                raise RequestError(
+                    403, f"a page of {origin!r} may not ask; make a key", kind="permission_error"
+                )
             kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
             if writes and kind != b"application/json":
-                raise Refused(415, "content-type: application/json is expected")
+                raise RequestError(415, "content-type: application/json is expected")
         return self.access.admit(text(headers.get(b"authorization")), role)
 
     # -- life ------------------------------------------------------------------------------------
@@ -206,8 +208,8 @@ class Gateway:
                 f"server.host is {server.host!r} and there are no API keys, so anybody could ask: make one "
                 "with `tunepoint keys add NAME`, or listen on 127.0.0.1"
             )
-        self.writer = Writer(self.store, Patterns(server.regions) if server.redact else None)
-        self.meters = Meters(self.writer)
+        self.writer = Writer(self.store, PatternRedactor(server.regions) if server.redact else None)
+        self.meters = Metrics(self.writer)
         self._session = session()
         try:
             served, self._stack = await asyncio.to_thread(self._opened, self.settings)
@@ -227,7 +229,7 @@ class Gateway:
         )
         self.service = Service(served, self.writer, recorder, self.store.find)
 
-    def _opened(self, settings: ServeSettings) -> tuple[dict[str, Served], ExitStack]:
+    def _opened(self, settings: ServeSettings) -> tuple[dict[str, ServedTask], ExitStack]:
         """Every task with its arms, routes and canary as they were before a restart."""
         assert self._session is not None
         with ExitStack() as stack:
@@ -235,9 +237,9 @@ class Gateway:
             served = {}
             for one in tasks:
                 router = Router(one.settings.name, list(one.arms), _policy(one), self.store)
-                watch = Watch(router)
+                watch = CanaryMonitor(router)
                 watch.restore(self.store)
-                served[one.settings.name] = Served(one.arms, one.timeouts, router, one, watch)
+                served[one.settings.name] = ServedTask(one.arms, one.timeouts, router, one, watch)
                 for arm in one.arms.values():
                     stack.callback(arm.close)
             return served, stack.pop_all()
@@ -258,7 +260,7 @@ class Gateway:
                     one.take_over(self.service.tasks[name])
             self.settings, self.service.tasks = settings, served
             server = settings.server
-            self.writer.redact = Patterns(server.regions) if server.redact else None
+            self.writer.redact = PatternRedactor(server.regions) if server.redact else None
             self.service.recorder.sample = server.sample
             slowest = max((t for one in settings.tasks for t in _timeouts(one)), default=60.0)
             loop = asyncio.get_running_loop()

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from tunepoint.capture.records import Captured
+from tunepoint.capture.records import CapturedRequest
 from tunepoint.capture.writer import Writer
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -34,7 +34,7 @@ class _Capture(Collector):
         yield GaugeMetricFamily("tunepoint_capture_failing", "1 while the store cannot be written.", failing)
 
 
-class Meters:
+class Metrics:
     """All of them; `text` is what a scrape gets."""
 
     def __init__(self, writer: Writer) -> None:
@@ -66,14 +66,14 @@ class Meters:
         )
         self._known: dict[tuple[str, str, str, int], tuple[Callable[..., None], ...]] = {}
 
-    def note(self, one: Captured) -> None:
+    def note(self, request: CapturedRequest) -> None:
         """Count one reply."""
-        key = (one.task, one.arm, one.role, one.status)
+        key = (request.task, request.arm, request.role, request.status)
         found = self._known.get(key)
         if found is None:
-            by = (one.task, one.arm, one.role)
+            by = (request.task, request.arm, request.role)
             found = self._known[key] = (
-                self._requests.labels(*by, str(one.status)).inc,
+                self._requests.labels(*by, str(request.status)).inc,
                 self._seconds.labels(*by).observe,
                 self._tokens.labels(*by, "input").inc,
                 self._tokens.labels(*by, "output").inc,
@@ -81,14 +81,14 @@ class Meters:
             )
         count, seconds, given, output, dollars = found
         count()
-        if one.seconds is not None:
-            seconds(one.seconds)
-        if one.input_tokens:
-            given(one.input_tokens)
-        if one.output_tokens:
-            output(one.output_tokens)
-        if one.cost_nanousd:
-            dollars(one.cost_nanousd / 1e9)
+        if request.seconds is not None:
+            seconds(request.seconds)
+        if request.input_tokens:
+            given(request.input_tokens)
+        if request.output_tokens:
+            output(request.output_tokens)
+        if request.cost_nanousd:
+            dollars(request.cost_nanousd / 1e9)
 
     def refused(self, status: int) -> None:
         """Count a request that was not let through."""

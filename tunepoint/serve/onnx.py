@@ -17,7 +17,7 @@ NEEDED = ("onnx", "onnxruntime", "onnxscript")
 log = logging.getLogger(__name__)
 
 
-def quicken(fitted: FittedArm, folder: Path) -> int:
+def use_onnxruntime(fitted: FittedArm, folder: Path) -> int:
     """Let the encoders of an arm read by onnxruntime; how many do.
 
     The vectors are compared first: an encoder whose graph reads otherwise goes on as it was.

@@ -15,21 +15,21 @@ import numpy as np
 from tunepoint.arms.cascade import Cascade, FittedCascade
 from tunepoint.arms.catalog import load_encoder
 from tunepoint.arms.contract import Arm, FittedArm
-from tunepoint.arms.templates import template_of
+from tunepoint.arms.templates import base_template
 from tunepoint.data.prepare import prepare
 from tunepoint.errors import ModelError, StudyError, TaskError, nearest
 from tunepoint.files.text import text_of
-from tunepoint.models.budget import Meter
+from tunepoint.models.budget import Budget
 from tunepoint.models.chat import Prompt
-from tunepoint.models.opening import Models
+from tunepoint.models.opening import ChatModels
 from tunepoint.models.prices import UNKNOWN, call_price, no_price
 from tunepoint.models.providers import address
-from tunepoint.serve.backends import Calling, Cascaded, InProcess, Passing, ServedArm
-from tunepoint.serve.onnx import quicken
+from tunepoint.serve.backends import CascadeArm, LocalArm, ProxyArm, RemoteArm, ServedArm
+from tunepoint.serve.onnx import use_onnxruntime
 from tunepoint.serve.settings import ArmSettings, ServeSettings, TaskSettings
 from tunepoint.serve.upstream import Upstream
-from tunepoint.study.bench import Bench, silent
-from tunepoint.study.chat_models import open_models
+from tunepoint.study.bench import Runner, silent
+from tunepoint.study.chat_models import open_chat_models
 from tunepoint.study.directory import TASK, open_study, read_manifest
 from tunepoint.study.planning import plan
 from tunepoint.study.selection import select
@@ -80,10 +80,10 @@ def study_arms(folder: Path, only: Sequence[str] = ()) -> Iterator[StudyArms]:
     seed = int(manifest["seed"])
     prepared = prepare(task, np.random.default_rng([seed, 1]))
     encoder = load_encoder(task)
-    meter = Meter(None, 0.0, float(manifest["spent_usd"]))
-    with open_models(task, folder / "calls.sqlite", meter) as models:
+    meter = Budget(None, 0.0, float(manifest["spent_usd"]))
+    with open_chat_models(task, folder / "calls.sqlite", meter) as models:
         with open_study(folder, task, prepared, seed) as study:
-            bench = Bench(study, task, prepared, meter, silent)
+            bench = Runner(study, task, prepared, meter, silent)
             bench.use(models)
             chosen = select(bench, plan(bench, encoder, models, None), models)
             train = prepared.split.train
@@ -99,7 +99,7 @@ def study_arms(folder: Path, only: Sequence[str] = ()) -> Iterator[StudyArms]:
         for name in set(only) - set(arms):
             names = [arm.name for arm in chosen.finalists]
             raise TaskError(f"{folder}: no finalist {name!r} that could serve; {nearest(name, names)}")
-        yield StudyArms(task, arms, decision["winner"], template_of(task, train))
+        yield StudyArms(task, arms, decision["winner"], base_template(task, train))
 
 
 def _task_of(folder: Path) -> Task:
@@ -120,20 +120,20 @@ def _decision_of(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _served(arm: Arm, fitted: FittedArm, models: Models, folder: Path) -> ServedArm:
+def _served(arm: Arm, fitted: FittedArm, models: ChatModels, folder: Path) -> ServedArm:
     """An arm as the gateway asks it: in batches where it runs here, in threads where it waits for others."""
     if isinstance(arm, Cascade) and isinstance(fitted, FittedCascade):
         halves = ((arm.cheap, fitted.cheap), (arm.strong, fitted.strong))
         cheap, strong = (_served(half, one, models, folder) for half, one in halves)
-        return Cascaded(arm.name, cheap, strong, fitted.gate)
+        return CascadeArm(arm.name, cheap, strong, fitted.gate)
     if not arm.remote:
-        quicken(fitted, folder)
-        return InProcess(arm.name, fitted, "this machine")
+        use_onnxruntime(fitted, folder)
+        return LocalArm(arm.name, fitted, "this machine")
     model = getattr(getattr(fitted, "model", None), "name", arm.family)
-    return Calling(arm.name, fitted, str(model), models.prices, AT_ONCE)
+    return RemoteArm(arm.name, fitted, str(model), models.prices, AT_ONCE)
 
 
-def passing_arm(settings: ArmSettings, session: aiohttp.ClientSession) -> Passing:
+def passing_arm(settings: ArmSettings, session: aiohttp.ClientSession) -> ProxyArm:
     """A server that gets the conversation as it came.
 
     Raises:
@@ -145,7 +145,7 @@ def passing_arm(settings: ArmSettings, session: aiohttp.ClientSession) -> Passin
     if price is not None and price.source == UNKNOWN:
         raise ModelError(no_price(settings.model))
     upstream = Upstream(where, session, settings.timeout_seconds)
-    return Passing(settings.name, upstream, price)
+    return ProxyArm(settings.name, upstream, price)
 
 
 @contextmanager

@@ -35,7 +35,7 @@ def run_gateway(load: Callable[[], ServeSettings], say: Callable[[str], None]) -
     sys.setswitchinterval(SWITCH)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # every core has a batch of its own
     gateway = Gateway(load)
-    gateway.on_closed = settle
+    gateway.on_closed = freeze_garbage
     server = gateway.settings.server
     config = uvicorn.Config(
         gateway,
@@ -101,7 +101,7 @@ async def _serve(
 ) -> None:
     say("opening the arms ...")
     async with gateway.running():
-        settle()
+        freeze_garbage()
         loop = asyncio.get_running_loop()
         reloading: set[asyncio.Task[None]] = set()
 
@@ -122,7 +122,7 @@ async def _serve(
         await server.serve(sockets=[taken])
 
 
-def settle() -> None:
+def freeze_garbage() -> None:
     """Let the garbage collector pass over what stays: going through all of it stops every answer."""
     gc.unfreeze()
     gc.collect()

@@ -17,7 +17,7 @@ PASSED = ("messages", "model", "stream", "stream_options", "user", "safety_ident
 DONE = b"data: [DONE]\n\n"
 
 
-class Refused(TunepointError):
+class RequestError(TunepointError):
     """A request that is answered with an error."""
 
     def __init__(
@@ -40,7 +40,7 @@ class Refused(TunepointError):
 
 
 @dataclass(slots=True)
-class Asked:
+class ChatRequest:
     """A chat request, checked."""
 
     id: str
@@ -69,7 +69,7 @@ class Asked:
         return {key: value for key, value in self.body.items() if key not in PASSED}
 
 
-def read_request(body: bytes) -> Asked:
+def read_request(body: bytes) -> ChatRequest:
     """Read a chat request.
 
     Raises:
@@ -79,31 +79,31 @@ def read_request(body: bytes) -> Asked:
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise Refused(400, f"the body is not JSON: {error}") from None
+        raise RequestError(400, f"the body is not JSON: {error}") from None
     if not isinstance(content, dict):
-        raise Refused(400, f"the body is a JSON {_kind(content)}, an object is expected")
+        raise RequestError(400, f"the body is a JSON {_kind(content)}, an object is expected")
     task = content.get("model")
     if not isinstance(task, str) or not task:
-        raise Refused(400, "model: the name of a task is expected", param="model")
+        raise RequestError(400, "model: the name of a task is expected", param="model")
     messages = content.get("messages")
     if not isinstance(messages, list) or not messages:
-        raise Refused(400, "messages: a list of at least one message is expected", param="messages")
+        raise RequestError(400, "messages: a list of at least one message is expected", param="messages")
     for place, message in enumerate(messages):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise Refused(
+            raise RequestError(
                 400, f"messages[{place}]: an object with role and content is expected", param="messages"
             )
     stream = content.get("stream")
     if stream not in (None, True, False):
-        raise Refused(400, f"stream: true or false is expected, got {_kind(stream)}", param="stream")
+        raise RequestError(400, f"stream: true or false is expected, got {_kind(stream)}", param="stream")
     options = content.get("stream_options")
     if options is not None and not isinstance(options, dict):
-        raise Refused(400, "stream_options: an object is expected", param="stream_options")
+        raise RequestError(400, "stream_options: an object is expected", param="stream_options")
     user = content.get("user") or content.get("safety_identifier")
     if user is not None and not isinstance(user, str):
-        raise Refused(400, f"user: a text is expected, got {_kind(user)}", param="user")
+        raise RequestError(400, f"user: a text is expected, got {_kind(user)}", param="user")
     wants = bool(options and options.get("include_usage"))
-    return Asked(
+    return ChatRequest(
         f"req_{uuid.uuid4().hex}", task, content, _input(messages), bool(stream), wants, user, at=time.time()
     )
 
@@ -129,13 +129,13 @@ def text_of(content: Any) -> str:
     return ""
 
 
-def completion(asked: Asked, text: str, usage: Mapping[str, int]) -> dict[str, Any]:
+def completion(request: ChatRequest, text: str, usage: Mapping[str, int]) -> dict[str, Any]:
     """A completion of our own, for an arm that is no server."""
     return {
-        "id": f"chatcmpl-{asked.id[4:]}",
+        "id": f"chatcmpl-{request.id[4:]}",
         "object": "chat.completion",
-        "created": int(asked.at),
-        "model": asked.task,
+        "created": int(request.at),
+        "model": request.task,
         "choices": [
             {
                 "index": 0,
@@ -153,13 +153,13 @@ def usage_of(given: int, output: int) -> dict[str, int]:
     return {"prompt_tokens": given, "completion_tokens": output, "total_tokens": given + output}
 
 
-def chunks(asked: Asked, whole: Mapping[str, Any]) -> list[bytes]:
+def chunks(request: ChatRequest, whole: Mapping[str, Any]) -> list[bytes]:
     """A whole completion as a stream: its role, its text or tool calls, its end, its usage if asked for."""
     head = {
         "id": whole.get("id"),
         "object": "chat.completion.chunk",
         "created": whole.get("created"),
-        "model": asked.task,
+        "model": request.task,
     }
     choice = (whole.get("choices") or [{}])[0]
     message = choice.get("message") or {}
@@ -171,7 +171,7 @@ def chunks(asked: Asked, whole: Mapping[str, Any]) -> list[bytes]:
         return sse({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]})
 
     events = [event(delta, None), event({}, choice.get("finish_reason") or "stop")]
-    if asked.wants_usage:
+    if request.wants_usage:
         events.append(sse({**head, "choices": [], "usage": whole.get("usage")}))
     return [*events, DONE]
 

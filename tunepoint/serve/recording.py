@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 
-from tunepoint.capture.records import Captured, Role
+from tunepoint.capture.records import CapturedRequest, Role
 from tunepoint.capture.writer import Writer
 from tunepoint.models.chat import Prompt
 from tunepoint.models.parsing import parse
 from tunepoint.serve.auth import Access, Key
-from tunepoint.serve.backends import Answered
-from tunepoint.serve.metrics import Meters
-from tunepoint.serve.protocol import Asked
+from tunepoint.serve.backends import ArmResponse
+from tunepoint.serve.metrics import Metrics
+from tunepoint.serve.protocol import ChatRequest
 from tunepoint.serve.tracing import Tracer
 
 DISCONNECTED = 499
@@ -20,7 +20,7 @@ DISCONNECTED = 499
 
 
 @dataclass(frozen=True, slots=True)
-class By:
+class AnsweredBy:
     """Who answered, and as what."""
 
     arm: str
@@ -28,7 +28,7 @@ class By:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class Outcome:
     """How an answer ended."""
 
     status: int = 200
@@ -41,8 +41,8 @@ class Ending:
     """Of an answer that did not come: the request, which another arm may have answered."""
 
 
-DONE_WELL = Ending()
-LEFT = Ending(DISCONNECTED, "the caller went away")
+OK = Outcome()
+DISCONNECTED_BY_CALLER = Outcome(DISCONNECTED, "the caller went away")
 
 
 class Recorder:
@@ -60,7 +60,7 @@ class Recorder:
         self,
         writer: Writer,
         access: Access,
-        meters: Meters,
+        meters: Metrics,
         *,
         sample: float = 1.0,
         salt: str = "",
@@ -71,8 +71,14 @@ class Recorder:
         self.sample, self._salt = sample, salt
 
     def note(
-        self, asked: Asked, template: Prompt | None, by: By, key: Key, found: Answered, ending: Ending
-    ) -> Captured:
+        self,
+        asked: ChatRequest,
+        template: Prompt | None,
+        by: AnsweredBy,
+        key: Key,
+        found: ArmResponse,
+        ending: Outcome,
+    ) -> CapturedRequest:
         """Count an answer and keep it, with its words if it is in the sample.
 
         Args:
@@ -83,7 +89,7 @@ class Recorder:
         if format_ok is None and template is not None and ending.status == 200:
             answer = parse(template, found.text).answer
             format_ok = answer is not None
-        one = Captured(
+        one = CapturedRequest(
             id=asked.id,
             at=asked.at,
             task=asked.task,
@@ -118,7 +124,7 @@ class Recorder:
         self.access.spend(key.name, found.cost_nanousd or 0)
         request = ending.copy_of or ending.attempt_of or one.id
         in_sample = self.sample >= 1 or self._place(request) < self.sample
-        self.writer.put(one if in_sample else without_words(one))
+        self.writer.put(one if in_sample else without_content(one))
         return one
 
     def _place(self, request: str) -> float:
@@ -133,6 +139,6 @@ class Recorder:
         return hashlib.sha256(f"{self._salt}{user}".encode("utf-8", "replace")).hexdigest()[:32]
 
 
-def without_words(one: Captured) -> Captured:
+def without_content(request: CapturedRequest) -> CapturedRequest:
     """What an answer took and who gave it, without what was asked and said; errors may quote both."""
-    return replace(one, input="", output="", answer=None, error=None, messages=None, parameters={})
+    return replace(request, input="", output="", answer=None, error=None, messages=None, parameters={})

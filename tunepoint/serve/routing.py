@@ -17,7 +17,7 @@ from tunepoint.capture.records import Role
 from tunepoint.capture.store import Store
 from tunepoint.errors import TunepointError, nearest
 from tunepoint.serve.canary import Canary
-from tunepoint.serve.protocol import Asked
+from tunepoint.serve.protocol import ChatRequest
 
 TRIPS, OPEN_SECONDS = 5, 10.0
 """Failures in a row after which an arm is not asked, and for how long."""
@@ -197,13 +197,13 @@ class Router:
                 self.store.set_state(self.state, {**policy.document(), "given": self.given}, noted=noted)
             self.policy = policy
 
-    def plan(self, asked: Asked) -> list[tuple[str, Role]]:
+    def plan(self, request: ChatRequest) -> list[tuple[str, Role]]:
         """The arms to ask, in turn, each with its role; those that keep failing come last."""
         policy = self.policy
         first: tuple[str, Role] = (policy.champion, "champion")
-        if asked.slice is not None and asked.slice in policy.slices:
-            first = (policy.slices[asked.slice], "slice")
-        elif self.is_canary(asked):
+        if request.slice is not None and request.slice in policy.slices:
+            first = (policy.slices[request.slice], "slice")
+        elif self.is_canary(request):
             assert policy.canary is not None
             first = (policy.canary.arm, "canary")
         others = [policy.champion, *policy.fallback]
@@ -212,15 +212,15 @@ class Router:
         ]
         return [first, *rest]
 
-    def is_canary(self, asked: Asked) -> bool:
+    def is_canary(self, request: ChatRequest) -> bool:
         """Whether the canary's share has this user."""
         canary = self.policy.canary
-        return canary is not None and unit(self.task, canary.arm, asked.user or asked.id) < canary.share
+        return canary is not None and unit(self.task, canary.arm, request.user or request.id) < canary.share
 
-    def is_shadowed(self, asked: Asked) -> bool:
+    def is_shadowed(self, request: ChatRequest) -> bool:
         """Whether the shadow answers a copy."""
         policy = self.policy
-        return policy.shadow is not None and unit(self.task, "shadow", asked.id) < policy.shadow_share
+        return policy.shadow is not None and unit(self.task, "shadow", request.id) < policy.shadow_share
 
     # -- changes ---------------------------------------------------------------------------------
 

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import orjson
 
-from tunepoint.serve.backends import Answered, Passing, ServedArm
-from tunepoint.serve.protocol import DONE, Asked, read_events
+from tunepoint.serve.backends import ArmResponse, ProxyArm, ServedArm
+from tunepoint.serve.protocol import DONE, ChatRequest, read_events
 from tunepoint.serve.upstream import ArmFault
 
 MOST_KEPT = 8 * 2**20
@@ -17,8 +17,8 @@ MOST_KEPT = 8 * 2**20
 class Relay:
     """Passes a server's events on under the task's name, and keeps them for capture."""
 
-    def __init__(self, asked: Asked) -> None:
-        self.asked = asked
+    def __init__(self, request: ChatRequest) -> None:
+        self.asked = request
         self.done = False
         self.error: str | None = None
         """What the server says went wrong in the middle."""
@@ -70,23 +70,23 @@ class Relay:
             return event.replace(old, new, 1)
         return event.replace(old.replace(b":", b": ", 1), new, 1)
 
-    def answered(self, arm: ServedArm) -> Answered:
+    def answered(self, arm: ServedArm) -> ArmResponse:
         """What the stream held, with its tokens and their price."""
         streamed = read_events(b"".join(self._raw))
-        found = Answered({}, streamed.text, arm.model)
+        found = ArmResponse({}, streamed.text, arm.model)
         self.error = streamed.error
-        if isinstance(arm, Passing):
+        if isinstance(arm, ProxyArm):
             arm.count(found, streamed.usage or _guessed(self.asked, streamed.text))
         return found
 
 
-def _guessed(asked: Asked, text: str) -> dict[str, int]:
+def _guessed(request: ChatRequest, text: str) -> dict[str, int]:
     """Tokens of a stream that ended before its usage: four characters each. It was paid for all the same."""
-    given = len(orjson.dumps(asked.body["messages"]))
+    given = len(orjson.dumps(request.body["messages"]))
     return {"prompt_tokens": given // 4, "completion_tokens": len(text) // 4}
 
 
-async def first_of(events: AsyncIterator[bytes | Answered]) -> bytes | Answered:
+async def first_of(events: AsyncIterator[bytes | ArmResponse]) -> bytes | ArmResponse:
     """What comes up to the end of the first event; comments and halves of events are none yet.
 
     Raises:
@@ -95,7 +95,7 @@ async def first_of(events: AsyncIterator[bytes | Answered]) -> bytes | Answered:
     """
     found = b""
     async for part in events:
-        if isinstance(part, Answered):
+        if isinstance(part, ArmResponse):
             return part
         found += part
         plain = found.replace(b"\r\n", b"\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tunepoint.capture.records import Captured
+from tunepoint.capture.records import CapturedRequest
 from tunepoint.errors import TaskError
 
 if TYPE_CHECKING:
@@ -38,35 +38,35 @@ class Tracer:
         self._provider = provider
         self._tracer = provider.get_tracer("tunepoint.gateway")
 
-    def note(self, one: Captured) -> None:
+    def note(self, request: CapturedRequest) -> None:
         """A span of one answer, from when it was asked to when it was given."""
         from opentelemetry.trace import SpanKind, Status, StatusCode
 
-        start = int(one.at * 1e9)
+        start = int(request.at * 1e9)
         facts: dict[str, Any] = {
             "gen_ai.operation.name": "chat",
-            "gen_ai.request.model": one.task,
-            "gen_ai.response.model": one.model,
-            "gen_ai.usage.input_tokens": one.input_tokens,
-            "gen_ai.usage.output_tokens": one.output_tokens,
-            "http.response.status_code": one.status,
-            "tunepoint.arm": one.arm,
-            "tunepoint.role": one.role,
-            "tunepoint.request_id": one.id,
-            "tunepoint.cost_usd": None if one.cost_usd is None else float(one.cost_usd),
-            "tunepoint.format_ok": one.format_ok,
+            "gen_ai.request.model": request.task,
+            "gen_ai.response.model": request.model,
+            "gen_ai.usage.input_tokens": request.input_tokens,
+            "gen_ai.usage.output_tokens": request.output_tokens,
+            "http.response.status_code": request.status,
+            "tunepoint.arm": request.arm,
+            "tunepoint.role": request.role,
+            "tunepoint.request_id": request.id,
+            "tunepoint.cost_usd": None if request.cost_usd is None else float(request.cost_usd),
+            "tunepoint.format_ok": request.format_ok,
         }
-        if one.status >= 400:
-            facts["error.type"] = str(one.status)
+        if request.status >= 400:
+            facts["error.type"] = str(request.status)
         span = self._tracer.start_span(
-            f"chat {one.task}",
+            f"chat {request.task}",
             kind=SpanKind.SERVER,
             start_time=start,
             attributes={key: value for key, value in facts.items() if value is not None},
         )
-        if one.status >= 400:
+        if request.status >= 400:
             span.set_status(Status(StatusCode.ERROR))
-        span.end(end_time=start + int((one.seconds or 0.0) * 1e9))
+        span.end(end_time=start + int((request.seconds or 0.0) * 1e9))
 
     def close(self) -> None:
         """Send what waits."""

@@ -11,30 +11,30 @@ import numpy as np
 from tunepoint.costs.arm_cost import ArmCost
 from tunepoint.data.examples import Example
 from tunepoint.decision.futures import WORDS, unit_prices
-from tunepoint.decision.value_of_information import Worth, values_of_information
+from tunepoint.decision.value_of_information import ValueOfInformation, values_of_information
 from tunepoint.decision.verdict import evidence_of
 from tunepoint.errors import EvidenceError, TrialsError
-from tunepoint.study.bench import Bench
+from tunepoint.study.bench import Runner
 from tunepoint.study.holdout import MOST_MORE_SEEDS, Buy, Purchase, usable
 from tunepoint.study.planning import at_stake
-from tunepoint.study.selection import Selected
+from tunepoint.study.selection import Selection
 from tunepoint.trials.table import Table, joint_of, tabulate
 
 Costed = Callable[[Table], list[ArmCost]]
 
 
 @dataclass(frozen=True)
-class Look:
+class PurchaseDecision:
     """What the next pieces of evidence were worth at one point of a study."""
 
     items: int
     more_seeds: int
     """Training seeds on top of those that every trained arm has."""
-    worth: tuple[Worth, ...]
+    worth: tuple[ValueOfInformation, ...]
     bought: Purchase | None
 
 
-def buying(bench: Bench, chosen: Selected, costed: Costed) -> Buy | None:
+def purchase_policy(runner: Runner, selection: Selection, costed: Costed) -> Buy | None:
     """What to buy next, or None without `error_usd`: then scores are no money and all items are measured.
 
     Test items (100 of those that are left; their labels are there) and one more training seed of every
@@ -47,22 +47,22 @@ def buying(bench: Bench, chosen: Selected, costed: Costed) -> Buy | None:
         costed: the cost of each finalist of a table of trials, in its order.
 
     """
-    task, study = bench.task, bench.study
+    task, study = runner.task, runner.study
     if task.value.error_usd is None:
         return None
-    looks: list[Look] = []
+    looks: list[PurchaseDecision] = []
 
     def buy(items: Sequence[Example], more_seeds: int) -> Purchase | None:
         try:
-            found = _offers(bench, chosen, costed, items, more_seeds)
+            found = _offers(runner, selection, costed, items, more_seeds)
         except (TrialsError, EvidenceError):  # a judge may have failed on all of them: more items, then
-            return "test_items" if len(items) < len(bench.prepared.split.test) else None
+            return "test_items" if len(items) < len(runner.prepared.split.test) else None
         worth = [one for one in found if one.pays]
         best = max(worth, key=lambda one: one.value_usd / max(one.price_usd, 1e-12), default=None)
         bought: Purchase | None = None
         if best is not None:
             bought = "test_items" if best.kind == "test_items" else "training_seeds"
-        looks.append(Look(len(items), more_seeds, tuple(found), bought))
+        looks.append(PurchaseDecision(len(items), more_seeds, tuple(found), bought))
         study.manifest["bought"] = {
             "for": at_stake(task),
             "looks": [asdict(look) for look in looks],
@@ -75,16 +75,16 @@ def buying(bench: Bench, chosen: Selected, costed: Costed) -> Buy | None:
 
 
 def _offers(
-    bench: Bench, chosen: Selected, costed: Costed, items: Sequence[Example], more_seeds: int
-) -> list[Worth]:
+    runner: Runner, selection: Selection, costed: Costed, items: Sequence[Example], more_seeds: int
+) -> list[ValueOfInformation]:
     """What can still be bought, with value and price, from the trials bought so far."""
-    task, study = bench.task, bench.study
+    task, study = runner.task, runner.study
     asked = {example.id for example in items}
-    seeds = {arm.name: arm.seeds + more_seeds for arm in chosen.finalists}
+    seeds = {arm.name: arm.seeds + more_seeds for arm in selection.finalists}
 
     paid = [
         trial
-        for trial in usable(study.test.trials, chosen.finalists)
+        for trial in usable(study.test.trials, selection.finalists)
         if trial.item in asked and int(trial.seed or 0) < seeds[trial.arm]
     ]
     table = tabulate(paid, list(seeds))
@@ -95,17 +95,17 @@ def _offers(
     label = task.costs.label_minutes.likely / 60 * task.costs.hourly_usd.likely
     worth = values_of_information(joint, evidence, replace(prices, item=prices.item - label), rng)
     left = {
-        "test_items": len(items) < len(bench.prepared.split.test),
+        "test_items": len(items) < len(runner.prepared.split.test),
         "training_seeds": more_seeds < MOST_MORE_SEEDS,
     }
     return [one for one in worth if left.get(one.kind, False)]
 
 
-def stopped_words(bench: Bench) -> list[str]:
+def purchase_caveats(runner: Runner) -> list[str]:
     """What the reader should know of a test that was not measured whole."""
-    bought: dict[str, Any] | None = bench.study.manifest.get("bought")
-    whole = len(bench.prepared.split.test)
-    if bought is None or bought["for"] != at_stake(bench.task):
+    bought: dict[str, Any] | None = runner.study.manifest.get("bought")
+    whole = len(runner.prepared.split.test)
+    if bought is None or bought["for"] != at_stake(runner.task):
         return []
     last = bought["looks"][-1]
     if "capped" in bought:

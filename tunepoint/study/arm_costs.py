@@ -9,10 +9,10 @@ from datetime import UTC, date, datetime
 import numpy as np
 
 from tunepoint.arms.cascade import Cascade
-from tunepoint.arms.contract import Arm, Estimated, Reserved
+from tunepoint.arms.contract import Arm, HasTrainingTime, OnReservedMachines
 from tunepoint.arms.incumbent import Incumbent
 from tunepoint.arms.prompting.chains import Chain
-from tunepoint.arms.prompting.chat_prompts import Ladder
+from tunepoint.arms.prompting.chat_prompts import ChatPrompt
 from tunepoint.costs.arm_cost import NOTHING, ArmCost
 from tunepoint.files.machine import cores
 from tunepoint.stats.moments import Mean, mean_of, sum_of
@@ -46,7 +46,7 @@ def measured_cost(arm: Arm, study: Study, table: Table, task: Task) -> ArmCost:
         retrain_hours=task.costs.retrain_hours if arm.kind not in ("prompt", "incumbent") else NOTHING,
         rented=_bought(arm, table) and hosting is None,
         retires_months=_retires(arm, task),
-        deterministic=arm.seeds == 1 and not isinstance(arm, Estimated),
+        deterministic=arm.seeds == 1 and not isinstance(arm, HasTrainingTime),
         dedicated=hosting,
     )
 
@@ -90,7 +90,7 @@ def hosting_of(arm: Arm, task: Task) -> tuple[Dedicated | None, Dedicated | None
             return None, cheap
         rate = strong.requests_per_second / max(arm.passed_on, 1e-3)
         return strong.model_copy(update={"requests_per_second": rate}), cheap
-    if isinstance(arm, Reserved):
+    if isinstance(arm, OnReservedMachines):
         return arm.hosting, None
     name = arm.name if isinstance(arm, Incumbent) else None if arm.remote else EMBEDDED
     return next((model.hosting for model in task.models if model.name == name), None), None
@@ -115,7 +115,7 @@ def _last_day(arm: Arm, task: Task) -> date | None:
     if isinstance(arm, Cascade):
         days = [day for half in (arm.cheap, arm.strong) if (day := _last_day(half, task)) is not None]
         return min(days, default=None)
-    if isinstance(arm, Ladder | Chain | Incumbent):
+    if isinstance(arm, ChatPrompt | Chain | Incumbent):
         name = arm.name if isinstance(arm, Incumbent) else arm.model.name
         return next((one.retires for one in task.models if one.name == name), None)
     base, provider = getattr(arm, "base", None), getattr(arm, "provider", None)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tunepoint.arms.contract import Arm, FittedArm, Repeatable
+from tunepoint.arms.contract import Arm, FittedArm, Resamplable
 from tunepoint.data.examples import Example
 from tunepoint.data.prepare import Prepared
-from tunepoint.models.budget import Meter
+from tunepoint.models.budget import Budget
 from tunepoint.models.chat import Reply, Usage
-from tunepoint.models.opening import Models
+from tunepoint.models.opening import ChatModels
 from tunepoint.models.prices import CallPrice
 from tunepoint.study.directory import Study
 from tunepoint.task.sections import JUDGE
@@ -26,15 +26,15 @@ TIMED = 50
 """Test items that are asked one at a time, so that their seconds are those of a request."""
 
 
-def shuffled_dev(bench: Bench) -> list[Example]:
+def shuffled_dev(runner: Runner) -> list[Example]:
     """The dev items in an order that only the seed decides, items of a cluster side by side."""
-    return shuffled(bench, bench.prepared.split.dev, 4)
+    return shuffled(runner, runner.prepared.split.dev, 4)
 
 
-def shuffled(bench: Bench, examples: Sequence[Example], salt: int) -> list[Example]:
+def shuffled(runner: Runner, examples: Sequence[Example], salt: int) -> list[Example]:
     """Examples in an order that only the seed and a number decide, items of a cluster side by side."""
-    clusters = bench.prepared.split.clusters
-    rng = np.random.default_rng([int(bench.study.manifest["seed"]), salt])
+    clusters = runner.prepared.split.clusters
+    rng = np.random.default_rng([int(runner.study.manifest["seed"]), salt])
     shuffled = [examples[i] for i in rng.permutation(len(examples)).tolist()]
     places: dict[str, int] = {}
     for example in shuffled:
@@ -84,16 +84,16 @@ def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 6)
 
 
-class Bench:
+class Runner:
     """Fits arms and records their trials; what is recorded already is not done again."""
 
     def __init__(
-        self, study: Study, task: Task, prepared: Prepared, meter: Meter, progress: Progress
+        self, study: Study, task: Task, prepared: Prepared, budget: Budget, progress: Progress
     ) -> None:
         self.study = study
         self.task = task
         self.prepared = prepared
-        self.meter = meter
+        self.meter = budget
         self.progress = progress
         self.done_seconds = 0.0
         self.planned_seconds = 0.0
@@ -103,7 +103,7 @@ class Bench:
         if task.score.metric != JUDGE:
             self.scoring = each(scorer(task.score.metric, task.folder, tolerance=task.score.tolerance))
 
-    def use(self, models: Models) -> None:
+    def use(self, models: ChatModels) -> None:
         """Take the prices of the open models, and the judge if answers are graded."""
         self.prices = models.prices
         if models.judge is not None:
@@ -156,7 +156,7 @@ class Bench:
         share = expected / max(1, sum(map(bool, missing)))
         for run, left in zip(runs, missing, strict=True):
             if left:
-                asked = arm.decoded(run.times) if isinstance(arm, Repeatable) else arm
+                asked = arm.decoded(run.times) if isinstance(arm, Resamplable) else arm
                 self._measure(asked, run, log, left, train, share, one_by_one)
                 self.done_seconds += share
         if not any(missing):
@@ -165,7 +165,7 @@ class Bench:
 
     def _decodes(self, arm: Arm, log: TrialLog) -> int:
         """How often an item is answered by each seed: once on dev, which only chooses."""
-        return arm.decodes if isinstance(arm, Repeatable) and log is self.study.test else 1
+        return arm.decodes if isinstance(arm, Resamplable) and log is self.study.test else 1
 
     def _measure(
         self,

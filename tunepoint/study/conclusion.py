@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tunepoint.arms.catalog import Candidates
+from tunepoint.arms.catalog import CandidateArms
 from tunepoint.arms.contract import Arm
 from tunepoint.costs.arm_cost import ArmCost
 from tunepoint.costs.arms_toml import arms_toml
@@ -21,22 +21,22 @@ from tunepoint.decision.signals import measure_signals
 from tunepoint.decision.slices import Sliced, by_slice
 from tunepoint.decision.verdict import Decision, decide
 from tunepoint.files.text import write_json, write_text
-from tunepoint.models.embedded import spare_encoder
+from tunepoint.models.embedded import installed_encoder
 from tunepoint.report.html import write_report
-from tunepoint.study.adaptive import Costed, stopped_words
+from tunepoint.study.adaptive import Costed, purchase_caveats
 from tunepoint.study.arm_costs import measured_cost
-from tunepoint.study.bench import Bench
+from tunepoint.study.bench import Runner
 from tunepoint.study.contamination import contamination, without_copies
 from tunepoint.study.directory import Study, provenance
-from tunepoint.study.facts import familiarity, gather_facts
+from tunepoint.study.facts import input_novelty, signal_facts
 from tunepoint.study.holdout import usable
 from tunepoint.study.learning_curve import Learning, growing_arms, learn, still_rising
-from tunepoint.study.selection import Selected
+from tunepoint.study.selection import Selection
 from tunepoint.study.tables import disagreements, ladder
 from tunepoint.study.warnings import judge_warnings, model_warnings, training_warnings
 from tunepoint.task.sections import JUDGE
 from tunepoint.task.task import Task
-from tunepoint.trials.human_grades import Grades, people_grades, with_people, write_sheet
+from tunepoint.trials.human_grades import Grades, apply_grades, read_grades, write_grading_sheet
 from tunepoint.trials.table import Table, tabulate
 from tunepoint.trials.trial import Trial, mean_score
 
@@ -63,22 +63,24 @@ class Result:
 # -- from trials to the verdict ------------------------------------------------------------
 
 
-def _conclude(bench: Bench, tried: Candidates, chosen: Selected, prepared: Prepared) -> Result:
-    study, task, finalists = bench.study, bench.task, chosen.finalists
+def _conclude(runner: Runner, candidates: CandidateArms, selection: Selection, prepared: Prepared) -> Result:
+    study, task, finalists = runner.study, runner.task, selection.finalists
     names = [arm.name for arm in finalists]
-    grades = people_grades(task, study.folder)
-    trials = with_people(usable(study.test.trials, finalists), grades)
+    grades = read_grades(task, study.folder)
+    trials = apply_grades(usable(study.test.trials, finalists), grades)
     _note_decided(study, trials, grades)
     table = tabulate(trials, names)
     costs = _costed(finalists, study, task)(table)
     seed = int(study.manifest["seed"])
     today = datetime.now(UTC).date()
-    learning = learn(study, tried, trainable(task, prepared.split.train), np.random.default_rng([seed, 9]))
+    learning = learn(
+        study, candidates, trainable(task, prepared.split.train), np.random.default_rng([seed, 9])
+    )
     copies = contamination(table, costs, task, prepared, seed)
-    decision = without_copies(_decided(bench, tried, chosen, table, costs, learning), copies)
-    encoder = tried.encoder or spare_encoder()
-    near = familiarity(encoder, prepared, np.random.default_rng([seed, 10])) if encoder else None
-    facts = gather_facts(study, task, tried, chosen, prepared, near)
+    decision = without_copies(_decided(runner, candidates, selection, table, costs, learning), copies)
+    encoder = candidates.encoder or installed_encoder()
+    near = input_novelty(encoder, prepared, np.random.default_rng([seed, 10])) if encoder else None
+    facts = signal_facts(study, task, candidates, selection, prepared, near)
     on_dev = study.dev.of(decision.winner)
     optimism = mean_score(on_dev) - decision.finalist(decision.winner).score.estimate if on_dev else None
     content = document(
@@ -93,16 +95,18 @@ def _conclude(bench: Bench, tried: Candidates, chosen: Selected, prepared: Prepa
     )
     measurements = {
         "audit": asdict(prepared.audit),
-        "ladder": ladder(study, tried, chosen.winners),
+        "ladder": ladder(study, candidates, selection.winners),
         "search": study.manifest.get("search"),
         "curve": [{"examples": size, **asdict(score)} for size, score in learning.rows] if learning else [],
         "learning": learning.document() if learning else None,
-        "not_run": [asdict(left) for left in (*chosen.not_run, *tried.not_run)],
+        "not_run": [asdict(left) for left in (*selection.not_run, *candidates.not_run)],
         "disagreements": disagreements(prepared, table, study.test.trials),
         "economics": economics(decision, task),
     }
     if task.score.metric == JUDGE:
-        write_sheet(study.folder, study.test.trials, prepared.split.test, np.random.default_rng([seed, 5]))
+        write_grading_sheet(
+            study.folder, study.test.trials, prepared.split.test, np.random.default_rng([seed, 5])
+        )
     write_text(study.folder / "arms.toml", arms_toml(costs))
     _write(study.folder, content, measurements)
     return Result(decision, content, study.folder, tuple(study.repairs), prepared.audit)
@@ -118,18 +122,18 @@ def _note_decided(study: Study, trials: Sequence[Trial], grades: Grades) -> None
 
 
 def _decided(
-    bench: Bench,
-    tried: Candidates,
-    chosen: Selected,
+    runner: Runner,
+    candidates: CandidateArms,
+    selection: Selection,
     table: Table,
     costs: Sequence[ArmCost],
     learning: Learning | None,
 ) -> Decision:
     """The decision, with what the study saw on the way among its caveats."""
-    study, task, names = bench.study, bench.task, table.names
-    growing = growing_arms(tried, chosen.finalists)
+    study, task, names = runner.study, runner.task, table.names
+    growing = growing_arms(candidates, selection.finalists)
     warnings = [*training_warnings(study), *model_warnings(study, datetime.now(UTC).date())]
-    warnings += [*judge_warnings(study, task, names), *stopped_words(bench)]
+    warnings += [*judge_warnings(study, task, names), *purchase_caveats(runner)]
     rng = np.random.default_rng([int(study.manifest["seed"]), 3])
     growth = learning.growth(growing) if learning else None
     decision = decide(table, costs, task, rng, caveats=warnings, growth=growth)

@@ -12,7 +12,7 @@ import numpy as np
 from tunepoint.arms.catalog import candidates, chat_names, check_supported
 from tunepoint.arms.causal.from_task import SEEDS_HERE, SEEDS_HOSTED, causal_arms, titled
 from tunepoint.arms.contract import Arm
-from tunepoint.arms.distilled import Lesson
+from tunepoint.arms.distilled import DistilledSet
 from tunepoint.data.licences import trainable
 from tunepoint.data.prepare import Prepared, prepare
 from tunepoint.errors import ModelError, TaskError
@@ -81,7 +81,7 @@ def estimate(task: Task, seed: int) -> list[str]:
     return lines
 
 
-def _nobody(lesson: Lesson, instruction: str | None) -> list[Arm]:
+def _nobody(distilled: DistilledSet, instruction: str | None) -> list[Arm]:
     return []
 
 

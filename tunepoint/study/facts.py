@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tunepoint.arms.catalog import Candidates
-from tunepoint.arms.contract import Arm, LightlyPrompted
+from tunepoint.arms.catalog import CandidateArms
+from tunepoint.arms.contract import Arm, HasPromptlessTwin
 from tunepoint.data.examples import HUMAN
 from tunepoint.data.formats import common_format
 from tunepoint.data.prepare import Prepared
@@ -21,7 +21,7 @@ from tunepoint.stats.intervals import Interval
 from tunepoint.stats.novelty import COMPARED
 from tunepoint.stats.paired import compare
 from tunepoint.study.directory import Study
-from tunepoint.study.selection import Selected
+from tunepoint.study.selection import Selection
 from tunepoint.task.task import Task
 from tunepoint.trials.table import joint_of, tabulate
 from tunepoint.trials.trial import ArmKind, Trial, mean_score
@@ -36,11 +36,11 @@ def _difference(trials: Sequence[Trial], one: str, other: str) -> Interval:
     return compare(joint_of(table), [(0, 1)], np.random.default_rng(0))[0].difference
 
 
-def gather_facts(
+def signal_facts(
     study: Study,
     task: Task,
-    tried: Candidates,
-    chosen: Selected,
+    candidates: CandidateArms,
+    selection: Selection,
     prepared: Prepared,
     nearness: tuple[float, Mapping[str, float]] | None,
 ) -> Facts:
@@ -48,12 +48,12 @@ def gather_facts(
 
     Args:
         study: with all trials measured.
-        nearness: as `familiarity` returns it; None without an encoder.
+        nearness: as `input_novelty` returns it; None without an encoder.
 
     """
     dev, test = study.dev, study.test
     by_kind: dict[ArmKind, Arm] = {}
-    for arm in chosen.finalists:
+    for arm in selection.finalists:
         by_kind.setdefault(arm.kind, arm)
     novelty = far_slice = light_prompt = None
     if nearness is not None:
@@ -63,7 +63,7 @@ def gather_facts(
         if trained is not None and prompted is not None:
             far_slice = _far_slice(test.trials, similarity, trained.name, prompted.name)
     hybrid = by_kind.get("hybrid")
-    if isinstance(hybrid, LightlyPrompted):
+    if isinstance(hybrid, HasPromptlessTwin):
         light_prompt = _difference(dev.trials, hybrid.name, hybrid.alone)
     counts = prepared.audit.counts
     return Facts(
@@ -76,7 +76,7 @@ def gather_facts(
         if task.answer.kind == "label"
         else None,
         format=common_format([example.target for example in prepared.split.train], task.answer.kind),
-        ceiling=chosen.ceiling if chosen.ceiling is not None else _last_step(study, chosen.winners),
+        ceiling=selection.ceiling if selection.ceiling is not None else _last_step(study, selection.winners),
         searched=study.manifest.get("search"),
         light_prompt=light_prompt,
     )
@@ -126,7 +126,7 @@ def revisions(study: Study) -> int:
     return max(0, len(seen) - 1)
 
 
-def familiarity(
+def input_novelty(
     encoder: Encoder, prepared: Prepared, rng: np.random.Generator
 ) -> tuple[float, dict[str, float]] | None:
     """Share of novel test inputs, and each test item's similarity to its nearest in train.

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
-from tunepoint.arms.catalog import Candidates
-from tunepoint.arms.contract import Arm, Repeatable
+from tunepoint.arms.catalog import CandidateArms
+from tunepoint.arms.contract import Arm, Resamplable
 from tunepoint.arms.incumbent import Incumbent
 from tunepoint.data.examples import Example
 from tunepoint.errors import BudgetReached
-from tunepoint.study.bench import TIMED, Bench, shuffled
+from tunepoint.study.bench import TIMED, Runner, shuffled
 from tunepoint.study.planning import decodes_of, expected_seconds
-from tunepoint.study.selection import Selected
+from tunepoint.study.selection import Selection
 from tunepoint.trials.trial import Key, Trial
 
 Purchase = Literal["test_items", "training_seeds"]
@@ -22,7 +22,9 @@ MOST_MORE_SEEDS = 3
 """Training seeds that are bought on top of an arm's own, at most: they take hours, not only dollars."""
 
 
-def open_test(bench: Bench, tried: Candidates, chosen: Selected, buy: Buy | None = None) -> None:
+def open_test(
+    runner: Runner, candidates: CandidateArms, selection: Selection, buy: Buy | None = None
+) -> None:
     """Open the sealed test: time single requests first, then ask for the rest in batches.
 
     Args:
@@ -30,38 +32,38 @@ def open_test(bench: Bench, tried: Candidates, chosen: Selected, buy: Buy | None
             items. All items are measured if None, and before the first purchase where no call is paid for.
 
     """
-    split = bench.prepared.split
-    bench.study.unseal([arm.name for arm in chosen.finalists], len(split.test))
-    in_rounds = buy is not None and bool(bench.prices)
-    test = shuffled(bench, split.test, 7) if in_rounds else list(split.test)
-    _time(bench, tried, chosen, test)
+    split = runner.prepared.split
+    runner.study.unseal([arm.name for arm in selection.finalists], len(split.test))
+    in_rounds = buy is not None and bool(runner.prices)
+    test = shuffled(runner, split.test, 7) if in_rounds else list(split.test)
+    _time(runner, candidates, selection, test)
     ends = rounds(test, split.clusters) if in_rounds else [len(test)]
     place = more_seeds = 0
-    _measure_test(bench, chosen, test[: ends[place]], more_seeds)
-    bench.study.manifest.get("bought", {}).pop("capped", None)
+    _measure_test(runner, selection, test[: ends[place]], more_seeds)
+    runner.study.manifest.get("bought", {}).pop("capped", None)
     while buy is not None:
         bought = buy(test[: ends[place]], more_seeds)
         if bought is None or (bought == "test_items" and place + 1 == len(ends)):
             break
         place, more_seeds = place + (bought == "test_items"), more_seeds + (bought == "training_seeds")
         try:
-            _measure_test(bench, chosen, test[: ends[place]], more_seeds)
+            _measure_test(runner, selection, test[: ends[place]], more_seeds)
         except BudgetReached as reached:
-            bench.study.manifest["bought"]["capped"] = str(reached)
-            return bench.study.save()
-    _complete(bench, chosen, test[: ends[place]])
-    bench.study.manifest["decodes"] = decodes_of(bench.task)
-    return bench.study.save()
+            runner.study.manifest["bought"]["capped"] = str(reached)
+            return runner.study.save()
+    _complete(runner, selection, test[: ends[place]])
+    runner.study.manifest["decodes"] = decodes_of(runner.task)
+    return runner.study.save()
 
 
-def _complete(bench: Bench, chosen: Selected, items: Sequence[Example]) -> None:
+def _complete(runner: Runner, selection: Selection, items: Sequence[Example]) -> None:
     """Where an earlier run had every finalist answer more items, have them answer those in full as well.
 
     It had a reason to stop later, or fewer decodes; a run that lacks items would cost all arms theirs.
     """
-    first = [{t.item for t in bench.study.test.of(arm.name)} for arm in chosen.finalists]
+    first = [{t.item for t in runner.study.test.of(arm.name)} for arm in selection.finalists]
     there = set.intersection(*first) | {example.id for example in items}
-    _measure_test(bench, chosen, [e for e in bench.prepared.split.test if e.id in there], 0)
+    _measure_test(runner, selection, [e for e in runner.prepared.split.test if e.id in there], 0)
 
 
 def usable(trials: Sequence[Trial], finalists: Sequence[Arm]) -> list[Trial]:
@@ -72,7 +74,7 @@ def usable(trials: Sequence[Trial], finalists: Sequence[Arm]) -> list[Trial]:
     """
     found: list[Trial] = []
     for arm in finalists:
-        decodes = arm.decodes if isinstance(arm, Repeatable) else 1
+        decodes = arm.decodes if isinstance(arm, Resamplable) else 1
         seeds: dict[int, list[Trial]] = {}
         for trial in trials:
             if trial.arm == arm.name and int(trial.decode or 0) < decodes:
@@ -85,34 +87,34 @@ def usable(trials: Sequence[Trial], finalists: Sequence[Arm]) -> list[Trial]:
     return found
 
 
-def _time(bench: Bench, tried: Candidates, chosen: Selected, test: Sequence[Example]) -> None:
+def _time(runner: Runner, candidates: CandidateArms, selection: Selection, test: Sequence[Example]) -> None:
     """Ask the arms of this machine one input at a time, and get them ready for all."""
-    split, timed = bench.prepared.split, test[:TIMED]
-    for arm in chosen.finalists:
+    split, timed = runner.prepared.split, test[:TIMED]
+    for arm in selection.finalists:
         if not arm.remote:
             expected = 0.03 * len(timed)
-            bench.measure(
-                arm, bench.study.test, timed, split.train, one_by_one=True, seeds=1, expected=expected
+            runner.measure(
+                arm, runner.study.test, timed, split.train, one_by_one=True, seeds=1, expected=expected
             )
     inputs = [example.input for example in test]
-    if tried.encoder is not None and tried.fine_tuned is not None:
-        tried.encoder.warm(inputs)
-        tried.encoder.remember(inputs)
-        tried.fine_tuned.remember(inputs)
+    if candidates.encoder is not None and candidates.fine_tuned is not None:
+        candidates.encoder.warm(inputs)
+        candidates.encoder.remember(inputs)
+        candidates.fine_tuned.remember(inputs)
 
 
-def _measure_test(bench: Bench, chosen: Selected, items: Sequence[Example], more_seeds: int) -> None:
+def _measure_test(runner: Runner, selection: Selection, items: Sequence[Example], more_seeds: int) -> None:
     """Every missing answer of every finalist to these items."""
-    log, train = bench.study.test, bench.prepared.split.train
-    for arm in chosen.finalists:
+    log, train = runner.study.test, runner.prepared.split.train
+    for arm in selection.finalists:
         seeds = arm.seeds + more_seeds if arm.seeds > 1 else arm.seeds
         asked = arm.covered(items) if isinstance(arm, Incumbent) else items
         expected = 0.0
         if not arm.remote:
             done = {trial.key for trial in log.of(arm.name)}
             expected = _expected_answers(arm, asked, seeds, done, len(train))
-            bench.plan(expected if more_seeds else 0.0)
-        bench.measure(arm, log, asked, train, seeds=seeds, expected=expected)
+            runner.plan(expected if more_seeds else 0.0)
+        runner.measure(arm, log, asked, train, seeds=seeds, expected=expected)
 
 
 def _expected_answers(arm: Arm, asked: Sequence[Example], seeds: int, done: set[Key], train: int) -> float:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from tunepoint.arms.catalog import SHARES, Candidates
-from tunepoint.arms.contract import Arm, LightlyPrompted
+from tunepoint.arms.catalog import SHARES, CandidateArms
+from tunepoint.arms.contract import Arm, HasPromptlessTwin
 from tunepoint.data.examples import Example
 from tunepoint.data.licences import trainable
-from tunepoint.decision.futures import DOUBLINGS, Growth
+from tunepoint.decision.futures import DOUBLINGS, LearningGain
 from tunepoint.decision.sample_size import SEED_SD
 from tunepoint.decision.value_of_information import EXAMPLES
 from tunepoint.decision.verdict import Decision
@@ -20,7 +20,7 @@ from tunepoint.errors import EvidenceError
 from tunepoint.stats.curves import FEWEST, Curve, fit_curve
 from tunepoint.stats.intervals import Interval
 from tunepoint.stats.paired import score_intervals
-from tunepoint.study.bench import Bench
+from tunepoint.study.bench import Runner
 from tunepoint.study.directory import Study
 from tunepoint.study.planning import expected_seconds
 from tunepoint.trials.table import joint_of, tabulate
@@ -45,18 +45,18 @@ def nested_subsets(
     return [[train[i] for i in ranked[: max(2, round(share * len(train)))]] for share in shares]
 
 
-def draw_curve(bench: Bench, tried: Candidates) -> None:
+def draw_curve(runner: Runner, candidates: CandidateArms) -> None:
     """Train on nested subsets and measure on dev; the whole of train is there already."""
-    if tried.growing is None:
+    if candidates.growing is None:
         return
-    split = bench.prepared.split
-    rng = np.random.default_rng([int(bench.study.manifest["seed"]), 2])
-    arm = tried.growing.once()
-    for subset in nested_subsets(trainable(bench.task, split.train), SHARES, rng):
+    split = runner.prepared.split
+    rng = np.random.default_rng([int(runner.study.manifest["seed"]), 2])
+    arm = candidates.growing.once()
+    for subset in nested_subsets(trainable(runner.task, split.train), SHARES, rng):
         name = f"{arm.name}, {len(subset)} examples"
         expected = expected_seconds(arm, len(subset), 0)
-        if len(subset) >= tried.growing.fewest:
-            bench.measure(arm, bench.study.curve, split.dev, subset, name=name, expected=expected)
+        if len(subset) >= candidates.growing.fewest:
+            runner.measure(arm, runner.study.curve, split.dev, subset, name=name, expected=expected)
 
 
 AHEAD = (1.0, 1.5, 2.0, 3.0, 4.0)
@@ -82,7 +82,7 @@ class Learning:
         """Training examples of the whole of train."""
         return self.rows[-1][0]
 
-    def growth(self, arms: Sequence[str]) -> Growth | None:
+    def growth(self, arms: Sequence[str]) -> LearningGain | None:
         """What twice the examples would bring these arms."""
         if self.curve is None:
             return None
@@ -90,7 +90,7 @@ class Learning:
         least = max(gain.estimate, 1e-9)
         times = [self.curve.gain(self.examples, 2**k * self.examples).estimate / least for k in DOUBLINGS]
         soon = self.curve.gain(self.examples, self.examples + EXAMPLES).estimate / least
-        return Growth(self.examples, dict.fromkeys(arms, gain), tuple(times), soon)
+        return LearningGain(self.examples, dict.fromkeys(arms, gain), tuple(times), soon)
 
     def document(self) -> dict[str, Any]:
         """The curve for measurements.json and the report."""
@@ -114,16 +114,16 @@ class Learning:
 
 
 def learn(
-    study: Study, tried: Candidates, train: Sequence[Example], rng: np.random.Generator
+    study: Study, candidates: CandidateArms, train: Sequence[Example], rng: np.random.Generator
 ) -> Learning | None:
     """The learning curve of the growing arm, fitted; None where none was drawn.
 
     Points share their dev items, so the error of a point is that of its paired difference to the whole
     of train; a single training run has the variance of the seeds that the whole of train was given.
     """
-    if tried.growing is None:
+    if candidates.growing is None:
         return None
-    whole = study.dev.of(tried.growing.name)
+    whole = study.dev.of(candidates.growing.name)
     runs = {trial.arm: None for trial in study.curve.trials}
     parts = {int(arm.rpartition(", ")[2].split()[0]): study.curve.of(arm) for arm in runs}
     sizes = sorted(size for size in parts if size < len(train))
@@ -168,15 +168,15 @@ def _error(part: Sequence[Trial], whole: Sequence[Trial], seed_sd: float) -> flo
     return float(np.sqrt(max(0.0, items) + seed_sd**2))
 
 
-def growing_arms(tried: Candidates, finalists: Sequence[Arm]) -> list[str]:
+def growing_arms(candidates: CandidateArms, finalists: Sequence[Arm]) -> list[str]:
     """The finalists that are trained as the curve's arm is, alone or with a prompt; they grow as it does."""
-    if tried.growing is None:
+    if candidates.growing is None:
         return []
-    name = tried.growing.name
+    name = candidates.growing.name
     return [
         arm.name
         for arm in finalists
-        if arm.name == name or (isinstance(arm, LightlyPrompted) and arm.alone == name)
+        if arm.name == name or (isinstance(arm, HasPromptlessTwin) and arm.alone == name)
     ]
 
 

@@ -8,11 +8,11 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from tunepoint.arms.contract import Arm
-from tunepoint.arms.prompting.chat_prompts import Ladder
+from tunepoint.arms.prompting.chat_prompts import ChatPrompt
 from tunepoint.files.text import write_json, write_text
 from tunepoint.models.chat import Prompt
 from tunepoint.models.templates import messages
-from tunepoint.study.bench import Bench
+from tunepoint.study.bench import Runner
 from tunepoint.trials.trial import mean_score
 
 PLACE = "{input}"
@@ -22,7 +22,7 @@ PLACE = "{input}"
 # -- the prompt, to take away ---------------------------------------------------------------
 
 
-def export_prompt(bench: Bench, arms: Sequence[Arm]) -> None:
+def export_prompt(runner: Runner, arms: Sequence[Arm]) -> None:
     """Write the best prompt whose words are the same for every input: `prompt.json` and `prompt.txt`.
 
     `{input}` stands for the input. The first call of the arm is reproduced exactly; a reply
@@ -31,21 +31,21 @@ def export_prompt(bench: Bench, arms: Sequence[Arm]) -> None:
     fixed = [
         arm
         for arm in arms
-        if isinstance(arm, Ladder) and not arm.rung.retrieved and bench.study.dev.of(arm.name)
+        if isinstance(arm, ChatPrompt) and not arm.rung.retrieved and runner.study.dev.of(arm.name)
     ]
     if not fixed:
         return
-    best = max(fixed, key=lambda arm: mean_score(bench.study.dev.of(arm.name)))
-    rng = np.random.default_rng([int(bench.study.manifest["seed"]), 0])
-    template: Prompt = best.fit(bench.task, bench.prepared.split.train, rng).template
+    best = max(fixed, key=lambda arm: mean_score(runner.study.dev.of(arm.name)))
+    rng = np.random.default_rng([int(runner.study.manifest["seed"]), 0])
+    template: Prompt = best.fit(runner.task, runner.prepared.split.train, rng).template
     turns = messages(replace(template, input=PLACE))
     content = {
         "arm": best.name,
         "model": best.model.name,
-        "dev_score": mean_score(bench.study.dev.of(best.name)),
+        "dev_score": mean_score(runner.study.dev.of(best.name)),
         "samples": best.rung.samples,
         "messages": [asdict(turn) for turn in turns],
     }
-    write_json(bench.study.folder / "prompt.json", content)
+    write_json(runner.study.folder / "prompt.json", content)
     text = "\n\n".join(f"[{turn.role}]\n{turn.content}" for turn in turns)
-    write_text(bench.study.folder / "prompt.txt", text + "\n")
+    write_text(runner.study.folder / "prompt.txt", text + "\n")

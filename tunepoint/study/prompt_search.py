@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 
 from tunepoint.arms.contract import Arm, NotRun
-from tunepoint.arms.prompting.chat_prompts import FittedLadder, Ladder
-from tunepoint.arms.prompting.search import Answered, Found, search
+from tunepoint.arms.prompting.chat_prompts import ChatPrompt, FittedChatPrompt
+from tunepoint.arms.prompting.search import SearchAnswer, SearchResult, search
 from tunepoint.data.examples import Example
 from tunepoint.errors import ModelError
 from tunepoint.models.chat import Reply, Turn, Usage
 from tunepoint.models.endpoints import LONG, Completion, Request, TextModel, always
-from tunepoint.models.opening import Models
+from tunepoint.models.opening import ChatModels
 from tunepoint.models.templates import messages
 from tunepoint.stats.intervals import Interval
-from tunepoint.study.bench import Bench
+from tunepoint.study.bench import Runner
 from tunepoint.trials.scorers import Grading
 from tunepoint.trials.trial import mean_score
 
@@ -36,7 +36,7 @@ class Optimised:
     not_run: tuple[NotRun, ...] = ()
 
 
-def optimise(bench: Bench, winners: Sequence[Arm], models: Models, dev: Sequence[Example]) -> Optimised:
+def optimise(runner: Runner, winners: Sequence[Arm], models: ChatModels, dev: Sequence[Example]) -> Optimised:
     """Search for a better instruction for the best prompt, and measure it on dev.
 
     Args:
@@ -46,62 +46,62 @@ def optimise(bench: Bench, winners: Sequence[Arm], models: Models, dev: Sequence
 
     """
     ranked = sorted(
-        (arm for arm in winners if isinstance(arm, Ladder) and arm.rung.samples == 1),
-        key=lambda arm: -mean_score(bench.study.dev.of(arm.name)),
+        (arm for arm in winners if isinstance(arm, ChatPrompt) and arm.rung.samples == 1),
+        key=lambda arm: -mean_score(runner.study.dev.of(arm.name)),
     )
     fixed = [arm for arm in ranked if not arm.rung.retrieved]
     if not fixed:
         return Optimised()
-    budget = bench.task.search
+    budget = runner.task.search
     if budget.calls == 0 or models.proposer is None:
         return Optimised(not_run=(NotRun("optimised prompt", "search.calls is 0"),))
-    known = bench.study.manifest.get("search")
+    known = runner.study.manifest.get("search")
     if known is None:
         try:
-            found = _search(bench, fixed[0], models.proposer, dev)
+            found = _search(runner, fixed[0], models.proposer, dev)
         except ModelError as error:
             if "pip install" not in str(error):
                 raise
             return Optimised(not_run=(NotRun("optimised prompt", str(error)),))
         known = _facts(fixed[0], found)
-        bench.study.manifest["search"] = known
-        bench.study.save()
+        runner.study.manifest["search"] = known
+        runner.study.save()
     arms = [
         _with(arm, known["instruction"]) for arm in (fixed[0], *(a for a in ranked[:1] if a.rung.retrieved))
     ]
     if known["kept"]:
         arms = []
     for arm in arms:
-        bench.measure(arm, bench.study.dev, bench.prepared.split.dev, bench.prepared.split.train)
+        runner.measure(arm, runner.study.dev, runner.prepared.split.dev, runner.prepared.split.train)
     return Optimised(tuple(arms), Interval(**known["ceiling"]))
 
 
-def _with(arm: Ladder, instruction: str) -> Ladder:
+def _with(arm: ChatPrompt, instruction: str) -> ChatPrompt:
     return replace(arm, instruction=instruction)
 
 
-def _facts(base: Ladder, found: Found) -> dict[str, Any]:
+def _facts(base: ChatPrompt, found: SearchResult) -> dict[str, Any]:
     return {"base": base.name, **asdict(found)}
 
 
-def _search(bench: Bench, base: Ladder, proposer: TextModel, dev: Sequence[Example]) -> Found:
+def _search(runner: Runner, base: ChatPrompt, proposer: TextModel, dev: Sequence[Example]) -> SearchResult:
     """GEPA over the instruction of one arm; every call is recorded, so a killed one repeats it for free."""
-    budget, spent = bench.task.search, 0.0
-    seed = int(bench.study.manifest["seed"])
-    train = bench.prepared.split.train
-    bench.progress(f"searching from {base.name}", bench.done_seconds, bench.planned_seconds)
+    budget, spent = runner.task.search, 0.0
+    seed = int(runner.study.manifest["seed"])
+    train = runner.prepared.split.train
+    runner.progress(f"searching from {base.name}", runner.done_seconds, runner.planned_seconds)
 
     def dollars(usage: Usage) -> float:
-        price = bench.prices.get(usage.model)
+        price = runner.prices.get(usage.model)
         return 0.0 if price is None else price.dollars(usage)
 
-    def fitted(instruction: str) -> FittedLadder:
-        return _with(base, instruction).fit(bench.task, train, np.random.default_rng([seed, 0]))
+    def fitted(instruction: str) -> FittedChatPrompt:
+        return _with(base, instruction).fit(runner.task, train, np.random.default_rng([seed, 0]))
 
-    def evaluate(instruction: str, examples: Sequence[Example]) -> list[Answered]:
+    def evaluate(instruction: str, examples: Sequence[Example]) -> list[SearchAnswer]:
         nonlocal spent
         replies = fitted(instruction).answer([example.input for example in examples])
-        gradings = bench.grade(replies, examples)
+        gradings = runner.grade(replies, examples)
         spent += sum(dollars(reply.usage) for reply in replies)
         spent += sum(dollars(grading.usage) for grading in gradings if grading.usage is not None)
         return _answered(replies, gradings)
@@ -112,9 +112,9 @@ def _search(bench: Bench, base: Ladder, proposer: TextModel, dev: Sequence[Examp
         request = Request((Turn("user", prompt),), LONG, VARIED, number)
         proposer.endpoint.complete([request], arrived.__setitem__, always)
         spent += dollars(arrived[0].usage)
-        return arrived[0].text or f"```\n{bench.task.instruction}\n```"
+        return arrived[0].text or f"```\n{runner.task.instruction}\n```"
 
-    start = bench.task.instruction
+    start = runner.task.instruction
     shown = {demonstration.input for demonstration in fitted(start).template.demonstrations}
     return search(
         start,
@@ -123,20 +123,20 @@ def _search(bench: Bench, base: Ladder, proposer: TextModel, dev: Sequence[Examp
         [example for example in train if example.input not in shown],
         dev,
         asks=budget.calls,
-        clusters=bench.prepared.split.clusters,
-        price=lambda instruction: _price(bench, base, instruction),
+        clusters=runner.prepared.split.clusters,
+        price=lambda instruction: _price(runner, base, instruction),
         stop=lambda: budget.usd is not None and spent >= budget.usd,
         seed=seed,
     )
 
 
-def _answered(replies: Sequence[Reply], gradings: Sequence[Grading]) -> list[Answered]:
+def _answered(replies: Sequence[Reply], gradings: Sequence[Grading]) -> list[SearchAnswer]:
     """What the search sees; an answer without a grade counts as the mean of those with one."""
     known = [grading.score for grading in gradings if grading.score is not None]
     if not known:
         raise ModelError(f"the judge gave no grade to any of {len(gradings)} answers: {gradings[0].why}")
     return [
-        Answered(
+        SearchAnswer(
             float(np.mean(known)) if grading.score is None else grading.score,
             reply.text if reply.format_ok else f"{reply.text} ({reply.error})",
             grading.why,
@@ -145,18 +145,18 @@ def _answered(replies: Sequence[Reply], gradings: Sequence[Grading]) -> list[Ans
     ]
 
 
-def _price(bench: Bench, base: Ladder, instruction: str) -> float:
+def _price(runner: Runner, base: ChatPrompt, instruction: str) -> float:
     """What the tokens of an instruction cost, in score, against those of the task's own.
 
     With `error_usd` their dollars over it: so many errors they must save. Without it, an
     instruction that doubles the prompt must be better by the margin.
     """
-    more = (len(instruction) - len(bench.task.instruction)) / CHARACTERS_A_TOKEN
-    price, error_usd = bench.prices.get(base.model.name), bench.task.value.error_usd
+    more = (len(instruction) - len(runner.task.instruction)) / CHARACTERS_A_TOKEN
+    price, error_usd = runner.prices.get(base.model.name), runner.task.value.error_usd
     if error_usd and price is not None:
         million = price.dollars(Usage(base.model.name, input_tokens=1_000_000))
         return more * million / 1e6 / error_usd
-    fitted = base.fit(bench.task, bench.prepared.split.train, np.random.default_rng(0))
-    dev = [example.input for example in bench.prepared.split.dev[:5]]
+    fitted = base.fit(runner.task, runner.prepared.split.train, np.random.default_rng(0))
+    dev = [example.input for example in runner.prepared.split.dev[:5]]
     whole = np.mean([sum(len(t.content) for t in messages(p)) for p in fitted.prompts(dev)])
-    return bench.task.limits.margin * more / (float(whole) / CHARACTERS_A_TOKEN)
+    return runner.task.limits.margin * more / (float(whole) / CHARACTERS_A_TOKEN)

@@ -8,10 +8,10 @@ from itertools import groupby
 
 import numpy as np
 
-from tunepoint.arms.catalog import MOST_FINALISTS, SHARES, Candidates
+from tunepoint.arms.catalog import MOST_FINALISTS, SHARES, CandidateArms
 from tunepoint.arms.contract import Arm
 from tunepoint.arms.prompting.chains import Chain
-from tunepoint.arms.prompting.chat_prompts import Ladder
+from tunepoint.arms.prompting.chat_prompts import ChatPrompt
 from tunepoint.data.examples import Example
 from tunepoint.models.chat import Usage
 from tunepoint.models.endpoints import request_of
@@ -73,7 +73,7 @@ class _Part:
 
 def quote(
     task: Task,
-    tried: Candidates,
+    candidates: CandidateArms,
     train: Sequence[Example],
     dev: Sequence[Example],
     test: Sequence[Example],
@@ -81,22 +81,22 @@ def quote(
     concurrency: int,
 ) -> Quote | None:
     """What the races on dev, the sealed test and the judge will take; None if no model is asked."""
-    parts = _asked(task, tried, train, dev, test) if tried.raced else []
+    parts = _asked(task, candidates, train, dev, test) if candidates.raced else []
     if task.score.judge is not None:
-        parts.append(_grading(task, task.score.judge.name, tried, parts, dev, test))
+        parts.append(_grading(task, task.score.judge.name, candidates, parts, dev, test))
     return _sum(parts, prices, concurrency) if parts else None
 
 
 def _asked(
     task: Task,
-    tried: Candidates,
+    candidates: CandidateArms,
     train: Sequence[Example],
     dev: Sequence[Example],
     test: Sequence[Example],
 ) -> list[_Part]:
     """Calls of the chat models under test."""
     parts = []
-    families = groupby(sorted(tried.raced, key=lambda arm: arm.family), key=lambda arm: arm.family)
+    families = groupby(sorted(candidates.raced, key=lambda arm: arm.family), key=lambda arm: arm.family)
     for _, members in families:
         arms = list(members)
         parts.append(_part(task, arms[0], train, dev[:5], answers(len(arms), len(dev))))
@@ -104,7 +104,7 @@ def _asked(
     decodes = {model.name: model.decodes for model in task.models}.get(dearest.model, 1)
     tested = TESTED * len(test) * decodes
     parts.append(_calls(dearest, (decodes * len(test), tested, tested)))
-    if tried.pupils:  # the teacher answers the inputs of train
+    if candidates.pupils:  # the teacher answers the inputs of train
         most = float(decodes * len(train))
         parts.append(_calls(dearest, (float(len(train)), float(len(train)), most)))
     if task.search.calls:
@@ -120,18 +120,18 @@ def _calls(like: _Part, asked: Three) -> _Part:
 def _grading(
     task: Task,
     judge: str,
-    tried: Candidates,
+    candidates: CandidateArms,
     parts: Sequence[_Part],
     dev: Sequence[Example],
     test: Sequence[Example],
 ) -> _Part:
     """What the judge will be asked: every answer in both orders; equal answers once."""
-    local = sum(arm.seeds for arm in tried.local) * len(dev)
-    if tried.growing is not None:
+    local = sum(arm.seeds for arm in candidates.local) * len(dev)
+    if candidates.growing is not None:
         local += len(SHARES) * len(dev)
-    if tried.local:
+    if candidates.local:
         local += MOST_FINALISTS * len(test)
-    local += len(tried.incumbents) * (len(dev) + len(test))
+    local += len(candidates.incumbents) * (len(dev) + len(test))
     answers = [local + sum(part.answers[i] for part in parts) for i in range(3)]
     each = ORDERS + 1 / REPEATED
     shown = (*dev[:20], *test[:20])
@@ -154,9 +154,9 @@ def _searching(task: Task, like: _Part, dev: int) -> _Part:
 
 def _part(task: Task, arm: Arm, train: Sequence[Example], shown: Sequence[Example], asked: Three) -> _Part:
     """Calls of one family, by the prompts that its first arm would send."""
-    assert isinstance(arm, (Ladder, Chain))
+    assert isinstance(arm, (ChatPrompt, Chain))
     rng, inputs = np.random.default_rng(0), [example.input for example in shown]
-    if isinstance(arm, Ladder):
+    if isinstance(arm, ChatPrompt):
         steps, samples, thinking = 1, arm.rung.samples, arm.rung.reasoning
         prompts = arm.fit(task, train, rng).prompts(inputs)
     else:
@@ -196,7 +196,7 @@ def _sum(parts: Sequence[_Part], prices: Mapping[str, CallPrice], concurrency: i
 
 def serving(
     task: Task,
-    tried: Candidates,
+    candidates: CandidateArms,
     train: Sequence[Example],
     dev: Sequence[Example],
     prices: Mapping[str, CallPrice],
@@ -204,7 +204,7 @@ def serving(
     """Dollars a month at the task's traffic, for the first arm of each way of prompting a chat model."""
     found = []
     volume = task.traffic.queries_per_month
-    families = groupby(sorted(tried.raced, key=lambda arm: arm.family), key=lambda arm: arm.family)
+    families = groupby(sorted(candidates.raced, key=lambda arm: arm.family), key=lambda arm: arm.family)
     for family, members in families:
         part = _part(task, next(members), train, dev[:5], (1.0, 1.0, 1.0))
         one = _sum([part], prices, 1).usd

@@ -17,7 +17,7 @@ from tunepoint.trials.trial import Trial
 
 
 @dataclass(frozen=True)
-class Place:
+class RaceResult:
     """How far an arm came."""
 
     arm: str
@@ -41,7 +41,7 @@ def race(
     clusters: Mapping[str, str],
     *,
     error: float = ERROR,
-) -> tuple[Arm, list[Place]]:
+) -> tuple[Arm, list[RaceResult]]:
     """The winner, measured on all of dev, and how far every arm came.
 
     Args:
@@ -58,7 +58,7 @@ def race(
     codes: NDArray[np.intp] = np.repeat(np.arange(len(units)), [len(unit) for unit in units])
     course = Race([arm.name for arm in arms], max(len(unit) for unit in units), error)
     named = {arm.name: arm for arm in arms}
-    places: dict[str, Place] = {}
+    places: dict[str, RaceResult] = {}
     for size in looks(len(dev)):
         end = next(stop for stop in ends if stop >= size)  # whole clusters only
         if len(course.running) == 1:
@@ -69,7 +69,7 @@ def race(
         here = ~np.any([np.isnan(values) for values in scores.values()], axis=0)  # a judge may fail
         if here.any():
             course.look({name: values[here] for name, values in scores.items()}, codes[:end][here])
-        places |= {name: Place(name, end, course.stopped.get(name)) for name in scores}
+        places |= {name: RaceResult(name, end, course.stopped.get(name)) for name in scores}
         if end == len(dev):
             break
     winner = max(course.running, key=lambda name: float(scores[name][here].sum()))

@@ -11,15 +11,15 @@ import numpy as np
 from tunepoint.arms.catalog import load_encoder
 from tunepoint.data.prepare import prepare
 from tunepoint.files.machine import cores
-from tunepoint.models.budget import Meter
-from tunepoint.study.adaptive import buying
-from tunepoint.study.bench import Bench, Progress, silent
-from tunepoint.study.chat_models import open_models
+from tunepoint.models.budget import Budget
+from tunepoint.study.adaptive import purchase_policy
+from tunepoint.study.bench import Progress, Runner, silent
+from tunepoint.study.chat_models import open_chat_models
 from tunepoint.study.conclusion import Result, _conclude, _costed
 from tunepoint.study.directory import default_folder, open_study
 from tunepoint.study.holdout import open_test
 from tunepoint.study.learning_curve import draw_curve
-from tunepoint.study.planning import look, plan
+from tunepoint.study.planning import find_doubtful_labels, plan
 from tunepoint.study.quote import Quote
 from tunepoint.study.selection import select
 from tunepoint.task.task import Task
@@ -59,16 +59,16 @@ def run(
     folder = Path(out) if out is not None else default_folder(task, prepared, seed)
     with open_study(folder, task, prepared, seed) as study:
         price = task.costs.core_hour_usd.likely / 3600 * cores()
-        meter = Meter(max_usd, price, float(study.manifest["spent_usd"]))
-        bench = Bench(study, task, prepared, meter, progress)
-        with open_models(task, folder / "calls.sqlite", meter, replay=replay) as models:
+        meter = Budget(max_usd, price, float(study.manifest["spent_usd"]))
+        bench = Runner(study, task, prepared, meter, progress)
+        with open_chat_models(task, folder / "calls.sqlite", meter, replay=replay) as models:
             bench.use(models)
             tried = plan(bench, encoder, models, None if replay else confirm)
-            prepared = look(bench, encoder, prepared)
+            prepared = find_doubtful_labels(bench, encoder, prepared)
             chosen = select(bench, tried, models)
             tried = chosen.tried
             draw_curve(bench, tried)
             finalists = chosen.finalists
-            open_test(bench, tried, chosen, buying(bench, chosen, _costed(finalists, study, task)))
+            open_test(bench, tried, chosen, purchase_policy(bench, chosen, _costed(finalists, study, task)))
             study.note_models(models.facts())
             return _conclude(bench, tried, chosen, prepared)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tunepoint.arms.catalog import Candidates
+from tunepoint.arms.catalog import CandidateArms
 from tunepoint.arms.contract import Arm
 from tunepoint.data.prepare import Prepared
 from tunepoint.stats.intervals import Interval
@@ -17,11 +17,11 @@ from tunepoint.trials.table import Table, joint_of, tabulate
 from tunepoint.trials.trial import Trial
 
 
-def ladder(study: Study, tried: Candidates, winners: Sequence[Arm] = ()) -> list[dict[str, Any]]:
+def ladder(study: Study, candidates: CandidateArms, winners: Sequence[Arm] = ()) -> list[dict[str, Any]]:
     """Every candidate with its dev score, for the table of arms."""
     rows: list[dict[str, Any]] = []
     races: Mapping[str, Any] = study.manifest.get("races", {})
-    for arm in {arm.name: arm for arm in (*tried.arms, *winners)}.values():
+    for arm in {arm.name: arm for arm in (*candidates.arms, *winners)}.values():
         trials = study.dev.of(arm.name)
         if len({trial.cluster or trial.item for trial in trials}) < 2:
             continue

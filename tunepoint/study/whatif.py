@@ -23,7 +23,7 @@ from tunepoint.stats.moments import mean_of
 from tunepoint.stats.ranges import Range, quantiles
 from tunepoint.study.directory import read_manifest
 from tunepoint.task.task import Task
-from tunepoint.trials.human_grades import with_people
+from tunepoint.trials.human_grades import apply_grades
 from tunepoint.trials.table import ArmScores, Table, tabulate
 from tunepoint.trials.trial import Trial, read_trials
 
@@ -106,7 +106,7 @@ def _trials(study: Path, manifest: Mapping[str, Any]) -> list[Trial]:
         return found
     runs = {tuple(run) for run in decided["runs"]}
     used = [trial for trial in found if (trial.arm, trial.seed, trial.decode) in runs]
-    return with_people(used, {(item, answer): grade for item, answer, grade in decided["people"]})
+    return apply_grades(used, {(item, answer): grade for item, answer, grade in decided["people"]})
 
 
 def task_of(study: Path) -> Task:

@@ -27,7 +27,7 @@ Grades = Mapping[tuple[str, str], float]
 """(item, answer) -> mean of what people gave it, 0..1."""
 
 
-def people_grades(task: Task, folder: Path) -> dict[tuple[str, str], float]:
+def read_grades(task: Task, folder: Path) -> dict[tuple[str, str], float]:
     """Grades on the study's sheet and in the file that the task names.
 
     Raises:
@@ -59,15 +59,15 @@ def _read(path: Path, scale: int, found: dict[tuple[str, str], list[float]]) -> 
                 f"{path}:{line}: grade is {given!r}; a number from 1 to {scale} is expected (score.scale), "
                 "or nothing where nobody looked"
             )
-        found[str(row["item"]), squeezed(str(row["answer"]))].append((grade - 1) / (scale - 1))
+        found[str(row["item"]), normalized(str(row["answer"]))].append((grade - 1) / (scale - 1))
 
 
-def squeezed(answer: str) -> str:
+def normalized(answer: str) -> str:
     """An answer without what spreadsheets change in it: spaces and line ends."""
     return " ".join(answer.split())
 
 
-def with_people(trials: Sequence[Trial], grades: Grades) -> list[Trial]:
+def apply_grades(trials: Sequence[Trial], grades: Grades) -> list[Trial]:
     """The trials with what people gave their answers.
 
     An answer that could not be read is worth 0 without asking anybody, where people graded
@@ -76,14 +76,14 @@ def with_people(trials: Sequence[Trial], grades: Grades) -> list[Trial]:
     looked_at = {item for item, _ in grades}
     found = []
     for trial in trials:
-        human = grades.get((trial.item, squeezed(trial.answer or "")))
+        human = grades.get((trial.item, normalized(trial.answer or "")))
         if not trial.format_ok:
             human = 0.0 if trial.item in looked_at else None
         found.append(trial if human is None else trial.model_copy(update={"human": human}))
     return found
 
 
-def write_sheet(
+def write_grading_sheet(
     folder: Path, trials: Sequence[Trial], test: Sequence[Example], rng: np.random.Generator
 ) -> None:
     """Write the sheet, once: different answers to random test items, and not whose they are.
@@ -97,7 +97,7 @@ def write_sheet(
     answers: dict[str, dict[str, str]] = defaultdict(dict)
     for trial in trials:
         if trial.format_ok and trial.answer is not None:
-            answers[trial.item].setdefault(squeezed(trial.answer), trial.answer)
+            answers[trial.item].setdefault(normalized(trial.answer), trial.answer)
     text = io.StringIO(newline="")
     rows = csv.writer(text)
     rows.writerow(COLUMNS)

@@ -57,7 +57,7 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgeQuality:
     """A judge's part in the scores."""
 
     noise: Noise | None
@@ -68,7 +68,7 @@ class Judged:
     """(arm, test items whose answers people graded)"""
 
 
-def calibrate(table: Table) -> tuple[Table, Judged | None]:
+def calibrate(table: Table) -> tuple[Table, JudgeQuality | None]:
     """The table with the judge's scores corrected where people graded enough, and how good the judge is.
 
     All arms are corrected, or none is: a corrected mean is not compared with an opinion.
@@ -78,9 +78,9 @@ def calibrate(table: Table) -> tuple[Table, Judged | None]:
     noise = _noise(table)
     graded = tuple((arm.arm, len(_labelled(arm))) for arm in table.arms)
     if min(_groups(arm, table.clusters) for arm in table.arms) < FEWEST:
-        return table, Judged(noise, (), graded)
+        return table, JudgeQuality(noise, (), graded)
     arms, calibrations = zip(*(_calibrated(arm, table.clusters) for arm in table.arms), strict=True)
-    return replace(table, arms=arms), Judged(noise, calibrations, graded)
+    return replace(table, arms=arms), JudgeQuality(noise, calibrations, graded)
 
 
 def _labelled(arm: ArmScores) -> NDArray[np.intp]:
@@ -162,7 +162,7 @@ def _variances(arm: ArmScores, clusters: NDArray[np.intp] | None) -> tuple[float
     return own, cluster_error(arm.scores.mean(axis=0), codes) ** 2
 
 
-def judge_caveats(judged: Judged | None, margin: float) -> list[str]:
+def judge_caveats(judged: JudgeQuality | None, margin: float) -> list[str]:
     """What the reader should know about the judge, where there is one."""
     if judged is None:
         return []

@@ -16,11 +16,11 @@ from tunepoint.arms.causal.checkpoints import CheckpointRace, by_group
 from tunepoint.arms.causal.hardware import check_fits, place, size_of
 from tunepoint.arms.causal.loading import load_base, load_tokenizer, put_adapter
 from tunepoint.arms.causal.recipe import CausalRecipe
-from tunepoint.arms.causal.rows import FEWEST, Rows, drawn_diets, rows_of
+from tunepoint.arms.causal.rows import FEWEST, Rows, draw_prompt_lengths, rows_of
 from tunepoint.arms.causal.sft import Launch, Trained, Watch, fine_tune, warm_up
-from tunepoint.arms.contract import Built, InProcess, Input
-from tunepoint.arms.distilled import Lesson
-from tunepoint.arms.templates import Diet, prompt_of
+from tunepoint.arms.contract import Built, Input, LocalFittedArm
+from tunepoint.arms.distilled import DistilledSet
+from tunepoint.arms.templates import PromptLength, template_for_length
 from tunepoint.data.examples import Example, fingerprint
 from tunepoint.data.licences import trainable
 from tunepoint.models.chat import Prompt, Reply
@@ -39,7 +39,7 @@ DEV = 200
 
 
 @dataclass
-class FittedCausal(InProcess):
+class FittedCausal(LocalFittedArm):
     """A training run with one prompt."""
 
     base: CausalBase
@@ -94,7 +94,7 @@ class CausalBase:
     _built: dict[str, Built] = field(default_factory=dict, repr=False)
 
     def run(
-        self, task: Task, train: Sequence[Example], seed: int, lesson: Lesson | None = None
+        self, task: Task, train: Sequence[Example], seed: int, distilled: DistilledSet | None = None
     ) -> tuple[str, Built]:
         """Name of a run and what it took; trains what was not trained yet.
 
@@ -106,10 +106,10 @@ class CausalBase:
             ModelError: the base does not fit this machine, or cannot be loaded.
 
         """
-        learnt = trainable(task, train) if lesson is None else lesson.examples
+        learnt = trainable(task, train) if distilled is None else distilled.examples
         name = f"{fingerprint(learnt)[:12]}-{self.recipe.digest()}-{seed:010d}"
         if name in self._built:
-            return name, self._credited(name, lesson)
+            return name, self._credited(name, distilled)
         kept, left_out = self.keep / name, tuple[str, ...]()
         trained = Trained.read(kept)
         if trained is None:
@@ -129,19 +129,19 @@ class CausalBase:
             )
         said = (*left_out, *trained.warnings, *_collapsed(self.endpoint(name), task, train))
         self._built[name] = Built(len(learnt), trained.seconds, said)
-        return name, self._credited(name, lesson)
+        return name, self._credited(name, distilled)
 
-    def _credited(self, name: str, lesson: Lesson | None) -> Built:
+    def _credited(self, name: str, distilled: DistilledSet | None) -> Built:
         """What a run took; a teacher that is right on everything teaches the targets, but not for nothing."""
-        return self._built[name] if lesson is None else lesson.credited(self._built[name])
+        return self._built[name] if distilled is None else distilled.credited(self._built[name])
 
     def _race(self, task: Task, train: Sequence[Example], rng: Generator) -> CheckpointRace | None:
         """How checkpoints are compared; None where dev is small or a judge would have to grade it."""
         if len(self.dev) < ASKED or task.score.metric == JUDGE:
             return None
         some, room = by_group(self.dev[:DEV], rng), self.room(train)
-        diets = drawn_diets(len(some), self.recipe.diet, rng)
-        prompts = (replace(prompt_of(task, train, diet), max_output_tokens=room) for diet in diets)
+        diets = draw_prompt_lengths(len(some), self.recipe.diet, rng)
+        prompts = (replace(template_for_length(task, train, diet), max_output_tokens=room) for diet in diets)
         scoring = each(scorer(task.score.metric, task.folder, tolerance=task.score.tolerance))
         return CheckpointRace(some, tuple(prompts), scoring)
 
@@ -160,13 +160,13 @@ class CausalBase:
         """
         size = size_of(self.base, self.folder)
         tokenizer = load_tokenizer(self._where)
-        diets = drawn_diets(len(learnt), self.recipe.diet, rng)
+        diets = draw_prompt_lengths(len(learnt), self.recipe.diet, rng)
         rows = rows_of(task, learnt, diets, tokenizer, size.context, train=train)
         check_fits(self.base, size, self.recipe, max(len(row.input_ids) for row in rows.rows), self.keep)
         dev = Rows((), ())
         if len(self.dev) >= ASKED:
             some = self.dev[:DEV]
-            diets = drawn_diets(len(some), self.recipe.diet, rng)
+            diets = draw_prompt_lengths(len(some), self.recipe.diet, rng)
             dev = rows_of(task, some, diets, tokenizer, size.context, train=train)
         return rows, dev, size.context
 
@@ -230,7 +230,7 @@ def _collapsed(endpoint: LocalEndpoint, task: Task, train: Sequence[Example]) ->
     some = train[:: max(1, len(train) // ASKED)][:ASKED]
     if len({example.target for example in some}) < 2:
         return ()
-    template = prompt_of(task, train, "full")
+    template = template_for_length(task, train, "full")
     model = TextModel(endpoint, remote=False)
     said = {reply.text for reply in model.answer([replace(template, input=e.input) for e in some])}
     if len(said) > 1:
@@ -245,13 +245,13 @@ class CausalTuned:
     """An arm: a fine-tuned language model with all of the prompt, the instruction alone, or nothing."""
 
     base: CausalBase
-    diet: Diet
+    diet: PromptLength
     title: str
     """What the base is called in the arm's name."""
     seeds: int = 3
     seconds_an_example: float = 0.0
     """What its training is expected to take; 0 where another arm's run is its own."""
-    lesson: Lesson | None = None
+    lesson: DistilledSet | None = None
     """What a prompted model taught it; the targets of train if None."""
     hosting: Dedicated | None = None
     """Machines that will serve it."""
@@ -288,7 +288,7 @@ class CausalTuned:
 
     def template(self, task: Task, train: Sequence[Example]) -> Prompt:
         """What every prompt has in common."""
-        prompt = prompt_of(task, train, self.diet)
+        prompt = template_for_length(task, train, self.diet)
         if self.instruction is not None:
             prompt = replace(prompt, instruction=self.instruction)
         return replace(prompt, max_output_tokens=self.base.room(train))

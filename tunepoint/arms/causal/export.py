@@ -23,7 +23,7 @@ BASE = "OWNER/BASE-MODEL"
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedData:
     """What was written."""
 
     files: tuple[Path, ...]
@@ -33,7 +33,7 @@ class Exported:
     """The command that trains with it."""
 
 
-def export(task: Task, prepared: Prepared, folder: Path, form: str) -> Exported:
+def export_examples(task: Task, prepared: Prepared, folder: Path, form: str) -> ExportedData:
     """Write train and dev for another tool, in the messages that a tuned model is asked with here.
 
     Args:
@@ -61,7 +61,7 @@ def export(task: Task, prepared: Prepared, folder: Path, form: str) -> Exported:
     for name, text in {**files, **more}.items():
         write_text(folder / name, text)
     written = tuple(folder / name for name in (*files, *more))
-    return Exported(written, len(parts["train"]), len(parts["dev"]), command.format(folder=folder))
+    return ExportedData(written, len(parts["train"]), len(parts["dev"]), command.format(folder=folder))
 
 
 def _line(row: Mapping[str, Any]) -> str:

@@ -31,7 +31,7 @@ LOOK = 0.5
 
 
 @dataclass(frozen=True)
-class Launched:
+class ProcessLauncher:
     """A launch of training: `fine_tune` calls it with what is to be trained."""
 
     launcher: Launcher

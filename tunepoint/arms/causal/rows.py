@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.random import Generator
 
-from tunepoint.arms.templates import DIETS, Diet, asked_with, prompt_of
+from tunepoint.arms.templates import PROMPT_LENGTHS, PromptLength, fill_template, template_for_length
 from tunepoint.data.examples import Example
 from tunepoint.errors import DataError
 from tunepoint.models.chat import Prompt
@@ -62,15 +62,15 @@ class Rows:
         )
 
 
-def drawn_diets(count: int, shares: Sequence[float], rng: Generator) -> list[Diet]:
+def draw_prompt_lengths(count: int, shares: Sequence[float], rng: Generator) -> list[PromptLength]:
     """Which prompt each of the examples is trained with."""
-    return [DIETS[i] for i in rng.choice(len(DIETS), size=count, p=list(shares)).tolist()]
+    return [PROMPT_LENGTHS[i] for i in rng.choice(len(PROMPT_LENGTHS), size=count, p=list(shares)).tolist()]
 
 
 def rows_of(
     task: Task,
     examples: Sequence[Example],
-    diets: Sequence[Diet],
+    diets: Sequence[PromptLength],
     tokenizer: Any,
     context: int,
     *,
@@ -93,10 +93,10 @@ def rows_of(
             f"{len(examples)} training examples are too few to fine-tune a language model: {FEWEST} at "
             "least, and some hundreds to gain from it; add examples or leave out [[tune]]"
         )
-    templates = {diet: prompt_of(task, train or examples, diet) for diet in DIETS}
+    templates = {diet: template_for_length(task, train or examples, diet) for diet in PROMPT_LENGTHS}
     rows, too_long = [], []
     for example, diet in zip(examples, diets, strict=True):
-        row = _row(asked_with(templates[diet], example), example.target, tokenizer)
+        row = _row(fill_template(templates[diet], example), example.target, tokenizer)
         if len(row.input_ids) > context:
             too_long.append((example.id, len(row.input_ids)))
         else:

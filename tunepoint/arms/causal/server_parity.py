@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 
 from tunepoint.arms.parity import Parity, measured_reply, parity
-from tunepoint.arms.templates import DIETS, Diet, asked_with, prompt_of
+from tunepoint.arms.templates import PROMPT_LENGTHS, PromptLength, fill_template, template_for_length
 from tunepoint.data.examples import Example
 from tunepoint.data.prepare import prepare
 from tunepoint.errors import StudyError
@@ -28,11 +28,11 @@ FACTS, MEASURED, CHECKED = "tunepoint.json", "dev.jsonl", "parity.json"
 
 
 @dataclass(frozen=True)
-class Served:
+class ParityReport:
     """A server against the measured model, with every prompt that was measured."""
 
     endpoint: str
-    prompts: Mapping[Diet, Parity]
+    prompts: Mapping[PromptLength, Parity]
 
     @property
     def holds(self) -> bool:
@@ -44,8 +44,13 @@ class Served:
 
 
 def check_served(
-    folder: Path, task: Task, endpoint: str, *, model: ChatModel | None = None, prompts: Sequence[Diet] = ()
-) -> Served:
+    folder: Path,
+    task: Task,
+    endpoint: str,
+    *,
+    model: ChatModel | None = None,
+    prompts: Sequence[PromptLength] = (),
+) -> ParityReport:
     """Replay dev through an endpoint; what was found is kept in `parity.json` beside the model.
 
     Args:
@@ -71,22 +76,22 @@ def check_served(
         )
     split = prepared.split
     measured = by_prompt(read_trials(folder / MEASURED), split.dev)
-    lacking = [diet for diet in prompts or DIETS if diet not in measured]
+    lacking = [diet for diet in prompts or PROMPT_LENGTHS if diet not in measured]
     if lacking:
         raise StudyError(
             f"{folder / MEASURED}: lacks answers to all of dev with the prompts {', '.join(lacking)}; run "
             "`tunepoint tune` again with the same --out: it measures without training anew"
         )
-    wanted = {diet: measured[diet] for diet in prompts or DIETS}
+    wanted = {diet: measured[diet] for diet in prompts or PROMPT_LENGTHS}
     scoring = each(scorer(task.score.metric, task.folder, tolerance=task.score.tolerance))
     room = int(facts["answer_tokens"])
-    found: dict[Diet, Parity] = {}
+    found: dict[PromptLength, Parity] = {}
     with _opened(endpoint, task) if model is None else nullcontext(model) as asked:
         for diet, before in wanted.items():
-            template = replace(prompt_of(task, split.train, diet), max_output_tokens=room)
-            now = asked.answer([asked_with(template, example) for example in split.dev])
+            template = replace(template_for_length(task, split.train, diet), max_output_tokens=room)
+            now = asked.answer([fill_template(template, example) for example in split.dev])
             found[diet] = parity(split.dev, before, now, scoring)
-    served = Served(endpoint, found)
+    served = ParityReport(endpoint, found)
     note(folder, served)
     return served
 
@@ -126,7 +131,7 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-def note(folder: Path, served: Served) -> None:
+def note(folder: Path, served: ParityReport) -> None:
     """Add what a server's replay gave to `parity.json`, by endpoint; the last one counts."""
     path = folder / CHECKED
     before = _json(path) if path.exists() else {}
@@ -142,7 +147,9 @@ def note(folder: Path, served: Served) -> None:
 
 
 def dev_trials(
-    replies: Mapping[Diet, Sequence[Reply]], dev: Sequence[Example], scores: Mapping[Diet, Sequence[float]]
+    replies: Mapping[PromptLength, Sequence[Reply]],
+    dev: Sequence[Example],
+    scores: Mapping[PromptLength, Sequence[float]],
 ) -> list[Trial]:
     """Answers to dev as trials; the arm is the prompt."""
     return [
@@ -161,12 +168,12 @@ def dev_trials(
     ]
 
 
-def by_prompt(trials: Sequence[Trial], dev: Sequence[Example]) -> dict[Diet, list[Reply]]:
+def by_prompt(trials: Sequence[Trial], dev: Sequence[Example]) -> dict[PromptLength, list[Reply]]:
     """What `dev_trials` wrote, as replies in the order of dev; prompts that answered all of it."""
     found = {(trial.arm, trial.item): trial for trial in trials}
     names = dict.fromkeys(trial.arm for trial in trials)
     return {
-        cast("Diet", name): [measured_reply(found[name, e.id]) for e in dev]
+        cast("PromptLength", name): [measured_reply(found[name, e.id]) for e in dev]
         for name in names
         if all((name, e.id) in found for e in dev)
     }

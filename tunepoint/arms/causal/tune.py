@@ -15,7 +15,7 @@ from tunepoint.arms.causal.from_task import causal_arms
 from tunepoint.arms.causal.server_parity import FACTS, MEASURED, dev_trials
 from tunepoint.arms.contract import Built
 from tunepoint.arms.parity import Parity, parity
-from tunepoint.arms.templates import Diet
+from tunepoint.arms.templates import PromptLength
 from tunepoint.data.examples import Example, fingerprint
 from tunepoint.data.prepare import prepare
 from tunepoint.data.split import Split
@@ -34,20 +34,20 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Tuning:
+class TunedModel:
     """A tuned model on disk."""
 
     folder: Path
     """The adapter, or the whole model after full fine-tuning; its README.md is the card."""
     merged: Path | None
     """The base with the adapter in it, where that was asked for and answers the same."""
-    scores: Mapping[Diet, Interval]
+    scores: Mapping[PromptLength, Interval]
     """Prompt -> score on dev."""
     warnings: tuple[str, ...]
     parity: Parity | None = None
 
 
-def tune(
+def tune_model(
     task: Task,
     base: Tune,
     out: Path,
@@ -57,7 +57,7 @@ def tune(
     confirm: Callable[[TrainingQuote], None] | None = None,
     watch: Watch | None = None,
     launch: Launch | None = None,
-) -> Tuning:
+) -> TunedModel:
     """Train on the task's train part, measure on dev, write the weights; the test stays sealed.
 
     Args:
@@ -81,7 +81,7 @@ def tune(
     if confirm is not None and not (out / FACTS).exists():
         confirm(quote)
     scoring = each(scorer(task.score.metric, task.folder, tolerance=task.score.tolerance))
-    replies: dict[Diet, list[Reply]] = {
+    replies: dict[PromptLength, list[Reply]] = {
         arm.diet: _answers(arm, task, split.train, split.dev, seed) for arm in arms
     }
     graded = {diet: _graded(said, split.dev, scoring) for diet, said in replies.items()}
@@ -96,7 +96,7 @@ def tune(
     if merge and base.method != "full":
         merged, same = _merged(arms, task, split, replies, scoring, out, facts)
     write_json(out / FACTS, facts)
-    return Tuning(kept, merged, scores, built.warnings, same)
+    return TunedModel(kept, merged, scores, built.warnings, same)
 
 
 def _check_scored(task: Task) -> None:
@@ -122,7 +122,7 @@ def _facts(
     task: Task,
     seed: int,
     built: Built,
-    scores: Mapping[Diet, Interval],
+    scores: Mapping[PromptLength, Interval],
 ) -> dict[str, Any]:
     """What the card says and tunepoint.json keeps."""
     return {
@@ -139,7 +139,7 @@ def _facts(
     }
 
 
-def chosen_base(task: Task, base: str | None, method: str | None, epochs: int | None) -> Tune:
+def base_to_tune(task: Task, base: str | None, method: str | None, epochs: int | None) -> Tune:
     """The first base that a task tunes on this machine, with what the command line says instead.
 
     Raises:
@@ -184,14 +184,14 @@ def _merged(
     arms: Sequence[CausalTuned],
     task: Task,
     split: Split,
-    measured: Mapping[Diet, Sequence[Reply]],
+    measured: Mapping[PromptLength, Sequence[Reply]],
     scoring: Scoring,
     out: Path,
     facts: Mapping[str, Any],
 ) -> tuple[Path, Parity]:
     """The merged model, kept only if it says what was measured with every prompt."""
     from tunepoint.arms.causal.loading import load_base
-    from tunepoint.arms.templates import asked_with
+    from tunepoint.arms.templates import fill_template
     from tunepoint.models.endpoints import TextModel
     from tunepoint.models.local import LocalEndpoint
 
@@ -202,7 +202,7 @@ def _merged(
     found: Parity | None = None
     for arm in arms:
         template = arm.template(task, split.train)
-        replies = served.answer([asked_with(template, example) for example in split.dev])
+        replies = served.answer([fill_template(template, example) for example in split.dev])
         found = parity(split.dev, measured[arm.diet], replies, scoring)
         if not found.holds:
             shutil.rmtree(folder)

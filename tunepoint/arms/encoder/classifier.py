@@ -15,7 +15,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
-from tunepoint.arms.contract import Built, InProcess, Input
+from tunepoint.arms.contract import Built, Input, LocalFittedArm
 from tunepoint.arms.encoder.training import Recipe, TrainingRun, loss_warnings
 from tunepoint.data.examples import Example, fingerprint, labels_of
 from tunepoint.data.licences import trainable
@@ -27,7 +27,7 @@ from tunepoint.trials.trial import ArmKind
 
 
 @dataclass
-class Classifier(InProcess):
+class Classifier(LocalFittedArm):
     """A fitted head on an encoder, its own or the shared one."""
 
     concurrent: ClassVar[bool] = True

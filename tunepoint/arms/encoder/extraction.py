@@ -14,7 +14,7 @@ import numpy as np
 from numpy.random import Generator
 from safetensors.torch import load_file, save_file
 
-from tunepoint.arms.contract import Built, InProcess, Input
+from tunepoint.arms.contract import Built, Input, LocalFittedArm
 from tunepoint.arms.encoder.fields import Fields
 from tunepoint.arms.encoder.tagging import Tagged, Tagger, TagRecipe, Tags, Words, tag, train
 from tunepoint.arms.encoder.training import loss_warnings
@@ -32,7 +32,7 @@ SECONDS_AN_EXAMPLE = 0.008
 
 
 @dataclass
-class Extractor(InProcess):
+class Extractor(LocalFittedArm):
     """A trained tagger."""
 
     tagger: Tags

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.random import Generator
 
-from tunepoint.arms.contract import Built, InProcess, Input
+from tunepoint.arms.contract import Built, Input, LocalFittedArm
 from tunepoint.arms.encoder.classifier import Classifier, FineTuned
 from tunepoint.data.examples import Example
 from tunepoint.models.chat import Prompt, Reply
@@ -19,7 +19,7 @@ from tunepoint.trials.trial import ArmKind
 
 
 @dataclass
-class LightPrompted(InProcess):
+class LightPrompted(LocalFittedArm):
     """A tuned encoder that also reads a prompt: label names, or retrieved demonstrations."""
 
     concurrent: ClassVar[bool] = True

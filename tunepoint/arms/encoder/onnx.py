@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tunepoint.arms.contract import InProcess, Input
+from tunepoint.arms.contract import Input, LocalFittedArm
 from tunepoint.arms.encoder.classifier import Classifier
 from tunepoint.arms.encoder.extraction import Extractor
 from tunepoint.arms.encoder.tagging import Tagger, Window, first_tokens, padded_shapes
@@ -282,7 +282,7 @@ def _digest(encoder: Encoder) -> str:
     return found.hexdigest()[:24]
 
 
-def served_by(path: Path, fitted: Classifier | Extractor) -> InProcess:
+def served_by(path: Path, fitted: Classifier | Extractor) -> LocalFittedArm:
     """The arm that the file is, reading and answering as `fitted` does."""
     session = open_graph(path)
     if isinstance(fitted, Classifier):
@@ -291,7 +291,7 @@ def served_by(path: Path, fitted: Classifier | Extractor) -> InProcess:
 
 
 @dataclass
-class OnnxClassifier(InProcess):
+class OnnxClassifier(LocalFittedArm):
     """A classifier's graph; tokenizer and labels are those of the fitted one."""
 
     session: Any

@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 
 from numpy.random import Generator
 
-from tunepoint.arms.contract import Built, InProcess, Input
-from tunepoint.arms.distilled import Lesson
-from tunepoint.arms.hosted.jobs import ENDED, Job, Remote, status_of
+from tunepoint.arms.contract import Built, Input, LocalFittedArm
+from tunepoint.arms.distilled import DistilledSet
+from tunepoint.arms.hosted.jobs import ENDED, Job, JobsClient, status_of
 from tunepoint.arms.hosted.providers import (
     BYTES_A_TOKEN,
     PROVIDERS,
@@ -32,7 +32,7 @@ from tunepoint.arms.hosted.providers import (
     tokens_of,
     validate,
 )
-from tunepoint.arms.templates import chat_rows, prompt_of
+from tunepoint.arms.templates import chat_rows, template_for_length
 from tunepoint.data.examples import Example
 from tunepoint.data.licences import open_to_training, trainable
 from tunepoint.errors import ModelError, nearest
@@ -112,7 +112,7 @@ def quote(
     )
 
 
-def existing(remote: Remote, run: Run, path: Path) -> Job | None:
+def existing(remote: JobsClient, run: Run, path: Path) -> Job | None:
     """The job of a run that is at work or done, by the state file or by the provider's list.
 
     Failed and cancelled jobs do not count: what is run again after them is a new job.
@@ -130,7 +130,7 @@ def existing(remote: Remote, run: Run, path: Path) -> Job | None:
     return None if found is None else replace(start, message=None).seen(found).save(path)
 
 
-def _found(remote: Remote, run: Run, file: str | None) -> dict[str, Any] | None:
+def _found(remote: JobsClient, run: Run, file: str | None) -> dict[str, Any] | None:
     """The provider's job for a run: a finished one before one at work."""
     ours = [job for job in remote.jobs() if _is_of(job, run, file)]
     live = [job for job in ours if status_of(job) not in ENDED]
@@ -143,7 +143,7 @@ def _is_of(job: Mapping[str, Any], run: Run, file: str | None) -> bool:
     return same_file or told.get("tunepoint") == run.fingerprint or job.get("suffix") == run.suffix
 
 
-def start(remote: Remote, run: Run, path: Path) -> Job:
+def start(remote: JobsClient, run: Run, path: Path) -> Job:
     """Upload the rows and create the job of a run; what exists already is used.
 
     Raises:
@@ -167,7 +167,7 @@ def quiet(message: str, share: float | None) -> None:
 
 
 def watch(
-    remote: Remote, job: Job, path: Path, *, progress: Progress = quiet, patience: float = PATIENCE
+    remote: JobsClient, job: Job, path: Path, *, progress: Progress = quiet, patience: float = PATIENCE
 ) -> Job:
     """Follow a job until it is done.
 
@@ -213,7 +213,7 @@ def _ended(job: Job, complaints: list[str], path: Path) -> str:
     )
 
 
-def cancel(remote: Remote, run: Run, path: Path) -> Job:
+def cancel(remote: JobsClient, run: Run, path: Path) -> Job:
     """Stop the job of a run; one that is over stays as it is.
 
     Raises:
@@ -226,7 +226,7 @@ def cancel(remote: Remote, run: Run, path: Path) -> Job:
     return _stopped(remote, job, job.id, path)
 
 
-def _stopped(remote: Remote, job: Job, identity: str, path: Path) -> Job:
+def _stopped(remote: JobsClient, job: Job, identity: str, path: Path) -> Job:
     job = job.seen(remote.job(identity)).save(path)
     if job.status in (*ENDED, "succeeded"):
         return job
@@ -255,7 +255,7 @@ def cancel_job(folder: Path, identity: str) -> Job:
     if identity not in known:
         raise ModelError(f"{folder}: no job {identity!r}; {nearest(identity, known)}")
     path, job = known[identity]
-    with Remote(PROVIDERS[job.provider]) as remote:
+    with JobsClient(PROVIDERS[job.provider]) as remote:
         return _stopped(remote, job, identity, path)
 
 
@@ -265,7 +265,7 @@ def chat_model(name: str, abilities: Abilities) -> TextModel:
 
 
 @dataclass
-class FittedHosted(InProcess):
+class FittedHosted(LocalFittedArm):
     """A tuned model that answers at its provider."""
 
     model: ChatModel
@@ -303,7 +303,7 @@ class HostedTuned:
     open: Callable[[str, Abilities], ChatModel] = chat_model
     """Opens the tuned model; a study puts its recording and its cap here."""
     sleep: Callable[[float], None] = time.sleep
-    lesson: Lesson | None = None
+    lesson: DistilledSet | None = None
     """What a prompted model taught it; the targets of train if None."""
     hosting: Dedicated | None = None
     """Machines that are reserved for it, where the provider bills them by time."""
@@ -339,7 +339,7 @@ class HostedTuned:
         built = Built(len(run.rows), 0.0, warnings, job.training_usd or 0.0)
         if self.lesson is not None:
             built = self.lesson.credited(built)
-        return FittedHosted(model, prompt_of(task, train, "full"), built, job)
+        return FittedHosted(model, template_for_length(task, train, "full"), built, job)
 
     def run_of(self, task: Task, train: Sequence[Example], rng: Generator) -> Run:
         """What `fit` trains: for a quote beforehand, or to cancel it."""
@@ -364,7 +364,7 @@ class HostedTuned:
         job = Job.read(path)
         if job is not None and job.status == "succeeded":
             return job
-        with Remote(self.provider, url=self.url, sleep=self.sleep) as remote:
+        with JobsClient(self.provider, url=self.url, sleep=self.sleep) as remote:
             job = existing(remote, run, path)
             if job is None:
                 if self.confirm is not None:

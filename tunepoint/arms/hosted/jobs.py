@@ -132,7 +132,7 @@ def _id(found: Mapping[str, Any], provider: str) -> str:
     )
 
 
-class Remote:
+class JobsClient:
     """The files and jobs of one provider, over HTTP; to be closed, as by `with`.
 
     Every method raises a ModelError where the provider refuses, and after the last attempt.
@@ -158,7 +158,7 @@ class Remote:
             timeout=timeout,
         )
 
-    def __enter__(self) -> Remote:
+    def __enter__(self) -> JobsClient:
         return self
 
     def __exit__(self, *_: object) -> None:

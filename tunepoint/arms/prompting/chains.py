@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 
 from numpy.random import Generator
 
-from tunepoint.arms.contract import Built, InProcess, Input
-from tunepoint.arms.templates import template_of
+from tunepoint.arms.contract import Built, Input, LocalFittedArm
+from tunepoint.arms.templates import base_template
 from tunepoint.data.examples import Example
 from tunepoint.models.chat import ChatModel, Prompt, Reply
-from tunepoint.models.endpoints import Again
+from tunepoint.models.endpoints import Resampled
 from tunepoint.models.repair import answer_with_repair
 from tunepoint.task.hosting import Dedicated
 from tunepoint.task.task import Task
@@ -32,7 +32,7 @@ CHAINS: dict[str, tuple[str, ...]] = {
 
 
 @dataclass
-class FittedChain(InProcess):
+class FittedChain(LocalFittedArm):
     """A chain that answers: one batch of calls for each step."""
 
     model: ChatModel
@@ -96,10 +96,10 @@ class Chain:
 
     def decoded(self, number: int) -> Chain:
         """The same arm, answering once more."""
-        return replace(self, model=Again(self.model, number)) if number else self
+        return replace(self, model=Resampled(self.model, number)) if number else self
 
     def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> FittedChain:
         """Put the task's instruction into the steps; nothing is learnt."""
-        template = replace(template_of(task, train), wording=self.wording, system=True)
+        template = replace(base_template(task, train), wording=self.wording, system=True)
         steps = tuple(step.replace("{instruction}", task.instruction) for step in self.steps)
         return FittedChain(self.model, steps, template, Built(0))

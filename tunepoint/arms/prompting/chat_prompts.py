@@ -12,12 +12,12 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from tunepoint.arms.contract import Built, InProcess, Input
+from tunepoint.arms.contract import Built, Input, LocalFittedArm
 from tunepoint.arms.prompting.demonstrations import nearest_rows
-from tunepoint.arms.templates import template_of
+from tunepoint.arms.templates import base_template
 from tunepoint.data.examples import Example
 from tunepoint.models.chat import ChatModel, Demonstration, Embed, Prompt, Reply
-from tunepoint.models.endpoints import Again
+from tunepoint.models.endpoints import Resampled
 from tunepoint.models.repair import answer_with_repair
 from tunepoint.task.hosting import Dedicated
 from tunepoint.task.task import Task
@@ -28,7 +28,7 @@ VARIED = 0.7
 
 
 @dataclass(frozen=True)
-class Rung:
+class PromptStyle:
     """One way of asking, apart from its wording."""
 
     family: str
@@ -56,26 +56,26 @@ class Rung:
         return ", ".join(parts)
 
 
-RUNGS = (
-    Rung("zero-shot"),
-    Rung("system message", system=True),
-    Rung("few-shot", system=True, shots=4),
-    Rung("few-shot", system=True, shots=12),
-    Rung("retrieved few-shot", system=True, retrieved=6),
-    Rung("retrieved few-shot", system=True, retrieved=6, nearest_last=False),
-    Rung("retrieved few-shot", system=True, retrieved=16),
-    Rung("chain of thought", system=True, reasoning=True),
-    Rung("self-consistency", system=True, reasoning=True, samples=5),
+PROMPT_STYLES = (
+    PromptStyle("zero-shot"),
+    PromptStyle("system message", system=True),
+    PromptStyle("few-shot", system=True, shots=4),
+    PromptStyle("few-shot", system=True, shots=12),
+    PromptStyle("retrieved few-shot", system=True, retrieved=6),
+    PromptStyle("retrieved few-shot", system=True, retrieved=6, nearest_last=False),
+    PromptStyle("retrieved few-shot", system=True, retrieved=16),
+    PromptStyle("chain of thought", system=True, reasoning=True),
+    PromptStyle("self-consistency", system=True, reasoning=True, samples=5),
 )
 """What is tried with every chat model, cheapest first; each in several wordings."""
 
 
 @dataclass
-class FittedLadder(InProcess):
+class FittedChatPrompt(LocalFittedArm):
     """A rung that answers."""
 
     model: ChatModel
-    rung: Rung
+    rung: PromptStyle
     template: Prompt
     built: Built
     pool: tuple[Demonstration, ...] = ()
@@ -120,11 +120,11 @@ def vote(replies: Sequence[Reply]) -> Reply:
 
 
 @dataclass
-class Ladder:
+class ChatPrompt:
     """An arm: a rung in one wording, asked of one model."""
 
     model: ChatModel
-    rung: Rung
+    rung: PromptStyle
     wording: str
     embed: Embed | None = None
     instruction: str | None = None
@@ -151,35 +151,35 @@ class Ladder:
         self.family = f"{model} {family}"
         self.name = f"{model} {way}, {self.wording}"
 
-    def decoded(self, number: int) -> Ladder:
+    def decoded(self, number: int) -> ChatPrompt:
         """The same arm, answering once more."""
-        return replace(self, model=Again(self.model, number)) if number else self
+        return replace(self, model=Resampled(self.model, number)) if number else self
 
-    def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> FittedLadder:
+    def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> FittedChatPrompt:
         """Choose the demonstrations; nothing else is learnt."""
         rung = self.rung
         template = replace(
-            template_of(task, train), wording=self.wording, system=rung.system, reasoning=rung.reasoning
+            base_template(task, train), wording=self.wording, system=rung.system, reasoning=rung.reasoning
         )
         if self.instruction is not None:
             template = replace(template, instruction=self.instruction)
         if rung.shots:
-            shown = in_turn(train, rung.shots, rng)
+            shown = balanced_by_label(train, rung.shots, rng)
             template = replace(template, demonstrations=tuple(map(_shown, shown)))
-            return FittedLadder(self.model, rung, template, Built(len(shown)))
+            return FittedChatPrompt(self.model, rung, template, Built(len(shown)))
         if rung.retrieved:
             assert self.embed is not None, "a retrieving arm needs to know what is similar"
             vectors = self.embed([example.input for example in train])
             pool = tuple(map(_shown, train))
-            return FittedLadder(self.model, rung, template, Built(len(train)), pool, vectors, self.embed)
-        return FittedLadder(self.model, rung, template, Built(0))
+            return FittedChatPrompt(self.model, rung, template, Built(len(train)), pool, vectors, self.embed)
+        return FittedChatPrompt(self.model, rung, template, Built(0))
 
 
 def _shown(example: Example) -> Demonstration:
     return Demonstration(example.input, example.target)
 
 
-def in_turn(train: Sequence[Example], count: int, rng: Generator) -> list[Example]:
+def balanced_by_label(train: Sequence[Example], count: int, rng: Generator) -> list[Example]:
     """`count` examples in random order, one of each target before the second of any."""
     order = [train[i] for i in rng.permutation(len(train)).tolist()]
     seen: Counter[str] = Counter()

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from tunepoint.arms.contract import Built, InProcess, Input
+from tunepoint.arms.contract import Built, Input, LocalFittedArm
 from tunepoint.arms.prompting.instructions import Prompted
 from tunepoint.data.examples import Example, labels_of
 from tunepoint.models.chat import Demonstration, Prompt, Reply
@@ -62,7 +62,7 @@ class FewShot:
 
 
 @dataclass
-class Retrieved(InProcess):
+class Retrieved(LocalFittedArm):
     """A fitted retrieval prompt: each input brings its own demonstrations."""
 
     concurrent: ClassVar[bool] = True

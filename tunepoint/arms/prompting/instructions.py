@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from numpy.random import Generator
 
-from tunepoint.arms.contract import Built, Concurrent, InProcess, Input
+from tunepoint.arms.contract import Built, Concurrent, Input, LocalFittedArm
 from tunepoint.data.examples import Example, labels_of
 from tunepoint.models.chat import ChatModel, Prompt, Reply
 from tunepoint.task.task import Task
@@ -16,7 +16,7 @@ from tunepoint.trials.trial import ArmKind
 
 
 @dataclass
-class Prompted(InProcess):
+class Prompted(LocalFittedArm):
     """A fitted prompt: the same words around every input."""
 
     model: ChatModel

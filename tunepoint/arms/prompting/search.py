@@ -28,7 +28,7 @@ WORSE = -1.0
 
 
 @dataclass(frozen=True)
-class Answered:
+class SearchAnswer:
     """What an instruction did on one example."""
 
     score: float
@@ -37,7 +37,7 @@ class Answered:
     """What a judge wrote about it; empty where none did."""
 
 
-Evaluate = Callable[[str, Sequence[Example]], list[Answered]]
+Evaluate = Callable[[str, Sequence[Example]], list[SearchAnswer]]
 """(instruction, examples) -> an answer for each."""
 Propose = Callable[[str, int], str]
 """(what to think about, number of the proposal) -> text with a new instruction in it."""
@@ -46,7 +46,7 @@ Price = Callable[[str], float]
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """The best instruction, and what the search says about the ceiling of prompting."""
 
     instruction: str
@@ -73,7 +73,7 @@ def search(
     price: Price = lambda instruction: 0.0,
     stop: Callable[[], bool] = lambda: False,
     seed: int = 0,
-) -> Found:
+) -> SearchResult:
     """Look for an instruction with a higher score on dev, the price of its tokens taken off.
 
     Args:
@@ -93,7 +93,7 @@ def search(
     proposals = _run(course, propose, instruction, train, asks, stop, seed)
     best = course.best
     assert best is not None, "gepa evaluates the first instruction on dev before it proposes"
-    return Found(
+    return SearchResult(
         best,
         tuple(course.trajectory),
         proposals,
@@ -176,7 +176,7 @@ class _Batch:
 
     outputs: list[str]
     scores: list[float]
-    trajectories: list[tuple[Example, Answered]]
+    trajectories: list[tuple[Example, SearchAnswer]]
     objective_scores: None = None
     num_metric_calls: int | None = None
 
@@ -230,13 +230,13 @@ class _Course:
         ]
         return dict.fromkeys(components_to_update, records)
 
-    def _ask(self, instruction: str, batch: Sequence[Example]) -> list[Answered]:
+    def _ask(self, instruction: str, batch: Sequence[Example]) -> list[SearchAnswer]:
         self.asked += len(batch)
         return self.evaluator(instruction, batch)
 
-    def _race(self, instruction: str) -> list[Answered]:
+    def _race(self, instruction: str) -> list[SearchAnswer]:
         """Answers on dev in growing parts, until all are there or it cannot become the best."""
-        answered: list[Answered] = []
+        answered: list[SearchAnswer] = []
         for size in looks(len(self.dev)):
             answered += self._ask(instruction, self.dev[len(answered) : size])
             if self.best is not None and self._hopeless(instruction, [one.score for one in answered]):
@@ -268,7 +268,7 @@ class _Course:
         self.trajectory.append((self.asked, objective))
 
 
-def _feedback(example: Example, one: Answered) -> str:
+def _feedback(example: Example, one: SearchAnswer) -> str:
     """What was right, and what the judge wrote where there is one."""
     if one.score >= 1:
         return "This is right."
