@@ -218,10 +218,7 @@ def test_labels_prompted_by_a_chat_model_and_tuned_on_this_machine(tmp_path: Pat
     folder = tmp_path / "small"
     folder.mkdir()
     write_small(folder)
-    known = {
-        example.input: example.target
-        for example in prepare(Task.load(folder), np.random.default_rng(0)).examples
-    }
+    known = {example.input: example.target for example in prepare(Task.load(folder), 0).examples}
 
     def answer(messages: list[dict[str, str]], body: dict[str, Any]) -> str:
         text = messages[-1]["content"]
@@ -286,7 +283,7 @@ def test_the_instruction_is_optimised_and_exported(fake: Fake, tmp_path: Path) -
     exported = json.loads((out / "prompt.json").read_text())
     assert "stands last" in (out / "prompt.txt").read_text() and "optimised" in exported["arm"]
     client = openai.OpenAI(base_url=fake.url, api_key="none")
-    dev = {example.id: example for example in prepare(asking, np.random.default_rng([0, 1])).split.dev}
+    dev = {example.id: example for example in prepare(asking, 0).split.dev}
     scores = []
     for example in dev.values():
         turns: Any = [

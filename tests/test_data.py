@@ -266,18 +266,18 @@ def rows(count: int, labels: str = "ab") -> str:
 
 def test_prepare_checks_the_labels(tmp_path: Path) -> None:
     csv_file(tmp_path, rows(60))
-    prepared = prepare(task(tmp_path), np.random.default_rng(0))
+    prepared = prepare(task(tmp_path), 0)
     assert prepared.audit.kept == len(prepared.examples)
     with pytest.raises(DataError, match=r"a.csv:3: label 'b' is not in \[answer.labels\]"):
-        prepare(task(tmp_path, answer={"labels": {"a": "", "bb": ""}}), np.random.default_rng(0))
+        prepare(task(tmp_path, answer={"labels": {"a": "", "bb": ""}}), 0)
     csv_file(tmp_path, rows(60, "a"))
     with pytest.raises(DataError, match="have the label 'a'"):
-        prepare(task(tmp_path), np.random.default_rng(0))
+        prepare(task(tmp_path), 0)
     csv_file(tmp_path, "text,label\n" + "".join(f"m {i},label{i}\n" for i in range(30)))
     with pytest.raises(DataError, match="these are no labels"):
-        prepare(task(tmp_path), np.random.default_rng(0))
+        prepare(task(tmp_path), 0)
     with pytest.raises(TaskError, match="no \\[data\\]"):
-        prepare(Task.parse({"name": "t"}), np.random.default_rng(0))
+        prepare(Task.parse({"name": "t"}), 0)
 
 
 def test_prepare_with_parts_given(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_prepare_with_parts_given(tmp_path: Path) -> None:
     rest = "".join(f"{text},{'ab'[i % 2]}\n" for i, text in enumerate(unseen))
     csv_file(tmp_path, "text,label\n" + rest, "test.csv")
     given = {"train": "train.csv", "test": "test.csv", "input": "text", "target": "label"}
-    prepared = prepare(Task.parse({"name": "t", "data": given}, folder=tmp_path), np.random.default_rng(0))
+    prepared = prepare(Task.parse({"name": "t", "data": given}, folder=tmp_path), 0)
     assert [e.id for e in prepared.split.test][:2] == ["test/test.csv:2", "test/test.csv:3"]
 
 
@@ -331,13 +331,13 @@ def test_delimiters_are_counted_outside_quotes(tmp_path: Path) -> None:
 def test_labels_that_differ_in_case_only_are_an_error(tmp_path: Path) -> None:
     csv_file(tmp_path, rows(60, labels="aAb"))
     with pytest.raises(DataError, match="'A' and 'a' differ only in upper and lower case"):
-        prepare(task(tmp_path), np.random.default_rng(0))
+        prepare(task(tmp_path), 0)
 
 
 def test_declared_labels_without_examples_are_thin(tmp_path: Path) -> None:
     csv_file(tmp_path, rows(60))
     declared = {"kind": "label", "labels": {"a": "", "b": "", "ghost": ""}}
-    prepared = prepare(task(tmp_path, answer=declared), np.random.default_rng(0))
+    prepared = prepare(task(tmp_path, answer=declared), 0)
     assert prepared.audit.thin == {"ghost": 0}
 
 
@@ -348,7 +348,7 @@ def test_an_id_stands_in_one_file(tmp_path: Path) -> None:
         )
     data = {"train": "train.csv", "test": "test.csv", "input": "text", "target": "label", "id": "id"}
     with pytest.raises(DataError, match="id '0' stands in the train file and in the test file"):
-        prepare(Task.parse({"name": "t", "data": data}, folder=tmp_path), np.random.default_rng(0))
+        prepare(Task.parse({"name": "t", "data": data}, folder=tmp_path), 0)
 
 
 def test_copies_of_one_template_are_linked_once() -> None:

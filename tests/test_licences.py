@@ -55,7 +55,7 @@ def licensed(folder: Path, **more: Any) -> Task:
 
 def test_rows_that_may_not_be_trained_on_are_left_out_and_counted(tmp_path: Path) -> None:
     task = licensed(tmp_path)
-    prepared = prepare(task, np.random.default_rng(0))
+    prepared = prepare(task, 0)
     audit = prepared.audit
     assert audit.origins == {"human": 60, "openai/gpt-5-mini, prompt 4f2a": 20}
     assert audit.untrainable == {"licence CC-BY-ND-4.0": 16, "written by openai/gpt-5-mini": 16}
@@ -68,7 +68,7 @@ def test_weights_learn_from_the_rest_alone_and_exports_hold_the_rest_alone(
     tmp_path: Path, encoder: Encoder
 ) -> None:
     task = licensed(tmp_path)
-    prepared = prepare(task, np.random.default_rng(0))
+    prepared = prepare(task, 0)
     train = prepared.split.train
     kept = trainable(task, train)
     for arm in (Probe(encoder), FineTuned(encoder, seeds=1)):
@@ -85,7 +85,7 @@ def test_weights_learn_from_the_rest_alone_and_exports_hold_the_rest_alone(
 
 def test_where_none_may_be_trained_on_the_error_says_what_to_change(tmp_path: Path) -> None:
     task = licensed(tmp_path)
-    closed = [e for e in prepare(task, np.random.default_rng(0)).examples if forbids_training(task, e)]
+    closed = [e for e in prepare(task, 0).examples if forbids_training(task, e)]
     with pytest.raises(
         DataError, match=r"none of the 32 training examples may be trained on .* data.no_training"
     ):
@@ -93,9 +93,9 @@ def test_where_none_may_be_trained_on_the_error_says_what_to_change(tmp_path: Pa
 
 
 def test_a_study_of_rows_that_were_open_is_not_one_of_rows_that_are_closed(tmp_path: Path) -> None:
-    before = prepare(licensed(tmp_path), np.random.default_rng(0)).fingerprint
+    before = prepare(licensed(tmp_path), 0).fingerprint
     models = [{"name": "embedded:minilm"}, {"name": "openai/gpt-5-mini", "train_on_outputs": True}]
-    after = prepare(licensed(tmp_path, models=models), np.random.default_rng(0)).fingerprint
+    after = prepare(licensed(tmp_path, models=models), 0).fingerprint
     assert before != after
 
 
@@ -106,7 +106,7 @@ def test_where_nothing_may_be_trained_on_prompts_are_measured_and_tuning_is_not_
     assert task.data is not None
     shut = {"licence": "queue", "no_training": ("billing", "device_setup")}
     closed = task.model_copy(update={"data": task.data.model_copy(update=shut)})
-    split = prepare(closed, np.random.default_rng(0)).split
+    split = prepare(closed, 0).split
     tried = candidates(closed, encoder, (), split.train, split.dev, None)
     assert tried.prompting and not tried.tuned and not tried.hybrid and tried.growing is None
     assert any("may be trained on" in left.reason for left in tried.not_run)
@@ -114,7 +114,7 @@ def test_where_nothing_may_be_trained_on_prompts_are_measured_and_tuning_is_not_
 
 def test_closed_rows_of_dev_are_left_out_of_what_other_tools_get(tmp_path: Path) -> None:
     task = licensed(tmp_path)
-    prepared = prepare(task, np.random.default_rng(0))
+    prepared = prepare(task, 0)
     dev = tuple(replace(example, licence="CC-BY-ND-4.0") for example in prepared.split.dev)
     shut = replace(prepared, split=replace(prepared.split, dev=dev))
     written = export_examples(task, shut, tmp_path / "out", "openai")
@@ -137,6 +137,6 @@ def test_a_column_that_is_not_there_is_named_with_the_nearest(tmp_path: Path) ->
     licensed(tmp_path)
     with pytest.raises(DataError, match="no column 'term'"):
         data = {"path": "messages.csv", "input": "text", "target": "queue", "licence": "term"}
-        prepare(Task.parse({"name": "x", "data": data}, folder=tmp_path), np.random.default_rng(0))
+        prepare(Task.parse({"name": "x", "data": data}, folder=tmp_path), 0)
     with pytest.raises(TaskError, match=r"unknown key .data\.licens"):
         Task.parse({"name": "x", "data": {"path": "messages.csv", "licens": "terms"}})

@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from gateways import behind, until
 from test_routing import asking
@@ -45,11 +44,7 @@ def test_what_is_served_is_what_was_measured(finished: Result, small_task: Path)
     }
     asked = {item for _, item in measured}
     seed = int(json.loads((finished.folder / "manifest.json").read_text())["seed"])
-    test = [
-        e
-        for e in prepare(Task.load(small_task), np.random.default_rng([seed, 1])).split.test
-        if e.id in asked
-    ]
+    test = [e for e in prepare(Task.load(small_task), seed).split.test if e.id in asked]
     assert len(test) == len(asked)
 
     async def answers(arm: ServedArm) -> list[str]:

@@ -141,7 +141,7 @@ def test_the_learning_curve_has_four_nested_sizes(finished: Result) -> None:
 
 
 def test_nested_subsets_are_nested_and_keep_labels(small_task: Path) -> None:
-    train = prepare(Task.load(small_task), np.random.default_rng(0)).split.train
+    train = prepare(Task.load(small_task), 0).split.train
     small, large = nested_subsets(train, (0.3, 0.6), np.random.default_rng(0))
     assert {e.id for e in small} < {e.id for e in large}
     assert len({e.target for e in small}) == 3
@@ -160,7 +160,7 @@ def test_another_question_is_not_answered_from_old_trials(
     finished: Result, small_task: Path, tmp_path: Path
 ) -> None:
     task = Task.load(small_task)
-    prepared = prepare(task, np.random.default_rng([3, 1]))
+    prepared = prepare(task, 3)
     assert finished.folder is not None
     with pytest.raises(StudyError, match="another seed"), open_study(finished.folder, task, prepared, 4):
         pass
@@ -175,7 +175,7 @@ def test_another_question_is_not_answered_from_old_trials(
 
 def test_two_processes_cannot_hold_one_study(small_task: Path, tmp_path: Path) -> None:
     task = Task.load(small_task)
-    prepared = prepare(task, np.random.default_rng(0))
+    prepared = prepare(task, 0)
     with (
         open_study(tmp_path / "s", task, prepared, 0),
         pytest.raises(StudyError, match="another process"),

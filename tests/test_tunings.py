@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from checkpoints import tiny_checkpoint
 from test_tuned_study import routing
@@ -110,7 +109,7 @@ def test_the_command_line_overrides_the_task(tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", sorted(FORMS))
 def test_train_and_dev_are_exported_and_the_test_never(form: str, tmp_path: Path) -> None:
     task = routing(tmp_path, 80)
-    prepared = prepare(task, np.random.default_rng([0, 1]))
+    prepared = prepare(task, 0)
     found = export_examples(task, prepared, tmp_path / "out", form)
     split = prepared.split
     rows = {
@@ -129,7 +128,7 @@ def test_train_and_dev_are_exported_and_the_test_never(form: str, tmp_path: Path
 
 def test_configurations_name_the_base_the_files_and_the_recipe(tmp_path: Path) -> None:
     task = routing(tmp_path, 80, tune=[{"base": "me/base", "rank": 8, "epochs": 5, "method": "qlora"}])
-    prepared = prepare(task, np.random.default_rng([0, 1]))
+    prepared = prepare(task, 0)
     out = tmp_path / "out"
     for form in ("axolotl", "llama-factory", "unsloth"):
         export_examples(task, prepared, out, form)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tunepoint.cli.terminal import JsonOption, SeedOption, TaskArgument, clear_errors
+from tunepoint.cli.terminal import JsonOption, SplitSeedOption, TaskArgument, clear_errors
 
 if TYPE_CHECKING:
     from tunepoint.loop.deployment import LocalDeployment
@@ -48,7 +48,7 @@ def loop(
     canary_margin: Annotated[
         float, typer.Option(help="How much worse it may be on any measure.", min=0, max=0.99)
     ] = 0.02,
-    seed: SeedOption = 0,
+    seed: SplitSeedOption = None,
 ) -> None:
     """Go round: serve the best prompt, collect, tune, decide, canary, promote, watch, ask again."""
     with clear_errors():
@@ -58,6 +58,7 @@ def loop(
         from tunepoint.errors import TaskError, nearest
         from tunepoint.loop.deployment import LocalDeployment
         from tunepoint.loop.state import ASKABLE, Goals
+        from tunepoint.study.seal import seed_of_seal
         from tunepoint.task.task import Task
 
         for one in ask or ():
@@ -65,9 +66,11 @@ def loop(
                 raise TaskError(f"--ask {one!r}: {nearest(one, ASKABLE)}")
         goals = Goals(good, again, per_label, frozenset(ask or ()))
         with open_store(store) as opened:
-            circle = LocalDeployment(
-                Task.load(task), out, opened, store, gateway.rstrip("/"), goals, key, seed
-            )
+            loaded = Task.load(task)
+            first = out / "study-1"
+            if (first / "manifest.json").exists():
+                seed = seed_of_seal(loaded, seed=seed, study=first)
+            circle = LocalDeployment(loaded, out, opened, store, gateway.rstrip("/"), goals, key, seed or 0)
             circle.canary_settings = {"requests": canary_requests, "margin": canary_margin}
             if yes is not None:
                 circle.say_yes(yes, getpass.getuser())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tunepoint.cli.terminal import JsonOption, SeedOption, TaskArgument, clear_errors, console_of
+from tunepoint.cli.terminal import JsonOption, SplitSeedOption, TaskArgument, clear_errors, console_of
 
 if TYPE_CHECKING:
     from tunepoint.costs.throughput import LoadStep, Throughput
@@ -154,13 +154,15 @@ def prices(
             typer.echo(line)
 
 
-def quote(task: TaskArgument, seed: SeedOption = 0) -> None:
+def quote(task: TaskArgument, seed: SplitSeedOption = None) -> None:
     """Say what a study, its fine-tuning and a month of serving would cost; nothing is spent."""
     with clear_errors():
         from tunepoint.study.estimate import estimate
+        from tunepoint.study.seal import seed_of_seal
         from tunepoint.task.task import Task
 
-        for line in estimate(Task.load(task), seed):
+        loaded = Task.load(task)
+        for line in estimate(loaded, seed_of_seal(loaded, seed=seed)):
             typer.echo(line)
 
 
@@ -179,10 +181,11 @@ def load(
     with clear_errors():
         from tunepoint.costs.throughput import SHORT, inputs_of, measure_throughput
         from tunepoint.models.openai import OpenAIEndpoint
+        from tunepoint.study.seal import seed_of_seal
         from tunepoint.task.task import Task
 
         loaded = Task.load(task) if task is not None else None
-        inputs = [SHORT] if loaded is None else inputs_of(loaded)
+        inputs = [SHORT] if loaded is None else inputs_of(loaded, seed_of_seal(loaded))
         limit = loaded.limits.p95_seconds if p95 is None and loaded is not None else p95
         typer.echo("at once  requests/s  tokens/s     p50      p95  errors")
         with ExitStack() as stack:

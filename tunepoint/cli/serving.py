@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tunepoint.cli.terminal import SeedOption, clear_errors
+from tunepoint.cli.terminal import SplitSeedOption, SplitStudyOption, clear_errors
+from tunepoint.stats.streams import Stream, stream
 
 if TYPE_CHECKING:
     from tunepoint.capture.harvest import Judge
@@ -123,24 +124,26 @@ def harvest(
     judge: Annotated[
         bool, typer.Option("--judge", help="Let the task's judge grade what nobody has judged; it costs.")
     ] = False,
-    seed: SeedOption = 0,
+    seed: SplitSeedOption = None,
+    study: SplitStudyOption = None,
 ) -> None:
     """Make examples of captured traffic: what people accepted or corrected, never the sealed test."""
     with clear_errors():
-        import numpy as np
-
         from tunepoint.capture.harvest import Rules, write_examples
         from tunepoint.capture.harvest import harvest as gather
         from tunepoint.capture.opening import open_store
         from tunepoint.data.prepare import prepare
         from tunepoint.models.embedded import installed_encoder
+        from tunepoint.study.seal import seed_of_seal
         from tunepoint.task.task import Task
 
         loaded = Task.load(task)
         known: tuple[Example, ...] = ()
         sealed: tuple[Example, ...] = ()
+        sealed_by = seed or 0
         if loaded.data is not None:
-            split = prepare(loaded, np.random.default_rng([seed, 1])).split
+            sealed_by = seed_of_seal(loaded, seed=seed, study=study)
+            split = prepare(loaded, sealed_by).split
             known, sealed = (*split.train, *split.dev), split.test
         encoder = installed_encoder()
         with open_store(store, create=False) as opened, _judge_of(loaded, judge) as judging:
@@ -151,7 +154,7 @@ def harvest(
                 embed=None if encoder is None else encoder.embed,
                 licence=licence,
             )
-            found = gather(opened, loaded, known, sealed, np.random.default_rng([seed, 13]), rules)
+            found = gather(opened, loaded, known, sealed, stream(sealed_by, Stream.HARVEST), rules)
         write_examples(found, loaded, to)
         typer.echo(str(found))
         typer.echo(f"{to}: {len(found.taken)} examples")

@@ -79,8 +79,6 @@ def check(task: TaskArgument, seed: SeedOption = 0, as_json: JsonOption = False)
     with clear_errors():
         from dataclasses import asdict
 
-        import numpy as np
-
         from tunepoint.arms.catalog import check_supported
         from tunepoint.data.prepare import prepare
         from tunepoint.task.sections import JUDGE
@@ -91,7 +89,7 @@ def check(task: TaskArgument, seed: SeedOption = 0, as_json: JsonOption = False)
         check_supported(loaded)
         if loaded.score.metric != JUDGE:
             scorer(loaded.score.metric, loaded.folder)
-        prepared = prepare(loaded, np.random.default_rng([seed, 1]))
+        prepared = prepare(loaded, seed)
         audit, split = prepared.audit, prepared.split
         if as_json:
             typer.echo(json.dumps(asdict(audit), indent=2, ensure_ascii=False))

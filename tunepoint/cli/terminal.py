@@ -22,6 +22,12 @@ def console_of(stderr: bool = False) -> Console:
     return Console(stderr=stderr, soft_wrap=False)
 
 
+SplitSeedOption = Annotated[
+    int | None, typer.Option(help="Seed of the split; that of the task's study if missing, else 0.", min=0)
+]
+SplitStudyOption = Annotated[
+    Path | None, typer.Option(help="Split as this study did, so that its test set stays sealed.")
+]
 SeedOption = Annotated[int, typer.Option(help="All randomness; the same seed repeats a study.", min=0)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the machine's form.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask after the quote whether to go on.")]

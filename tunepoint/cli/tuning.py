@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tunepoint.cli.terminal import SeedOption, TaskArgument, YesOption, clear_errors, go_on, progress_bar
+from tunepoint.cli.terminal import (
+    SplitSeedOption,
+    SplitStudyOption,
+    TaskArgument,
+    YesOption,
+    clear_errors,
+    go_on,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
     from tunepoint.arms.causal.causal import TrainingQuote
@@ -30,7 +38,8 @@ def tune(
     out: Annotated[Path, typer.Option(help="Folder for the tuned model.")] = Path("tuned"),
     method: Annotated[str | None, typer.Option(help="lora, qlora or full.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training examples.", min=1)] = None,
-    seed: SeedOption = 0,
+    seed: SplitSeedOption = None,
+    study: SplitStudyOption = None,
     merge: Annotated[
         bool, typer.Option("--merge", help="Write the merged model too, if it answers the same.")
     ] = False,
@@ -43,6 +52,7 @@ def tune(
     """Fine-tune one language model on the train part, and measure it on dev."""
     with clear_errors():
         from tunepoint.arms.causal.tune import base_to_tune, tune_model
+        from tunepoint.study.seal import seed_of_seal
         from tunepoint.task.task import Task
 
         loaded = Task.load(task)
@@ -60,7 +70,7 @@ def tune(
                 loaded,
                 chosen,
                 out,
-                seed=seed,
+                seed=seed_of_seal(loaded, seed=seed, study=study),
                 merge=merge,
                 confirm=confirm,
                 watch=watch,
@@ -152,24 +162,25 @@ def export(
     ],
     to: Annotated[Path, typer.Option(help="Folder to write.")] = Path("export"),
     study: Annotated[
-        Path | None, typer.Option(help="With --for onnx: the study whose tuned encoder is written.")
+        Path | None,
+        typer.Option(help="The study whose split is exported; with --for onnx, whose encoder is written."),
     ] = None,
     arm: Annotated[str | None, typer.Option(help="With --for onnx: its name; the best if missing.")] = None,
-    seed: SeedOption = 0,
+    seed: SplitSeedOption = None,
 ) -> None:
     """Write train and dev, never the test, for another tool to train with; or a tuned encoder as ONNX."""
     with clear_errors():
-        import numpy as np
-
         from tunepoint.arms.causal.export import export_examples
         from tunepoint.data.prepare import prepare
+        from tunepoint.study.seal import seed_of_seal
         from tunepoint.task.task import Task
 
         loaded = Task.load(task)
         if form == "onnx":
             _export_encoder(loaded, study, to, arm)
             return
-        written = export_examples(loaded, prepare(loaded, np.random.default_rng([seed, 1])), to, form)
+        sealed = seed_of_seal(loaded, seed=seed, study=study)
+        written = export_examples(loaded, prepare(loaded, sealed), to, form)
         names = ", ".join(path.name for path in written.files)
         typer.echo(
             f"{to}: {names} ({written.train} examples to train, {written.dev} for dev; the test stays sealed)"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tunepoint.data.examples import read_examples
+from tunepoint.data.prepare import prepare
 from tunepoint.errors import ModelError
 from tunepoint.files.text import write_json
 from tunepoint.models.chat import Turn
@@ -65,14 +65,18 @@ class Throughput:
         write_json(path, {"endpoint": self.endpoint, "p95_limit": self.p95_limit, "steps": steps})
 
 
-def inputs_of(task: Task) -> list[str]:
-    """Some inputs of a task, in the order of its file; a short question where it has no data."""
+def inputs_of(task: Task, seed: int) -> list[str]:
+    """Some inputs of a task, none of them sealed; a short question where it has no data.
+
+    Args:
+        task: whose inputs are sent.
+        seed: of the split, see `study.seal.seed_of_seal`.
+
+    """
     if task.data is None:
         return [SHORT]
-    path = task.data.path if task.data.path is not None else task.data.train
-    assert path is not None, "a task with data has one of them"
-    examples, _ = read_examples(task.resolve(path), task.data.columns)
-    return [example.input for example in examples[:MOST_INPUTS]]
+    split = prepare(task, seed).split
+    return [example.input for example in (*split.train, *split.dev)[:MOST_INPUTS]]
 
 
 def measure_throughput(

@@ -8,14 +8,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from tunepoint.data.audit import DoubtfulLabel, PersonalDataFinding, personal_data, thin_labels
 from tunepoint.data.dedupe import Contradiction, Deduplicated, deduplicate
 from tunepoint.data.examples import Dropped, Example, fingerprint, read_examples
 from tunepoint.data.licences import forbids_training
 from tunepoint.data.split import PARTS, Certificate, Split, label_counts, split, split_as_given
 from tunepoint.errors import DataError, TaskError, nearest
+from tunepoint.stats.streams import Stream, stream
 from tunepoint.task.task import Task
 
 
@@ -60,8 +59,14 @@ class Prepared:
         return replace(self, audit=replace(self.audit, doubts=tuple(doubts)))
 
 
-def prepare(task: Task, rng: np.random.Generator) -> Prepared:
+def prepare(task: Task, seed: int) -> Prepared:
     """Read the task's examples, drop what cannot be used, split and audit them.
+
+    The one owner of the seal: the same task and seed give the same test set everywhere.
+
+    Args:
+        task: with `[data]`.
+        seed: of the study whose split this is.
 
     Raises:
         TaskError: the task has no data.
@@ -70,6 +75,7 @@ def prepare(task: Task, rng: np.random.Generator) -> Prepared:
     """
     if task.data is None:
         raise TaskError("the task has no [data]; give data.path, or use `decide` on trials")
+    rng = stream(seed, Stream.SPLIT)
     parts, empty = _read(task)
     clean = {name: deduplicate(examples) for name, examples in parts.items()}
     if task.data.path is not None:

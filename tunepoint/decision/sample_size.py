@@ -45,7 +45,7 @@ def plan_study_size(
             raise TrialsError(f"{path}: has one arm; variances of a difference need two")
         design = replace(design_of(joint, first, second), seeds=seeds)
     elif loaded is not None and loaded.data is not None and loaded.data.group is not None:
-        examples = prepare(loaded, np.random.default_rng(0)).examples
+        examples = prepare(loaded, 0).examples
         design = replace(design, cluster_size=cluster_size(list(examples)))
     return design, plan_sizes(loaded, design, differences, power)
 

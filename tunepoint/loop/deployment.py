@@ -14,8 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from tunepoint.capture.harvest import Harvest, Rules, harvest, write_examples
 from tunepoint.capture.records import CapturedRequest
 from tunepoint.capture.store import Store
@@ -38,6 +36,7 @@ from tunepoint.loop.state import (
 )
 from tunepoint.models.embedded import installed_encoder
 from tunepoint.serve.canary_monitor import feedback_score
+from tunepoint.stats.streams import Stream, stream
 from tunepoint.study.run import run
 from tunepoint.task.task import Task
 
@@ -167,13 +166,13 @@ class LocalDeployment:
 
     def _parts(self) -> tuple[list[Example], list[Example], list[Example]]:
         """Train as it was labelled, dev and the sealed test; what was harvested is not among them."""
-        split = prepare(self.task, np.random.default_rng([self.seed, 1])).split
+        split = prepare(self.task, self.seed).split
         return list(split.train), list(split.dev), list(split.test)
 
     def harvest(self) -> Harvest:
         """Examples from the traffic so far; near duplicates of those that are there are left."""
         train, dev, test = self._parts()
-        rng = np.random.default_rng([self.seed, 13, self.standing().round])
+        rng = stream(self.seed, Stream.HARVEST, self.standing().round)
         return harvest(self.store, self.task, (*train, *dev), test, rng, Rules(self.task.score.accept))
 
     def fresh(self, found: Harvest) -> int:
@@ -289,7 +288,7 @@ class LocalDeployment:
         encoder = installed_encoder()
         known = [example.input for example in self._parts()[0]] + _asked(earlier)
         if encoder is not None:
-            rng = np.random.default_rng([self.seed, 14])
+            rng = stream(self.seed, Stream.DRIFT)
             with contextlib.suppress(EvidenceError):
                 found.append(input_drift(encoder.embed, known, _asked(recent), rng))
         for what, values in (("feedback", self._scores), ("share of readable answers", _readable)):

@@ -24,6 +24,7 @@ from tunepoint.report.html import REALISED, rebuild_report
 from tunepoint.report.words import usd
 from tunepoint.stats.moments import Mean, sum_of
 from tunepoint.stats.ranges import Quantiles, Range, quantiles
+from tunepoint.stats.streams import Stream, stream
 from tunepoint.study.whatif import Reopened, reopen
 from tunepoint.task.task import Task
 from tunepoint.trials.table import ArmScores
@@ -193,11 +194,11 @@ def _saved(
     alone = task.model_copy(
         update={"costs": task.costs.model_copy(update={"review_hours_per_month": NOTHING})}
     )
-    draws = simulate(costs, alone, DRAWS, np.random.default_rng([int(found.manifest["seed"]), 11]))
+    draws = simulate(costs, alone, DRAWS, stream(int(found.manifest["seed"]), Stream.SAVINGS))
     standing = draws.per_month(draws.volume) - draws.volume[:, None] * draws.per_query
     place = {name: position for position, name in enumerate(draws.arms)}
     rate = (
-        task.costs.core_hour_usd.sample(DRAWS, np.random.default_rng([int(found.manifest["seed"]), 12]))
+        task.costs.core_hour_usd.sample(DRAWS, stream(int(found.manifest["seed"]), Stream.SAVINGS_MACHINES))
         / 3600
     )
     spent = np.zeros(DRAWS)

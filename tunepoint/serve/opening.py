@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import numpy as np
 
 from tunepoint.arms.cascade import Cascade, FittedCascade
 from tunepoint.arms.catalog import load_encoder
@@ -78,7 +77,7 @@ def study_arms(folder: Path, only: Sequence[str] = ()) -> Iterator[StudyArms]:
     task, decision = _task_of(folder), _decision_of(folder)
     manifest = read_manifest(folder)
     seed = int(manifest["seed"])
-    prepared = prepare(task, np.random.default_rng([seed, 1]))
+    prepared = prepare(task, seed)
     encoder = load_encoder(task)
     meter = Budget(None, 0.0, float(manifest["spent_usd"]))
     with open_chat_models(task, folder / "calls.sqlite", meter) as models:

@@ -6,14 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from tunepoint.costs.arm_cost import ArmCost
 from tunepoint.data.examples import Example
 from tunepoint.decision.futures import WORDS, unit_prices
 from tunepoint.decision.value_of_information import ValueOfInformation, values_of_information
 from tunepoint.decision.verdict import evidence_of
 from tunepoint.errors import EvidenceError, TrialsError
+from tunepoint.stats.streams import Stream
 from tunepoint.study.bench import Runner
 from tunepoint.study.holdout import MOST_MORE_SEEDS, Buy, Purchase, usable
 from tunepoint.study.planning import at_stake
@@ -89,7 +88,7 @@ def _offers(
     ]
     table = tabulate(paid, list(seeds))
     joint, costs = joint_of(table), costed(table)
-    rng = np.random.default_rng([int(study.manifest["seed"]), 8, len(items), more_seeds])
+    rng = study.rng(Stream.PURCHASES, len(items), more_seeds)
     evidence = evidence_of(table, costs, task, joint, rng)
     prices = unit_prices(table, costs, task)
     label = task.costs.label_minutes.likely / 60 * task.costs.hourly_usd.likely

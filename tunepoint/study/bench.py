@@ -15,6 +15,7 @@ from tunepoint.models.budget import Budget
 from tunepoint.models.chat import Reply, Usage
 from tunepoint.models.opening import ChatModels
 from tunepoint.models.prices import CallPrice
+from tunepoint.stats.streams import Stream
 from tunepoint.study.directory import Study
 from tunepoint.task.sections import JUDGE
 from tunepoint.task.task import Task
@@ -28,13 +29,13 @@ TIMED = 50
 
 def shuffled_dev(runner: Runner) -> list[Example]:
     """The dev items in an order that only the seed decides, items of a cluster side by side."""
-    return shuffled(runner, runner.prepared.split.dev, 4)
+    return shuffled(runner, runner.prepared.split.dev, Stream.DEV_ORDER)
 
 
-def shuffled(runner: Runner, examples: Sequence[Example], salt: int) -> list[Example]:
+def shuffled(runner: Runner, examples: Sequence[Example], purpose: Stream) -> list[Example]:
     """Examples in an order that only the seed and a number decide, items of a cluster side by side."""
     clusters = runner.prepared.split.clusters
-    rng = np.random.default_rng([int(runner.study.manifest["seed"]), salt])
+    rng = runner.study.rng(purpose)
     shuffled = [examples[i] for i in rng.permutation(len(examples)).tolist()]
     places: dict[str, int] = {}
     for example in shuffled:

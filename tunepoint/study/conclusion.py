@@ -8,8 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tunepoint.arms.catalog import CandidateArms
 from tunepoint.arms.contract import Arm
 from tunepoint.costs.arm_cost import ArmCost
@@ -23,6 +21,7 @@ from tunepoint.decision.verdict import Decision, decide
 from tunepoint.files.text import write_json, write_text
 from tunepoint.models.embedded import installed_encoder
 from tunepoint.report.html import write_report
+from tunepoint.stats.streams import Stream, stream
 from tunepoint.study.adaptive import Costed, purchase_caveats
 from tunepoint.study.arm_costs import measured_cost
 from tunepoint.study.bench import Runner
@@ -74,12 +73,12 @@ def _conclude(runner: Runner, candidates: CandidateArms, selection: Selection, p
     seed = int(study.manifest["seed"])
     today = datetime.now(UTC).date()
     learning = learn(
-        study, candidates, trainable(task, prepared.split.train), np.random.default_rng([seed, 9])
+        study, candidates, trainable(task, prepared.split.train), stream(seed, Stream.LEARNING_CURVE)
     )
     copies = contamination(table, costs, task, prepared, seed)
     decision = without_copies(_decided(runner, candidates, selection, table, costs, learning), copies)
     encoder = candidates.encoder or installed_encoder()
-    near = input_novelty(encoder, prepared, np.random.default_rng([seed, 10])) if encoder else None
+    near = input_novelty(encoder, prepared, stream(seed, Stream.NOVELTY)) if encoder else None
     facts = signal_facts(study, task, candidates, selection, prepared, near)
     on_dev = study.dev.of(decision.winner)
     optimism = mean_score(on_dev) - decision.finalist(decision.winner).score.estimate if on_dev else None
@@ -105,7 +104,7 @@ def _conclude(runner: Runner, candidates: CandidateArms, selection: Selection, p
     }
     if task.score.metric == JUDGE:
         write_grading_sheet(
-            study.folder, study.test.trials, prepared.split.test, np.random.default_rng([seed, 5])
+            study.folder, study.test.trials, prepared.split.test, stream(seed, Stream.GRADING_SHEET)
         )
     write_text(study.folder / "arms.toml", arms_toml(costs))
     _write(study.folder, content, measurements)
@@ -134,7 +133,7 @@ def _decided(
     growing = growing_arms(candidates, selection.finalists)
     warnings = [*training_warnings(study), *model_warnings(study, datetime.now(UTC).date())]
     warnings += [*judge_warnings(study, task, names), *purchase_caveats(runner)]
-    rng = np.random.default_rng([int(study.manifest["seed"]), 3])
+    rng = study.rng(Stream.DECISION)
     growth = learning.growth(growing) if learning else None
     decision = decide(table, costs, task, rng, caveats=warnings, growth=growth)
     rising = still_rising(decision, learning, growing, task.limits.margin)
@@ -146,7 +145,7 @@ def _slices_of(
 ) -> Sliced | None:
     """The finalists by slice, or by label where no column names slices."""
     kinds = [cost.kind for cost in costs]
-    rng = np.random.default_rng([int(study.manifest["seed"]), 6])
+    rng = study.rng(Stream.SLICES)
     if task.answer.kind != "label":
         return by_slice(table, kinds, rng)
     labels = {example.id: example.target for example in prepared.split.test}

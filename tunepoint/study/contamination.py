@@ -13,6 +13,7 @@ from tunepoint.data.prepare import Prepared
 from tunepoint.decision.guards import capped, twins_decide
 from tunepoint.decision.verdict import Decision, decide
 from tunepoint.errors import EvidenceError
+from tunepoint.stats.streams import Stream, stream
 from tunepoint.task.task import Task
 from tunepoint.trials.table import Table
 
@@ -28,7 +29,7 @@ def contamination(
         return found
     rest = table.only(keep)
     try:
-        clean = decide(rest, costs, task, np.random.default_rng([seed, 3]))
+        clean = decide(rest, costs, task, stream(seed, Stream.DECISION))
     except EvidenceError as error:
         return {**found, "why_not": str(error)}
     scores = {f.arm: asdict(f.score) for f in clean.finalists}

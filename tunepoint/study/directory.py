@@ -13,10 +13,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tunepoint.data.prepare import Prepared
 from tunepoint.errors import StudyError
 from tunepoint.files.machine import cores
 from tunepoint.files.text import make_folder, text_of, write_json
+from tunepoint.stats.streams import Stream, stream
 from tunepoint.task.task import Task
 from tunepoint.trials.scorers import scorer_code
 from tunepoint.trials.trial import TrialLog
@@ -74,6 +77,10 @@ class Study:
         answered = {(trial.arm, trial.item) for trial in self.test.trials}
         items = self.manifest["items"]["test"]
         return all((name, item) in answered for name in sealed["finalists"] for item in items)
+
+    def rng(self, purpose: Stream, *numbers: int) -> np.random.Generator:
+        """The study's random numbers for a purpose."""
+        return stream(int(self.manifest["seed"]), purpose, *numbers)
 
     def save(self) -> None:
         """Write the manifest."""

@@ -24,6 +24,7 @@ from tunepoint.data.examples import Example
 from tunepoint.data.licences import trainable
 from tunepoint.files.text import make_folder, write_text
 from tunepoint.models.chat import Usage
+from tunepoint.stats.streams import Stream, stream
 from tunepoint.study.bench import Runner
 from tunepoint.trials.trial import mean_score
 
@@ -93,7 +94,7 @@ def distil(runner: Runner, teacher: ChatPrompt | Chain) -> DistilledSet:
     """
     task, seed = runner.task, int(runner.study.manifest["seed"])
     train = trainable(task, runner.prepared.split.train)
-    halves = _halves(train, runner.prepared.split.clusters, np.random.default_rng([seed, 11]))
+    halves = _halves(train, runner.prepared.split.clusters, stream(seed, Stream.DISTILLATION))
     runner.progress(
         f"{teacher.name} answers the inputs of train", runner.done_seconds, runner.planned_seconds
     )
@@ -102,7 +103,7 @@ def distil(runner: Runner, teacher: ChatPrompt | Chain) -> DistilledSet:
     for asked, shown in (halves, halves[::-1]):
         left = asked
         for decode in range(teacher.decodes):
-            fitted = teacher.decoded(decode).fit(task, shown, np.random.default_rng([seed, 0]))
+            fitted = teacher.decoded(decode).fit(task, shown, stream(seed, Stream.FIT))
             replies = fitted.answer([example.input for example in left])
             gradings = runner.grade(replies, left)
             spent += sum(_usd(runner, reply.usage) for reply in replies)

@@ -19,6 +19,7 @@ from tunepoint.files.text import make_folder, write_json, write_text
 from tunepoint.models.chat import Reply
 from tunepoint.stats.intervals import Interval
 from tunepoint.stats.paired import score_intervals
+from tunepoint.stats.streams import Stream, stream
 from tunepoint.study.directory import read_manifest
 from tunepoint.task.task import Task
 from tunepoint.trials.scorers import each, scorer
@@ -58,13 +59,13 @@ def export_encoder(task: Task, study: Path, folder: Path, arm: str | None = None
 
     manifest = read_manifest(study)
     seed = int(manifest["seed"])
-    prepared = prepare(task, np.random.default_rng([seed, 1]))
+    prepared = prepare(task, seed)
     if manifest["data_sha256"] != prepared.fingerprint or manifest["task_sha256"] != task.measured_by():
         raise StudyError(
             f"{study}: is a study of other examples, or of another task, than {task.name} is now"
         )
     chosen = _chosen(task, study, arm)
-    fitted = chosen.fit(task, prepared.split.train, np.random.default_rng([seed, 0]))
+    fitted = chosen.fit(task, prepared.split.train, stream(seed, Stream.FIT))
     recorded = _recorded(study, chosen.name)
     dev = [example for example in prepared.split.dev if example.id in recorded]
     measured = [recorded[example.id] for example in dev]

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from tunepoint.arms.catalog import candidates, chat_names, check_supported
 from tunepoint.arms.causal.from_task import SEEDS_HERE, SEEDS_HOSTED, causal_arms, titled
 from tunepoint.arms.contract import Arm
@@ -54,7 +52,7 @@ def estimate(task: Task, seed: int) -> list[str]:
 
     """
     check_supported(task)
-    prepared = prepare(task, np.random.default_rng([seed, 1]))
+    prepared = prepare(task, seed)
     split = prepared.split
     names, own = chat_names(task), own_prices(task.folder)
     judge = [task.score.judge] if task.score.judge else []

@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-
 from tunepoint.costs.arm_cost import ArmCost
 from tunepoint.costs.arms_toml import declared_cost, guessed_cost, read_arms
 from tunepoint.decision.document import document, economics
@@ -15,6 +13,7 @@ from tunepoint.decision.slices import by_slice
 from tunepoint.decision.verdict import decide
 from tunepoint.errors import StudyError, TrialsError, nearest
 from tunepoint.files.text import make_folder
+from tunepoint.stats.streams import Stream, stream
 from tunepoint.study.conclusion import Result, _write
 from tunepoint.task.task import Task
 from tunepoint.trials.table import Table, tabulate
@@ -44,12 +43,12 @@ def decide_trials(
     """
     table = tabulate(read_trials(Path(trials)))
     costs = _foreign_costs(table, Path(arms) if arms is not None else None)
-    decision = decide(table, costs, task, np.random.default_rng([seed, 3]))
+    decision = decide(table, costs, task, stream(seed, Stream.DECISION))
     content = document(
         decision,
         task,
         measure_signals(decision, task, Facts()),
-        slices=by_slice(table, [cost.kind for cost in costs], np.random.default_rng([seed, 6])),
+        slices=by_slice(table, [cost.kind for cost in costs], stream(seed, Stream.SLICES)),
         provenance={"trials": Path(trials).name, "seed": seed},
         today=datetime.now(UTC).date(),
     )

@@ -10,6 +10,7 @@ from tunepoint.arms.contract import Arm, Resamplable
 from tunepoint.arms.incumbent import Incumbent
 from tunepoint.data.examples import Example
 from tunepoint.errors import BudgetReached
+from tunepoint.stats.streams import Stream
 from tunepoint.study.bench import TIMED, Runner, shuffled
 from tunepoint.study.planning import decodes_of, expected_seconds
 from tunepoint.study.selection import Selection
@@ -35,7 +36,7 @@ def open_test(
     split = runner.prepared.split
     runner.study.unseal([arm.name for arm in selection.finalists], len(split.test))
     in_rounds = buy is not None and bool(runner.prices)
-    test = shuffled(runner, split.test, 7) if in_rounds else list(split.test)
+    test = shuffled(runner, split.test, Stream.TEST_ORDER) if in_rounds else list(split.test)
     _time(runner, candidates, selection, test)
     ends = rounds(test, split.clusters) if in_rounds else [len(test)]
     place = more_seeds = 0

@@ -20,6 +20,7 @@ from tunepoint.errors import EvidenceError
 from tunepoint.stats.curves import FEWEST, Curve, fit_curve
 from tunepoint.stats.intervals import Interval
 from tunepoint.stats.paired import score_intervals
+from tunepoint.stats.streams import Stream
 from tunepoint.study.bench import Runner
 from tunepoint.study.directory import Study
 from tunepoint.study.planning import expected_seconds
@@ -50,7 +51,7 @@ def draw_curve(runner: Runner, candidates: CandidateArms) -> None:
     if candidates.growing is None:
         return
     split = runner.prepared.split
-    rng = np.random.default_rng([int(runner.study.manifest["seed"]), 2])
+    rng = runner.study.rng(Stream.CURVE)
     arm = candidates.growing.once()
     for subset in nested_subsets(trainable(runner.task, split.train), SHARES, rng):
         name = f"{arm.name}, {len(subset)} examples"

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
-import numpy as np
-
 from tunepoint.arms.contract import Arm
 from tunepoint.arms.prompting.chat_prompts import ChatPrompt
 from tunepoint.files.text import write_json, write_text
 from tunepoint.models.chat import Prompt
 from tunepoint.models.templates import messages
+from tunepoint.stats.streams import Stream
 from tunepoint.study.bench import Runner
 from tunepoint.trials.trial import mean_score
 
@@ -36,7 +35,7 @@ def export_prompt(runner: Runner, arms: Sequence[Arm]) -> None:
     if not fixed:
         return
     best = max(fixed, key=lambda arm: mean_score(runner.study.dev.of(arm.name)))
-    rng = np.random.default_rng([int(runner.study.manifest["seed"]), 0])
+    rng = runner.study.rng(Stream.FIT)
     template: Prompt = best.fit(runner.task, runner.prepared.split.train, rng).template
     turns = messages(replace(template, input=PLACE))
     content = {

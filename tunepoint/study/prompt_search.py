@@ -18,6 +18,7 @@ from tunepoint.models.endpoints import LONG, Completion, Request, TextModel, alw
 from tunepoint.models.opening import ChatModels
 from tunepoint.models.templates import messages
 from tunepoint.stats.intervals import Interval
+from tunepoint.stats.streams import Stream, stream
 from tunepoint.study.bench import Runner
 from tunepoint.trials.scorers import Grading
 from tunepoint.trials.trial import mean_score
@@ -96,7 +97,7 @@ def _search(runner: Runner, base: ChatPrompt, proposer: TextModel, dev: Sequence
         return 0.0 if price is None else price.dollars(usage)
 
     def fitted(instruction: str) -> FittedChatPrompt:
-        return _with(base, instruction).fit(runner.task, train, np.random.default_rng([seed, 0]))
+        return _with(base, instruction).fit(runner.task, train, stream(seed, Stream.FIT))
 
     def evaluate(instruction: str, examples: Sequence[Example]) -> list[SearchAnswer]:
         nonlocal spent

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from tunepoint.arms.catalog import load_encoder
 from tunepoint.data.prepare import prepare
 from tunepoint.files.machine import cores
@@ -21,6 +19,7 @@ from tunepoint.study.holdout import open_test
 from tunepoint.study.learning_curve import draw_curve
 from tunepoint.study.planning import find_doubtful_labels, plan
 from tunepoint.study.quote import Quote
+from tunepoint.study.seal import register_study
 from tunepoint.study.selection import select
 from tunepoint.task.task import Task
 
@@ -54,10 +53,11 @@ def run(
         TunepointError: whatever the user can mend; nothing that was measured is lost.
 
     """
-    prepared = prepare(task, np.random.default_rng([seed, 1]))
+    prepared = prepare(task, seed)
     encoder = load_encoder(task)
     folder = Path(out) if out is not None else default_folder(task, prepared, seed)
     with open_study(folder, task, prepared, seed) as study:
+        register_study(task, folder)
         price = task.costs.core_hour_usd.likely / 3600 * cores()
         meter = Budget(max_usd, price, float(study.manifest["spent_usd"]))
         bench = Runner(study, task, prepared, meter, progress)

@@ -21,6 +21,7 @@ from tunepoint.files.amounts import as_given
 from tunepoint.stats.arrays import Floats
 from tunepoint.stats.moments import mean_of
 from tunepoint.stats.ranges import Range, quantiles
+from tunepoint.stats.streams import Stream, stream
 from tunepoint.study.directory import read_manifest
 from tunepoint.task.task import Task
 from tunepoint.trials.human_grades import apply_grades
@@ -65,7 +66,7 @@ class Reopened:
 
     def decide(self, task: Task, costs: Sequence[ArmCost]) -> Decision:
         """Decide on the same trials, with the randomness of then."""
-        return decide(self.table, costs, task, np.random.default_rng([int(self.manifest["seed"]), 3]))
+        return decide(self.table, costs, task, stream(int(self.manifest["seed"]), Stream.DECISION))
 
 
 def reopen(study: Path) -> Reopened:

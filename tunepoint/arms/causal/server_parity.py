@@ -10,8 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-
 from tunepoint.arms.parity import Parity, measured_reply, parity
 from tunepoint.arms.templates import PROMPT_LENGTHS, PromptLength, fill_template, template_for_length
 from tunepoint.data.examples import Example
@@ -68,7 +66,7 @@ def check_served(
     facts = _facts(folder)
     if (folder / CHECKED).exists():
         _json(folder / CHECKED)  # damaged, it is said before anybody is asked
-    prepared = prepare(task, np.random.default_rng([int(facts["seed"]), 1]))
+    prepared = prepare(task, int(facts["seed"]))
     if prepared.fingerprint != facts["data_sha256"] or task.measured_by() != facts["task_sha256"]:
         raise StudyError(
             f"{folder}: was tuned on other examples or another instruction than those of {task.name} now; "

@@ -24,6 +24,7 @@ from tunepoint.files.text import make_folder, write_json, write_text
 from tunepoint.models.chat import Reply
 from tunepoint.stats.intervals import Interval
 from tunepoint.stats.paired import joint_scores, score_intervals
+from tunepoint.stats.streams import Stream, stream
 from tunepoint.task.sections import JUDGE, Tune
 from tunepoint.task.task import Task
 from tunepoint.trials.scorers import Scoring, each, scorer
@@ -72,7 +73,7 @@ def tune_model(
 
     """
     _check_scored(task)
-    prepared = prepare(task, np.random.default_rng([seed, 1]))
+    prepared = prepare(task, seed)
     make_folder(out)
     split = prepared.split
     quote, arms = causal_arms(base, base.base, task, split.train, split.dev, out / "runs")
@@ -157,13 +158,13 @@ def base_to_tune(task: Task, base: str | None, method: str | None, epochs: int |
 
 
 def _seed(seed: int) -> int:
-    return int(np.random.default_rng([seed, 0]).integers(2**31))
+    return int(stream(seed, Stream.FIT).integers(2**31))
 
 
 def _answers(
     arm: CausalTuned, task: Task, train: Sequence[Example], dev: Sequence[Example], seed: int
 ) -> list[Reply]:
-    fitted = arm.fit(task, train, np.random.default_rng([seed, 0]))
+    fitted = arm.fit(task, train, stream(seed, Stream.FIT))
     return fitted.answer([example.input for example in dev])
 
 
