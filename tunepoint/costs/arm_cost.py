@@ -13,21 +13,23 @@ NOTHING = Range(0, 0, 0)
 
 @dataclass(frozen=True)
 class ArmCost:
-    """What an arm costs to build and to run, before rates are applied."""
+    """What an arm costs to build and to run, before the task's rates turn hours and labels into money."""
 
     arm: str
+    """Name of the arm: its identity in every file."""
     kind: ArmKind
     labels: int = 0
     """Examples that a person labels before the arm can exist."""
     training_core_seconds: float = 0.0
+    """Processor time of one training run on this machine, all cores."""
     training_usd: float = 0.0
-    """Dollars of one training elsewhere, the calls that wrote its examples included; paid again with each."""
+    """Dollars of one training run elsewhere, with the calls that wrote its examples; paid at every retraining."""
     upfront_usd: Range = NOTHING
     """Declared dollars on top of labels, training and hours."""
     hours: Range = NOTHING
-    """Hours of work until it serves."""
+    """Hours of work until the arm serves."""
     monthly_usd: Range = NOTHING
-    """Fixed hosting."""
+    """Fixed hosting, dollars a month."""
     usd_per_query: Range = NOTHING
     """Declared or measured price of one answer."""
     query_error_usd: float = 0.0
@@ -35,18 +37,27 @@ class ArmCost:
     query_skew: float = 0.0
     """Skewness of that mean."""
     core_seconds_per_query: float = 0.0
-    """Processor time of one answer on one's own machine, all cores."""
+    """Processor time of one answer on this machine, all cores."""
     core_seconds_error: float = 0.0
-    """Standard error of that mean."""
+    """Standard error of the mean processor time."""
     core_seconds_skew: float = 0.0
-    """Its skewness."""
+    """Skewness of the mean processor time."""
     retrain_hours: Range = NOTHING
+    """Hours of work at every retraining."""
     rented: bool = False
-    """Whether its base model is a provider's, which retires it one day."""
+    """Whether a provider serves the base model, and so retires it one day."""
     retires_months: float | None = None
-    """Months until then, where that is announced."""
+    """Months until the announced retirement of the base model."""
     deterministic: bool = False
-    """Training it again with another seed would give the same arm."""
+    """Whether training with another seed gives the same arm."""
     dedicated: Dedicated | None = None
-    """Reserved machines on which it is served."""
+    """Reserved machines that serve the arm."""
     notes: tuple[str, ...] = field(default=())
+    """Caveats about these figures."""
+    label: str | None = None
+    """What people read instead of the name; None where the name will do."""
+
+    @property
+    def title(self) -> str:
+        """What people read: the label, else the name."""
+        return self.label or self.arm
