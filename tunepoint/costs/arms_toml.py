@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tunepoint.costs.arm_cost import NOTHING, ArmCost
 from tunepoint.errors import TrialsError, nearest
-from tunepoint.files.amounts import Amount
+from tunepoint.files.amounts import Amount, Dollars, TokenPrice
 from tunepoint.files.currencies import RATES, in_dollars
 from tunepoint.files.text import text_of
 from tunepoint.stats.arrays import Floats
@@ -29,14 +29,10 @@ _Skew = Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False)]
 _Dollars = Annotated[Decimal, Field(ge=0, le=10**12, allow_inf_nan=False)]
 
 
-class _Price(BaseModel):
-    """Dollars per million tokens."""
+class _Price(TokenPrice):
+    """Dollars per million tokens, with what the provider charges and grants around its cache."""
 
-    model_config = ConfigDict(extra="forbid")
-    input: _Dollars
-    output: _Dollars
-    cached_input: _Dollars | None = None
-    cache_write: _Dollars | None = None
+    cache_write: Dollars | None = None
     """Of tokens that are put into the cache; as `input` if missing."""
     batch_discount: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share that is taken off where answers may come later."""
@@ -44,6 +40,11 @@ class _Price(BaseModel):
     """Tokens at the start of the prompt that are the same for every input: what can be cached."""
     cache_hit: Annotated[float, Field(ge=0, le=1)] | None = None
     """Share of the calls that find them there; the others write them. As the trials say if missing."""
+
+    @property
+    def cache_write_rate(self) -> float:
+        """Dollars per million input tokens that a call writes into the cache."""
+        return self.input if self.cache_write is None else self.cache_write
 
     @model_validator(mode="after")
     def _together(self) -> _Price:
@@ -238,8 +239,6 @@ def _token_dollars(name: str, price: _Price, tokens: Floats) -> Floats:
             f"arm {name!r}: a trial has {cached[row]:.0f} cached of {given[row]:.0f} input tokens; "
             "cached_tokens are part of input_tokens"
         )
-    cache_price = price.input if price.cached_input is None else price.cached_input
-    write_price = price.input if price.cache_write is None else price.cache_write
     written = np.zeros(len(given))
     if price.cache_hit is not None and price.static_tokens is not None:
         if (given < price.static_tokens).any():
@@ -249,8 +248,7 @@ def _token_dollars(name: str, price: _Price, tokens: Floats) -> Floats:
             )
         cached = np.full(len(given), price.cache_hit * price.static_tokens)
         written = price.static_tokens - cached
-    spent = (given - cached - written) * float(price.input) + cached * float(cache_price)
-    spent += written * float(write_price) + output * float(price.output)
+    spent = price.microdollars(given, cached, output, written)
     return np.asarray(spent * (1 - price.batch_discount) / 1e6)
 
 

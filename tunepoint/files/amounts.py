@@ -3,23 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from tunepoint.errors import EvidenceError
+from tunepoint.stats.arrays import Floats
 from tunepoint.stats.ranges import Range
 
-_Dollars = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+Dollars = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+Count = TypeVar("Count", float, Floats)
+"""A number of tokens, or an array with one number a call."""
 
 
 class TokenPrice(BaseModel):
     """Dollars per million tokens."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    input: _Dollars
-    output: _Dollars
-    cached_input: _Dollars | None = None
+    input: Dollars
+    output: Dollars
+    cached_input: Dollars | None = None
+    """Of input tokens that the provider finds in its cache; as `input` if missing."""
+
+    @property
+    def cache_write_rate(self) -> float:
+        """Dollars per million input tokens that a call writes into the cache."""
+        return self.input
+
+    def microdollars(
+        self,
+        input_tokens: Count,
+        cached_tokens: Count,
+        output_tokens: Count,
+        written_tokens: Count | float = 0.0,
+    ) -> Count:
+        """Return the price of tokens in millionths of a dollar, for one call or an array of calls.
+
+        Args:
+            input_tokens: all tokens of the prompt, the next two kinds included.
+            cached_tokens: those that the provider finds in its cache.
+            output_tokens: those that the model writes.
+            written_tokens: those that the call writes into the cache.
+
+        """
+        cached_rate = self.input if self.cached_input is None else self.cached_input
+        uncached_tokens = input_tokens - cached_tokens - written_tokens
+        reading = uncached_tokens * self.input + cached_tokens * cached_rate
+        return reading + (written_tokens * self.cache_write_rate + output_tokens * self.output)
+
+    def dollars(self, input_tokens: Count, cached_tokens: Count, output_tokens: Count) -> Count:
+        """Return the price of tokens in dollars, for one call or an array of calls."""
+        return self.microdollars(input_tokens, cached_tokens, output_tokens) / 1e6
 
 
 def _range(value: Any) -> Range:
@@ -49,7 +83,4 @@ def as_given(content: Any) -> Any:
 
 Amount = Annotated[Range, BeforeValidator(_positive_range)]
 """A number or [low, likely, high], none of them negative."""
-
-
-Dollars = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]

@@ -14,7 +14,7 @@ from urllib.parse import urlparse
 from pydantic import ValidationError
 
 from tunepoint.errors import ModelError
-from tunepoint.files.amounts import TokenPrice, _Dollars
+from tunepoint.files.amounts import Dollars, TokenPrice
 from tunepoint.files.currencies import RATES, in_dollars
 from tunepoint.files.text import text_of
 from tunepoint.models.chat import Usage
@@ -62,7 +62,7 @@ def own_prices(folder: Path) -> dict[str, TokenPrice]:
 class TunedPrice(TokenPrice):
     """Dollars per million tokens of a fine-tuned model."""
 
-    training: _Dollars | None = None
+    training: Dollars | None = None
     """Dollars per million tokens trained on, epochs counted; None where nobody told us."""
     checked: date
     source: str
@@ -115,13 +115,13 @@ def call_price(name: str, own: TokenPrice | None = None) -> CallPrice | None:
 
     """
     if own is not None:
-        return CallPrice(name, lambda usage: _by_rates(own, usage), "declared in the task")
+        return CallPrice(name, lambda usage: _dollars(own, usage), "declared in the task")
     found = _published(name)
     if found is not None:
         return found
     tuned = tuned_price(name)
     if tuned is not None:
-        return CallPrice(name, lambda usage: _by_rates(tuned, usage), tuned.source, tuned.checked)
+        return CallPrice(name, lambda usage: _dollars(tuned, usage), tuned.source, tuned.checked)
     if is_local(name):
         return None
     return CallPrice(name, lambda usage: 0.0, UNKNOWN)
@@ -141,10 +141,8 @@ def tuned_prices() -> dict[str, TunedPrice]:
     return {name: TunedPrice.model_validate(entry) for name, entry in tomllib.loads(text)["tuned"].items()}
 
 
-def _by_rates(price: TokenPrice, usage: Usage) -> float:
-    cached = price.input if price.cached_input is None else price.cached_input
-    given = (usage.input_tokens - usage.cached_tokens) * price.input + usage.cached_tokens * cached
-    return (given + usage.output_tokens * price.output) / 1e6
+def _dollars(price: TokenPrice, usage: Usage) -> float:
+    return price.dollars(usage.input_tokens, usage.cached_tokens, usage.output_tokens)
 
 
 def _published(name: str) -> CallPrice | None:

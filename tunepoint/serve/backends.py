@@ -14,6 +14,7 @@ from tunepoint.arms.cascade import Gate
 from tunepoint.arms.contract import Concurrent, FittedArm
 from tunepoint.capture.records import nanodollars
 from tunepoint.errors import TunepointError
+from tunepoint.files.amounts import TokenPrice
 from tunepoint.files.machine import cores
 from tunepoint.models.chat import Reply, Usage
 from tunepoint.models.prices import CallPrice
@@ -72,7 +73,7 @@ class Pricer:
 
     def __init__(self, price: CallPrice | None) -> None:
         self.price = price
-        self._rates = None if price is None else price.rates()
+        self._rates = None if price is None else TokenPrice(**price.rates())
 
     def nanodollars(self, given: int, cached: int, output: int) -> int | None:
         """Billionths of a dollar; None where no price is known."""
@@ -80,9 +81,7 @@ class Pricer:
             return None
         if given > LONG_CONTEXT:
             return nanodollars(self.price.dollars(Usage(self.price.model, given, cached, output)))
-        rates = self._rates
-        spent = (given - cached) * rates["input"] + cached * rates["cached_input"] + output * rates["output"]
-        return round(spent * 1_000)  # dollars per million tokens are thousands of billionths per token
+        return round(self._rates.microdollars(given, cached, output) * 1_000)
 
 
 def tokens_of(usage: Mapping[str, Any] | None) -> tuple[int, int, int] | None:

@@ -17,7 +17,7 @@ from tunepoint.costs.arms_toml import declared_cost, read_arms
 from tunepoint.costs.prices import money
 from tunepoint.decision.verdict import Decision, decide
 from tunepoint.errors import StudyError, TaskError, nearest
-from tunepoint.files.amounts import as_given
+from tunepoint.files.amounts import TokenPrice, as_given
 from tunepoint.stats.arrays import Floats
 from tunepoint.stats.moments import mean_of
 from tunepoint.stats.ranges import Range, quantiles
@@ -186,8 +186,7 @@ def _dollars(scores: ArmScores, price: Mapping[str, float], cache_hit: float | N
     given, cached, output = scores.tokens[:, 0], np.nan_to_num(scores.tokens[:, 1]), scores.tokens[:, 2]
     if cache_hit is not None:
         cached = np.full(len(given), cache_hit * given.min())  # no more can be common to all prompts
-    spent = (given - cached) * price["input"] + cached * price["cached_input"] + output * price["output"]
-    return np.asarray(spent / 1e6)
+    return TokenPrice(**price).dollars(given, cached, output)
 
 
 VOLUMES = tuple(float(f"{10**k * step:g}") for k in range(2, 8) for step in (1, 2, 5))
