@@ -48,10 +48,16 @@ bench: $(VENV)/.developing ## Run the benchmarks; each prints a table and a line
 	$(BIN)/python benchmarks/decide.py
 	$(BIN)/python benchmarks/encoder.py $(BANKING77)
 
+architecture: ## Draw the imports between the folders again, in docs/architecture.md
+	$(PYTHON) tests/architecture.py
+
+screenshots: $(VENV)/.developing ## Take the pictures of the docs from the demo's study
+	$(BIN)/python docs/screenshots.py $(STUDY)
+
 wheel: $(VENV)/.developing ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel
 
 clean: ## Remove the environment and everything that was built
 	rm -rf $(VENV) dist build studies .coverage .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install demo loop test test-slow lint types format bench wheel clean
+.PHONY: help install demo loop test test-slow lint types format bench architecture screenshots wheel clean
