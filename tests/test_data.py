@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from tunepoint.data.audit import doubtful_labels, personal_data, thin_labels
 from tunepoint.data.dedupe import deduplicate, near_twins, normalize
 from tunepoint.data.examples import fingerprint, read_examples, read_rows
 from tunepoint.data.split import families, split, split_as_given
-from tunepoint.errors import DataError, TaskError
+from tunepoint.errors import DataError, MissingExtra, TaskError
 from tunepoint.task.columns import Columns
 
 COLUMNS = Columns(("text",), "label")
@@ -115,8 +116,10 @@ def test_parquet_without_pyarrow_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(DataError, match=r"tunepoint\[parquet\]"):
+    with pytest.raises(MissingExtra, match=r"needs pyarrow: pip install 'tunepoint\[parquet\]'") as missing:
         read_examples(csv_file(tmp_path, "", "a.parquet"), COLUMNS)
+    assert missing.value.extra == "parquet"
+    assert str(pickle.loads(pickle.dumps(missing.value))) == str(missing.value)
 
 
 def test_duplicates_contradictions_and_twins() -> None:

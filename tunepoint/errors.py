@@ -1,21 +1,27 @@
-"""Everything that a user can mend is one of these; anything else is our defect.
+"""Errors that a user can fix; any other exception is a defect of Tunepoint.
 
-TunepointError          the CLI prints its message as one paragraph and exits with 2
+The command line prints the message of a TunepointError as one paragraph and exits with code 2.
+
+TunepointError
 ├── TaskError           task.toml, or the arguments of a Task
 ├── DataError           examples: a file, a line, a column, a label
 ├── TrialsError         trials.jsonl or arms.toml
-├── EvidenceError       too little data for the statistic that was asked for
+├── EvidenceError       too little data for the requested statistic
 ├── ModelError          weights or an endpoint that is missing, altered or unreachable
+│   └── MissingExtra    an optional package that is not installed
 ├── StudyError          a study directory that cannot be used as it is
-│   └── BudgetReached   the spending cap; what was measured is kept
+│   └── BudgetReached   the spending cap; the study keeps what it measured
 └── StoreError          a capture store that cannot be opened, read or written
-    └── RefusedRow      one row that it does not take; others are taken
+    └── RefusedRow      one row that the store rejects; it takes the others
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+MAX_LISTED_WORDS = 12
+"""Words that `nearest` lists when none is close."""
 
 
 class TunepointError(Exception):
@@ -35,11 +41,31 @@ class TrialsError(TunepointError):
 
 
 class EvidenceError(TunepointError):
-    """There is too little data for the statistic that was asked for."""
+    """There is too little data for the requested statistic."""
 
 
 class ModelError(TunepointError):
     """A model is missing, altered or unreachable."""
+
+
+class MissingExtra(ModelError):
+    """A package is missing that one of Tunepoint's extras installs.
+
+    Args:
+        needs: what needs which package, as in "prompt search needs gepa".
+        extra: the extra in pyproject.toml that installs the package.
+        advice: what else helps; it follows the install command.
+
+    """
+
+    def __init__(self, needs: str, extra: str, advice: str = "") -> None:
+        # All three go to args: pickle, which carries errors between processes, calls the class with args.
+        super().__init__(needs, extra, advice)
+        self.extra = extra
+
+    def __str__(self) -> str:
+        needs, extra, advice = self.args
+        return f"{needs}: pip install 'tunepoint[{extra}]'{advice}"
 
 
 class StudyError(TunepointError):
@@ -55,17 +81,17 @@ class StoreError(TunepointError):
 
 
 class RefusedRow(StoreError):
-    """The store does not take a row as it is."""
+    """The store rejects a row as it is."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A clause naming the known word closest to `name`, or all of them when none is close."""
+    """Return a clause that names the known word closest to `name`, or a list of them if none is close."""
     words = sorted(str(word) for word in known)
     if not words:
         return "none is known."
     close = difflib.get_close_matches(name, words, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]!r}?"
-    shown = ", ".join(repr(word) for word in words[:12])
-    more = f" and {len(words) - 12} more" if len(words) > 12 else ""
-    return f"known: {shown}{more}."
+    listed = ", ".join(repr(word) for word in words[:MAX_LISTED_WORDS])
+    unlisted = len(words) - MAX_LISTED_WORDS
+    return f"known: {listed}{f' and {unlisted} more' if unlisted > 0 else ''}."

@@ -17,9 +17,9 @@ from tunepoint.arms.prompting.instructions import Described, ZeroShot
 from tunepoint.arms.prompting.similarity import word_vectors
 from tunepoint.data.examples import Example
 from tunepoint.data.licences import trainable
-from tunepoint.errors import DataError, ModelError, TaskError
+from tunepoint.errors import DataError, MissingExtra, TaskError
 from tunepoint.models.chat import ChatModel, Embed
-from tunepoint.models.embedded import installed_encoder
+from tunepoint.models.embedded import CPU_TORCH, installed_encoder
 from tunepoint.models.providers import LOCAL, address, short_names
 from tunepoint.models.templates import TEMPLATES
 from tunepoint.task.sections import EMBEDDED, RECORDED
@@ -103,7 +103,8 @@ def load_encoder(task: Task) -> Encoder | None:
 
     Raises:
         TaskError: as `check_supported`.
-        ModelError: the weights, or the packages that run them, are missing.
+        MissingExtra: the packages that run the encoder, or its weights, are not installed.
+        ModelError: the weights are incomplete or altered.
 
     """
     check_supported(task)
@@ -114,10 +115,7 @@ def load_encoder(task: Task) -> Encoder | None:
     try:
         from tunepoint.models.encoder import Encoder
     except ImportError as error:
-        raise ModelError(
-            f"the embedded encoder needs {error.name}; pip install 'tunepoint[tune]' "
-            "(torch==2.13.0 first, for the small CPU build)"
-        ) from None
+        raise MissingExtra(f"the embedded encoder needs {error.name}", "tune", CPU_TORCH) from None
     return Encoder.load()
 
 

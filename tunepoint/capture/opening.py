@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from tunepoint.capture import schema
 from tunepoint.capture.store import Store, database_reason
-from tunepoint.errors import StoreError
+from tunepoint.errors import MissingExtra, StoreError
 
 
 def address_of(where: str) -> tuple[sa.URL, str]:
@@ -50,6 +50,7 @@ def open_store(where: str | Path, *, create: bool = True) -> Store:
         create: False refuses a file that is not there.
 
     Raises:
+        MissingExtra: the driver of PostgreSQL is not installed.
         StoreError: it cannot be opened, is no such store, or is of a later version than this program.
 
     """
@@ -63,11 +64,10 @@ def open_store(where: str | Path, *, create: bool = True) -> Store:
         path.parent.mkdir(parents=True, exist_ok=True)
     try:
         engine = sa.create_engine(url, pool_pre_ping=True)
-    except (SQLAlchemyError, ModuleNotFoundError) as error:
-        why = (
-            f"{error}; pip install 'tunepoint[postgres]'" if isinstance(error, ModuleNotFoundError) else error
-        )
-        raise StoreError(f"{shown}: cannot be opened ({why})") from None
+    except ModuleNotFoundError as error:
+        raise MissingExtra(f"{shown} needs {error.name}", "postgres") from None
+    except SQLAlchemyError as error:
+        raise StoreError(f"{shown}: cannot be opened ({error})") from None
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _settings)
         sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("begin"))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunepoint.errors import DataError, nearest
+from tunepoint.errors import DataError, MissingExtra, nearest
 from tunepoint.files.text import reading, text_of
 from tunepoint.task.columns import Columns
 from tunepoint.task.task import Task
@@ -65,6 +65,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
     last user message), `target` (the assistant's last) and `system`.
 
     Raises:
+        MissingExtra: pyarrow, which reads Parquet, is not installed.
         DataError: no such file, an unknown ending, a line that is not JSON, no rows.
 
     """
@@ -164,7 +165,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError:
-        raise DataError(f"{path}: reading Parquet needs pyarrow: pip install 'tunepoint[parquet]'") from None
+        raise MissingExtra(f"{path}: reading Parquet needs pyarrow", "parquet") from None
     try:
         with reading(path, DataError):
             rows = parquet.read_table(path).to_pylist()

@@ -9,6 +9,9 @@ from tunepoint.errors import ModelError
 if TYPE_CHECKING:
     from tunepoint.models.encoder import Encoder
 
+CPU_TORCH = " (torch==2.13.0 first, for the small CPU build)"
+"""Advice for whoever installs torch: without it pip takes the CUDA build of several gigabytes."""
+
 
 def installed_encoder() -> Encoder | None:
     """The embedded encoder for comparing inputs, where nothing is tuned; None where it is not installed."""

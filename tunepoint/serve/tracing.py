@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tunepoint.capture.records import CapturedRequest
-from tunepoint.errors import TaskError
+from tunepoint.errors import MissingExtra
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -18,7 +18,7 @@ class Tracer:
         provider: in place of one that exports by OTLP over HTTP.
 
     Raises:
-        TaskError: the packages are missing.
+        MissingExtra: the packages are missing.
 
     """
 
@@ -30,9 +30,7 @@ class Tracer:
                 from opentelemetry.sdk.trace import TracerProvider as Provider
                 from opentelemetry.sdk.trace.export import BatchSpanProcessor
             except ImportError as error:
-                raise TaskError(
-                    f"server.traces needs {error.name}; pip install 'tunepoint[otel]', or leave it out"
-                ) from None
+                raise MissingExtra(f"server.traces needs {error.name}", "otel", ", or leave it out") from None
             provider = Provider(resource=Resource.create({"service.name": "tunepoint"}))
             provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._provider = provider

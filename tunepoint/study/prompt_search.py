@@ -12,7 +12,7 @@ from tunepoint.arms.contract import Arm, NotRun
 from tunepoint.arms.prompting.chat_prompts import ChatPrompt, FittedChatPrompt
 from tunepoint.arms.prompting.search import SearchAnswer, SearchResult, search
 from tunepoint.data.examples import Example
-from tunepoint.errors import ModelError
+from tunepoint.errors import MissingExtra, ModelError
 from tunepoint.models.chat import Reply, Turn, Usage
 from tunepoint.models.endpoints import LONG, Completion, Request, TextModel, always
 from tunepoint.models.opening import ChatModels
@@ -60,9 +60,7 @@ def optimise(runner: Runner, winners: Sequence[Arm], models: ChatModels, dev: Se
     if known is None:
         try:
             found = _search(runner, fixed[0], models.proposer, dev)
-        except ModelError as error:
-            if "pip install" not in str(error):
-                raise
+        except MissingExtra as error:
             return Optimised(not_run=(NotRun("optimised prompt", str(error)),))
         known = _facts(fixed[0], found)
         runner.study.manifest["search"] = known

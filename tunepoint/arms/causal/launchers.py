@@ -22,7 +22,7 @@ from tunepoint.arms.causal.recipe import CausalRecipe
 from tunepoint.arms.causal.rows import Row
 from tunepoint.arms.causal.sft import UNFINISHED, Watch, smaller_batch, too_large
 from tunepoint.arms.causal.worker import FAULTS, STEPS, Job
-from tunepoint.errors import ModelError
+from tunepoint.errors import MissingExtra, ModelError
 
 Launcher = Literal["accelerate", "ray"]
 LAUNCHERS: tuple[Launcher, ...] = ("accelerate", "ray")
@@ -116,7 +116,7 @@ def _ray(job: Path, processes: int) -> str | None:
             from ray.train import LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
             from ray.train.torch import TorchTrainer
         except ImportError as error:
-            raise ModelError(f"--launch ray needs {error.name}: pip install 'tunepoint[ray]'") from None
+            raise MissingExtra(f"--launch ray needs {error.name}", "ray") from None
         with _cluster(processes), tempfile.TemporaryDirectory() as kept:
             trainer = TorchTrainer(
                 _share,

@@ -22,7 +22,7 @@ from tunepoint.arms.contract import Input, LocalFittedArm
 from tunepoint.arms.encoder.classifier import Classifier
 from tunepoint.arms.encoder.extraction import Extractor
 from tunepoint.arms.encoder.tagging import Tagger, Window, first_tokens, padded_shapes
-from tunepoint.errors import ModelError
+from tunepoint.errors import MissingExtra, ModelError
 from tunepoint.models.chat import Reply, Usage
 from tunepoint.models.encoder import MAX_TOKENS, Encoder, Reader, Vectors, by_length, softmax
 
@@ -57,7 +57,7 @@ def _write(graph: _Graph, facts: dict[str, str], path: Path) -> None:
                 dynamic_shapes=graph.axes(),
             )
     except ImportError as error:
-        raise ModelError(f"writing ONNX needs {error.name}: pip install 'tunepoint[onnx]'") from None
+        raise MissingExtra(f"writing ONNX needs {error.name}", "onnx") from None
     assert program is not None, "without a file name the exporter returns what it made"
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # places in the files of this machine
@@ -221,7 +221,7 @@ def open_graph(path: Path, threads: int = 0) -> Any:
     try:
         import onnxruntime
     except ImportError:
-        raise ModelError("running ONNX needs onnxruntime: pip install 'tunepoint[onnx]'") from None
+        raise MissingExtra("running ONNX needs onnxruntime", "onnx") from None
     try:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from tunepoint.data.examples import Example
-from tunepoint.errors import ModelError
+from tunepoint.errors import MissingExtra
 from tunepoint.stats.intervals import Interval
 from tunepoint.stats.racing import ERROR, looks
 from tunepoint.stats.sequential import log_e_value
@@ -86,7 +86,8 @@ def search(
         seed: the same seed and the same answers give the same search.
 
     Raises:
-        ModelError: the `gepa` package is missing, or a model cannot be asked any more.
+        MissingExtra: the `gepa` package is not installed.
+        ModelError: a model stops answering.
 
     """
     course = _Course(evaluate, price, list(dev), dict(clusters or {}))
@@ -116,7 +117,7 @@ def _run(
     try:
         from gepa.api import optimize
     except ImportError:
-        raise ModelError("prompt search needs gepa: pip install 'tunepoint[optimize]'") from None
+        raise MissingExtra("prompt search needs gepa", "optimize") from None
     proposals = 0
 
     def reflect(prompt: str | list[dict[str, Any]]) -> str:
