@@ -333,7 +333,7 @@ def test_backoff_is_bounded_and_jittered(fake: FakeProvider, tmp_path: Path) -> 
         ("403", "HTTP 403.*may not start fine-tuning jobs"),
         ("402", "HTTP 402.*payment required"),
         ("400", "HTTP 400 from /v1/fine_tuning/jobs: unknown model"),
-        ("429 long", "wait 3600 s, we wait 120 s"),
+        ("429 long", "wait 3600 s, .* at most 120 s"),
         ("no json", "no JSON object"),
         ("no id", "names no id"),
     ],

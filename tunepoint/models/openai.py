@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 import openai
 
 from tunepoint.errors import ModelError, nearest
+from tunepoint.models.backoff import backoff, wait_after_rate_limit
 from tunepoint.models.chat import Turn, Usage
 from tunepoint.models.endpoints import Allow, Completion, Done, Request
 from tunepoint.models.providers import OWN_KEY, address
@@ -28,8 +28,6 @@ from tunepoint.models.rate_limit import Limiter
 TIMEOUT = 120.0
 ATTEMPTS = 6
 CONCURRENCY = 64
-PATIENCE = 120.0
-"""Seconds that a server may ask us to wait; longer is an error."""
 DEAD = 8
 """Requests in a row that got no answer after all attempts: then the server is taken for dead."""
 
@@ -209,10 +207,10 @@ class OpenAIEndpoint:
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
             return self._less_able(able, error), 0.0
         except (openai.InternalServerError, openai.APIConnectionError) as error:
-            return self._note(_kind_of(error)), self._backoff(attempt)
+            return self._note(_kind_of(error)), backoff(attempt, self._pause)
         except (openai.APIResponseValidationError, ValueError) as error:
             what = f"a reply that is not a completion ({type(error).__name__})"
-            return self._note(what), self._backoff(attempt)
+            return self._note(what), backoff(attempt, self._pause)
         except openai.APIStatusError as error:
             raise self._systemic(error) from None
         self._limiter.succeeded()
@@ -288,16 +286,7 @@ class OpenAIEndpoint:
                 f"{self.name}: the account's quota is used up (HTTP 429); what was answered is kept: "
                 "add credit and run again"
             )
-        wait = _retry_after(error.response.headers)
-        if wait > PATIENCE:
-            raise ModelError(
-                f"{self.name}: the server asks to wait {wait:.0f} s, we wait {PATIENCE:.0f} s at most; "
-                "what was answered is kept: run again later"
-            )
-        return wait if wait > 0 else self._backoff(attempt)
-
-    def _backoff(self, attempt: int) -> float:
-        return self._pause * 2.0**attempt * random.uniform(0.75, 1.0)
+        return wait_after_rate_limit(self.name, error.response.headers, attempt, pause=self._pause)
 
     def _note(self, what: str) -> str:
         self.log[what] = self.log.get(what, 0) + 1
@@ -334,18 +323,6 @@ def _kind_of(error: openai.OpenAIError) -> str:
     if isinstance(error, openai.APIConnectionError):
         return "no connection"
     return f"HTTP {getattr(error, 'status_code', '?')}"
-
-
-def _retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds of the Retry-After header; 0 if there is none that can be read."""
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            value = float(headers.get(name, ""))
-        except ValueError:
-            continue
-        if math.isfinite(value) and value >= 0:
-            return value * unit
-    return 0.0
 
 
 def _usage(name: str, given: Mapping[str, Any], seconds: float) -> Usage:

@@ -6,8 +6,6 @@ Keys come from the environment and go nowhere else: errors and state files never
 from __future__ import annotations
 
 import json
-import math
-import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from tunepoint.arms.hosted.providers import TuningProvider
 from tunepoint.errors import ModelError
 from tunepoint.files.text import text_of
+from tunepoint.models.backoff import backoff, wait_after_rate_limit
 from tunepoint.models.prices import tuned_price
 
 Status = Literal["uploading", "creating", "queued", "running", "succeeded", "failed", "cancelled"]
@@ -41,8 +40,6 @@ STATUSES: dict[str, Status] = {
 ENDED = ("failed", "cancelled")
 ATTEMPTS = 6
 TIMEOUT = 120.0
-MOST_WAIT = 120.0
-"""Seconds that a provider may ask us to wait; longer is an error."""
 PAGE = 100
 """Files, jobs or events asked for at once."""
 
@@ -253,13 +250,13 @@ class JobsClient:
             except openai.RateLimitError as error:
                 why, wait = "HTTP 429", self._after_rate_limit(error, attempt)
             except openai.InternalServerError as error:
-                why, wait = f"HTTP {error.status_code}", _backoff(attempt)
+                why, wait = f"HTTP {error.status_code}", backoff(attempt)
             except openai.APIConnectionError:
-                why, wait = "no connection, or it was cut", _backoff(attempt)
+                why, wait = "no connection, or it was cut", backoff(attempt)
             except openai.OpenAIError as error:
                 raise self._lasting(error) from None
             except ValueError:
-                why, wait = "a reply that is not JSON", _backoff(attempt)
+                why, wait = "a reply that is not JSON", backoff(attempt)
             self.sleep(wait)
         raise ModelError(
             f"{self.provider.name}: no answer after {ATTEMPTS} attempts ({why}) from {self.url}; what was "
@@ -280,13 +277,7 @@ class JobsClient:
         """Seconds to wait; an empty account is not a rate limit."""
         if "insufficient_quota" in (error.code, error.type) or error.code == "billing_hard_limit_reached":
             raise self._unpaid(error) from None
-        wait = _retry_after(error.response.headers)
-        if wait > MOST_WAIT:
-            raise ModelError(
-                f"{self.provider.name}: asks to wait {wait:.0f} s, we wait {MOST_WAIT:.0f} s at most; what "
-                "was done is kept: run again later"
-            )
-        return wait if wait > 0 else _backoff(attempt)
+        return wait_after_rate_limit(self.provider.name, error.response.headers, attempt)
 
     def _unpaid(self, error: openai.APIStatusError) -> ModelError:
         return ModelError(
@@ -314,19 +305,6 @@ class JobsClient:
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "…") if len(self._key) > len("none") else text
-
-
-def _backoff(attempt: int) -> float:
-    return float(2.0**attempt * random.uniform(0.75, 1.0))
-
-
-def _retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds of the Retry-After header; 0 if there is none that can be read."""
-    try:
-        value = float(headers.get("retry-after", ""))
-    except ValueError:
-        return 0.0
-    return value if math.isfinite(value) and value > 0 else 0.0
 
 
 def _message(error: object) -> str | None:
