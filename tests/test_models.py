@@ -14,6 +14,7 @@ import torch
 from tunepoint import Example, Task
 from tunepoint.arms.cascade import Cascade, Gate, choose_gate
 from tunepoint.arms.catalog import load_encoder
+from tunepoint.arms.contract import Built
 from tunepoint.arms.encoder.classifier import Classifier, FineTuned, Probe
 from tunepoint.arms.encoder.hybrids import TunedWithNames, TunedWithRetrieval
 from tunepoint.arms.encoder.training import Recipe
@@ -250,10 +251,10 @@ class Fixed:
     kind, seeds = "prompt", 1
 
     def __init__(self, family: str, answer: str, confidence: float | None) -> None:
-        self.name = self.family = family
+        self.name = self.family = self.label = family
         self.reply = Reply(answer, answer, Usage(family), confidence=confidence)
         self.asked = 0
-        self.built = __import__("tunepoint.arms.contract").arms.Built(5, 1.0)
+        self.built = Built(5, 1.0)
 
     def fit(self, task: Task, train: Sequence[Example], rng: np.random.Generator) -> Fixed:
         return self
@@ -275,6 +276,7 @@ def test_a_cascade_asks_the_strong_arm_only_where_it_must(
     assert [r.answer for r in fitted.answer(["a", "b"])] == [expected] * 2
     assert strong.asked == asked
     assert fitted.built.seconds == 2.0 and arm.name == "cascade: few, then big"
+    assert arm.label == "few first, big when unsure"
 
 
 def test_the_gate_keeps_what_the_cheap_arm_knows() -> None:

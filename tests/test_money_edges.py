@@ -253,6 +253,7 @@ class Shown:
     """An arm as far as hosting looks at it."""
 
     name: str
+    kind: str = "tuned"
     family: str = "f"
     remote: bool = False
     seeds: int = 1
@@ -300,26 +301,21 @@ def test_the_machines_of_a_cheap_half_are_paid_by_the_month() -> None:
 
 
 @dataclass
-class Provider:
-    name: str
-    retires: dict[str, date]
-
-
-@dataclass
 class FromBase(Shown):
-    base: str = ""
-    provider: Any = None
+    base_model: str = ""
+    provider_name: str = "openai"
+    announced_end: date | None = None
 
 
 def test_a_base_retires_for_what_was_tuned_from_it_and_for_its_cascade() -> None:
     day = date.today() + timedelta(days=100)
     known = task(tune=[{"base": "b", "provider": "openai", "retires": day.isoformat()}])
-    tuned: Any = FromBase("t", base="b", provider=Provider("openai", {}))
+    tuned: Any = FromBase("t", base_model="b")
     assert last_day(tuned, known) == day
     assert last_day(Cascade(Shown("cheap"), tuned, Gate(1, 0, 0.5)), known) == day  # type: ignore[arg-type]
-    announced: Any = FromBase("t", base="c", provider=Provider("openai", {"c": day}))
+    announced: Any = FromBase("t", base_model="c", announced_end=day)
     assert last_day(announced, known) == day
-    nothing: Any = FromBase("t", base="d", provider=Provider("openai", {}))
+    nothing: Any = FromBase("t", base_model="d")
     assert last_day(nothing, known) is None
 
 

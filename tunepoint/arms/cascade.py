@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 from numpy.random import Generator
@@ -97,12 +98,18 @@ class Cascade:
     """Share of the dev items that the gate let through to the strong arm."""
     kind: ArmKind = "cascade"
     family: str = "cascade"
+    base_model: ClassVar[None] = None
     name: str = field(init=False)
     seeds: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.name = f"cascade: {self.cheap.family}, then {self.strong.family}"
         self.seeds = self.strong.seeds
+
+    @property
+    def label(self) -> str:
+        """Both halves by their labels."""
+        return f"{self.cheap.label} first, {self.strong.label} when unsure"
 
     @property
     def remote(self) -> bool:
@@ -120,6 +127,6 @@ class Cascade:
             cheap.built.seconds + strong.built.seconds,
             (*cheap.built.warnings, *strong.built.warnings),
             cheap.built.usd + strong.built.usd,
-            cheap.built.asked_usd + strong.built.asked_usd,
+            cheap.built.teacher_usd + strong.built.teacher_usd,
         )
         return FittedCascade(cheap, strong, self.gate, built)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Protocol, runtime_checkable
 
 from numpy.random import Generator
 
 from tunepoint.data.examples import Example
-from tunepoint.models.chat import Reply
+from tunepoint.models.chat import ChatModel, Reply
 from tunepoint.task.hosting import Dedicated
 from tunepoint.task.task import Task
 from tunepoint.trials.trial import ArmKind
@@ -30,7 +31,7 @@ class Built:
     """What looks wrong with the training run; empty for a sound one."""
     usd: float = 0.0
     """Dollars that a provider took for training."""
-    asked_usd: float = 0.0
+    teacher_usd: float = 0.0
     """Dollars of the calls that wrote its training examples; they were paid as they were made."""
 
 
@@ -55,10 +56,23 @@ class Arm(Protocol):
     """A candidate way of doing the task."""
 
     name: str
-    """Unique in a study, and readable in its report."""
+    """Identity in files: unique in a study, and the same in every version."""
     family: str
     """Arms that differ only in settings; one of each family is selected on dev."""
     kind: ArmKind
+
+    @property
+    def label(self) -> str:
+        """What people read: plain words, without settings such as weights and templates."""
+        ...
+
+    @property
+    def base_model(self) -> str | None:
+        """The model that it asks or is tuned from, as task.toml names it.
+
+        None for the embedded encoder, and for an arm of several models.
+        """
+        ...
 
     @property
     def remote(self) -> bool:
@@ -106,6 +120,26 @@ class HasLearningCurve(Arm, HasTrainingTime, Protocol):
 
 
 @runtime_checkable
+class TunedByProvider(Protocol):
+    """An arm whose model a provider tunes, and shuts down together with its base model."""
+
+    @property
+    def base_model(self) -> str:
+        """The base model by the provider's name for it."""
+        ...
+
+    @property
+    def provider_name(self) -> str:
+        """The provider, as [[tune]] names it."""
+        ...
+
+    @property
+    def announced_end(self) -> date | None:
+        """The day on which the base model is shut down; None where none is announced."""
+        ...
+
+
+@runtime_checkable
 class OnReservedMachines(Protocol):
     """An arm that may run on machines that are reserved for it."""
 
@@ -118,6 +152,13 @@ class HasPromptlessTwin(Protocol):
 
     alone: str
     """Name of the arm that is the same model without it."""
+
+
+@runtime_checkable
+class HasModel(Protocol):
+    """A fitted arm that asks one model."""
+
+    model: ChatModel
 
 
 @runtime_checkable

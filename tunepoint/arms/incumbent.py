@@ -52,8 +52,14 @@ class Incumbent:
     """Input -> id of the example, for logs that name ids."""
     kind: ArmKind = "incumbent"
     family: str = "incumbent"
+    label: str = "what runs today"
     remote: ClassVar[bool] = True
     seeds: int = 1
+
+    @property
+    def base_model(self) -> str:
+        """The name of its log in task.toml."""
+        return self.name
 
     def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> FittedIncumbent:
         """Nothing is learnt; `train` only says which labels there are."""

@@ -13,7 +13,7 @@ import aiohttp
 
 from tunepoint.arms.cascade import Cascade, FittedCascade
 from tunepoint.arms.catalog import load_encoder
-from tunepoint.arms.contract import Arm, FittedArm
+from tunepoint.arms.contract import Arm, FittedArm, HasModel
 from tunepoint.arms.templates import base_template
 from tunepoint.data.prepare import prepare
 from tunepoint.errors import ModelError, StudyError, TaskError, nearest
@@ -128,8 +128,8 @@ def _served(arm: Arm, fitted: FittedArm, models: ChatModels, folder: Path) -> Se
     if not arm.remote:
         use_onnxruntime(fitted, folder)
         return LocalArm(arm.name, fitted, "this machine")
-    model = getattr(getattr(fitted, "model", None), "name", arm.family)
-    return RemoteArm(arm.name, fitted, str(model), models.prices, AT_ONCE)
+    model = fitted.model.name if isinstance(fitted, HasModel) else arm.family
+    return RemoteArm(arm.name, fitted, model, models.prices, AT_ONCE)
 
 
 def passing_arm(settings: ArmSettings, session: aiohttp.ClientSession) -> ProxyArm:

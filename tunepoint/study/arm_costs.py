@@ -9,10 +9,8 @@ from datetime import UTC, date, datetime
 import numpy as np
 
 from tunepoint.arms.cascade import Cascade
-from tunepoint.arms.contract import Arm, HasTrainingTime, OnReservedMachines
+from tunepoint.arms.contract import Arm, HasTrainingTime, OnReservedMachines, TunedByProvider
 from tunepoint.arms.incumbent import Incumbent
-from tunepoint.arms.prompting.chains import Chain
-from tunepoint.arms.prompting.chat_prompts import ChatPrompt
 from tunepoint.costs.arm_cost import NOTHING, ArmCost
 from tunepoint.files.machine import cores
 from tunepoint.stats.moments import Mean, mean_of, sum_of
@@ -115,16 +113,13 @@ def _last_day(arm: Arm, task: Task) -> date | None:
     if isinstance(arm, Cascade):
         days = [day for half in (arm.cheap, arm.strong) if (day := _last_day(half, task)) is not None]
         return min(days, default=None)
-    if isinstance(arm, ChatPrompt | Chain | Incumbent):
-        name = arm.name if isinstance(arm, Incumbent) else arm.model.name
-        return next((one.retires for one in task.models if one.name == name), None)
-    base, provider = getattr(arm, "base", None), getattr(arm, "provider", None)
-    if not isinstance(base, str) or provider is None:
-        return None
-    own = (one.retires for one in task.tune if (one.base, one.provider) == (base, provider.name))
-    declared = next(own, None)
-    announced: date | None = provider.retires.get(base)
-    return declared or announced
+    if isinstance(arm, TunedByProvider):
+        base = (arm.base_model, arm.provider_name)
+        declared = (tune.retires for tune in task.tune if (tune.base, tune.provider) == base)
+        return next(declared, None) or arm.announced_end
+    if arm.kind in ("prompt", "incumbent"):
+        return next((model.retires for model in task.models if model.name == arm.base_model), None)
+    return None
 
 
 def _hours(arm: Arm, task: Task) -> Range:

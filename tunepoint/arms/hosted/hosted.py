@@ -303,7 +303,7 @@ class HostedTuned:
     open: Callable[[str, Abilities], ChatModel] = chat_model
     """Opens the tuned model; a study puts its recording and its cap here."""
     sleep: Callable[[float], None] = time.sleep
-    lesson: DistilledSet | None = None
+    distilled: DistilledSet | None = None
     """What a prompted model taught it; the targets of train if None."""
     hosting: Dedicated | None = None
     """Machines that are reserved for it, where the provider bills them by time."""
@@ -315,8 +315,28 @@ class HostedTuned:
 
     def __post_init__(self) -> None:
         self.name = f"{self.provider.name}/{self.base} fine-tuned"
-        if self.lesson is not None:
+        if self.distilled is not None:
             self.name, self.family = f"{self.name}, taught", f"{self.family}, taught"
+
+    @property
+    def label(self) -> str:
+        """The base model, and whether it is distilled."""
+        return f"tuned {self.base.rpartition('/')[2]}" + ("" if self.distilled is None else ", distilled")
+
+    @property
+    def base_model(self) -> str:
+        """The model to tune, by the provider's name for it."""
+        return self.base
+
+    @property
+    def provider_name(self) -> str:
+        """The provider, as [[tune]] names it."""
+        return self.provider.name
+
+    @property
+    def announced_end(self) -> date | None:
+        """The day on which the provider shuts the base model down."""
+        return self.provider.retires.get(self.base)
 
     def seconds_for(self, examples: int) -> float:
         """Nothing: it trains at the provider."""
@@ -337,8 +357,8 @@ class HostedTuned:
         model = self.open(self._served(job), Abilities(schema=task.answer.kind == "json"))
         warnings = tuple(notices(self.provider, date.today(), base=self.base))
         built = Built(len(run.rows), 0.0, warnings, job.training_usd or 0.0)
-        if self.lesson is not None:
-            built = self.lesson.credited(built)
+        if self.distilled is not None:
+            built = self.distilled.credited(built)
         return FittedHosted(model, template_for_length(task, train, "full"), built, job)
 
     def run_of(self, task: Task, train: Sequence[Example], rng: Generator) -> Run:
@@ -353,7 +373,7 @@ class HostedTuned:
         )
 
     def _learnt(self, task: Task, train: Sequence[Example]) -> Sequence[Example]:
-        return trainable(task, train) if self.lesson is None else self.lesson.examples
+        return trainable(task, train) if self.distilled is None else self.distilled.examples
 
     def state(self, run: Run) -> Path:
         """The state file of a run."""

@@ -12,6 +12,7 @@ from tunepoint.arms.templates import base_template
 from tunepoint.data.examples import Example
 from tunepoint.models.chat import ChatModel, Prompt, Reply
 from tunepoint.models.endpoints import Resampled
+from tunepoint.models.providers import short_names
 from tunepoint.models.repair import answer_with_repair
 from tunepoint.task.hosting import Dedicated
 from tunepoint.task.task import Task
@@ -93,6 +94,16 @@ class Chain:
     def __post_init__(self) -> None:
         self.family = f"{self.title or self.model.name} {self.way}"
         self.name = f"{self.family}, {self.wording}"
+
+    @property
+    def label(self) -> str:
+        """The model and what the chain is called."""
+        return f"{self.title or short_names([self.model.name])[0]}, {self.way}"
+
+    @property
+    def base_model(self) -> str:
+        """Its model, as task.toml names it."""
+        return self.model.name
 
     def decoded(self, number: int) -> Chain:
         """The same arm, answering once more."""

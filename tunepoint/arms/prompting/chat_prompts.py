@@ -18,6 +18,7 @@ from tunepoint.arms.templates import base_template
 from tunepoint.data.examples import Example
 from tunepoint.models.chat import ChatModel, Demonstration, Embed, Prompt, Reply
 from tunepoint.models.endpoints import Resampled
+from tunepoint.models.providers import short_names
 from tunepoint.models.repair import answer_with_repair
 from tunepoint.task.hosting import Dedicated
 from tunepoint.task.task import Task
@@ -54,6 +55,17 @@ class PromptStyle:
         if self.samples > 1:
             parts.append(f"{self.samples} samples")
         return ", ".join(parts)
+
+    @property
+    def label(self) -> str:
+        """What it shows the model, in plain words."""
+        if self.shots or self.retrieved:
+            return f"{self.shots} examples" if self.shots else f"{self.retrieved} similar examples"
+        if self.samples > 1:
+            return f"self-consistency over {self.samples} answers"
+        if self.reasoning:
+            return "chain of thought"
+        return "no examples, system message" if self.system else "no examples"
 
 
 PROMPT_STYLES = (
@@ -150,6 +162,18 @@ class ChatPrompt:
             way, family = f"optimised {way}", "optimised prompt"
         self.family = f"{model} {family}"
         self.name = f"{model} {way}, {self.wording}"
+
+    @property
+    def label(self) -> str:
+        """The model and how it is prompted, without the order and the template."""
+        model = self.title or short_names([self.model.name])[0]
+        optimized = "" if self.instruction is None else "optimized prompt, "
+        return f"{model}, {optimized}{self.rung.label}"
+
+    @property
+    def base_model(self) -> str:
+        """Its model, as task.toml names it."""
+        return self.model.name
 
     def decoded(self, number: int) -> ChatPrompt:
         """The same arm, answering once more."""

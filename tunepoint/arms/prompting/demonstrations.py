@@ -33,10 +33,16 @@ class FewShot:
     remote: ClassVar[bool] = False
     seeds: int = 1
     family: str = "few-shot"
+    base_model: ClassVar[None] = None
     name: str = field(init=False)
 
     def __post_init__(self) -> None:
         self.name = f"few-shot, {self.k} per label"
+
+    @property
+    def label(self) -> str:
+        """The number of examples tells it from the retrieved ones."""
+        return f"nearest of {self.k} examples per label (no language model)"
 
     def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> Prompted:
         """Draw the demonstrations with `rng`; thin labels give what they have."""
@@ -97,6 +103,8 @@ class RetrievedFewShot:
     remote: ClassVar[bool] = False
     seeds: int = 1
     family: str = "retrieved few-shot"
+    label: ClassVar[str] = "nearest examples (no language model)"
+    base_model: ClassVar[None] = None
     name: str = field(init=False)
 
     def __post_init__(self) -> None:

@@ -52,6 +52,8 @@ class ZeroShot:
     model: ChatModel
     name: str = "zero-shot"
     family: str = "zero-shot"
+    label: ClassVar[str] = "nearest label name (no language model)"
+    base_model: ClassVar[None] = None
     kind: ArmKind = "prompt"
     remote: ClassVar[bool] = False
     seeds: int = 1
@@ -69,6 +71,8 @@ class Described:
     model: ChatModel
     name: str = "described"
     family: str = "described"
+    label: ClassVar[str] = "nearest label description (no language model)"
+    base_model: ClassVar[None] = None
     kind: ArmKind = "prompt"
     remote: ClassVar[bool] = False
     seeds: int = 1

@@ -18,7 +18,7 @@ from scipy import stats
 from tunepoint.data.examples import Example
 from tunepoint.errors import MissingExtra
 from tunepoint.stats.intervals import Interval
-from tunepoint.stats.racing import ERROR, looks
+from tunepoint.stats.racing import RACE_ERROR_RATE, look_sizes
 from tunepoint.stats.sequential import log_e_value
 
 PROBE = 4
@@ -238,7 +238,7 @@ class _Course:
     def _race(self, instruction: str) -> list[SearchAnswer]:
         """Answers on dev in growing parts, until all are there or it cannot become the best."""
         answered: list[SearchAnswer] = []
-        for size in looks(len(self.dev)):
+        for size in look_sizes(len(self.dev)):
             answered += self._ask(instruction, self.dev[len(answered) : size])
             if self.best is not None and self._hopeless(instruction, [one.score for one in answered]):
                 break
@@ -254,7 +254,7 @@ class _Course:
         dearer = self.price(instruction) - self.price(self.best)
         lead = (np.array(scores[:count]) - self.scores[self.best][:count] - dearer) / (1 + abs(dearer))
         codes, sizes = np.unique(names, return_inverse=True, return_counts=True)[1:]
-        return log_e_value(lead, codes[:count], int(sizes.max())) >= -math.log(ERROR)
+        return log_e_value(lead, codes[:count], int(sizes.max())) >= -math.log(RACE_ERROR_RATE)
 
     def _record(self, instruction: str, scores: NDArray[np.float64]) -> None:
         self.scores[instruction] = scores
