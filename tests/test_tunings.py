@@ -21,7 +21,7 @@ from tunepoint.cli.app import app
 from tunepoint.errors import EvidenceError, ModelError, TaskError
 from tunepoint.models.chat import Reply, Usage
 from tunepoint.task.sections import Tune
-from tunepoint.trials.scorers import each, scorer
+from tunepoint.trials.scorers import batch_scorer, scorer
 
 RUNNER = CliRunner()
 
@@ -165,7 +165,7 @@ def test_the_command_exports_and_names_the_nearest_form(tmp_path: Path) -> None:
 
 # -- parity ---------------------------------------------------------------------------------------
 
-EXACT = each(scorer("exact", Path()))
+EXACT = batch_scorer(scorer("exact", Path()))
 DEV = [Example(str(i), f"message {i}", ("billing", "fault")[i % 2]) for i in range(100)]
 
 

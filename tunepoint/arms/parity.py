@@ -12,14 +12,14 @@ from tunepoint.errors import EvidenceError
 from tunepoint.models.chat import Reply, Usage
 from tunepoint.stats.intervals import Interval
 from tunepoint.stats.paired import compare, joint_scores
-from tunepoint.trials.scorers import Scoring
+from tunepoint.trials.scorers import BatchScorer, score_replies
 from tunepoint.trials.trial import Trial
 
-SHOWN = 5
+SHOWN_DIFFERENCES = 5
 """Examples with another answer that are shown."""
-TOLERATED = 0.02
+MAX_DIFFERING_SHARE = 0.02
 """Share of answers that may differ: other kernels and other batches move near ties."""
-FEWEST = 8
+MIN_EXAMPLES = 8
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Parity:
     @property
     def holds(self) -> bool:
         """Whether the served model may be promoted."""
-        few = len(self.differing) <= TOLERATED * self.examples
+        few = len(self.differing) <= MAX_DIFFERING_SHARE * self.examples
         return not self.other_prompts and (few or 0 in self.difference) and self.difference.high >= 0
 
     def __str__(self) -> str:
@@ -51,13 +51,13 @@ class Parity:
                 f"; {len(self.other_prompts)} prompts have other tokens ({item}: {before} measured, {now} "
                 "served): another chat template"
             )
-        for item, measured, served in self.differing[:SHOWN]:
+        for item, measured, served in self.differing[:SHOWN_DIFFERENCES]:
             said += f"\n  {item}: {measured!r} measured, {served!r} served"
         return said
 
 
 def parity(
-    examples: Sequence[Example], measured: Sequence[Reply], served: Sequence[Reply], scoring: Scoring
+    examples: Sequence[Example], measured: Sequence[Reply], served: Sequence[Reply], scoring: BatchScorer
 ) -> Parity:
     """Compare two models' replies to the same examples.
 
@@ -68,10 +68,10 @@ def parity(
         EvidenceError: fewer than 8 examples.
 
     """
-    if len(examples) < FEWEST:
-        raise EvidenceError(f"{len(examples)} examples show no parity: {FEWEST} at least, and some hundreds")
+    if len(examples) < MIN_EXAMPLES:
+        raise EvidenceError(f"{len(examples)} examples show no parity: {MIN_EXAMPLES} at least, and some hundreds")
     pairs = list(zip(examples, measured, served, strict=True))
-    scores = [_scores(replies, examples, scoring) for replies in (served, measured)]
+    scores = [score_replies(scoring, replies, examples)[None] for replies in (served, measured)]
     found = compare(joint_scores(scores), [(0, 1)], np.random.default_rng(0))[0].difference
     return Parity(
         len(examples),
@@ -94,15 +94,3 @@ def measured_reply(trial: Trial) -> Reply:
 
 def _said(reply: Reply) -> str:
     return reply.text if reply.answer is None else reply.answer
-
-
-def _scores(
-    replies: Sequence[Reply], examples: Sequence[Example], scoring: Scoring
-) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """(1, n) scores."""
-    read = [i for i, reply in enumerate(replies) if reply.answer is not None]
-    found = np.zeros((1, len(replies)))
-    graded = scoring([replies[i].answer or "" for i in read], [examples[i] for i in read])
-    for i, grading in zip(read, graded, strict=True):
-        found[0, i] = grading.score or 0.0
-    return found

@@ -83,12 +83,12 @@ def check(task: TaskArgument, seed: SeedOption = 0, as_json: JsonOption = False)
         from tunepoint.data.prepare import prepare
         from tunepoint.task.sections import JUDGE
         from tunepoint.task.task import Task
-        from tunepoint.trials.scorers import scorer
+        from tunepoint.trials.scorers import task_scorer
 
         loaded = Task.load(task)
         check_supported(loaded)
         if loaded.score.metric != JUDGE:
-            scorer(loaded.score.metric, loaded.folder)
+            task_scorer(loaded)
         prepared = prepare(loaded, seed)
         audit, split = prepared.audit, prepared.split
         if as_json:

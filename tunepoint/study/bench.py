@@ -20,7 +20,7 @@ from tunepoint.study.directory import Study
 from tunepoint.task.sections import JUDGE
 from tunepoint.task.task import Task
 from tunepoint.trials.judge import Judge
-from tunepoint.trials.scorers import Grading, Scoring, each, scorer
+from tunepoint.trials.scorers import BatchScorer, Grading, grade_replies, task_scorer
 from tunepoint.trials.trial import Trial, TrialLog
 
 TIMED = 50
@@ -100,9 +100,9 @@ class Runner:
         self.planned_seconds = 0.0
         self.prices: dict[str, CallPrice] = {}
         """By the name of the model, those whose calls cost money."""
-        self.scoring: Scoring | None = None
+        self.scoring: BatchScorer | None = None
         if task.score.metric != JUDGE:
-            self.scoring = each(scorer(task.score.metric, task.folder, tolerance=task.score.tolerance))
+            self.scoring = task_scorer(task)
 
     def use(self, models: ChatModels) -> None:
         """Take the prices of the open models, and the judge if answers are graded."""
@@ -113,12 +113,7 @@ class Runner:
     def grade(self, replies: Sequence[Reply], examples: Sequence[Example]) -> list[Grading]:
         """A grading of each reply; one that could not be read is worth 0, and no judge sees it."""
         assert self.scoring is not None, "a judge is opened with the models"
-        read = [i for i, reply in enumerate(replies) if reply.format_ok and reply.answer is not None]
-        found = [Grading(0.0)] * len(replies)
-        graded = self.scoring([replies[i].answer or "" for i in read], [examples[i] for i in read])
-        for i, grading in zip(read, graded, strict=True):
-            found[i] = grading
-        return found
+        return grade_replies(self.scoring, replies, examples)
 
     def plan(self, seconds: float) -> None:
         """Announce work, in estimated seconds, for the progress and the spending cap."""
@@ -209,7 +204,7 @@ class Runner:
             facts["fits"][str(number)] = {
                 "examples": fitted.built.examples,
                 "seconds": round(fitted.built.seconds, 3),
-                "usd": fitted.built.usd + fitted.built.asked_usd,
+                "usd": fitted.built.usd + fitted.built.teacher_usd,
                 "warnings": list(fitted.built.warnings),
             }
         self.study.save()

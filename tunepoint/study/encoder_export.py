@@ -17,13 +17,11 @@ from tunepoint.data.prepare import Prepared, prepare
 from tunepoint.errors import ModelError, StudyError, nearest
 from tunepoint.files.text import make_folder, write_json, write_text
 from tunepoint.models.chat import Reply
-from tunepoint.stats.intervals import Interval
-from tunepoint.stats.paired import score_intervals
 from tunepoint.stats.streams import Stream, stream
 from tunepoint.study.directory import read_manifest
 from tunepoint.task.task import Task
-from tunepoint.trials.scorers import each, scorer
-from tunepoint.trials.table import joint_of, tabulate
+from tunepoint.trials.scorers import task_scorer
+from tunepoint.trials.table import mean_interval
 from tunepoint.trials.trial import Trial, read_trials
 
 if TYPE_CHECKING:
@@ -72,7 +70,7 @@ def export_encoder(task: Task, study: Path, folder: Path, arm: str | None = None
     make_folder(folder)
     write_graph(fitted, folder / GRAPH)
     served = served_by(folder / GRAPH, fitted).answer([example.input for example in dev])
-    scoring = each(scorer(task.score.metric, task.folder, tolerance=task.score.tolerance))
+    scoring = task_scorer(task)
     same = parity(dev, measured, served, scoring)
     if not same.holds:
         (folder / GRAPH).unlink()
@@ -151,13 +149,8 @@ def _facts(
         "data_sha256": prepared.fingerprint,
         "task_sha256": task.measured_by(),
         "seed": manifest["seed"],
-        "scores": {part: asdict(_score(found)) for part, found in trials.items() if found},
+        "scores": {part: asdict(mean_interval(found)) for part, found in trials.items() if found},
     }
-
-
-def _score(trials: list[Trial]) -> Interval:
-    """Mean score with its 95% interval, over items and training seeds."""
-    return score_intervals(joint_of(tabulate(trials)), np.random.default_rng(0), draws=4_000)[0]
 
 
 def card(task: Task, facts: Mapping[str, Any], same: Parity) -> str:

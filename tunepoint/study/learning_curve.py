@@ -8,23 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from tunepoint.arms.catalog import SHARES, CandidateArms
+from tunepoint.arms.catalog import CURVE_SHARES, CandidateArms
 from tunepoint.arms.contract import Arm, HasPromptlessTwin
 from tunepoint.data.examples import Example
 from tunepoint.data.licences import trainable
-from tunepoint.decision.futures import DOUBLINGS, LearningGain
-from tunepoint.decision.sample_size import SEED_SD
-from tunepoint.decision.value_of_information import EXAMPLES
+from tunepoint.decision.futures import EXAMPLE_DOUBLINGS, LearningGain
+from tunepoint.decision.sample_size import TYPICAL_SEED_SD
+from tunepoint.decision.value_of_information import NEXT_EXAMPLES
 from tunepoint.decision.verdict import Decision
 from tunepoint.errors import EvidenceError
-from tunepoint.stats.curves import FEWEST, Curve, fit_curve
+from tunepoint.stats.curves import MIN_CURVE_SIZES, Curve, fit_curve
 from tunepoint.stats.intervals import Interval
-from tunepoint.stats.paired import score_intervals
 from tunepoint.stats.streams import Stream
 from tunepoint.study.bench import Runner
 from tunepoint.study.directory import Study
 from tunepoint.study.planning import expected_seconds
-from tunepoint.trials.table import joint_of, tabulate
+from tunepoint.trials.table import joint_of, mean_interval, tabulate
 from tunepoint.trials.trial import Trial
 
 
@@ -48,15 +47,15 @@ def nested_subsets(
 
 def draw_curve(runner: Runner, candidates: CandidateArms) -> None:
     """Train on nested subsets and measure on dev; the whole of train is there already."""
-    if candidates.growing is None:
+    if candidates.curve_arm is None:
         return
     split = runner.prepared.split
     rng = runner.study.rng(Stream.CURVE)
-    arm = candidates.growing.once()
-    for subset in nested_subsets(trainable(runner.task, split.train), SHARES, rng):
+    arm = candidates.curve_arm.once()
+    for subset in nested_subsets(trainable(runner.task, split.train), CURVE_SHARES, rng):
         name = f"{arm.name}, {len(subset)} examples"
         expected = expected_seconds(arm, len(subset), 0)
-        if len(subset) >= candidates.growing.fewest:
+        if len(subset) >= candidates.curve_arm.min_examples:
             runner.measure(arm, runner.study.curve, split.dev, subset, name=name, expected=expected)
 
 
@@ -89,8 +88,10 @@ class Learning:
             return None
         gain = self.curve.gain(self.examples, 2 * self.examples)
         least = max(gain.estimate, 1e-9)
-        times = [self.curve.gain(self.examples, 2**k * self.examples).estimate / least for k in DOUBLINGS]
-        soon = self.curve.gain(self.examples, self.examples + EXAMPLES).estimate / least
+        times = [
+            self.curve.gain(self.examples, 2**k * self.examples).estimate / least for k in EXAMPLE_DOUBLINGS
+        ]
+        soon = self.curve.gain(self.examples, self.examples + NEXT_EXAMPLES).estimate / least
         return LearningGain(self.examples, dict.fromkeys(arms, gain), tuple(times), soon)
 
     def document(self) -> dict[str, Any]:
@@ -110,8 +111,12 @@ class Learning:
             found["ahead"].append(
                 {"examples": size, "estimate": middle, "low": max(0.0, low), "high": min(1.0, high)}
             )
-        more = self.curve.gain(self.examples, self.examples + EXAMPLES, 0.9)
-        return {**found, "next": {"examples": EXAMPLES, **asdict(more)}, "families": dict(self.curve.weights)}
+        more = self.curve.gain(self.examples, self.examples + NEXT_EXAMPLES, 0.9)
+        return {
+            **found,
+            "next": {"examples": NEXT_EXAMPLES, **asdict(more)},
+            "families": dict(self.curve.weights),
+        }
 
 
 def learn(
@@ -122,18 +127,22 @@ def learn(
     Points share their dev items, so the error of a point is that of its paired difference to the whole
     of train; a single training run has the variance of the seeds that the whole of train was given.
     """
-    if candidates.growing is None:
+    if candidates.curve_arm is None:
         return None
-    whole = study.dev.of(candidates.growing.name)
+    whole = study.dev.of(candidates.curve_arm.name)
     runs = {trial.arm: None for trial in study.curve.trials}
     parts = {int(arm.rpartition(", ")[2].split()[0]): study.curve.of(arm) for arm in runs}
     sizes = sorted(size for size in parts if size < len(train))
     if len({trial.cluster or trial.item for trial in whole}) < 2:
         return None  # one group of dev items says nothing of others
-    rows = [(size, _score(parts[size], rng)) for size in sizes] + [(len(train), _score(whole, rng))]
+    rows = [(size, mean_interval(parts[size], rng)) for size in sizes] + [
+        (len(train), mean_interval(whole, rng))
+    ]
     labels = len({example.target for example in train})
-    if len(rows) < FEWEST:
-        return Learning(tuple(rows), labels, None, f"{len(rows)} sizes were measured, a curve takes {FEWEST}")
+    if len(rows) < MIN_CURVE_SIZES:
+        return Learning(
+            tuple(rows), labels, None, f"{len(rows)} sizes were measured, a curve takes {MIN_CURVE_SIZES}"
+        )
     seed_sd = _seed_sd(whole)
     errors = [_error(parts[size], whole, seed_sd) for size in sizes]
     errors.append(seed_sd / np.sqrt(len({trial.seed for trial in whole})))
@@ -144,11 +153,6 @@ def learn(
     return Learning(tuple(rows), labels, curve)
 
 
-def _score(trials: Sequence[Trial], rng: np.random.Generator) -> Interval:
-    """Mean score of one arm with its 95% interval."""
-    return score_intervals(joint_of(tabulate(trials)), rng, draws=4_000)[0]
-
-
 def _seed_sd(whole: Sequence[Trial]) -> float:
     """Standard deviation of the score over training seeds; the usual one at least, for three say little."""
     means: dict[str | None, list[float]] = {}
@@ -157,7 +161,7 @@ def _seed_sd(whole: Sequence[Trial]) -> float:
     measured = (
         float(np.std([np.mean(scores) for scores in means.values()], ddof=1)) if len(means) > 1 else 0.0
     )
-    return max(SEED_SD, measured)
+    return max(TYPICAL_SEED_SD, measured)
 
 
 def _error(part: Sequence[Trial], whole: Sequence[Trial], seed_sd: float) -> float:
@@ -171,13 +175,13 @@ def _error(part: Sequence[Trial], whole: Sequence[Trial], seed_sd: float) -> flo
 
 def growing_arms(candidates: CandidateArms, finalists: Sequence[Arm]) -> list[str]:
     """The finalists that are trained as the curve's arm is, alone or with a prompt; they grow as it does."""
-    if candidates.growing is None:
+    if candidates.curve_arm is None:
         return []
-    name = candidates.growing.name
+    name = candidates.curve_arm.name
     return [
         arm.name
         for arm in finalists
-        if arm.name == name or (isinstance(arm, HasPromptlessTwin) and arm.alone == name)
+        if arm.name == name or (isinstance(arm, HasPromptlessTwin) and arm.promptless_name == name)
     ]
 
 

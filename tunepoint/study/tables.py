@@ -10,10 +10,8 @@ import numpy as np
 from tunepoint.arms.catalog import CandidateArms
 from tunepoint.arms.contract import Arm
 from tunepoint.data.prepare import Prepared
-from tunepoint.stats.intervals import Interval
-from tunepoint.stats.paired import score_intervals
 from tunepoint.study.directory import Study
-from tunepoint.trials.table import Table, joint_of, tabulate
+from tunepoint.trials.table import Table, mean_interval
 from tunepoint.trials.trial import Trial
 
 
@@ -25,7 +23,7 @@ def ladder(study: Study, candidates: CandidateArms, winners: Sequence[Arm] = ())
         trials = study.dev.of(arm.name)
         if len({trial.cluster or trial.item for trial in trials}) < 2:
             continue
-        score = _interval(trials)
+        score = mean_interval(trials)
         rows.append(
             {
                 "arm": arm.name,
@@ -39,11 +37,6 @@ def ladder(study: Study, candidates: CandidateArms, winners: Sequence[Arm] = ())
             }
         )
     return rows
-
-
-def _interval(trials: Sequence[Trial]) -> Interval:
-    """Mean score of one arm with its 95% interval."""
-    return score_intervals(joint_of(tabulate(trials)), np.random.default_rng(0), draws=4_000)[0]
 
 
 def disagreements(

@@ -102,7 +102,7 @@ def _calibrated(arm: ArmScores, clusters: NDArray[np.intp] | None) -> tuple[ArmS
     items = _labelled(arm)
     error = float(np.abs(first - arm.human)[:, items].mean())
     told = Calibration(arm.arm, len(items), float(first.mean()), found.power, found.correction, error)
-    return replace(arm, scores=found.scores, labelled=found.groups, decodes=()), told
+    return replace(arm, scores=found.scores, graded_groups=found.groups, decodes=()), told
 
 
 def _noise(table: Table) -> Noise | None:

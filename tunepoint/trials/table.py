@@ -12,14 +12,18 @@ from numpy.typing import NDArray
 
 from tunepoint.errors import EvidenceError, TrialsError
 from tunepoint.stats.arrays import Floats
-from tunepoint.stats.paired import JointScores, joint_scores
+from tunepoint.stats.intervals import Interval
+from tunepoint.stats.paired import JointScores, joint_scores, score_intervals
 from tunepoint.trials.trial import Trial
+
+INTERVAL_DRAWS = 4_000
+"""Random draws behind the interval of one arm; enough for two digits, which is what tables show."""
 
 
 def joint_of(table: Table) -> JointScores:
     """Joint sampling distribution of the arms of a table."""
     arms = table.arms
-    labelled = [arm.labelled for arm in arms if arm.labelled is not None]
+    labelled = [arm.graded_groups for arm in arms if arm.graded_groups is not None]
     try:
         return joint_scores(
             [arm.runs for arm in arms],
@@ -33,6 +37,21 @@ def joint_of(table: Table) -> JointScores:
             raise
         lacking = f"{table.left_out} more items were left out because some arm or seed has no trial of them"
         raise EvidenceError(f"{error}; {lacking}") from None
+
+
+def mean_interval(trials: Sequence[Trial], rng: np.random.Generator | None = None) -> Interval:
+    """Return the mean score of one arm's trials with its 95% interval, over items and training seeds.
+
+    Args:
+        trials: of one arm.
+        rng: draws the interval; None draws it as always, so that a table shows it unchanged.
+
+    Raises:
+        EvidenceError: the trials are of fewer than two independent items.
+
+    """
+    rng = np.random.default_rng(0) if rng is None else rng
+    return score_intervals(joint_of(tabulate(trials)), rng, draws=INTERVAL_DRAWS)[0]
 
 
 @dataclass(frozen=True)
@@ -60,7 +79,7 @@ class ArmScores:
     gave none, and None where no judge graded."""
     human: Floats | None = None
     """(seeds, items) what people gave the same answers, NaN where nobody looked; None without any."""
-    labelled: int | None = None
+    graded_groups: int | None = None
     """Groups of items that people scored, once their scores have corrected these."""
     decodes: tuple[Floats, ...] = ()
     """(decodes, items) scores of every seed, where each answered every item equally often, and not once."""

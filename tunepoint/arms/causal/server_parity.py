@@ -18,10 +18,10 @@ from tunepoint.errors import StudyError
 from tunepoint.files.text import write_json
 from tunepoint.models.chat import ChatModel, Reply
 from tunepoint.task.task import Task
-from tunepoint.trials.scorers import each, scorer
+from tunepoint.trials.scorers import task_scorer
 from tunepoint.trials.trial import Trial, read_trials
 
-FACTS, MEASURED, CHECKED = "tunepoint.json", "dev.jsonl", "parity.json"
+MODEL_FILE, DEV_ANSWERS_FILE, PARITY_FILE = "tunepoint.json", "dev.jsonl", "parity.json"
 """In the folder of a tuned model: what it is, what it answered, and how servers compared."""
 
 
@@ -64,8 +64,8 @@ def check_served(
 
     """
     facts = _facts(folder)
-    if (folder / CHECKED).exists():
-        _json(folder / CHECKED)  # damaged, it is said before anybody is asked
+    if (folder / PARITY_FILE).exists():
+        _json(folder / PARITY_FILE)  # damaged, it is said before anybody is asked
     prepared = prepare(task, int(facts["seed"]))
     if prepared.fingerprint != facts["data_sha256"] or task.measured_by() != facts["task_sha256"]:
         raise StudyError(
@@ -73,15 +73,15 @@ def check_served(
             "what was measured can only be compared on the same ones. Tune anew, or take the task of then"
         )
     split = prepared.split
-    measured = by_prompt(read_trials(folder / MEASURED), split.dev)
+    measured = by_prompt(read_trials(folder / DEV_ANSWERS_FILE), split.dev)
     lacking = [diet for diet in prompts or PROMPT_LENGTHS if diet not in measured]
     if lacking:
         raise StudyError(
-            f"{folder / MEASURED}: lacks answers to all of dev with the prompts {', '.join(lacking)}; run "
+            f"{folder / DEV_ANSWERS_FILE}: lacks answers to all of dev with the prompts {', '.join(lacking)}; run "
             "`tunepoint tune` again with the same --out: it measures without training anew"
         )
     wanted = {diet: measured[diet] for diet in prompts or PROMPT_LENGTHS}
-    scoring = each(scorer(task.score.metric, task.folder, tolerance=task.score.tolerance))
+    scoring = task_scorer(task)
     room = int(facts["answer_tokens"])
     found: dict[PromptLength, Parity] = {}
     with _opened(endpoint, task) if model is None else nullcontext(model) as asked:
@@ -90,7 +90,7 @@ def check_served(
             now = asked.answer([fill_template(template, example) for example in split.dev])
             found[diet] = parity(split.dev, before, now, scoring)
     served = ParityReport(endpoint, found)
-    note(folder, served)
+    record_parity(folder, served)
     return served
 
 
@@ -108,13 +108,13 @@ def _opened(name: str, task: Task) -> Iterator[ChatModel]:
 
 
 def _facts(folder: Path) -> dict[str, Any]:
-    if not (folder / FACTS).exists() or not (folder / MEASURED).exists():
-        raise StudyError(f"{folder}: no {FACTS} and {MEASURED} in it; name the --out of `tunepoint tune`")
-    facts = _json(folder / FACTS)
+    if not (folder / MODEL_FILE).exists() or not (folder / DEV_ANSWERS_FILE).exists():
+        raise StudyError(f"{folder}: no {MODEL_FILE} and {DEV_ANSWERS_FILE} in it; name the --out of `tunepoint tune`")
+    facts = _json(folder / MODEL_FILE)
     missing = {"seed", "data_sha256", "task_sha256", "answer_tokens"} - facts.keys()
     if missing:
         raise StudyError(
-            f"{folder / FACTS}: {', '.join(sorted(missing))} missing; run `tunepoint tune` again"
+            f"{folder / MODEL_FILE}: {', '.join(sorted(missing))} missing; run `tunepoint tune` again"
         )
     return facts
 
@@ -129,9 +129,9 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-def note(folder: Path, served: ParityReport) -> None:
+def record_parity(folder: Path, served: ParityReport) -> None:
     """Add what a server's replay gave to `parity.json`, by endpoint; the last one counts."""
-    path = folder / CHECKED
+    path = folder / PARITY_FILE
     before = _json(path) if path.exists() else {}
     found = {
         "holds": served.holds,

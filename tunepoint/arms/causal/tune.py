@@ -9,10 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tunepoint.arms.causal.from_task import causal_arms
-from tunepoint.arms.causal.server_parity import FACTS, MEASURED, dev_trials
+from tunepoint.arms.causal.server_parity import DEV_ANSWERS_FILE, MODEL_FILE, dev_trials
 from tunepoint.arms.contract import Built
 from tunepoint.arms.parity import Parity, parity
 from tunepoint.arms.templates import PromptLength
@@ -23,11 +21,11 @@ from tunepoint.errors import ModelError, StudyError, TaskError
 from tunepoint.files.text import make_folder, write_json, write_text
 from tunepoint.models.chat import Reply
 from tunepoint.stats.intervals import Interval
-from tunepoint.stats.paired import joint_scores, score_intervals
 from tunepoint.stats.streams import Stream, stream
 from tunepoint.task.sections import JUDGE, Tune
 from tunepoint.task.task import Task
-from tunepoint.trials.scorers import Scoring, each, scorer
+from tunepoint.trials.scorers import BatchScorer, score_replies, task_scorer
+from tunepoint.trials.table import mean_interval
 
 if TYPE_CHECKING:
     from tunepoint.arms.causal.causal import CausalBase, CausalTuned, TrainingQuote
@@ -79,24 +77,25 @@ def tune_model(
     quote, arms = causal_arms(base, base.base, task, split.train, split.dev, out / "runs")
     shared = arms[0].base
     shared.watch, shared.launch = watch, launch
-    if confirm is not None and not (out / FACTS).exists():
+    if confirm is not None and not (out / MODEL_FILE).exists():
         confirm(quote)
-    scoring = each(scorer(task.score.metric, task.folder, tolerance=task.score.tolerance))
+    scoring = task_scorer(task)
     replies: dict[PromptLength, list[Reply]] = {
         arm.diet: _answers(arm, task, split.train, split.dev, seed) for arm in arms
     }
-    graded = {diet: _graded(said, split.dev, scoring) for diet, said in replies.items()}
-    scores = {diet: _mean(values) for diet, values in graded.items()}
+    dev_scores = {diet: score_replies(scoring, replies[diet], split.dev).tolist() for diet in replies}
+    trials = dev_trials(replies, split.dev, dev_scores)
+    scores = {diet: mean_interval([t for t in trials if t.arm == diet]) for diet in replies}
     run, built = shared.run(task, split.train, _seed(seed))
     facts = _facts(base, shared, split, task, seed, built, scores) | {"data_sha256": prepared.fingerprint}
-    write_text(out / MEASURED, "".join(trial.line() for trial in dev_trials(replies, split.dev, graded)))
+    write_text(out / DEV_ANSWERS_FILE, "".join(trial.line() for trial in trials))
     kept = _copied(
         shared.keep / run, out / ("model" if base.method == "full" else "adapter"), card(task, facts)
     )
     merged, same = None, None
     if merge and base.method != "full":
         merged, same = _merged(arms, task, split, replies, scoring, out, facts)
-    write_json(out / FACTS, facts)
+    write_json(out / MODEL_FILE, facts)
     return TunedModel(kept, merged, scores, built.warnings, same)
 
 
@@ -168,25 +167,12 @@ def _answers(
     return fitted.answer([example.input for example in dev])
 
 
-def _graded(replies: Sequence[Reply], dev: Sequence[Example], scoring: Scoring) -> list[float]:
-    """Score of each answer; one that cannot be read is worth 0."""
-    graded = scoring([reply.answer or "" for reply in replies], list(dev))
-    return [
-        (one.score or 0.0) * (reply.answer is not None) for one, reply in zip(graded, replies, strict=True)
-    ]
-
-
-def _mean(scores: Sequence[float]) -> Interval:
-    """Mean score on dev with its 95% interval."""
-    return score_intervals(joint_scores([np.array([scores])]), np.random.default_rng(0), draws=4_000)[0]
-
-
 def _merged(
     arms: Sequence[CausalTuned],
     task: Task,
     split: Split,
     measured: Mapping[PromptLength, Sequence[Reply]],
-    scoring: Scoring,
+    scoring: BatchScorer,
     out: Path,
     facts: Mapping[str, Any],
 ) -> tuple[Path, Parity]:
