@@ -10,17 +10,17 @@ import pytest
 from servers import KEY, Fake, as_schema, echo, serving
 
 from tunepoint.errors import BudgetReached, DataError, ModelError, StudyError
-from tunepoint.models.chat import Demonstration, Prompt, Turn, Usage
-from tunepoint.models.endpoints import Completion, Request, TextModel, always
+from tunepoint.models.chat import Demonstration, Prompt, Message, Usage
+from tunepoint.models.endpoints import Completion, Request, TextModel, allow_all
 from tunepoint.models.openai import OpenAIEndpoint
-from tunepoint.models.providers import address
-from tunepoint.models.recording import Recorded, Recording, read_log
+from tunepoint.models.providers import parse_model_name
+from tunepoint.models.recording import RecordedEndpoint, CallRecording, read_production_log
 
 LABELS = ("billing", "fault")
 
 
 def prompts(count: int) -> list[Prompt]:
-    return [Prompt(f"message {i}\nbilling", "Route it.", LABELS, wording="terse") for i in range(count)]
+    return [Prompt(f"message {i}\nbilling", "Route it.", LABELS, template_name="terse") for i in range(count)]
 
 
 OPENED: list[OpenAIEndpoint] = []
@@ -48,7 +48,7 @@ def fake() -> Iterator[Fake]:
 def test_answers_come_in_order_with_usage_and_confidence(fake: Fake) -> None:
     fake.answer = lambda messages, body: as_schema(messages[-1]["content"].split()[-1], body)
     fake.latency = 0.02
-    asked = [Prompt(f"x {LABELS[i % 2]}", "Route it.", LABELS, wording="terse") for i in range(50)]
+    asked = [Prompt(f"x {LABELS[i % 2]}", "Route it.", LABELS, template_name="terse") for i in range(50)]
     replies = TextModel(endpoint(fake)).answer(asked)
     assert [reply.answer for reply in replies] == [LABELS[i % 2] for i in range(50)]
     usage = replies[0].usage
@@ -90,7 +90,7 @@ def test_one_bad_item_is_one_bad_reply(fake: Fake, fault: str, message: str) -> 
     TextModel(model := endpoint(fake)).answer(prompts(1))
     fake.faults = {len(fake.calls): fault}
     reply, *rest = TextModel(model).answer(
-        [Prompt("first\nbilling", "", LABELS, wording="terse"), *prompts(3)]
+        [Prompt("first\nbilling", "", LABELS, template_name="terse"), *prompts(3)]
     )
     bad = next(r for r in (reply, *rest) if not r.format_ok)
     assert bad.answer is None and bad.error is not None
@@ -99,10 +99,10 @@ def test_one_bad_item_is_one_bad_reply(fake: Fake, fault: str, message: str) -> 
 
 
 def test_an_item_that_always_fails_is_a_reply_and_is_not_recorded(fake: Fake, tmp_path: Path) -> None:
-    recording = Recording(tmp_path / "calls.sqlite")
+    recording = CallRecording(tmp_path / "calls.sqlite")
     model = endpoint(fake, concurrency=1)
     fake.faults = {2: "500", 3: "500", 4: "500"}
-    recorded = Recorded(model.name, recording, model)
+    recorded = RecordedEndpoint(model.name, recording, model)
     replies = TextModel(recorded).answer(prompts(4))
     assert [reply.format_ok for reply in replies] == [True, True, False, True]
     assert replies[2].error == "no answer after 3 attempts: HTTP 500"
@@ -112,9 +112,9 @@ def test_an_item_that_always_fails_is_a_reply_and_is_not_recorded(fake: Fake, tm
 
 
 def test_a_dead_server_is_an_error_and_what_was_answered_is_kept(fake: Fake, tmp_path: Path) -> None:
-    recording = Recording(tmp_path / "calls.sqlite")
+    recording = CallRecording(tmp_path / "calls.sqlite")
     model = endpoint(fake, concurrency=2)
-    recorded = TextModel(Recorded(model.name, recording, model))
+    recorded = TextModel(RecordedEndpoint(model.name, recording, model))
     recorded.answer(prompts(5))
     fake.always = "500"
     with pytest.raises(ModelError, match=r"no answer after 3 attempts .HTTP 500.*what was answered is kept"):
@@ -146,13 +146,13 @@ def test_systemic_faults_say_what_to_do_and_never_show_the_key(
 
 
 def test_names_of_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert address("openai/gpt-5-mini").model == "gpt-5-mini"
-    assert address("openrouter/meta/llama").model == "meta/llama"
-    assert address("http://127.0.0.1:8000/v1#name").url == "http://127.0.0.1:8000/v1"
+    assert parse_model_name("openai/gpt-5-mini").model == "gpt-5-mini"
+    assert parse_model_name("openrouter/meta/llama").model == "meta/llama"
+    assert parse_model_name("http://127.0.0.1:8000/v1#name").url == "http://127.0.0.1:8000/v1"
     with pytest.raises(ModelError, match="did you mean 'openai'"):
-        address("opnai/gpt")
+        parse_model_name("opnai/gpt")
     with pytest.raises(ModelError, match="which model"):
-        address("http://127.0.0.1:8000/v1")
+        parse_model_name("http://127.0.0.1:8000/v1")
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(ModelError, match="set OPENAI_API_KEY in the environment"):
         OpenAIEndpoint("openai/gpt-5-mini")
@@ -169,19 +169,19 @@ def test_a_cap_stops_before_the_call_that_would_pass_it(fake: Fake) -> None:
         return True
 
     arrived: dict[int, Completion] = {}
-    requests = [Request((Turn("user", f"{i} billing"),)) for i in range(30)]
+    requests = [Request((Message("user", f"{i} billing"),)) for i in range(30)]
     with pytest.raises(BudgetReached, match="enough"):
         endpoint(fake, concurrency=3).complete(requests, arrived.__setitem__, allow)
     assert len(fake.calls) == len(arrived) == 7
 
 
 def test_nothing_is_asked_twice_and_a_recording_replays_alone(fake: Fake, tmp_path: Path) -> None:
-    recording = Recording(tmp_path / "calls.sqlite")
+    recording = CallRecording(tmp_path / "calls.sqlite")
     model = endpoint(fake)
-    first = TextModel(Recorded(model.name, recording, model)).answer([*prompts(10), *prompts(10)])
+    first = TextModel(RecordedEndpoint(model.name, recording, model)).answer([*prompts(10), *prompts(10)])
     assert len(fake.calls) == 10 == len(recording)
     recording.close()
-    alone = Recorded(model.name, Recording(tmp_path / "calls.sqlite"), None)
+    alone = RecordedEndpoint(model.name, CallRecording(tmp_path / "calls.sqlite"), None)
     assert TextModel(alone).answer([*prompts(10), *prompts(10)]) == first
     with pytest.raises(ModelError, match="1 of 11 calls are not in"):
         TextModel(alone).answer(prompts(11))
@@ -190,20 +190,20 @@ def test_nothing_is_asked_twice_and_a_recording_replays_alone(fake: Fake, tmp_pa
 def test_recordings_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "calls.sqlite").write_text("not a database " * 100)
     with pytest.raises(StudyError, match="not a recording that can be used"):
-        Recording(tmp_path / "calls.sqlite")
+        CallRecording(tmp_path / "calls.sqlite")
 
 
 def test_keys_differ_with_any_part_of_the_call() -> None:
-    base = Request((Turn("user", "a"),))
+    base = Request((Message("user", "a"),))
     others = [
-        Request((Turn("user", "b"),)),
-        Request((Turn("system", "a"),)),
-        Request((Turn("user", "a"),), temperature=0.5),
-        Request((Turn("user", "a"),), sample=1),
-        Request((Turn("user", "a"),), schema={"type": "object"}),
+        Request((Message("user", "b"),)),
+        Request((Message("system", "a"),)),
+        Request((Message("user", "a"),), temperature=0.5),
+        Request((Message("user", "a"),), sample=1),
+        Request((Message("user", "a"),), schema={"type": "object"}),
     ]
     keys = {base.key("m"), base.key("n"), *(other.key("m") for other in others)}
-    assert len(keys) == 7 and base.key("m") == Request((Turn("user", "a"),)).key("m")
+    assert len(keys) == 7 and base.key("m") == Request((Message("user", "a"),)).key("m")
 
 
 def test_logs_of_another_system(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_logs_of_another_system(tmp_path: Path) -> None:
     path.write_text(
         '{"item": 7, "output": "billing", "input_tokens": 3}\n{"input": "hi ", "output": "fault"}\n'
     )
-    log = read_log(path, "in production")
+    log = read_production_log(path, "in production")
     found = log.of("7", "whatever")
     assert found is not None and found.usage == Usage("in production", input_tokens=3)
     assert log.of("8", "hi") is not None and log.of("8", "other") is None
@@ -222,11 +222,11 @@ def test_logs_of_another_system(tmp_path: Path) -> None:
     ):
         path.write_text(text)
         with pytest.raises(DataError, match=message):
-            read_log(path, "x")
+            read_production_log(path, "x")
 
 
 def test_usage_adds_up() -> None:
     total = Usage("m", 1, 2, 3, 4, 0.5) + Usage("m", 10, 20, 30, 40, 5.0)
     assert total == Usage("m", 11, 22, 33, 44, 5.5, 2)
     assert Demonstration("a", "b").target == "b"
-    assert always(Request(()))
+    assert allow_all(Request(()))

@@ -23,9 +23,10 @@ from tunepoint.decision.verdict import decide
 from tunepoint.errors import DataError, EvidenceError, ModelError, TaskError
 from tunepoint.models.chat import Prompt, Reply, Usage
 from tunepoint.stats.calibrated import cluster_error, rectify
-from tunepoint.stats.paired import compare, joint_scores
+from tunepoint.stats.comparisons import compare
+from tunepoint.stats.paired import joint_scores
 from tunepoint.study.quote import Quote
-from tunepoint.trials.human_grades import normalized, read_grades
+from tunepoint.trials.human_grades import normalize_answer, read_grades
 from tunepoint.trials.judge import Judge
 from tunepoint.trials.judge_quality import calibrate
 from tunepoint.trials.table import tabulate
@@ -170,7 +171,7 @@ def test_corrected_differences_hold_their_level_where_the_judge_alone_does_not()
         judge, truth = world(rng, items)
         human = seen_by_people(truth, rng.choice(items, graded, replace=False))
         arms = [rectify(judge[None, :, a], human[None, :, a]).scores for a in range(3)]
-        found = compare(joint_scores(arms, labelled=graded), [(0, 1)], rng)[0].difference
+        found = compare(joint_scores(arms, graded_groups=graded), [(0, 1)], rng)[0].difference
         corrected += true[0] - true[1] in found
         alone = joint_scores([judge[None, :, a] for a in range(3)])
         naive += true[0] - true[1] in compare(alone, [(0, 1)], rng)[0].difference
@@ -277,7 +278,7 @@ def test_grades_of_people_are_read_whatever_a_spreadsheet_did(tmp_path: Path) ->
     task = Task.parse({"name": "t", "score": score}, folder=tmp_path)
     found = read_grades(task, tmp_path)
     assert found == {("1", "two lines"): 0.75, ("2", "x"): pytest.approx((0.375 + 1) / 2)}
-    assert normalized(" a\n b ") == "a b"
+    assert normalize_answer(" a\n b ") == "a b"
 
 
 @pytest.mark.parametrize(

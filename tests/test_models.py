@@ -23,7 +23,7 @@ from tunepoint.arms.prompting.instructions import Described, ZeroShot
 from tunepoint.errors import EvidenceError, ModelError, TaskError
 from tunepoint.models import encoder as encoders
 from tunepoint.models.chat import Demonstration, Prompt, Reply, Usage
-from tunepoint.models.encoder import Encoder, Vectors, check_weights, find_weights, readable, softmax
+from tunepoint.models.encoder import Encoder, Vectors, check_weights, find_weights, label_as_words, softmax
 
 TEXTS = {
     "billing": [
@@ -86,7 +86,7 @@ def test_vectors_do_not_depend_on_company_memory_or_warmth(encoder: Encoder) -> 
     other = encoder.embed(["a short one", "a much longer sentence that needs padding for the first"])[0]
     assert alone == pytest.approx(other, abs=1e-5)
     fresh = encoder.tunable_copy(4)
-    fresh.warm(["a short one"])
+    fresh.cache_states(["a short one"])
     assert fresh.embed(["a short one"])[0] == pytest.approx(alone, abs=1e-5)
     assert encoder.embed([]).shape == (0, 0)
 
@@ -100,7 +100,7 @@ def test_what_is_needed_twice_within_an_answer_is_read_once_and_forgotten(encode
         return encoder.read(tokens)
 
     other.reader = read
-    with other.remembering(["once only", "once only"]) as vectors, ThreadPoolExecutor(1) as elsewhere:
+    with other.cached_vectors(["once only", "once only"]) as vectors, ThreadPoolExecutor(1) as elsewhere:
         assert (other.embed(["once only"]) == vectors[:1]).all() and reads == [1]
         elsewhere.submit(other.embed, ["once only"]).result()  # another thread's answer is its own
         assert reads == [1, 1]
@@ -119,7 +119,7 @@ def test_altered_and_missing_weights_are_refused(tmp_path: Path, monkeypatch: py
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"model\.safetensors missing"):
         check_weights(folder)
-    monkeypatch.setattr(encoders, "PACKAGE", "no_such_package")
+    monkeypatch.setattr(encoders, "WEIGHTS_PACKAGE", "no_such_package")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *a, **k: str(tmp_path / "hub"))
@@ -185,7 +185,7 @@ def test_fine_tuning_learns_repeats_and_survives_the_disk(encoder: Encoder, tmp_
     assert answers(fitted) == ANSWERS
     assert fitted.built.examples == 15 and fitted.built.warnings == ()
     assert arm.fit(TASK, TRAIN, RNG(0)) is fitted
-    arm.remember(["asked later"])
+    arm.cache_vectors(["asked later"])
     assert "asked later" in fitted.encoder._memory
     anew = FineTuned(encoder).fit(TASK, TRAIN, RNG(0))
     assert anew.weight == pytest.approx(fitted.weight, abs=1e-5)
@@ -283,11 +283,11 @@ def test_the_gate_keeps_what_the_cheap_arm_knows() -> None:
     confidence = np.linspace(0.05, 0.95, 200)
     cheap = (confidence > 0.5).astype(float)
     gate = choose_gate(confidence, cheap, np.full(200, 0.9))
-    assert gate.opens(Reply("x", "x", Usage("m"), confidence=0.8))
-    assert not gate.opens(Reply("x", "x", Usage("m"), confidence=0.2))
-    assert not gate.opens(Reply("x", None, Usage("m"), format_ok=False, confidence=0.9))
+    assert gate.accepts(Reply("x", "x", Usage("m"), confidence=0.8))
+    assert not gate.accepts(Reply("x", "x", Usage("m"), confidence=0.2))
+    assert not gate.accepts(Reply("x", None, Usage("m"), format_ok=False, confidence=0.9))
     always = choose_gate(confidence, np.ones(200), np.ones(200))
-    assert always.opens(Reply("x", "x", Usage("m"), confidence=0.06))
+    assert always.accepts(Reply("x", "x", Usage("m"), confidence=0.06))
     with pytest.raises(EvidenceError, match="got 0"):
         choose_gate(np.array([]), np.array([]), np.array([]))
 
@@ -306,6 +306,6 @@ def test_without_torch_the_error_says_what_to_install(monkeypatch: pytest.Monkey
 
 
 def test_small_words() -> None:
-    assert readable("card_arrival") == "card arrival"
-    assert readable("__") == "__"
+    assert label_as_words("card_arrival") == "card arrival"
+    assert label_as_words("__") == "__"
     assert softmax(np.array([[0.0, 0.0]], np.float32)).tolist() == [[0.5, 0.5]]

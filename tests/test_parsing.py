@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from tunepoint.models.chat import AnswerKind, Demonstration, Prompt, Turn
+from tunepoint.models.chat import AnswerKind, Demonstration, Prompt, Message
 from tunepoint.models.endpoints import request_of
 from tunepoint.models.parsing import parse
-from tunepoint.models.templates import TEMPLATES, answer_format, complaint, messages
+from tunepoint.models.templates import TEMPLATES, answer_format, complaint, render
 
 LABELS = ("card", "card_arrival", "lost-card", "top up")
 SCHEMA = {"type": "object", "properties": {"brand": {"type": "string"}}, "required": ["brand"]}
@@ -82,24 +82,24 @@ def test_answers_after_reasoning_stand_on_the_marked_line() -> None:
 def test_every_wording_says_all_there_is_to_say(wording: str) -> None:
     told = {"card": "Questions about a card"}
     shown = (Demonstration("where is it", "card_arrival"),)
-    asked = prompt(wording=wording, descriptions=told, demonstrations=shown)
-    turns = messages(asked)
+    asked = prompt(template_name=wording, descriptions=told, demonstrations=shown)
+    turns = render(asked)
     whole = "\n".join(turn.content for turn in turns)
     for part in ("Do it.", *LABELS, "Questions about a card", "where is it", "in"):
         assert part in whole
     assert [turn.role for turn in turns] == ["user", "assistant", "user"]
-    apart = messages(prompt(wording=wording, system=True, demonstrations=shown))
+    apart = render(prompt(template_name=wording, system=True, demonstrations=shown))
     assert [turn.role for turn in apart] == ["system", "user", "assistant", "user"]
     assert "Do it." in apart[0].content and "Do it." not in apart[-1].content
 
 
 def test_wordings_differ() -> None:
-    assert len({messages(prompt(wording=name)) for name in TEMPLATES}) == len(TEMPLATES) >= 4
+    assert len({render(prompt(template_name=name)) for name in TEMPLATES}) == len(TEMPLATES) >= 4
 
 
 def test_histories_and_complaints_come_last() -> None:
-    said = (Turn("assistant", "hm"), Turn("user", complaint(prompt(), "it is none of the labels")))
-    assert messages(prompt(history=said))[-2:] == said
+    said = (Message("assistant", "hm"), Message("user", complaint(prompt(), "it is none of the labels")))
+    assert render(prompt(history=said))[-2:] == said
     assert "none of the labels" in said[1].content
 
 

@@ -24,7 +24,7 @@ class Budget:
         """Set aside for calls on their way."""
         return sum(self._held.values())
 
-    def allow(self, seconds: float, rest_seconds: float) -> None:
+    def check(self, seconds: float, rest_seconds: float) -> None:
         """Raise before a step that would pass the cap.
 
         Raises:
@@ -40,7 +40,7 @@ class Budget:
                 "What was measured is kept: run again with a higher --max-usd to go on"
             )
 
-    def charge(self, seconds: float) -> None:
+    def charge_seconds(self, seconds: float) -> None:
         """Add time that was used."""
         self.spent_usd += seconds * self.usd_per_second
 
@@ -75,7 +75,7 @@ class BudgetedEndpoint:
     def __init__(self, endpoint: Endpoint, budget: Budget, price: CallPrice | None) -> None:
         self.name = endpoint.name
         self.endpoint = endpoint
-        self.meter = budget
+        self.budget = budget
         self.price = price
 
     def complete(self, requests: Sequence[Request], done: Done, allow: Allow) -> None:
@@ -88,7 +88,7 @@ class BudgetedEndpoint:
         held: dict[int, int] = {}
 
         def reserve(request: Request) -> bool:
-            receipt = self.meter.reserve(price.at_most(request))
+            receipt = self.budget.reserve(price.max_dollars(request))
             if receipt is None:
                 return False
             held[id(request)] = receipt
@@ -96,11 +96,11 @@ class BudgetedEndpoint:
 
         def settled(position: int, completion: Completion) -> None:
             receipt = held.pop(id(requests[position]))
-            self.meter.settle(receipt, price.dollars(completion.usage))
+            self.budget.settle(receipt, price.dollars(completion.usage))
             done(position, completion)
 
         try:
             self.endpoint.complete(requests, settled, reserve)
         finally:
             for receipt in held.values():
-                self.meter.settle(receipt, 0.0)  # calls that were stopped on their way
+                self.budget.settle(receipt, 0.0)  # calls that were stopped on their way

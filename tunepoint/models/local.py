@@ -17,10 +17,10 @@ from transformers.utils.logging import disable_progress_bar
 from tunepoint.errors import ModelError
 from tunepoint.models.chat import Usage
 from tunepoint.models.endpoints import Allow, Completion, Done, Request
-from tunepoint.models.providers import LOCAL
+from tunepoint.models.providers import LOCAL_PREFIX
 
-BATCH = 8
-LEAST = 16
+BATCH_SIZE = 8
+MIN_OUTPUT_TOKENS = 16
 """Tokens of output that there must be room for."""
 
 
@@ -31,7 +31,7 @@ class LocalEndpoint:
     go on to a choice are allowed, and the confidence is the probability among those.
     """
 
-    def __init__(self, name: str, folder: Path = Path(), *, batch: int = BATCH) -> None:
+    def __init__(self, name: str, folder: Path = Path(), *, batch: int = BATCH_SIZE) -> None:
         """Load the model.
 
         Args:
@@ -43,8 +43,8 @@ class LocalEndpoint:
             ModelError: nothing there that can be loaded, or it has no chat template.
 
         """
-        path = folder / name.removeprefix(LOCAL)
-        where = str(path) if path.is_dir() else name.removeprefix(LOCAL)
+        path = folder / name.removeprefix(LOCAL_PREFIX)
+        where = str(path) if path.is_dir() else name.removeprefix(LOCAL_PREFIX)
         if not path.is_dir() and "/" not in where:
             raise ModelError(
                 f"{name}: {path} is no directory; name one with config.json, weights and a tokenizer, or a "
@@ -66,7 +66,7 @@ class LocalEndpoint:
         self._use(name, model.to(_device()), tokenizer, batch)
 
     @classmethod
-    def of(cls, name: str, model: Any, tokenizer: Any, *, batch: int = BATCH) -> LocalEndpoint:
+    def of(cls, name: str, model: Any, tokenizer: Any, *, batch: int = BATCH_SIZE) -> LocalEndpoint:
         """An endpoint of a model that is loaded already, on its device."""
         found = cls.__new__(cls)
         tokenizer.padding_side = "left"
@@ -88,7 +88,7 @@ class LocalEndpoint:
         tokens = [self._tokens(request) for request in requests]
         order = []
         for position, request in enumerate(requests):
-            least = max(map(len, self._ends(request)), default=min(request.max_output_tokens, LEAST))
+            least = max(map(len, self._ends(request)), default=min(request.max_output_tokens, MIN_OUTPUT_TOKENS))
             if self.context - len(tokens[position]) < least:
                 why = f"its {len(tokens[position])} tokens leave no room in a context of {self.context}"
                 done(position, Completion("", Usage(self.name), error=why))

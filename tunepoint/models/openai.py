@@ -20,10 +20,10 @@ import openai
 
 from tunepoint.errors import ModelError, nearest
 from tunepoint.models.backoff import backoff, wait_after_rate_limit
-from tunepoint.models.chat import Turn, Usage
+from tunepoint.models.chat import Message, Usage
 from tunepoint.models.endpoints import Allow, Completion, Done, Request
-from tunepoint.models.providers import OWN_KEY, address
-from tunepoint.models.rate_limit import Limiter
+from tunepoint.models.providers import CUSTOM_ENDPOINT_KEY, parse_model_name
+from tunepoint.models.rate_limit import ConcurrencyLimiter
 
 TIMEOUT = 120.0
 ATTEMPTS = 6
@@ -74,14 +74,14 @@ class OpenAIEndpoint:
         pause: float = 0.5,
     ) -> None:
         self.name = name
-        self.address = address(name)
+        self.address = parse_model_name(name)
         self.abilities = abilities
         """None until the server was asked."""
         self.log: dict[str, int] = {}
         """What went wrong on the way, and how often."""
         self.attempts = attempts
         self._pause = pause
-        self._limiter = Limiter(concurrency)
+        self._limiter = ConcurrencyLimiter(concurrency)
         self._failed_in_a_row = 0
         self._key = self.address.key()
         self._client = openai.AsyncOpenAI(
@@ -273,7 +273,7 @@ class OpenAIEndpoint:
         status = getattr(error, "status_code", None)
         where = f"{self.name} ({self.address.url})"
         if status in (401, 403):
-            key = self.address.key_name or OWN_KEY
+            key = self.address.key_name or CUSTOM_ENDPOINT_KEY
             return ModelError(f"{where}: the key was refused (HTTP {status}); check {key}")
         if status == 404:
             return _UnknownModel(f"{where}: no model {self.address.model!r}")
@@ -313,7 +313,7 @@ class _UnknownModel(ModelError):
     """The server has no such model; the caller asks which it has."""
 
 
-def _message(turn: Turn) -> dict[str, str]:
+def _message(turn: Message) -> dict[str, str]:
     return {"role": turn.role, "content": turn.content}
 
 

@@ -13,9 +13,9 @@ from tunepoint.errors import MissingExtra, ModelError
 from tunepoint.files.amounts import TokenPrice
 from tunepoint.models.embedded import CPU_TORCH
 from tunepoint.models.endpoints import Endpoint, TextModel
-from tunepoint.models.prices import UNKNOWN, CallPrice, call_price, no_price, own_price
-from tunepoint.models.providers import LOCAL
-from tunepoint.models.recording import Recorded, Recording
+from tunepoint.models.prices import UNKNOWN_PRICE, CallPrice, call_price, missing_price, project_price
+from tunepoint.models.providers import LOCAL_PREFIX
+from tunepoint.models.recording import RecordedEndpoint, CallRecording
 
 if TYPE_CHECKING:
     from tunepoint.models.local import LocalEndpoint
@@ -47,7 +47,7 @@ class ChatModels:
     tuned: Callable[[str, Abilities], TextModel] | None = None
     """Opens a model that was tuned in this study, under the same recording and cap."""
     _endpoints: Sequence[OpenAIEndpoint] = ()
-    _recorded: Sequence[Recorded] = ()
+    _recorded: Sequence[RecordedEndpoint] = ()
 
     def go_live(self, attempts: int) -> None:
         """From now on ask for every answer, so many times at most, and keep none: serving."""
@@ -96,7 +96,7 @@ class _Opening:
     def __init__(
         self,
         stack: ExitStack,
-        calls: Recording,
+        calls: CallRecording,
         metered: Callable[[Endpoint, CallPrice | None], Endpoint],
         replay: bool,
         own: Mapping[str, TokenPrice],
@@ -106,7 +106,7 @@ class _Opening:
         self.prices: dict[str, CallPrice] = {}
         self.chats: dict[str, TextModel] = {}
         self.endpoints: list[OpenAIEndpoint] = []
-        self.recorded: list[Recorded] = []
+        self.recorded: list[RecordedEndpoint] = []
 
     def add(self, model: NamedModel, abilities: Abilities | None = None, *, known: bool = False) -> TextModel:
         """Open a model, recorded and, where it is elsewhere, paid for.
@@ -118,12 +118,12 @@ class _Opening:
             ModelError: nobody knows the price of its calls.
 
         """
-        price = call_price(model.name, model.price or own_price(model.name, self.own))
-        if price is not None and price.source == UNKNOWN and not known:
-            raise ModelError(no_price(model.name, own=self.own))
+        price = call_price(model.name, model.price or project_price(model.name, self.own))
+        if price is not None and price.source == UNKNOWN_PRICE and not known:
+            raise ModelError(missing_price(model.name, own=self.own))
         if price is not None:
             self.prices[model.name] = price
-        local = model.name.startswith(LOCAL)
+        local = model.name.startswith(LOCAL_PREFIX)
         endpoint: Endpoint | None = None
         if not self.replay and local:
             endpoint = _local(model)
@@ -131,7 +131,7 @@ class _Opening:
             self.endpoints.append(_hosted(model, abilities))
             self.stack.callback(self.endpoints[-1].close)
             endpoint = self.metered(self.endpoints[-1], price)
-        self.recorded.append(Recorded(model.name, self.calls, endpoint))
+        self.recorded.append(RecordedEndpoint(model.name, self.calls, endpoint))
         self.chats[model.name] = TextModel(self.recorded[-1], remote=not local)
         return self.chats[model.name]
 
@@ -170,7 +170,7 @@ def open_models(
         yield ChatModels((), {})
         return
     with ExitStack() as stack:
-        calls = Recording(recording)
+        calls = CallRecording(recording)
         stack.callback(calls.close)
         opening = _Opening(stack, calls, metered, replay, own)
         for model in wanted:

@@ -8,54 +8,54 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunepoint.models.chat import Prompt
-from tunepoint.models.templates import MARK
+from tunepoint.models.templates import ANSWER_MARK
 
-EMPTY = "the reply is empty"
+EMPTY_REPLY = "the reply is empty"
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:[,_ ]\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?")
 _FENCE = re.compile(r"```(?:\w+)?\s*\n(.*?)```", re.DOTALL)
 _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Parsed:
+class ParsedAnswer:
     """An answer, or why the text holds none."""
 
     answer: str | None
     why: str | None = None
 
 
-def parse(prompt: Prompt, text: str) -> Parsed:
+def parse(prompt: Prompt, text: str) -> ParsedAnswer:
     """Read the answer of the prompt's kind out of a model's text."""
     plain = _THOUGHT.sub("", text).strip()
     if not plain:
-        return Parsed(None, EMPTY)
+        return ParsedAnswer(None, EMPTY_REPLY)
     if prompt.reasoning:
-        _, mark, after = plain.rpartition(MARK)
+        _, mark, after = plain.rpartition(ANSWER_MARK)
         if not mark:
-            return Parsed(None, f"no line begins with '{MARK}'")
+            return ParsedAnswer(None, f"no line begins with '{ANSWER_MARK}'")
         plain = after.strip().strip("*").strip()
     return {"label": _label, "json": _json, "number": _number, "text": _text}[prompt.kind](prompt, plain)
 
 
-def _text(prompt: Prompt, text: str) -> Parsed:
-    return Parsed(text)
+def _text(prompt: Prompt, text: str) -> ParsedAnswer:
+    return ParsedAnswer(text)
 
 
-def _label(prompt: Prompt, text: str) -> Parsed:
+def _label(prompt: Prompt, text: str) -> ParsedAnswer:
     """The label the text is, or the only one it names."""
     inner = _unwrapped(text)
     wanted = _squeezed(inner)
     known = {_squeezed(label): label for label in prompt.labels}
     if wanted in known:
-        return Parsed(known[wanted])
+        return ParsedAnswer(known[wanted])
     named = {label for key, label in known.items() if re.search(rf"(?<!\w){re.escape(key)}(?!\w)", wanted)}
     # A label inside a longer one is not a second answer: 'card' in 'card arrival'.
     outer = {a for a in named if not any(a != b and _squeezed(a) in _squeezed(b) for b in named)}
     if len(outer) == 1:
-        return Parsed(outer.pop())
+        return ParsedAnswer(outer.pop())
     if outer:
-        return Parsed(None, f"it names {len(outer)} labels: {', '.join(sorted(outer)[:3])}")
-    return Parsed(None, "it is none of the labels")
+        return ParsedAnswer(None, f"it names {len(outer)} labels: {', '.join(sorted(outer)[:3])}")
+    return ParsedAnswer(None, "it is none of the labels")
 
 
 def _unwrapped(text: str) -> str:
@@ -73,19 +73,19 @@ def _squeezed(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.casefold().replace("_", " ")))
 
 
-def _json(prompt: Prompt, text: str) -> Parsed:
+def _json(prompt: Prompt, text: str) -> ParsedAnswer:
     """One JSON object that follows the schema, written canonically."""
     found = _found(text)
     if found is None:
-        return Parsed(None, "there is no JSON object in it")
+        return ParsedAnswer(None, "there is no JSON object in it")
     try:
         value = json.loads(found)
     except (ValueError, RecursionError) as error:
-        return Parsed(None, f"its JSON is broken: {error}")
+        return ParsedAnswer(None, f"its JSON is broken: {error}")
     fault = schema_fault(prompt.schema, value) if prompt.schema else None
     if fault:
-        return Parsed(None, fault)
-    return Parsed(json.dumps(value, ensure_ascii=False, sort_keys=True))
+        return ParsedAnswer(None, fault)
+    return ParsedAnswer(json.dumps(value, ensure_ascii=False, sort_keys=True))
 
 
 def _found(text: str) -> str | None:
@@ -112,9 +112,9 @@ def schema_fault(schema: Any, value: Any) -> str | None:
     return None
 
 
-def _number(prompt: Prompt, text: str) -> Parsed:
+def _number(prompt: Prompt, text: str) -> ParsedAnswer:
     """The last number of the text, in plain digits."""
     numbers = _NUMBER.findall(_unwrapped(text))
     if not numbers:
-        return Parsed(None, "there is no number in it")
-    return Parsed(re.sub(r"[,_ ]", "", numbers[-1]))
+        return ParsedAnswer(None, "there is no number in it")
+    return ParsedAnswer(re.sub(r"[,_ ]", "", numbers[-1]))

@@ -15,24 +15,24 @@ from pydantic import ValidationError
 
 from tunepoint.errors import ModelError
 from tunepoint.files.amounts import Dollars, TokenPrice
-from tunepoint.files.currencies import RATES, in_dollars
+from tunepoint.files.currencies import RATES_KEY, in_dollars
 from tunepoint.files.text import text_of
 from tunepoint.models.chat import Usage
 from tunepoint.models.endpoints import Request
-from tunepoint.models.providers import PROVIDERS, address
+from tunepoint.models.providers import PROVIDERS, parse_model_name
 
-OWN_PRICES = "prices.toml"
+PROJECT_PRICES_FILE = "prices.toml"
 """Beside task.toml: prices that rule over what is known."""
 
 
-def own_prices(folder: Path) -> dict[str, TokenPrice]:
+def project_prices(folder: Path) -> dict[str, TokenPrice]:
     """The prices of a project, by the names of models; none if it has no such file.
 
     Raises:
         ModelError: the file is not TOML, or a price is none; names the file and the model.
 
     """
-    path = folder / OWN_PRICES
+    path = folder / PROJECT_PRICES_FILE
     if not path.exists():
         return {}
     try:
@@ -45,7 +45,7 @@ def own_prices(folder: Path) -> dict[str, TokenPrice]:
         raise ModelError(f"{path}: {error}") from None
     found = {}
     for name, entry in content.items():
-        if name == RATES:
+        if name == RATES_KEY:
             continue
         try:
             found[name] = TokenPrice.model_validate(entry)
@@ -68,7 +68,7 @@ class TunedPrice(TokenPrice):
     source: str
 
 
-TOKENS_A_MESSAGE = 8
+TOKENS_PER_MESSAGE = 8
 """Tokens that a chat template puts around each message, at most."""
 
 
@@ -98,9 +98,9 @@ class CallPrice:
             for name, (given, cached, output) in asked.items()
         }
 
-    def at_most(self, request: Request) -> float:
+    def max_dollars(self, request: Request) -> float:
         """Dollars that a call cannot exceed: a token is at least one byte."""
-        size = sum(len(turn.content.encode()) + TOKENS_A_MESSAGE for turn in request.messages)
+        size = sum(len(turn.content.encode()) + TOKENS_PER_MESSAGE for turn in request.messages)
         return self.dollars(Usage(self.model, input_tokens=size, output_tokens=request.max_output_tokens))
 
 
@@ -111,7 +111,7 @@ def call_price(name: str, own: TokenPrice | None = None) -> CallPrice | None:
         name: of the model, as in `openai/gpt-5-mini`.
         own: the user's price, which rules where it is given.
 
-    A hosted model whose price nobody knows has `UNKNOWN` for a source: `run` and `quote` refuse it.
+    A hosted model whose price nobody knows has `UNKNOWN_PRICE` for a source: `run` and `quote` refuse it.
 
     """
     if own is not None:
@@ -124,10 +124,10 @@ def call_price(name: str, own: TokenPrice | None = None) -> CallPrice | None:
         return CallPrice(name, lambda usage: _dollars(tuned, usage), tuned.source, tuned.checked)
     if is_local(name):
         return None
-    return CallPrice(name, lambda usage: 0.0, UNKNOWN)
+    return CallPrice(name, lambda usage: 0.0, UNKNOWN_PRICE)
 
 
-UNKNOWN = "no price is known: its calls count as free; give [[models]] price = { input, output }"
+UNKNOWN_PRICE = "no price is known: its calls count as free; give [[models]] price = { input, output }"
 
 
 def tuned_price(name: str) -> TunedPrice | None:
@@ -152,7 +152,7 @@ def _published(name: str) -> CallPrice | None:
         return None
     import genai_prices
 
-    model = address(name).model
+    model = parse_model_name(name).model
 
     def dollars(usage: Usage) -> float:
         counted = genai_prices.Usage(
@@ -169,12 +169,12 @@ def _published(name: str) -> CallPrice | None:
     return CallPrice(name, dollars, f"genai-prices {genai_prices.__version__}")
 
 
-def own_price(name: str, own: Mapping[str, TokenPrice]) -> TokenPrice | None:
+def project_price(name: str, own: Mapping[str, TokenPrice]) -> TokenPrice | None:
     """A project's own price of a model; a tuned one may stand under its base, as in `openai/ft:BASE`."""
     return own.get(name) or own.get(":".join(name.split(":")[:2]))
 
 
-def no_price(name: str, where: Path = Path(OWN_PRICES), own: Iterable[str] = ()) -> str:
+def missing_price(name: str, where: Path = Path(PROJECT_PRICES_FILE), own: Iterable[str] = ()) -> str:
     """What to do about a model whose price nobody knows; `own` are those that the project has."""
     near = difflib.get_close_matches(name, [*own, *tuned_prices()], n=1, cutoff=0.7)
     hint = f" (did you mean {near[0]}?)" if near else ""
@@ -194,4 +194,4 @@ def is_local(name: str) -> bool:
 
 def unpriced(prices: Sequence[CallPrice | None]) -> list[str]:
     """Models of which nobody knows the price."""
-    return [price.model for price in prices if price is not None and price.source == UNKNOWN]
+    return [price.model for price in prices if price is not None and price.source == UNKNOWN_PRICE]

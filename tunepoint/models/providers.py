@@ -12,11 +12,11 @@ from tunepoint.errors import ModelError, nearest
 def short_names(names: Sequence[str]) -> list[str]:
     """Names of models without where they are; whole where that would make two the same."""
     short = [name.rpartition("#")[2].rstrip("/").rpartition("/")[2] or name for name in names]
-    short = [name.removeprefix(LOCAL) or names[i] for i, name in enumerate(short)]
+    short = [name.removeprefix(LOCAL_PREFIX) or names[i] for i, name in enumerate(short)]
     return [name if short.count(name) == 1 else names[i] for i, name in enumerate(short)]
 
 
-LOCAL = "local:"
+LOCAL_PREFIX = "local:"
 """Begins the name of a model that runs in this process."""
 
 
@@ -39,7 +39,7 @@ PROVIDERS: dict[str, Provider] = {
 }
 """By the first part of a model's name, as in `openai/gpt-5-mini`."""
 
-OWN_KEY = "TUNEPOINT_API_KEY"
+CUSTOM_ENDPOINT_KEY = "TUNEPOINT_API_KEY"
 """Environment variable with the key of an endpoint that is given by its address."""
 
 
@@ -60,14 +60,14 @@ class Address:
 
         """
         if self.key_name is None:
-            return os.environ.get(OWN_KEY) or "none"
+            return os.environ.get(CUSTOM_ENDPOINT_KEY) or "none"
         key = os.environ.get(self.key_name)
         if not key:
             raise ModelError(f"{self.name} needs a key: set {self.key_name} in the environment")
         return key
 
 
-def address(name: str) -> Address:
+def parse_model_name(name: str) -> Address:
     """Take a model's name apart: `provider/MODEL`, or `http://host:port/v1#MODEL`.
 
     Raises:

@@ -6,7 +6,7 @@ import asyncio
 import time
 
 
-class Limiter:
+class ConcurrencyLimiter:
     """A gate whose width falls when the server throttles, and grows again with success.
 
     Additive increase, multiplicative decrease (Chiu and Jain 1989): the width is halved at a

@@ -29,7 +29,7 @@ create table if not exists calls (
 """
 
 
-class Recording:
+class CallRecording:
     """Completions on disk by the whole request that they answer."""
 
     def __init__(self, path: Path) -> None:
@@ -82,13 +82,13 @@ def _completion(text: str) -> Completion:
     return Completion(**{**content, "usage": Usage(**content["usage"])})
 
 
-class Recorded:
+class RecordedEndpoint:
     """An endpoint whose completions are kept, and not asked for again.
 
     Faults of the moment are not kept. Without an endpoint it only replays.
     """
 
-    def __init__(self, name: str, recording: Recording, endpoint: Endpoint | None) -> None:
+    def __init__(self, name: str, recording: CallRecording, endpoint: Endpoint | None) -> None:
         self.name = name
         self.recording = recording
         self.endpoint = endpoint
@@ -148,7 +148,7 @@ class _Row(BaseModel):
 
 
 @dataclass(frozen=True)
-class Log:
+class ProductionLog:
     """Outputs that a system in production gave, by input or by the id of an example."""
 
     name: str
@@ -159,7 +159,7 @@ class Log:
         return self.outputs.get(item) or self.outputs.get(text.strip())
 
 
-def read_log(path: Path, name: str) -> Log:
+def read_production_log(path: Path, name: str) -> ProductionLog:
     """Read a JSONL log of `output` with `item` or `input`, and tokens and seconds if known.
 
     Raises:
@@ -181,7 +181,7 @@ def read_log(path: Path, name: str) -> Log:
         outputs[where.strip()] = Completion(row.output, usage)
     if not outputs:
         raise DataError(f"{path}: no lines in it; each needs output, and item or input")
-    return Log(name, outputs)
+    return ProductionLog(name, outputs)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tunepoint.models.chat import ChatModel, Prompt, Reply, Turn
-from tunepoint.models.parsing import EMPTY
+from tunepoint.models.chat import ChatModel, Prompt, Reply, Message
+from tunepoint.models.parsing import EMPTY_REPLY
 from tunepoint.models.templates import complaint
 
 
@@ -29,10 +29,10 @@ def answer_with_repair(model: ChatModel, prompts: Sequence[Prompt]) -> list[Repl
 
 
 def _readable(reply: Reply) -> bool:
-    return bool(reply.text) or reply.error == EMPTY
+    return bool(reply.text) or reply.error == EMPTY_REPLY
 
 
 def _complained(prompt: Prompt, reply: Reply) -> Prompt:
-    said = Turn("assistant", reply.text or "(nothing)")
-    why = Turn("user", complaint(prompt, reply.error or "it does not hold an answer"))
+    said = Message("assistant", reply.text or "(nothing)")
+    why = Message("user", complaint(prompt, reply.error or "it does not hold an answer"))
     return replace(prompt, history=(*prompt.history, said, why))

@@ -9,9 +9,9 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tunepoint.models.chat import Prompt, Turn
+from tunepoint.models.chat import Prompt, Message
 
-MARK = "Answer:"
+ANSWER_MARK = "Answer:"
 """Begins the line that holds the answer after reasoning."""
 
 
@@ -76,33 +76,33 @@ TEMPLATES: dict[str, PromptTemplate] = {
     "terse": PromptTemplate(_terse, lambda text: text, _inline),
 }
 """By the name that an arm carries."""
-LIGHT: dict[str, PromptTemplate] = {
+SHORT_TEMPLATES: dict[str, PromptTemplate] = {
     "short": PromptTemplate(lambda instruction, _, form: instruction, lambda text: text, lambda prompt: ""),
     "none": PromptTemplate(lambda instruction, _, form: "", lambda text: text, lambda prompt: ""),
 }
 """What is left of a prompt for a model that was trained on the task: the instruction alone, or nothing."""
 
 
-def messages(prompt: Prompt) -> tuple[Turn, ...]:
+def render(prompt: Prompt) -> tuple[Message, ...]:
     """The conversation that asks a prompt, in its wording."""
-    wording = (TEMPLATES | LIGHT)[prompt.wording]
-    instruction = prompt.instruction or DEFAULT[prompt.kind]
+    wording = (TEMPLATES | SHORT_TEMPLATES)[prompt.template_name]
+    instruction = prompt.instruction or DEFAULT_INSTRUCTIONS[prompt.kind]
     task = wording.task(instruction, wording.choices(prompt), answer_format(prompt))
-    turns: list[Turn] = []
+    turns: list[Message] = []
     for demonstration in prompt.demonstrations:
-        target = f"{MARK} {demonstration.target}" if prompt.reasoning else demonstration.target
-        turns += [Turn("user", wording.question(demonstration.input)), Turn("assistant", target)]
-    turns.append(Turn("user", wording.question(prompt.input)))
+        target = f"{ANSWER_MARK} {demonstration.target}" if prompt.reasoning else demonstration.target
+        turns += [Message("user", wording.question(demonstration.input)), Message("assistant", target)]
+    turns.append(Message("user", wording.question(prompt.input)))
     if not task:
         return (*turns, *prompt.history)
     if prompt.system:
-        turns.insert(0, Turn("system", task))
+        turns.insert(0, Message("system", task))
     else:
-        turns[0] = Turn("user", f"{task}\n\n{turns[0].content}")
+        turns[0] = Message("user", f"{task}\n\n{turns[0].content}")
     return (*turns, *prompt.history)
 
 
-DEFAULT = {
+DEFAULT_INSTRUCTIONS = {
     "label": "Say which label fits the input.",
     "json": "Extract what the schema asks for from the input.",
     "number": "Work out the number that the input asks for.",
@@ -120,7 +120,7 @@ def answer_format(prompt: Prompt) -> str:
         "text": "the answer only",
     }[prompt.kind]
     if prompt.reasoning:
-        return f"Think step by step. Then write a last line that begins with '{MARK}' and holds {form}."
+        return f"Think step by step. Then write a last line that begins with '{ANSWER_MARK}' and holds {form}."
     return f"Reply with {form}."
 
 

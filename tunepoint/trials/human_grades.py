@@ -16,11 +16,11 @@ from tunepoint.files.text import write_text
 from tunepoint.task.task import Task
 from tunepoint.trials.trial import Trial
 
-SHEET = "to_grade.csv"
+GRADING_SHEET = "to_grade.csv"
 """Answers of the finalists that people are asked to grade; beside the study's other files."""
-COLUMNS = ("item", "input", "reference", "answer", "grade")
-NEEDED = ("item", "answer", "grade")
-ASKED = 60
+SHEET_COLUMNS = ("item", "input", "reference", "answer", "grade")
+REQUIRED_COLUMNS = ("item", "answer", "grade")
+SHEET_ITEMS = 60
 """Test items on the sheet."""
 
 Grades = Mapping[tuple[str, str], float]
@@ -34,7 +34,7 @@ def read_grades(task: Task, folder: Path) -> dict[tuple[str, str], float]:
         DataError: a file that is missing or lacks a column, or a grade that is not on the scale.
 
     """
-    sheet = folder / SHEET
+    sheet = folder / GRADING_SHEET
     named = [task.resolve(task.score.human)] if task.score.human is not None else []
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
     for path in dict.fromkeys([*([sheet] if sheet.exists() else []), *named]):
@@ -44,7 +44,7 @@ def read_grades(task: Task, folder: Path) -> dict[tuple[str, str], float]:
 
 def _read(path: Path, scale: int, found: dict[tuple[str, str], list[float]]) -> None:
     for line, row in read_rows(path):
-        for column in NEEDED:
+        for column in REQUIRED_COLUMNS:
             if column not in row:
                 raise DataError(f"{path}:{line}: no column {column!r}; {nearest(column, map(str, row))}")
         given = str(row["grade"] if row["grade"] is not None else "").strip()
@@ -59,10 +59,10 @@ def _read(path: Path, scale: int, found: dict[tuple[str, str], list[float]]) -> 
                 f"{path}:{line}: grade is {given!r}; a number from 1 to {scale} is expected (score.scale), "
                 "or nothing where nobody looked"
             )
-        found[str(row["item"]), normalized(str(row["answer"]))].append((grade - 1) / (scale - 1))
+        found[str(row["item"]), normalize_answer(str(row["answer"]))].append((grade - 1) / (scale - 1))
 
 
-def normalized(answer: str) -> str:
+def normalize_answer(answer: str) -> str:
     """An answer without what spreadsheets change in it: spaces and line ends."""
     return " ".join(answer.split())
 
@@ -76,7 +76,7 @@ def apply_grades(trials: Sequence[Trial], grades: Grades) -> list[Trial]:
     looked_at = {item for item, _ in grades}
     found = []
     for trial in trials:
-        human = grades.get((trial.item, normalized(trial.answer or "")))
+        human = grades.get((trial.item, normalize_answer(trial.answer or "")))
         if not trial.format_ok:
             human = 0.0 if trial.item in looked_at else None
         found.append(trial if human is None else trial.model_copy(update={"human": human}))
@@ -91,17 +91,17 @@ def write_grading_sheet(
     Rows of an item stand together, in random order; the items do too, so that the first
     so many of them are a random sample as well.
     """
-    path = folder / SHEET
+    path = folder / GRADING_SHEET
     if path.exists():
         return
     answers: dict[str, dict[str, str]] = defaultdict(dict)
     for trial in trials:
         if trial.format_ok and trial.answer is not None:
-            answers[trial.item].setdefault(normalized(trial.answer), trial.answer)
+            answers[trial.item].setdefault(normalize_answer(trial.answer), trial.answer)
     text = io.StringIO(newline="")
     rows = csv.writer(text)
-    rows.writerow(COLUMNS)
-    for i in rng.permutation(len(test))[:ASKED].tolist():
+    rows.writerow(SHEET_COLUMNS)
+    for i in rng.permutation(len(test))[:SHEET_ITEMS].tolist():
         example = test[i]
         given = list(answers[example.id].values())
         for k in rng.permutation(len(given)).tolist():

@@ -20,11 +20,11 @@ from tunepoint.models.repair import answer_with_repair
 from tunepoint.task.task import Task
 from tunepoint.trials.scorers import Grading
 
-ORDERS = 2
+GRADES_PER_ANSWER = 2
 """Grades of every answer: with the answer last, and with the answer first."""
-REPEATED = 5
+REPEAT_ONE_IN = 5
 """One item in so many is graded once more, as it was the first time."""
-FAILURES = 0.2
+MAX_UNGRADED_SHARE = 0.2
 """Share of answers without a grade at which the judge is given up."""
 
 _INSTRUCTION = """You grade one answer to a task. The task was:
@@ -50,7 +50,7 @@ class Judge:
                 task=task.instruction or "(not given)", rubric=task.score.rubric, scale=scale
             ),
             tuple(str(grade) for grade in range(1, scale + 1)),
-            wording="terse",
+            template_name="terse",
             system=True,
             reasoning=True,
         )
@@ -66,7 +66,7 @@ class Judge:
         replies = iter(answer_with_repair(self.model, [prompt for some in asked for prompt in some]))
         found = [self._grading([next(replies) for _ in some]) for some in asked]
         failed = [(e.id, g.why) for e, g in zip(examples, found, strict=True) if g.score is None]
-        if len(failed) > max(2, FAILURES * len(found)):
+        if len(failed) > max(2, MAX_UNGRADED_SHARE * len(found)):
             item, why = failed[0]
             raise ModelError(
                 f"the judge {self.model.name} gave no grade to {len(failed)} of {len(found)} answers, first "
@@ -86,17 +86,17 @@ class Judge:
         first = replace(self.template, input=f"{asked}\n{right}\n{given}")
         yield first
         yield replace(self.template, input=f"{given}\n{asked}\n{right}")
-        if zlib.crc32(example.id.encode()) % REPEATED == 0:
+        if zlib.crc32(example.id.encode()) % REPEAT_ONE_IN == 0:
             yield replace(first, sample=1)
 
     def _grading(self, replies: Sequence[Reply]) -> Grading:
         """The mean of both orders; a repetition is noted and does not count."""
         usage = reduce(add, (reply.usage for reply in replies))
         grades = [grade for grade in map(self._score, replies) if grade is not None]
-        broken = [reply for reply in replies[:ORDERS] if reply.answer is None]
+        broken = [reply for reply in replies[:GRADES_PER_ANSWER] if reply.answer is None]
         if broken:
             return Grading(None, (), broken[0].error or "its reply holds no grade", usage)
-        return Grading(sum(grades[:ORDERS]) / ORDERS, tuple(grades), replies[0].text, usage)
+        return Grading(sum(grades[:GRADES_PER_ANSWER]) / GRADES_PER_ANSWER, tuple(grades), replies[0].text, usage)
 
     def _score(self, reply: Reply) -> float | None:
         """A grade on the scale of scores, 0 to 1."""

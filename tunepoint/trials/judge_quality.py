@@ -14,16 +14,16 @@ from tunepoint.stats.calibrated import cluster_error, rectify
 from tunepoint.stats.intervals import Interval
 from tunepoint.trials.table import ArmScores, Table
 
-FEWEST = 10
+MIN_GRADED_GROUPS = 10
 """Groups of test items that people must have graded, of every finalist, to correct its scores."""
-UNSTEADY = 0.8
+MIN_SELF_AGREEMENT = 0.8
 """Agreement with itself below which the judge is doubted."""
-LAST, FIRST, AGAIN = 0, 1, 2
+ANSWER_LAST, ANSWER_FIRST, REPEATED = 0, 1, 2
 """Grades of an answer: it stood last, it stood first, and the first question again."""
 
 
 @dataclass(frozen=True)
-class Noise:
+class JudgeNoise:
     """What a judge's grades of the same answers say of the judge."""
 
     answers: int
@@ -60,7 +60,7 @@ class Calibration:
 class JudgeQuality:
     """A judge's part in the scores."""
 
-    noise: Noise | None
+    noise: JudgeNoise | None
     """None where the single grades are not known."""
     calibrations: tuple[Calibration, ...]
     """Of every arm, or empty where too few answers were graded by people."""
@@ -77,7 +77,7 @@ def calibrate(table: Table) -> tuple[Table, JudgeQuality | None]:
         return table, None
     noise = _noise(table)
     graded = tuple((arm.arm, len(_labelled(arm))) for arm in table.arms)
-    if min(_groups(arm, table.clusters) for arm in table.arms) < FEWEST:
+    if min(_groups(arm, table.clusters) for arm in table.arms) < MIN_GRADED_GROUPS:
         return table, JudgeQuality(noise, (), graded)
     arms, calibrations = zip(*(_calibrated(arm, table.clusters) for arm in table.arms), strict=True)
     return replace(table, arms=arms), JudgeQuality(noise, calibrations, graded)
@@ -105,18 +105,18 @@ def _calibrated(arm: ArmScores, clusters: NDArray[np.intp] | None) -> tuple[ArmS
     return replace(arm, scores=found.scores, graded_groups=found.groups, decodes=()), told
 
 
-def _noise(table: Table) -> Noise | None:
+def _noise(table: Table) -> JudgeNoise | None:
     """Agreement and position from the grades of all arms; items are what varies."""
     known = [arm for arm in table.arms if arm.grades is not None]
     if not known:
         return None
     grades = np.concatenate([arm.grades for arm in known if arm.grades is not None], axis=1)
-    last, first, again = grades[LAST], grades[FIRST], grades[AGAIN]
+    last, first, again = grades[ANSWER_LAST], grades[ANSWER_FIRST], grades[REPEATED]
     both = ~np.isnan(last) & ~np.isnan(first)
     twice = ~np.isnan(last) & ~np.isnan(again)
     if not both.any():
         return None
-    return Noise(
+    return JudgeNoise(
         int(both.sum()),
         int(twice.sum()),
         float((last == again)[twice].mean()) if twice.any() else None,
@@ -152,7 +152,7 @@ def _variances(arm: ArmScores, clusters: NDArray[np.intp] | None) -> tuple[float
     difference, the effect of the position taken off.
     """
     assert arm.grades is not None
-    moved = arm.grades[FIRST] - arm.grades[LAST]
+    moved = arm.grades[ANSWER_FIRST] - arm.grades[ANSWER_LAST]
     items = arm.scores.shape[1]
     codes = np.arange(items) if clusters is None else clusters
     if np.isnan(moved).all() or len(np.unique(codes)) < 2:
@@ -177,15 +177,15 @@ def judge_caveats(judged: JudgeQuality | None, margin: float) -> list[str]:
         counts = ", ".join(f"{arm} {count}" for arm, count in judged.graded)
         found.append(
             "scores are a judge's opinion that nobody has checked: let people grade the answers to "
-            f"{FEWEST} test items or more of every finalist (now: {counts}), in to_grade.csv or "
+            f"{MIN_GRADED_GROUPS} test items or more of every finalist (now: {counts}), in to_grade.csv or "
             "score.human, and run again"
         )
     return found if judged.noise is None else [*found, *_noise_caveats(judged.noise, margin)]
 
 
-def _noise_caveats(noise: Noise, margin: float) -> list[str]:
+def _noise_caveats(noise: JudgeNoise, margin: float) -> list[str]:
     found = []
-    if noise.agreement is not None and noise.agreement < UNSTEADY:
+    if noise.agreement is not None and noise.agreement < MIN_SELF_AGREEMENT:
         found.append(
             f"the judge gave the same grade again to {noise.agreement:.0%} of {noise.repeated} answers; a "
             "sharper rubric or a better judge would need fewer items"

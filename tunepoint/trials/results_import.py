@@ -44,7 +44,7 @@ def promptfoo(path: Path) -> Iterator[Trial]:
         )
 
 
-GRADES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
+INSPECT_SCORES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
 """Inspect's letters: correct, incorrect, partial, no answer."""
 
 
@@ -60,7 +60,7 @@ def inspect_log(path: Path) -> Iterator[Trial]:
         output = sample.get("output") or {}
         usages = list((sample.get("model_usage") or {}).values())
         said = ((output.get("choices") or [{}])[0].get("message") or {}).get("content")
-        score = GRADES.get(value) if isinstance(value, str) else float(value)
+        score = INSPECT_SCORES.get(value) if isinstance(value, str) else float(value)
         if score is None:
             raise DataError(
                 f"{path}: sample {sample['id']!r} has the score {value!r}: C, I, P, N or 0 to 1 is known"
@@ -114,4 +114,4 @@ def _one(path: Path) -> dict[str, Any]:
     return content
 
 
-TRIALS = {"promptfoo": promptfoo, "inspect": inspect_log}
+TRIAL_READERS = {"promptfoo": promptfoo, "inspect": inspect_log}

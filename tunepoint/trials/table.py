@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from tunepoint.errors import EvidenceError, TrialsError
 from tunepoint.stats.arrays import Floats
+from tunepoint.stats.comparisons import score_intervals
 from tunepoint.stats.intervals import Interval
-from tunepoint.stats.paired import JointScores, joint_scores, score_intervals
+from tunepoint.stats.paired import JointScores, joint_scores
 from tunepoint.trials.trial import Trial
 
 INTERVAL_DRAWS = 4_000
@@ -259,16 +260,16 @@ def _in_order(cell: Mapping[str | None, Trial]) -> list[Trial]:
     return [cell[name] for name in sorted(cell, key=lambda name: (name is not None, str(name)))]
 
 
-GRADES = 3
+MAX_GRADES = 3
 """Grades of one answer, at most."""
 
 
 def _grades(firsts: Sequence[Sequence[Trial]]) -> Floats:
     """(3, seeds, items) grades of a judge, of the first decodes; NaN where it gave none."""
-    found = np.full((GRADES, len(firsts), len(firsts[0])), np.nan)
+    found = np.full((MAX_GRADES, len(firsts), len(firsts[0])), np.nan)
     for seed, row in enumerate(firsts):
         for column, trial in enumerate(row):
-            given = (trial.grades or ())[:GRADES]
+            given = (trial.grades or ())[:MAX_GRADES]
             found[: len(given), seed, column] = given
     return found
 

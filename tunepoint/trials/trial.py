@@ -18,11 +18,11 @@ from tunepoint.errors import StudyError, TrialsError
 from tunepoint.files.text import reading
 
 ArmKind = Literal["prompt", "tuned", "hybrid", "cascade", "incumbent"]
-KINDS: tuple[ArmKind, ...] = ("prompt", "tuned", "hybrid", "cascade", "incumbent")
+ARM_KINDS: tuple[ArmKind, ...] = ("prompt", "tuned", "hybrid", "cascade", "incumbent")
 
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Amount = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
-Key = tuple[str, str, str | None, str | None]
+TrialKey = tuple[str, str, str | None, str | None]
 """Arm, item, training seed, decode."""
 
 
@@ -57,7 +57,7 @@ class Trial(BaseModel):
     """What people gave the same answer; it corrects the scores of a judge."""
 
     @property
-    def key(self) -> Key:
+    def key(self) -> TrialKey:
         """What makes a trial the only one of its kind."""
         return self.arm, self.item, self.seed, self.decode
 
@@ -77,7 +77,7 @@ def read_trials(path: Path) -> list[Trial]:
     if not path.exists():
         raise TrialsError(f"{path}: no such file; trials are one JSON object a line")
     trials: list[Trial] = []
-    lines: dict[Key, int] = {}
+    lines: dict[TrialKey, int] = {}
     with reading(path, TrialsError), path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
