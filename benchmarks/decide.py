@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from tunepoint import Task, Trial, decide, read_trials, tabulate
-from tunepoint.costs.arms_toml import guessed_cost
+from tunepoint.costs.declared_costs import guessed_cost
 
 
 def write_trials(path: Path, arms: int, items: int, rng: np.random.Generator) -> None:

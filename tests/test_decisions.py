@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from tunepoint import ArmCost, Task, Trial, decide, tabulate
-from tunepoint.costs.arms_toml import declared_cost, guessed_cost, read_arms
+from tunepoint.costs.arms_toml import read_arms
 from tunepoint.costs.break_even import break_even
+from tunepoint.costs.declared_costs import declared_cost, guessed_cost
 from tunepoint.costs.prices import dated_prices, money
 from tunepoint.costs.simulation import simulate
 from tunepoint.data.formats import Format
@@ -198,7 +199,7 @@ usd_per_query = 0.003
     # the second, without cached tokens: 1,000 x 0.15 + 50 x 0.6 = 180; the mean of 150 and 180
     mixed = declared_cost(declared["tokens"], tabulate(partly).arms[0])
     assert mixed.usd_per_query.likely == pytest.approx(0.000165)
-    with pytest.raises(TrialsError, match="a price per second, but its trials no seconds"):
+    with pytest.raises(TrialsError, match="price per second, but its trials have no seconds"):
         declared_cost(declared["seconds"], bare.arms[1])
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from tunepoint import Task, decide, read_trials, tabulate
-from tunepoint.costs.arms_toml import guessed_cost
+from tunepoint.costs.declared_costs import guessed_cost
 from tunepoint.errors import TrialsError
-from tunepoint.stats.paired import compare
+from tunepoint.stats.comparisons import compare
 from tunepoint.trials.table import joint_of
 from tunepoint.trials.trial import Trial
 
@@ -63,7 +63,7 @@ def test_more_decodes_narrow_the_interval_by_the_decoding_alone() -> None:
         within * 3 / 4 / 2_000, rel=0.25
     )
     assert many_table.arms[0].decode_variance == pytest.approx(within / 4 / 2_000, rel=0.05)
-    assert many.most_seeds == 0 and many.decoded == {0}
+    assert many.max_seeds == 0 and many.decoded == {0}
 
 
 def test_a_run_that_is_worse_as_a_whole_widens_the_interval() -> None:

@@ -129,9 +129,9 @@ def test_two_staircases_cross_between_their_steps() -> None:
 def test_growth_and_discount_month_by_month() -> None:
     schedule = Schedule(3, growth=0.1, discount=0.21)
     worth = [1.21 ** (-month / 12) for month in (1, 2, 3)]
-    assert schedule.fixed == pytest.approx(sum(worth))
-    assert schedule.queries == pytest.approx(worth[0] + 1.1 * worth[1] + 1.21 * worth[2])
-    assert Schedule(2.5).fixed == Schedule(2.5).queries == 2.5
+    assert schedule.monthly_weight == pytest.approx(sum(worth))
+    assert schedule.query_weight == pytest.approx(worth[0] + 1.1 * worth[1] + 1.21 * worth[2])
+    assert Schedule(2.5).monthly_weight == Schedule(2.5).query_weight == 2.5
     assert Schedule(24).events(6) == 3 and Schedule(24, discount=0.21).events(12) == pytest.approx(1 / 1.21)
     arm = cost("a", monthly_usd=flat(10), usd_per_query=flat(0.002))
     known = task(
@@ -139,7 +139,7 @@ def test_growth_and_discount_month_by_month() -> None:
         costs={"discount_per_year": 0.21},
     )
     draws = simulate([arm], known, 3, RNG(0))
-    by_hand = 10 * schedule.fixed + 1_000 * 0.002 * schedule.queries
+    by_hand = 10 * schedule.monthly_weight + 1_000 * 0.002 * schedule.query_weight
     assert draws.horizon()[:, 0] == pytest.approx(by_hand)
 
 
@@ -149,7 +149,7 @@ def test_an_announced_retirement_is_followed_once_or_by_further_ones() -> None:
     assert schedule.events(8, 5) == 3 and schedule.events(8) == 2 and schedule.events(12, 30) == 0
     arms = [cost("p", rented=True, retires_months=5.0), cost("q", rented=True)]
     known = task(traffic={"horizon_months": 24}, costs={"reprompt_hours": 2, "hourly_usd": 50})
-    assert simulate(arms, known, 2, RNG(0)).fixed[0].tolist() == [100, 0]
+    assert simulate(arms, known, 2, RNG(0)).fixed_over_horizon[0].tolist() == [100, 0]
 
 
 def test_a_retirement_that_is_past_is_refused() -> None:
@@ -188,7 +188,7 @@ def test_what_is_paid_upfront_and_again() -> None:
     assert draws.monthly[0].tolist() == pytest.approx([50, 50, 50])
     # 12 months: trained again after 5 and 10 ($50 + $20); the base model retires once, after 8.
     again = [2 * 70 + 70, 100, 100]
-    assert draws.fixed[0].tolist() == pytest.approx(
+    assert draws.fixed_over_horizon[0].tolist() == pytest.approx(
         [500 + 600 + again[0], 150 + 600 + again[1], 600 + again[2]]
     )
 

@@ -41,7 +41,7 @@ def measured(fake: Fake, **more: Any) -> Throughput:
 
 def test_throughput_rises_with_concurrency_and_the_time_of_an_answer_is_the_server_s() -> None:
     with serving(Fake(hello, latency=0.05)) as fake:
-        found = measured(fake, most=4)
+        found = measured(fake, max_concurrency=4)
     assert [step.concurrency for step in found.steps] == [1, 2, 4]
     assert all(step.p50_seconds > 0.05 and step.errors == 0 for step in found.steps)
     assert found.sustained == found.steps[-1]
@@ -61,7 +61,7 @@ def test_a_server_that_loads_its_model_first_is_not_judged_by_that() -> None:
             return answer(messages, body)
 
         fake.answer = slow_at_first
-        found = measured(fake, most=1, p95_limit=0.3)
+        found = measured(fake, max_concurrency=1, p95_limit=0.3)
     assert found.sustained is not None and found.steps[0].p95_seconds < 0.3
 
 
@@ -87,17 +87,17 @@ def test_what_held_before_a_server_went_down_is_kept() -> None:
 
 def test_a_step_that_is_too_slow_or_fails_is_the_last_and_does_not_count() -> None:
     with serving(Fake(hello, latency=0.05)) as fake:
-        slow = measured(fake, most=8, p95_limit=0.001)
+        slow = measured(fake, max_concurrency=8, p95_limit=0.001)
         assert len(slow.steps) == 1 and slow.sustained is None
         fake.faults = {len(fake.calls) + 30: "500"}
-        failed = measured(fake, most=8)
+        failed = measured(fake, max_concurrency=8)
     assert failed.steps[-1].errors == 1
     assert failed.sustained is None or failed.sustained.errors == 0
 
 
 def test_a_server_that_answers_nothing_is_an_error() -> None:
     with serving(Fake(hello, always="bad json")) as fake, pytest.raises(ModelError):
-        measured(fake, most=2)
+        measured(fake, max_concurrency=2)
 
 
 def test_the_best_step_is_the_fastest_within_the_limit() -> None:

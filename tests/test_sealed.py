@@ -13,11 +13,11 @@ from test_chat_study import extract, goods, task
 
 from tunepoint import Task, decide, run, tabulate
 from tunepoint.costs.arm_cost import ArmCost
-from tunepoint.costs.arms_toml import guessed_cost
+from tunepoint.costs.declared_costs import guessed_cost
 from tunepoint.decision.futures import unit_prices
 from tunepoint.errors import TaskError, TrialsError
+from tunepoint.stats.comparisons import compare
 from tunepoint.stats.exact import exact_difference
-from tunepoint.stats.paired import compare
 from tunepoint.stats.ranges import Range
 from tunepoint.study.holdout import usable
 from tunepoint.study.quote import Quote

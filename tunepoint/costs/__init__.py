@@ -1,1 +1,1 @@
-"""Usage turned into money, and fixed cost weighed against running cost."""
+"""Money: what an arm costs to build and to run, and from which volume building pays off."""

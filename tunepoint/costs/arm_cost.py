@@ -23,7 +23,9 @@ class ArmCost:
     training_core_seconds: float = 0.0
     """Processor time of one training run on this machine, all cores."""
     training_usd: float = 0.0
-    """Dollars of one training run elsewhere, with the calls that wrote its examples; paid at every retraining."""
+    """Dollars of one training run elsewhere, with the calls that wrote its examples.
+
+    They are paid again at every retraining."""
     upfront_usd: Range = NOTHING
     """Declared dollars on top of labels, training and hours."""
     hours: Range = NOTHING

@@ -1,4 +1,4 @@
-"""Fixed cost against running cost, with the uncertainty carried through.
+"""The volume from which the arm that is dearer to build is cheaper in all, and when it has paid back.
 
 Cost over the horizon = upfront + months x (fixed + machines + volume x price of an answer) + retraining,
 each month by its traffic and its discount (`schedule.py`); docs/economics.md has every formula.
@@ -11,10 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tunepoint.costs.simulation import CostDraws
-from tunepoint.stats.arrays import Floats
+from tunepoint.costs.cost_draws import CostDraws
+from tunepoint.stats.arrays import Flags, Floats
 from tunepoint.stats.ranges import Quantiles, quantiles
 
 
@@ -23,111 +22,130 @@ class BreakEven:
     """The monthly volume from which the arm that is dearer to build is cheaper in all."""
 
     cheaper_to_build: str
+    """By the cost over the horizon at no traffic."""
     cheaper_to_run: str
     queries_per_month: Quantiles | None
-    """90% band over the draws in which there is a break-even; None if there is none."""
+    """90% interval over the draws that have a break-even; None where none has."""
     probability_never: float
+    """Share of the draws without a break-even."""
     dearer_to_build: str
-    """By what is paid upfront; the other one by what it costs over the horizon if nobody asks."""
+    """By the upfront cost alone, so it can be `cheaper_to_build`, which counts fixed costs too."""
     payback_days: Quantiles | None
-    """Days until the difference in building is earned back at the task's traffic, where it is."""
+    """Days until the running cost has earned the difference in upfront cost back, at the task's traffic."""
     lifetime_days: float | None
-    """Days until the base model of the arm that costs more to build retires; None where nothing is known."""
+    """Days until the base model of `dearer_to_build` retires; None where nothing is known."""
     probability_no_payback: float
-    """That building is never earned back at this traffic, or only after that model has retired."""
+    """That the difference is never earned back at this traffic, or only after that model has retired."""
 
 
-def break_even(draws: CostDraws, one: int, other: int, *, worth: Floats | None = None) -> BreakEven:
-    """Break-even volume of two arms, given by position.
+@dataclass(frozen=True)
+class _Payback:
+    dearer_to_build: str
+    days: Quantiles | None
+    lifetime_days: float | None
+    probability_never: float
+
+
+def break_even(draws: CostDraws, first: int, second: int, *, worth: Floats | None = None) -> BreakEven:
+    """Return the break-even volume of two arms, given by position.
+
+    Volume = difference of fixed cost over the horizon / (months x saving per answer), with the months
+    weighted by the schedule. A draw without a saving never breaks even, nor do equal arms; a draw whose
+    cheaper-to-run arm also costs less to build breaks even at 0. With reserved machines cost is a
+    staircase, and the volume is the first root of the difference that a ladder of volumes brackets.
 
     Args:
         worth: (D, A) dollars that the errors of one answer cost; 0 where None.
 
-    Volume = difference of fixed cost over the horizon / (months x saving of an answer), months as the
-    schedule weighs them; a draw without a saving never breaks even, nor do equal arms; one whose
-    cheaper-to-run arm costs less to build does so at 0. With reserved machines the cost is a staircase,
-    and the volume is the first root of the difference that a ladder of volumes brackets, by bisection.
-
     """
-    draws, worth = draws.of(one, other), None if worth is None else worth[:, [one, other]]
-    one, other = 0, 1
+    draws, worth = draws.for_arms(first, second), None if worth is None else worth[:, [first, second]]
     running = draws.per_query if worth is None else draws.per_query + worth
-    standing = draws.fixed + draws._reserved(np.zeros((1, 1)), draws.schedule.present, draws.schedule.traffic)
-    built, run = np.median(standing, axis=0), np.median(running, axis=0)
-    if (built[one], -run[one]) > (
-        built[other],
-        -run[other],
-    ):  # where building costs the same, running decides
-        one, other = other, one
-    extra = standing[:, other] - standing[:, one]
-    saving = running[:, one] - running[:, other]
-    if draws.machines.keys() & {one, other}:
-        volume, reached = _crossing(draws, one, other, worth)
+    fixed = draws.at_no_traffic()
+    build, run = _build_first(fixed, running)
+    extra = fixed[:, run] - fixed[:, build]
+    saving = running[:, build] - running[:, run]
+    if draws.machines:
+        volume, reached = _staircase_crossing(draws, build, run, worth)
     else:
         reached = (saving > 0) | ((extra < 0) & (saving >= 0))
-        safe = np.where(saving > 0, saving, 1.0)
-        volume = np.where(extra <= 0, 0.0, extra / (draws.schedule.queries * safe))
+        safe_saving = np.where(saving > 0, saving, 1.0)  # avoids a division by 0 where it is not used
+        volume = np.where(extra <= 0, 0.0, extra / (draws.schedule.query_weight * safe_saving))
+    payback = _payback(draws, build, run, worth)
     return BreakEven(
-        draws.arms[one],
-        draws.arms[other],
-        quantiles(volume[reached]) if reached.any() else None,
-        float(1 - reached.mean()),
-        *_payback(draws, one, other, worth),
+        cheaper_to_build=draws.arms[build],
+        cheaper_to_run=draws.arms[run],
+        queries_per_month=quantiles(volume[reached]) if reached.any() else None,
+        probability_never=float(1 - reached.mean()),
+        dearer_to_build=payback.dearer_to_build,
+        payback_days=payback.days,
+        lifetime_days=payback.lifetime_days,
+        probability_no_payback=payback.probability_never,
     )
 
 
-def _payback(
-    draws: CostDraws, one: int, other: int, worth: Floats | None
-) -> tuple[str, Quantiles | None, float | None, float]:
-    """The arm that costs more to build, the days until that is earned back, its life, and P(never).
+def _build_first(fixed: Floats, running: Floats) -> tuple[int, int]:
+    """Positions of the arm that is cheaper to build and of the other; running cost decides a tie."""
+    built, run = np.median(fixed, axis=0), np.median(running, axis=0)
+    return (1, 0) if (built[0], -run[0]) > (built[1], -run[1]) else (0, 1)
 
-    Of two that cost the same to build it is the other.
+
+def _payback(draws: CostDraws, build: int, run: int, worth: Floats | None) -> _Payback:
+    """When the arm with the higher upfront cost has earned the difference back.
+
+    If both cost the same upfront, that arm is the second one.
     """
-    if float(np.median(draws.upfront[:, one] - draws.upfront[:, other])) > 0:
-        one, other = other, one
-    paid = draws.upfront[:, other] - draws.upfront[:, one]
+    cheaper, dearer = build, run
+    if float(np.median(draws.upfront[:, build] - draws.upfront[:, run])) > 0:
+        cheaper, dearer = run, build
+    extra = draws.upfront[:, dearer] - draws.upfront[:, cheaper]
     monthly = draws.per_month(draws.volume)
     if worth is not None:
         monthly = monthly + draws.volume[:, None] * worth
-    daily = (monthly[:, one] - monthly[:, other]) * 12 / 365.25
-    pays = (daily > 0) | ((paid <= 0) & (daily >= 0))  # what loses money every month pays nothing back
-    days = np.where(paid <= 0, 0.0, paid / np.where(daily > 0, daily, 1.0))
-    lifetime = draws.lifetimes[other] if draws.lifetimes else None
-    lifetime = None if lifetime is None else lifetime * 365.25 / 12
-    if lifetime is not None:  # what must be built anew by then has paid nothing back
-        pays &= days <= lifetime
-    found = quantiles(days[pays]) if pays.any() else None
-    return draws.arms[other], found, lifetime, float(1 - pays.mean())
+    # In this order of operations: recorded studies hold these numbers to the last digit.
+    saving_per_day = (monthly[:, cheaper] - monthly[:, dearer]) * 12 / 365.25
+    # An arm that loses money every month pays nothing back, even where it costs less to build.
+    pays = (saving_per_day > 0) | ((extra <= 0) & (saving_per_day >= 0))
+    days = np.where(extra <= 0, 0.0, extra / np.where(saving_per_day > 0, saving_per_day, 1.0))
+    lifetime_days = draws.lifetime_days(dearer)
+    if lifetime_days is not None:  # a model that retires first has to be built anew, which pays nothing back
+        pays &= days <= lifetime_days
+    return _Payback(
+        draws.arms[dearer],
+        quantiles(days[pays]) if pays.any() else None,
+        lifetime_days,
+        float(1 - pays.mean()),
+    )
 
 
-LADDER = tuple(float(volume) for volume in np.geomspace(1e1, 1e10, 73))
-"""Queries a month at which a staircase is looked at; an arm that is cheaper at none of them never is."""
+VOLUME_LADDER = tuple(float(volume) for volume in np.geomspace(1e1, 1e10, 73))
+"""Queries a month at which a staircase is evaluated: eight per decade. An arm that is cheaper at none of
+them counts as never cheaper."""
+BISECTION_STEPS = 24
+"""Leave a 16-millionth of a rung of the ladder."""
 
 
-def _crossing(
-    draws: CostDraws, one: int, other: int, worth: Floats | None
-) -> tuple[Floats, NDArray[np.bool_]]:
-    """(D,) volumes from which the arm that is dearer to build is cheaper, and in which draws there is one."""
+def _staircase_crossing(draws: CostDraws, build: int, run: int, worth: Floats | None) -> tuple[Floats, Flags]:
+    """(D,) volumes from which the arm that is dearer to build is cheaper, and which draws have one."""
 
-    def behind(volume: Floats | float) -> Floats:
+    def is_cheaper(volume: Floats | float) -> Flags:
         total = draws.horizon(volume)
         if worth is not None:
-            total = total + draws.schedule.queries * np.reshape(volume, (-1, 1)) * worth
-        return np.asarray(total[:, other] - total[:, one])
+            total = total + draws.schedule.query_weight * np.reshape(volume, (-1, 1)) * worth
+        return np.asarray(total[:, run] - total[:, build] < 0)
 
     count = len(draws.volume)
     low, high = np.zeros(count), np.zeros(count)
-    at_once = behind(low) < 0
+    at_once = is_cheaper(low)
     reached = at_once.copy()
-    for volume in LADDER:  # the first step at which it is cheaper, and the one before
-        cheaper = behind(volume) < 0
+    for volume in VOLUME_LADDER:  # brackets each draw between the first cheaper rung and the one before
+        cheaper = is_cheaper(volume)
         low = np.where(reached | cheaper, low, volume)
         high = np.where(cheaper & ~reached, volume, high)
         reached |= cheaper
         if reached.all():
             break
-    for _ in range(24):
+    for _ in range(BISECTION_STEPS):
         middle = (low + high) / 2
-        cheaper = behind(middle) < 0
+        cheaper = is_cheaper(middle)
         low, high = np.where(cheaper, low, middle), np.where(cheaper, middle, high)
     return np.where(at_once, 0.0, high), reached

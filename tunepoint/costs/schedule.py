@@ -1,4 +1,4 @@
-"""When money is spent: months of a horizon, traffic that grows, dollars that are worth less later."""
+"""When money is spent: months of a horizon, growing traffic, and dollars that are worth less later."""
 
 from __future__ import annotations
 
@@ -24,46 +24,47 @@ class Schedule:
     """r, a year."""
 
     @property
-    def parts(self) -> Floats:
+    def month_shares(self) -> Floats:
         """(M,) share of each month that lies within the horizon: 1, and perhaps less for the last."""
-        whole = np.ones(math.ceil(self.months - 1e-9))
-        whole[-1] = self.months - (len(whole) - 1)
-        return whole
+        # Without the tolerance a horizon that is computed as 12.000000001 months would have a 13th.
+        shares = np.ones(math.ceil(self.months - 1e-9))
+        shares[-1] = self.months - (len(shares) - 1)
+        return shares
 
     @property
     def present(self) -> Floats:
-        """(M,) what a dollar of each month is worth today, times the month's share."""
-        return np.asarray(self.parts * self.worth(np.arange(1.0, len(self.parts) + 1)))
+        """(M,) present value of a dollar in each month, times the month's share."""
+        return np.asarray(self.month_shares * self.present_value(np.arange(1.0, len(self.month_shares) + 1)))
 
     @property
     def traffic(self) -> Floats:
         """(M,) queries of each month over those of the first."""
-        return np.asarray((1 + self.growth) ** np.arange(len(self.parts)))
+        return np.asarray((1 + self.growth) ** np.arange(len(self.month_shares)))
 
-    def worth(self, month: Floats) -> Floats:
-        """What a dollar that is paid after so many months is worth today."""
+    def present_value(self, month: Floats) -> Floats:
+        """Return what a dollar paid after this many months is worth today."""
         return np.asarray((1 + self.discount) ** (-month / 12), np.float64)
 
     @property
-    def fixed(self) -> float:
-        """Weight of a dollar a month."""
+    def monthly_weight(self) -> float:
+        """Present value of a dollar in every month of the horizon."""
         return float(self.present.sum())
 
     @property
-    def queries(self) -> float:
-        """Weight of a dollar a month at the first month's traffic."""
+    def query_weight(self) -> float:
+        """Present value of a dollar for each query, per query of the first month."""
         return float((self.present * self.traffic).sum())
 
     def events(self, every: float | None, first: float | None = None) -> float:
-        """Weight of a dollar that is paid every so many months, within the horizon and not at its end.
+        """Return the present value of a dollar that is paid periodically, before the end of the horizon.
 
         Args:
-            every: once only, at `first`, if None; never if there is no `first` either.
-            first: months until the first time; `every` if None.
+            every: months between payments; a single payment, at `first`, if None.
+            first: months until the first payment; `every` if None. No payment if both are None.
 
         """
         start = every if first is None else first
         if start is None or start >= self.months:
             return 0.0
         count = 1 if every is None else math.ceil((self.months - start) / every)
-        return float(self.worth(start + (every or 0.0) * np.arange(count, dtype=np.float64)).sum())
+        return float(self.present_value(start + (every or 0.0) * np.arange(count, dtype=np.float64)).sum())

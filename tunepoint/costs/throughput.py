@@ -1,4 +1,4 @@
-"""How much one server sustains: requests at rising concurrency, until they take too long."""
+"""Load test of a server: requests at rising concurrency, until they take too long."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ import numpy as np
 from tunepoint.data.prepare import prepare
 from tunepoint.errors import ModelError
 from tunepoint.files.text import write_json
-from tunepoint.models.chat import Turn
-from tunepoint.models.endpoints import Completion, Endpoint, Request, always
+from tunepoint.models.chat import Message
+from tunepoint.models.endpoints import Completion, Endpoint, Request, allow_all
 from tunepoint.task.task import Task
 
-STEPS = (1, 2, 4, 8, 16, 32, 64, 128)
-"""Requests at once, one step after the other."""
-GAINS = 1.05
-"""A step that brings less than this much more requests a second shows saturation."""
-MOST_INPUTS = 500
-SHORT = "Say hello in one word."
-Open = Callable[[int], Endpoint]
-"""Requests at once -> an endpoint that sends so many."""
+CONCURRENCY_STEPS = (1, 2, 4, 8, 16, 32, 64, 128)
+"""Requests in flight at once, one step after the other."""
+SATURATION_GAIN = 1.05
+"""A step that serves less than this times the requests a second of the one before shows saturation."""
+MIN_WAVES = 16
+"""Requests of a step for each place, at least: at the end of a step places stand empty, which biases it."""
+MAX_INPUTS = 500
+SHORT_QUESTION = "Say hello in one word."
+OpenEndpoint = Callable[[int], Endpoint]
+"""Concurrency -> an endpoint that sends that many requests at once."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class LoadStep:
 
 @dataclass(frozen=True)
 class Throughput:
-    """All steps of a server."""
+    """All steps of a load test."""
 
     endpoint: str
     steps: tuple[LoadStep, ...]
@@ -51,22 +53,22 @@ class Throughput:
 
     @property
     def sustained(self) -> LoadStep | None:
-        """The step with the most requests a second without an error and within the limit; None if none is."""
-        fit = [
-            one
-            for one in self.steps
-            if not one.errors and (self.p95_limit is None or one.p95_seconds <= self.p95_limit)
+        """The step with the most requests a second, without errors and within the limit; None if none is."""
+        within_limits = [
+            step
+            for step in self.steps
+            if not step.errors and (self.p95_limit is None or step.p95_seconds <= self.p95_limit)
         ]
-        return max(fit, key=lambda one: one.requests_per_second, default=None)
+        return max(within_limits, key=lambda step: step.requests_per_second, default=None)
 
     def write(self, path: Path) -> None:
-        """As JSON."""
-        steps = [vars(one) for one in self.steps]
+        """Write all steps as JSON."""
+        steps = [vars(step) for step in self.steps]
         write_json(path, {"endpoint": self.endpoint, "p95_limit": self.p95_limit, "steps": steps})
 
 
 def inputs_of(task: Task, seed: int) -> list[str]:
-    """Some inputs of a task, none of them sealed; a short question where it has no data.
+    """Return some inputs of a task, none from its test set; a short question where it has no data.
 
     Args:
         task: whose inputs are sent.
@@ -74,102 +76,120 @@ def inputs_of(task: Task, seed: int) -> list[str]:
 
     """
     if task.data is None:
-        return [SHORT]
+        return [SHORT_QUESTION]
     split = prepare(task, seed).split
-    return [example.input for example in (*split.train, *split.dev)[:MOST_INPUTS]]
+    return [example.input for example in (*split.train, *split.dev)[:MAX_INPUTS]]
 
 
 def measure_throughput(
     name: str,
-    open_endpoint: Open,
+    open_endpoint: OpenEndpoint,
     inputs: Sequence[str],
     *,
     seconds: float = 5.0,
     p95_limit: float | None = None,
-    most: int = STEPS[-1],
+    max_concurrency: int = CONCURRENCY_STEPS[-1],
     output_tokens: int = 64,
-    said: Callable[[LoadStep], None] | None = None,
+    on_step: Callable[[LoadStep], None] | None = None,
 ) -> Throughput:
-    """Ask a server more and more at once, until it fails, is too slow, or gives no more.
+    """Raise the concurrency until the server fails, is too slow, or serves no more requests a second.
 
     Args:
         name: of the endpoint, for the record.
-        inputs: what is asked, in turn; real ones, for lengths decide.
-        seconds: of each step, about; a step has sixteen requests for each one at once at least.
+        open_endpoint: makes the endpoint of each step.
+        inputs: prompts to send in turn; real ones, because their lengths decide.
+        seconds: of each step, roughly; a step has at least sixteen requests per place.
         p95_limit: seconds; a step over it is the last.
-        output_tokens: that an answer may have.
-        said: called after each step.
+        max_concurrency: the highest step.
+        output_tokens: limit for each answer.
+        on_step: called after each step.
 
     Raises:
-        ModelError: no request was answered at all.
+        ModelError: the server answered no request at all.
 
     """
     steps: list[LoadStep] = []
-    for concurrency in (one for one in STEPS if one <= most):
+    for concurrency in (step for step in CONCURRENCY_STEPS if step <= max_concurrency):
         try:
-            found = _step(open_endpoint(concurrency), concurrency, inputs, seconds, output_tokens)
+            step = _measure_step(open_endpoint(concurrency), concurrency, inputs, seconds, output_tokens)
         except ModelError:
             if not steps:
                 raise
-            break  # what held before it is what counts
-        steps.append(found)
-        if said is not None:
-            said(found)
-        slow = p95_limit is not None and found.p95_seconds > p95_limit
-        flat = len(steps) > 1 and found.requests_per_second < GAINS * steps[-2].requests_per_second
-        if slow or flat or found.errors:
+            break  # the server went down under the load; the steps before it stand
+        steps.append(step)
+        if on_step is not None:
+            on_step(step)
+        slow = p95_limit is not None and step.p95_seconds > p95_limit
+        saturated = (
+            len(steps) > 1 and step.requests_per_second < SATURATION_GAIN * steps[-2].requests_per_second
+        )
+        if slow or saturated or step.errors:
             break
     if steps[0].errors == steps[0].requests:
         raise ModelError(f"{name}: none of {steps[0].requests} requests was answered; see that it is running")
     return Throughput(name, tuple(steps), p95_limit)
 
 
-WAVES = 16
-"""Answers of each place in a step, at least: at its end places stand empty."""
-
-
-def _step(
-    endpoint: Endpoint, concurrency: int, inputs: Sequence[str], seconds: float, tokens: int
+def _measure_step(
+    endpoint: Endpoint, concurrency: int, inputs: Sequence[str], seconds: float, output_tokens: int
 ) -> LoadStep:
-    """Keep so many requests on their way for about so long; two waves before it warm the server up."""
-    wave = _Run(endpoint, inputs, tokens)
-    wave.ask(concurrency)
-    again = _Run(endpoint, inputs, tokens, wave.asked)
-    again.ask(concurrency)  # the first wave may have loaded the model: the second one tells the pace
-    run = _Run(endpoint, inputs, tokens, again.asked)
-    run.ask(max(WAVES * concurrency, round(seconds * concurrency / max(again.elapsed, 1e-3))))
-    p50, p95 = np.quantile(run.taken, [0.5, 0.95]).tolist() if run.taken else (float("inf"), float("inf"))
-    served = (run.asked - again.asked - run.errors) / run.elapsed
+    """Keep `concurrency` requests in flight for about `seconds`, after two waves that warm the server up."""
+    warm_up = _Wave(endpoint, inputs, output_tokens)
+    warm_up.send(concurrency)
+    # The first wave may have loaded the model, so the second one tells the pace.
+    pace = _Wave(endpoint, inputs, output_tokens, start=warm_up.end)
+    pace.send(concurrency)
+    run = _Wave(endpoint, inputs, output_tokens, start=pace.end)
+    run.send(max(MIN_WAVES * concurrency, round(seconds * concurrency / max(pace.elapsed, 1e-3))))
+    requests = run.end - run.start
+    p50, p95 = float("inf"), float("inf")
+    if run.latencies:
+        p50, p95 = np.quantile(run.latencies, [0.5, 0.95]).tolist()
     return LoadStep(
-        concurrency, served, run.answered / run.elapsed, p50, p95, run.errors, run.asked - again.asked
+        concurrency=concurrency,
+        requests_per_second=(requests - run.errors) / run.elapsed,
+        tokens_per_second=run.output_tokens / run.elapsed,
+        p50_seconds=p50,
+        p95_seconds=p95,
+        errors=run.errors,
+        requests=requests,
     )
 
 
-class _Run:
-    """Requests that were sent at once, and what came back."""
+class _Wave:
+    """Requests that are in flight together, and what comes back.
 
-    def __init__(self, endpoint: Endpoint, inputs: Sequence[str], tokens: int, asked: int = 0) -> None:
-        self.endpoint, self.inputs, self.tokens, self.asked = endpoint, inputs, tokens, asked
-        self.taken: list[float] = []
-        self.errors = self.answered = 0
+    `start` and `end` number the requests over all waves of a step: the number is the `sample` of a request,
+    so that no cache takes two of them for the same question.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, inputs: Sequence[str], token_limit: int, *, start: int = 0
+    ) -> None:
+        self.endpoint, self.inputs, self.token_limit = endpoint, inputs, token_limit
+        self.start = self.end = start
+        self.latencies: list[float] = []
+        """Seconds of the answers that did not fail."""
+        self.errors = self.output_tokens = 0
         self.elapsed = 0.0
         self._lock = threading.Lock()
 
-    def ask(self, count: int) -> None:
-        """Send so many and wait for all."""
+    def send(self, count: int) -> None:
+        """Send `count` requests and wait for all of them."""
         batch = [
-            Request((Turn("user", self.inputs[i % len(self.inputs)]),), self.tokens, sample=i)
-            for i in range(self.asked, self.asked + count)
+            Request((Message("user", self.inputs[i % len(self.inputs)]),), self.token_limit, sample=i)
+            for i in range(self.end, self.end + count)
         ]
         started = time.perf_counter()
-        self.endpoint.complete(batch, self._done, always)
+        self.endpoint.complete(batch, self._record, allow_all)
         self.elapsed = time.perf_counter() - started
-        self.asked += count
+        self.end += count
 
-    def _done(self, position: int, completion: Completion) -> None:
+    def _record(self, position: int, completion: Completion) -> None:
+        # The endpoint calls back from several threads at once.
         with self._lock:
             failed = completion.error is not None and not completion.text
             self.errors += failed
-            self.answered += completion.usage.output_tokens
+            self.output_tokens += completion.usage.output_tokens
             if completion.usage.seconds is not None and not failed:
-                self.taken.append(completion.usage.seconds)
+                self.latencies.append(completion.usage.seconds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -13,10 +13,18 @@ from tunepoint.costs.simulation import simulate
 from tunepoint.stats.ranges import Range
 from tunepoint.task.task import Task
 
-SMALL = 0.01
-"""Share of the widest swing under which one is left out."""
-ERRORS = 1.645
-"""Standard errors of a measured price on either side: 90%."""
+MIN_SWING_SHARE = 0.01
+"""Share of the widest swing under which a quantity is left out."""
+Z_90 = 1.645
+"""Standard errors on either side of a mean that hold 90% of a normal distribution."""
+RANGE_WORDS = {
+    "upfront_usd": "upfront dollars",
+    "hours": "hours until it serves",
+    "monthly_usd": "fixed dollars a month",
+    "usd_per_query": "price of an answer",
+    "retrain_hours": "hours of each retraining",
+}
+"""Uncertain quantities of one arm: the field of `ArmCost` -> what people read."""
 
 
 @dataclass(frozen=True)
@@ -35,52 +43,54 @@ class Swing:
         return abs(self.high - self.low)
 
 
-def tornado(costs: Sequence[ArmCost], task: Task, one: int, other: int) -> tuple[Swing, ...]:
-    """Swings of the difference of two arms, given by position; the widest first, without the small."""
-    likely = [_pinned(cost) for cost in costs]
-    known = _likely(task)
+def tornado(costs: Sequence[ArmCost], task: Task, first: int, second: int) -> tuple[Swing, ...]:
+    """Return the swings of the difference of two arms, given by position; the widest first."""
+    arms = [_without_uncertainty(costs[first]), _without_uncertainty(costs[second])]
+    likely_task = _likely(task)
 
-    def difference(arms: Sequence[ArmCost], at: Task) -> float:
-        total = simulate([arms[one], arms[other]], at, 1, np.random.default_rng(0)).horizon()[0]
+    def difference(pair: Sequence[ArmCost], assumptions: Task) -> float:
+        # Nothing is uncertain here, so one draw shows the cost and the seed does not matter.
+        total = simulate(pair, assumptions, 1, np.random.default_rng(0)).horizon()[0]
         return float(total[0] - total[1])
 
-    found = [
-        Swing(f"{section}.{key}", *(difference(likely, _with(known, section, key, end)) for end in ends))
-        for section, key, ends in _ranges(task)
+    swings = [
+        Swing(f"{section}.{key}", *(difference(arms, _with(likely_task, section, key, end)) for end in ends))
+        for section, key, ends in _uncertain_assumptions(task)
     ]
-    for place in (one, other):
-        for what, ends in _own(costs[place]):
-            at = [difference([*likely[:place], changed, *likely[place + 1 :]], known) for changed in ends]
-            found.append(Swing(f"{costs[place].arm}: {what}", *at))
-    least = SMALL * max((swing.width for swing in found), default=0.0)
-    swings = [swing for swing in found if swing.width > least]
-    return tuple(sorted(swings, key=lambda swing: -swing.width))
+    for place, position in enumerate((first, second)):
+        for what, ends in _uncertain_costs(costs[position]):
+            low, high = (difference([*arms[:place], end, *arms[place + 1 :]], likely_task) for end in ends)
+            swings.append(Swing(f"{costs[position].title}: {what}", low, high))
+    smallest = MIN_SWING_SHARE * max((swing.width for swing in swings), default=0.0)
+    return tuple(sorted((s for s in swings if s.width > smallest), key=lambda swing: -swing.width))
 
 
-def _flat(quantity: Range, value: float | None = None) -> Range:
-    at = quantity.likely if value is None else value
-    return Range(at, at, at)
+def _certain(value: float) -> Range:
+    return Range(value, value, value)
 
 
-def _pinned(cost: ArmCost) -> ArmCost:
-    """An arm whose every quantity is the likely one."""
+def _without_uncertainty(cost: ArmCost) -> ArmCost:
+    """The arm with every quantity at its likely value."""
     ranges: dict[str, Any] = {
-        f.name: _flat(value) for f in fields(cost) if isinstance(value := getattr(cost, f.name), Range)
+        field.name: _certain(value.likely)
+        for field in fields(cost)
+        if isinstance(value := getattr(cost, field.name), Range)
     }
     hosting = cost.dedicated
     if hosting is not None:
-        hosting = hosting.model_copy(update={"usd_per_hour": _flat(hosting.usd_per_hour)})
+        hosting = hosting.model_copy(update={"usd_per_hour": _certain(hosting.usd_per_hour.likely)})
     return replace(cost, **ranges, query_error_usd=0.0, core_seconds_error=0.0, dedicated=hosting)
 
 
 def _likely(task: Task) -> Task:
-    for section, key, _ in _ranges(task):
+    """The task with every uncertain assumption at its likely value."""
+    for section, key, _ in _uncertain_assumptions(task):
         task = _with(task, section, key, getattr(getattr(task, section), key).likely)
     return task
 
 
-def _ranges(task: Task) -> Iterator[tuple[str, str, tuple[float, float]]]:
-    """Keys of the task whose quantity is uncertain, with both ends."""
+def _uncertain_assumptions(task: Task) -> Iterator[tuple[str, str, tuple[float, float]]]:
+    """Section and key of each uncertain assumption of the task, with both ends."""
     for section in ("traffic", "costs"):
         content = getattr(task, section)
         for key in type(content).model_fields:
@@ -90,39 +100,28 @@ def _ranges(task: Task) -> Iterator[tuple[str, str, tuple[float, float]]]:
 
 
 def _with(task: Task, section: str, key: str, value: float) -> Task:
-    content = getattr(task, section)
-    changed = content.model_copy(update={key: _flat(getattr(content, key), value)})
+    changed = getattr(task, section).model_copy(update={key: _certain(value)})
     return task.model_copy(update={section: changed})
 
 
-def _own(cost: ArmCost) -> Iterator[tuple[str, tuple[ArmCost, ArmCost]]]:
-    """What only this arm's cost depends on: the words, and the arm at both ends."""
-    base = _pinned(cost)
-    words: Mapping[str, str] = {
-        "upfront_usd": "upfront dollars",
-        "hours": "hours until it serves",
-        "monthly_usd": "fixed dollars a month",
-        "usd_per_query": "price of an answer",
-        "retrain_hours": "hours of each retraining",
-    }
-    for name, said in words.items():
+def _uncertain_costs(cost: ArmCost) -> Iterator[tuple[str, tuple[ArmCost, ArmCost]]]:
+    """Each uncertain quantity of this arm alone: what people read, and the arm at both ends."""
+    likely = _without_uncertainty(cost)
+    for name, words in RANGE_WORDS.items():
         value: Range = getattr(cost, name)
-        error = ERRORS * cost.query_error_usd if name == "usd_per_query" else 0.0
-        ends = max(0.0, value.low - error), value.high + error
-        if ends[1] > ends[0]:
-            at: list[dict[str, Any]] = [{name: Range(end, end, end)} for end in ends]
-            yield said, (replace(base, **at[0]), replace(base, **at[1]))
+        error = Z_90 * cost.query_error_usd if name == "usd_per_query" else 0.0
+        low, high = max(0.0, value.low - error), value.high + error
+        if high > low:
+            ends: list[dict[str, Any]] = [{name: _certain(end)} for end in (low, high)]
+            yield words, (replace(likely, **ends[0]), replace(likely, **ends[1]))
     if cost.core_seconds_error:
-        middle, error = cost.core_seconds_per_query, ERRORS * cost.core_seconds_error
-        low, high = (
-            replace(base, core_seconds_per_query=max(0.0, middle + sign * error)) for sign in (-1, 1)
-        )
-        yield "seconds of an answer", (low, high)
+        mean, error = cost.core_seconds_per_query, Z_90 * cost.core_seconds_error
+        at_low = replace(likely, core_seconds_per_query=max(0.0, mean - error))
+        yield "seconds of an answer", (at_low, replace(likely, core_seconds_per_query=max(0.0, mean + error)))
     hosting = cost.dedicated
     if hosting is not None and hosting.usd_per_hour.high > hosting.usd_per_hour.low:
-        hourly = hosting.usd_per_hour
-        low, high = (
-            replace(base, dedicated=hosting.model_copy(update={"usd_per_hour": _flat(hourly, end)}))
-            for end in (hourly.low, hourly.high)
+        at_low, at_high = (
+            replace(likely, dedicated=hosting.model_copy(update={"usd_per_hour": _certain(end)}))
+            for end in (hosting.usd_per_hour.low, hosting.usd_per_hour.high)
         )
-        yield "dollars of a machine hour", (low, high)
+        yield "dollars of a machine hour", (at_low, at_high)
