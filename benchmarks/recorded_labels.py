@@ -18,9 +18,9 @@ import tempfile
 from pathlib import Path
 
 from tunepoint import Example, Task, decide_trials, read_trials, run
-from tunepoint.arms.incumbent import COVERED, FittedIncumbent
+from tunepoint.arms.incumbent import MIN_LOG_COVERAGE, FittedIncumbent
 from tunepoint.models.chat import Prompt
-from tunepoint.models.recording import read_log
+from tunepoint.models.recording import read_production_log
 from tunepoint.trials.trial import Trial, TrialLog
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "banking77_qwen3"
@@ -61,7 +61,7 @@ def recorded_trials(folder: Path, test: list[Example], labels: tuple[str, ...], 
         rows = [json.loads(line) for line in file]
     log.write_text("".join(json.dumps({"item": row["id"], "output": row["raw"]}) + "\n" for row in rows))
     ids = {example.input: example.id for example in test}
-    arm = FittedIncumbent(folder.name, read_log(log, folder.name), Prompt("", labels=labels), ids)
+    arm = FittedIncumbent(folder.name, read_production_log(log, folder.name), Prompt("", labels=labels), ids)
     test = [example for example in test if arm.outputs.of(example.id, example.input) is not None]
     replies = arm.answer([example.input for example in test])
     return [
@@ -92,7 +92,7 @@ def main() -> None:
         log = TrialLog(work / "all.jsonl")
         for folder in sorted(options.data.glob("*/predictions.jsonl.gz")):
             found = recorded_trials(folder.parent, test, labels, work)
-            if len(found) < COVERED * len(test):
+            if len(found) < MIN_LOG_COVERAGE * len(test):
                 print(f"{folder.parent.name}: {len(found)} of {len(test)} items are recorded, left out")
                 continue
             log.append(found)

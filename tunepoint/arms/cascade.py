@@ -1,4 +1,4 @@
-"""The cheap arm answers where it is sure enough; the strong arm answers the rest."""
+"""Cascades: the cheap arm answers where it is sure enough, the strong arm answers the rest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tunepoint.trials.trial import ArmKind
 
 @dataclass(frozen=True)
 class Gate:
-    """When the cheap arm is sure enough."""
+    """Decides from a calibrated confidence whether the cheap arm's reply stands."""
 
     slope: float
     offset: float
@@ -28,49 +28,54 @@ class Gate:
     """Probability of being right from which the cheap arm answers alone."""
 
     def calibrated(self, confidence: Floats) -> Floats:
-        """Probability of being right at a raw confidence (Platt 1999)."""
+        """Return the probability of being right at each raw confidence (Platt 1999)."""
         return np.asarray(1 / (1 + np.exp(-(self.slope * _logit(confidence) + self.offset))))
 
-    def opens(self, reply: Reply) -> bool:
-        """Whether the cheap arm's reply stands."""
+    def accepts(self, reply: Reply) -> bool:
+        """Return whether the cheap arm's reply stands."""
         if not reply.format_ok or reply.confidence is None:
             return False
         return bool(self.calibrated(np.array([reply.confidence]))[0] >= self.threshold)
 
 
 def _logit(confidence: Floats) -> Floats:
+    # Models report confidences of exactly 0 and 1, whose logits are infinite.
     bounded = np.clip(confidence, 1e-6, 1 - 1e-6)
     return np.asarray(np.log(bounded / (1 - bounded)))
 
 
 def choose_gate(confidence: Floats, cheap: Floats, strong: Floats) -> Gate:
-    """The threshold with the highest score on dev; of equal ones, the cheapest.
+    """Return the gate with the highest score on the validation set; of equal ones, the cheapest.
 
     Args:
-        confidence: (n,) the cheap arm's confidence on the dev items.
+        confidence: (n,) the cheap arm's confidence on the validation items.
         cheap: (n,) its scores, 0..1.
         strong: (n,) scores of the strong arm on the same items.
 
+    Raises:
+        EvidenceError: there are no items.
+
     """
     if not len(confidence):
-        raise EvidenceError("a cascade needs dev items with confidences, got 0")
+        raise EvidenceError("a cascade needs validation items with confidences, got 0")
     from sklearn.linear_model import LogisticRegression
 
     right = cheap >= 0.5
     slope, offset = 1.0, 0.0
-    if 0 < right.sum() < len(right):
+    if 0 < right.sum() < len(right):  # a regression needs both outcomes
         model = LogisticRegression().fit(_logit(confidence)[:, None], right)
+        # A negative slope would pass on the items that the cheap arm is surest of.
         slope, offset = max(0.0, float(model.coef_[0, 0])), float(model.intercept_[0])
-    sure = Gate(slope, offset, 0.0).calibrated(confidence)
-    thresholds = np.unique(np.concatenate([sure, [1.0]]))
-    scores = [float(np.where(sure >= t, cheap, strong).mean()) for t in thresholds]
-    best = int(np.argmax(scores))
+    probability = Gate(slope, offset, 0.0).calibrated(confidence)
+    thresholds = np.unique(np.concatenate([probability, [1.0]]))
+    scores = [float(np.where(probability >= t, cheap, strong).mean()) for t in thresholds]
+    best = int(np.argmax(scores))  # of equal scores the first: the lowest threshold, fewest strong calls
     return Gate(slope, offset, float(thresholds[best]))
 
 
 @dataclass
 class FittedCascade(LocalFittedArm):
-    """Two fitted arms and the gate between them."""
+    """Two fitted arms with the gate between them."""
 
     cheap: FittedArm
     strong: FittedArm
@@ -78,24 +83,25 @@ class FittedCascade(LocalFittedArm):
     built: Built
 
     def answer(self, inputs: Sequence[Input]) -> list[Reply]:
-        """The cheap arm's replies, and the strong arm's where the gate stays shut."""
+        """Return the cheap arm's replies, and the strong arm's where the gate rejects them."""
         replies = self.cheap.answer(inputs)
-        shut = [i for i, reply in enumerate(replies) if not self.gate.opens(reply)]
-        if shut:
-            for i, reply in zip(shut, self.strong.answer([inputs[i] for i in shut]), strict=True):
+        rejected = [i for i, reply in enumerate(replies) if not self.gate.accepts(reply)]
+        if rejected:
+            strong = self.strong.answer([inputs[i] for i in rejected])
+            for i, reply in zip(rejected, strong, strict=True):
                 replies[i] = reply
         return replies
 
 
 @dataclass
 class Cascade:
-    """A cheap and a strong arm with the gate that dev chose."""
+    """A cheap and a strong arm with the gate that the validation set chose."""
 
     cheap: Arm
     strong: Arm
     gate: Gate
-    passed_on: float = 1.0
-    """Share of the dev items that the gate let through to the strong arm."""
+    escalation_rate: float = 1.0
+    """Share of the validation items that the gate sends on to the strong arm."""
     kind: ArmKind = "cascade"
     family: str = "cascade"
     base_model: ClassVar[None] = None
@@ -108,16 +114,17 @@ class Cascade:
 
     @property
     def label(self) -> str:
-        """Both halves by their labels."""
+        """Both halves, each by its label."""
         return f"{self.cheap.label} first, {self.strong.label} when unsure"
 
     @property
     def remote(self) -> bool:
-        """Whether one of the two calls a model elsewhere."""
+        """Whether either half calls a model elsewhere."""
         return self.cheap.remote or self.strong.remote
 
     def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> FittedCascade:
-        """Fit both arms from the same `rng`."""
+        """Fit both arms, each from the same state of `rng`."""
+        # Each half then trains as it does when it is measured alone, and finds its finished run on disk.
         state = rng.bit_generator.state
         strong = self.strong.fit(task, train, rng)
         rng.bit_generator.state = state

@@ -1,14 +1,14 @@
-"""Which arms are tried on a task, and which are not, because ..."""
+"""The candidate arms of a task; those left out, with reasons."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tunepoint.arms.contract import Arm, HasLearningCurve, NotRun
-from tunepoint.arms.distilled import Pupil
+from tunepoint.arms.distilled import Distiller
 from tunepoint.arms.incumbent import Incumbent
 from tunepoint.arms.prompting.chains import CHAINS, Chain
 from tunepoint.arms.prompting.chat_prompts import PROMPT_STYLES, ChatPrompt
@@ -20,7 +20,7 @@ from tunepoint.data.licences import trainable
 from tunepoint.errors import DataError, MissingExtra, TaskError
 from tunepoint.models.chat import ChatModel, Embed
 from tunepoint.models.embedded import CPU_TORCH, installed_encoder
-from tunepoint.models.providers import LOCAL, address, short_names
+from tunepoint.models.providers import LOCAL_PREFIX, parse_model_name, short_names
 from tunepoint.models.templates import TEMPLATES
 from tunepoint.task.sections import EMBEDDED, RECORDED
 from tunepoint.task.task import Task
@@ -30,35 +30,40 @@ if TYPE_CHECKING:
     from tunepoint.models.encoder import Encoder
 
 
-MOST_FINALISTS = 5
-SHARES = (0.06, 0.15, 0.4)
-"""Sizes of the learning curve below the whole of train."""
+MAX_FINALISTS = 5
+"""Arms that meet the test set; each of them answers all of it, with every training seed."""
+CURVE_SHARES = (0.06, 0.15, 0.4)
+"""Sizes of the learning curve as shares of the training set; each is about 2.5 times the one before."""
+NEIGHBORS = (8, 32)
+"""Numbers of similar examples that the embedded encoder is shown."""
+TRAINED_ENCODERS = ("probe", "fine-tuned encoder", "tuned + light prompt")
+"""Names of what is left out where the encoder cannot be trained on the task."""
 
 
 @dataclass(frozen=True)
 class CandidateArms:
-    """Arms in the order of their cost, and what was left out."""
+    """Arms in the order of their cost, and those left out."""
 
-    prompting: tuple[Arm, ...]
+    prompting: tuple[Arm, ...] = ()
     """Those that the embedded encoder answers."""
-    tuned: tuple[Arm, ...]
-    hybrid: tuple[Arm, ...]
-    not_run: tuple[NotRun, ...]
+    tuned: tuple[Arm, ...] = ()
+    hybrid: tuple[Arm, ...] = ()
+    not_run: tuple[NotRun, ...] = ()
     raced: tuple[Arm, ...] = ()
-    """Those that call a chat model: they race on dev, for every call costs money."""
+    """Those that call a chat model: they race on the validation set, because every call costs money."""
     incumbents: tuple[Incumbent, ...] = ()
     """What runs today, from its log."""
     fine_tuned: FineTuned | None = None
-    """The encoder with a head, which hybrids and its own answers share."""
-    growing: HasLearningCurve | None = None
+    """The encoder with a classification head; the hybrids share its training runs."""
+    curve_arm: HasLearningCurve | None = None
     """The arm whose learning curve is drawn."""
-    pupils: tuple[Pupil, ...] = ()
-    """Models that learn from the best prompted arm, once it is known."""
+    distillers: tuple[Distiller, ...] = ()
+    """Models that learn from the best prompted arm, once selection has found it."""
     encoder: Encoder | None = field(default=None, repr=False)
 
     @property
     def local(self) -> tuple[Arm, ...]:
-        """All arms that are measured on the whole of dev."""
+        """All arms that are measured on the whole validation set."""
         return (*self.prompting, *self.tuned, *self.hybrid)
 
     @property
@@ -66,40 +71,44 @@ class CandidateArms:
         """All arms."""
         return (*self.local, *self.raced, *self.incumbents)
 
+    def leaving_out(self, *arms: NotRun) -> CandidateArms:
+        """Return these candidates with further arms left out."""
+        return replace(self, not_run=(*self.not_run, *arms))
+
 
 def chat_names(task: Task) -> list[str]:
-    """The chat models that a task names."""
+    """Return the names of the chat models in a task."""
     return [model.name for model in task.models if not model.name.startswith((EMBEDDED, RECORDED))]
 
 
 def check_supported(task: Task) -> None:
-    """Refuse what the arms of this version cannot do.
+    """Refuse a task that no arm of this version can do.
 
     Raises:
         TaskError: nothing that the task names gives answers of its kind.
-        ModelError: the name of a model cannot be read.
+        ModelError: the name of a model cannot be parsed.
 
     """
-    others = [task.search.proposer, task.score.judge.name if task.score.judge else None]
-    for name in (*chat_names(task), *(name for name in others if name)):
-        if not name.startswith(LOCAL):
-            address(name)
+    helpers = [task.search.proposer, task.score.judge.name if task.score.judge else None]
+    for name in (*chat_names(task), *(name for name in helpers if name)):
+        if not name.startswith(LOCAL_PREFIX):
+            parse_model_name(name)
     kind = task.answer.kind
     if kind == "label" or chat_names(task) or task.tune or (kind == "json" and task.logs()):
         return
     encoder = "only chooses labels"
     if kind == "json":
-        encoder = "finds what stands in the input, which needs another arm to be compared with"
+        encoder = "only extracts what the input contains, so it needs a second option to be compared with"
     raise TaskError(
-        f"answer.kind {kind!r} needs a model that writes text, and the embedded encoder {encoder}: "
-        'name one, as in [[models]] name = "openai/gpt-5-mini", or tune one ([[tune]] base), or name the '
-        'log of what runs today ([[models]] name = "recorded:LOG.jsonl"), or measure with your own tool: '
+        f"answer.kind {kind!r} needs a model that writes text: the embedded encoder {encoder}. Name a chat "
+        'model, as in [[models]] name = "openai/gpt-5-mini"; or tune one ([[tune]] base); or name the log of '
+        'what runs today ([[models]] name = "recorded:LOG.jsonl"); or measure with your own tool and run '
         "`tunepoint decide --trials`"
     )
 
 
 def load_encoder(task: Task) -> Encoder | None:
-    """The embedded encoder, where it can give the task's answers: labels, or JSON that stands in the input.
+    """Return the embedded encoder if it can give the task's answers: labels, or JSON found in the input.
 
     Raises:
         TaskError: as `check_supported`.
@@ -111,7 +120,7 @@ def load_encoder(task: Task) -> Encoder | None:
     if task.answer.kind not in ("label", "json"):
         return None
     if task.answer.kind == "json" and (chat_names(task) or task.tune):
-        return installed_encoder()  # others can answer, and it may be missing
+        return installed_encoder()  # other models can answer, so it may be missing
     try:
         from tunepoint.models.encoder import Encoder
     except ImportError as error:
@@ -127,65 +136,74 @@ def candidates(
     dev: Sequence[Example],
     keep: Path | None,
 ) -> CandidateArms:
-    """The arms of a task.
+    """Return the arms of a task.
 
     Args:
-        encoder: prompted where the task names it, tuned wherever the task has labels or extracts.
+        encoder: prompted where the task names it, trained wherever the task has labels or extracts.
         chats: chat models, prompted in every way.
-        train: says how many demonstrations there can be.
-        dev: inputs that selection asks again and again.
+        train: limits how many demonstrations there can be.
+        dev: inputs that selection asks again and again, so that their vectors are worth keeping.
         keep: folder for finished training runs.
 
     """
-    from_chats = raced_arms(task, chats, encoder.embed if encoder else word_vectors(train))
-    not_run = list(_not_run(task, bool(chats), encoder is not None))
+    arms = CandidateArms(
+        raced=chat_arms(task, chats, encoder.embed if encoder else word_vectors(train)),
+        not_run=tuple(_not_run(task, bool(chats), encoder is not None)),
+        encoder=encoder,
+    )
     if encoder is None:
-        return CandidateArms((), (), (), tuple(not_run), from_chats)
+        return arms
     if task.answer.kind == "json":
-        return _extracting(task, encoder, tuple(not_run), from_chats, train, keep)
-    near = [k for k in (8, 32) if k <= len(train)] or [len(train)]
-    prompting: tuple[Arm, ...] = ()
+        return _with_extraction(arms, task, encoder, train, keep)
+    neighbors = [k for k in NEIGHBORS if k <= len(train)] or [len(train)]
     if EMBEDDED in [model.name for model in task.models]:
-        prompting = _encoder_prompts(task, encoder, train, near)
+        arms = replace(arms, prompting=_encoder_prompts(task, encoder, train, neighbors))
         if not any((task.answer.labels or {}).values()):
-            not_run.append(NotRun("described", "the task has no label descriptions ([answer.labels])"))
-    closed = why_closed(task, train)
-    if closed is not None:
-        not_run += [NotRun(name, closed) for name in ("probe", "fine-tuned encoder", "tuned + light prompt")]
-        return CandidateArms(prompting, (), (), tuple(not_run), from_chats, encoder=encoder)
-    return _trained(encoder, prompting, not_run, from_chats, near[0], dev, keep)
+            arms = arms.leaving_out(
+                NotRun("described", "the task has no label descriptions ([answer.labels])")
+            )
+    reason = why_untrainable(task, train)
+    if reason is not None:
+        return arms.leaving_out(*(NotRun(name, reason) for name in TRAINED_ENCODERS))
+    return _with_trained_encoder(arms, encoder, neighbors[0], dev, keep)
 
 
-def _trained(
-    encoder: Encoder,
-    prompting: tuple[Arm, ...],
-    not_run: Sequence[NotRun],
-    raced: tuple[Arm, ...],
-    near: int,
-    dev: Sequence[Example],
-    keep: Path | None,
+def _with_trained_encoder(
+    arms: CandidateArms, encoder: Encoder, neighbors: int, dev: Sequence[Example], keep: Path | None
 ) -> CandidateArms:
-    """The arms of a task with labels, those among them that train the encoder."""
+    """Add the arms that train the encoder on labels."""
     from tunepoint.arms.encoder.classifier import FineTuned, Probe
     from tunepoint.arms.encoder.hybrids import TunedWithNames, TunedWithRetrieval
 
     fine_tuned = FineTuned(encoder, keep=keep, familiar=tuple(example.input for example in dev))
-    hybrid: list[Arm] = [TunedWithNames(fine_tuned, 0.1), TunedWithNames(fine_tuned, 0.3)]
-    hybrid += [TunedWithRetrieval(fine_tuned, near, weight) for weight in (0.2, 0.5)]
-    return CandidateArms(
-        prompting,
-        (Probe(encoder), fine_tuned),
-        tuple(hybrid),
-        tuple(not_run),
-        raced,
+    hybrid: list[Arm] = [TunedWithNames(fine_tuned, weight) for weight in (0.1, 0.3)]
+    hybrid += [TunedWithRetrieval(fine_tuned, neighbors, weight) for weight in (0.2, 0.5)]
+    return replace(
+        arms,
+        tuned=(Probe(encoder), fine_tuned),
+        hybrid=tuple(hybrid),
         fine_tuned=fine_tuned,
-        growing=fine_tuned,
-        encoder=encoder,
+        curve_arm=fine_tuned,
     )
 
 
-def why_closed(task: Task, train: Sequence[Example]) -> str | None:
-    """Why nothing is tuned: no example may be trained on. None where some may."""
+def _with_extraction(
+    arms: CandidateArms, task: Task, encoder: Encoder, train: Sequence[Example], keep: Path | None
+) -> CandidateArms:
+    """Add the arm that extracts JSON values from the input, if the training set shows that it can."""
+    from tunepoint.arms.encoder.extraction import SpanTagger
+    from tunepoint.arms.encoder.fields import Fields
+
+    try:
+        fields = Fields.read(trainable(task, train))
+    except DataError as error:
+        return arms.leaving_out(NotRun("span encoder", str(error)))
+    spans = SpanTagger(encoder, fields=fields, keep=keep)
+    return replace(arms, tuned=(spans,), curve_arm=spans)
+
+
+def why_untrainable(task: Task, train: Sequence[Example]) -> str | None:
+    """Return why no example may be trained on; None if some may."""
     try:
         trainable(task, train)
     except DataError as error:
@@ -193,73 +211,57 @@ def why_closed(task: Task, train: Sequence[Example]) -> str | None:
     return None
 
 
-def _extracting(
-    task: Task,
-    encoder: Encoder,
-    not_run: tuple[NotRun, ...],
-    raced: tuple[Arm, ...],
-    train: Sequence[Example],
-    keep: Path | None,
-) -> CandidateArms:
-    """The arms of a task whose answers are JSON: the encoder finds what stands in the input."""
-    from tunepoint.arms.encoder.extraction import SpanTagger
-    from tunepoint.arms.encoder.fields import Fields
-
-    try:
-        fields = Fields.read(trainable(task, train))
-    except DataError as error:
-        return CandidateArms(
-            (), (), (), (*not_run, NotRun("span encoder", str(error))), raced, encoder=encoder
-        )
-    spans = SpanTagger(encoder, fields=fields, keep=keep)
-    return CandidateArms((), (spans,), (), not_run, raced, growing=spans, encoder=encoder)
-
-
 def _encoder_prompts(
-    task: Task, encoder: Encoder, train: Sequence[Example], near: Sequence[int]
+    task: Task, encoder: Encoder, train: Sequence[Example], neighbors: Sequence[int]
 ) -> tuple[Arm, ...]:
-    """What the embedded encoder can be prompted with."""
+    """Return what the embedded encoder can be prompted with."""
     per_label = max(1, len(train) // max(1, len({example.target for example in train})))
     shots = [k for k in (1, 3, 5, 10) if k <= per_label] or [1]
     arms: list[Arm] = [ZeroShot(encoder)]
     if any((task.answer.labels or {}).values()):
         arms.append(Described(encoder))
     arms += [FewShot(encoder, k) for k in shots]
-    arms += [RetrievedFewShot(encoder, k, weight) for k in near for weight in (0.5, 0.7, 0.9)]
+    arms += [RetrievedFewShot(encoder, k, weight) for k in neighbors for weight in (0.5, 0.7, 0.9)]
     return tuple(arms)
 
 
-def raced_arms(task: Task, chats: Sequence[ChatModel], embed: Embed) -> tuple[Arm, ...]:
-    """Every way of prompting, in every wording, of every chat model."""
+def chat_arms(task: Task, chats: Sequence[ChatModel], embed: Embed) -> tuple[Arm, ...]:
+    """Return every way of prompting, in every prompt template, of every chat model."""
     chains = {**CHAINS, **{chain.name: chain.steps for chain in task.chains}}
-    arms: list[Arm] = []
     titles = short_names([model.name for model in chats])
-    named = {model.name: model for model in task.models}
+    settings = {model.name: model for model in task.models}
+    arms: list[Arm] = []
     for model, title in zip(chats, titles, strict=True):
-        entry = named[model.name]
-        more: Any = {"title": title, "decodes": entry.decodes, "hosting": entry.hosting}
-        for wording in TEMPLATES:
-            arms += [ChatPrompt(model, rung, wording, embed, **more) for rung in PROMPT_STYLES]
-            arms += [Chain(model, way, steps, wording, **more) for way, steps in chains.items()]
+        decodes, hosting = settings[model.name].decodes, settings[model.name].hosting
+        for template in TEMPLATES:
+            arms += [
+                ChatPrompt(model, style, template, embed, title=title, decodes=decodes, hosting=hosting)
+                for style in PROMPT_STYLES
+            ]
+            arms += [
+                Chain(model, way, steps, template, title=title, decodes=decodes, hosting=hosting)
+                for way, steps in chains.items()
+            ]
     return tuple(arms)
 
 
-def _not_run(task: Task, chats: bool, encoder: bool) -> list[NotRun]:
-    found = []
-    if not chats:
-        reason = "the embedded encoder {}; a chat model is needed ([[models]])"
-        found += [
+def _not_run(task: Task, has_chats: bool, has_encoder: bool) -> list[NotRun]:
+    """Return what the task gives no model for."""
+    left_out = []
+    if not has_chats:
+        reason = "it needs a chat model ([[models]]): the embedded encoder {}"
+        left_out += [
             NotRun("chain of thought", reason.format("cannot reason in steps")),
             NotRun("prompt chain", reason.format("cannot pass text from step to step")),
             NotRun("self-consistency", reason.format("gives the same answer every time")),
         ]
     kind = task.answer.kind
     if kind != "label":
-        why = f"answers of kind {kind!r} are no labels to choose from"
-        found += [NotRun(name, why) for name in ("probe", "fine-tuned encoder", "tuned + light prompt")]
-    if kind == "json" and not encoder:
-        missing = "the embedded encoder, or what runs it, is missing: `tunepoint doctor` says what"
-        found.append(NotRun("span encoder", missing))
-    found.append(NotRun("LoRA on a language model", "no base is named ([[tune]] base)"))
-    found.append(NotRun("hosted fine-tuning", "no provider is named ([[tune]] provider)"))
-    return found
+        reason = f"it only chooses labels, and answer.kind is {kind!r}"
+        left_out += [NotRun(name, reason) for name in TRAINED_ENCODERS]
+    if kind == "json" and not has_encoder:
+        reason = "the embedded encoder or a package that it needs is missing; `tunepoint doctor` says which"
+        left_out.append(NotRun("span encoder", reason))
+    left_out.append(NotRun("LoRA on a language model", "the task names no base model ([[tune]] base)"))
+    left_out.append(NotRun("hosted fine-tuning", "the task names no provider ([[tune]] provider)"))
+    return left_out

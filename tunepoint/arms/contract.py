@@ -1,4 +1,8 @@
-"""The contract that makes a prompt and a tuned model comparable."""
+"""The contract that makes prompted and tuned models comparable.
+
+`Arm` is a candidate, `FittedArm` the same after it has seen the training set. The small protocols
+below them name what only some arms can do; callers ask with `isinstance`.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +28,15 @@ class Built:
     """What it took to fit an arm."""
 
     examples: int
-    """Labelled examples without which the arm would not be what it is."""
+    """Labeled examples that the arm depends on: shown in its prompt, or trained on."""
     seconds: float = 0.0
-    """Training time on this machine, all cores."""
+    """Training time on this machine, on all of its cores."""
     warnings: tuple[str, ...] = ()
     """What looks wrong with the training run; empty for a sound one."""
     usd: float = 0.0
-    """Dollars that a provider took for training."""
+    """Dollars that a provider charged for training."""
     teacher_usd: float = 0.0
-    """Dollars of the calls that wrote its training examples; they were paid as they were made."""
+    """Dollars of the calls that wrote its training examples, already paid when they were made."""
 
 
 class FittedArm(Protocol):
@@ -44,11 +48,11 @@ class FittedArm(Protocol):
     built: Built
 
     def answer(self, inputs: Sequence[Input]) -> list[Reply]:
-        """Replies in the order of the inputs."""
+        """Return one reply for each input, in their order."""
         ...
 
     async def answer_one(self, input: Input) -> Reply:
-        """One reply, cancellable: what serving uses."""
+        """Return the reply to one input; serving uses it, because it can be cancelled."""
         ...
 
 
@@ -58,7 +62,7 @@ class Arm(Protocol):
     name: str
     """Identity in files: unique in a study, and the same in every version."""
     family: str
-    """Arms that differ only in settings; one of each family is selected on dev."""
+    """Arms that differ only in settings; selection keeps one of each family."""
     kind: ArmKind
 
     @property
@@ -76,7 +80,7 @@ class Arm(Protocol):
 
     @property
     def remote(self) -> bool:
-        """Whether it calls a model elsewhere: its seconds are those of each call."""
+        """Whether it calls a model elsewhere: latency is then that of each call, not of a batch."""
         ...
 
     seeds: int
@@ -87,6 +91,9 @@ class Arm(Protocol):
         ...
 
 
+# -- what only some arms can do ------------------------------------------------------------
+
+
 @runtime_checkable
 class Resamplable(Protocol):
     """An arm whose model may answer the same input differently each time."""
@@ -95,27 +102,27 @@ class Resamplable(Protocol):
     """Answers to each test item."""
 
     def decoded(self, number: int) -> Arm:
-        """The arm that gives the answers of one decode, 0 for the first."""
+        """Return the arm that gives the answers of one decode, 0 for the first."""
         ...
 
 
 @runtime_checkable
 class HasTrainingTime(Protocol):
-    """An arm that knows how long one of its training runs will take, each with luck of its own."""
+    """An arm that is trained, and knows how long one run takes."""
 
     def seconds_for(self, examples: int) -> float:
-        """Seconds of one run on so many examples."""
+        """Return the expected seconds of one training run on this many examples."""
         ...
 
 
 class HasLearningCurve(Arm, HasTrainingTime, Protocol):
-    """An arm that gets better with examples, and whose learning curve is drawn."""
+    """An arm that gets better with examples, and whose learning curve can be drawn."""
 
-    fewest: int
-    """Examples that it can be trained on at least."""
+    min_examples: int
+    """The fewest examples that it can be trained on."""
 
     def once(self) -> Arm:
-        """The same arm with one training run."""
+        """Return the same arm with a single training run."""
         ...
 
 
@@ -150,8 +157,11 @@ class OnReservedMachines(Protocol):
 class HasPromptlessTwin(Protocol):
     """A hybrid: a tuned model with a prompt."""
 
-    alone: str
-    """Name of the arm that is the same model without it."""
+    promptless_name: str
+    """Name of the arm that is the same model without the prompt."""
+
+
+# -- what only some fitted arms can do -----------------------------------------------------
 
 
 @runtime_checkable
@@ -167,25 +177,25 @@ class Concurrent(Protocol):
 
     @property
     def concurrent(self) -> bool:
-        """Whether they may."""
+        """Whether several threads may ask it at once."""
         ...
 
 
 class LocalFittedArm:
-    """An arm that answers in this process: serving one is a batch of one, in a thread."""
+    """Base of the fitted arms that answer in this process: `answer_one` is a batch of one, in a thread."""
 
     def answer(self, inputs: Sequence[Input]) -> list[Reply]:
-        """Replies in the order of the inputs."""
+        """Return one reply for each input, in their order."""
         raise NotImplementedError
 
     async def answer_one(self, input: Input) -> Reply:
-        """One reply, without blocking the event loop."""
+        """Return the reply to one input, without blocking the event loop."""
         return (await asyncio.to_thread(self.answer, [input]))[0]
 
 
 @dataclass(frozen=True)
 class NotRun:
-    """An arm that was not tried, and why."""
+    """An arm that is left out, and why."""
 
     name: str
     reason: str

@@ -1,4 +1,4 @@
-"""What a prompted model answered well, as examples to train on, each with who wrote it."""
+"""Distillation: the answers of a prompted model become the training set of another."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from tunepoint.data.examples import Example
 
 @dataclass(frozen=True)
 class DistilledSet:
-    """Accepted answers of one prompted arm to the inputs of train."""
+    """Accepted answers of one prompted arm to the inputs of the training set."""
 
     teacher: str
     """Name of the arm."""
     version: str
-    """Of its prompt: the first digits of a SHA-256 over its words."""
+    """Version of its prompt: the first digits of a SHA-256 over its words."""
     examples: tuple[Example, ...]
-    """Inputs of train with the teacher's answers as targets; `origin` names model and prompt."""
-    asked: int
-    """Inputs that it was asked; whose targets told which answers were right."""
+    """Training inputs with the teacher's answers as targets; `origin` names model and prompt."""
+    labels: int
+    """Labeled examples that the teacher answered; their targets decided which answers to accept."""
     usd: float
-    """What its answers cost; the study has paid for them."""
+    """Dollars of the teacher's answers, already paid by the study."""
 
     def credited(self, built: Built) -> Built:
-        """What a model trained on it took, teacher and labels included."""
-        return replace(built, examples=self.asked, asked_usd=self.usd)
+        """Return the cost of a model trained on this set, the teacher's calls and the labels included."""
+        return replace(built, examples=self.labels, teacher_usd=self.usd)
 
 
-Pupil = Callable[[DistilledSet, str | None], list[Arm]]
-"""(lesson, instruction of its teacher where a search has found one) -> the arms that learn from it."""
+Distiller = Callable[[DistilledSet, str | None], list[Arm]]
+"""(set, instruction of the teacher if a prompt search found one) -> the arms that learn from the set."""

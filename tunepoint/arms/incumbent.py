@@ -1,4 +1,4 @@
-"""What runs today, as an arm: its recorded outputs are scored, and nothing is called."""
+"""What runs today, as an arm: its logged outputs are scored, and nothing is called."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from tunepoint.arms.templates import base_template
 from tunepoint.data.examples import Example
 from tunepoint.models.chat import Prompt, Reply, Usage
 from tunepoint.models.endpoints import reply_of
-from tunepoint.models.recording import Log, read_log
+from tunepoint.models.recording import ProductionLog, read_production_log
 from tunepoint.task.task import Task
 from tunepoint.trials.trial import ArmKind
 
-COVERED = 0.9
-"""Share of the test that a log must cover: what it leaves out is left out for every arm."""
+MIN_LOG_COVERAGE = 0.9
+"""Share of the test set that a log must answer.
+
+Items without an output are dropped for every arm, so a thin log would cost all of them evidence.
+"""
 
 
 @dataclass
@@ -26,20 +29,20 @@ class FittedIncumbent(LocalFittedArm):
     """A log that answers."""
 
     name: str
-    outputs: Log
+    outputs: ProductionLog
     template: Prompt
     ids: Mapping[Input, str]
     built: Built = field(default_factory=lambda: Built(0))
 
     def answer(self, inputs: Sequence[Input]) -> list[Reply]:
-        """The recorded replies, read as any model's are."""
+        """Return the logged replies, parsed like those of any model."""
         return [self._reply(text) for text in inputs]
 
     def _reply(self, text: Input) -> Reply:
-        found = self.outputs.of(self.ids.get(text, ""), text)
-        if found is None:
+        output = self.outputs.of(self.ids.get(text, ""), text)
+        if output is None:
             return Reply("", None, Usage(self.name), format_ok=False, error="not in the log")
-        return reply_of(replace(self.template, input=text), found)
+        return reply_of(replace(self.template, input=text), output)
 
 
 @dataclass
@@ -47,7 +50,7 @@ class Incumbent:
     """The system in production, from its log of inputs and outputs."""
 
     name: str
-    outputs: Log
+    outputs: ProductionLog
     ids: Mapping[Input, str] = field(repr=False)
     """Input -> id of the example, for logs that name ids."""
     kind: ArmKind = "incumbent"
@@ -58,40 +61,44 @@ class Incumbent:
 
     @property
     def base_model(self) -> str:
-        """The name of its log in task.toml."""
+        """Its own name: which model is behind the log, the log does not say."""
         return self.name
 
     def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> FittedIncumbent:
-        """Nothing is learnt; `train` only says which labels there are."""
+        """Learn nothing; `train` only gives the labels."""
         return FittedIncumbent(self.name, self.outputs, base_template(task, train), self.ids)
 
     def covered(self, examples: Sequence[Example]) -> list[Example]:
-        """The examples that the log has an output for."""
-        return [e for e in examples if self.outputs.of(e.id, e.input) is not None]
+        """Return the examples that the log has an output for."""
+        return [example for example in examples if self.outputs.of(example.id, example.input) is not None]
 
 
 def incumbent_arms(
     task: Task, examples: Sequence[Example], test: Sequence[Example]
 ) -> tuple[list[Incumbent], list[NotRun]]:
-    """The incumbents that a task names as `recorded:LOG.jsonl`, and those whose log covers too little.
+    """Return the incumbents that a task names as `recorded:LOG.jsonl`, and those with too thin a log.
 
     Raises:
-        DataError: a log that is missing or cannot be read.
+        DataError: a log is missing or cannot be read.
 
     """
     ids = {example.input: example.id for example in examples}
-    found, left = [], []
-    for name, path in task.logs().items():
-        arm = Incumbent(path.stem, read_log(path, name), ids)
-        known = len(arm.covered(test))
-        if known < COVERED * len(test):
-            left.append(
-                NotRun(
-                    arm.name,
-                    f"its log answers {known} of {len(test)} test items, {COVERED:.0%} are needed: log more, "
-                    "or take the examples from what is logged",
-                )
-            )
+    logs = task.logs()
+    incumbents, not_run = [], []
+    for name, path in logs.items():
+        arm = Incumbent(path.stem, read_production_log(path, name), ids)
+        if len(logs) > 1:
+            arm.label = f"{arm.label} ({arm.name})"  # readers must be able to tell them apart
+        answered = len(arm.covered(test))
+        if answered < MIN_LOG_COVERAGE * len(test):
+            not_run.append(NotRun(arm.name, _too_thin(answered, len(test))))
         else:
-            found.append(arm)
-    return found, left
+            incumbents.append(arm)
+    return incumbents, not_run
+
+
+def _too_thin(answered: int, items: int) -> str:
+    return (
+        f"its log answers {answered} of {items} test items, and {MIN_LOG_COVERAGE:.0%} are needed: log more "
+        "requests, or build the examples from requests in the log"
+    )

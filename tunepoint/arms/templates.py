@@ -1,4 +1,4 @@
-"""What all prompts of a task have in common; examples as conversations."""
+"""Prompt templates of a task, and examples as conversations to train on."""
 
 from __future__ import annotations
 
@@ -8,62 +8,57 @@ from typing import Any, Literal
 
 from tunepoint.data.examples import Example, labels_of
 from tunepoint.models.chat import Prompt
-from tunepoint.models.templates import messages
+from tunepoint.models.templates import render
 from tunepoint.task.task import Task
+
+PromptLength = Literal["full", "short", "none"]
+PROMPT_LENGTHS: tuple[PromptLength, ...] = ("full", "short", "none")
+"""Prompts that a tuned model may get: all that a prompted model gets, the instruction alone, nothing."""
 
 
 def base_template(task: Task, train: Sequence[Example]) -> Prompt:
-    """What every prompt of a task has in common."""
-    label = task.answer.kind == "label"
+    """Return what every prompt of a task has in common, with an empty input.
+
+    Args:
+        task: gives the instruction, the kind of answer and its schema.
+        train: gives the labels where the task declares none.
+
+    """
+    is_label = task.answer.kind == "label"
     return Prompt(
-        "",
-        task.instruction,
-        labels_of(task, train) if label else (),
-        dict(task.answer.labels or {}) if label else {},
+        input="",
+        instruction=task.instruction,
+        labels=labels_of(task, train) if is_label else (),
+        descriptions=dict(task.answer.labels or {}) if is_label else {},
         kind=task.answer.kind,
         schema=task.answer.json_schema,
     )
 
 
 def template_for_length(task: Task, train: Sequence[Example], length: PromptLength) -> Prompt:
-    """What every prompt of a tuned model has in common; `train` has the labels if the task does not."""
-    kind = task.answer.kind
-    labels = labels_of(task, train) if kind == "label" else ()
-    described = dict(task.answer.labels or {}) if kind == "label" else {}
-    return Prompt(
-        "",
-        task.instruction,
-        labels,
-        described,
-        kind=kind,
-        schema=task.answer.json_schema,
-        wording="plain" if length == "full" else length,
-        system=True,
+    """Return what every prompt of a tuned model has in common, for one length of prompt."""
+    return replace(
+        base_template(task, train), template_name="plain" if length == "full" else length, system=True
     )
 
 
 def fill_template(template: Prompt, example: Example) -> Prompt:
-    """The prompt that asks an example."""
+    """Return the prompt that asks for the answer to an example."""
     return replace(template, input=example.input)
 
 
 def chat_rows(task: Task, examples: Sequence[Example], train: Sequence[Example]) -> list[dict[str, Any]]:
-    """Examples as conversations: the messages that a tuned model is asked with, then the target."""
+    """Return examples as conversations to fine-tune on: the prompt's messages, then the target.
+
+    The messages are those that the tuned model gets later: a model that is trained on one form
+    and asked in another loses much of what it has learned.
+    """
     template = template_for_length(task, train, "full")
-    return [
-        {
-            "messages": [
-                *(
-                    {"role": turn.role, "content": turn.content}
-                    for turn in messages(fill_template(template, e))
-                ),
-                {"role": "assistant", "content": e.target},
-            ]
-        }
-        for e in examples
+    return [{"messages": _turns(template, example)} for example in examples]
+
+
+def _turns(template: Prompt, example: Example) -> list[dict[str, str]]:
+    turns = [
+        {"role": turn.role, "content": turn.content} for turn in render(fill_template(template, example))
     ]
-
-
-PromptLength = Literal["full", "short", "none"]
-PROMPT_LENGTHS: tuple[PromptLength, ...] = ("full", "short", "none")
-"""Prompts that a tuned model may get: all that a prompted one gets, the instruction alone, nothing."""
+    return [*turns, {"role": "assistant", "content": example.target}]

@@ -18,7 +18,7 @@ from tunepoint.cli.terminal import (
 )
 
 if TYPE_CHECKING:
-    from tunepoint.arms.causal.causal import TrainingQuote
+    from tunepoint.arms.causal.base import TrainingQuote
     from tunepoint.arms.causal.launchers import ProcessLauncher
     from tunepoint.arms.causal.tune import TunedModel
     from tunepoint.task.task import Task
@@ -111,7 +111,7 @@ def parity(
 ) -> None:
     """Replay dev through a server, and say whether it answers as the measured model did."""
     with clear_errors():
-        from tunepoint.arms.causal.server_parity import CHECKED, check_served
+        from tunepoint.arms.causal.server_parity import PARITY_FILE, check_served
         from tunepoint.arms.templates import PROMPT_LENGTHS
         from tunepoint.errors import ModelError
         from tunepoint.task.task import Task
@@ -126,7 +126,7 @@ def parity(
         if not found.holds:
             raise ModelError(
                 f"{at} does not answer as {model} was measured, so it must not be promoted; the answers that "
-                f"differ are in {model / CHECKED}"
+                f"differ are in {model / PARITY_FILE}"
             )
 
 
