@@ -42,7 +42,7 @@ from tunepoint import Task, decide
 from tunepoint.costs.arm_cost import ArmCost
 from tunepoint.costs.simulation import simulate
 from tunepoint.decision.rule import Evidence
-from tunepoint.stats.paired import compare
+from tunepoint.stats.comparisons import compare
 from tunepoint.stats.ranges import Range
 from tunepoint.trials.table import Table, joint_of
 from tunepoint.trials.trial import ArmKind

@@ -37,7 +37,7 @@ from tunepoint.costs.arm_cost import ArmCost
 from tunepoint.costs.simulation import simulate
 from tunepoint.decision.rule import Evidence
 from tunepoint.decision.verdict import Decision
-from tunepoint.stats.paired import compare
+from tunepoint.stats.comparisons import compare
 from tunepoint.stats.ranges import Range
 from tunepoint.trials.table import Table, joint_of
 

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunepoint.stats.calibrated import rectify
-from tunepoint.stats.paired import compare, joint_scores
+from tunepoint.stats.comparisons import compare
+from tunepoint.stats.paired import joint_scores
 
 Floats = NDArray[np.float64]
 LIKING = np.array([0.12, -0.05, 0.05])
@@ -59,7 +60,7 @@ def measure(rng: np.random.Generator, items: int, graded: int, sharp: float, stu
         arms = [rectify(judge[None, :, a], human[None, :, a]).scores for a in range(3)]
         joints = (
             joint_scores([judge[None, :, a] for a in range(3)]),
-            joint_scores(arms, labelled=graded),
+            joint_scores(arms, graded_groups=graded),
             joint_scores([truth[None, some, a] for a in range(3)]),
         )
         for way, joint in enumerate(joints):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tunepoint.decision.rule import Evidence
 from tunepoint.decision.verdict import Decision
-from tunepoint.stats.racing import Race, looks
+from tunepoint.stats.racing import Race, look_sizes
 from tunepoint.trials.table import ArmScores, Table
 
 Row = dict[str, Any]
@@ -66,11 +66,11 @@ def race_items(scores: Mapping[str, Floats], clusters: NDArray[np.intp] | None =
     ends = np.flatnonzero(np.diff(codes, append=-1)) + 1
     course = Race(list(scores), int(np.diff(ends, prepend=0).max()))
     asked = before = 0
-    for size in looks(items):
+    for size in look_sizes(items):
         end = int(ends[ends >= size][0])
         asked += len(course.running) * (end - before)
         before = end
-        course.look({name: scores[name][:end] for name in course.running}, codes[:end])
+        course.eliminate({name: scores[name][:end] for name in course.running}, codes[:end])
         if len(course.running) == 1:
             break
     return asked, max(course.running, key=lambda name: float(scores[name][:before].mean()))

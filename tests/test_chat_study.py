@@ -22,7 +22,7 @@ from tunepoint.cli.app import app
 from tunepoint.cli.doctor import diagnose
 from tunepoint.errors import BudgetReached, ModelError, StudyError
 from tunepoint.models.providers import PROVIDERS, Provider, short_names
-from tunepoint.stats.racing import looks
+from tunepoint.stats.racing import look_sizes
 from tunepoint.study.quote import Quote
 from tunepoint.study.racing import race
 from tunepoint.trials.scorers import json_fields
@@ -371,7 +371,7 @@ def test_models_are_called_by_what_tells_them_apart() -> None:
 
 
 def test_races_stop_the_hopeless_early() -> None:
-    assert looks(50) == [16, 20, 25, 31, 39, 49, 50] and looks(10) == [10]
+    assert look_sizes(50) == [16, 20, 25, 31, 39, 49, 50] and look_sizes(10) == [10]
     asked: dict[str, int] = {}
 
     class Runner:

@@ -46,7 +46,7 @@ def test_intervals_hold_about_as_often_as_they_say() -> None:
 
 
 def test_what_cannot_be_a_curve_is_refused() -> None:
-    with pytest.raises(EvidenceError, match=r"takes 3 different sizes, got \[10, 20\]"):
+    with pytest.raises(EvidenceError, match=r"needs 3 different sizes, got \[10, 20\]"):
         fit_curve([10, 20], [0.1, 0.2], [0.01, 0.01], RNG(0))
     with pytest.raises(EvidenceError, match="3 different sizes"):
         fit_curve([10, 20, 20], [0.1, 0.2, 0.2], [0.01] * 3, RNG(0))
@@ -54,5 +54,5 @@ def test_what_cannot_be_a_curve_is_refused() -> None:
         fit_curve([10, 20, 40], [0.1, 0.2, 0.3], [0.01, 0.01, float("nan")], RNG(0))
     with pytest.raises(EvidenceError, match="the score falls"):
         fit_curve([10, 20, 40], [0.9, 0.5, 0.1], [0.001] * 3, RNG(0), misfit=0.001)
-    with pytest.raises(EvidenceError, match="1 training example or more, got 0"):
+    with pytest.raises(EvidenceError, match="starts at 1 training example, got 0"):
         fit_curve([10, 20, 40], [0.1, 0.2, 0.3], [0.01] * 3, RNG(0)).at(0)

@@ -181,7 +181,7 @@ def test_corrected_differences_hold_their_level_where_the_judge_alone_does_not()
 
 def test_clusters_are_kept_whole_in_the_correction() -> None:
     assert cluster_error(np.array([0.0, 0.0, 1.0, 1.0]), np.array([0, 0, 1, 1])) == pytest.approx(0.5)
-    with pytest.raises(EvidenceError, match="people scored 4 of 5 items in 2 groups"):
+    with pytest.raises(EvidenceError, match="people graded 4 of 5 items in 2 groups"):
         rectify(
             np.zeros((1, 5)), np.array([[1.0, 0, 1, 0, np.nan]]), np.array([0, 0, 1, 1, 2], dtype=np.intp)
         )

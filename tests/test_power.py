@@ -19,8 +19,9 @@ from tunepoint.decision.sample_size import Design, cluster_size, design_of, plan
 from tunepoint.decision.value_of_information import values_of_information
 from tunepoint.decision.verdict import Decision, evidence_of
 from tunepoint.errors import EvidenceError
+from tunepoint.stats.comparisons import compare
 from tunepoint.stats.intervals import Interval
-from tunepoint.stats.paired import compare, joint_scores
+from tunepoint.stats.paired import joint_scores
 from tunepoint.stats.ranges import Range
 from tunepoint.trials.table import ArmScores, Table, joint_of
 

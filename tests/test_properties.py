@@ -15,7 +15,8 @@ from tunepoint import Task, decide
 from tunepoint.costs.arm_cost import ArmCost
 from tunepoint.data.formats import common_format
 from tunepoint.errors import DataError
-from tunepoint.stats.paired import compare, joint_scores, score_intervals
+from tunepoint.stats.comparisons import compare, score_intervals
+from tunepoint.stats.paired import joint_scores
 from tunepoint.stats.ranges import Range
 from tunepoint.stats.resampling import bootstrap_means, spread_ratio
 from tunepoint.trials.table import Table, joint_of

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tunepoint import Example
-from tunepoint.stats.novelty import COMPARED
+from tunepoint.stats.novelty import MAX_COMPARED_INPUTS
 from tunepoint.study.facts import _far, input_novelty
 from tunepoint.trials.trial import Trial
 
@@ -47,9 +47,9 @@ def test_inputs_like_those_of_train_are_not_novel_and_others_are() -> None:
 
 
 def test_large_sets_are_compared_by_a_sample_and_one_input_by_none() -> None:
-    many = RNG(2).uniform(0, 90, COMPARED + 500).tolist()
+    many = RNG(2).uniform(0, 90, MAX_COMPARED_INPUTS + 500).tolist()
     found = near(many, many)
-    assert found is not None and len(found[1]) == COMPARED
+    assert found is not None and len(found[1]) == MAX_COMPARED_INPUTS
     assert near([1.0], [2.0]) is None
 
 

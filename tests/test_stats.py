@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tunepoint.errors import EvidenceError
+from tunepoint.stats.comparisons import compare, score_intervals
 from tunepoint.stats.intervals import Interval, score_interval
-from tunepoint.stats.paired import compare, draw_scores, joint_scores, score_intervals
+from tunepoint.stats.paired import draw_scores, joint_scores
 from tunepoint.stats.ranges import Range
 
 RNG = np.random.default_rng

@@ -120,7 +120,7 @@ def test_scorers() -> None:
             {"value": {"error_usd": 1e300}},
             "value.error_usd: input should be less than or equal to 1000000000000",
         ),
-        ({"traffic": {"queries_per_month": 1e300}}, "a range ends at 1e"),
+        ({"traffic": {"queries_per_month": 1e300}}, "a range must stay within 1e"),
         ({"limits": 3}, "limits: a .section. with keys is expected"),
         ({"answer": {"labels": {}}}, "labels is empty"),
         ({"data": {"path": "a.csv", "split": [float("nan"), 0.5, 0.5]}}, "three positive shares"),

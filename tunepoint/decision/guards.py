@@ -9,10 +9,11 @@ from itertools import combinations
 import numpy as np
 
 from tunepoint.decision.rule import Evidence, Strength
-from tunepoint.stats.paired import compare, joint_scores
+from tunepoint.stats.comparisons import compare
+from tunepoint.stats.paired import joint_scores
 from tunepoint.trials.table import ArmScores, Table
 
-FAILING = 0.02
+MIN_FORMAT_FAILURES = 0.02
 """Share of unreadable answers from which an arm may have lost for its format alone."""
 
 
@@ -21,16 +22,16 @@ def capped(strength: Strength | None, doubts: Sequence[str]) -> Strength | None:
     return "leaning" if doubts and strength == "confident" else strength
 
 
-FEWEST_GROUPS = 8
+MIN_GROUPS = 8
 """Independent groups of test items without which there is no verdict: fewer exclude nothing."""
 
 
 def too_few(groups: int) -> list[str]:
     """Whether there are too few independent groups of test items for any verdict."""
-    if groups >= FEWEST_GROUPS:
+    if groups >= MIN_GROUPS:
         return []
     return [
-        f"{groups} independent groups of test items decide nothing, whatever they show: {FEWEST_GROUPS} at "
+        f"{groups} independent groups of test items decide nothing, whatever they show: {MIN_GROUPS} at "
         "least, and some hundreds for a small difference"
     ]
 
@@ -43,7 +44,7 @@ def lost_by_format(table: Table, evidence: Evidence, winner: int) -> list[str]:
     """
     found = []
     for position, arm in enumerate(table.arms):
-        if position == winner or 1 - arm.format_ok < FAILING or arm.repaired > 0 or arm.format_ok == 0:
+        if position == winner or 1 - arm.format_ok < MIN_FORMAT_FAILURES or arm.repaired > 0 or arm.format_ok == 0:
             continue
         scores, estimates = evidence.scores.copy(), evidence.estimates.copy()
         scores[:, position] /= arm.format_ok

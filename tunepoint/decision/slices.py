@@ -11,16 +11,16 @@ from scipy import stats
 
 from tunepoint.stats.arrays import Floats
 from tunepoint.stats.calibrated import cluster_error
-from tunepoint.stats.exact import FEW
+from tunepoint.stats.comparisons import compare
+from tunepoint.stats.exact import MIN_NORMAL_GROUPS
 from tunepoint.stats.intervals import Interval
-from tunepoint.stats.paired import compare
 from tunepoint.trials.judge_quality import calibrate
 from tunepoint.trials.table import Table, joint_of
 from tunepoint.trials.trial import ArmKind
 
-DISCOVERY = 0.05
+FALSE_DISCOVERY_RATE = 0.05
 """Share of slices called different that may be called so by chance."""
-MOST_SLICES = 200
+MAX_SLICES = 200
 """Slices from which on a column is taken for an identifier."""
 
 
@@ -95,7 +95,7 @@ def by_slice(
     if not any(names) and labels is not None:
         names, by = [labels.get(item, "") for item in table.items], "label"
         keys = [(answered or {}).get(item, "") for item in table.items]
-    if not 2 <= len(set(names) - {""}) <= MOST_SLICES:
+    if not 2 <= len(set(names) - {""}) <= MAX_SLICES:
         return None
     arm, against = _pair(table, kinds)
     found, small = [], []
@@ -103,7 +103,7 @@ def by_slice(
         here = np.array([other == name for other in names])
         part = table.only(here)
         groups = int(here.sum()) if part.clusters is None else len(np.unique(part.clusters))
-        if groups < FEW:
+        if groups < MIN_NORMAL_GROUPS:
             small.append(name)
             continue
         found.append((name, int(here.sum()), compare(joint_of(part), [(arm, against)], rng)[0]))
@@ -118,7 +118,7 @@ def by_slice(
 
 
 def _better(difference: Interval, p_value: float, arm: str, against: str) -> str | None:
-    if p_value > DISCOVERY:
+    if p_value > FALSE_DISCOVERY_RATE:
         return None
     return arm if difference.estimate > 0 else against
 
@@ -145,7 +145,7 @@ def _routing(
     )
     slices: NDArray[np.intp] = np.unique(keys, return_inverse=True)[1]
     groups, count = int(codes.max()) + 1, int(slices.max()) + 1
-    if groups < 2 * FEW or count < 2:
+    if groups < 2 * MIN_NORMAL_GROUPS or count < 2:
         return None
     out = (rng.permutation(groups) % 2 == 0)[codes]
     choice, single = _choose(pair[:, ~out], slices[~out], count)

@@ -9,7 +9,7 @@ from typing import Any
 _MONEY = re.compile(
     r"\s*(?P<number>-?(?:\d+(?:_\d+)*)?(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*(?P<code>[A-Z]{3})\s*", re.ASCII
 )
-RATES = "currencies"
+RATES_KEY = "currencies"
 """The table of rates: dollars of one unit, by the currency's code."""
 
 
@@ -31,7 +31,7 @@ def in_dollars(
         ValueError: an amount in a currency without a rate, or a rate that is none.
 
     """
-    rates = _rates(content.get(RATES, {}))
+    rates = _rates(content.get(RATES_KEY, {}))
 
     def convert(value: Any, path: tuple[str, ...]) -> Any:
         if isinstance(value, Mapping):
@@ -46,26 +46,26 @@ def in_dollars(
         code = found["code"]
         if code not in rates:
             raise ValueError(
-                f"{'.'.join(path)}: {value.strip()!r}: no rate of {code} is declared; give [{RATES}] "
+                f"{'.'.join(path)}: {value.strip()!r}: no rate of {code} is declared; give [{RATES_KEY}] "
                 f"{code} = DOLLARS OF ONE {code}, or the amount in US dollars"
             )
         return float(found["number"].replace("_", "")) * rates[code]
 
-    return {key: value if key == RATES else convert(value, (key,)) for key, value in content.items()}
+    return {key: value if key == RATES_KEY else convert(value, (key,)) for key, value in content.items()}
 
 
 def _rates(given: Any) -> dict[str, float]:
     if not isinstance(given, Mapping):
-        raise ValueError(f"{RATES}: a table is expected, as in [{RATES}] EUR = 1.08")
+        raise ValueError(f"{RATES_KEY}: a table is expected, as in [{RATES_KEY}] EUR = 1.08")
     found = {"USD": 1.0}
     for code, rate in given.items():
         number = isinstance(rate, int | float) and not isinstance(rate, bool)
         if not re.fullmatch("[A-Z]{3}", code) or not number or not 0 < rate < 1e9:
             raise ValueError(
-                f"{RATES}.{code}: {rate!r}: a currency is three capital letters, and its rate the US dollars "
+                f"{RATES_KEY}.{code}: {rate!r}: a currency is three capital letters, and its rate the US dollars "
                 "of one unit, above 0"
             )
         if code == "USD" and rate != 1:
-            raise ValueError(f"{RATES}.USD: one US dollar is 1 US dollar, got {rate:g}")
+            raise ValueError(f"{RATES_KEY}.USD: one US dollar is 1 US dollar, got {rate:g}")
         found[code] = float(rate)
     return found

@@ -12,15 +12,12 @@ from tunepoint.data.dedupe import normalize
 from tunepoint.errors import EvidenceError
 from tunepoint.stats.exact import exact_score
 from tunepoint.stats.intervals import Interval
+from tunepoint.stats.novelty import MAX_COMPARED_INPUTS, USUAL_NOVELTY, nearest_similarity
 from tunepoint.stats.sequential import betting_interval
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
-USUAL = 0.05
-"""Share of inputs that are novel where nothing has changed: that is how novel is defined."""
 DRIFTED = 0.15
 """Share of novel inputs from which, for sure, something else is asked."""
-COMPARED = 2_000
-"""Inputs of either side that are compared at most, by lot."""
 LEVEL = 0.99
 """Of each interval: several measures are looked at every week."""
 
@@ -60,12 +57,10 @@ def input_drift(embed: Embed, known: Sequence[str], recent: Sequence[str], rng: 
             f"drift needs 20 different known and recent inputs, got {len(known)} and {len(recent)}"
         )
     learnt, asked = (embed(_some(texts, rng)) for texts in (known, recent))
-    among = learnt @ learnt.T
-    np.fill_diagonal(among, -1.0)
-    usual = float(np.quantile(among.max(axis=1), USUAL))
-    novel = ((asked @ learnt.T).max(axis=1) < usual).astype(np.float64)
+    near, threshold = nearest_similarity(learnt, asked)
+    novel = (near < threshold).astype(np.float64)
     now = exact_score(novel, np.arange(len(novel)), level=LEVEL)
-    return Drift("share of novel inputs", now, USUAL, now.low > DRIFTED)
+    return Drift("share of novel inputs", now, USUAL_NOVELTY, now.low > DRIFTED)
 
 
 def _distinct(texts: Sequence[str]) -> list[str]:
@@ -74,9 +69,9 @@ def _distinct(texts: Sequence[str]) -> list[str]:
 
 
 def _some(texts: Sequence[str], rng: np.random.Generator) -> list[str]:
-    if len(texts) <= COMPARED:
+    if len(texts) <= MAX_COMPARED_INPUTS:
         return list(texts)
-    return [texts[i] for i in sorted(rng.permutation(len(texts))[:COMPARED].tolist())]
+    return [texts[i] for i in sorted(rng.permutation(len(texts))[:MAX_COMPARED_INPUTS].tolist())]
 
 
 def mean_drift(what: str, before: Sequence[float], recent: Sequence[float], margin: float) -> Drift:

@@ -1,4 +1,4 @@
-"""Types of arrays."""
+"""Types of arrays; docstrings give their shapes, as in `(n, A)`."""
 
 from __future__ import annotations
 
@@ -6,5 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+"""Scores, dollars, seconds."""
 Flags = NDArray[np.bool_]
+"""Masks."""
 Integers = NDArray[np.intp]
+"""Positions and codes of groups."""

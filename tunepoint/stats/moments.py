@@ -1,4 +1,4 @@
-"""The mean of what was measured, answer by answer, and how far it may be off."""
+"""A mean of measured values, its standard error and its skewness."""
 
 from __future__ import annotations
 
@@ -10,54 +10,59 @@ import numpy as np
 
 from tunepoint.stats.arrays import Floats
 
-SYMMETRIC = 1e-3
-"""Skewness of a mean under which it is drawn from a normal distribution."""
+MAX_NORMAL_SKEW = 1e-3
+"""Skewness of a mean below which the normal distribution is used: 4 / skew^2 has no limit."""
 
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean with what its sampling distribution needs."""
+    """A mean with the moments of its sampling distribution."""
 
     value: float = 0.0
     error: float = 0.0
     """Standard error."""
     skew: float = 0.0
-    """Skewness of the mean, that of the values / sqrt(n): a few long answers pull it up."""
+    """Skewness of the mean: that of the values over sqrt(n). A few long answers raise it."""
 
     def __mul__(self, factor: float) -> Mean:
-        """The mean in another unit; `factor` is positive."""
+        """Return the mean in another unit; `factor` is positive."""
         return Mean(self.value * factor, self.error * factor, self.skew)
 
 
 def mean_of(values: Floats) -> Mean:
-    """Mean, standard error and skewness; all 0 when there are no values (a declared price rules)."""
+    """Return mean, standard error and skewness of (n,) values.
+
+    All are 0 without values: a declared price then takes the place of the measured one.
+    """
     count = len(values)
     if not count:
         return Mean()
-    middle = float(values.mean())
+    mean = float(values.mean())
     spread = float(values.std(ddof=1)) if count > 1 else 0.0
-    if spread <= 1e-12 * abs(middle) or count < 3:
-        return Mean(middle, spread / math.sqrt(count))
-    third = float((((values - middle) / spread) ** 3).mean())
-    return Mean(middle, spread / math.sqrt(count), third / math.sqrt(count))
+    # A spread of rounding errors alone would make the skewness a quotient of two of them.
+    if spread <= 1e-12 * abs(mean) or count < 3:
+        return Mean(mean, spread / math.sqrt(count))
+    skew = float((((values - mean) / spread) ** 3).mean())
+    return Mean(mean, spread / math.sqrt(count), skew / math.sqrt(count))
 
 
 def sum_of(means: Sequence[Mean]) -> Mean:
-    """The sum of independent means; third moments add up as variances do."""
-    variance = sum(one.error**2 for one in means)
+    """Return the sum of independent means: third central moments (cumulants) add up as variances do."""
+    variance = sum(mean.error**2 for mean in means)
     if variance <= 0:
-        return Mean(sum(one.value for one in means))
-    third = sum(one.skew * one.error**3 for one in means)
-    return Mean(sum(one.value for one in means), math.sqrt(variance), third / variance**1.5)
+        return Mean(sum(mean.value for mean in means))
+    third_moment = sum(mean.skew * mean.error**3 for mean in means)
+    return Mean(sum(mean.value for mean in means), math.sqrt(variance), third_moment / variance**1.5)
 
 
 def deviations(error: float, skew: float, draws: int, rng: np.random.Generator) -> Floats:
-    """(D,) deviations of a mean from its estimate, with this standard error and skewness.
+    """Return (D,) deviations of a mean from its estimate, with this standard error and skewness.
 
-    A shifted gamma distribution (Pearson's type III) has the first three moments that the bootstrap of
-    the mean has, at none of its cost: k = 4 / skew^2 is its shape.
+    A shifted gamma distribution (Pearson's type III: Johnson, Kotz and Balakrishnan 1994, "Continuous
+    Univariate Distributions", volume 1, chapter 17) has the first three moments of the bootstrap of the
+    mean and costs one draw; its shape is k = 4 / skew^2.
     """
-    if abs(skew) < SYMMETRIC:
+    if abs(skew) < MAX_NORMAL_SKEW:
         return rng.normal(0.0, error, draws)
     shape = 4.0 / skew**2
     standard = (rng.gamma(shape, 1.0, draws) - shape) / np.sqrt(shape)

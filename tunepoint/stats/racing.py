@@ -1,4 +1,4 @@
-"""Sequential elimination: arms on common items, the hopeless ones stopped early."""
+"""Races: arms answer common items, and hopeless ones are stopped early (sequential elimination)."""
 
 from __future__ import annotations
 
@@ -10,62 +10,73 @@ from numpy.typing import NDArray
 from tunepoint.stats.arrays import Floats
 from tunepoint.stats.sequential import log_e_value
 
-FIRST = 16
-"""Dev items that every arm answers before the first look."""
-GROWTH = 1.25
-"""Items of a look over those of the look before."""
-ERROR = 0.1
-"""Probability that the best arm is stopped, at most, over all looks and rivals of a race."""
+FIRST_LOOK_ITEMS = 16
+"""Validation items that every arm answers before the first look."""
+LOOK_GROWTH = 1.25
+"""Items at a look over those at the look before."""
+RACE_ERROR_RATE = 0.1
+"""Highest probability that a race stops its best arm, over all looks and rivals."""
 
 
-def looks(items: int) -> list[int]:
-    """Numbers of items after which a race is looked at, the last one all of them."""
-    found, size = [], float(FIRST)
+def look_sizes(items: int) -> list[int]:
+    """Return the numbers of items at which a race takes a look; the last is all of them."""
+    sizes, size = [], float(FIRST_LOOK_ITEMS)
     while size < items:
-        found.append(round(size))
-        size *= GROWTH
-    return [*found, items]
+        sizes.append(round(size))
+        size *= LOOK_GROWTH
+    return [*sizes, items]
 
 
 class Race:
-    """Scores of several arms on common items, and which of them are hopeless.
+    """Which of several arms on common items are still running, and which are stopped as hopeless.
 
-    The claim that an arm is the best of all is bet against on its paired differences to every
-    rival, with an equal part of the capital on each (an average of e-processes is one); the arm
-    is stopped when the capital reaches 1 / error. The best arm's claim is true, and it is the only
-    one whose refutation would be a mistake, so the probability of losing it is `error` however
-    many arms run. What was bet against a rival that stopped stays as it is.
+    For each arm, a gambler bets against the claim that it is the best: on its paired differences to every
+    rival, with an equal share of the capital on each. An average of e-values is an e-value (Vovk and Wang
+    2021, "E-values: calibration, combination and applications", section 3), so the arm can be stopped
+    when the capital reaches 1 / error. For the best arm the claim is true, and it is the only arm whose
+    stopping would be a mistake: the probability of that is at most `error`, for any number of arms.
+    The capital won against a rival that was stopped stays as it is.
+
+    Args:
+        arms: names of the arms, all different.
+        max_cluster: the most items that a cluster can have.
+        error: highest probability of stopping the best arm.
+
+    Attributes:
+        running: names of the arms that still run, in their order.
+        stopped: name of a stopped arm -> the arm that led when it was stopped.
+
     """
 
-    def __init__(self, arms: Sequence[str], largest: int = 1, error: float = ERROR) -> None:
+    def __init__(self, arms: Sequence[str], max_cluster: int = 1, error: float = RACE_ERROR_RATE) -> None:
         self.running = list(arms)
-        self.largest = largest
-        self.goal = -np.log(error)
-        self.rivals = len(arms) - 1
-        self._evidence: dict[tuple[str, str], float] = {}
         self.stopped: dict[str, str] = {}
+        self._max_cluster = max_cluster
+        self._threshold = -np.log(error)
+        self._rivals = len(arms) - 1
+        self._log_e_values: dict[tuple[str, str], float] = {}
 
-    def look(self, scores: Mapping[str, Floats], clusters: NDArray[np.intp] | None = None) -> None:
+    def eliminate(self, scores: Mapping[str, Floats], clusters: NDArray[np.intp] | None = None) -> None:
         """Stop the arms that are hopeless by now.
 
         Args:
             scores: (n,) of each running arm on the same items, every cluster whole.
-            clusters: (n,) cluster of each item; None when items are independent.
+            clusters: (n,) cluster of each item; None if items are independent.
 
         """
         for arm in self.running:
             for rival in self.running:
                 if arm != rival:
                     lead = scores[arm] - scores[rival]
-                    self._evidence[arm, rival] = log_e_value(lead, clusters, self.largest)
+                    self._log_e_values[arm, rival] = log_e_value(lead, clusters, self._max_cluster)
         means = {arm: float(scores[arm].mean()) for arm in self.running}
         leader = max(self.running, key=lambda arm: means[arm])
         for arm in list(self.running):
-            if arm != leader and self._against(arm) >= self.goal:
+            if arm != leader and self._log_capital_against(arm) >= self._threshold:
                 self.running.remove(arm)
                 self.stopped[arm] = leader
 
-    def _against(self, arm: str) -> float:
-        """Log of the capital won against the claim that an arm is the best."""
-        found = [value for (one, _), value in self._evidence.items() if one == arm]
-        return float(np.logaddexp.reduce(found) - np.log(self.rivals)) if found else 0.0
+    def _log_capital_against(self, arm: str) -> float:
+        """Return the log of the capital won against the claim that an arm is the best."""
+        values = [value for (claimant, _), value in self._log_e_values.items() if claimant == arm]
+        return float(np.logaddexp.reduce(values) - np.log(self._rivals)) if values else 0.0

@@ -1,4 +1,4 @@
-"""A quantity that is known as low, likely and high: the triangular distribution."""
+"""An uncertain quantity, given as low, likely and high: the triangular distribution."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ class Quantiles:
 
 
 def quantiles(values: Floats) -> Quantiles:
-    """The 90% band of draws with its median."""
+    """Return the 90% interval of (D,) draws with their median."""
     low, likely, high = np.quantile(values, [0.05, 0.5, 0.95]).tolist()
     return Quantiles(low, likely, high)
 
 
-MOST = 1e12
-"""Beyond any quantity that a task has; larger ones are typing errors."""
+MAX_QUANTITY = 1e12
+"""Above any quantity of a task, in any unit; a larger number is a typing error."""
 
 
 @dataclass(frozen=True)
 class Range:
     """Low, likely and high value of an uncertain quantity, in its own unit.
 
-    It stands for the triangular distribution with these as minimum, mode and maximum
-    (Johnson 1997, "The triangular distribution as a proxy for the beta distribution in
-    risk analysis"). A single number is the range that never varies.
+    A triangular distribution with these as minimum, mode and maximum (Johnson 1997, "The
+    triangular distribution as a proxy for the beta distribution in risk analysis"). A single
+    number is a range without width.
     """
 
     low: float
@@ -49,8 +49,8 @@ class Range:
         values = (self.low, self.likely, self.high)
         if not all(math.isfinite(value) for value in values):
             raise EvidenceError(f"a range needs finite numbers, got {values}")
-        if max(map(abs, values)) > MOST:
-            raise EvidenceError(f"a range ends at {MOST:g}, got {values}")
+        if max(map(abs, values)) > MAX_QUANTITY:
+            raise EvidenceError(f"a range must stay within {MAX_QUANTITY:g}, got {values}")
         if not self.low <= self.likely <= self.high:
             raise EvidenceError(
                 f"a range is [low, likely, high] in rising order, got "
@@ -59,7 +59,12 @@ class Range:
 
     @classmethod
     def parse(cls, value: Any) -> Range:
-        """A number, or a sequence of low, likely and high."""
+        """Return the range of a number, or of a sequence of low, likely and high.
+
+        Raises:
+            EvidenceError: something else, or numbers that are not in rising order.
+
+        """
         if isinstance(value, Range):
             return value
         if isinstance(value, bool) or not isinstance(value, (int, float, Sequence)):
@@ -73,22 +78,23 @@ class Range:
 
     @property
     def mean(self) -> float:
-        """Mean of the distribution."""
+        """Mean of the triangular distribution (Johnson 1997)."""
         return (self.low + self.likely + self.high) / 3
 
     def quantile(self, u: Floats) -> Floats:
-        """Values at the probabilities `u` in [0, 1]; the same shape as `u`.
+        """Return the quantiles at the probabilities `u` in [0, 1], in the shape of `u`.
 
-        Arms that share a cause (one hourly rate, one traffic) share one `u`.
+        The inverse of the triangular distribution function (Johnson 1997). Quantities that share a
+        cause (one hourly rate, one traffic) take the same `u`, so that they vary together.
         """
         width = self.high - self.low
         if width == 0:
             return np.full_like(u, self.likely, dtype=np.float64)
         rising = self.likely - self.low
-        left = self.low + np.sqrt(u * width * rising)
-        right = self.high - np.sqrt((1 - u) * width * (self.high - self.likely))
-        return np.where(u < rising / width, left, right)
+        below_mode = self.low + np.sqrt(u * width * rising)
+        above_mode = self.high - np.sqrt((1 - u) * width * (self.high - self.likely))
+        return np.where(u < rising / width, below_mode, above_mode)
 
     def sample(self, size: int, rng: np.random.Generator) -> Floats:
-        """`size` independent draws."""
+        """Return (size,) independent draws."""
         return self.quantile(rng.random(size))

@@ -1,10 +1,10 @@
-"""Evidence that may be looked at after every item: e-values and confidence sequences by betting.
+"""Sequential evidence by betting: e-values and confidence sequences, valid at every look.
 
-A gambler bets on every item that the mean is not what is claimed, with a stake fixed
-beforehand. If the claim is true the capital is a nonnegative martingale, so it ever exceeds
-1 / error with probability `error` at most (Ville 1939), however often one looks and whenever one
-stops. The capital is spread over several stakes (diversified Kelly betting: Waudby-Smith and Ramdas
-2024, "Estimating means of bounded random variables by betting", section B).
+A gambler bets on every item, with a stake fixed in advance, that the mean is not as claimed. If the
+claim is true, the capital is a nonnegative martingale. It then ever exceeds 1 / error with probability
+`error` at most (Ville 1939), however often one looks and whenever one stops. The capital is spread over
+several stakes (diversified Kelly betting: Waudby-Smith and Ramdas 2024, "Estimating means of bounded
+random variables by betting", section B).
 """
 
 from __future__ import annotations
@@ -18,34 +18,37 @@ from tunepoint.stats.arrays import Floats
 from tunepoint.stats.intervals import Interval
 
 STAKES = 0.95 * 2.0 ** -np.arange(5.0)
-"""Shares of the largest stake that cannot lose everything: for large differences and for small ones."""
+"""Stakes over the largest one that cannot lose everything: high for large differences, low for small ones."""
 
 
-def log_e_value(values: Floats, clusters: NDArray[np.intp] | None = None, largest: int = 1) -> float:
-    """Natural log of the evidence against "the mean of these values is 0 or more".
+def log_e_value(values: Floats, clusters: NDArray[np.intp] | None = None, max_cluster: int = 1) -> float:
+    """Return the natural log of the e-value against the claim "the mean of these values is at least 0".
 
     Args:
-        values: (n,) in [-1, 1], in an order that says nothing about them; 0 items are no evidence.
-        clusters: (n,) cluster of each, clusters whole; None when they are independent.
-        largest: the most items that a cluster can have, known before any value is.
+        values: (n,) in [-1, 1], in an order independent of them; no items are no evidence (0).
+        clusters: (n,) cluster of each, clusters whole; None if they are independent.
+        max_cluster: the most items that a cluster can have, fixed before any value is known.
+
+    Raises:
+        EvidenceError: a cluster has more items than `max_cluster`.
 
     """
-    sums, _ = _units(np.asarray(values, dtype=np.float64), clusters)
-    return _log_capital(-sums / _checked(sums, clusters, largest))
+    sums, _ = _cluster_sums(np.asarray(values, dtype=np.float64), clusters)
+    return _log_capital(-sums / _bound_of_sums(sums, clusters, max_cluster))
 
 
-def _checked(sums: Floats, clusters: NDArray[np.intp] | None, largest: int) -> int:
-    """The size of the largest cluster, which bounds the sums."""
+def _bound_of_sums(sums: Floats, clusters: NDArray[np.intp] | None, max_cluster: int) -> int:
+    """Return the largest absolute sum that a cluster of values in [-1, 1] can have."""
     if clusters is None:
         return 1
-    most = int(np.bincount(np.unique(clusters, return_inverse=True)[1]).max()) if len(sums) else 1
-    if most > largest:
-        raise EvidenceError(f"a cluster has {most} items, and {largest} were announced as the most")
-    return largest
+    largest = int(np.bincount(np.unique(clusters, return_inverse=True)[1]).max()) if len(sums) else 1
+    if largest > max_cluster:
+        raise EvidenceError(f"a cluster has {largest} items, more than the announced {max_cluster}")
+    return max_cluster
 
 
-def _units(values: Floats, clusters: NDArray[np.intp] | None) -> tuple[Floats, Floats]:
-    """Sum and size of every independent unit."""
+def _cluster_sums(values: Floats, clusters: NDArray[np.intp] | None) -> tuple[Floats, Floats]:
+    """Return (G,) sums and (G,) sizes of the clusters; each value is a cluster if there are none."""
     if clusters is None:
         return values, np.ones_like(values)
     codes = np.unique(clusters, return_inverse=True)[1]
@@ -54,7 +57,10 @@ def _units(values: Floats, clusters: NDArray[np.intp] | None) -> tuple[Floats, F
 
 
 def _log_capital(bets: Floats) -> float:
-    """Log of the capital after bets that pay `stake * bet`, each at least -1, averaged over the stakes."""
+    """Return the log of the capital after (G,) bets, averaged over the stakes.
+
+    A bet multiplies the capital by 1 + stake * bet, where no bet is below -1.
+    """
     return float(np.logaddexp.reduce(np.log1p(np.outer(STAKES, bets)).sum(axis=1)) - np.log(len(STAKES)))
 
 
@@ -63,46 +69,54 @@ def betting_interval(
     clusters: NDArray[np.intp] | None = None,
     *,
     level: float = 0.95,
-    largest: int | None = None,
+    max_cluster: int | None = None,
     low: float = -1.0,
     high: float = 1.0,
 ) -> Interval:
-    """Interval of a mean that holds at every sample size at once, and at any stopping time.
+    """Return an interval of a mean that holds at all sample sizes at once, and at any stopping time.
 
     Args:
         values: (n,) bounded by `low` and `high`, n at least 1.
-        clusters: (n,) cluster of each item; None when items are independent.
-        level: for the whole sequence of intervals.
-        largest: the most items that a cluster can have; the largest one seen if None, which is
-            what a sample of a fixed size has.
+        clusters: (n,) cluster of each item; None if items are independent.
+        level: of the whole sequence of intervals.
+        max_cluster: the most items that a cluster can have; None takes the largest in the sample,
+            which is right for a sample of a fixed size.
+        low: smallest possible value.
+        high: largest possible value.
 
-    The bounds are the means at which a gambler's capital reaches 2 / (1 - level); the capital falls
-    as the claimed mean comes nearer (theorem 3 of Waudby-Smith and Ramdas 2024), so each is one root.
-    It needs no variance and no large sample: it is the exact interval for 5 items too.
+    The bounds are the means at which a gambler's capital reaches 2 / (1 - level). The capital falls as
+    the claimed mean comes nearer to the sample's (theorem 3 of Waudby-Smith and Ramdas 2024), so each
+    bound is one root. No variance and no large sample are needed: the interval is exact for 5 items too.
+
+    Raises:
+        EvidenceError: no values, or one outside its bounds.
 
     """
     if not len(values):
         raise EvidenceError("an interval needs at least 1 item, got 0")
     unit = (np.asarray(values, dtype=np.float64) - low) / (high - low)
-    if unit.min() < -1e-9 or unit.max() > 1 + 1e-9:
+    if unit.min() < -1e-9 or unit.max() > 1 + 1e-9:  # means over seeds miss 0 and 1 by rounding
         raise EvidenceError(f"values must lie in {low:g}..{high:g}, got {min(values):g} to {max(values):g}")
     unit = unit.clip(0, 1)
-    most = int(_units(unit, clusters)[1].max()) if largest is None else largest
-    goal = np.log(2 / (1 - level))
-    under = _lower(unit, clusters, most, goal)
-    over = 1 - _lower(1 - unit, clusters, most, goal)
+    if max_cluster is None:
+        max_cluster = int(_cluster_sums(unit, clusters)[1].max())
+    threshold = np.log(2 / (1 - level))
+    lower = _lower_bound(unit, clusters, max_cluster, threshold)
+    upper = 1 - _lower_bound(1 - unit, clusters, max_cluster, threshold)
     mean, span = float(unit.mean()), high - low
-    return Interval(low + span * mean, low + span * min(mean, under), low + span * max(mean, over))
+    return Interval(low + span * mean, low + span * min(mean, lower), low + span * max(mean, upper))
 
 
-def _lower(unit: Floats, clusters: NDArray[np.intp] | None, largest: int, goal: float) -> float:
-    """The largest mean in [0, 1] that the bets on a larger one refute."""
-    sums, sizes = _units(unit, clusters)
+def _lower_bound(
+    unit: Floats, clusters: NDArray[np.intp] | None, max_cluster: int, threshold: float
+) -> float:
+    """Return the largest mean in [0, 1] that bets on a larger one refute."""
+    sums, sizes = _cluster_sums(unit, clusters)
 
-    def excess(mean: float) -> float:
-        return _log_capital((sums / mean - sizes) / largest) - goal
+    def excess(claimed: float) -> float:
+        return _log_capital((sums / claimed - sizes) / max_cluster) - threshold
 
-    tiny = 1e-9
+    tiny = 1e-9  # the bet on a claimed mean of 0 has no bound
     mean = float(unit.mean())
     if mean <= tiny or excess(tiny) <= 0:
         return 0.0

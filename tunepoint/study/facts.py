@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tunepoint.arms.catalog import CandidateArms
 from tunepoint.arms.contract import Arm, HasPromptlessTwin
@@ -17,9 +16,9 @@ from tunepoint.data.formats import common_format
 from tunepoint.data.prepare import Prepared
 from tunepoint.decision.signals import Facts
 from tunepoint.errors import EvidenceError, TrialsError
+from tunepoint.stats.comparisons import compare
 from tunepoint.stats.intervals import Interval
-from tunepoint.stats.novelty import COMPARED
-from tunepoint.stats.paired import compare
+from tunepoint.stats.novelty import MAX_COMPARED_INPUTS, nearest_similarity
 from tunepoint.study.directory import Study
 from tunepoint.study.selection import Selection
 from tunepoint.task.task import Task
@@ -64,7 +63,7 @@ def signal_facts(
             far_slice = _far_slice(test.trials, similarity, trained.name, prompted.name)
     hybrid = by_kind.get("hybrid")
     if isinstance(hybrid, HasPromptlessTwin):
-        light_prompt = _difference(dev.trials, hybrid.name, hybrid.alone)
+        light_prompt = _difference(dev.trials, hybrid.name, hybrid.promptless_name)
     counts = prepared.audit.counts
     return Facts(
         revisions=revisions(study),
@@ -136,16 +135,13 @@ def input_novelty(
     """
     split = prepared.split
     learnt, asked = (
-        [part[i] for i in sorted(rng.permutation(len(part))[:COMPARED].tolist())]
+        [part[i] for i in sorted(rng.permutation(len(part))[:MAX_COMPARED_INPUTS].tolist())]
         for part in (split.train, split.test)
     )
     if len(learnt) < 2:
         return None
     train = encoder.embed([example.input for example in learnt])
     test = encoder.embed([example.input for example in asked])
-    among = train @ train.T
-    np.fill_diagonal(among, -1.0)
-    usual = float(np.quantile(among.max(axis=1), 0.05))
-    near: NDArray[np.float32] = (test @ train.T).max(axis=1)
+    near, threshold = nearest_similarity(train, test)
     items = {e.id: float(value) for e, value in zip(asked, near, strict=True)}
-    return float((near < usual).mean()), items
+    return float((near < threshold).mean()), items
