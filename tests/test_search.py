@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tunepoint import Example
-from tunepoint.arms.prompting.search import SearchAnswer, ceiling, search
+from tunepoint.arms.prompting.search import SearchAnswer, SearchProblem, ceiling, search
 from tunepoint.errors import BudgetReached
 
 WORDS = ("alpha", "beta", "gamma", "delta")
@@ -20,10 +22,14 @@ class World:
     """An instruction is as good as the share of words that it names."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, int]] = []
+        self.evaluations: list[tuple[str, int]] = []
+        """(instruction, number of examples)"""
+
+    def problem(self, **changes: Any) -> SearchProblem:
+        return replace(SearchProblem(self.evaluate, self.propose, TRAIN, DEV), **changes)
 
     def evaluate(self, instruction: str, examples: Sequence[Example]) -> list[SearchAnswer]:
-        self.asked.append((instruction, len(examples)))
+        self.evaluations.append((instruction, len(examples)))
         return [SearchAnswer(float(e.target in instruction), "said") for e in examples]
 
     def propose(self, prompt: str, number: int) -> str:
@@ -35,13 +41,12 @@ class World:
 
 def test_the_search_finds_what_feedback_says() -> None:
     world = World()
-    found = search("name alpha", world.evaluate, world.propose, TRAIN, DEV, asks=600)
-    assert set(WORDS) <= set(found.instruction.split()) and not found.kept
-    assert [round(value, 2) for _, value in found.trajectory] == [0.25, 0.5, 0.75, 1.0]
-    assert found.asked == sum(count for _, count in world.asked)
-    assert found.ceiling.high == 0.0  # nothing is left to gain
-    again = search("name alpha", World().evaluate, World().propose, TRAIN, DEV, asks=600)
-    assert again == found
+    result = search(world.problem(), "name alpha", max_answers=600)
+    assert set(WORDS) <= set(result.instruction.split()) and not result.kept
+    assert [round(value, 2) for _, value in result.trajectory] == [0.25, 0.5, 0.75, 1.0]
+    assert result.answers == sum(count for _, count in world.evaluations)
+    assert result.ceiling.high == 0.0  # nothing is left to gain
+    assert search(World().problem(), "name alpha", max_answers=600) == result
 
 
 def test_hopeless_proposals_are_given_up_early() -> None:
@@ -49,13 +54,14 @@ def test_hopeless_proposals_are_given_up_early() -> None:
 
     def evaluate(instruction: str, examples: Sequence[Example]) -> list[SearchAnswer]:
         if "worse" in instruction and examples[0].id.startswith("d"):
-            world.asked.append((instruction, len(examples)))
+            world.evaluations.append((instruction, len(examples)))
             return [SearchAnswer(0.0, "") for _ in examples]
         return world.evaluate(instruction.replace("worse", "beta gamma delta"), examples)
 
-    found = search("name alpha beta", evaluate, lambda *_: "```\nworse alpha\n```", TRAIN, DEV, asks=200)
-    assert found.kept and found.proposals >= 2
-    assert sum(n for said, n in world.asked if said == "worse alpha" and n > 4) % 16 == 0
+    problem = world.problem(evaluate=evaluate, propose=lambda *_: "```\nworse alpha\n```")
+    result = search(problem, "name alpha beta", max_answers=200)
+    assert result.kept and result.proposals >= 2
+    assert sum(n for instruction, n in world.evaluations if instruction == "worse alpha" and n > 4) % 16 == 0
 
 
 def test_the_price_of_tokens_counts() -> None:
@@ -64,21 +70,21 @@ def test_the_price_of_tokens_counts() -> None:
     def price(instruction: str) -> float:
         return 0.3 * (len(instruction.split()) - 2)
 
-    found = search("name alpha", world.evaluate, world.propose, TRAIN, DEV, asks=300, price=price)
-    assert found.kept  # every word gains .25 and costs .3
+    result = search(world.problem(price=price), "name alpha", max_answers=300)
+    assert result.kept  # every word gains .25 and costs .3
 
 
 def test_a_cap_ends_the_search_and_stop_ends_it_quietly() -> None:
     world = World()
 
     def broke(instruction: str, examples: Sequence[Example]) -> list[SearchAnswer]:
-        if len(world.asked) > 3:
+        if len(world.evaluations) > 3:
             raise BudgetReached("spending cap")
         return world.evaluate(instruction, examples)
 
     with pytest.raises(BudgetReached):
-        search("name alpha", broke, world.propose, TRAIN, DEV, asks=600)
-    quiet = search("x", World().evaluate, world.propose, TRAIN, DEV, asks=600, stop=lambda: True)
+        search(world.problem(evaluate=broke), "name alpha", max_answers=600)
+    quiet = search(World().problem(), "x", max_answers=600, stop=lambda: True)
     assert quiet.kept and quiet.proposals == 0 and quiet.ceiling.high == 1.0
 
 

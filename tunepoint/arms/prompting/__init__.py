@@ -1,1 +1,1 @@
-"""Arms that change the words and leave the weights alone."""
+"""Arms that change the prompt and leave the weights alone."""

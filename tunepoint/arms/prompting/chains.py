@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 
 from numpy.random import Generator
 
 from tunepoint.arms.contract import Built, Input, LocalFittedArm
+from tunepoint.arms.prompting.chat_arm import ChatArm
 from tunepoint.arms.templates import base_template
 from tunepoint.data.examples import Example
 from tunepoint.models.chat import ChatModel, Prompt, Reply
-from tunepoint.models.endpoints import Resampled
-from tunepoint.models.providers import short_names
 from tunepoint.models.repair import answer_with_repair
-from tunepoint.task.hosting import Dedicated
 from tunepoint.task.task import Task
-from tunepoint.trials.trial import ArmKind
 
 CHAINS: dict[str, tuple[str, ...]] = {
     "extract then answer": (
@@ -29,7 +28,7 @@ CHAINS: dict[str, tuple[str, ...]] = {
         "the right answer is. The task: {instruction}",
     ),
 }
-"""Steps before the last, which always asks the task itself."""
+"""Name of a chain -> its steps; a last step, the task itself, follows every one of them."""
 
 
 @dataclass
@@ -42,75 +41,50 @@ class FittedChain(LocalFittedArm):
     built: Built
 
     def answer(self, inputs: Sequence[Input]) -> list[Reply]:
-        """Replies in the order of the inputs; the usage is that of all steps."""
+        """Return one reply for each input, in their order; its usage is that of all steps."""
         texts = list(inputs)
-        spent: list[Reply] = []
-        notes: list[Reply] = []
+        steps: list[list[Reply]] = []
         for number, step in enumerate(self.steps, start=1):
-            asked = [
-                Prompt(text, step, kind="text", wording=self.template.wording, system=True) for text in texts
-            ]
-            notes = self.model.answer(asked)
+            notes = self.model.answer([self._step_prompt(step, text) for text in texts])
             texts = [
                 f"{text}\n\nNotes, step {number}: {note.text or 'none'}"
                 for text, note in zip(texts, notes, strict=True)
             ]
-            spent = [_with_usage(note, i, spent) for i, note in enumerate(notes)]
-        last = answer_with_repair(self.model, [replace(self.template, input=text) for text in texts])
-        return [_with_usage(reply, i, spent) for i, reply in enumerate(last)]
+            steps.append(notes)
+        answers = answer_with_repair(self.model, [replace(self.template, input=text) for text in texts])
+        return [_with_usage(replies) for replies in zip(*steps, answers, strict=True)]
+
+    def _step_prompt(self, step: str, text: str) -> Prompt:
+        return Prompt(text, step, kind="text", template_name=self.template.template_name, system=True)
 
 
-def _with_usage(reply: Reply, position: int, before: Sequence[Reply]) -> Reply:
-    """The reply with the usage of the steps before it added."""
-    if not before:
-        return reply
-    return replace(reply, usage=before[position].usage + reply.usage)
+def _with_usage(replies: Sequence[Reply]) -> Reply:
+    """Return the last reply with the usage of all."""
+    usage = reduce(add, (reply.usage for reply in replies))
+    return replace(replies[-1], usage=usage)
 
 
 @dataclass
-class Chain:
-    """An arm: steps in one wording, asked of one model."""
+class Chain(ChatArm):
+    """An arm: a chain of prompts in one prompt template, for one model."""
 
-    model: ChatModel
-    way: str
-    """What the chain is called."""
+    chain: str
+    """Name of the chain."""
     steps: tuple[str, ...]
-    wording: str
-    title: str | None = None
-    """What the model is called in the arm's name; its own name if None."""
-    hosting: Dedicated | None = None
-    """Machines that are reserved for its model."""
-    kind: ArmKind = "prompt"
-    seeds: int = 1
-    decodes: int = 1
-    name: str = field(init=False)
-    family: str = field(init=False)
-
-    @property
-    def remote(self) -> bool:
-        """Whether its model answers elsewhere."""
-        return self.model.remote
+    template_name: str
 
     def __post_init__(self) -> None:
-        self.family = f"{self.title or self.model.name} {self.way}"
-        self.name = f"{self.family}, {self.wording}"
+        self.family = f"{self.title_in_name} {self.chain}"
+        self.name = f"{self.family}, {self.template_name}"
 
     @property
     def label(self) -> str:
-        """The model and what the chain is called."""
-        return f"{self.title or short_names([self.model.name])[0]}, {self.way}"
-
-    @property
-    def base_model(self) -> str:
-        """Its model, as task.toml names it."""
-        return self.model.name
-
-    def decoded(self, number: int) -> Chain:
-        """The same arm, answering once more."""
-        return replace(self, model=Resampled(self.model, number)) if number else self
+        """The model and the name of the chain."""
+        return f"{self.title_in_label}, {self.chain}"
 
     def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> FittedChain:
-        """Put the task's instruction into the steps; nothing is learnt."""
-        template = replace(base_template(task, train), wording=self.wording, system=True)
+        """Put the task's instruction into the steps; nothing is learned."""
+        template = replace(base_template(task, train), template_name=self.template_name, system=True)
+        # Not str.format: steps that users write may hold other braces, as of JSON.
         steps = tuple(step.replace("{instruction}", task.instruction) for step in self.steps)
         return FittedChain(self.model, steps, template, Built(0))

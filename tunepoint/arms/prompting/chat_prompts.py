@@ -1,10 +1,10 @@
-"""The prompting ladder of a chat model: from a bare question to votes over reasoning."""
+"""Prompts of a chat model: from a bare question to votes over chains of thought."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 
@@ -13,40 +13,40 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from tunepoint.arms.contract import Built, Input, LocalFittedArm
+from tunepoint.arms.prompting.chat_arm import ChatArm
 from tunepoint.arms.prompting.demonstrations import nearest_rows
 from tunepoint.arms.templates import base_template
 from tunepoint.data.examples import Example
 from tunepoint.models.chat import ChatModel, Demonstration, Embed, Prompt, Reply
-from tunepoint.models.endpoints import Resampled
-from tunepoint.models.providers import short_names
 from tunepoint.models.repair import answer_with_repair
-from tunepoint.task.hosting import Dedicated
 from tunepoint.task.task import Task
-from tunepoint.trials.trial import ArmKind
 
-VARIED = 0.7
-"""Temperature of samples that vote."""
+VOTING_TEMPERATURE = 0.7
+"""Temperature of samples that vote: at 0 they would all be the same.
+
+Wang et al. 2023, "Self-consistency improves chain of thought reasoning", use 0.5 to 0.7.
+"""
 
 
 @dataclass(frozen=True)
 class PromptStyle:
-    """One way of asking, apart from its wording."""
+    """One way of prompting, apart from the prompt template."""
 
     family: str
     system: bool = False
     reasoning: bool = False
     shots: int = 0
-    """Demonstrations shown to every input, labels in turn."""
+    """Demonstrations that every prompt shows, labels in turn."""
     retrieved: int = 0
-    """The most similar training examples, shown to each input."""
+    """Training examples most similar to the input, shown in its prompt."""
     nearest_last: bool = True
-    """Order of retrieved demonstrations: the most similar next to the question."""
+    """Whether the most similar demonstration stands next to the question: models weigh what is near it."""
     samples: int = 1
-    """More than one: they vote."""
+    """Answers to each input; more than one vote."""
 
     @property
     def name(self) -> str:
-        """The family with its settings."""
+        """The family with its settings; part of the arm's name in files."""
         parts = [self.family]
         if self.shots or self.retrieved:
             parts.append(f"{self.shots or self.retrieved} {'examples' if self.shots else 'similar'}")
@@ -79,15 +79,15 @@ PROMPT_STYLES = (
     PromptStyle("chain of thought", system=True, reasoning=True),
     PromptStyle("self-consistency", system=True, reasoning=True, samples=5),
 )
-"""What is tried with every chat model, cheapest first; each in several wordings."""
+"""What is tried with every chat model, cheapest first; each in several prompt templates."""
 
 
 @dataclass
 class FittedChatPrompt(LocalFittedArm):
-    """A rung that answers."""
+    """A style of prompt that answers."""
 
     model: ChatModel
-    rung: PromptStyle
+    style: PromptStyle
     template: Prompt
     built: Built
     pool: tuple[Demonstration, ...] = ()
@@ -95,25 +95,25 @@ class FittedChatPrompt(LocalFittedArm):
     embed: Embed | None = None
 
     def answer(self, inputs: Sequence[Input]) -> list[Reply]:
-        """Replies in the order of the inputs, unreadable ones repaired once."""
+        """Return one reply for each input, in their order; unreadable ones are repaired once."""
         prompts = self.prompts(inputs)
-        if self.rung.samples == 1:
+        if self.style.samples == 1:
             return answer_with_repair(self.model, prompts)
-        many = [
-            replace(prompt, temperature=VARIED, sample=sample)
+        size = self.style.samples
+        samples = [
+            replace(prompt, temperature=VOTING_TEMPERATURE, sample=sample)
             for prompt in prompts
-            for sample in range(self.rung.samples)
+            for sample in range(size)
         ]
-        replies = answer_with_repair(self.model, many)
-        size = self.rung.samples
+        replies = answer_with_repair(self.model, samples)
         return [vote(replies[i : i + size]) for i in range(0, len(replies), size)]
 
     def prompts(self, inputs: Sequence[Input]) -> list[Prompt]:
-        """The prompt of each input, with the demonstrations it gets."""
+        """Return the prompt of each input, with its demonstrations."""
         if self.vectors is None or self.embed is None:
             return [replace(self.template, input=text) for text in inputs]
-        near = nearest_rows(self.vectors, self.embed(inputs), self.rung.retrieved)
-        ordered = near[:, ::-1] if self.rung.nearest_last else near
+        near = nearest_rows(self.vectors, self.embed(inputs), self.style.retrieved)
+        ordered = near[:, ::-1] if self.style.nearest_last else near
         return [
             replace(self.template, input=text, demonstrations=tuple(self.pool[i] for i in rows))
             for text, rows in zip(inputs, ordered.tolist(), strict=True)
@@ -121,7 +121,7 @@ class FittedChatPrompt(LocalFittedArm):
 
 
 def vote(replies: Sequence[Reply]) -> Reply:
-    """The answer that most samples give, first come first served; its share is the confidence."""
+    """Return the reply that most samples agree on, the earliest of equals; its share is the confidence."""
     usage = reduce(add, (reply.usage for reply in replies))
     answers = [reply.answer for reply in replies if reply.answer is not None]
     if not answers:
@@ -132,83 +132,68 @@ def vote(replies: Sequence[Reply]) -> Reply:
 
 
 @dataclass
-class ChatPrompt:
-    """An arm: a rung in one wording, asked of one model."""
+class ChatPrompt(ChatArm):
+    """An arm: a style of prompt in one prompt template, for one model."""
 
-    model: ChatModel
-    rung: PromptStyle
-    wording: str
+    style: PromptStyle
+    template_name: str
     embed: Embed | None = None
+    """What similar means, for a style that retrieves."""
     instruction: str | None = None
-    """In place of the task's: what a search has found."""
-    title: str | None = None
-    """What the model is called in the arm's name; its own name if None."""
-    hosting: Dedicated | None = None
-    """Machines that are reserved for its model."""
-    kind: ArmKind = "prompt"
-    seeds: int = 1
-    decodes: int = 1
-    name: str = field(init=False)
-    family: str = field(init=False)
-
-    @property
-    def remote(self) -> bool:
-        """Whether its model answers elsewhere."""
-        return self.model.remote
+    """In place of the task's instruction: one that a prompt search found."""
 
     def __post_init__(self) -> None:
-        way, family, model = self.rung.name, self.rung.family, self.title or self.model.name
+        style, family = self.style.name, self.style.family
         if self.instruction is not None:
-            way, family = f"optimised {way}", "optimised prompt"
-        self.family = f"{model} {family}"
-        self.name = f"{model} {way}, {self.wording}"
+            # British: names are keys of studies on disk.
+            style, family = f"optimised {style}", "optimised prompt"
+        self.family = f"{self.title_in_name} {family}"
+        self.name = f"{self.title_in_name} {style}, {self.template_name}"
 
     @property
     def label(self) -> str:
-        """The model and how it is prompted, without the order and the template."""
-        model = self.title or short_names([self.model.name])[0]
+        """The model and what its prompt shows, without order and template."""
         optimized = "" if self.instruction is None else "optimized prompt, "
-        return f"{model}, {optimized}{self.rung.label}"
-
-    @property
-    def base_model(self) -> str:
-        """Its model, as task.toml names it."""
-        return self.model.name
-
-    def decoded(self, number: int) -> ChatPrompt:
-        """The same arm, answering once more."""
-        return replace(self, model=Resampled(self.model, number)) if number else self
+        return f"{self.title_in_label}, {optimized}{self.style.label}"
 
     def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> FittedChatPrompt:
-        """Choose the demonstrations; nothing else is learnt."""
-        rung = self.rung
-        template = replace(
-            base_template(task, train), wording=self.wording, system=rung.system, reasoning=rung.reasoning
+        """Choose the demonstrations; nothing else is learned."""
+        template = self._template(task, train)
+        if self.style.shots:
+            demonstrations = tuple(map(_demonstration, balanced_by_label(train, self.style.shots, rng)))
+            template = replace(template, demonstrations=demonstrations)
+            return FittedChatPrompt(self.model, self.style, template, Built(len(demonstrations)))
+        if not self.style.retrieved:
+            return FittedChatPrompt(self.model, self.style, template, Built(0))
+        assert self.embed is not None, "a style that retrieves needs to know what is similar"
+        vectors = self.embed([example.input for example in train])
+        pool = tuple(map(_demonstration, train))
+        return FittedChatPrompt(
+            self.model, self.style, template, Built(len(train)), pool, vectors, self.embed
         )
-        if self.instruction is not None:
-            template = replace(template, instruction=self.instruction)
-        if rung.shots:
-            shown = balanced_by_label(train, rung.shots, rng)
-            template = replace(template, demonstrations=tuple(map(_shown, shown)))
-            return FittedChatPrompt(self.model, rung, template, Built(len(shown)))
-        if rung.retrieved:
-            assert self.embed is not None, "a retrieving arm needs to know what is similar"
-            vectors = self.embed([example.input for example in train])
-            pool = tuple(map(_shown, train))
-            return FittedChatPrompt(self.model, rung, template, Built(len(train)), pool, vectors, self.embed)
-        return FittedChatPrompt(self.model, rung, template, Built(0))
+
+    def _template(self, task: Task, train: Sequence[Example]) -> Prompt:
+        template = replace(
+            base_template(task, train),
+            template_name=self.template_name,
+            system=self.style.system,
+            reasoning=self.style.reasoning,
+        )
+        if self.instruction is None:
+            return template
+        return replace(template, instruction=self.instruction)
 
 
-def _shown(example: Example) -> Demonstration:
+def _demonstration(example: Example) -> Demonstration:
     return Demonstration(example.input, example.target)
 
 
 def balanced_by_label(train: Sequence[Example], count: int, rng: Generator) -> list[Example]:
-    """`count` examples in random order, one of each target before the second of any."""
-    order = [train[i] for i in rng.permutation(len(train)).tolist()]
-    seen: Counter[str] = Counter()
+    """Return `count` examples in random order, one of each target before the second of any."""
+    shuffled = [train[i] for i in rng.permutation(len(train)).tolist()]
+    counts: Counter[str] = Counter()
     turns = []
-    for position, example in enumerate(order):
-        turns.append((seen[example.target], position))
-        seen[example.target] += 1
-    return [order[position] for _, position in sorted(turns)[:count]]
+    for position, example in enumerate(shuffled):
+        turns.append((counts[example.target], position))
+        counts[example.target] += 1
+    return [shuffled[position] for _, position in sorted(turns)[:count]]

@@ -1,4 +1,4 @@
-"""Arms that show examples: the same for every input, or the most similar ones."""
+"""Prompts of the embedded encoder with examples: the same for every input, or the most similar ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class FewShot:
-    """k fixed demonstrations of every label, drawn from train."""
+    """k fixed demonstrations of every label, drawn from the training set."""
 
     model: Encoder
     k: int
@@ -41,35 +41,36 @@ class FewShot:
 
     @property
     def label(self) -> str:
-        """The number of examples tells it from the retrieved ones."""
+        """Every example of the prompt, unlike the retrieved ones, is compared with every input."""
         return f"nearest of {self.k} examples per label (no language model)"
 
     def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> Prompted:
-        """Draw the demonstrations with `rng`; thin labels give what they have."""
+        """Draw the demonstrations with `rng`; a label with fewer than k examples gives all of them."""
         labels = labels_of(task, train)
         by_label: dict[str, list[Example]] = defaultdict(list)
         for example in train:
             by_label[example.target].append(example)
-        shown: list[Demonstration] = []
+        demonstrations: list[Demonstration] = []
         for label in labels:
             members = by_label[label]
             order = rng.permutation(len(members))[: self.k]
-            shown += [Demonstration(members[i].input, label) for i in order]
-        self.model.remember([demonstration.input for demonstration in shown])
+            demonstrations += [Demonstration(members[i].input, label) for i in order]
+        # Each input is compared with all of them.
+        self.model.cache_vectors([demonstration.input for demonstration in demonstrations])
         template = Prompt(
             "",
             task.instruction,
             labels,
             dict(task.answer.labels or {}),
-            tuple(shown),
+            tuple(demonstrations),
             self.weight,
         )
-        return Prompted(self.model, template, Built(examples=len(shown)))
+        return Prompted(self.model, template, Built(examples=len(demonstrations)))
 
 
 @dataclass
 class Retrieved(LocalFittedArm):
-    """A fitted retrieval prompt: each input brings its own demonstrations."""
+    """A fitted prompt that retrieves: each input has demonstrations of its own."""
 
     concurrent: ClassVar[bool] = True
     model: Encoder
@@ -81,15 +82,15 @@ class Retrieved(LocalFittedArm):
     built: Built
 
     def answer(self, inputs: Sequence[Input]) -> list[Reply]:
-        """Replies in the order of the inputs; an input is embedded once for both uses."""
-        with self.model.remembering(inputs) as vectors:
+        """Return one reply for each input, in their order."""
+        with self.model.cached_vectors(inputs) as vectors:  # to retrieve by, and again to answer by
             near = nearest_rows(self.vectors, vectors, self.k)
             prompts = [self._prompt(text, rows) for text, rows in zip(inputs, near, strict=True)]
             return self.model.answer(prompts)
 
     def _prompt(self, text: Input, rows: NDArray[np.intp]) -> Prompt:
-        shown = tuple(Demonstration(self.inputs[i], self.targets[i]) for i in rows.tolist())
-        return replace(self.template, input=text, demonstrations=shown)
+        demonstrations = tuple(Demonstration(self.inputs[i], self.targets[i]) for i in rows.tolist())
+        return replace(self.template, input=text, demonstrations=demonstrations)
 
 
 @dataclass
@@ -111,9 +112,9 @@ class RetrievedFewShot:
         self.name = f"retrieved few-shot, {self.k} similar, weight {self.weight:g}"
 
     def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> Retrieved:
-        """Embed the training examples; nothing else is learnt."""
+        """Embed the training examples; nothing else is learned."""
         inputs = [example.input for example in train]
-        self.model.remember(inputs)
+        self.model.cache_vectors(inputs)
         template = Prompt(
             "",
             task.instruction,
@@ -127,7 +128,7 @@ class RetrievedFewShot:
 
 
 def nearest_rows(rows: NDArray[np.float32], queries: NDArray[np.float32], k: int) -> NDArray[np.intp]:
-    """(q, k) positions of the rows most similar to each query, most similar first."""
+    """Return (q, k) positions of the rows most similar to each query, most similar first."""
     similarity = queries @ rows.T
     k = min(k, len(rows))
     return np.argsort(-similarity, axis=1, kind="stable")[:, :k]

@@ -1,9 +1,9 @@
-"""Arms that only say what is wanted: label names, and what they mean."""
+"""Prompts of the embedded encoder without examples: label names, and what they mean."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from numpy.random import Generator
@@ -17,7 +17,7 @@ from tunepoint.trials.trial import ArmKind
 
 @dataclass
 class Prompted(LocalFittedArm):
-    """A fitted prompt: the same words around every input."""
+    """A fitted prompt: the same template for every input."""
 
     model: ChatModel
     template: Prompt
@@ -25,24 +25,12 @@ class Prompted(LocalFittedArm):
 
     @property
     def concurrent(self) -> bool:
-        """As the model."""
+        """Whether the model may be asked by several threads at once."""
         return isinstance(self.model, Concurrent) and self.model.concurrent
 
     def answer(self, inputs: Sequence[Input]) -> list[Reply]:
-        """Replies in the order of the inputs."""
-        return self.model.answer([self.prompt(text) for text in inputs])
-
-    def prompt(self, text: Input) -> Prompt:
-        """The prompt for one input."""
-        template = self.template
-        return Prompt(
-            text,
-            template.instruction,
-            template.labels,
-            template.descriptions,
-            template.demonstrations,
-            template.demonstration_weight,
-        )
+        """Return one reply for each input, in their order."""
+        return self.model.answer([replace(self.template, input=text) for text in inputs])
 
 
 @dataclass
@@ -59,7 +47,7 @@ class ZeroShot:
     seeds: int = 1
 
     def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> Prompted:
-        """Nothing is learnt; `train` only says which labels there are."""
+        """Learn nothing; `train` only gives the labels."""
         template = Prompt("", task.instruction, labels_of(task, train))
         return Prompted(self.model, template, Built(examples=0))
 
@@ -78,7 +66,7 @@ class Described:
     seeds: int = 1
 
     def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> Prompted:
-        """Nothing is learnt; the descriptions come from the task."""
+        """Learn nothing; the descriptions come from the task."""
         descriptions = dict(task.answer.labels or {})
         template = Prompt("", task.instruction, labels_of(task, train), descriptions)
         return Prompted(self.model, template, Built(examples=0))

@@ -1,4 +1,4 @@
-"""Which training examples are similar to an input, where no encoder is at hand."""
+"""Similarity of texts where no encoder is installed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tunepoint.models.chat import Embed
 
 
 def word_vectors(train: Sequence[Example]) -> Embed:
-    """TF-IDF of words and their beginnings, fitted on the training inputs."""
+    """Return an embedding by TF-IDF of character n-grams, fitted on the training inputs."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(
