@@ -48,7 +48,7 @@ bench: $(VENV)/.developing ## Run the benchmarks; each prints a table and a line
 	$(BIN)/python benchmarks/decide.py
 	$(BIN)/python benchmarks/encoder.py $(BANKING77)
 
-architecture: ## Draw the imports between the folders again, in docs/architecture.md
+architecture: ## Draw the imports and list the modules again, in the docs
 	$(PYTHON) tests/architecture.py
 
 screenshots: $(VENV)/.developing ## Take the pictures of the docs from the demo's study
