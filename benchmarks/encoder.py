@@ -24,7 +24,8 @@ import numpy as np
 from tunepoint import Example, Task
 from tunepoint.arms.encoder.classifier import FineTuned, Probe
 from tunepoint.arms.encoder.training import Recipe
-from tunepoint.models.encoder import Encoder, find_weights
+from tunepoint.models.encoder import Encoder
+from tunepoint.models.encoder_weights import find_weights
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "banking77"
 
@@ -106,7 +107,7 @@ def main() -> None:
     labels = {example.target: "" for example in sorted(train, key=lambda e: e.target)}
     task = Task.parse({"name": "banking77", "answer": {"labels": labels}})
     encoder = Encoder.load()
-    encoder.warm([example.input for example in test])
+    encoder.cache_states([example.input for example in test])
     epochs = Recipe().epochs
     figures: dict[str, Any] = {"benchmark": "encoder", "epochs": epochs, "seeds": options.seeds}
     print(f"{'per label':>9} {'probe':>8} {'tuned':>8} {'examples/s':>11}   accuracy by seed")

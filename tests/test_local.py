@@ -38,8 +38,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_labels_are_constrained_and_batches_change_nothing(checkpoint: Path) -> None:
     prompts = [replace(ASKED, input="pairing " * n) for n in range(1, 12)]
-    one = TextModel(LocalEndpoint("local:tiny", checkpoint.parent, batch=1)).answer(prompts)
-    many = TextModel(LocalEndpoint("local:tiny", checkpoint.parent, batch=8)).answer(prompts)
+    one = TextModel(LocalEndpoint.load("local:tiny", checkpoint.parent, batch_size=1)).answer(prompts)
+    many = TextModel(LocalEndpoint.load("local:tiny", checkpoint.parent, batch_size=8)).answer(prompts)
     for alone, together in zip(one, many, strict=True):
         assert alone.format_ok and alone.answer in LABELS
         assert alone.answer == together.answer
@@ -52,10 +52,10 @@ def test_confidence_is_the_probability_among_the_choices(checkpoint: Path) -> No
     """Two labels that begin with different tokens: their probabilities add up to 1."""
     import torch
 
-    endpoint = LocalEndpoint("local:tiny", checkpoint.parent)
+    endpoint = LocalEndpoint.load("local:tiny", checkpoint.parent)
     prompt = replace(ASKED, labels=("billing", "device_setup"))
     reply = TextModel(endpoint).answer([prompt])[0]
-    tokens = endpoint._tokens(_request(prompt))
+    tokens = endpoint._prompt_tokens(_request(prompt))
     logits = endpoint.model(torch.tensor([tokens])).logits[0, -1].float().detach()
     first = {label: endpoint.tokenizer(label)["input_ids"][0] for label in prompt.labels}
     among = torch.softmax(torch.stack([logits[first[label]] for label in prompt.labels]), 0)
@@ -71,7 +71,7 @@ def _request(prompt: Prompt):  # type: ignore[no-untyped-def]
 
 
 def test_text_is_generated_and_samples_differ_by_number(checkpoint: Path) -> None:
-    model = TextModel(LocalEndpoint("local:tiny", checkpoint.parent))
+    model = TextModel(LocalEndpoint.load("local:tiny", checkpoint.parent))
     free = Prompt("Say something", kind="number", temperature=1.0)
     first, second = model.answer([replace(free, sample=0), replace(free, sample=1)])
     again = model.answer([replace(free, sample=0)])[0]
@@ -81,7 +81,7 @@ def test_text_is_generated_and_samples_differ_by_number(checkpoint: Path) -> Non
 
 def test_an_input_that_does_not_fit_fails_alone(tmp_path: Path) -> None:
     small = tiny_checkpoint(tmp_path / "small", context=256)
-    model = TextModel(LocalEndpoint("local:small", small.parent))
+    model = TextModel(LocalEndpoint.load("local:small", small.parent))
     fits, long = model.answer([replace(ASKED, input="hi"), replace(ASKED, input="pairing " * 200)])
     assert fits.format_ok and not long.format_ok
     assert "leave no room in a context of 256" in str(long.error)
@@ -89,13 +89,13 @@ def test_an_input_that_does_not_fit_fails_alone(tmp_path: Path) -> None:
 
 def test_what_is_no_model_is_said(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ModelError, match=r"local:nowhere: .*nowhere is no directory; .* local:OWNER/NAME"):
-        LocalEndpoint("local:nowhere", tmp_path)
+    with pytest.raises(ModelError, match=r"local:nowhere: .*no directory .*nowhere; .* local:OWNER/NAME"):
+        LocalEndpoint.load("local:nowhere", tmp_path)
     with pytest.raises(ModelError, match=r"local:empty: cannot be loaded from .*empty.*config\.json"):
-        LocalEndpoint("local:empty", tmp_path)
+        LocalEndpoint.load("local:empty", tmp_path)
     tiny_checkpoint(tmp_path / "base", template=None)
     with pytest.raises(ModelError, match="no chat template"):
-        LocalEndpoint("local:base", tmp_path)
+        LocalEndpoint.load("local:base", tmp_path)
 
 
 def test_a_study_prompts_a_local_model(tmp_path: Path) -> None:

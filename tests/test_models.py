@@ -21,9 +21,10 @@ from tunepoint.arms.encoder.training import Recipe
 from tunepoint.arms.prompting.demonstrations import FewShot, RetrievedFewShot
 from tunepoint.arms.prompting.instructions import Described, ZeroShot
 from tunepoint.errors import EvidenceError, ModelError, TaskError
-from tunepoint.models import encoder as encoders
+from tunepoint.models import encoder_weights
 from tunepoint.models.chat import Demonstration, Prompt, Reply, Usage
-from tunepoint.models.encoder import Encoder, Vectors, check_weights, find_weights, label_as_words, softmax
+from tunepoint.models.encoder import Encoder, Vectors, label_as_words, softmax
+from tunepoint.models.encoder_weights import check_weights, find_weights
 
 TEXTS = {
     "billing": [
@@ -97,9 +98,9 @@ def test_what_is_needed_twice_within_an_answer_is_read_once_and_forgotten(encode
 
     def read(tokens: Sequence[Sequence[int]]) -> Vectors:
         reads.append(len(tokens))
-        return encoder.read(tokens)
+        return encoder.embed_tokens(tokens)
 
-    other.reader = read
+    other.runtime = read
     with other.cached_vectors(["once only", "once only"]) as vectors, ThreadPoolExecutor(1) as elsewhere:
         assert (other.embed(["once only"]) == vectors[:1]).all() and reads == [1]
         elsewhere.submit(other.embed, ["once only"]).result()  # another thread's answer is its own
@@ -119,7 +120,7 @@ def test_altered_and_missing_weights_are_refused(tmp_path: Path, monkeypatch: py
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"model\.safetensors missing"):
         check_weights(folder)
-    monkeypatch.setattr(encoders, "WEIGHTS_PACKAGE", "no_such_package")
+    monkeypatch.setattr(encoder_weights, "WEIGHTS_PACKAGE", "no_such_package")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *a, **k: str(tmp_path / "hub"))
@@ -186,7 +187,7 @@ def test_fine_tuning_learns_repeats_and_survives_the_disk(encoder: Encoder, tmp_
     assert fitted.built.examples == 15 and fitted.built.warnings == ()
     assert arm.fit(TASK, TRAIN, RNG(0)) is fitted
     arm.cache_vectors(["asked later"])
-    assert "asked later" in fitted.encoder._memory
+    assert "asked later" in fitted.encoder._cache
     anew = FineTuned(encoder).fit(TASK, TRAIN, RNG(0))
     assert anew.weight == pytest.approx(fitted.weight, abs=1e-5)
     files = list(tmp_path.glob("*.safetensors"))

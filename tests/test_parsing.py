@@ -36,7 +36,7 @@ def prompt(kind: AnswerKind = "label", **more: object) -> Prompt:
 def test_labels(text: str, answer: str | None) -> None:
     parsed = parse(prompt(), text)
     assert parsed.answer == answer
-    assert (parsed.why is None) == (answer is not None)
+    assert (parsed.error is None) == (answer is not None)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_labels(text: str, answer: str | None) -> None:
 def test_json(text: str, answer: str | None, why: str | None) -> None:
     parsed = parse(prompt("json", schema=SCHEMA), text)
     assert parsed.answer == answer
-    assert why is None or why in str(parsed.why)
+    assert why is None or why in str(parsed.error)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_numbers(text: str, answer: str | None) -> None:
 def test_answers_after_reasoning_stand_on_the_marked_line() -> None:
     asked = prompt("number", reasoning=True)
     assert parse(asked, "2 and 2 are 4.\n**Answer:** 4").answer == "4"
-    assert parse(asked, "it is 4").why == "no line begins with 'Answer:'"
+    assert parse(asked, "it is 4").error == "no line begins with 'Answer:'"
     assert parse(prompt("text"), " hello ").answer == "hello"
 
 

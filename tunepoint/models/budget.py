@@ -1,4 +1,4 @@
-"""What a study may spend: the cap, and endpoints whose calls are paid from it."""
+"""The spending cap of a study, and endpoints whose calls are paid from it."""
 
 from __future__ import annotations
 
@@ -10,67 +10,74 @@ from tunepoint.models.prices import CallPrice
 
 
 class Budget:
-    """What the study has spent and may spend; this machine's time counts as money."""
+    """What the study has spent and may spend; seconds of this machine count as money."""
 
     def __init__(self, cap_usd: float | None, usd_per_second: float, spent_usd: float = 0.0) -> None:
         self.cap_usd = cap_usd
         self.usd_per_second = usd_per_second
         self.spent_usd = spent_usd
-        self._held: dict[int, float] = {}
-        self._calls = 0
+        self._reserved: dict[int, float] = {}
+        self._reservations = 0
 
     @property
-    def held_usd(self) -> float:
-        """Set aside for calls on their way."""
-        return sum(self._held.values())
+    def reserved_usd(self) -> float:
+        """Dollars set aside for calls that are under way."""
+        return sum(self._reserved.values())
 
     def check(self, seconds: float, rest_seconds: float) -> None:
-        """Raise before a step that would pass the cap.
+        """Raise if a step on this machine would exceed the cap.
+
+        Args:
+            seconds: that the step takes.
+            rest_seconds: that the rest of the study takes, the step included; for the message.
 
         Raises:
-            BudgetReached: with what the step and the rest of the study would cost.
+            BudgetReached: with the cost of the step and of the rest of the study.
 
         """
         step = seconds * self.usd_per_second
         if self.cap_usd is not None and self.spent_usd + step > self.cap_usd:
             rest = rest_seconds * self.usd_per_second
             raise BudgetReached(
-                f"spending cap: ${self.spent_usd:.6f} of ${self.cap_usd:.6f} are spent and the next "
-                f"step costs about ${step:.6f}; the rest of the study would cost about ${rest:.6f}. "
-                "What was measured is kept: run again with a higher --max-usd to go on"
+                f"spending cap: ${self.spent_usd:.6f} of ${self.cap_usd:.6f} are spent, the next step costs "
+                f"about ${step:.6f} and the rest of the study about ${rest:.6f}. "
+                "All measurements are kept: run again with a higher --max-usd to resume"
             )
 
     def charge_seconds(self, seconds: float) -> None:
-        """Add time that was used."""
+        """Add time on this machine; negative seconds give back what was charged too much."""
         self.spent_usd += seconds * self.usd_per_second
 
     def reserve(self, dollars: float) -> int | None:
-        """Set money aside for a call; its receipt, or None if it must wait for calls on their way.
+        """Set money aside for a call, the most that it can cost.
+
+        Returns:
+            the number of the reservation, or None if the call must wait for others to settle.
 
         Raises:
-            BudgetReached: the call could pass the cap, with nothing on its way.
+            BudgetReached: the call could exceed the cap, and no call under way can settle for less.
 
         """
-        if self.cap_usd is not None and self.spent_usd + self.held_usd + dollars > self.cap_usd:
-            if self._held:
+        if self.cap_usd is not None and self.spent_usd + self.reserved_usd + dollars > self.cap_usd:
+            # Calls under way have reserved their worst case: when they settle, there may be room.
+            if self._reserved:
                 return None
             raise BudgetReached(
-                f"spending cap: ${self.spent_usd:.6f} of ${self.cap_usd:.6f} are spent and the next call "
-                f"may cost ${dollars:.6f}. What was answered is kept: run again with a higher --max-usd "
-                "to go on"
+                f"spending cap: ${self.spent_usd:.6f} of ${self.cap_usd:.6f} are spent, and the next call "
+                f"may cost ${dollars:.6f}. All answers are kept: run again with a higher --max-usd to resume"
             )
-        self._calls += 1
-        self._held[self._calls] = dollars
-        return self._calls
+        self._reservations += 1
+        self._reserved[self._reservations] = dollars
+        return self._reservations
 
-    def settle(self, receipt: int, dollars: float) -> None:
-        """Replace money set aside by what the call took."""
-        del self._held[receipt]
+    def settle(self, reservation: int, dollars: float) -> None:
+        """Replace a reservation by what the call cost."""
+        del self._reserved[reservation]
         self.spent_usd += dollars
 
 
 class BudgetedEndpoint:
-    """An endpoint whose calls are paid from a meter, and stop before they would pass its cap."""
+    """An endpoint whose calls are paid from a budget, and stop before they would exceed its cap."""
 
     def __init__(self, endpoint: Endpoint, budget: Budget, price: CallPrice | None) -> None:
         self.name = endpoint.name
@@ -79,28 +86,29 @@ class BudgetedEndpoint:
         self.price = price
 
     def complete(self, requests: Sequence[Request], done: Done, allow: Allow) -> None:
-        """Complete all requests that the meter allows."""
+        """Complete all requests that the budget allows."""
         price = self.price
         if price is None:
             self.endpoint.complete(requests, done, allow)
             return
 
-        held: dict[int, int] = {}
+        # By identity: equal requests are calls of their own, each with its own reservation.
+        reservations: dict[int, int] = {}
 
         def reserve(request: Request) -> bool:
-            receipt = self.budget.reserve(price.max_dollars(request))
-            if receipt is None:
+            reservation = self.budget.reserve(price.max_dollars(request))
+            if reservation is None:
                 return False
-            held[id(request)] = receipt
+            reservations[id(request)] = reservation
             return True
 
-        def settled(position: int, completion: Completion) -> None:
-            receipt = held.pop(id(requests[position]))
-            self.budget.settle(receipt, price.dollars(completion.usage))
+        def settle(position: int, completion: Completion) -> None:
+            reservation = reservations.pop(id(requests[position]))
+            self.budget.settle(reservation, price.dollars(completion.usage))
             done(position, completion)
 
         try:
-            self.endpoint.complete(requests, settled, reserve)
+            self.endpoint.complete(requests, settle, reserve)
         finally:
-            for receipt in held.values():
-                self.budget.settle(receipt, 0.0)  # calls that were stopped on their way
+            for reservation in reservations.values():
+                self.budget.settle(reservation, 0.0)  # calls that were stopped on their way

@@ -1,4 +1,4 @@
-"""The contract between arms and models: a structured prompt in, a reply out."""
+"""The contract between arms and chat models: a structured prompt in, a reply out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
-"""Texts -> (n, width) unit vectors: what 'similar' means for retrieved demonstrations."""
+"""Texts -> (n, width) unit vectors; similar texts have a high dot product."""
 
 AnswerKind = Literal["label", "json", "number", "text"]
 
@@ -34,37 +34,37 @@ class Message:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is asked, as structure: each model renders it in its own way."""
+    """A question as structure: each model renders it in its own way."""
 
     input: str
     instruction: str = ""
     labels: tuple[str, ...] = ()
     descriptions: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """Label -> what it means; a label without one stands for itself."""
+    """Label -> what it means; a label without a description explains itself."""
     demonstrations: tuple[Demonstration, ...] = ()
     demonstration_weight: float = 0.5
-    """How much demonstrations count against label names, 0..1, for models that weigh them."""
+    """Weight of the demonstrations against the label names, 0..1, in encoders, which mix the two."""
     kind: AnswerKind = "label"
     schema: Mapping[str, Any] | None = None
     """JSON schema of `json` answers."""
     template_name: str = "plain"
-    """Which of the wordings renders it; see models/wordings.py."""
+    """The prompt template that renders it, by its name in models/templates.py."""
     system: bool = False
-    """The instruction stands in a system message, apart from the input."""
+    """Whether the instruction stands in a system message, apart from the input."""
     reasoning: bool = False
-    """Think step by step first; the answer stands on the last line."""
+    """Whether the model thinks step by step first; the answer then stands on the last line."""
     history: tuple[Message, ...] = ()
-    """What was said after the question: a reply that could not be read, and the complaint."""
+    """Messages after the question: an unreadable reply, and the request to repair it."""
     max_output_tokens: int | None = None
-    """Of the answer; by its kind if None."""
+    """None allows what answers of this kind usually take."""
     temperature: float = 0.0
     sample: int = 0
-    """Number of the sample, where the same prompt is asked several times."""
+    """Number of the sample, where the same prompt is sent several times."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What one answer took; the sum over its calls where there were several."""
+    """Tokens and seconds of one answer; the sum over its calls if it took several."""
 
     model: str
     input_tokens: int = 0
@@ -74,7 +74,7 @@ class Usage:
     reasoning_tokens: int = 0
     """Part of `output_tokens`."""
     seconds: float | None = None
-    """From question to answer; None for one of a batch, whose own time nobody knows."""
+    """From question to answer; None where a batch was timed as a whole."""
     calls: int = 1
 
     def __add__(self, other: Usage) -> Usage:
@@ -84,41 +84,44 @@ class Usage:
             self.cached_tokens + other.cached_tokens,
             self.output_tokens + other.output_tokens,
             self.reasoning_tokens + other.reasoning_tokens,
-            _sum(self.seconds, other.seconds),
+            _add(self.seconds, other.seconds),
             self.calls + other.calls,
         )
 
 
-def _sum(one: float | None, other: float | None) -> float | None:
-    return other if one is None else one if other is None else one + other
+def _add(first: float | None, second: float | None) -> float | None:
+    """Add two times, of which either may be unknown."""
+    if first is None or second is None:
+        return second if first is None else first
+    return first + second
 
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer. A reply that does not parse has `format_ok` false and says why."""
+    """One answer. An unreadable reply has no answer, `format_ok` false, and an error that says why."""
 
     text: str
     answer: str | None
     usage: Usage
     format_ok: bool = True
     confidence: float | None = None
-    """Probability of the answer as the model gives it, 0..1; not calibrated."""
+    """Probability of the answer according to the model, 0..1; not calibrated."""
     error: str | None = None
     repaired: bool = False
-    """The first text did not parse, a later one did."""
+    """Whether the first text was unreadable and the second was not."""
 
 
 class ChatModel(Protocol):
     """Anything that answers prompts.
 
-    One prompt that cannot be answered is a reply with `format_ok` false; only a systemic
-    fault (no weights, no network, no key) raises, and then it raises a ModelError.
+    A prompt without an answer is a reply with `format_ok` false. Only a fault that every
+    prompt would have (no weights, no network, no key) raises, and it raises a ModelError.
     """
 
     name: str
     remote: bool
-    """Whether it answers elsewhere: then its seconds are those of each call."""
+    """Whether it runs on another machine: then each call is timed by itself."""
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Reply]:
-        """Replies in the order of the prompts."""
+        """Return a reply to each prompt, in their order."""
         ...

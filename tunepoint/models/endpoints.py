@@ -1,7 +1,7 @@
-"""What stands behind a chat model: requests out, completions in, each as it arrives.
+"""The transport of a chat model: requests go out, completions come back, each as it arrives.
 
-An endpoint knows nothing of tasks. `TextModel` puts prompts into words for it and reads the
-answers; recordings and spending caps wrap one endpoint in another.
+An endpoint knows nothing of tasks. `TextModel` renders prompts into requests for it and parses
+its answers; recordings and spending caps wrap one endpoint in another.
 """
 
 from __future__ import annotations
@@ -12,12 +12,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
-from tunepoint.models.chat import ChatModel, Prompt, Reply, Message, Usage
+from tunepoint.models.chat import ChatModel, Message, Prompt, Reply, Usage
 from tunepoint.models.parsing import parse
 from tunepoint.models.templates import render
 
-SHORT_ANSWER_TOKENS, LONG_ANSWER_TOKENS = 512, 2_048
-"""Output tokens that a plain answer, and one with reasoning or free text, may take."""
+SHORT_ANSWER_TOKENS = 512
+"""Output tokens of a label or a number; hosted models may think before they answer."""
+LONG_ANSWER_TOKENS = 2_048
+"""Output tokens of an answer with reasoning, of JSON and of free text."""
+CUT_OFF = "cut off before an answer: all output tokens were spent"
+"""Error of a completion that ended before it held an answer."""
 
 
 @dataclass(frozen=True)
@@ -28,21 +32,21 @@ class Request:
     max_output_tokens: int = SHORT_ANSWER_TOKENS
     temperature: float = 0.0
     sample: int = 0
-    """Tells samples of the same request apart; it is the seed of the call."""
+    """Distinguishes samples of the same request; it is the seed of the call."""
     schema: Mapping[str, Any] | None = None
-    """JSON schema that the completion must follow, where the endpoint can hold to it."""
+    """JSON schema that the completion must follow, if the endpoint can enforce one."""
     choices: tuple[str, ...] = ()
-    """The only texts allowed, where the endpoint can hold to them."""
+    """The only texts allowed, if the endpoint can enforce them."""
 
     def key(self, model: str) -> str:
-        """SHA-256 of the model and the whole request: the same call has the same key."""
+        """Return the SHA-256 of the model and the whole request: the same call has the same key."""
         content = json.dumps([model, asdict(self)], sort_keys=True, default=str)
         return hashlib.sha256(content.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Completion:
-    """What came back."""
+    """The answer to a request."""
 
     text: str
     usage: Usage
@@ -51,27 +55,27 @@ class Completion:
     error: str | None = None
     """Why the text is not an answer: refused, cut off, too long an input, no reply."""
     lasting: bool = True
-    """False for faults of the moment, which a later call may not have."""
+    """False for transient faults, which a later call may not have."""
 
 
 Done = Callable[[int, Completion], None]
 """Called with a request's position as its completion arrives, from any thread."""
 Allow = Callable[[Request], bool]
-"""Called before a request is sent: False asks to wait for those on their way, and raising stops
-all that were not sent yet."""
+"""Called before a request is sent. False makes it wait for those under way; raising stops
+every request that was not sent yet."""
 
 
 class Endpoint(Protocol):
     """Anything that completes requests.
 
-    One request that fails is a completion with `error`; only a systemic fault raises, after
-    every completion that had arrived was handed to `done`.
+    A request that fails is a completion with `error`. Only a fault that every request would have
+    raises, and not before all completions that had arrived were handed to `done`.
     """
 
     name: str
 
     def complete(self, requests: Sequence[Request], done: Done, allow: Allow) -> None:
-        """Complete all requests; returns when each was handed to `done`."""
+        """Complete all requests; return when each was handed to `done`."""
         ...
 
 
@@ -89,15 +93,15 @@ class TextModel:
         self.name = endpoint.name
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Reply]:
-        """Replies in the order of the prompts."""
-        arrived: dict[int, Completion] = {}
+        """Return a reply to each prompt, in their order."""
+        completions: dict[int, Completion] = {}
         requests = [request_of(prompt) for prompt in prompts]
-        self.endpoint.complete(requests, arrived.__setitem__, allow_all)
-        return [reply_of(prompt, arrived[i]) for i, prompt in enumerate(prompts)]
+        self.endpoint.complete(requests, completions.__setitem__, allow_all)
+        return [reply_of(prompt, completions[i]) for i, prompt in enumerate(prompts)]
 
 
 class Resampled:
-    """A chat model asked the same once more: its answers are another decode, not the recorded one."""
+    """A chat model whose answers are another decode, not the recorded one."""
 
     def __init__(self, model: ChatModel, decode: int) -> None:
         self.model = model
@@ -106,29 +110,31 @@ class Resampled:
         self.name = model.name
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Reply]:
-        """Replies in the order of the prompts."""
+        """Return a reply to each prompt, in their order."""
         offset = self.decode * MAX_SAMPLES
         return self.model.answer([replace(prompt, sample=prompt.sample + offset) for prompt in prompts])
 
 
 MAX_SAMPLES = 1_000
-"""Samples of one request that a decode may take."""
+"""Samples of one request per decode, so that the samples of two decodes never meet."""
 
 
 def request_of(prompt: Prompt) -> Request:
-    """The call that asks a prompt."""
+    """Render a prompt as one call."""
     long = prompt.reasoning or prompt.kind in ("text", "json")
     return Request(
         render(prompt),
         prompt.max_output_tokens or (LONG_ANSWER_TOKENS if long else SHORT_ANSWER_TOKENS),
         prompt.temperature,
         prompt.sample,
+        # A schema or a list of choices would leave a model no room to think first.
         None if prompt.reasoning else _schema(prompt),
         () if prompt.reasoning or prompt.kind != "label" else prompt.labels,
     )
 
 
 def _schema(prompt: Prompt) -> Mapping[str, Any] | None:
+    """Return the JSON schema of the answer; labels get one, for few servers enforce a plain enum."""
     if prompt.kind == "json":
         return prompt.schema
     if prompt.kind == "label":
@@ -143,7 +149,7 @@ def _schema(prompt: Prompt) -> Mapping[str, Any] | None:
 
 
 def reply_of(prompt: Prompt, completion: Completion) -> Reply:
-    """The answer that a completion holds."""
+    """Parse the answer in a completion."""
     if completion.error is not None and not completion.text:
         return Reply("", None, completion.usage, format_ok=False, error=completion.error)
     parsed = parse(prompt, completion.text)
@@ -153,5 +159,5 @@ def reply_of(prompt: Prompt, completion: Completion) -> Reply:
         completion.usage,
         format_ok=parsed.answer is not None,
         confidence=completion.confidence if parsed.answer is not None else None,
-        error=parsed.why if completion.error is None else completion.error,
+        error=parsed.error if completion.error is None else completion.error,
     )

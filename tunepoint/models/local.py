@@ -16,137 +16,131 @@ from transformers.utils.logging import disable_progress_bar
 
 from tunepoint.errors import ModelError
 from tunepoint.models.chat import Usage
-from tunepoint.models.endpoints import Allow, Completion, Done, Request
+from tunepoint.models.endpoints import CUT_OFF, Allow, Completion, Done, Request
 from tunepoint.models.providers import LOCAL_PREFIX
 
 BATCH_SIZE = 8
 MIN_OUTPUT_TOKENS = 16
-"""Tokens of output that there must be room for."""
+"""Room that a prompt must leave in the context for a free answer."""
+UNLIMITED_CONTEXT = 1 << 30
+"""Context of a model whose configuration names no limit."""
 
 
 class LocalEndpoint:
     """Requests answered in batches, with the model's own chat template.
 
     A request with `choices` gets one of them and nothing else: at every step only tokens that
-    go on to a choice are allowed, and the confidence is the probability among those.
+    continue a choice are allowed, and the confidence is the probability among those.
     """
 
-    def __init__(self, name: str, folder: Path = Path(), *, batch: int = BATCH_SIZE) -> None:
-        """Load the model.
+    def __init__(self, name: str, model: Any, tokenizer: Any, *, batch_size: int = BATCH_SIZE) -> None:
+        """Use a loaded model, on the device where it is.
+
+        Args:
+            name: of the model, as usage reports it.
+            model: a causal language model of transformers.
+            tokenizer: its tokenizer, with a chat template.
+            batch_size: requests that are answered together.
+
+        """
+        # Batches are padded on the left, so that every prompt ends where generation begins.
+        tokenizer.padding_side = "left"
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        self.name = name
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+        self.device = model.device
+        self.context = int(getattr(model.config, "max_position_embeddings", 0) or UNLIMITED_CONTEXT)
+        self._choice_tokens: dict[str, list[int]] = {}
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(cls, name: str, folder: Path = Path(), *, batch_size: int = BATCH_SIZE) -> LocalEndpoint:
+        """Load a model and move it to the fastest device of this machine.
 
         Args:
             name: `local:DIRECTORY` or `local:HUB-NAME`.
             folder: where relative directories start.
-            batch: requests that are answered together.
+            batch_size: requests that are answered together.
 
         Raises:
-            ModelError: nothing there that can be loaded, or it has no chat template.
+            ModelError: the model cannot be loaded, or its tokenizer has no chat template.
 
         """
         path = folder / name.removeprefix(LOCAL_PREFIX)
-        where = str(path) if path.is_dir() else name.removeprefix(LOCAL_PREFIX)
-        if not path.is_dir() and "/" not in where:
+        source = str(path) if path.is_dir() else name.removeprefix(LOCAL_PREFIX)
+        if not path.is_dir() and "/" not in source:
             raise ModelError(
-                f"{name}: {path} is no directory; name one with config.json, weights and a tokenizer, or a "
-                "model of the hub as local:OWNER/NAME"
+                f"{name}: there is no directory {path}; give one with config.json, weights and a tokenizer, "
+                "or a model of the hub as local:OWNER/NAME"
             )
-        disable_progress_bar()  # type: ignore[no-untyped-call]
-        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of every retry
-        try:
-            tokenizer: Any = AutoTokenizer.from_pretrained(where, padding_side="left")
-            model = cast("Any", AutoModelForCausalLM.from_pretrained(where, dtype="auto"))
-        except Exception as error:  # whatever the files bring up
-            said = str(error).strip().split("\n")[0][:200]
-            raise ModelError(
-                f"{name}: cannot be loaded from {where} ({type(error).__name__}: {said}); a directory with "
-                "config.json, weights and a tokenizer is needed, or a name that the hub knows"
-            ) from None
+        model, tokenizer = _load(name, source)
         if not tokenizer.chat_template:
-            raise ModelError(f"{name}: its tokenizer has no chat template; take an instruction-tuned model")
-        self._use(name, model.to(_device()), tokenizer, batch)
-
-    @classmethod
-    def of(cls, name: str, model: Any, tokenizer: Any, *, batch: int = BATCH_SIZE) -> LocalEndpoint:
-        """An endpoint of a model that is loaded already, on its device."""
-        found = cls.__new__(cls)
-        tokenizer.padding_side = "left"
-        found._use(name, model, tokenizer, batch)
-        return found
-
-    def _use(self, name: str, model: Any, tokenizer: Any, batch: int) -> None:
-        self.name, self.batch = name, batch
-        self._lock = threading.Lock()
-        self.model, self.tokenizer = model.eval(), tokenizer
-        if tokenizer.pad_token_id is None:
-            tokenizer.pad_token = tokenizer.eos_token
-        self._choices: dict[str, list[int]] = {}
-        self.device = model.device
-        self.context = int(getattr(self.model.config, "max_position_embeddings", 0) or 1 << 30)
+            raise ModelError(f"{name}: its tokenizer has no chat template; use an instruction-tuned model")
+        return cls(name, model.to(_device()), tokenizer, batch_size=batch_size)
 
     def complete(self, requests: Sequence[Request], done: Done, allow: Allow) -> None:
-        """Complete all requests, those of one form and of like length together."""
-        tokens = [self._tokens(request) for request in requests]
-        order = []
+        """Complete all requests, in batches of the same settings and of similar length."""
+        tokens = [self._prompt_tokens(request) for request in requests]
+        fitting = []
         for position, request in enumerate(requests):
-            least = max(map(len, self._ends(request)), default=min(request.max_output_tokens, MIN_OUTPUT_TOKENS))
-            if self.context - len(tokens[position]) < least:
-                why = f"its {len(tokens[position])} tokens leave no room in a context of {self.context}"
-                done(position, Completion("", Usage(self.name), error=why))
+            if self.context - len(tokens[position]) < self._least_output(request):
+                error = f"its {len(tokens[position])} tokens leave no room in a context of {self.context}"
+                done(position, Completion("", Usage(self.name), error=error))
             else:
-                order.append(position)
+                fitting.append(position)
 
-        def form(position: int) -> tuple[Any, ...]:
+        def settings(position: int) -> tuple[Any, ...]:
             request = requests[position]
             return request.choices, request.max_output_tokens, request.temperature, request.sample
 
-        order.sort(key=lambda position: (form(position), len(tokens[position])))
-        for _, group in groupby(order, key=form):
-            for some in _parts(list(group), self.batch):
-                for position in some:
+        fitting.sort(key=lambda position: (settings(position), len(tokens[position])))
+        for _, group in groupby(fitting, key=settings):
+            for batch in _batches(list(group), self.batch_size):
+                for position in batch:
                     allow(requests[position])
-                with self._lock:  # torch has one generator of random numbers for all threads
-                    completions = self._answer([requests[i] for i in some], [tokens[i] for i in some])
-                for position, completion in zip(some, completions, strict=True):
+                with self._lock:  # torch has one random generator for all threads
+                    completions = self._answer([requests[i] for i in batch], [tokens[i] for i in batch])
+                for position, completion in zip(batch, completions, strict=True):
                     done(position, completion)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: there is no connection to close."""
 
-    def _tokens(self, request: Request) -> list[int]:
-        turns = [{"role": turn.role, "content": turn.content} for turn in request.messages]
+    def _least_output(self, request: Request) -> int:
+        """Return the output tokens without which an answer makes no sense."""
+        if request.choices:
+            return max(map(len, self._choice_sequences(request)))
+        return min(request.max_output_tokens, MIN_OUTPUT_TOKENS)
+
+    def _prompt_tokens(self, request: Request) -> list[int]:
+        turns = [{"role": message.role, "content": message.content} for message in request.messages]
         text = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-        found: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return found
+        # The chat template has written the special tokens already.
+        tokens: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return tokens
 
-    def _ends(self, request: Request) -> list[list[int]]:
-        """The tokens of each choice, with the one that ends it."""
-        end = self.tokenizer.eos_token_id
+    def _choice_sequences(self, request: Request) -> list[list[int]]:
+        """Return the tokens of each choice, with the one that ends it."""
         for choice in request.choices:
-            if choice not in self._choices:
-                found = self.tokenizer(choice, add_special_tokens=False)["input_ids"]
-                self._choices[choice] = [*found, end]
-        return [self._choices[choice] for choice in request.choices]
+            if choice not in self._choice_tokens:
+                tokens = self.tokenizer(choice, add_special_tokens=False)["input_ids"]
+                self._choice_tokens[choice] = [*tokens, self.tokenizer.eos_token_id]
+        return [self._choice_tokens[choice] for choice in request.choices]
 
     @torch.inference_mode()
     def _answer(self, requests: Sequence[Request], tokens: Sequence[list[int]]) -> list[Completion]:
-        """A batch of requests that differ in their messages only."""
+        """Answer a batch of requests that differ in their messages only."""
         request, started = requests[0], time.perf_counter()
         padded = self.tokenizer.pad({"input_ids": list(tokens)}, return_tensors="pt").to(self.device)
         width = int(padded["input_ids"].shape[1])
-        how: dict[str, Any] = {"max_new_tokens": min(request.max_output_tokens, self.context - width)}
-        if request.temperature > 0:
-            how |= {"do_sample": True, "temperature": request.temperature, "top_k": 0, "top_p": 1.0}
-        else:
-            how |= {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        if request.choices:
-            ends = self._ends(request)
-            how["max_new_tokens"] = max(map(len, ends))
-            how["prefix_allowed_tokens_fn"] = _only(ends, width, self.tokenizer.eos_token_id)
         with torch.random.fork_rng():
             torch.manual_seed(request.sample)
-            out = self.model.generate(
+            output = self.model.generate(
                 **padded,
-                **how,
+                **self._generation_settings(request, width),
                 pad_token_id=self.tokenizer.pad_token_id,
                 eos_token_id=self.tokenizer.eos_token_id,
                 return_dict_in_generate=True,
@@ -154,42 +148,78 @@ class LocalEndpoint:
             )
         seconds = time.perf_counter() - started if len(requests) == 1 else None
         return [
-            self._completion(row, [score[i] for score in out.scores], request, len(tokens[i]), seconds)
-            for i, row in enumerate(out.sequences[:, width:])
+            self._completion(row, [score[i] for score in output.scores], request, len(tokens[i]), seconds)
+            for i, row in enumerate(output.sequences[:, width:])
         ]
 
+    def _generation_settings(self, request: Request, width: int) -> dict[str, Any]:
+        """Return the arguments of `generate`; all of them, for the model's own defaults would fill gaps."""
+        settings: dict[str, Any] = {"max_new_tokens": min(request.max_output_tokens, self.context - width)}
+        if request.temperature > 0:
+            settings |= {"do_sample": True, "temperature": request.temperature, "top_k": 0, "top_p": 1.0}
+        else:
+            settings |= {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        if request.choices:
+            sequences = self._choice_sequences(request)
+            settings["max_new_tokens"] = max(map(len, sequences))
+            settings["prefix_allowed_tokens_fn"] = _allow_only(sequences, width, self.tokenizer.eos_token_id)
+        return settings
+
     def _completion(
-        self, row: Any, scores: Sequence[Any], request: Request, given: int, seconds: float | None
+        self, row: Any, scores: Sequence[Any], request: Request, input_tokens: int, seconds: float | None
     ) -> Completion:
-        written = [int(token) for token in row]
-        ended = self.tokenizer.eos_token_id in written
+        """Read one row of generated tokens, with the scores of each step."""
+        tokens = [int(token) for token in row]
+        ended = self.tokenizer.eos_token_id in tokens
         if ended:
-            written = written[: written.index(self.tokenizer.eos_token_id) + 1]
-        sure = sum(
+            # Rows that end early are padded to the longest of the batch.
+            tokens = tokens[: tokens.index(self.tokenizer.eos_token_id) + 1]
+        log_probability = sum(
             float(torch.log_softmax(score.float(), -1)[token])
-            for score, token in zip(scores, written, strict=False)
+            for score, token in zip(scores, tokens, strict=False)
         )
-        text = self.tokenizer.decode(written, skip_special_tokens=True).strip()
-        usage = Usage(self.name, given, 0, len(written), seconds=seconds)
-        error = None
-        if not ended and not text:
-            error = "cut off before an answer: all output tokens were spent"
-        confidence = min(1.0, float(torch.tensor(sure).exp())) if request.choices else None
+        text = self.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        usage = Usage(self.name, input_tokens, 0, len(tokens), seconds=seconds)
+        error = CUT_OFF if not ended and not text else None
+        # Without choices the probability is that of one text among all texts, and says nothing.
+        confidence = min(1.0, float(torch.tensor(log_probability).exp())) if request.choices else None
         return Completion(text, usage, confidence=confidence, error=error)
 
 
-def _only(ends: Sequence[list[int]], width: int, end: int) -> Callable[[int, Any], list[int]]:
-    """Which tokens may follow: those that go on to one of the sequences."""
+def _load(name: str, source: str) -> tuple[Any, Any]:
+    """Return the model and its tokenizer.
+
+    Raises:
+        ModelError: one of them cannot be loaded.
+
+    """
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it reports every retry
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(source, padding_side="left")
+        model = cast("Any", AutoModelForCausalLM.from_pretrained(source, dtype="auto"))
+    except Exception as error:  # transformers raises whatever the files bring up
+        reason = str(error).strip().split("\n")[0][:200]
+        raise ModelError(
+            f"{name}: cannot be loaded from {source} ({type(error).__name__}: {reason}); give a directory "
+            "with config.json, weights and a tokenizer, or a name that the hub knows"
+        ) from None
+    return model, tokenizer
+
+
+def _allow_only(sequences: Sequence[list[int]], width: int, end: int) -> Callable[[int, Any], list[int]]:
+    """Return a function that allows the tokens that continue one of the sequences."""
 
     def allowed(_: int, row: Any) -> list[int]:
-        so_far = [int(token) for token in row[width:]]
-        size = len(so_far)
-        return sorted({s[size] for s in ends if len(s) > size and s[:size] == so_far}) or [end]
+        written = [int(token) for token in row[width:]]
+        size = len(written)
+        continuations = {s[size] for s in sequences if len(s) > size and s[:size] == written}
+        return sorted(continuations) or [end]
 
     return allowed
 
 
-def _parts(positions: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+def _batches(positions: Sequence[int], size: int) -> Iterator[Sequence[int]]:
     for start in range(0, len(positions), size):
         yield positions[start : start + size]
 

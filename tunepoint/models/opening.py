@@ -15,7 +15,7 @@ from tunepoint.models.embedded import CPU_TORCH
 from tunepoint.models.endpoints import Endpoint, TextModel
 from tunepoint.models.prices import UNKNOWN_PRICE, CallPrice, call_price, missing_price, project_price
 from tunepoint.models.providers import LOCAL_PREFIX
-from tunepoint.models.recording import RecordedEndpoint, CallRecording
+from tunepoint.models.recording import CallRecording, RecordedEndpoint
 
 if TYPE_CHECKING:
     from tunepoint.models.local import LocalEndpoint
@@ -87,7 +87,7 @@ def _local(model: NamedModel) -> LocalEndpoint:
         from tunepoint.models.local import LocalEndpoint
     except ImportError as error:
         raise MissingExtra(f"{model.name} needs {error.name}", "tune", CPU_TORCH) from None
-    return LocalEndpoint(model.name, model.folder)
+    return LocalEndpoint.load(model.name, model.folder)
 
 
 class _Opening:

@@ -1,4 +1,4 @@
-"""The answer in a model's text, or why there is none."""
+"""Read the answer in a model's text, or say why there is none."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ class ParsedAnswer:
     """An answer, or why the text holds none."""
 
     answer: str | None
-    why: str | None = None
+    error: str | None = None
 
 
 def parse(prompt: Prompt, text: str) -> ParsedAnswer:
-    """Read the answer of the prompt's kind out of a model's text."""
+    """Read an answer of the prompt's kind out of a model's text."""
+    # Open reasoning models write their thoughts into the reply.
     plain = _THOUGHT.sub("", text).strip()
     if not plain:
         return ParsedAnswer(None, EMPTY_REPLY)
@@ -33,7 +34,7 @@ def parse(prompt: Prompt, text: str) -> ParsedAnswer:
         _, mark, after = plain.rpartition(ANSWER_MARK)
         if not mark:
             return ParsedAnswer(None, f"no line begins with '{ANSWER_MARK}'")
-        plain = after.strip().strip("*").strip()
+        plain = after.strip().strip("*").strip()  # the mark is often set in bold
     return {"label": _label, "json": _json, "number": _number, "text": _text}[prompt.kind](prompt, plain)
 
 
@@ -42,15 +43,14 @@ def _text(prompt: Prompt, text: str) -> ParsedAnswer:
 
 
 def _label(prompt: Prompt, text: str) -> ParsedAnswer:
-    """The label the text is, or the only one it names."""
-    inner = _unwrapped(text)
-    wanted = _squeezed(inner)
-    known = {_squeezed(label): label for label in prompt.labels}
-    if wanted in known:
-        return ParsedAnswer(known[wanted])
-    named = {label for key, label in known.items() if re.search(rf"(?<!\w){re.escape(key)}(?!\w)", wanted)}
+    """Read the label that the text is, or the only one that it names."""
+    wanted = _words(_unwrapped(text))
+    labels = {_words(label): label for label in prompt.labels}
+    if wanted in labels:
+        return ParsedAnswer(labels[wanted])
+    named = {label for key, label in labels.items() if re.search(rf"(?<!\w){re.escape(key)}(?!\w)", wanted)}
     # A label inside a longer one is not a second answer: 'card' in 'card arrival'.
-    outer = {a for a in named if not any(a != b and _squeezed(a) in _squeezed(b) for b in named)}
+    outer = {a for a in named if not any(a != b and _words(a) in _words(b) for b in named)}
     if len(outer) == 1:
         return ParsedAnswer(outer.pop())
     if outer:
@@ -59,9 +59,9 @@ def _label(prompt: Prompt, text: str) -> ParsedAnswer:
 
 
 def _unwrapped(text: str) -> str:
-    """The value of `{"answer": ...}`, as schema modes return it; else the text itself."""
+    """Return the value of `{"answer": ...}`, as schema modes return it; else the text itself."""
     try:
-        value = json.loads(_found(text) or text)
+        value = json.loads(_json_object(text) or text)
     except ValueError:
         return text
     if isinstance(value, dict) and len(value) == 1:
@@ -69,17 +69,18 @@ def _unwrapped(text: str) -> str:
     return value if isinstance(value, str) else text
 
 
-def _squeezed(text: str) -> str:
+def _words(text: str) -> str:
+    """Return the words of a text in lower case, without the punctuation between them."""
     return " ".join(re.findall(r"\w+", text.casefold().replace("_", " ")))
 
 
 def _json(prompt: Prompt, text: str) -> ParsedAnswer:
-    """One JSON object that follows the schema, written canonically."""
-    found = _found(text)
-    if found is None:
+    """Read a JSON object that follows the schema, and write it with sorted keys."""
+    content = _json_object(text)
+    if content is None:
         return ParsedAnswer(None, "there is no JSON object in it")
     try:
-        value = json.loads(found)
+        value = json.loads(content)
     except (ValueError, RecursionError) as error:
         return ParsedAnswer(None, f"its JSON is broken: {error}")
     fault = schema_fault(prompt.schema, value) if prompt.schema else None
@@ -88,8 +89,8 @@ def _json(prompt: Prompt, text: str) -> ParsedAnswer:
     return ParsedAnswer(json.dumps(value, ensure_ascii=False, sort_keys=True))
 
 
-def _found(text: str) -> str | None:
-    """The first JSON object of a text, its code fence taken off."""
+def _json_object(text: str) -> str | None:
+    """Return the first JSON object of a text, without its code fence; broken JSON up to the end."""
     fence = _FENCE.search(text)
     inner = fence.group(1) if fence else text
     start = inner.find("{")
@@ -103,7 +104,7 @@ def _found(text: str) -> str | None:
 
 
 def schema_fault(schema: Any, value: Any) -> str | None:
-    """Where a value departs from a JSON schema first, or None."""
+    """Return where a value violates a JSON schema first, or None."""
     from jsonschema import Draft202012Validator
 
     for error in Draft202012Validator(schema).iter_errors(value):
@@ -113,7 +114,7 @@ def schema_fault(schema: Any, value: Any) -> str | None:
 
 
 def _number(prompt: Prompt, text: str) -> ParsedAnswer:
-    """The last number of the text, in plain digits."""
+    """Read the last number of the text, in plain digits: what comes before it is usually the working."""
     numbers = _NUMBER.findall(_unwrapped(text))
     if not numbers:
         return ParsedAnswer(None, "there is no number in it")

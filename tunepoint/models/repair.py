@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tunepoint.models.chat import ChatModel, Prompt, Reply, Message
+from tunepoint.models.chat import ChatModel, Message, Prompt, Reply
 from tunepoint.models.parsing import EMPTY_REPLY
 from tunepoint.models.templates import complaint
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tunepoint.models.chat import Prompt, Message
+from tunepoint.models.chat import Message, Prompt
 
 ANSWER_MARK = "Answer:"
 """Begins the line that holds the answer after reasoning."""
@@ -120,7 +120,9 @@ def answer_format(prompt: Prompt) -> str:
         "text": "the answer only",
     }[prompt.kind]
     if prompt.reasoning:
-        return f"Think step by step. Then write a last line that begins with '{ANSWER_MARK}' and holds {form}."
+        return (
+            f"Think step by step. Then write a last line that begins with '{ANSWER_MARK}' and holds {form}."
+        )
     return f"Reply with {form}."
 
 
