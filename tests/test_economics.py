@@ -64,15 +64,15 @@ def test_machines_are_bought_whole_for_the_busiest_hour() -> None:
     # One machine sustains 2 requests a second at 70%, and the peak is three times the mean:
     # 2 x .7 / 3 x 3,600 x 730 = 1,226,400 queries a month.
     hosting = always_on(requests_per_second=2.0)
-    assert hosting.queries_a_machine == pytest.approx(1_226_400)
+    assert hosting.queries_per_machine == pytest.approx(1_226_400)
     counts = hosting.machines(np.array([0.0, 1.0, 1_226_400.0, 1_226_401.0, 3e6]))
     assert counts.tolist() == [1, 1, 1, 2, 3]
     # Off at night and over the weekend: 50 of 168 hours cost less, and take less.
     office = always_on(requests_per_second=2.0, hours_a_week=50, least=2)
-    assert office.hours_a_month == pytest.approx(730 * 50 / 168)
+    assert office.hours_per_month == pytest.approx(730 * 50 / 168)
     draws = simulate([cost("o", dedicated=office)], task(), 2, RNG(0))
     assert draws.per_month(1_000.0)[:, 0] == pytest.approx(2 * 0.526 * 730 * 50 / 168)
-    assert office.queries_a_machine == pytest.approx(1_226_400 * 50 / 168)
+    assert office.queries_per_machine == pytest.approx(1_226_400 * 50 / 168)
 
 
 def test_a_tuned_premium_by_the_token_never_pays_back() -> None:
@@ -89,7 +89,7 @@ def test_a_staircase_that_meets_a_line_above_one_machine() -> None:
     hosting = Dedicated(
         usd_per_hour=flat(100 / 730), requests_per_second=10_000 / (3600 * 730), utilisation=1.0, peak=1.0
     )
-    assert hosting.queries_a_machine == pytest.approx(10_000)
+    assert hosting.queries_per_machine == pytest.approx(10_000)
     arms = [cost("a", usd_per_query=flat(0.0125)), cost("b", "tuned", dedicated=hosting)]
     draws = simulate(arms, task(), 5, RNG(0))
     found = break_even(draws, 0, 1)
@@ -153,7 +153,7 @@ def test_an_announced_retirement_is_followed_once_or_by_further_ones() -> None:
 
 
 def test_a_retirement_that_is_past_is_refused() -> None:
-    with pytest.raises(TaskError, match=r"models.0.retires: is past; name the model that followed"):
+    with pytest.raises(TaskError, match=r"models.0.retires: is in the past; use the successor model"):
         task(models=[{"name": "openai/x", "retires": "2024-01-01"}])
 
 

@@ -105,7 +105,7 @@ def test_an_answer_without_a_grade_is_no_zero_and_a_useless_judge_is_given_up() 
     [
         ({"metric": "judge", "rubric": "good"}, "needs judge: "),
         ({"metric": "judge", "judge": "openai/gpt-5-mini"}, "needs rubric"),
-        ({"metric": "exact", "rubric": "good"}, "for metric = 'judge', and the metric is 'exact'"),
+        ({"metric": "exact", "rubric": "good"}, "for metric = 'judge', but the metric is 'exact'"),
         ({"metric": "judge", "judge": {"nam": "x"}, "rubric": "good"}, "score.judge"),
         ({"metric": "judge", "judge": "openai/x", "rubric": "good", "scale": 1}, "scale"),
         ({"metric": "jugde"}, "did you mean 'judge'"),

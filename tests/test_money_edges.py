@@ -26,13 +26,10 @@ from tunepoint.errors import ModelError, TaskError, TrialsError
 from tunepoint.files.currencies import in_dollars
 from tunepoint.files.machine import cores
 from tunepoint.models.opening import NamedModel, open_models
-from tunepoint.models.prices import own_price, own_prices
+from tunepoint.models.prices import project_price, project_prices
 from tunepoint.stats.moments import deviations, mean_of
 from tunepoint.stats.ranges import Range
-from tunepoint.study.arm_costs import _an_answer as an_answer
-from tunepoint.study.arm_costs import _last_day as last_day
-from tunepoint.study.arm_costs import _monthly as monthly_of
-from tunepoint.study.arm_costs import hosting_of
+from tunepoint.study.arm_costs import answer_cost, hosting_of, last_day, monthly_usd
 from tunepoint.study.language_models import check_price
 from tunepoint.trials.table import ArmScores, Table
 
@@ -168,17 +165,17 @@ def test_amounts_in_another_currency_are_taken_at_the_declared_rate(tmp_path: Pa
     (tmp_path / "prices.toml").write_text(
         '[currencies]\nEUR = 1.1\n["openai/x"]\ninput = "1 EUR"\noutput = 3\n'
     )
-    assert own_prices(tmp_path)["openai/x"].input == pytest.approx(1.1)
+    assert project_prices(tmp_path)["openai/x"].input == pytest.approx(1.1)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"costs": {"hourly_usd": "80 EUR"}}, r"costs.hourly_usd: '80 EUR': no rate of EUR is declared"),
-        ({"currencies": {"EUR": 0}}, "currencies.EUR: 0: a currency is three capital letters"),
+        ({"costs": {"hourly_usd": "80 EUR"}}, r"costs.hourly_usd: '80 EUR': the file has no rate for EUR"),
+        ({"currencies": {"EUR": 0}}, "currencies.EUR: 0: expected three capital letters"),
         ({"currencies": {"euro": 1.1}}, "currencies.euro: 1.1"),
-        ({"currencies": {"USD": 2}}, "one US dollar is 1 US dollar, got 2"),
-        ({"currencies": 3}, "a table is expected"),
+        ({"currencies": {"USD": 2}}, "currencies.USD: must be 1, got 2"),
+        ({"currencies": 3}, "expected a table"),
         ({"currencies": {"EUR": 1.1}, "costs": {"hourly_usd": "-5 EUR"}}, "must not be negative"),
         ({"currencies": {"EUR": 1.1}, "costs": {"hourly_usd": ["9 EUR", "5 EUR", "8 EUR"]}}, "hourly_usd"),
     ],
@@ -197,11 +194,11 @@ def test_only_money_is_converted(tmp_path: Path) -> None:
     for given in ("EUR", "1__0 EUR", "\u0663 EUR"):
         assert in_dollars({**euro, "costs": {"hourly_usd": given}})["costs"]["hourly_usd"] == given
     (tmp_path / "arms.toml").write_text('[[arm]]\nname = "x"\nkind = "prompt"\nusd_per_query = "1 EUR"\n')
-    with pytest.raises(TrialsError, match=r"no rate of EUR"):
+    with pytest.raises(TrialsError, match=r"no rate for EUR"):
         read_arms(tmp_path / "arms.toml")
     (tmp_path / "prices.toml").write_text('["openai/x"]\ninput = "1 EUR"\noutput = 3\n')
-    with pytest.raises(ModelError, match=r"openai/x.input: '1 EUR': no rate of EUR"):
-        own_prices(tmp_path)
+    with pytest.raises(ModelError, match=r"openai/x.input: '1 EUR': the file has no rate for EUR"):
+        project_prices(tmp_path)
 
 
 # -- a price that nobody knows ---------------------------------------------------------------------
@@ -241,8 +238,8 @@ def test_amounts_of_money_are_exact_and_finite() -> None:
 def test_a_tuned_model_may_be_priced_by_its_base() -> None:
     price = TokenPrice(input=1, output=2)
     own = {"openai/ft:gpt-9": price}
-    assert own_price("openai/ft:gpt-9:org::id", own) is price
-    assert own_price("openai/gpt-9", own) is None
+    assert project_price("openai/ft:gpt-9:org::id", own) is price
+    assert project_price("openai/gpt-9", own) is None
 
 
 # -- machines of encoders, logs and cascades -------------------------------------------------------
@@ -288,15 +285,15 @@ def test_a_retirement_of_what_is_tuned_is_declared_with_it() -> None:
     found = task(tune=[{"base": "gpt-4.1-mini", "provider": "openai", "retires": day.isoformat()}])
     assert found.tune[0].retires == day
     without = task(tune=[{"base": "gpt-4.1-mini", "provider": "openai"}])
-    assert found.measured_by() == without.measured_by()  # it measures nothing anew
-    with pytest.raises(TaskError, match="is past"):
+    assert found.trials_fingerprint() == without.trials_fingerprint()  # it measures nothing anew
+    with pytest.raises(TaskError, match="is in the past"):
         task(tune=[{"base": "x", "provider": "openai", "retires": "2024-01-01"}])
 
 
 def test_the_machines_of_a_cheap_half_are_paid_by_the_month() -> None:
     hosting = always_on(requests_per_second=1.0, usd_per_hour=Range(0.1, 0.2, 0.4), peak=1.0, utilisation=1.0)
     known = task(traffic={"queries_per_month": [1_000, 2_628_000, 5_256_001]})
-    found = monthly_of(hosting, known)
+    found = monthly_usd(hosting, known)
     assert (found.low, found.likely, found.high) == pytest.approx((73.0, 146.0, 3 * 0.4 * 730))
 
 
@@ -336,15 +333,15 @@ def test_a_cascade_with_machines_is_put_together_from_its_halves() -> None:
         answers("strong", [], [2.0] * 4),
         answers(arm.name, [], [1.0] * 4),
     )
-    dollars, seconds = an_answer(arm, rows(cheap, dear, whole), task())
+    dollars, seconds = answer_cost(arm, rows(cheap, dear, whole), task())
     assert (dollars.value, seconds.value) == (0, pytest.approx(0.01 * cores()))  # machines give the rest
-    dollars, seconds = an_answer(arm, rows(answers("cheap", [0.01] * 4, []), dear, whole), task())
+    dollars, seconds = answer_cost(arm, rows(answers("cheap", [0.01] * 4, []), dear, whole), task())
     assert (dollars.value, seconds.value) == (pytest.approx(0.01), 0)
     machine = {"mode": "dedicated", "usd_per_hour": 0.1, "requests_per_second": 50}
     hosted = task(models=[{"name": "embedded:minilm", "hosting": machine}])
     remote = Shown("strong", remote=True)
     other: Any = Cascade(Shown("cheap"), remote, Gate(1, 0, 0.5), 0.25)  # type: ignore[arg-type]
-    dollars, seconds = an_answer(other, rows(cheap, answers("strong", [0.04] * 4, []), whole), hosted)
+    dollars, seconds = answer_cost(other, rows(cheap, answers("strong", [0.04] * 4, []), whole), hosted)
     assert (dollars.value, seconds.value) == (pytest.approx(0.25 * 0.04), 0)
 
 

@@ -92,8 +92,8 @@ def test_a_missing_or_broken_file(tmp_path: Path) -> None:
 def test_only_what_is_measured_changes_the_identity() -> None:
     base = {"name": "x", "data": {"path": "a.csv"}, "instruction": "do"}
     same = Task.parse({**base, "limits": {"margin": 0.1}, "traffic": {"queries_per_month": 5}})
-    assert Task.parse(base).measured_by() == same.measured_by()
-    assert Task.parse(base).measured_by() != Task.parse({**base, "instruction": "do it"}).measured_by()
+    assert Task.parse(base).trials_fingerprint() == same.trials_fingerprint()
+    assert Task.parse(base).trials_fingerprint() != Task.parse({**base, "instruction": "do it"}).trials_fingerprint()
 
 
 def shouted(answer: str, example: Example) -> float:
@@ -121,7 +121,7 @@ def test_scorers() -> None:
             "value.error_usd: input should be less than or equal to 1000000000000",
         ),
         ({"traffic": {"queries_per_month": 1e300}}, "a range must stay within 1e"),
-        ({"limits": 3}, "limits: a .section. with keys is expected"),
+        ({"limits": 3}, "limits: expected a .section. with keys"),
         ({"answer": {"labels": {}}}, "labels is empty"),
         ({"data": {"path": "a.csv", "split": [float("nan"), 0.5, 0.5]}}, "three positive shares"),
     ],

@@ -113,7 +113,7 @@ def test_the_best_teacher_that_is_allowed_teaches(base: Path, tmp_path: Path) ->
 def test_what_is_good_enough_is_part_of_a_study_that_teaches(fake: Fake, base: Path, tmp_path: Path) -> None:
     task = teaching(tmp_path, fake, base, train_on_outputs=True)
     other = task.model_copy(update={"score": task.score.model_copy(update={"accept": 0.3})})
-    assert task.measured_by() != other.measured_by()
+    assert task.trials_fingerprint() != other.trials_fingerprint()
 
 
 def test_nobody_guesses_whether_outputs_may_be_trained_on(fake: Fake, base: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from tunepoint.models.chat import ChatModel, Embed
 from tunepoint.models.embedded import CPU_TORCH, installed_encoder
 from tunepoint.models.providers import LOCAL_PREFIX, parse_model_name, short_names
 from tunepoint.models.templates import TEMPLATES
-from tunepoint.task.sections import EMBEDDED, RECORDED
+from tunepoint.task.sections import EMBEDDED, RECORDED_PREFIX
 from tunepoint.task.task import Task
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class CandidateArms:
 
 def chat_names(task: Task) -> list[str]:
     """Return the names of the chat models in a task."""
-    return [model.name for model in task.models if not model.name.startswith((EMBEDDED, RECORDED))]
+    return [model.name for model in task.models if not model.name.startswith((EMBEDDED, RECORDED_PREFIX))]
 
 
 def check_supported(task: Task) -> None:

@@ -21,7 +21,7 @@ from tunepoint.task.task import Task
 from tunepoint.trials.judge_quality import JudgeQuality
 
 SCHEMA = 1
-SHOWN_NUMBERS = 60_000
+MAX_REPORT_DRAWS = 60_000
 """Draws times arms that travel into the report for its sliders: 4,000 draws of up to 15 arms."""
 
 
@@ -282,7 +282,7 @@ def economics(decision: Decision, task: Task) -> dict[str, Any]:
     costs = evidence.costs
     limits = evidence.limits.model_copy(update={"monthly_usd": None})
     unlimited = replace(evidence, limits=limits)  # the page tests this limit at every volume
-    few = slice(0, SHOWN_NUMBERS // len(costs.arms))
+    few = slice(0, MAX_REPORT_DRAWS // len(costs.arms))
 
     def rows(values: np.ndarray[Any, np.dtype[np.float64]]) -> list[list[float]]:
         return [[float(f"{value:.10g}") for value in row] for row in values[few].tolist()]
@@ -297,8 +297,8 @@ def economics(decision: Decision, task: Task) -> dict[str, Any]:
         "discount": costs.schedule.discount,
         "machines": {
             arm: {
-                "hours": hosting.hours_a_month,
-                "queries": hosting.queries_a_machine,
+                "hours": hosting.hours_per_month,
+                "queries": hosting.queries_per_machine,
                 "least": hosting.least,
                 "hourly": [float(f"{value:.10g}") for value in hourly[few].tolist()],
             }

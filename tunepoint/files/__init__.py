@@ -1,1 +1,1 @@
-"""How files are read and written."""
+"""Reading and writing of files: TOML, text, JSON, and the quantities in them."""

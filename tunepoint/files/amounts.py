@@ -1,4 +1,4 @@
-"""Quantities as files give them: a number or a range, dollars, shares."""
+"""Quantities in files: amounts (a number or a range), dollars, shares, token prices."""
 
 from __future__ import annotations
 
@@ -70,17 +70,18 @@ def _positive_range(value: Any) -> Range:
     return parsed
 
 
-def as_given(content: Any) -> Any:
-    """A dump of settings as a file gives them: ranges as three numbers, nothing for what is not set."""
+def as_file_content(content: Any) -> Any:
+    """Return dumped settings as a file would hold them: ranges as lists of three, unset keys left out."""
     if isinstance(content, Mapping):
         if set(content) == {"low", "likely", "high"}:
             return [content["low"], content["likely"], content["high"]]
-        return {key: as_given(value) for key, value in content.items() if value is not None}
+        return {key: as_file_content(value) for key, value in content.items() if value is not None}
     if isinstance(content, list | tuple):
-        return [as_given(value) for value in content]
+        return [as_file_content(value) for value in content]
     return content
 
 
 Amount = Annotated[Range, BeforeValidator(_positive_range)]
 """A number or [low, likely, high], none of them negative."""
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+"""A part of the whole, below 1."""

@@ -1,4 +1,4 @@
-"""Files read with errors that name the place, and written whole or not at all."""
+"""Text files: errors that name the place in them, and writes that succeed as a whole or change nothing."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tunepoint.errors import StudyError, TunepointError
 
 @contextmanager
 def reading(path: Path, kind: type[TunepointError]) -> Iterator[None]:
-    """Turn what can go wrong with opening and decoding a file into an error that names it."""
+    """Raise failures to open or decode a file as `kind`, in a message that names the file and the fix."""
     try:
         yield
     except IsADirectoryError:
-        raise kind(f"{path}: is a folder, a file is expected; name the file in it") from None
+        raise kind(f"{path}: expected a file, found a folder; name a file in it") from None
     except FileNotFoundError:
         raise kind(f"{path}: no such file; check the path") from None
     except UnicodeDecodeError as error:
@@ -31,16 +31,16 @@ def reading(path: Path, kind: type[TunepointError]) -> Iterator[None]:
 
 
 def text_of(path: Path, kind: type[TunepointError]) -> str:
-    """The text of a UTF-8 file, a byte-order mark left out, or one of our errors."""
+    """Return the text of a UTF-8 file without a byte-order mark; failures raise `kind`."""
     with reading(path, kind):
         return path.read_bytes().decode("utf-8-sig")
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder and those above it.
+    """Create a folder, and those above it.
 
     Raises:
-        StudyError: it cannot be created; a file may stand in its place.
+        StudyError: the folder cannot be created, perhaps because a file has its name.
 
     """
     try:
@@ -50,7 +50,7 @@ def make_folder(folder: Path) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON whole or not at all.
+    """Write a JSON file as a whole, or leave the old one as it is.
 
     Raises:
         StudyError: the disk is full or the folder cannot be written.
@@ -60,12 +60,13 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all.
+    """Write a text file as a whole, or leave the old one as it is.
 
     Raises:
         StudyError: the disk is full or the folder cannot be written.
 
     """
+    # A rename within a folder is atomic: a killed process leaves the old file or the new one.
     unfinished = path.with_name(path.name + ".part")
     try:
         unfinished.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Reads task.toml and serve.toml; what is wrong with one is said key by key, with the nearest known one."""
+"""The one reader of task.toml and serve.toml; its errors name the key and the nearest known one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from tunepoint.errors import TaskError, nearest
 from tunepoint.files.currencies import in_dollars
@@ -15,7 +16,7 @@ from tunepoint.files.text import text_of
 
 
 class Section(BaseModel):
-    """A part of a task file; unknown keys are errors."""
+    """A section of task.toml or serve.toml; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
@@ -23,18 +24,19 @@ class Section(BaseModel):
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def read_toml(path: Path, otherwise: str) -> dict[str, Any]:
-    """The content of a file.
+def read_toml(path: Path, hint: str) -> dict[str, Any]:
+    """Return the content of a TOML file.
 
     Args:
-        otherwise: what to do where it is not there.
+        path: of the file.
+        hint: what to do if there is no such file.
 
     Raises:
         TaskError: no such file, or not TOML.
 
     """
     if not path.exists():
-        raise TaskError(f"{path}: no such file; {otherwise}")
+        raise TaskError(f"{path}: no such file; {hint}")
     try:
         return tomllib.loads(text_of(path, TaskError))
     except tomllib.TOMLDecodeError as error:
@@ -42,10 +44,16 @@ def read_toml(path: Path, otherwise: str) -> dict[str, Any]:
 
 
 def validated(root: type[Model], content: Mapping[str, Any], *, where: str, folder: Path) -> Model:
-    """Settings from a file's content, with money in dollars, and the folder that its paths start from.
+    """Return settings from a file's content, with money converted to dollars.
+
+    Args:
+        root: the model of the whole file; its field `folder` is ours and no key of the file.
+        content: as `read_toml` returns it.
+        where: the file, for messages.
+        folder: where relative paths in the file start.
 
     Raises:
-        TaskError: an unknown key, a value out of its range.
+        TaskError: an unknown key, or a value out of its range.
 
     """
     if "folder" in content:
@@ -59,33 +67,33 @@ def validated(root: type[Model], content: Mapping[str, Any], *, where: str, fold
 
 
 def explain(error: ValidationError, root: type[BaseModel]) -> str:
-    """Every fault of a task in one paragraph, each with its key."""
-    return "; ".join(_fault(dict(fault), root) for fault in error.errors())
+    """Return all errors of a file in one paragraph, each with its key."""
+    return "; ".join(_explain_one(fault, root) for fault in error.errors())
 
 
 def keys_of(model: type[BaseModel]) -> list[str]:
-    """The keys that a file may give."""
+    """Return the keys that a file may have."""
     return [name for name in model.model_fields if name != "folder"]
 
 
-def _fault(fault: dict[str, Any], root: type[BaseModel]) -> str:
+def _explain_one(fault: ErrorDetails, root: type[BaseModel]) -> str:
     location = [str(part) for part in fault["loc"]]
     key = ".".join(location)
     if fault["type"] == "extra_forbidden":
         return f"unknown key {key!r}; {nearest(location[-1], keys_of(_section(root, location[:-1])))}"
     if fault["type"] == "missing":
         return f"the key {key!r} is missing"
-    message = str(fault["msg"]).removeprefix("Value error, ")
+    message = fault["msg"].removeprefix("Value error, ")  # pydantic's prefix for errors of our validators
     message = message[:1].lower() + message[1:]
     if fault["type"] == "model_type":
-        message = "a [section] with keys is expected"
-    given = fault.get("input")
-    shown = "" if isinstance(given, (dict, list)) else f" (it is {given!r})"
-    return f"{key or 'task'}: {message}{shown}"
+        message = "expected a [section] with keys"
+    value = fault.get("input")
+    quoted = "" if isinstance(value, (dict, list)) else f" (it is {value!r})"
+    return f"{key or 'task'}: {message}{quoted}"
 
 
 def _section(root: type[BaseModel], location: Sequence[str]) -> type[BaseModel]:
-    """The section at `location`; places in a list are passed over."""
+    """Return the section at `location`, where numbers of list entries are skipped."""
     model = root
     for part in location:
         if part in model.model_fields:
@@ -94,7 +102,7 @@ def _section(root: type[BaseModel], location: Sequence[str]) -> type[BaseModel]:
 
 
 def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Sections that an annotation names, however deep."""
+    """Yield the sections in an annotation, such as Tune in `tuple[Tune, ...] | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for inner in getattr(annotation, "__args__", ()):

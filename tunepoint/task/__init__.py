@@ -1,1 +1,1 @@
-"""What is asked of arms: task.toml."""
+"""The task: what to do, how to score it, and what it may cost, as task.toml declares it."""

@@ -1,4 +1,4 @@
-"""What a task assumes about traffic, limits, the price of errors and the rates behind costs."""
+"""Sections of task.toml about money: traffic, limits, the price of an error, and rates."""
 
 from __future__ import annotations
 
@@ -12,53 +12,60 @@ from tunepoint.stats.ranges import Range
 
 
 class Traffic(Section):
-    """How often the task is asked, and for how long to look ahead."""
+    """How many queries there are, and how many months of cost to compare."""
 
     queries_per_month: Amount = Range(10_000, 10_000, 10_000)
+    """Queries in the first month; the likely value is above 0."""
     horizon_months: Annotated[float, Field(ge=0.1, le=120)] = 12
+    """Months of running cost that are compared."""
     growth_per_month: Annotated[float, Field(gt=-1, le=1)] = 0.0
-    """Share by which each month has more queries than the one before; negative where they shrink."""
+    """Growth of the queries from each month to the next, as a share; negative if they shrink."""
 
     @field_validator("queries_per_month")
     @classmethod
-    def _some(cls, queries: Range) -> Range:
+    def _positive(cls, queries: Range) -> Range:
         if queries.likely <= 0:
-            raise ValueError(
-                "nobody asks, so nothing need be chosen; give the queries a month that you expect"
-            )
+            raise ValueError("must be positive; give the expected queries per month")
         return queries
 
 
 class Limits(Section):
-    """What an arm must keep to be chosen."""
+    """Limits that an arm must keep to be chosen; None is no limit."""
 
     margin: Share = 0.02
+    """How much lower a cheaper arm may score and still count as good enough."""
     min_score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    """Lowest mean score."""
     p95_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Highest 95th percentile of the seconds of an answer."""
     upfront_usd: Dollars | None = None
+    """Highest cost to build."""
     monthly_usd: Dollars | None = None
+    """Highest running cost of a month."""
 
 
 class Value(Section):
     """What a wrong answer costs, and which savings are too small to matter."""
 
     error_usd: Dollars | None = None
+    """Dollars lost by a wrong answer; turns scores into money."""
     materiality: Share = 0.05
+    """A saving below this share of the whole cost does not matter."""
 
 
 class Costs(Section):
-    """Rates behind the costs; each a number or [low, likely, high]."""
+    """Rates behind the costs; an amount is a number or [low, likely, high]."""
 
     label_minutes: Amount = Range(0.3, 0.5, 1.0)
     """Minutes a person takes to label one example."""
     label_usd: Amount | None = None
-    """Price of one label, where they are bought; in place of minutes."""
+    """Price of one label, if you buy labels; replaces the minutes."""
     cleaning_hours: Amount = Range(0, 0, 0)
     """Hours to clean examples, for every arm that needs labels."""
     evaluation_hours: Amount = Range(0, 0, 0)
-    """Hours to evaluate an arm before it serves."""
+    """Hours to evaluate an arm before it goes into production."""
     review_hours_per_month: Amount = Range(0, 0, 0)
-    """Hours a month in which people read answers of what serves."""
+    """Hours a month in which people read the answers in production."""
     hourly_usd: Amount = Range(60, 60, 60)
     """One hour of the people who label and build."""
     engineering_hours: Amount = Range(4, 8, 24)
@@ -68,14 +75,14 @@ class Costs(Section):
     core_hour_usd: Amount = Range(0.04, 0.04, 0.04)
     """One processor core for one hour."""
     retrain_months: Annotated[float, Field(ge=0.1, allow_inf_nan=False)] = 6
-    """Months after which a tuned model is trained again."""
+    """Months between two trainings of a tuned model."""
     retrain_hours: Amount = Range(1, 2, 4)
     """Hours to check and release a retrained model."""
     base_model_months: Annotated[float, Field(ge=0.1, allow_inf_nan=False)] | None = None
-    """Months after which a provider retires a base model; None where nothing is known or it is your own."""
+    """Months after which a provider retires a base model; None if unknown, or if it is your own."""
     reprompt_hours: Amount = Range(1, 2, 6)
-    """Hours to move a prompt to the model that follows."""
+    """Hours to move a prompt to the successor of a retired model."""
     discount_per_year: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """What a dollar a year from now is worth less than one today."""
+    """Yearly discount rate: how much less a dollar is worth a year from now."""
     labels_owned: bool = False
-    """True leaves out the labels that the data has already: money that is spent."""
+    """True leaves out the cost of labels that you already have."""

@@ -1,4 +1,4 @@
-"""The sections of task.toml."""
+"""Sections of task.toml about the work: data, answers, scores, models, tuning."""
 
 from __future__ import annotations
 
@@ -16,33 +16,45 @@ from tunepoint.task.hosting import Dedicated
 
 
 class Data(Section):
-    """Where the examples are and which columns hold what."""
+    """Where the examples are, and which columns hold their parts.
+
+    Either `path` names one file, which is split, or `train` and `test` name files that are split already.
+    """
 
     path: Path | None = None
+    """One file with all examples."""
     train: Path | None = None
     dev: Path | None = None
+    """Validation set; drawn from `train` if missing."""
     test: Path | None = None
     input: str | tuple[str, ...] = "input"
+    """Column of the input, or several."""
     target: str = "target"
+    """Column of the right answer."""
     group: str | None = None
+    """Column of groups; rows of one group stay on one side of the split."""
     slice: str | None = None
+    """Column of named parts of the traffic, such as a language."""
     date: str | None = None
+    """Column of dates."""
     id: str | None = None
+    """Column of ids; file and line name an example if missing."""
     origin: str | None = None
-    """Column that says who wrote the target: human, captured, or a model's name."""
+    """Column of who wrote the target: human, captured, or a model's name."""
     licence: str | None = None
-    """Column that says under what a row may be used."""
+    """Column of licenses."""
     no_training: tuple[str, ...] = ("no-training",)
-    """Licences whose rows are not trained on; prompts and tests may use them."""
+    """Licenses whose rows are not trained on; prompts and the test set may use them."""
     split: tuple[float, float, float] = (0.55, 0.15, 0.30)
-    """Shares of train, dev and test where one file holds all examples."""
+    """Shares of training, validation and test set, if one file holds all examples."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Data:
-        apart = [name for name in ("train", "dev", "test") if getattr(self, name) is not None]
-        if self.path is not None and apart:
-            raise ValueError(f"give either path or {' and '.join(apart)}, not both")
-        if self.path is None and not {"train", "test"} <= set(apart):
+        parts = {"train": self.train, "dev": self.dev, "test": self.test}
+        named = [name for name, path in parts.items() if path is not None]
+        if self.path is not None and named:
+            raise ValueError(f"give either path or {' and '.join(named)}, not both")
+        if self.path is None and not {"train", "test"} <= set(named):
             raise ValueError("give path, or both train and test")
         if not min(self.split) > 0 or not abs(sum(self.split) - 1) <= 1e-6:
             raise ValueError(f"split needs three positive shares that add up to 1, got {self.split}")
@@ -52,162 +64,170 @@ class Data(Section):
     def columns(self) -> Columns:
         """The columns to read."""
         inputs = (self.input,) if isinstance(self.input, str) else tuple(self.input)
-        more = (self.group, self.slice, self.date, self.id, self.origin, self.licence)
-        return Columns(inputs, self.target, *more)
+        optional = (self.group, self.slice, self.date, self.id, self.origin, self.licence)
+        return Columns(inputs, self.target, *optional)
 
 
 class Answer(Section):
-    """What kind of answer is expected, and for labels which there are."""
+    """The kind of the answers, and their labels or schema."""
 
     kind: AnswerKind = "label"
     labels: dict[str, str] | None = None
-    """Label -> description; the labels of the data where it is missing."""
+    """Label -> description; the labels of the data if missing."""
     json_schema: dict[str, Any] | None = None
-    """JSON schema of `json` answers; objects of any form where it is missing."""
+    """JSON schema of `json` answers; objects of any form if missing."""
 
     @model_validator(mode="after")
-    def _some_labels(self) -> Answer:
+    def _not_empty(self) -> Answer:
         if self.labels is not None and not self.labels:
             raise ValueError("labels is empty; leave it out to take the labels of the data")
         return self
 
 
-def _to_come(day: date | None) -> date | None:
+def _in_future(day: date | None) -> date | None:
     if day is not None and day <= date.today():
-        raise ValueError("is past; name the model that followed, and measure that")
+        raise ValueError("is in the past; use the successor model")
     return day
 
 
 class ModelName(Section):
-    """A model to prompt or to tune, or the log of one that ran."""
+    """A model to prompt, or the log of what runs today."""
 
     name: str
+    """As in `openai/NAME`, `embedded:minilm` or `recorded:LOG.jsonl`."""
     price: TokenPrice | None = None
-    """Overrides the price that is known; a model without any runs on your own machine."""
+    """Takes precedence over the published price; a model without either runs on your own machine."""
     concurrency: Annotated[int, Field(ge=1, le=1_000)] = 64
+    """Calls at once."""
     decodes: Annotated[int, Field(ge=1, le=20)] = 1
-    """Answers to each test item; three and more show how much the decoding alone moves the score."""
-    retires: Annotated[date | None, AfterValidator(_to_come)] = None
-    """The day on which its provider shuts it down, where that is announced."""
+    """Answers to each test item; three or more show how much sampling alone moves the score."""
+    retires: Annotated[date | None, AfterValidator(_in_future)] = None
+    """The day on which its provider shuts it down, if announced."""
     hosting: Dedicated | None = None
-    """Machines that are reserved for it; paid by the answer, or on your own machine, if missing."""
+    """Machines reserved for it; without them it is paid per answer, or runs on your own machine."""
     train_on_outputs: bool | None = None
-    """Whether the terms of its provider let you train on what it writes; nobody guesses them."""
+    """Whether the provider's terms let you train on its outputs; Tunepoint does not guess them."""
 
     @field_validator("decodes")
     @classmethod
-    def _enough(cls, decodes: int) -> int:
+    def _not_two(cls, decodes: int) -> int:
         if decodes == 2:
-            raise ValueError("two decodes say next to nothing of what a run moves: take 1, or 3 and more")
+            raise ValueError("two decodes say next to nothing about how runs vary: use 1, or 3 or more")
         return decodes
 
 
-def _named(value: Any) -> Any:
+def _as_model(value: Any) -> Any:
+    """Return the table of a model for its name alone, so that `judge = "openai/NAME"` is enough."""
     return {"name": value} if isinstance(value, str) else value
 
 
 JUDGE = "judge"
-"""The metric of answers that a model grades."""
+"""The metric whose scores a model gives."""
 
 
 class Score(Section):
-    """How an answer is scored, 0 to 1."""
+    """How an answer is scored, from 0 to 1."""
 
     metric: str = "exact"
+    """A metric's name, or `package.module:function`."""
     accept: Annotated[float, Field(gt=0, le=1)] = 0.9
     """Score from which a model's answer is good enough to train on."""
     tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    """How far a number may be off, absolutely or relatively; for `numeric`."""
-    judge: Annotated[ModelName, BeforeValidator(_named)] | None = None
-    """The model that grades, for `judge`: its name, or name, price and concurrency."""
+    """For `numeric`: how far a number may be off, absolutely or relatively."""
+    judge: Annotated[ModelName, BeforeValidator(_as_model)] | None = None
+    """For `judge`: the model that grades; its name, or name, price and concurrency."""
     rubric: str = ""
-    """What makes an answer good, for `judge`."""
+    """For `judge`: what makes an answer good."""
     scale: Annotated[int, Field(ge=2, le=10)] = 5
     """The best grade; the worst is 1."""
     human: Path | None = None
-    """Grades that people gave to some answers: a table of item, answer and grade."""
+    """People's grades of some answers: a table of item, answer and grade."""
 
     @model_validator(mode="after")
-    def _judged(self) -> Score:
-        lacking = [key for key in ("judge", "rubric") if not getattr(self, key)]
-        if self.metric == JUDGE and lacking:
+    def _complete_judge(self) -> Score:
+        keys = {"judge": self.judge, "rubric": self.rubric}
+        missing = [key for key, value in keys.items() if not value]
+        if self.metric == JUDGE and missing:
             raise ValueError(
-                f"metric 'judge' needs {' and '.join(lacking)}: judge = 'PROVIDER/MODEL' grades every "
-                "answer by the rubric, a text that says what makes one good"
+                f"metric 'judge' needs {' and '.join(missing)}: judge = 'PROVIDER/MODEL' grades every "
+                "answer by the rubric, a text that says what makes an answer good"
             )
-        if self.metric != JUDGE and len(lacking) < 2:
-            raise ValueError(f"judge and rubric are for metric = 'judge', and the metric is {self.metric!r}")
+        if self.metric != JUDGE and len(missing) < len(keys):
+            raise ValueError(f"judge and rubric are for metric = 'judge', but the metric is {self.metric!r}")
         return self
 
     def identity(self) -> dict[str, Any]:
-        """What scores depend on: not on prices, nor on what people say of them afterwards."""
+        """Return the settings that scores depend on: not prices, and not people's grades."""
         content = {"metric": self.metric, "tolerance": self.tolerance}
         if self.judge is not None:
             content |= {"judge": self.judge.name, "rubric": self.rubric, "scale": self.scale}
         return content
 
 
-RECORDED = "recorded:"
-"""Begins the name of a model that is a log of outputs."""
+RECORDED_PREFIX = "recorded:"
+"""Prefix in the name of a model that is a log of outputs."""
 EMBEDDED = "embedded:minilm"
-"""Name of the encoder that comes along."""
+"""Name of the encoder in the extra `tune`, which needs no provider."""
 
 
 class Search(Section):
-    """How much the search for a better prompt may take."""
+    """Budget of the search for a better prompt."""
 
     calls: Annotated[int, Field(ge=0, le=1_000_000)] = 400
-    """Answers that it may ask for; 0 does not search."""
+    """Answers that it may ask for; 0 turns the search off."""
     usd: Dollars | None = None
-    """Dollars after which it proposes nothing more."""
+    """Dollars after which it stops."""
     proposer: str | None = None
-    """Name of the model that proposes; the first chat model of the task where it is missing."""
+    """Name of the model that proposes instructions; the task's first chat model if missing."""
 
 
-_ASIDE = {"hosting", "log_to", "served_as", "retires"}
-"""Keys of `[[tune]]` that no trial depends on."""
+UNMEASURED_TUNE_KEYS = {"hosting", "log_to", "served_as", "retires"}
+"""Keys of `[[tune]]` that change no trial."""
 
 
 class Tune(Section):
     """A language model to fine-tune, on this machine or at a provider."""
 
     base: Annotated[str, Field(min_length=1)]
-    """A directory or a hub's name; the provider's name for it where there is one."""
+    """A directory, a name on the Hugging Face hub, or the provider's name for it."""
     provider: str | None = None
     """`openai`, `together`, ...; None tunes on this machine."""
     method: Literal["lora", "qlora", "full"] = "lora"
     seeds: Annotated[int, Field(ge=1, le=20)] | None = None
-    """Training runs; 3 on this machine and 1 at a provider where it is missing."""
+    """Training runs; if missing, 3 on this machine and 1 at a provider."""
     epochs: Annotated[int, Field(ge=1, le=100)] = 3
     rank: Annotated[int, Field(ge=1, le=1_024)] = 16
+    """Of the adapter."""
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    """Of the method if missing: 2e-4 for adapters, 2e-5 for all weights."""
+    """If missing, 2e-4 for adapters and 2e-5 for all weights."""
     batch: Annotated[int, Field(ge=1, le=1_024)] = 8
+    """Examples per step."""
     served_as: str | None = None
-    """Name of the deployed model, where a provider does not serve what it has tuned by itself."""
-    retires: Annotated[date | None, AfterValidator(_to_come)] = None
-    """The day on which its provider shuts the base and what was tuned from it down; as announced if None."""
+    """Name of the deployed model, if the provider does not serve tuned models by itself."""
+    retires: Annotated[date | None, AfterValidator(_in_future)] = None
+    """The day on which the provider shuts down the base and all tuned from it; as announced if None."""
     hosting: Dedicated | None = None
-    """Machines that are reserved for the tuned model, in place of what it took while it was measured."""
+    """Machines reserved for the tuned model; without them its measured seconds are priced."""
     log_to: tuple[Literal["tensorboard", "mlflow"], ...] = ()
-    """Where the loss is logged as well, if you have it."""
+    """Trackers that also get the loss, if they are installed."""
     distil: bool = False
-    """Train on what the best prompted model answers to the train inputs, too: an arm of its own."""
+    """Add an arm that also learns from the best prompted model's good answers to the training inputs."""
     curve: bool = False
-    """Draw the learning curve of this model: three more runs, on parts of train."""
+    """Draw this model's learning curve: three more runs, on parts of the training set."""
 
 
 class ChainSteps(Section):
-    """A chain of prompts of the user's own: what each step before the last is told."""
+    """A chain of prompts that the user wrote."""
 
     name: str
     steps: Annotated[tuple[str, ...], Field(min_length=1, max_length=6)]
+    """Instructions of the steps before the last; `{instruction}` stands for the task's."""
 
 
 class Stability(Section):
-    """What the owner of the task declares about its future."""
+    """What the owner of the task knows about its future."""
 
     requirements_change: bool | None = None
     """True: instruction or labels are expected to change monthly."""
     newest_models: bool | None = None
-    """True: the newest foundation models shall be usable as they appear."""
+    """True: new foundation models are to be used as they appear."""

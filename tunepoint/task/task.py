@@ -1,4 +1,4 @@
-"""The task: what to do, with which examples, how it is scored, and what limits hold."""
+"""The task: what to do, with which examples, how to score it, and within which limits."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from tunepoint.files.amounts import as_given
+from tunepoint.files.amounts import as_file_content
 from tunepoint.files.toml import Section, read_toml, validated
 from tunepoint.task.assumptions import Costs, Limits, Traffic, Value
 from tunepoint.task.sections import (
-    _ASIDE,
     EMBEDDED,
-    RECORDED,
+    RECORDED_PREFIX,
+    UNMEASURED_TUNE_KEYS,
     Answer,
     ChainSteps,
     Data,
@@ -46,17 +46,19 @@ class Task(Section):
     tune: tuple[Tune, ...] = ()
     models: tuple[ModelName, ...] = (ModelName(name=EMBEDDED),)
     currencies: dict[str, float] = Field(default_factory=dict)
-    """Dollars of one unit of other currencies in which amounts of this file are given."""
+    """US dollars for one unit of each other currency that this file uses."""
     folder: Path = Field(default=Path(), exclude=True)
-    """Where relative paths start: the folder of task.toml."""
+    """The folder of task.toml, where relative paths start."""
 
     @classmethod
     def load(cls, path: str | Path) -> Task:
         """Read `task.toml`.
 
+        Args:
+            path: of the file, or of its folder.
+
         Raises:
-            TaskError: no such file, not TOML, an unknown key, a value out of its range;
-                the message names the key and the nearest known one.
+            TaskError: no such file, not TOML, an unknown key, or a value out of its range.
 
         """
         path = Path(path)
@@ -67,41 +69,47 @@ class Task(Section):
 
     @classmethod
     def parse(cls, content: Mapping[str, Any], *, where: str = "task", folder: Path = Path()) -> Task:
-        """A task from the mapping that task.toml holds.
+        """Return a task from the content of a task.toml.
+
+        Args:
+            content: its keys and sections.
+            where: the source, for messages.
+            folder: where relative paths start.
 
         Raises:
-            TaskError: as `load`.
+            TaskError: an unknown key, or a value out of its range.
 
         """
         return validated(cls, content, where=where, folder=folder)
 
     def resolve(self, path: Path) -> Path:
-        """The path as seen from the folder of task.toml."""
+        """Return the path, relative ones from the folder of task.toml."""
         return path if path.is_absolute() else self.folder / path
 
     def logs(self) -> dict[str, Path]:
-        """Logs of what runs today: the name of the model -> its file."""
-        names = [model.name for model in self.models if model.name.startswith(RECORDED)]
-        return {name: self.resolve(Path(name.removeprefix(RECORDED))) for name in names}
+        """Return the logs of what runs today: the name of the model -> its file."""
+        names = [model.name for model in self.models if model.name.startswith(RECORDED_PREFIX)]
+        return {name: self.resolve(Path(name.removeprefix(RECORDED_PREFIX))) for name in names}
 
     def portable(self) -> dict[str, Any]:
-        """The task as JSON, with the folder that its paths start from: `Task.parse` reads it again."""
-        content = as_given(self.model_dump(mode="json"))
-        if self.answer.json_schema is not None:  # null means something in it
+        """Return the task as JSON with the folder of its paths; `Task.parse` reads it again."""
+        content = as_file_content(self.model_dump(mode="json"))
+        if self.answer.json_schema is not None:  # its nulls, which are dropped above, have a meaning
             content["answer"]["json_schema"] = self.answer.json_schema
         return {"folder": str(self.folder.resolve()), "task": content}
 
-    def measured_by(self) -> str:
-        """SHA-256 of all that trials depend on.
+    def trials_fingerprint(self) -> str:
+        """Return the SHA-256 of all settings that trials depend on.
 
-        Limits, traffic and costs are not among it: when they change, the verdict is
-        computed anew from the same trials.
+        Limits, traffic and costs are not among them: when they change, the verdict is computed anew
+        from the same trials.
         """
         parts = self.model_dump(mode="json", include={"instruction", "data", "answer", "chains", "search"})
         parts["score"] = self.score.identity()
         parts["models"] = [model.name for model in self.models]
-        if any(one.distil for one in self.tune):
+        # Keys are added only where they apply: older studies, without these settings, keep their identity.
+        if any(tune.distil for tune in self.tune):
             parts["accept"] = self.score.accept
         if self.tune:
-            parts["tune"] = [one.model_dump(exclude=_ASIDE) for one in self.tune]
+            parts["tune"] = [tune.model_dump(exclude=UNMEASURED_TUNE_KEYS) for tune in self.tune]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
