@@ -20,12 +20,12 @@ from pathlib import Path
 from tunepoint import Example, Task, decide_trials, read_trials, run
 from tunepoint.arms.incumbent import MIN_LOG_COVERAGE, FittedIncumbent
 from tunepoint.models.chat import Prompt
-from tunepoint.models.recording import read_production_log
+from tunepoint.models.production_log import read_production_log
 from tunepoint.trials.trial import Trial, TrialLog
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "banking77_qwen3"
 COST = "[1e-5, 3e-5, 1e-4]"
-"""Dollars a query of the recorded model, declared: its tokens were not recorded."""
+"""Dollars of a query to the recorded model, declared because its tokens were not recorded."""
 
 
 def examples(path: Path) -> list[Example]:
@@ -39,7 +39,7 @@ def write(path: Path, rows: list[Example]) -> None:
 
 
 def study(data: Path, rung: str, work: Path) -> Task:
-    """A task of the recordings' own splits, with so many examples a label."""
+    """Write a task with the recordings' own splits; `rung` says how many examples a label has."""
     chosen = set(json.loads((data / "splits" / "rungs" / f"rung_{rung}.json").read_text()))
     pool = examples(data / "splits" / "train_pool.jsonl")
     write(work / "train.jsonl", [e for e in pool if e.id in chosen])
@@ -55,14 +55,14 @@ def study(data: Path, rung: str, work: Path) -> Task:
 
 
 def recorded_trials(folder: Path, test: list[Example], labels: tuple[str, ...], work: Path) -> list[Trial]:
-    """The trials of one recording."""
+    """Read one recording as trials."""
     log = work / f"{folder.name}.jsonl"
     with gzip.open(folder / "predictions.jsonl.gz", "rt") as file:
         rows = [json.loads(line) for line in file]
     log.write_text("".join(json.dumps({"item": row["id"], "output": row["raw"]}) + "\n" for row in rows))
     ids = {example.input: example.id for example in test}
     arm = FittedIncumbent(folder.name, read_production_log(log, folder.name), Prompt("", labels=labels), ids)
-    test = [example for example in test if arm.outputs.of(example.id, example.input) is not None]
+    test = [example for example in test if arm.outputs.output_for(example.id, example.input) is not None]
     replies = arm.answer([example.input for example in test])
     return [
         Trial(arm=folder.name, item=e.id, score=float(r.answer == e.target), format_ok=r.format_ok)
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--rung", default="08")
     options = parser.parse_args()
     if not options.data.exists():
-        print(f"{options.data} is not here: skipped")
+        print(f"{options.data} does not exist: skipped")
         return
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
@@ -85,17 +85,17 @@ def main() -> None:
         measured = run(task, out=work / "study")
         assert measured.folder is not None
         arms = (measured.folder / "arms.toml").read_text()
-        known = {trial.item for trial in read_trials(measured.folder / "trials.jsonl")}
-        test = [e for e in examples(work / "test.jsonl") if e.id in known]
+        measured_items = {trial.item for trial in read_trials(measured.folder / "trials.jsonl")}
+        test = [e for e in examples(work / "test.jsonl") if e.id in measured_items]
         labels = tuple(sorted({e.target for e in examples(work / "train.jsonl")}))
         (work / "all.jsonl").write_bytes((measured.folder / "trials.jsonl").read_bytes())
         log = TrialLog(work / "all.jsonl")
         for folder in sorted(options.data.glob("*/predictions.jsonl.gz")):
-            found = recorded_trials(folder.parent, test, labels, work)
-            if len(found) < MIN_LOG_COVERAGE * len(test):
-                print(f"{folder.parent.name}: {len(found)} of {len(test)} items are recorded, left out")
+            recorded = recorded_trials(folder.parent, test, labels, work)
+            if len(recorded) < MIN_LOG_COVERAGE * len(test):
+                print(f"{folder.parent.name}: {len(recorded)} of {len(test)} items are recorded, left out")
                 continue
-            log.append(found)
+            log.append(recorded)
             arms += f'\n[[arm]]\nname = "{folder.parent.name}"\nkind = "prompt"\nusd_per_query = {COST}\n'
         (work / "arms.toml").write_text(arms)
         decision = decide_trials(work / "all.jsonl", task, arms=work / "arms.toml").decision

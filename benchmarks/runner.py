@@ -22,7 +22,7 @@ from pathlib import Path
 from tunepoint.models.chat import Prompt
 from tunepoint.models.endpoints import TextModel
 from tunepoint.models.openai import OpenAIEndpoint
-from tunepoint.models.recording import Recorded, Recording
+from tunepoint.models.recording import CallRecording, RecordedEndpoint
 
 REPLY = {
     "id": "1",
@@ -73,8 +73,8 @@ def main() -> None:
     ideal = math.ceil(options.calls / options.concurrency) * options.latency
     with tempfile.TemporaryDirectory() as folder:
         endpoint = OpenAIEndpoint(f"http://127.0.0.1:{port}/v1#mock", concurrency=options.concurrency)
-        recording = Recording(Path(folder) / "calls.sqlite")
-        model = TextModel(Recorded(endpoint.name, recording, endpoint))
+        recording = CallRecording(Path(folder) / "calls.sqlite")
+        model = TextModel(RecordedEndpoint(endpoint.name, recording, endpoint))
         started = time.perf_counter()
         model.answer([Prompt("the first", "Route it.", ("billing", "fault"))])
         starting = time.perf_counter() - started

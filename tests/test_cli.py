@@ -15,7 +15,7 @@ from tunepoint import Result, Task
 from tunepoint.cli import study as commands
 from tunepoint.cli.app import app
 from tunepoint.cli.doctor import diagnose
-from tunepoint.data.task_draft import METRICS, draft
+from tunepoint.data.task_draft import DEFAULT_METRICS, draft_task
 from tunepoint.errors import DataError
 
 RUNNER = CliRunner()
@@ -90,11 +90,11 @@ def test_init_guesses_and_what_it_writes_can_be_checked(tmp_path: Path) -> None:
 def test_init_guesses_the_kind_of_answer(tmp_path: Path, text: str, kind: str, target: str) -> None:
     path = tmp_path / "My data (1).csv"
     path.write_text(text)
-    guessed = draft(path)
+    guessed = draft_task(path)
     assert (guessed.kind, guessed.target, guessed.group) == (kind, target, None)
     (tmp_path / "task.toml").write_text(guessed.toml())
     loaded = Task.load(tmp_path)
-    assert loaded.name == "my-data--1" and loaded.score.metric == METRICS[loaded.answer.kind]
+    assert loaded.name == "my-data--1" and loaded.score.metric == DEFAULT_METRICS[loaded.answer.kind]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_init_says_what_is_missing(tmp_path: Path, text: str, message: str) -> N
     path = tmp_path / "a.csv"
     path.write_text(text)
     with pytest.raises(DataError, match=message):
-        draft(path)
+        draft_task(path)
 
 
 def test_mistakes_are_one_paragraph_with_exit_code_2(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_doctor_says_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_doctor_fails_when_weights_are_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("tunepoint.models.encoder.find_weights", lambda: tmp_path)
+    monkeypatch.setattr("tunepoint.models.encoder_weights.find_weights", lambda: tmp_path)
     assert "missing  embedded:minilm" in call("doctor", code=2)
 
 

@@ -10,11 +10,12 @@ import pytest
 from servers import KEY, Fake, as_schema, echo, serving
 
 from tunepoint.errors import BudgetReached, DataError, ModelError, StudyError
-from tunepoint.models.chat import Demonstration, Prompt, Message, Usage
+from tunepoint.models.chat import Demonstration, Message, Prompt, Usage
 from tunepoint.models.endpoints import Completion, Request, TextModel, allow_all
 from tunepoint.models.openai import OpenAIEndpoint
+from tunepoint.models.production_log import read_production_log
 from tunepoint.models.providers import parse_model_name
-from tunepoint.models.recording import RecordedEndpoint, CallRecording, read_production_log
+from tunepoint.models.recording import CallRecording, RecordedEndpoint
 
 LABELS = ("billing", "fault")
 
@@ -74,7 +75,7 @@ def test_faults_of_the_moment_are_asked_again(fake: Fake, fault: str) -> None:
     model = endpoint(fake)
     replies = TextModel(model).answer(prompts(12))
     assert all(reply.answer == "billing" for reply in replies)
-    assert fake.seen[fault] == 3 == sum(model.log.values())
+    assert fake.seen[fault] == 3 == sum(model.failures.values())
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def test_an_item_that_always_fails_is_a_reply_and_is_not_recorded(fake: Fake, tm
     assert replies[2].error == "no answer after 3 attempts: HTTP 500"
     assert len(recording) == 3
     again = TextModel(recorded).answer(prompts(4))
-    assert all(reply.format_ok for reply in again) and recorded.asked == 5
+    assert all(reply.format_ok for reply in again) and recorded.calls == 5
 
 
 def test_a_dead_server_is_an_error_and_what_was_answered_is_kept(fake: Fake, tmp_path: Path) -> None:
@@ -117,7 +118,7 @@ def test_a_dead_server_is_an_error_and_what_was_answered_is_kept(fake: Fake, tmp
     recorded = TextModel(RecordedEndpoint(model.name, recording, model))
     recorded.answer(prompts(5))
     fake.always = "500"
-    with pytest.raises(ModelError, match=r"no answer after 3 attempts .HTTP 500.*what was answered is kept"):
+    with pytest.raises(ModelError, match=r"no answer after 3 attempts .HTTP 500.*answers so far are kept"):
         recorded.answer(prompts(60))
     assert len(recording) == 5
     with pytest.raises(ModelError, match=r"no answer after 3 attempts .no "):
@@ -189,7 +190,7 @@ def test_nothing_is_asked_twice_and_a_recording_replays_alone(fake: Fake, tmp_pa
 
 def test_recordings_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "calls.sqlite").write_text("not a database " * 100)
-    with pytest.raises(StudyError, match="not a recording that can be used"):
+    with pytest.raises(StudyError, match="is not a recording of calls"):
         CallRecording(tmp_path / "calls.sqlite")
 
 
@@ -212,13 +213,13 @@ def test_logs_of_another_system(tmp_path: Path) -> None:
         '{"item": 7, "output": "billing", "input_tokens": 3}\n{"input": "hi ", "output": "fault"}\n'
     )
     log = read_production_log(path, "in production")
-    found = log.of("7", "whatever")
+    found = log.output_for("7", "whatever")
     assert found is not None and found.usage == Usage("in production", input_tokens=3)
-    assert log.of("8", "hi") is not None and log.of("8", "other") is None
+    assert log.output_for("8", "hi") is not None and log.output_for("8", "other") is None
     for text, message in (
-        ('{"output": "x"}\n', "log.jsonl:1: neither item nor input"),
+        ('{"output": "x"}\n', "log.jsonl:1: has neither item nor input"),
         ('{"item": 1}\n', "log.jsonl:1: output: field required"),
-        ("", "no lines in it"),
+        ("", "the log is empty"),
     ):
         path.write_text(text)
         with pytest.raises(DataError, match=message):

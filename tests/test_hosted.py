@@ -30,8 +30,9 @@ from tunepoint.arms.hosted.jobs import Job, JobsClient
 from tunepoint.arms.hosted.providers import PROVIDERS, TuningProvider, notices, tokens_of, validate
 from tunepoint.data.examples import Example
 from tunepoint.errors import DataError, ModelError
+from tunepoint.models.chat_completions import Abilities
 from tunepoint.models.endpoints import TextModel
-from tunepoint.models.openai import Abilities, OpenAIEndpoint
+from tunepoint.models.openai import OpenAIEndpoint
 from tunepoint.stats.ranges import Range
 from tunepoint.task.task import Task
 

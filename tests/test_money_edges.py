@@ -208,7 +208,7 @@ def test_a_model_without_a_known_price_is_not_asked(tmp_path: Path) -> None:
     named = NamedModel("http://models.example/v1#their-own-7b")
     with (
         pytest.raises(ModelError, match=r"no price of 'http://models.example/v1#their-own-7b' is known"),
-        open_models([named], tmp_path / "calls.sqlite", lambda endpoint, price: endpoint, own={}),
+        open_models([named], tmp_path / "calls.sqlite", lambda endpoint, price: endpoint, project_prices={}),
     ):
         pass
 
@@ -231,7 +231,7 @@ def test_amounts_of_money_are_exact_and_finite() -> None:
     assert nanodollars(np.float64(0.001)) == nanodollars(0.001) == 1_000_000
     assert (nanodollars(1), nanodollars(2.5e-9), nanodollars(1e12)) == (10**9, 2, 10**21)
     for bad in (float("nan"), float("inf")):
-        with pytest.raises(ValueError, match="no amount of money"):
+        with pytest.raises(ValueError, match="not an amount of money"):
             nanodollars(bad)
 
 

@@ -13,7 +13,7 @@ from tunepoint.arms.templates import base_template
 from tunepoint.data.examples import Example
 from tunepoint.models.chat import Prompt, Reply, Usage
 from tunepoint.models.endpoints import reply_of
-from tunepoint.models.recording import ProductionLog, read_production_log
+from tunepoint.models.production_log import ProductionLog, read_production_log
 from tunepoint.task.task import Task
 from tunepoint.trials.trial import ArmKind
 
@@ -39,7 +39,7 @@ class FittedIncumbent(LocalFittedArm):
         return [self._reply(text) for text in inputs]
 
     def _reply(self, text: Input) -> Reply:
-        output = self.outputs.of(self.ids.get(text, ""), text)
+        output = self.outputs.output_for(self.ids.get(text, ""), text)
         if output is None:
             return Reply("", None, Usage(self.name), format_ok=False, error="not in the log")
         return reply_of(replace(self.template, input=text), output)
@@ -70,7 +70,7 @@ class Incumbent:
 
     def covered(self, examples: Sequence[Example]) -> list[Example]:
         """Return the examples that the log has an output for."""
-        return [example for example in examples if self.outputs.of(example.id, example.input) is not None]
+        return [example for example in examples if self.outputs.output_for(example.id, example.input) is not None]
 
 
 def incumbent_arms(

@@ -62,7 +62,7 @@ def _weights() -> Check:
     """The embedded encoder's weights, verified by their hash."""
     if importlib.util.find_spec("torch") is None:
         return Check("embedded:minilm", False, "needs torch first")
-    from tunepoint.models.encoder import check_weights, find_weights
+    from tunepoint.models.encoder_weights import check_weights, find_weights
 
     return _weights_at(find_weights, check_weights)
 
@@ -146,15 +146,15 @@ def _server(url: str) -> list[Check]:
 
 def _asked(name: str) -> Check:
     """Whether a model answers, and how fast."""
-    from tunepoint.models.chat import Turn
-    from tunepoint.models.endpoints import Completion, Request, always
+    from tunepoint.models.chat import Message
+    from tunepoint.models.endpoints import Completion, Request, allow_all
     from tunepoint.models.openai import OpenAIEndpoint
 
     endpoint = OpenAIEndpoint(name, timeout=60.0, attempts=1)
     arrived: dict[int, Completion] = {}
     try:
-        request = Request((Turn("user", "Reply with the word ok."),), max_output_tokens=8)
-        endpoint.complete([request], arrived.__setitem__, always)
+        request = Request((Message("user", "Reply with the word ok."),), max_output_tokens=8)
+        endpoint.complete([request], arrived.__setitem__, allow_all)
     except ModelError as error:
         return Check(name, False, str(error), needed=False)
     finally:

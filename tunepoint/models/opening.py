@@ -18,8 +18,12 @@ from tunepoint.models.providers import LOCAL_PREFIX
 from tunepoint.models.recording import CallRecording, RecordedEndpoint
 
 if TYPE_CHECKING:
+    from tunepoint.models.chat_completions import Abilities
     from tunepoint.models.local import LocalEndpoint
-    from tunepoint.models.openai import Abilities, OpenAIEndpoint
+    from tunepoint.models.openai import OpenAIEndpoint
+
+AddBudget = Callable[[Endpoint, CallPrice | None], Endpoint]
+"""Puts the study's spending cap around an endpoint with this price."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class NamedModel:
 
     name: str
     price: TokenPrice | None = None
+    """The task's own price, which overrides the known one."""
     concurrency: int = 64
     folder: Path = Path()
     """Where relative directories of local models start."""
@@ -39,50 +44,50 @@ class ChatModels:
 
     chats: tuple[TextModel, ...]
     prices: dict[str, CallPrice]
-    """Of those that cost money, by name."""
+    """By name, of the models that cost money."""
     proposer: TextModel | None = None
-    """Who proposes better prompts."""
+    """Proposes better prompts."""
     judge: TextModel | None = None
-    """Who grades answers."""
+    """Grades answers."""
     tuned: Callable[[str, Abilities], TextModel] | None = None
     """Opens a model that was tuned in this study, under the same recording and cap."""
-    _endpoints: Sequence[OpenAIEndpoint] = ()
+    _hosted: Sequence[OpenAIEndpoint] = ()
     _recorded: Sequence[RecordedEndpoint] = ()
 
     def go_live(self, attempts: int) -> None:
-        """From now on ask for every answer, so many times at most, and keep none: serving."""
-        for endpoint in self._endpoints:
-            endpoint.attempts = attempts
+        """Serve instead of measure: call for every answer, with few attempts, and record none."""
+        for hosted in self._hosted:
+            hosted.attempts = attempts
         for recorded in self._recorded:
             recorded.live = True
 
     def facts(self) -> dict[str, Any]:
-        """What was found out about each model, for the manifest."""
+        """Return what is known about each hosted model, for the manifest."""
         return {
             endpoint.name: {
                 "abilities": asdict(endpoint.abilities) if endpoint.abilities else None,
-                "asked_again": dict(endpoint.log),
+                "asked_again": dict(endpoint.failures),
                 "price": self.prices[endpoint.name].source
                 if endpoint.name in self.prices
                 else "this machine",
-                "price_checked": self._checked(endpoint.name),
+                "price_checked": self._price_checked(endpoint.name),
             }
-            for endpoint in self._endpoints
+            for endpoint in self._hosted
         }
 
-    def _checked(self, name: str) -> str | None:
-        """The day on which the price of a model was looked up."""
+    def _price_checked(self, name: str) -> str | None:
+        """Return the day on which the price of a model was looked up."""
         price = self.prices.get(name)
         return None if price is None or price.checked is None else price.checked.isoformat()
 
 
-def _hosted(model: NamedModel, abilities: Abilities | None = None) -> OpenAIEndpoint:
+def _open_hosted(model: NamedModel, abilities: Abilities | None = None) -> OpenAIEndpoint:
     from tunepoint.models.openai import OpenAIEndpoint
 
     return OpenAIEndpoint(model.name, concurrency=model.concurrency, abilities=abilities)
 
 
-def _local(model: NamedModel) -> LocalEndpoint:
+def _open_local(model: NamedModel) -> LocalEndpoint:
     try:
         from tunepoint.models.local import LocalEndpoint
     except ImportError as error:
@@ -90,94 +95,118 @@ def _local(model: NamedModel) -> LocalEndpoint:
     return LocalEndpoint.load(model.name, model.folder)
 
 
-class _Opening:
-    """Models as they are opened; a stack closes them."""
+class _Opener:
+    """Opens models one after the other; a stack closes them."""
 
     def __init__(
         self,
         stack: ExitStack,
-        calls: CallRecording,
-        metered: Callable[[Endpoint, CallPrice | None], Endpoint],
+        recording: CallRecording,
+        add_budget: AddBudget,
+        project_prices: Mapping[str, TokenPrice],
+        *,
         replay: bool,
-        own: Mapping[str, TokenPrice],
     ) -> None:
-        self.stack, self.calls, self.metered, self.replay = stack, calls, metered, replay
-        self.own = own
+        self.stack = stack
+        self.recording = recording
+        self.add_budget = add_budget
+        self.project_prices = project_prices
+        self.replay = replay
         self.prices: dict[str, CallPrice] = {}
         self.chats: dict[str, TextModel] = {}
-        self.endpoints: list[OpenAIEndpoint] = []
+        self.hosted: list[OpenAIEndpoint] = []
         self.recorded: list[RecordedEndpoint] = []
 
-    def add(self, model: NamedModel, abilities: Abilities | None = None, *, known: bool = False) -> TextModel:
-        """Open a model, recorded and, where it is elsewhere, paid for.
+    def open(
+        self, model: NamedModel, abilities: Abilities | None = None, *, trained: bool = False
+    ) -> TextModel:
+        """Open a model, recorded and, if it is hosted, paid for.
 
         Args:
-            known: it was trained already, and answers even if nobody knows its price.
+            model: whom to open.
+            abilities: of its server; found out if None.
+            trained: it was trained and paid for already, so it answers even at an unknown price.
 
         Raises:
-            ModelError: nobody knows the price of its calls.
+            ModelError: the price of its calls is unknown.
 
         """
-        price = call_price(model.name, model.price or project_price(model.name, self.own))
-        if price is not None and price.source == UNKNOWN_PRICE and not known:
-            raise ModelError(missing_price(model.name, own=self.own))
+        price = call_price(model.name, model.price or project_price(model.name, self.project_prices))
+        if price is not None and price.source == UNKNOWN_PRICE and not trained:
+            raise ModelError(missing_price(model.name, own=self.project_prices))
         if price is not None:
             self.prices[model.name] = price
         local = model.name.startswith(LOCAL_PREFIX)
-        endpoint: Endpoint | None = None
-        if not self.replay and local:
-            endpoint = _local(model)
-        elif not self.replay:
-            self.endpoints.append(_hosted(model, abilities))
-            self.stack.callback(self.endpoints[-1].close)
-            endpoint = self.metered(self.endpoints[-1], price)
-        self.recorded.append(RecordedEndpoint(model.name, self.calls, endpoint))
+        endpoint = None if self.replay else self._endpoint(model, abilities, price, local=local)
+        # The recording is outermost: a recorded answer passes no cap and costs nothing.
+        self.recorded.append(RecordedEndpoint(model.name, self.recording, endpoint))
         self.chats[model.name] = TextModel(self.recorded[-1], remote=not local)
         return self.chats[model.name]
 
-    def tuned(self, name: str, abilities: Abilities) -> TextModel:
+    def _endpoint(
+        self, model: NamedModel, abilities: Abilities | None, price: CallPrice | None, *, local: bool
+    ) -> Endpoint:
+        if local:
+            return _open_local(model)
+        hosted = _open_hosted(model, abilities)
+        self.hosted.append(hosted)
+        self.stack.callback(hosted.close)
+        return self.add_budget(hosted, price)
+
+    def open_tuned(self, name: str, abilities: Abilities) -> TextModel:
         """Open a model that was tuned in this study, once."""
-        return self.chats[name] if name in self.chats else self.add(NamedModel(name), abilities, known=True)
+        return (
+            self.chats[name] if name in self.chats else self.open(NamedModel(name), abilities, trained=True)
+        )
 
 
 @contextmanager
 def open_models(
     named: Sequence[NamedModel],
     recording: Path,
-    metered: Callable[[Endpoint, CallPrice | None], Endpoint],
+    add_budget: AddBudget,
     *,
     proposer: str | None = None,
     judge: NamedModel | None = None,
     replay: bool = False,
     tuning: bool = False,
-    own: Mapping[str, TokenPrice] = MappingProxyType({}),
+    project_prices: Mapping[str, TokenPrice] = MappingProxyType({}),
 ) -> Iterator[ChatModels]:
     """Open chat models for the time of a study.
 
     Args:
+        named: the models under test.
         recording: SQLite file of every call that was ever answered.
-        metered: puts a spending cap around an endpoint.
+        add_budget: puts a spending cap around an endpoint.
         proposer: name of the model that proposes prompts; the first one if None.
-        judge: the model that grades answers; None where none does.
+        judge: the model that grades answers; None without a judge.
         replay: answer from the recording alone; no key and no network is needed.
-        tuning: whether models will be tuned at a provider, and asked there.
-        own: prices of the project, for models that come without one.
+        tuning: whether models will be tuned at a provider, and called there.
+        project_prices: prices of the project, for models that come without one.
+
+    Raises:
+        ModelError: a name, a key or a price is missing.
 
     """
-    others = [model for model in (judge, NamedModel(proposer) if proposer else None) if model]
-    wanted = list({model.name: model for model in (*others, *named)}.values())
-    if not wanted and not tuning:
+    helpers = [model for model in (judge, NamedModel(proposer) if proposer else None) if model]
+    # One of each name; what the task says of a model under test counts for a helper of that name too.
+    models = list({model.name: model for model in (*helpers, *named)}.values())
+    if not models and not tuning:
         yield ChatModels((), {})
         return
     with ExitStack() as stack:
         calls = CallRecording(recording)
         stack.callback(calls.close)
-        opening = _Opening(stack, calls, metered, replay, own)
-        for model in wanted:
-            opening.add(model)
-        asked = tuple(opening.chats[model.name] for model in named)
-        proposing = opening.chats[proposer] if proposer else next(iter(asked), None)
-        grading = opening.chats[judge.name] if judge else None
+        opener = _Opener(stack, calls, add_budget, project_prices, replay=replay)
+        for model in models:
+            opener.open(model)
+        chats = tuple(opener.chats[model.name] for model in named)
         yield ChatModels(
-            asked, opening.prices, proposing, grading, opening.tuned, opening.endpoints, opening.recorded
+            chats,
+            opener.prices,
+            proposer=opener.chats[proposer] if proposer else next(iter(chats), None),
+            judge=opener.chats[judge.name] if judge else None,
+            tuned=opener.open_tuned,
+            _hosted=opener.hosted,
+            _recorded=opener.recorded,
         )

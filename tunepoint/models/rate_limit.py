@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 
+SECONDS_BETWEEN_HALVINGS = 1.0
+"""Calls that were sent together are throttled together, and must not halve the width several times."""
+
 
 class ConcurrencyLimiter:
     """A gate whose width falls when the server throttles, and grows again with success.
@@ -13,15 +16,16 @@ class ConcurrencyLimiter:
     rate limit, at most once a second, and grows by one for every width's worth of answers.
     """
 
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.width = float(most)
+    def __init__(self, max_width: int) -> None:
+        self.max_width = max_width
+        self.width = float(max_width)
         self._inside = 0
         self._closed_until = 0.0
-        self._halved = 0.0
+        self._last_halved = 0.0
         self._changed = asyncio.Condition()
 
     async def __aenter__(self) -> None:
+        # A loop: the gate may be closed for longer while this call sleeps.
         while (pause := self._closed_until - time.monotonic()) > 0:
             await asyncio.sleep(pause)
         async with self._changed:
@@ -34,14 +38,14 @@ class ConcurrencyLimiter:
             self._changed.notify()
 
     def succeeded(self) -> None:
-        """An answer came: allow a little more."""
-        if self.width < self.most:
-            self.width = min(float(self.most), self.width + 1 / self.width)
+        """Widen the gate a little after an answer."""
+        if self.width < self.max_width:
+            self.width = min(float(self.max_width), self.width + 1 / self.width)
 
-    def throttled(self, wait: float) -> None:
-        """The server asked to slow down: halve, and let nobody in for `wait` seconds."""
+    def throttled(self, seconds: float) -> None:
+        """Halve the gate after a rate limit, and close it for the wait that the server asks for."""
         now = time.monotonic()
-        self._closed_until = max(self._closed_until, now + wait)
-        if now - self._halved > 1.0:
-            self._halved = now
+        self._closed_until = max(self._closed_until, now + seconds)
+        if now - self._last_halved > SECONDS_BETWEEN_HALVINGS:
+            self._last_halved = now
             self.width = max(1.0, self.width / 2)

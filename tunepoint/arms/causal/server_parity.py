@@ -1,4 +1,4 @@
-"""A tuned model behind another server: dev replayed through the real endpoint, against what was measured."""
+"""A tuned model behind a server: its answers to the validation set against those that were measured."""
 
 from __future__ import annotations
 
@@ -8,21 +8,25 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from tunepoint.arms.parity import Parity, measured_reply, parity
+from tunepoint.arms.causal.dev_answers import DEV_ANSWERS_FILE, by_prompt
+from tunepoint.arms.causal.model_card import MODEL_FILE
+from tunepoint.arms.parity import Parity, parity
 from tunepoint.arms.templates import PROMPT_LENGTHS, PromptLength, fill_template, template_for_length
-from tunepoint.data.examples import Example
 from tunepoint.data.prepare import prepare
+from tunepoint.data.split import Split
 from tunepoint.errors import StudyError
 from tunepoint.files.text import write_json
 from tunepoint.models.chat import ChatModel, Reply
 from tunepoint.task.task import Task
 from tunepoint.trials.scorers import task_scorer
-from tunepoint.trials.trial import Trial, read_trials
+from tunepoint.trials.trial import read_trials
 
-MODEL_FILE, DEV_ANSWERS_FILE, PARITY_FILE = "tunepoint.json", "dev.jsonl", "parity.json"
-"""In the folder of a tuned model: what it is, what it answered, and how servers compared."""
+PARITY_FILE = "parity.json"
+"""In the folder of a tuned model: how its servers compared."""
+MAX_DIFFERING_KEPT = 50
+"""Differing answers of one prompt that the file keeps."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +39,20 @@ class ParityReport:
     @property
     def holds(self) -> bool:
         """Whether it may be promoted."""
-        return all(found.holds for found in self.prompts.values())
+        return all(comparison.holds for comparison in self.prompts.values())
 
     def __str__(self) -> str:
-        return "\n".join(f"{diet} prompt: {found}" for diet, found in self.prompts.items())
+        return "\n".join(f"{length} prompt: {comparison}" for length, comparison in self.prompts.items())
+
+
+@dataclass(frozen=True)
+class _MeasuredModel:
+    """What a comparison needs to know of a tuned model."""
+
+    seed: int
+    data_sha256: str
+    task_sha256: str
+    answer_tokens: int
 
 
 def check_served(
@@ -49,56 +63,60 @@ def check_served(
     model: ChatModel | None = None,
     prompts: Sequence[PromptLength] = (),
 ) -> ParityReport:
-    """Replay dev through an endpoint; what was found is kept in `parity.json` beside the model.
+    """Replay the validation set through an endpoint; keep the result in `parity.json` beside the model.
 
     Args:
         folder: what `tunepoint tune` wrote.
-        task: of which it was tuned.
+        task: the one that the model was tuned on.
         endpoint: as `[[models]]` names one: `http://HOST/v1#NAME`.
-        model: answers in the endpoint's place; the endpoint itself if None.
-        prompts: those to compare; all that were measured if empty.
+        model: answers in place of the endpoint; the endpoint itself if None.
+        prompts: those to compare; all if empty.
 
     Raises:
-        StudyError: the folder is none of a tuned model, or was tuned on other examples.
+        StudyError: the folder has no tuned model, or it was tuned on other examples.
         ModelError: the server cannot be reached, or does not have the model.
 
     """
-    facts = _facts(folder)
-    if (folder / PARITY_FILE).exists():
-        _json(folder / PARITY_FILE)  # damaged, it is said before anybody is asked
-    prepared = prepare(task, int(facts["seed"]))
-    if prepared.fingerprint != facts["data_sha256"] or task.measured_by() != facts["task_sha256"]:
-        raise StudyError(
-            f"{folder}: was tuned on other examples or another instruction than those of {task.name} now; "
-            "what was measured can only be compared on the same ones. Tune anew, or take the task of then"
-        )
-    split = prepared.split
-    measured = by_prompt(read_trials(folder / DEV_ANSWERS_FILE), split.dev)
-    lacking = [diet for diet in prompts or PROMPT_LENGTHS if diet not in measured]
-    if lacking:
-        raise StudyError(
-            f"{folder / DEV_ANSWERS_FILE}: lacks answers to all of dev with the prompts {', '.join(lacking)}; run "
-            "`tunepoint tune` again with the same --out: it measures without training anew"
-        )
-    wanted = {diet: measured[diet] for diet in prompts or PROMPT_LENGTHS}
+    measured_model = _read_model(folder)
+    _read_parity(folder)  # a damaged file is an error before the server gets a request
+    split = _split(folder, task, measured_model)
+    measured = _measured_answers(folder, split, prompts or PROMPT_LENGTHS)
     scoring = task_scorer(task)
-    room = int(facts["answer_tokens"])
-    found: dict[PromptLength, Parity] = {}
-    with _opened(endpoint, task) if model is None else nullcontext(model) as asked:
-        for diet, before in wanted.items():
-            template = replace(template_for_length(task, split.train, diet), max_output_tokens=room)
-            now = asked.answer([fill_template(template, example) for example in split.dev])
-            found[diet] = parity(split.dev, before, now, scoring)
-    served = ParityReport(endpoint, found)
-    record_parity(folder, served)
-    return served
+    comparisons: dict[PromptLength, Parity] = {}
+    with _opened(endpoint, task) if model is None else nullcontext(model) as server:
+        for length, answers in measured.items():
+            template = template_for_length(task, split.train, length)
+            template = replace(template, max_output_tokens=measured_model.answer_tokens)
+            replies = server.answer([fill_template(template, example) for example in split.dev])
+            comparisons[length] = parity(split.dev, answers, replies, scoring)
+    report = ParityReport(endpoint, comparisons)
+    record_parity(folder, report)
+    return report
+
+
+def record_parity(folder: Path, report: ParityReport) -> None:
+    """Add a report to `parity.json`, which keeps the last one of each endpoint."""
+    entry = {
+        "holds": report.holds,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "prompts": {
+            length: {
+                **asdict(comparison),
+                "holds": comparison.holds,
+                "differing": comparison.differing[:MAX_DIFFERING_KEPT],
+            }
+            for length, comparison in report.prompts.items()
+        },
+    }
+    write_json(folder / PARITY_FILE, {**_read_parity(folder), report.endpoint: entry})
 
 
 @contextmanager
 def _opened(name: str, task: Task) -> Iterator[ChatModel]:
-    """The server, asked without a schema of ours around a label: the model was measured without it."""
+    """Open the server; labels are not wrapped into a schema, because the model was measured without one."""
+    from tunepoint.models.chat_completions import Abilities
     from tunepoint.models.endpoints import TextModel
-    from tunepoint.models.openai import Abilities, OpenAIEndpoint
+    from tunepoint.models.openai import OpenAIEndpoint
 
     endpoint = OpenAIEndpoint(name, abilities=Abilities(schema=task.answer.kind == "json"))
     try:
@@ -107,19 +125,27 @@ def _opened(name: str, task: Task) -> Iterator[ChatModel]:
         endpoint.close()
 
 
-def _facts(folder: Path) -> dict[str, Any]:
-    if not (folder / MODEL_FILE).exists() or not (folder / DEV_ANSWERS_FILE).exists():
-        raise StudyError(f"{folder}: no {MODEL_FILE} and {DEV_ANSWERS_FILE} in it; name the --out of `tunepoint tune`")
-    facts = _json(folder / MODEL_FILE)
+def _read_model(folder: Path) -> _MeasuredModel:
+    path = folder / MODEL_FILE
+    if not path.exists() or not (folder / DEV_ANSWERS_FILE).exists():
+        raise StudyError(
+            f"{folder}: no {MODEL_FILE} and {DEV_ANSWERS_FILE} in it; name the --out of `tunepoint tune`"
+        )
+    facts = _read_object(path)
     missing = {"seed", "data_sha256", "task_sha256", "answer_tokens"} - facts.keys()
     if missing:
-        raise StudyError(
-            f"{folder / MODEL_FILE}: {', '.join(sorted(missing))} missing; run `tunepoint tune` again"
-        )
-    return facts
+        raise StudyError(f"{path}: {', '.join(sorted(missing))} missing; run `tunepoint tune` again")
+    return _MeasuredModel(
+        int(facts["seed"]), facts["data_sha256"], facts["task_sha256"], int(facts["answer_tokens"])
+    )
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read_parity(folder: Path) -> dict[str, Any]:
+    path = folder / PARITY_FILE
+    return _read_object(path) if path.exists() else {}
+
+
+def _read_object(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -129,49 +155,26 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-def record_parity(folder: Path, served: ParityReport) -> None:
-    """Add what a server's replay gave to `parity.json`, by endpoint; the last one counts."""
-    path = folder / PARITY_FILE
-    before = _json(path) if path.exists() else {}
-    found = {
-        "holds": served.holds,
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "prompts": {
-            diet: {**asdict(one), "holds": one.holds, "differing": one.differing[:50]}
-            for diet, one in served.prompts.items()
-        },
-    }
-    write_json(path, {**before, served.endpoint: found})
-
-
-def dev_trials(
-    replies: Mapping[PromptLength, Sequence[Reply]],
-    dev: Sequence[Example],
-    scores: Mapping[PromptLength, Sequence[float]],
-) -> list[Trial]:
-    """Answers to dev as trials; the arm is the prompt."""
-    return [
-        Trial(
-            arm=diet,
-            item=example.id,
-            score=score,
-            format_ok=reply.answer is not None,
-            input_tokens=reply.usage.input_tokens or None,
-            output_tokens=reply.usage.output_tokens or None,
-            answer=reply.answer if reply.answer is not None else reply.text,
-            error=reply.error,
+def _split(folder: Path, task: Task, model: _MeasuredModel) -> Split:
+    """Split the task's examples as the model was tuned on them."""
+    prepared = prepare(task, model.seed)
+    if prepared.fingerprint != model.data_sha256 or task.trials_fingerprint() != model.task_sha256:
+        raise StudyError(
+            f"{folder}: was tuned on other examples or another instruction than {task.name} has now, so its "
+            "answers cannot be compared. Run `tunepoint tune` again, or name the task as it was"
         )
-        for diet, said in replies.items()
-        for example, reply, score in zip(dev, said, scores[diet], strict=True)
-    ]
+    return prepared.split
 
 
-def by_prompt(trials: Sequence[Trial], dev: Sequence[Example]) -> dict[PromptLength, list[Reply]]:
-    """What `dev_trials` wrote, as replies in the order of dev; prompts that answered all of it."""
-    found = {(trial.arm, trial.item): trial for trial in trials}
-    names = dict.fromkeys(trial.arm for trial in trials)
-    return {
-        cast("PromptLength", name): [measured_reply(found[name, e.id]) for e in dev]
-        for name in names
-        if all((name, e.id) in found for e in dev)
-    }
+def _measured_answers(
+    folder: Path, split: Split, prompts: Sequence[PromptLength]
+) -> dict[PromptLength, list[Reply]]:
+    path = folder / DEV_ANSWERS_FILE
+    answers = by_prompt(read_trials(path), split.dev)
+    lacking = [length for length in prompts if length not in answers]
+    if lacking:
+        raise StudyError(
+            f"{path}: lacks answers to the whole validation set with the prompts {', '.join(lacking)}; run "
+            "`tunepoint tune` again with the same --out, which measures without training again"
+        )
+    return {length: answers[length] for length in prompts}
