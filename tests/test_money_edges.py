@@ -207,7 +207,7 @@ def test_only_money_is_converted(tmp_path: Path) -> None:
 def test_a_model_without_a_known_price_is_not_asked(tmp_path: Path) -> None:
     named = NamedModel("http://models.example/v1#their-own-7b")
     with (
-        pytest.raises(ModelError, match=r"no price of 'http://models.example/v1#their-own-7b' is known"),
+        pytest.raises(ModelError, match=r"price of 'http://models.example/v1#their-own-7b' is unknown"),
         open_models([named], tmp_path / "calls.sqlite", lambda endpoint, price: endpoint, project_prices={}),
     ):
         pass
@@ -216,7 +216,7 @@ def test_a_model_without_a_known_price_is_not_asked(tmp_path: Path) -> None:
 def test_nothing_is_tuned_whose_answers_nobody_can_price(tmp_path: Path) -> None:
     (unknown,) = task(tune=[{"base": "their-own", "provider": "together"}]).tune
     with pytest.raises(
-        ModelError, match=r"no price of 'together/ft:their-own' is known.*\[\[tune\]\] hosting"
+        ModelError, match=r"price of 'together/ft:their-own' is unknown.*\[\[tune\]\] hosting"
     ):
         check_price(unknown, {})
     check_price(unknown, {"together/ft:their-own": TokenPrice(input=1, output=1)})

@@ -29,7 +29,7 @@ from tunepoint.errors import StudyError, TaskError
 from tunepoint.serve.auth import make_key
 from tunepoint.serve.backends import ServedArm
 from tunepoint.serve.opening import study_arms
-from tunepoint.serve.process import listening
+from tunepoint.serve.process import open_socket
 from tunepoint.trials.trial import read_trials
 
 TUNEPOINT = str(Path(sys.executable).with_name("tunepoint"))
@@ -124,7 +124,7 @@ def test_the_process_writes_everything_on_sigterm_and_reads_its_settings_on_sigh
             until(lambda: "third" in routes(port)["arms"])
             (tmp_path / "serve.toml").write_text("nonsense = ")
             process.send_signal(signal.SIGHUP)
-            until(lambda: "settings were not taken over" in (tmp_path / "log").read_text())
+            until(lambda: "settings not reloaded" in (tmp_path / "log").read_text())
             for number in range(1, 300):
                 ask(port, number)
             process.send_signal(signal.SIGTERM)
@@ -167,7 +167,7 @@ def test_sigterm_waits_for_a_store_that_is_locked(tmp_path: Path) -> None:
 
 
 def test_answers_are_sent_at_once() -> None:
-    with listening("127.0.0.1", 0) as taken:  # by this the event loop knows to switch Nagle's delay off
+    with open_socket("127.0.0.1", 0) as taken:  # by this the event loop knows to switch Nagle's delay off
         assert taken.proto == socket.IPPROTO_TCP
 
 
@@ -178,7 +178,7 @@ def test_a_port_that_is_taken_and_one_that_is_none(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         path = settings_file(tmp_path, server.url, port)
         found = subprocess.run([TUNEPOINT, "serve", str(path)], capture_output=True, text=True, timeout=60)
-        assert found.returncode == 2 and "cannot be listened on" in found.stderr + found.stdout
+        assert found.returncode == 2 and "cannot listen on" in found.stderr + found.stdout
         assert "is ready" not in found.stdout
         none = CliRunner().invoke(app, ["serve", str(path), "--port", "99999"])
         assert none.exit_code == 2 and "server.port" in none.output
@@ -220,7 +220,7 @@ def test_the_commands_of_keys(tmp_path: Path) -> None:
     assert made.output.strip() not in listed
     assert call(app, ["keys", "revoke", "app", "--store", store]).exit_code == 0
     twice = call(app, ["keys", "revoke", "app", "--store", store])
-    assert twice.exit_code == 2 and "there is no key named 'app'; there are: ops" in twice.output
+    assert twice.exit_code == 2 and "there is no key named 'app'; the keys are: ops" in twice.output
     wrong = call(app, ["keys", "add", "x", "--role", "dance", "--store", store])
     assert wrong.exit_code == 2 and "--role 'dance'" in wrong.output
 
@@ -235,7 +235,7 @@ def test_the_commands_of_keys(tmp_path: Path) -> None:
         ("[[tasks]]\nname = 'a'\n[[tasks.arms]]\nname = 'x'\nmodel = 'nonsense'", "names no model"),
         (
             "[[tasks]]\nname = 'a'\n[[tasks.arms]]\nname = 'x'\nmodel = 'http://far.example/v1#m'",
-            "no price of",
+            "the price of",
         ),
         ("[[tasks]]\nname = 'a'\n[[tasks.arms]]\nname = 'x'\nmodel = 'openai/gpt-5-mini'", "OPENAI_API_KEY"),
         ("[[tasks]]\nname = 'a'\nstudy = 'none'", "none"),

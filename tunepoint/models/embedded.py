@@ -1,4 +1,4 @@
-"""The embedded encoder, where it is installed."""
+"""The embedded encoder, if it is installed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CPU_TORCH = " (torch==2.13.0 first, for the small CPU build)"
 
 
 def installed_encoder() -> Encoder | None:
-    """The embedded encoder for comparing inputs, where nothing is tuned; None where it is not installed."""
+    """Return the embedded encoder for comparing inputs; None if its packages or weights are missing."""
     try:
         from tunepoint.models.encoder import Encoder
 

@@ -1,4 +1,4 @@
-"""What calls cost: the user's own prices, else those of the genai-prices data."""
+"""Prices of calls: the user's own, else those of the genai-prices data, else of fine-tuned models."""
 
 from __future__ import annotations
 
@@ -22,14 +22,18 @@ from tunepoint.models.endpoints import Request
 from tunepoint.models.providers import PROVIDERS, parse_model_name
 
 PROJECT_PRICES_FILE = "prices.toml"
-"""Beside task.toml: prices that rule over what is known."""
+"""Beside task.toml: prices that override the known ones."""
+MIN_SIMILARITY = 0.7
+"""Likeness from which a model's name counts as a misspelling of another."""
+TOKENS_PER_SAMPLE_CALL = 1_000
+"""Tokens of the call by which rates are read off; long contexts may have dearer rates of their own."""
 
 
 def project_prices(folder: Path) -> dict[str, TokenPrice]:
-    """The prices of a project, by the names of models; none if it has no such file.
+    """Return the prices of a project by model; none if it has no prices.toml.
 
     Raises:
-        ModelError: the file is not TOML, or a price is none; names the file and the model.
+        ModelError: the file is not TOML, or an entry is not a price.
 
     """
     path = folder / PROJECT_PRICES_FILE
@@ -43,33 +47,33 @@ def project_prices(folder: Path) -> dict[str, TokenPrice]:
         content = in_dollars(content, money=lambda path: True)
     except ValueError as error:
         raise ModelError(f"{path}: {error}") from None
-    found = {}
+    prices = {}
     for name, entry in content.items():
         if name == RATES_KEY:
             continue
         try:
-            found[name] = TokenPrice.model_validate(entry)
+            prices[name] = TokenPrice.model_validate(entry)
         except ValidationError as error:
             fault = error.errors()[0]
             key = ".".join(map(str, fault["loc"]))
             raise ModelError(
-                f"{path}: [{name!r}] {key}: {fault['msg'][:1].lower()}{fault['msg'][1:]}; a price is "
-                "input, output and perhaps cached_input, in dollars per million tokens"
+                f"{path}: [{name!r}] {key}: {fault['msg'][:1].lower()}{fault['msg'][1:]}; give "
+                "input, output and, if known, cached_input in dollars per million tokens"
             ) from None
-    return found
+    return prices
 
 
 class TunedPrice(TokenPrice):
     """Dollars per million tokens of a fine-tuned model."""
 
     training: Dollars | None = None
-    """Dollars per million tokens trained on, epochs counted; None where nobody told us."""
+    """Dollars per million tokens trained on, each epoch counted; None if the provider does not publish it."""
     checked: date
     source: str
 
 
 TOKENS_PER_MESSAGE = 8
-"""Tokens that a chat template puts around each message, at most."""
+"""Tokens that a chat template adds to each message, at most."""
 
 
 @dataclass(frozen=True)
@@ -80,45 +84,42 @@ class CallPrice:
     dollars: Callable[[Usage], float]
     source: str
     checked: date | None = None
-    """The day the price was looked up; None where it is declared, or nobody wrote the day down."""
+    """Day on which the price was looked up; None for a declared price, and for data without dates."""
 
     def age_days(self, today: date) -> int | None:
-        """Days since the price was looked up."""
+        """Return the days since the price was looked up."""
         return None if self.checked is None else (today - self.checked).days
 
     def rates(self) -> dict[str, float]:
-        """Dollars per million tokens, `input`, `cached_input`, `output`, as a short call pays them.
-
-        A long context may have a dearer price of its own, so a thousand tokens are asked for.
-        """
-        some = 1_000
-        asked = {"input": (some, 0, 0), "cached_input": (some, some, 0), "output": (0, 0, some)}
+        """Return `input`, `cached_input` and `output` in dollars per million tokens of a short call."""
+        some = TOKENS_PER_SAMPLE_CALL
+        calls = {"input": (some, 0, 0), "cached_input": (some, some, 0), "output": (0, 0, some)}
         return {
-            name: round(self.dollars(Usage(self.model, given, cached, output)) * 1e6 / some, 9)
-            for name, (given, cached, output) in asked.items()
+            name: round(self.dollars(Usage(self.model, *tokens)) * 1e6 / some, 9)
+            for name, tokens in calls.items()
         }
 
     def max_dollars(self, request: Request) -> float:
-        """Dollars that a call cannot exceed: a token is at least one byte."""
-        size = sum(len(turn.content.encode()) + TOKENS_PER_MESSAGE for turn in request.messages)
+        """Return the dollars that a call cannot exceed: a token is at least one byte."""
+        size = sum(len(message.content.encode()) + TOKENS_PER_MESSAGE for message in request.messages)
         return self.dollars(Usage(self.model, input_tokens=size, output_tokens=request.max_output_tokens))
 
 
 def call_price(name: str, own: TokenPrice | None = None) -> CallPrice | None:
-    """The price of a model's calls; None for one that runs on the user's own machine.
+    """Return the price of a model's calls; None for one that runs on the user's own machine.
+
+    A hosted model of unknown price has the source `UNKNOWN_PRICE`: `run` and `quote` reject it.
 
     Args:
         name: of the model, as in `openai/gpt-5-mini`.
-        own: the user's price, which rules where it is given.
-
-    A hosted model whose price nobody knows has `UNKNOWN_PRICE` for a source: `run` and `quote` refuse it.
+        own: the user's price, which overrides every other.
 
     """
     if own is not None:
         return CallPrice(name, lambda usage: _dollars(own, usage), "declared in the task")
-    found = _published(name)
-    if found is not None:
-        return found
+    published = _published(name)
+    if published is not None:
+        return published
     tuned = tuned_price(name)
     if tuned is not None:
         return CallPrice(name, lambda usage: _dollars(tuned, usage), tuned.source, tuned.checked)
@@ -131,12 +132,12 @@ UNKNOWN_PRICE = "no price is known: its calls count as free; give [[models]] pri
 
 
 def tuned_price(name: str) -> TunedPrice | None:
-    """The price of a fine-tuned model, as in `openai/ft:gpt-4.1-mini-2025-04-14:org::id`."""
+    """Return the price of a fine-tuned model, as in `openai/ft:gpt-4.1-mini-2025-04-14:org::id`."""
     return tuned_prices().get(":".join(name.split(":")[:2]))
 
 
 def tuned_prices() -> dict[str, TunedPrice]:
-    """The prices of fine-tuned models that come along, by provider and base."""
+    """Return the prices of fine-tuned models that Tunepoint brings along, by `provider/ft:BASE`."""
     text = resources.files("tunepoint.models").joinpath("prices.toml").read_text(encoding="utf-8")
     return {name: TunedPrice.model_validate(entry) for name, entry in tomllib.loads(text)["tuned"].items()}
 
@@ -146,7 +147,7 @@ def _dollars(price: TokenPrice, usage: Usage) -> float:
 
 
 def _published(name: str) -> CallPrice | None:
-    """The price in the genai-prices data, if the provider and the model are in it."""
+    """Return the price in the genai-prices data, if the provider and the model are in it."""
     provider = name.partition("/")[0]
     if name.startswith("http") or provider not in PROVIDERS:
         return None
@@ -155,43 +156,50 @@ def _published(name: str) -> CallPrice | None:
     model = parse_model_name(name).model
 
     def dollars(usage: Usage) -> float:
-        counted = genai_prices.Usage(
+        tokens = genai_prices.Usage(
             input_tokens=usage.input_tokens,
             cache_read_tokens=usage.cached_tokens,
             output_tokens=usage.output_tokens,
         )
-        return float(genai_prices.calc_price(counted, model, provider_id=provider).total_price)
+        return float(genai_prices.calc_price(tokens, model, provider_id=provider).total_price)
 
     try:
-        dollars(Usage(name, 1, 0, 1))
+        dollars(Usage(name, 1, 0, 1))  # the data says only by an error that it lacks a model
     except LookupError:
         return None
     return CallPrice(name, dollars, f"genai-prices {genai_prices.__version__}")
 
 
 def project_price(name: str, own: Mapping[str, TokenPrice]) -> TokenPrice | None:
-    """A project's own price of a model; a tuned one may stand under its base, as in `openai/ft:BASE`."""
+    """Return a project's price of a model; a tuned one may be listed by its base, as in `openai/ft:BASE`."""
     return own.get(name) or own.get(":".join(name.split(":")[:2]))
 
 
-def missing_price(name: str, where: Path = Path(PROJECT_PRICES_FILE), own: Iterable[str] = ()) -> str:
-    """What to do about a model whose price nobody knows; `own` are those that the project has."""
-    near = difflib.get_close_matches(name, [*own, *tuned_prices()], n=1, cutoff=0.7)
-    hint = f" (did you mean {near[0]}?)" if near else ""
+def missing_price(name: str, path: Path = Path(PROJECT_PRICES_FILE), own: Iterable[str] = ()) -> str:
+    """Return the message for a model of unknown price.
+
+    Args:
+        name: of the model.
+        path: of the file for the project's prices.
+        own: names of the models in that file.
+
+    """
+    close = difflib.get_close_matches(name, [*own, *tuned_prices()], n=1, cutoff=MIN_SIMILARITY)
+    hint = f" (did you mean {close[0]}?)" if close else ""
     return (
-        f"no price of {name!r} is known{hint}. Put it into "
-        f'{where} as ["{name}"] input = DOLLARS, output = DOLLARS (per million tokens), '
-        "or say [[models]] price = { input = DOLLARS, output = DOLLARS }"
+        f"the price of {name!r} is unknown{hint}. Add it to "
+        f'{path} as ["{name}"] input = DOLLARS, output = DOLLARS (per million tokens), '
+        "or give [[models]] price = { input = DOLLARS, output = DOLLARS }"
     )
 
 
 def is_local(name: str) -> bool:
-    """Whether a model answers on this machine."""
+    """Return whether a model runs on this machine."""
     if not name.startswith("http"):
         return name.startswith(("ollama/", "local:"))
     return urlparse(name).hostname in ("localhost", "127.0.0.1", "::1", "0.0.0.0")
 
 
 def unpriced(prices: Sequence[CallPrice | None]) -> list[str]:
-    """Models of which nobody knows the price."""
+    """Return the models whose price is unknown."""
     return [price.model for price in prices if price is not None and price.source == UNKNOWN_PRICE]

@@ -56,9 +56,7 @@ def read_production_log(path: Path, name: str) -> ProductionLog:
         line = _parse(path, number, text)
         key = line.item if line.item is not None else line.input
         if key is None:
-            raise DataError(
-                f"{path}:{number}: has neither item nor input; give one of them"
-            )
+            raise DataError(f"{path}:{number}: has neither item nor input; give one of them")
         usage = Usage(name, line.input_tokens, line.cached_tokens, line.output_tokens, seconds=line.seconds)
         outputs[key.strip()] = Completion(line.output, usage)
     if not outputs:

@@ -1,4 +1,4 @@
-"""Names of models: where each is asked, and which environment variable holds its key."""
+"""Names of models: the address behind each, and the environment variable that holds its key."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tunepoint.errors import ModelError, nearest
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """Names of models without where they are; whole where that would make two the same."""
+    """Return model names without provider or URL, unless two collide."""
     short = [name.rpartition("#")[2].rstrip("/").rpartition("/")[2] or name for name in names]
     short = [name.removeprefix(LOCAL_PREFIX) or names[i] for i, name in enumerate(short)]
     return [name if short.count(name) == 1 else names[i] for i, name in enumerate(short)]
@@ -22,10 +22,11 @@ LOCAL_PREFIX = "local:"
 
 @dataclass(frozen=True)
 class Provider:
-    """Where a provider listens, and which environment variable holds its key."""
+    """The address of a provider's OpenAI-compatible API."""
 
     url: str
     key: str | None
+    """Environment variable with the key; None if it needs none."""
 
 
 PROVIDERS: dict[str, Provider] = {
@@ -40,26 +41,29 @@ PROVIDERS: dict[str, Provider] = {
 """By the first part of a model's name, as in `openai/gpt-5-mini`."""
 
 CUSTOM_ENDPOINT_KEY = "TUNEPOINT_API_KEY"
-"""Environment variable with the key of an endpoint that is given by its address."""
+"""Environment variable with the key of an endpoint that is named by its URL."""
 
 
 @dataclass(frozen=True)
 class Address:
-    """A model's name, taken apart."""
+    """The parts of a model's name."""
 
     name: str
     url: str
     model: str
+    """What the server calls it."""
     key_name: str | None
+    """Environment variable with the key; None for a custom endpoint, and where none is needed."""
 
     def key(self) -> str:
-        """The key, from the environment.
+        """Return the key from the environment.
 
         Raises:
-            ModelError: the provider needs one and it is not set.
+            ModelError: the provider needs a key and it is not set.
 
         """
         if self.key_name is None:
+            # The client insists on a key; servers without authentication ignore it.
             return os.environ.get(CUSTOM_ENDPOINT_KEY) or "none"
         key = os.environ.get(self.key_name)
         if not key:
@@ -68,21 +72,20 @@ class Address:
 
 
 def parse_model_name(name: str) -> Address:
-    """Take a model's name apart: `provider/MODEL`, or `http://host:port/v1#MODEL`.
+    """Split a model's name: `provider/MODEL`, or `http://host:port/v1#MODEL`.
 
     Raises:
-        ModelError: neither of both.
+        ModelError: the name has neither form, or the provider is unknown.
 
     """
     if name.startswith(("http://", "https://")):
         url, mark, model = name.partition("#")
         if not mark or not model:
-            raise ModelError(f"{name}: which model? write it as {url}#MODEL")
+            raise ModelError(f"{name}: names no model; write it as {url}#MODEL")
         return Address(name, url.rstrip("/"), model, None)
     provider, slash, model = name.partition("/")
     if provider in PROVIDERS and slash and model:
-        known = PROVIDERS[provider]
-        return Address(name, known.url, model, known.key)
+        return Address(name, PROVIDERS[provider].url, model, PROVIDERS[provider].key)
     raise ModelError(
         f"{name!r} names no model: write provider/MODEL ({nearest(provider, PROVIDERS)}) or "
         "http://host:port/v1#MODEL"

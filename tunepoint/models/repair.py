@@ -1,4 +1,7 @@
-"""A reply that cannot be read is not an inability: say what was wrong, and ask once more."""
+"""Ask once more for an answer that cannot be read, and say what was wrong with it.
+
+A model that misses the format may still know the answer.
+"""
 
 from __future__ import annotations
 
@@ -11,28 +14,30 @@ from tunepoint.models.templates import complaint
 
 
 def answer_with_repair(model: ChatModel, prompts: Sequence[Prompt]) -> list[Reply]:
-    """Replies in the order of the prompts, each unreadable one asked for once more.
+    """Return a reply to each prompt, the unreadable ones asked for once more.
 
-    Both calls are in the usage of a repaired reply. Refusals and calls that failed are not
-    asked again: they are no matter of format.
+    The usage of a repaired reply covers both calls. Refusals and failed calls are not repeated:
+    their format is not at fault.
     """
     replies = model.answer(prompts)
-    broken = [i for i, reply in enumerate(replies) if not reply.format_ok and _readable(reply)]
-    if not broken:
+    unreadable = [i for i, reply in enumerate(replies) if not reply.format_ok and _has_text(reply)]
+    if not unreadable:
         return replies
-    again = [_complained(prompts[i], replies[i]) for i in broken]
-    for i, second in zip(broken, model.answer(again), strict=True):
+    repairs = [_repair_prompt(prompts[i], replies[i]) for i in unreadable]
+    for i, second in zip(unreadable, model.answer(repairs), strict=True):
         usage = replies[i].usage + second.usage
-        chosen = second if second.format_ok else replies[i]
-        replies[i] = replace(chosen, usage=usage, repaired=second.format_ok)
+        reply = second if second.format_ok else replies[i]
+        replies[i] = replace(reply, usage=usage, repaired=second.format_ok)
     return replies
 
 
-def _readable(reply: Reply) -> bool:
+def _has_text(reply: Reply) -> bool:
+    """Return whether the model answered at all, be it with nothing."""
     return bool(reply.text) or reply.error == EMPTY_REPLY
 
 
-def _complained(prompt: Prompt, reply: Reply) -> Prompt:
-    said = Message("assistant", reply.text or "(nothing)")
-    why = Message("user", complaint(prompt, reply.error or "it does not hold an answer"))
-    return replace(prompt, history=(*prompt.history, said, why))
+def _repair_prompt(prompt: Prompt, reply: Reply) -> Prompt:
+    """Return the prompt continued by the reply and a complaint about it."""
+    answer = Message("assistant", reply.text or "(nothing)")
+    request = Message("user", complaint(prompt, reply.error or "it does not hold an answer"))
+    return replace(prompt, history=(*prompt.history, answer, request))

@@ -1,6 +1,6 @@
-"""Several ways of saying the same thing: a prompt as messages.
+"""Prompt templates: several ways to render the same prompt as messages.
 
-Wording alone moves scores by tens of points, so no arm is judged by one wording.
+The template alone moves scores by tens of points (Sclar et al. 2024), so no model is judged by one.
 """
 
 from __future__ import annotations
@@ -12,29 +12,30 @@ from dataclasses import dataclass
 from tunepoint.models.chat import Message, Prompt
 
 ANSWER_MARK = "Answer:"
-"""Begins the line that holds the answer after reasoning."""
+"""Starts the line with the answer, after reasoning."""
 
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """How the task and an input are put into words."""
+    """The words around a task and an input."""
 
     task: Callable[[str, str, str], str]
-    """(instruction, choices, format) -> what is to be done."""
+    """(instruction, choices, answer format) -> the task."""
     question: Callable[[str], str]
     """Input -> the question about it."""
     choices: Callable[[Prompt], str]
+    """Prompt -> its labels with their descriptions."""
 
 
 def _listed(prompt: Prompt) -> str:
-    return "\n".join(f"- {label}{_told(prompt, label)}" for label in prompt.labels)
+    return "\n".join(f"- {label}{_described(prompt, label)}" for label in prompt.labels)
 
 
 def _inline(prompt: Prompt) -> str:
-    return ", ".join(f"{label}{_told(prompt, label)}" for label in prompt.labels)
+    return ", ".join(f"{label}{_described(prompt, label)}" for label in prompt.labels)
 
 
-def _told(prompt: Prompt, label: str) -> str:
+def _described(prompt: Prompt, label: str) -> str:
     description = prompt.descriptions.get(label)
     return f": {description}" if description else ""
 
@@ -75,31 +76,32 @@ TEMPLATES: dict[str, PromptTemplate] = {
     "tagged": PromptTemplate(_tagged, lambda text: f"<input>\n{text}\n</input>", _listed),
     "terse": PromptTemplate(_terse, lambda text: text, _inline),
 }
-"""By the name that an arm carries."""
+"""By the name that is part of an arm's name."""
 SHORT_TEMPLATES: dict[str, PromptTemplate] = {
     "short": PromptTemplate(lambda instruction, _, form: instruction, lambda text: text, lambda prompt: ""),
     "none": PromptTemplate(lambda instruction, _, form: "", lambda text: text, lambda prompt: ""),
 }
-"""What is left of a prompt for a model that was trained on the task: the instruction alone, or nothing."""
+"""For a model that was trained on the task: the instruction alone, or nothing around the input."""
 
 
 def render(prompt: Prompt) -> tuple[Message, ...]:
-    """The conversation that asks a prompt, in its wording."""
-    wording = (TEMPLATES | SHORT_TEMPLATES)[prompt.template_name]
+    """Return a prompt as messages, by its template."""
+    template = (TEMPLATES | SHORT_TEMPLATES)[prompt.template_name]
     instruction = prompt.instruction or DEFAULT_INSTRUCTIONS[prompt.kind]
-    task = wording.task(instruction, wording.choices(prompt), answer_format(prompt))
-    turns: list[Message] = []
+    task = template.task(instruction, template.choices(prompt), answer_format(prompt))
+    messages: list[Message] = []
     for demonstration in prompt.demonstrations:
         target = f"{ANSWER_MARK} {demonstration.target}" if prompt.reasoning else demonstration.target
-        turns += [Message("user", wording.question(demonstration.input)), Message("assistant", target)]
-    turns.append(Message("user", wording.question(prompt.input)))
+        messages += [Message("user", template.question(demonstration.input)), Message("assistant", target)]
+    messages.append(Message("user", template.question(prompt.input)))
     if not task:
-        return (*turns, *prompt.history)
+        return (*messages, *prompt.history)
     if prompt.system:
-        turns.insert(0, Message("system", task))
+        messages.insert(0, Message("system", task))
     else:
-        turns[0] = Message("user", f"{task}\n\n{turns[0].content}")
-    return (*turns, *prompt.history)
+        # Some models take no system message: the task opens the first message of the user.
+        messages[0] = Message("user", f"{task}\n\n{messages[0].content}")
+    return (*messages, *prompt.history)
 
 
 DEFAULT_INSTRUCTIONS = {
@@ -108,11 +110,11 @@ DEFAULT_INSTRUCTIONS = {
     "number": "Work out the number that the input asks for.",
     "text": "Answer the input.",
 }
-"""Instruction where the task has none."""
+"""By the kind of answer, for tasks without an instruction."""
 
 
 def answer_format(prompt: Prompt) -> str:
-    """What the answer must look like, in words."""
+    """Return what the answer must look like, in words."""
     form = {
         "label": "the label exactly as written above, and nothing else",
         "json": "one JSON object and nothing else" + _schema(prompt),
@@ -130,6 +132,6 @@ def _schema(prompt: Prompt) -> str:
     return f", following this JSON schema: {json.dumps(prompt.schema)}" if prompt.schema else ""
 
 
-def complaint(prompt: Prompt, why: str) -> str:
-    """What is said to a reply that could not be read."""
-    return f"That could not be read: {why}. {answer_format(prompt)}"
+def complaint(prompt: Prompt, reason: str) -> str:
+    """Return the message that answers an unreadable reply."""
+    return f"That could not be read: {reason}. {answer_format(prompt)}"
