@@ -14,20 +14,14 @@ import pytest
 from providers import FakeProvider, providing
 
 from tunepoint.arms.contract import Arm
-from tunepoint.arms.hosted.hosted import (
-    FittedHosted,
-    HostedQuote,
-    HostedTuned,
-    cancel,
-    chat_model,
-    chat_rows,
-    existing,
-    quote,
-    start,
-    watch,
-)
-from tunepoint.arms.hosted.jobs import Job, JobsClient
-from tunepoint.arms.hosted.providers import PROVIDERS, TuningProvider, notices, tokens_of, validate
+from tunepoint.arms.hosted.client import TuningClient
+from tunepoint.arms.hosted.hosted import FittedHosted, HostedTuned, chat_model
+from tunepoint.arms.hosted.job_state import JobState
+from tunepoint.arms.hosted.jobs import HostedJob
+from tunepoint.arms.hosted.providers import PROVIDERS, TuningProvider, notices
+from tunepoint.arms.hosted.quote import HostedQuote, quote
+from tunepoint.arms.hosted.rows import tokens_of, validate
+from tunepoint.arms.templates import chat_rows
 from tunepoint.data.examples import Example
 from tunepoint.errors import DataError, ModelError
 from tunepoint.models.chat_completions import Abilities
@@ -96,9 +90,9 @@ def fit(arm: HostedTuned, train: list[Example] = TRAIN, seed: int = 0) -> Fitted
     return arm.fit(TASK, train, np.random.default_rng(seed))
 
 
-def state(keep: Path) -> tuple[Path, Job]:
+def state(keep: Path) -> tuple[Path, JobState]:
     (path,) = keep.glob("*.json")
-    job = Job.read(path)
+    job = JobState.read(path)
     assert job is not None
     return path, job
 
@@ -117,18 +111,20 @@ def test_a_row_holds_what_the_tuned_model_will_be_asked_and_the_target() -> None
 def test_rows_that_cannot_be_trained_on_are_named_with_both_quantities() -> None:
     rows, ids = chat_rows(TASK, TRAIN, TRAIN), [example.id for example in TRAIN]
     validate(rows, OPENAI, ids=ids)
-    with pytest.raises(DataError, match="9 examples, and it trains on 10 at least: add 1"):
+    with pytest.raises(DataError, match="9 examples are too few, it trains on at least 10: add 1"):
         validate(rows[:9], OPENAI)
-    with pytest.raises(DataError, match="0 examples, and it trains on 1 at least"):
+    with pytest.raises(DataError, match="0 examples are too few, it trains on at least 1"):
         validate([], PROVIDERS["own"])
     empty = chat_rows(TASK, [*TRAIN, Example("m.csv:99", "x", " ")], TRAIN)
     with pytest.raises(DataError, match=r"row 13 \(m.csv:99\): the target is empty"):
         validate(empty, OPENAI, ids=[*ids, "m.csv:99"])
-    tight = dataclasses.replace(OPENAI, most_tokens_an_example=tokens_of(rows[0]) - 1)
-    with pytest.raises(DataError, match=r"row 1: about \d+ tokens \(an estimate: \d+ bytes / 4\).*takes \d+"):
+    tight = dataclasses.replace(OPENAI, max_example_tokens=tokens_of(rows[0]) - 1)
+    with pytest.raises(
+        DataError, match=r"row 1: about \d+ tokens \(an estimate: \d+ bytes / 4\).*at most \d+"
+    ):
         validate(rows, tight)
-    small = dataclasses.replace(OPENAI, most_file_bytes=1_000)
-    with pytest.raises(DataError, match=r"12 rows has [\d,]+ bytes, 1,000 are allowed"):
+    small = dataclasses.replace(OPENAI, max_file_bytes=1_000)
+    with pytest.raises(DataError, match=r"12 rows has [\d,]+ bytes, and at most 1,000 are allowed"):
         validate(rows, small)
     with pytest.raises(DataError, match="all 12 rows are the same"):
         validate(rows[:1] * 12, OPENAI)
@@ -335,8 +331,8 @@ def test_backoff_is_bounded_and_jittered(fake: FakeProvider, tmp_path: Path) -> 
         ("402", "HTTP 402.*payment required"),
         ("400", "HTTP 400 from /v1/fine_tuning/jobs: unknown model"),
         ("429 long", "wait 3600 s, .* at most 120 s"),
-        ("no json", "no JSON object"),
-        ("no id", "names no id"),
+        ("no json", "not a JSON object"),
+        ("no id", "has no id"),
     ],
 )
 def test_a_lasting_refusal_is_not_tried_again_and_what_was_done_is_kept(
@@ -364,7 +360,7 @@ def test_a_refused_key_names_the_variable_and_not_the_key(
 def test_a_failed_job_says_why_and_the_next_run_is_a_new_job(tmp_path: Path, together: bool) -> None:
     provider = PROVIDERS["together" if together else "openai"]
     with providing(FakeProvider(KEY, together=together, course=("running", "failed"))) as fake:
-        with pytest.raises(ModelError, match=r"job-0 failed: the training file has .*; .*file-0"):
+        with pytest.raises(ModelError, match=r"job-0 failed: the training file has .*file-0"):
             fit(tuned(fake, tmp_path, provider))
         assert state(tmp_path)[1].status == "failed"
         fake.course = ("succeeded",)
@@ -376,10 +372,11 @@ def test_a_job_that_takes_too_long_is_left_running(fake: FakeProvider, tmp_path:
     fake.course = ("running",)
     run, clock = tuned(fake, tmp_path).run_of(TASK, TRAIN, np.random.default_rng(0)), Clock()
     path = tmp_path / "state.json"
-    with JobsClient(OPENAI, url=fake.url, sleep=clock.sleep, clock=clock.now) as remote:
-        job = start(remote, run, path)
-        with pytest.raises(ModelError, match="job-0 is running after 60 s; it goes on"):
-            watch(remote, job, path, patience=60)
+    with TuningClient(OPENAI, url=fake.url, sleep=clock.sleep, clock=clock.now) as client:
+        job = HostedJob(client, run, path)
+        started = job.start()
+        with pytest.raises(ModelError, match=r"job-0 is still running after 60 s\. It continues"):
+            job.watch(started, patience=60)
     assert fake.jobs["job-0"]["status"] == "running" and len(clock.slept) == 7
 
 
@@ -438,24 +435,25 @@ def test_a_damaged_state_file_is_named(fake: FakeProvider, tmp_path: Path) -> No
     fit(tuned(fake, tmp_path))
     path, _ = state(tmp_path)
     path.write_text('{"fingerprint": "x"', encoding="utf-8")
-    with pytest.raises(ModelError, match="damaged; delete it and run again"):
+    with pytest.raises(ModelError, match=r"damaged\. Delete it and run again"):
         fit(tuned(fake, tmp_path))
 
 
 def test_cancelling(fake: FakeProvider, tmp_path: Path) -> None:
     fake.course = ("running",)
     run, path = tuned(fake, tmp_path).run_of(TASK, TRAIN, np.random.default_rng(0)), tmp_path / "s.json"
-    with JobsClient(OPENAI, url=fake.url, sleep=Clock().sleep) as remote:
+    with TuningClient(OPENAI, url=fake.url, sleep=Clock().sleep) as client:
+        job = HostedJob(client, run, path)
         with pytest.raises(ModelError, match="nothing to cancel"):
-            cancel(remote, run, path)
-        started = start(remote, run, path)
-        assert cancel(remote, run, path).status == "cancelled" == fake.jobs["job-0"]["status"]
+            job.cancel()
+        started = job.start()
+        assert job.cancel().status == "cancelled" == fake.jobs["job-0"]["status"]
         with pytest.raises(ModelError, match="job job-0 was cancelled"):
-            watch(remote, started, path)
-        assert existing(remote, run, path) is None
+            job.watch(started)
+        assert job.existing() is None
         fake.course = ("succeeded",)
-        watch(remote, start(remote, run, path), path)
-        assert cancel(remote, run, path).status == "succeeded" and fake.seen["POST /cancel"] == 1
+        job.watch(job.start())
+        assert job.cancel().status == "succeeded" and fake.seen["POST /cancel"] == 1
 
 
 # -- the key ---------------------------------------------------------------------------------

@@ -25,8 +25,9 @@ from tunepoint.data.examples import Example
 from tunepoint.data.licences import open_to_training, trainable
 from tunepoint.errors import ModelError
 from tunepoint.models.chat import ChatModel, Prompt, Reply
+from tunepoint.models.chat_completions import Abilities
 from tunepoint.models.endpoints import TextModel
-from tunepoint.models.openai import Abilities, OpenAIEndpoint
+from tunepoint.models.openai import OpenAIEndpoint
 from tunepoint.models.providers import PROVIDERS as CHAT_PROVIDERS
 from tunepoint.task.hosting import Dedicated
 from tunepoint.task.task import Task
@@ -127,7 +128,7 @@ class HostedTuned:
         run = self.run_of(task, train, rng)
         validate(run.rows, self.provider, ids=[example.id for example in self._examples(task, train)])
         job = self._finished_job(run)
-        # A tuned model answers in the form of its targets; a JSON schema around a label would be another form.
+        # A tuned model answers in the form of its targets; a schema around a label would be another form.
         model = self.open(self._model_name(job), Abilities(schema=task.answer.kind == "json"))
         warnings = tuple(notices(self.provider, date.today(), base=self.base))
         built = Built(len(run.rows), 0.0, warnings, job.training_usd or 0.0)
@@ -173,11 +174,11 @@ class HostedTuned:
         if self.served_as is not None:
             return self.served_as
         if self.provider.hosting in ("shared adapters", "dedicated") or not job.tuned_model:
-            how = self.provider.hosting or "see its documentation for how"
+            model, how = job.tuned_model or "without a name", self.provider.hosting or "see its documentation"
             raise ModelError(
-                f"{self.provider.name}: job {job.id} is done (model {job.tuned_model or 'without a name'}), but "
-                f"the provider serves the model only after you deploy it ({how}). Deploy it and give its name as "
-                "served_as; it is not trained again"
+                f"{self.provider.name}: job {job.id} is done (model {model}), but the provider serves the "
+                f"model only after you deploy it ({how}). Deploy it and give its name as served_as; it is "
+                "not trained again"
             )
         url = self.provider.base_url(self.url)
         if url == self.provider.url and self.provider.name in CHAT_PROVIDERS:

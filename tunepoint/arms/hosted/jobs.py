@@ -1,341 +1,183 @@
-"""The files and jobs of a provider over HTTP, and a job as its state file holds it.
+"""The job of a run: found, started once, followed, stopped.
 
-Keys come from the environment and go nowhere else: errors and state files never hold them.
+A run has a fingerprint, which names its file and its job. The state file is written before and
+after every step, and before anything is created it is looked for at the provider: a process that
+is killed at any point resumes with the same job.
 """
 
 from __future__ import annotations
 
-import json
-import re
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
 
-import openai
-from pydantic import TypeAdapter, ValidationError
+from tunepoint.arms.hosted.client import TuningClient
+from tunepoint.arms.hosted.job_state import JobState
+from tunepoint.arms.hosted.providers import PROVIDERS
+from tunepoint.arms.hosted.remote_job import FAILED, RemoteJob
+from tunepoint.arms.hosted.rows import jsonl
+from tunepoint.arms.hosted.tuning_run import TuningRun
+from tunepoint.errors import ModelError, nearest
 
-from tunepoint.arms.hosted.providers import TuningProvider
-from tunepoint.errors import ModelError
-from tunepoint.files.text import text_of
-from tunepoint.models.backoff import backoff, wait_after_rate_limit
-from tunepoint.models.prices import tuned_price
+Progress = Callable[[str, float | None], None]
+"""Called with what the provider says, and the share that is done where it says so, 0..1."""
 
-Status = Literal["uploading", "creating", "queued", "running", "succeeded", "failed", "cancelled"]
+POLL_SECONDS = 10.0
+"""Between two looks at a running job."""
+PATIENCE_SECONDS = 24 * 3600.0
+"""To watch one job before giving up; the job itself continues."""
 
-STATUSES: dict[str, Status] = {
-    "validating_files": "queued",
-    "queued": "queued",
-    "pending": "queued",
-    "succeeded": "succeeded",
-    "completed": "succeeded",
-    "failed": "failed",
-    "error": "failed",
-    "cancelled": "cancelled",
-}
-"""The words of OpenAI and of Together; any other means that the job is still at work."""
-ENDED = ("failed", "cancelled")
-ATTEMPTS = 6
-TIMEOUT = 120.0
-PAGE = 100
-"""Files, jobs or events asked for at once."""
+
+def quiet(message: str, share: float | None) -> None:
+    """Drop progress that nobody watches."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """How far a run has come, as its state file holds it; never a key."""
+class HostedJob:
+    """The one job of a run at a provider."""
 
-    fingerprint: str
-    provider: str
-    base: str
-    status: Status = "uploading"
-    file: str | None = None
-    validation_file: str | None = None
-    id: str | None = None
-    tuned_model: str | None = None
-    trained_tokens: int | None = None
-    training_usd: float | None = None
-    """Trained tokens at the known price of training; None where either is unknown."""
-    message: str | None = None
-    """Why it failed, in the provider's words."""
-    created: str = ""
-    changed: str = ""
-    """Times of the first and of the last writing, UTC."""
+    client: TuningClient
+    run: TuningRun
+    path: Path
+    """Its state file."""
 
-    @classmethod
-    def read(cls, path: Path) -> Job | None:
-        """The job of a state file; None if there is no file.
+    def existing(self) -> JobState | None:
+        """Return the job if it is at work or done, by the state file or by the provider's list.
+
+        Failed and cancelled jobs do not count: after them, the next run starts a new job.
 
         Raises:
-            ModelError: the file is damaged.
+            ModelError: the provider cannot be reached.
 
         """
-        if not path.exists():
-            return None
-        try:
-            return TypeAdapter(cls).validate_json(text_of(path, ModelError))
-        except ValidationError:
-            raise ModelError(
-                f"{path}: damaged; delete it and run again: a job that was started is found again at the "
-                "provider, and not started twice"
-            ) from None
+        job = JobState.read(self.path)
+        if job is not None and job.id is not None and job.status not in FAILED:
+            return job
+        job = job or self._new()
+        remote = self._at_provider(self.client.file(self.run.file_name("train"), len(jsonl(self.run.rows))))
+        return None if remote is None else replace(job, message=None).updated(remote).save(self.path)
 
-    def save(self, path: Path) -> Job:
-        """Write the state file, whole or not at all; returns what was written."""
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        job = replace(self, created=self.created or now, changed=now)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".part")
-        unfinished.write_text(json.dumps(asdict(job), indent=2) + "\n", encoding="utf-8")
-        unfinished.replace(path)
-        return job
+    def start(self) -> JobState:
+        """Upload the rows and create the job; a file or a job that exists is used.
 
-    def seen(self, found: Mapping[str, Any]) -> Job:
-        """The job with what the provider says of it."""
-        counted = found.get("trained_tokens") or found.get("token_count")
-        tokens = counted if isinstance(counted, int) else None
-        return replace(
-            self,
-            id=_id(found, self.provider),
-            status=status_of(found),
-            file=found.get("training_file") or self.file,
-            tuned_model=found.get("fine_tuned_model") or found.get("model_output_name"),
-            trained_tokens=tokens,
-            training_usd=_dollars(self, tokens),
-            message=_message(found.get("error")),
-        )
+        Raises:
+            ModelError: the provider refuses or gives no answer; what was done is in the state file.
 
+        """
+        provider, run = self.client.provider, self.run
+        chosen = run.hyperparameters(provider)  # may refuse: before anything is written or uploaded
+        job = self._new().save(self.path)
+        file = self.client.upload(run.file_name("train"), jsonl(run.rows))
+        job = replace(job, file=file).save(self.path)
+        validation = None
+        if run.validation:
+            validation = self.client.upload(run.file_name("validation"), jsonl(run.validation))
+        request = run.request(provider, chosen, file=file, validation=validation)
+        job = replace(job, status="creating", validation_file=validation).save(self.path)
+        return job.updated(self.client.create(request, lambda: self._at_provider(file))).save(self.path)
 
-def status_of(found: Mapping[str, Any]) -> Status:
-    """The status of a provider's job in our words."""
-    return STATUSES.get(str(found.get("status")), "running")
+    def watch(
+        self, job: JobState, *, progress: Progress = quiet, patience: float = PATIENCE_SECONDS
+    ) -> JobState:
+        """Follow a started job until it is done.
 
+        Args:
+            job: its state, which is saved at every change.
+            progress: gets the provider's events, each once.
+            patience: seconds before giving up; the job itself continues.
 
-def _dollars(job: Job, tokens: int | None) -> float | None:
-    price = tuned_price(f"{job.provider}/ft:{job.base}")
-    if tokens is None or price is None or price.training is None:
-        return None
-    return tokens * price.training / 1e6
+        Raises:
+            ModelError: the job failed or was cancelled, or took longer than `patience`.
 
-
-def _id(found: Mapping[str, Any], provider: str) -> str:
-    if isinstance(identity := found.get("id"), str) and identity:
-        return identity
-    raise ModelError(
-        f"{provider}: its answer names no id ({str(dict(found))[:120]}); is it an OpenAI-style API?"
-    )
-
-
-class JobsClient:
-    """The files and jobs of one provider, over HTTP; to be closed, as by `with`.
-
-    Every method raises a ModelError where the provider refuses, and after the last attempt.
-    """
-
-    def __init__(
-        self,
-        provider: TuningProvider,
-        *,
-        url: str | None = None,
-        timeout: float = TIMEOUT,
-        sleep: Callable[[float], None] = time.sleep,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.provider = provider
-        self.url = provider.base_url(url)
-        self.sleep, self.clock = sleep, clock
-        self._key, self._key_name = provider.credential(self.url)
-        self._client = openai.OpenAI(
-            api_key=self._key,
-            base_url=self.url,
-            max_retries=0,  # attempts are counted here: what was created unseen is looked for in between
-            timeout=timeout,
-        )
-
-    def __enter__(self) -> JobsClient:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._client.close()
-
-    def file(self, name: str, size: int) -> str | None:
-        """Id of the whole file of this name, if the provider has it."""
-        for file in self._listed(self.provider.files):
-            whole = file.get("bytes") in (None, size) and file.get("status") != "error"
-            if file.get("filename") == name and whole:
-                return _id(file, self.provider.name)
-        return None
-
-    def upload(self, name: str, content: bytes) -> str:
-        """Id of the file of this name, uploaded if the provider does not have it."""
-        held = self.file(name, len(content))
-        if held is not None:
-            return held
-        form = {"purpose": "fine-tune"}
-        if self.provider.upload != self.provider.files:
-            form |= {"file_name": name, "file_type": "jsonl"}
-        post = partial(
-            self._client.post,
-            self.provider.upload,
-            cast_to=object,
-            body=form,
-            files=[("file", (name, content, "application/jsonl"))],
-            options={"headers": {"Content-Type": "multipart/form-data"}},
-        )
-
-        def stored() -> dict[str, Any] | None:
-            found = self.file(name, len(content))
-            return None if found is None else {"id": found}
-
-        return _id(self._patiently(post, stored), self.provider.name)
-
-    def jobs(self) -> Iterator[dict[str, Any]]:
-        """All jobs of the account, the newest first."""
-        return self._listed(self.provider.jobs)
-
-    def create(
-        self, request: Mapping[str, Any], created: Callable[[], dict[str, Any] | None]
-    ) -> dict[str, Any]:
-        """Start a job; `created` looks for it before another attempt."""
-        post = partial(self._client.post, self.provider.jobs, cast_to=object, body=dict(request))
-        return self._patiently(post, created)
-
-    def job(self, identity: str) -> dict[str, Any]:
-        """What the provider says of a job."""
-        return self._patiently(partial(self._get, f"{self.provider.jobs}/{identity}"))
-
-    def events(self, identity: str) -> list[Event]:
-        """What happened to a job, the oldest first."""
-        events = list(self._listed(f"{self.provider.jobs}/{identity}/events"))
-        events.reverse()  # the newest come first: of one second, the order is kept
-        return [Event.of(event) for event in sorted(events, key=_moment)]
-
-    def cancel(self, identity: str) -> dict[str, Any]:
-        """Ask the provider to stop a job."""
-        path = f"{self.provider.jobs}/{identity}/cancel"
-        return self._patiently(partial(self._client.post, path, cast_to=object))
-
-    # -- patience --------------------------------------------------------------------------
-
-    def _get(self, path: str, query: Mapping[str, Any] | None = None) -> object:
-        return self._client.get(path, cast_to=object, options={"params": dict(query or {})})
-
-    def _listed(self, path: str) -> Iterator[dict[str, Any]]:
-        query: dict[str, Any] = {"limit": PAGE} if self.provider.paged else {}
+        """
+        identity = job.id
+        assert identity is not None, "a job is watched after it was started"
+        client, began, reported = self.client, self.client.clock(), 0
         while True:
-            page = self._patiently(partial(self._get, path, query))
-            items = [item for item in page.get("data") or [] if isinstance(item, dict)]
-            yield from items
-            if not (self.provider.paged and page.get("has_more") and items):
-                return
-            query = {**query, "after": items[-1]["id"]}
+            now = job.updated(client.job(identity))
+            job = now.save(self.path) if now != job else job
+            events = client.events(identity)[reported:]
+            reported += len(events)
+            for event in events:
+                progress(event.message, event.share)
+            if job.status == "succeeded":
+                return job
+            if job.status in FAILED:
+                complaints = [event.message for event in events if event.is_error]
+                raise ModelError(_failure(job, complaints, self.path))
+            if client.clock() - began > patience:
+                raise ModelError(
+                    f"{job.provider}: job {identity} is still {job.status} after {patience:.0f} s. It "
+                    f"continues at the provider, and its state is in {self.path}: run again to watch it"
+                )
+            client.sleep(POLL_SECONDS)
 
-    def _patiently(
-        self, call: Callable[[], object], found: Callable[[], dict[str, Any] | None] | None = None
-    ) -> dict[str, Any]:
-        """One call with as many attempts as it takes.
+    def cancel(self) -> JobState:
+        """Stop the job; one that is over stays as it is.
 
-        `found` looks before each further attempt whether the last one had its effect, though its
-        answer was lost.
+        Raises:
+            ModelError: no such job was started, or the provider refuses.
+
         """
-        why = ""
-        for attempt in range(ATTEMPTS):
-            if attempt and found is not None and (had := found()) is not None:
-                return had
-            try:
-                return self._object(call())
-            except openai.RateLimitError as error:
-                why, wait = "HTTP 429", self._after_rate_limit(error, attempt)
-            except openai.InternalServerError as error:
-                why, wait = f"HTTP {error.status_code}", backoff(attempt)
-            except openai.APIConnectionError:
-                why, wait = "no connection, or it was cut", backoff(attempt)
-            except openai.OpenAIError as error:
-                raise self._lasting(error) from None
-            except ValueError:
-                why, wait = "a reply that is not JSON", backoff(attempt)
-            self.sleep(wait)
-        raise ModelError(
-            f"{self.provider.name}: no answer after {ATTEMPTS} attempts ({why}) from {self.url}; what was "
-            "done is kept: see that it can be reached, and run again"
-        )
+        job = self.existing()
+        if job is None or job.id is None:
+            raise ModelError(
+                f"{self.client.provider.name}: this run has no job at work ({self.path}), so there is "
+                "nothing to cancel"
+            )
+        return _stop(self.client, job, job.id, self.path)
 
-    def _object(self, answer: object) -> dict[str, Any]:
-        if isinstance(answer, dict):
-            text = json.dumps(answer)
-            held: dict[str, Any] = json.loads(self._without_key(text))
-            return held
-        raise ModelError(
-            f"{self.provider.name}: {self.url} answers with something that is no JSON object; is it the "
-            f"address of an OpenAI-style API? {self.provider.setting} sets another"
-        )
+    def _new(self) -> JobState:
+        return JobState(self.run.fingerprint, self.client.provider.name, self.run.base)
 
-    def _after_rate_limit(self, error: openai.RateLimitError, attempt: int) -> float:
-        """Seconds to wait; an empty account is not a rate limit."""
-        if "insufficient_quota" in (error.code, error.type) or error.code == "billing_hard_limit_reached":
-            raise self._unpaid(error) from None
-        return wait_after_rate_limit(self.provider.name, error.response.headers, attempt)
+    def _at_provider(self, file: str | None) -> RemoteJob | None:
+        """Return the provider's job for the run: a finished one before one at work."""
+        live = [job for job in self.client.jobs() if self._is_ours(job, file) and job.status not in FAILED]
+        return min(live, key=lambda job: job.status != "succeeded", default=None)
 
-    def _unpaid(self, error: openai.APIStatusError) -> ModelError:
-        return ModelError(
-            f"{self.provider.name}: refuses for want of quota, credit or rights (HTTP {error.status_code}): "
-            f"{self._said(error)}; what was done is kept: settle it with the provider and run again"
-        )
-
-    def _lasting(self, error: openai.OpenAIError) -> ModelError:
-        """A fault that another attempt would have too."""
-        if not isinstance(error, openai.APIStatusError):
-            return ModelError(f"{self.provider.name}: {self._said(error)}")
-        if error.status_code in (402, 403):
-            return self._unpaid(error)
-        if error.status_code == 401:
-            return ModelError(f"{self.provider.name}: the key was refused (HTTP 401); check {self._key_name}")
-        return ModelError(
-            f"{self.provider.name}: HTTP {error.status_code} from {error.request.url.path}: "
-            f"{self._said(error)}; what was done is kept: mend the cause and run again"
-        )
-
-    def _said(self, error: openai.OpenAIError) -> str:
-        """The provider's own words, the key taken out."""
-        said = _message(getattr(error, "body", None)) or getattr(error, "message", "") or str(error)
-        return self._without_key(str(said))[:300]
-
-    def _without_key(self, text: str) -> str:
-        return text.replace(self._key, "…") if len(self._key) > len("none") else text
+    def _is_ours(self, job: RemoteJob, file: str | None) -> bool:
+        # Not every provider keeps metadata or lists suffixes: any of the three marks will do.
+        has_file = file is not None and job.file == file
+        return has_file or job.fingerprint == self.run.fingerprint or job.suffix == self.run.suffix
 
 
-def _message(error: object) -> str | None:
-    """The message of an error, which is a text or an object that holds one."""
-    if isinstance(error, Mapping):
-        error = error.get("message")
-    return str(error) if error else None
+def jobs_in(folder: Path) -> dict[Path, JobState]:
+    """Return the jobs whose state files are in a folder.
+
+    Raises:
+        ModelError: a file is damaged.
+
+    """
+    jobs = {path: JobState.read(path) for path in sorted(folder.glob("*.json"))}
+    return {path: job for path, job in jobs.items() if job is not None}
 
 
-@dataclass(frozen=True)
-class Event:
-    """Something that happened to a job."""
+def cancel_job(folder: Path, identity: str) -> JobState:
+    """Stop a job by the id that its provider gave it; one that is over stays as it is.
 
-    message: str
-    share: float | None
-    """Steps done of all steps, where the event tells."""
-    bad: bool
+    Raises:
+        ModelError: no state file has this id, or the provider refuses.
 
-    @classmethod
-    def of(cls, event: Mapping[str, Any]) -> Event:
-        """An event of OpenAI's form, with its steps in `data`, or of Together's, with them beside."""
-        message, level = str(event.get("message") or ""), str(event.get("level") or "")
-        told = {**event, **data} if isinstance(data := event.get("data"), Mapping) else event
-        step, steps = told.get("step"), told.get("total_steps")
-        said = re.search(r"\bstep (\d+)/(\d+)", message, re.IGNORECASE)
-        if not steps and said is not None:
-            step, steps = int(said[1]), int(said[2])
-        share = min(1.0, step / steps) if isinstance(step, int) and isinstance(steps, int) and steps else None
-        return cls(message, share, level == "error")
+    """
+    jobs = {job.id: (path, job) for path, job in jobs_in(folder).items() if job.id is not None}
+    if identity not in jobs:
+        raise ModelError(f"{folder}: no job {identity!r}; {nearest(identity, jobs)}")
+    path, job = jobs[identity]
+    with TuningClient(PROVIDERS[job.provider]) as client:
+        return _stop(client, job, identity, path)
 
 
-def _moment(event: Mapping[str, Any]) -> str:
-    """Seconds or an ISO time as text: within one provider either sorts by time."""
-    return str(event.get("created_at") or "")
+def _stop(client: TuningClient, job: JobState, identity: str, path: Path) -> JobState:
+    job = job.updated(client.job(identity)).save(path)
+    if job.status in (*FAILED, "succeeded"):
+        return job
+    return job.updated(client.cancel(identity)).save(path)
+
+
+def _failure(job: JobState, complaints: list[str], path: Path) -> str:
+    reason = job.message or (complaints[-1] if complaints else "the provider does not say why")
+    outcome = "was cancelled" if job.status == "cancelled" else f"failed: {reason}"
+    return (
+        f"{job.provider}: job {job.id} {outcome}. The uploaded file {job.file} and the state in {path} are "
+        "kept: fix the cause and run again, and a new job starts with that file"
+    )
