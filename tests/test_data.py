@@ -9,9 +9,10 @@ import pytest
 
 from tunepoint import Example, Task, prepare
 from tunepoint.data.audit import doubtful_labels, personal_data, thin_labels
-from tunepoint.data.dedupe import deduplicate, near_twins, normalize
-from tunepoint.data.examples import fingerprint, read_examples, read_rows
-from tunepoint.data.split import families, split, split_as_given
+from tunepoint.data.dedupe import deduplicate, link_near_duplicates, normalize
+from tunepoint.data.examples import fingerprint, read_examples
+from tunepoint.data.rows import read_rows
+from tunepoint.data.split import assign_clusters, split, split_given_parts
 from tunepoint.errors import DataError, MissingExtra, TaskError
 from tunepoint.task.columns import Columns
 
@@ -108,7 +109,7 @@ def test_a_missing_file_a_bad_byte_and_a_repeated_id(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"latin\.csv:2: byte 0xe9 is not UTF-8"):
         read_examples(path, COLUMNS)
     path = csv_file(tmp_path, "text,label,id\na,b,1\nc,d,1\n")
-    with pytest.raises(DataError, match="'1' stands already on line 2"):
+    with pytest.raises(DataError, match="'1' is on line 2 as well"):
         read_examples(path, Columns(("text",), "label", id="id"))
 
 
@@ -142,7 +143,7 @@ def test_duplicates_contradictions_and_twins() -> None:
         "r4": "contradicts r3",
     }
     assert found.contradictions[0].targets == ("a", "b")
-    assert found.twins == ((1, 2),)
+    assert found.near_duplicates == ((1, 2),)
 
 
 def test_near_twins_agree_with_all_pairs_by_brute_force() -> None:
@@ -162,7 +163,7 @@ def test_near_twins_agree_with_all_pairs_by_brute_force() -> None:
         for i in range(j)
         if len(sets[i] & sets[j]) / len(sets[i] | sets[j]) >= 0.8
     }
-    assert set(near_twins(texts)) == expected
+    assert set(link_near_duplicates(texts)) == expected
     assert len(expected) >= 10
 
 
@@ -222,7 +223,7 @@ def test_a_split_keeps_groups_and_twins_whole_and_labels_in_proportion() -> None
 
 def test_families_join_what_is_linked() -> None:
     examples = [example(0, "a", group="x"), example(1, "b"), example(2, "c", group="x"), example(3, "d")]
-    assert families(examples, [(2, 3)]) == ["r0", "r1", "r0", "r0"]
+    assert assign_clusters(examples, [(2, 3)]) == ["r0", "r1", "r0", "r0"]
 
 
 def test_too_few_groups_cannot_be_split() -> None:
@@ -230,7 +231,7 @@ def test_too_few_groups_cannot_be_split() -> None:
     with pytest.raises(DataError, match="50 examples in 1 groups"):
         split(examples, [], (0.6, 0.2, 0.2), np.random.default_rng(0))
     few = [example(i, f"t{i}") for i in range(4)]
-    with pytest.raises(DataError, match="leave nothing to train on"):
+    with pytest.raises(DataError, match="leaves nothing to train on"):
         split(few, [], (0.1, 0.45, 0.45), np.random.default_rng(0))
 
 
@@ -242,18 +243,18 @@ def test_given_parts_are_kept_and_their_contamination_is_certified() -> None:
     test = [Example("t1", text + "!!", "a", "shared")]
     test += [Example(f"o{i}", other, "b") for i, other in enumerate(others)]
     test.append(Example("o9", others[0] + "!", "b"))
-    dealt = split_as_given({"train": train, "test": test}, (0.6, 0.2, 0.2), np.random.default_rng(0))
+    dealt = split_given_parts({"train": train, "test": test}, (0.6, 0.2, 0.2), np.random.default_rng(0))
     assert dealt.test == tuple(test)
     assert len(dealt.train) + len(dealt.dev) == 31
     assert dealt.certificate.shared_groups == 1
     assert dealt.certificate.twins == {"t1": "r50"}
     assert dealt.clusters["o0"] == dealt.clusters["o9"] != dealt.clusters["o1"]
-    with pytest.raises(DataError, match="the test part has 2 examples in 1 independent groups; 5 are"):
-        split_as_given(
+    with pytest.raises(DataError, match="the test set has 2 examples in 1 independent groups, but needs at least 5"):
+        split_given_parts(
             {"train": train, "test": [test[1], test[5]]}, (0.6, 0.2, 0.2), np.random.default_rng(0)
         )
-    with pytest.raises(DataError, match="the test part is empty"):
-        split_as_given({"train": train, "test": []}, (0.6, 0.2, 0.2), np.random.default_rng(0))
+    with pytest.raises(DataError, match="the test set is empty"):
+        split_given_parts({"train": train, "test": []}, (0.6, 0.2, 0.2), np.random.default_rng(0))
 
 
 def task(folder: Path, **more: object) -> Task:
@@ -277,7 +278,7 @@ def test_prepare_checks_the_labels(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="have the label 'a'"):
         prepare(task(tmp_path), 0)
     csv_file(tmp_path, "text,label\n" + "".join(f"m {i},label{i}\n" for i in range(30)))
-    with pytest.raises(DataError, match="these are no labels"):
+    with pytest.raises(DataError, match="do not look like labels"):
         prepare(task(tmp_path), 0)
     with pytest.raises(TaskError, match="no \\[data\\]"):
         prepare(Task.parse({"name": "t"}), 0)
@@ -322,7 +323,7 @@ def test_damaged_files_are_named_with_their_place(
 
 def test_a_folder_is_no_data(tmp_path: Path) -> None:
     (tmp_path / "a.csv").mkdir()
-    with pytest.raises(DataError, match="is a folder, a file is expected"):
+    with pytest.raises(DataError, match="expected a file, found a folder"):
         list(read_rows(tmp_path / "a.csv"))
 
 
@@ -350,13 +351,13 @@ def test_an_id_stands_in_one_file(tmp_path: Path) -> None:
             tmp_path, "id,text,label\n" + "".join(f"{i},text {i},{'ab'[i % 2]}\n" for i in range(30)), name
         )
     data = {"train": "train.csv", "test": "test.csv", "input": "text", "target": "label", "id": "id"}
-    with pytest.raises(DataError, match="id '0' stands in the train file and in the test file"):
+    with pytest.raises(DataError, match="the id '0' is in the train file and in the test file"):
         prepare(Task.parse({"name": "t", "data": data}, folder=tmp_path), 0)
 
 
 def test_copies_of_one_template_are_linked_once() -> None:
     texts = [f"Your parcel number {i} is on its way and will arrive tomorrow before noon" for i in range(400)]
-    links = near_twins(texts)
+    links = link_near_duplicates(texts)
     assert len(links) == 399
     examples = [Example(str(i), text, "ab"[i % 2]) for i, text in enumerate(texts)]
     with pytest.raises(DataError, match=r"near duplicates \(399 links\)"):

@@ -108,7 +108,7 @@ def test_where_nothing_may_be_trained_on_prompts_are_measured_and_tuning_is_not_
     closed = task.model_copy(update={"data": task.data.model_copy(update=shut)})
     split = prepare(closed, 0).split
     tried = candidates(closed, encoder, (), split.train, split.dev, None)
-    assert tried.prompting and not tried.tuned and not tried.hybrid and tried.growing is None
+    assert tried.prompting and not tried.tuned and not tried.hybrid and tried.curve_arm is None
     assert any("may be trained on" in left.reason for left in tried.not_run)
 
 

@@ -21,7 +21,7 @@ from tunepoint.cli.terminal import (
 )
 
 if TYPE_CHECKING:  # loaded by the command that needs it, so that --help is quick
-    from tunepoint.arms.hosted.hosted import HostedQuote
+    from tunepoint.arms.hosted.quote import HostedQuote
     from tunepoint.study.conclusion import Result
     from tunepoint.study.quote import Quote
 
@@ -59,16 +59,16 @@ def init(
 ) -> None:
     """Write a commented task.toml by looking at your data."""
     with clear_errors():
-        from tunepoint.data.task_draft import draft
+        from tunepoint.data.task_draft import draft_task
         from tunepoint.errors import TaskError
         from tunepoint.files.text import write_text
 
-        guessed = draft(data)
+        guessed = draft_task(data)
         path = data.parent / "task.toml"
         if path.exists() and not force:
             raise TaskError(f"{path} is there already; --force replaces it")
         write_text(path, guessed.toml())
-        for line in guessed.said:
+        for line in guessed.guesses:
             typer.echo(f"• {line}")
         typer.echo(f"\nWrote {path}. Say what the task is and how much traffic it has, then:")
         typer.echo(f"  tunepoint check {path}\n  tunepoint run {path}")

@@ -1,1 +1,1 @@
-"""What we learn from: examples, read, checked, de-duplicated and split."""
+"""Examples: read, checked, de-duplicated and split."""

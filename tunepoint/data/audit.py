@@ -1,4 +1,4 @@
-"""What is doubtful in the examples: labels, thin classes, personal data."""
+"""Checks of the examples: doubtful labels, thin labels, personal data."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from tunepoint.data.examples import Example
 
-THIN = 20
-"""Examples per label under which a label can hardly be learnt and measured."""
+MIN_LABEL_EXAMPLES = 20
+"""Examples below which a label is thin: hard to learn and to measure."""
 
 _EMAIL = re.compile(r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+\b")
 _PHONE = re.compile(r"(?<![\w-])\+?\(?\d{2,4}\)?(?:[ .\-/]\(?\d{2,4}\)?){2,5}(?![\w-])")
@@ -24,44 +24,57 @@ _DATE = re.compile(r"^(?:19|20)\d\d[ .\-/]\d\d?[ .\-/]\d\d?$|^\d\d?[ .\-/]\d\d?[
 
 @dataclass(frozen=True)
 class DoubtfulLabel:
-    """A label that a model trained on the other examples would not have given."""
+    """A label that a model trained on the other examples contradicts."""
 
     id: str
+    """Of the example."""
     target: str
+    """Its label."""
     suggestion: str
+    """The label that the model gives."""
     confidence: float
-    """Cross-validated probability of the suggestion, 0..1."""
+    """Cross-validated probability of the suggestion, 0 to 1."""
 
 
 @dataclass(frozen=True)
 class PersonalDataFinding:
-    """Personal data in an input: what kind, and where; never the data itself."""
+    """An input with personal data; the data itself is not repeated."""
 
     id: str
+    """Of the example."""
     kind: str
+    """E-mail address, payment card, phone number or bank account."""
 
 
 def thin_labels(
-    examples: Sequence[Example], minimum: int = THIN, *, declared: Collection[str] = ()
+    examples: Sequence[Example], minimum: int = MIN_LABEL_EXAMPLES, *, declared: Collection[str] = ()
 ) -> dict[str, int]:
-    """Labels with fewer than `minimum` examples, rarest first; declared ones may have none."""
+    """Return labels with fewer than `minimum` examples, rarest first: label -> examples.
+
+    Args:
+        examples: of a task with labels.
+        minimum: examples from which a label is not thin.
+        declared: labels of task.toml, which may have no example at all.
+
+    """
     counts = Counter(dict.fromkeys(declared, 0))
     counts.update(example.target for example in examples)
     return {label: n for label, n in sorted(counts.items(), key=lambda pair: pair[1]) if n < minimum}
 
 
 def personal_data(examples: Sequence[Example]) -> list[PersonalDataFinding]:
-    """E-mail addresses, phone numbers, payment cards and IBANs in the inputs."""
-    found = []
+    """Return where inputs hold e-mail addresses, phone numbers, payment cards and IBANs."""
+    findings = []
     for example in examples:
-        found += [PersonalDataFinding(example.id, kind) for kind in _kinds(example.input)]
-    return found
+        findings += [PersonalDataFinding(example.id, kind) for kind in _kinds(example.input)]
+    return findings
 
 
 def _kinds(text: str) -> list[str]:
     kinds = []
     if _EMAIL.search(text):
         kinds.append("e-mail address")
+    # The digits of a card also look like a phone number, so a card is not searched for one.
     if any(_luhn(match.group()) for match in _CARD.finditer(text)):
         kinds.append("payment card")
     elif any(_is_phone(match.group()) for match in _PHONE.finditer(text)):
@@ -77,7 +90,7 @@ def _is_phone(text: str) -> bool:
 
 
 def _luhn(text: str) -> bool:
-    """The check digit of payment cards (ISO/IEC 7812-1)."""
+    """Whether the digits pass the check of payment cards (ISO/IEC 7812-1, annex B)."""
     digits = [int(character) for character in reversed(text) if character.isdigit()]
     doubled = [sum(divmod(2 * digit, 10)) for digit in digits[1::2]]
     return (sum(digits[::2]) + sum(doubled)) % 10 == 0
@@ -91,30 +104,33 @@ def doubtful_labels(
     folds: int = 5,
     limit: int = 50,
 ) -> list[DoubtfulLabel]:
-    """Labels that cross-validation contradicts, most doubtful first.
+    """Return labels that cross-validation contradicts, most doubtful first.
 
-    Confident learning (Northcutt, Jiang and Chuang 2021, section 3.1): a label is doubtful
-    when another label's out-of-fold probability exceeds that label's own average
-    self-confidence, and the given label's falls below its own.
+    Confident learning (Northcutt, Jiang and Chuang 2021, "Confident learning: estimating uncertainty in
+    dataset labels", section 3.1): a label is doubtful if another label's out-of-fold probability exceeds
+    that label's average self-confidence, and the given label's probability is below its own average.
 
     Args:
-        examples: n labelled examples.
+        examples: n examples with labels.
         features: (n, d) vectors of the inputs.
-        groups: n names; a group is never on both sides of a fold.
+        groups: (n,) names; a group is never on both sides of a fold.
+        folds: of the cross-validation.
+        limit: how many to return.
 
     """
-    labels, given = np.unique([example.target for example in examples], return_inverse=True)
+    labels, codes = np.unique([example.target for example in examples], return_inverse=True)
     names = list(groups) if groups is not None else [example.id for example in examples]
     folds = min(folds, len(set(names)))
-    if len(labels) < 2 or folds < 2 or min(np.bincount(given)) < 2:
+    if len(labels) < 2 or folds < 2 or min(np.bincount(codes)) < 2:
         return []
-    probability = _out_of_fold(features, given, names, folds)
-    own = probability[np.arange(len(examples)), given]
-    threshold = np.array([own[given == label].mean() for label in range(len(labels))])
-    other = np.where(np.arange(len(labels)) == given[:, None], -1.0, probability - threshold)
-    suggested = other.argmax(axis=1)
-    doubtful = np.flatnonzero((other.max(axis=1) > 0) & (own < threshold[given]))
-    margin = probability[np.arange(len(examples)), suggested] - own
+    probability = _out_of_fold(features, codes, names, folds)
+    self_confidence = probability[np.arange(len(examples)), codes]
+    threshold = np.array([self_confidence[codes == label].mean() for label in range(len(labels))])
+    # How far each other label exceeds its threshold; -1 keeps the given label from being suggested.
+    excess = np.where(np.arange(len(labels)) == codes[:, None], -1.0, probability - threshold)
+    suggested = excess.argmax(axis=1)
+    doubtful = np.flatnonzero((excess.max(axis=1) > 0) & (self_confidence < threshold[codes]))
+    margin = probability[np.arange(len(examples)), suggested] - self_confidence
     ranked = doubtful[np.argsort(-margin[doubtful], kind="stable")][:limit]
     return [
         DoubtfulLabel(
@@ -128,16 +144,16 @@ def doubtful_labels(
 
 
 def _out_of_fold(
-    features: NDArray[np.float32], given: NDArray[np.intp], names: Sequence[str], folds: int
+    features: NDArray[np.float32], codes: NDArray[np.intp], names: Sequence[str], folds: int
 ) -> NDArray[np.float64]:
-    """(n, labels) probabilities, each from a model that saw nothing of the example's group."""
+    """Return (n, labels) probabilities, each from a model without the example's group."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GroupKFold
 
     model = LogisticRegression(C=10.0, max_iter=300)
     splitter = GroupKFold(n_splits=folds, shuffle=True, random_state=0)
-    probability = np.zeros((len(given), int(given.max()) + 1))
-    for inside, outside in splitter.split(features, given, names):
-        model.fit(features[inside], given[inside])
+    probability = np.zeros((len(codes), int(codes.max()) + 1))
+    for inside, outside in splitter.split(features, codes, names):
+        model.fit(features[inside], codes[inside])
         probability[np.ix_(outside, model.classes_)] = model.predict_proba(features[outside])
     return probability

@@ -1,4 +1,4 @@
-"""Exact and near duplicates: what is the same, what was dropped, and why."""
+"""Copies, contradictions and near duplicates among the examples."""
 
 from __future__ import annotations
 
@@ -13,45 +13,54 @@ from rensa import RMinHash, RMinHashLSH
 
 from tunepoint.data.examples import Dropped, Example
 
-SHINGLE = 4
-"""Characters in a shingle: short texts still have several."""
+SHINGLE_LENGTH = 4
+"""Characters in a shingle: few enough that short texts have several."""
 
 
 @dataclass(frozen=True)
 class Contradiction:
-    """One text that carries different targets."""
+    """Copies of one input with different targets."""
 
     ids: tuple[str, ...]
+    """Of all copies."""
     targets: tuple[str, ...]
+    """The different targets, in the order in which they appear."""
 
 
 @dataclass(frozen=True)
 class Deduplicated:
-    """The examples that stay, and everything that was taken out or noticed."""
+    """The examples that stay, and what was dropped from them or noticed."""
 
     kept: tuple[Example, ...]
     dropped: tuple[Dropped, ...]
     contradictions: tuple[Contradiction, ...]
-    """Texts whose copies disagree; all copies are dropped, for none can be trusted."""
-    twins: tuple[tuple[int, int], ...]
-    """Positions in `kept` of linked near duplicates; they stay, on one side of a split."""
+    """Inputs whose copies disagree; all copies are dropped, because none can be trusted."""
+    near_duplicates: tuple[tuple[int, int], ...]
+    """Pairs of positions in `kept`; both examples stay, on one side of the split."""
 
 
 def normalize(text: str) -> str:
-    """The text without the differences that no reader would notice."""
+    """Return the words of a text in lower case, without differences that no reader would notice."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(re.findall(r"\w+", folded))
 
 
 def deduplicate(examples: Sequence[Example], threshold: float = 0.8) -> Deduplicated:
-    """Drop exact copies (up to case, spaces and punctuation) and find near duplicates."""
-    same: dict[str, list[Example]] = defaultdict(list)
+    """Drop copies (up to case, spaces and punctuation), and find near duplicates.
+
+    Args:
+        examples: in the order of their files; the first of several copies stays.
+        threshold: Jaccard similarity of shingles from which inputs are near duplicates.
+
+    """
+    copies_of: dict[str, list[Example]] = defaultdict(list)
     for example in examples:
-        same[normalize(example.input) or example.input].append(example)
+        # A text without a single word, such as "?!", is its own key.
+        copies_of[normalize(example.input) or example.input].append(example)
     kept: list[Example] = []
     dropped: list[Dropped] = []
     contradictions: list[Contradiction] = []
-    for copies in same.values():
+    for copies in copies_of.values():
         targets = tuple(dict.fromkeys(copy.target for copy in copies))
         if len(targets) > 1:
             ids = tuple(copy.id for copy in copies)
@@ -60,20 +69,21 @@ def deduplicate(examples: Sequence[Example], threshold: float = 0.8) -> Deduplic
             continue
         kept.append(copies[0])
         dropped += [Dropped(copy.id, f"copy of {copies[0].id}") for copy in copies[1:]]
-    twins = near_twins([example.input for example in kept], threshold=threshold)
-    return Deduplicated(tuple(kept), tuple(dropped), tuple(contradictions), tuple(twins))
+    links = link_near_duplicates([example.input for example in kept], threshold=threshold)
+    return Deduplicated(tuple(kept), tuple(dropped), tuple(contradictions), tuple(links))
 
 
 def _others(identity: str, ids: tuple[str, ...]) -> str:
     return ", ".join(other for other in ids if other != identity)
 
 
-def near_twins(texts: Sequence[str], threshold: float = 0.8) -> list[tuple[int, int]]:
-    """Links (earlier, later) between texts that share at least `threshold` of their shingles.
+def link_near_duplicates(texts: Sequence[str], threshold: float = 0.8) -> list[tuple[int, int]]:
+    """Return links (earlier, later) between texts that share at least `threshold` of their shingles.
 
-    A family of n near duplicates has n - 1 links, not all its pairs. MinHash proposes the
-    links (Broder 1997) and the exact Jaccard similarity decides, so there are no false ones;
-    32 bands of 4 rows propose a pair of similarity .8 with a probability above .9999.
+    A family of n near duplicates has n - 1 links, not all its pairs. MinHash proposes the links (Broder
+    1997, "On the resemblance and containment of documents") and the exact Jaccard similarity decides, so
+    there are no false ones; 32 bands of 4 rows propose a pair of similarity .8 with a probability of
+    1 - (1 - .8^4)^32 > .9999.
     """
     index = _Index(threshold)
     families = DisjointSets(len(texts))
@@ -86,40 +96,42 @@ def near_twins(texts: Sequence[str], threshold: float = 0.8) -> list[tuple[int, 
     return links
 
 
-def first_twins(texts: Sequence[str], others: Sequence[str], threshold: float = 0.8) -> dict[int, int]:
-    """Position of each text that has a near duplicate among the others -> that one's position."""
+def match_near_duplicates(
+    texts: Sequence[str], others: Sequence[str], threshold: float = 0.8
+) -> dict[int, int]:
+    """Match texts with their near duplicates among others: position of a text -> position of the first."""
     index = _Index(threshold)
     for other in others:
         index.add(other)
-    found = ((position, next(iter(index.similar(text)), None)) for position, text in enumerate(texts))
-    return {position: other for position, other in found if other is not None}
+    firsts = ((position, next(iter(index.similar(text)), None)) for position, text in enumerate(texts))
+    return {position: other for position, other in firsts if other is not None}
 
 
 class DisjointSets:
-    """Which of n things belong together (union-find)."""
+    """Which of n things belong together: union-find with path halving (Tarjan and van Leeuwen 1984)."""
 
     def __init__(self, count: int) -> None:
         self._parent = list(range(count))
 
     def root(self, node: int) -> int:
-        """The representative of a thing's set: its earliest member."""
+        """Return the representative of a thing's set: its earliest member."""
         while self._parent[node] != node:
             self._parent[node] = self._parent[self._parent[node]]
             node = self._parent[node]
         return node
 
-    def join(self, one: int, other: int) -> None:
-        """Put two things, and all that belongs to them, together."""
-        low, high = sorted((self.root(one), self.root(other)))
+    def join(self, node: int, other: int) -> None:
+        """Unite the sets of two things."""
+        low, high = sorted((self.root(node), self.root(other)))
         self._parent[high] = low
 
-    def joined(self, one: int, other: int) -> bool:
-        """Whether two things belong together."""
-        return self.root(one) == self.root(other)
+    def joined(self, node: int, other: int) -> bool:
+        """Whether two things are in one set."""
+        return self.root(node) == self.root(other)
 
 
 class _Index:
-    """Texts by their MinHash sketches."""
+    """Texts to search for near duplicates, by their MinHash sketches."""
 
     def __init__(self, threshold: float) -> None:
         self._threshold = threshold
@@ -127,7 +139,7 @@ class _Index:
         self._sketches = RMinHashLSH(threshold=threshold, num_perm=128, num_bands=32)
 
     def similar(self, text: str, skip: Callable[[int], bool] = lambda other: False) -> Iterator[int]:
-        """Positions of near duplicates of a text, earliest first, but those to skip."""
+        """Yield the positions of near duplicates of a text, earliest first, without those to skip."""
         shingles = _shingles(text)
         for other in sorted(self._sketches.query(_sketch(shingles))):
             if not skip(other) and _jaccard(shingles, self._sets[other]) >= self._threshold:
@@ -148,8 +160,8 @@ def _sketch(shingles: frozenset[str]) -> RMinHash:
 
 def _shingles(text: str) -> frozenset[str]:
     plain = normalize(text) or text
-    return frozenset(plain[i : i + SHINGLE] for i in range(max(1, len(plain) - SHINGLE + 1)))
+    return frozenset(plain[i : i + SHINGLE_LENGTH] for i in range(max(1, len(plain) - SHINGLE_LENGTH + 1)))
 
 
-def _jaccard(one: frozenset[str], other: frozenset[str]) -> float:
-    return len(one & other) / len(one | other)
+def _jaccard(shingles: frozenset[str], others: frozenset[str]) -> float:
+    return len(shingles & others) / len(shingles | others)

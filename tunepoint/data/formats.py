@@ -1,4 +1,4 @@
-"""How consistent the format of targets is: the share that one inferred schema or pattern covers."""
+"""How consistent the format of the targets is: the share that one schema or pattern covers."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ DIGITS = re.compile(r"\d+")
 
 @dataclass(frozen=True)
 class Format:
-    """The commonest format of some targets."""
+    """The most common format of the targets."""
 
     pattern: str
-    """Keys with types, or a pattern in which a stands for words and 9 for digits."""
+    """Keys with types, or a pattern in which `a` stands for words and `9` for digits."""
     covered: float
-    """Share of the targets that have it."""
+    """Share of the targets in this format."""
 
 
 def common_format(targets: Sequence[str], kind: str) -> Format:
-    """The format that covers most targets.
+    """Return the format that covers most targets.
+
+    Labels are covered by their closed list, JSON by one set of keys with types (a key may be
+    null), numbers and texts by one pattern of words, digits and signs.
 
     Args:
         targets: at least one.
         kind: of the answers: label, json, number or text.
-
-    Labels are covered by their closed list, JSON by one set of keys with types (a key may be
-    null), numbers and texts by one pattern of words, digits and signs.
 
     Raises:
         DataError: there are no targets.
 
     """
     if not targets:
-        raise DataError("no targets: nothing has a format")
+        raise DataError("no targets, so there is no format to find; add examples")
     if kind == "label":
         return Format("one of the labels", 1.0)
     if kind == "json":
@@ -50,29 +50,29 @@ def common_format(targets: Sequence[str], kind: str) -> Format:
 
 
 def _skeleton(text: str) -> str:
-    """Words as a, digits as 9; signs and line breaks stay."""
+    """Return the text with words as `a` and digits as `9`; signs and line breaks stay."""
     return DIGITS.sub("9", WORDS.sub("a", text.strip()))
 
 
 def _schema(targets: Sequence[str]) -> Format:
-    """The keys that most objects have, and the share of objects with these and their usual types."""
-    objects = [_parsed(target) for target in targets]
-    shapes = Counter(tuple(sorted(one)) for one in objects if one is not None)
-    if not shapes:
+    """Return the most common set of keys, and the share of targets with these keys and their usual types."""
+    objects = [parsed for target in targets if (parsed := _object_in(target)) is not None]
+    key_sets = Counter(tuple(sorted(parsed)) for parsed in objects)
+    if not key_sets:
         return Format("no JSON object", 0.0)
-    keys = shapes.most_common(1)[0][0]
-    alike = [one for one in objects if one is not None and tuple(sorted(one)) == keys]
-    types = {key: _usual_type([one[key] for one in alike]) for key in keys}
-    fits = sum(all(_type(one[key]) in (types[key], "null") for key in keys) for one in alike)
+    keys = key_sets.most_common(1)[0][0]
+    alike = [parsed for parsed in objects if tuple(sorted(parsed)) == keys]
+    types = {key: _usual_type([parsed[key] for parsed in alike]) for key in keys}
+    fits = sum(all(_type(parsed[key]) in (types[key], "null") for key in keys) for parsed in alike)
     return Format(", ".join(f"{key}: {types[key]}" for key in keys) or "{}", fits / len(targets))
 
 
-def _parsed(text: str) -> dict[str, Any] | None:
+def _object_in(text: str) -> dict[str, Any] | None:
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except ValueError:
         return None
-    return found if isinstance(found, dict) else None
+    return value if isinstance(value, dict) else None
 
 
 def _type(value: Any) -> str:
@@ -84,5 +84,5 @@ def _type(value: Any) -> str:
 
 
 def _usual_type(values: Sequence[Any]) -> str:
-    known = Counter(_type(value) for value in values if value is not None)
-    return known.most_common(1)[0][0] if known else "null"
+    types = Counter(_type(value) for value in values if value is not None)
+    return types.most_common(1)[0][0] if types else "null"

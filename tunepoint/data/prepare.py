@@ -1,4 +1,4 @@
-"""From a task to examples that can be trusted: read, de-duplicated, split, audited."""
+"""Preparation of a task's examples: read, de-duplicate, split, audit."""
 
 from __future__ import annotations
 
@@ -12,57 +12,73 @@ from tunepoint.data.audit import DoubtfulLabel, PersonalDataFinding, personal_da
 from tunepoint.data.dedupe import Contradiction, Deduplicated, deduplicate
 from tunepoint.data.examples import Dropped, Example, fingerprint, read_examples
 from tunepoint.data.licences import forbids_training
-from tunepoint.data.split import PARTS, Certificate, Split, label_counts, split, split_as_given
+from tunepoint.data.split import PARTS, Certificate, Split, label_counts, split, split_given_parts
 from tunepoint.errors import DataError, TaskError, nearest
 from tunepoint.stats.streams import Stream, stream
 from tunepoint.task.task import Task
 
+_UNSPLIT = "all"
+"""The name of one file with all examples, among the names of the parts."""
+
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found in the examples; nothing was changed but what `dropped` lists."""
+    """Findings about the examples. Only the examples in `dropped` were taken out.
+
+    The names of the fields are keys in the files of a study.
+    """
 
     read: int
+    """Rows in the files."""
     kept: int
+    """Examples in the three parts of the split."""
     dropped: tuple[Dropped, ...]
+    """Examples that were left out, each with its reason."""
     contradictions: tuple[Contradiction, ...]
+    """Inputs that occur with different targets."""
     near_duplicates: tuple[tuple[str, str], ...]
+    """Pairs of ids of near duplicates, which are on one side of the split."""
     thin: dict[str, int]
+    """Label with too few examples -> examples."""
     counts: dict[str, int]
+    """Target -> examples, most frequent first."""
     personal: tuple[PersonalDataFinding, ...]
+    """Inputs with personal data."""
     certificate: Certificate
+    """What the test set has in common with the other parts."""
     groups: int
+    """Different values of data.group."""
     origins: dict[str, int]
-    """Who wrote the targets -> how many."""
+    """Who wrote the targets -> examples."""
     untrainable: dict[str, int]
-    """Why examples are not trained on -> how many; prompts and the test may use them."""
+    """Reason not to train on examples -> examples; prompts and the test set may use them."""
     doubts: tuple[DoubtfulLabel, ...] | None = None
-    """Doubtful labels; None until an encoder has looked."""
+    """Doubtful labels; None until an encoder has checked them."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """The split examples of a task and their audit."""
+    """The examples of a task, split and audited."""
 
     split: Split
     audit: Audit
     fingerprint: str
-    """SHA-256 of all examples that were kept, and of which of them may be trained on."""
+    """SHA-256 of all kept examples, and of which of them may be trained on."""
 
     @property
     def examples(self) -> tuple[Example, ...]:
-        """All examples, train first."""
+        """All kept examples: training, validation, test set."""
         return (*self.split.train, *self.split.dev, *self.split.test)
 
     def with_doubts(self, doubts: Sequence[DoubtfulLabel]) -> Prepared:
-        """The same, with the doubtful labels filled in."""
+        """Return a copy whose audit has the doubtful labels."""
         return replace(self, audit=replace(self.audit, doubts=tuple(doubts)))
 
 
 def prepare(task: Task, seed: int) -> Prepared:
-    """Read the task's examples, drop what cannot be used, split and audit them.
+    """Read the task's examples, drop those that cannot be used, split and audit the rest.
 
-    The one owner of the seal: the same task and seed give the same test set everywhere.
+    The same task and seed give the same test set everywhere.
 
     Args:
         task: with `[data]`.
@@ -70,7 +86,7 @@ def prepare(task: Task, seed: int) -> Prepared:
 
     Raises:
         TaskError: the task has no data.
-        DataError: the files cannot be read, or hold labels that the task does not know.
+        DataError: the files cannot be read, hold labels that the task does not declare, or are too few.
 
     """
     if task.data is None:
@@ -79,83 +95,101 @@ def prepare(task: Task, seed: int) -> Prepared:
     parts, empty = _read(task)
     clean = {name: deduplicate(examples) for name, examples in parts.items()}
     if task.data.path is not None:
-        whole = clean["all"]
-        dealt = split(whole.kept, whole.twins, task.data.split, rng)
+        unsplit = clean[_UNSPLIT]
+        parts_of_split = split(unsplit.kept, unsplit.near_duplicates, task.data.split, rng)
     else:
         kept = {name: part.kept for name, part in clean.items()}
-        dealt = split_as_given(kept, task.data.split, rng)
-    every = (*dealt.train, *dealt.dev, *dealt.test)
-    _check_labels(task, every)
-    read = len(empty) + sum(len(examples) for examples in parts.values())
-    audit = _audit(read, empty, clean, every, dealt, task)
-    return Prepared(dealt, audit, _identity(task, sorted(every, key=lambda example: example.id)))
+        parts_of_split = split_given_parts(kept, task.data.split, rng)
+    examples = (*parts_of_split.train, *parts_of_split.dev, *parts_of_split.test)
+    _check_labels(task, examples)
+    read = len(empty) + sum(len(part) for part in parts.values())
+    audit = _audit(task, parts_of_split, clean, read, empty)
+    return Prepared(parts_of_split, audit, _fingerprint(task, examples))
 
 
-def _identity(task: Task, examples: Sequence[Example]) -> str:
-    """The examples, and which of them may be trained on: a study of the one is not that of the other."""
-    whole = fingerprint(examples)
-    closed = [example.id for example in examples if forbids_training(task, example)]
-    return hashlib.sha256(json.dumps([whole, closed]).encode()).hexdigest() if closed else whole
+def _fingerprint(task: Task, examples: Sequence[Example]) -> str:
+    """Return the SHA-256 of the examples and of which of them may be trained on.
+
+    Two studies of the same examples differ if one may train on rows that the other may not.
+    """
+    ordered = sorted(examples, key=lambda example: example.id)
+    data = fingerprint(ordered)
+    forbidden = [example.id for example in ordered if forbids_training(task, example)]
+    return hashlib.sha256(json.dumps([data, forbidden]).encode()).hexdigest() if forbidden else data
 
 
 def _read(task: Task) -> tuple[dict[str, list[Example]], list[Dropped]]:
+    """Return the examples of each file, by the part that it holds, and the rows without input or target."""
     assert task.data is not None
-    sources = (
-        {"all": task.data.path}
-        if task.data.path
-        else {name: getattr(task.data, name) for name in PARTS if getattr(task.data, name)}
-    )
+    data = task.data
+    if data.path is not None:
+        sources = {_UNSPLIT: data.path}
+    else:
+        files = zip(PARTS, (data.train, data.dev, data.test), strict=True)
+        sources = {name: path for name, path in files if path is not None}
     parts: dict[str, list[Example]] = {}
     empty: list[Dropped] = []
     for name, path in sources.items():
-        parts[name], dropped = read_examples(task.resolve(path), task.data.columns)
-        if name != "all" and task.data.id is None:
-            parts[name] = [replace(e, id=f"{name}/{e.id}") for e in parts[name]]
+        parts[name], dropped = read_examples(task.resolve(path), data.columns)
+        if name != _UNSPLIT and data.id is None:
+            # Two files in different folders may have one name, and then the same `FILE:LINE`.
+            parts[name] = [replace(example, id=f"{name}/{example.id}") for example in parts[name]]
         empty += dropped
     _check_ids(parts)
     return parts, empty
 
 
 def _check_ids(parts: Mapping[str, Sequence[Example]]) -> None:
-    """An id names one example, also where several files were read."""
-    seen: dict[str, str] = {}
+    """Raise an error if an id is in two files."""
+    file_of: dict[str, str] = {}
     for name, part in parts.items():
         for example in part:
-            other = seen.setdefault(example.id, name)
+            other = file_of.setdefault(example.id, name)
             if other != name:
                 raise DataError(
-                    f"id {example.id!r} stands in the {other} file and in the {name} file; give every "
-                    "example an id of its own, or leave data.id out"
+                    f"the id {example.id!r} is in the {other} file and in the {name} file; give every "
+                    "example its own id, or leave data.id out"
                 )
 
 
 def _audit(
-    read: int,
-    empty: Sequence[Dropped],
-    clean: dict[str, Deduplicated],
-    every: Sequence[Example],
-    dealt: Split,
-    task: Task,
+    task: Task, parts: Split, clean: Mapping[str, Deduplicated], read: int, empty: Sequence[Dropped]
 ) -> Audit:
-    twins = [(part.kept[one].id, part.kept[other].id) for part in clean.values() for one, other in part.twins]
+    """Return the findings about the examples.
+
+    Args:
+        task: declares the labels, and what may be trained on.
+        parts: the split.
+        clean: the de-duplicated examples of each file.
+        read: rows in the files.
+        empty: rows without an input or a target.
+
+    """
+    examples = (*parts.train, *parts.dev, *parts.test)
+    labels = task.answer.labels or ()
+    reasons = (forbids_training(task, example) for example in examples)
     return Audit(
         read=read,
-        kept=len(every),
-        dropped=(*empty, *(drop for part in clean.values() for drop in part.dropped)),
-        contradictions=tuple(c for part in clean.values() for c in part.contradictions),
-        near_duplicates=tuple(twins),
-        thin=thin_labels(every, declared=task.answer.labels or ()) if task.answer.kind == "label" else {},
-        counts=label_counts(every),
-        personal=tuple(personal_data(every)),
-        certificate=dealt.certificate,
-        groups=len({e.group for e in every if e.group is not None}),
-        origins=dict(Counter(example.origin for example in every)),
-        untrainable=dict(Counter(filter(None, (forbids_training(task, example) for example in every)))),
+        kept=len(examples),
+        dropped=(*empty, *(dropped for file in clean.values() for dropped in file.dropped)),
+        contradictions=tuple(text for file in clean.values() for text in file.contradictions),
+        near_duplicates=tuple(
+            (file.kept[earlier].id, file.kept[later].id)
+            for file in clean.values()
+            for earlier, later in file.near_duplicates
+        ),
+        thin=thin_labels(examples, declared=labels) if task.answer.kind == "label" else {},
+        counts=label_counts(examples),
+        personal=tuple(personal_data(examples)),
+        certificate=parts.certificate,
+        groups=len({example.group for example in examples if example.group is not None}),
+        origins=dict(Counter(example.origin for example in examples)),
+        untrainable=dict(Counter(reason for reason in reasons if reason)),
     )
 
 
 def _check_labels(task: Task, examples: Sequence[Example]) -> None:
-    """Every target is a label that the task declares, and there are two at least."""
+    """Raise an error unless the targets are labels: declared ones, spelled alike, and at least two."""
     if task.answer.kind != "label":
         return
     declared = task.answer.labels
@@ -163,21 +197,23 @@ def _check_labels(task: Task, examples: Sequence[Example]) -> None:
         if declared is not None and example.target not in declared:
             raise DataError(
                 f"{example.id}: label {example.target!r} is not in [answer.labels]; "
-                f"{nearest(example.target, declared)} Add it there, or mend the row"
+                f"{nearest(example.target, declared)} Add it there, or correct the row"
             )
-    found = {example.target for example in examples}
-    spelled: dict[str, str] = {}
-    for label in sorted(found):
-        other = spelled.setdefault(label.casefold(), label)
+    labels = {example.target for example in examples}
+    spellings: dict[str, str] = {}
+    for label in sorted(labels):
+        other = spellings.setdefault(label.casefold(), label)
         if other != label:
             raise DataError(
                 f"the labels {other!r} and {label!r} differ only in upper and lower case; "
                 "write them alike in every row"
             )
-    if len(found) < 2:
-        raise DataError(f"all {len(examples)} examples have the label {found.pop()!r}: nothing to tell apart")
-    if len(found) > len(examples) / 2 and len(examples) > 4:
+    if len(labels) < 2:
         raise DataError(
-            f"{len(found)} different targets in {len(examples)} examples: these are no labels; "
-            "is data.target the right column, or answer.kind really 'label'?"
+            f"all {len(examples)} examples have the label {labels.pop()!r}; add examples of other labels"
+        )
+    if len(labels) > len(examples) / 2 and len(examples) > 4:
+        raise DataError(
+            f"{len(labels)} different targets in {len(examples)} examples do not look like labels; "
+            "check whether data.target is the right column, and whether answer.kind is really 'label'"
         )

@@ -1,21 +1,26 @@
-"""A first task.toml, guessed from the data and said so."""
+"""A first task.toml, guessed from the data."""
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunepoint.data.examples import read_rows
+from tunepoint.data.rows import read_rows
 from tunepoint.errors import DataError
 from tunepoint.models.chat import AnswerKind
 
-LOOK_AT = 5_000
-LONGEST_LABEL = 60
-"""Characters, on average, beyond which repeated answers are taken for texts."""
-TARGETS = (
+MAX_SAMPLED_ROWS = 5_000
+"""Rows that the guesses are based on, from the start of the file."""
+MAX_LABEL_CHARACTERS = 60
+"""Mean length above which even repeated answers count as texts."""
+MAX_GUESSED_LABELS = 20
+"""Different answers up to which numbers may be labels, and texts always are."""
+Columns = Mapping[str, list[str]]
+"""Name of a column -> its values as text, one for each row."""
+TARGET_NAMES = (
     "label",
     "target",
     "category",
@@ -29,8 +34,8 @@ TARGETS = (
     "tag",
     "type",
 )
-INPUTS = ("text", "input", "message", "question", "query", "prompt", "body", "content", "utterance")
-GROUPS = (
+INPUT_NAMES = ("text", "input", "message", "question", "query", "prompt", "body", "content", "utterance")
+GROUP_NAMES = (
     "customer",
     "user",
     "account",
@@ -48,43 +53,48 @@ GROUPS = (
 
 @dataclass(frozen=True)
 class Draft:
-    """What was guessed of a data file."""
+    """Guesses about a data file."""
 
     path: Path
+    """The file."""
     input: str
+    """Column of the input."""
     target: str
+    """Column of the right answer."""
     group: str | None
+    """Column of groups; None if no column looks like one."""
     kind: AnswerKind
+    """Kind of the answers."""
     labels: tuple[str, ...]
+    """Different targets, sorted; empty unless `kind` is label."""
     rows: int
+    """Rows that were read, at most MAX_SAMPLED_ROWS."""
     columns: tuple[str, ...]
+    """All columns."""
 
     @property
-    def said(self) -> list[str]:
+    def guesses(self) -> list[str]:
         """The guesses, each in a sentence."""
-        found = [
+        labels = f", with {len(self.labels)} labels" if self.labels else ""
+        return [
             f"{self.rows} rows with the columns {', '.join(self.columns)}",
-            f"input is {self.input!r}, the column with the longest texts",
-            f"target is {self.target!r}, answers of kind {self.kind}"
-            + (f" with {len(self.labels)} labels" if self.labels else ""),
-        ]
-        found.append(
-            f"group is {self.group!r}: its members stay on one side of the split"
+            f"input is {self.input!r}",
+            f"target is {self.target!r}: answers of kind {self.kind}{labels}",
+            f"group is {self.group!r}: its rows stay on one side of the split"
             if self.group
-            else "no group column was recognised: rows count as independent"
-        )
-        return found
+            else "no column looks like a group: rows count as independent",
+        ]
 
     def toml(self) -> str:
-        """The commented task.toml."""
-        quoted = json.dumps
+        """Return the text of task.toml, with comments."""
+        quoted = json.dumps  # a JSON string is a TOML string too
         group = (
             f"group = {quoted(self.group)}"
             if self.group
-            else '# group = "customer_id"         # rows of one group are never split'
+            else '# group = "customer_id"         # rows of one group stay on one side of the split'
         )
-        labels = "".join(f'# {_key(label)} = "what belongs here"\n' for label in self.labels)
-        advice = "\n# Descriptions help prompting; take the # away and say what belongs where.\n"
+        labels = "".join(f'# {_key(label)} = "what this label means"\n' for label in self.labels)
+        advice = "\n# Descriptions help prompts: remove the # and say what each label means.\n"
         described = f"{advice}# [answer.labels]\n{labels}" if labels else ""
         return _TEMPLATE.format(
             name=_slug(self.path.stem),
@@ -94,22 +104,22 @@ class Draft:
             group=group,
             kind=self.kind,
             described=described,
-            metric=METRICS[self.kind],
+            metric=DEFAULT_METRICS[self.kind],
             models="" if self.kind == "label" else _MODELS,
         )
 
 
-METRICS: dict[AnswerKind, str] = {
+DEFAULT_METRICS: dict[AnswerKind, str] = {
     "label": "exact",
     "json": "json_fields",
     "number": "numeric",
     "text": "similarity",
 }
-"""How answers of a kind are scored where nobody says otherwise."""
+"""Metric of a new task, by the kind of its answers."""
 _MODELS = """
-# Answers of this kind need a model that writes: one of these, or several.
+# Answers of this kind need a model that writes text: one of these, or several.
 # [[models]]
-# name = "openai/gpt-5-mini"     # its key in OPENAI_API_KEY; or "ollama/NAME", "http://127.0.0.1:8000/v1#NAME"
+# name = "openai/gpt-5-mini"     # needs OPENAI_API_KEY; or "ollama/NAME", "http://127.0.0.1:8000/v1#NAME"
 # [[models]]
 # name = "recorded:LOG.jsonl"    # what runs today, from its log
 # [[tune]]
@@ -118,7 +128,7 @@ _MODELS = """
 _TEMPLATE = """\
 # A Tunepoint task; every key is described in docs/task.md.
 name = "{name}"
-instruction = "Say in one sentence what shall be done with the input."
+instruction = "Say in one sentence what to do with the input."
 
 [data]
 path = {path}
@@ -133,77 +143,92 @@ kind = "{kind}"                 # label | json | number | text
 metric = "{metric}"
 {models}
 [traffic]
-queries_per_month = [5_000, 10_000, 20_000]   # low, likely, high: your own figures, please
+queries_per_month = [5_000, 10_000, 20_000]   # low, likely, high: put your own numbers here
 horizon_months = 12
 
 [limits]
-margin = 0.02                  # how much worse a cheaper arm may score
+margin = 0.02                  # how much lower a cheaper option may score
 # min_score = 0.85
 # p95_seconds = 1.5
 # upfront_usd = 2_000
 # monthly_usd = 500
 
 [value]
-# error_usd = 0.40             # what a wrong answer costs; turns score into money
+# error_usd = 0.40             # what a wrong answer costs; turns scores into money
 
 [costs]                        # numbers, or [low, likely, high]
 # label_minutes = [0.3, 0.5, 1.0]
 # hourly_usd = 60
 # engineering_hours = [4, 8, 24]
-# labels_owned = true          # leave out the labels that you have already
+# labels_owned = true          # leave out the cost of labels that you already have
 """
 
 
 def _slug(text: str) -> str:
-    kept = "".join(c if (c.isalnum() and c.isascii()) or c in "-_." else "-" for c in text.lower())
-    return kept.strip("-.") or "task"
+    """Return the text as a task's name: letters, digits, `.`, `-` and `_`."""
+    name = "".join(c if (c.isalnum() and c.isascii()) or c in "-_." else "-" for c in text.lower())
+    return name.strip("-.") or "task"
 
 
 def _key(label: str) -> str:
+    """Return a label as a TOML key, in quotes if it needs them."""
     bare = label.isascii() and all(c.isalnum() or c in "-_" for c in label)
     return label if bare and label else json.dumps(label)
 
 
-def draft(path: Path) -> Draft:
-    """Look at a data file and guess its columns, answer kind and labels.
+def draft_task(path: Path) -> Draft:
+    """Guess the columns, the kind of answer and the labels of a data file.
 
     Raises:
         DataError: the file cannot be read, or no two columns look like input and target.
 
     """
-    rows = [row for _, row in itertools.islice(read_rows(path), LOOK_AT)]
+    rows = [row for _, row in itertools.islice(read_rows(path), MAX_SAMPLED_ROWS)]
     if not rows:
-        raise DataError(f"{path}: no rows in it")
+        raise DataError(f"{path}: has no rows; add examples")
     columns = {
         str(name): ["" if row.get(name) is None else str(row[name]).strip() for row in rows]
         for name in rows[0]
     }
     if len(columns) < 2:
-        raise DataError(
-            f"{path}: one column only ({next(iter(columns))!r}); an input and a target are needed"
-        )
-    group = _named(columns, GROUPS, lambda values: 1 < len(set(values)) < len(values))
-    free = [name for name in columns if name != group]
-    text = _named({n: columns[n] for n in free}, INPUTS, lambda values: any(values))
-    text = text or max(free, key=lambda name: _mean_length(columns[name]))
-    rest = {name: columns[name] for name in free if name != text}
-    if not rest:
-        raise DataError(f"{path}: no column is left for the target beside {text!r} and {group!r}")
-    target = _named(rest, TARGETS, lambda values: any(values)) or min(
-        rest, key=lambda name: (not 2 <= len(set(rest[name])) <= len(rows) / 3, len(set(rest[name])))
-    )
-    kind = _kind(columns[target])
+        raise DataError(f"{path}: one column only ({next(iter(columns))!r}); add one with the right answers")
+    input_name, target, group = _guess_columns(path, columns)
+    kind = _guess_kind(columns[target])
     labels = tuple(sorted(set(columns[target]) - {""})) if kind == "label" else ()
-    return Draft(path, text, target, group, kind, labels, len(rows), tuple(columns))
+    return Draft(path, input_name, target, group, kind, labels, len(rows), tuple(columns))
 
 
-def _named(columns: dict[str, list[str]], words: Sequence[str], fits: object) -> str | None:
-    """The first column whose name is, or contains, one of the words and whose values fit."""
-    assert callable(fits)
+def _guess_columns(path: Path, columns: Columns) -> tuple[str, str, str | None]:
+    """Return the columns of input, target and group, by their names first and by their values second."""
+    group = _find_column(columns, GROUP_NAMES, lambda values: 1 < len(set(values)) < len(values))
+    ungrouped = {name: values for name, values in columns.items() if name != group}
+    input_name = _find_column(ungrouped, INPUT_NAMES, any)
+    input_name = input_name or max(ungrouped, key=lambda name: _mean_length(columns[name]))
+    rest = {name: values for name, values in ungrouped.items() if name != input_name}
+    if not rest:
+        raise DataError(
+            f"{path}: no column is left for the target beside {input_name!r} and {group!r}; add one with the "
+            "right answers"
+        )
+    return input_name, _find_column(rest, TARGET_NAMES, any) or _most_like_labels(rest), group
+
+
+def _most_like_labels(columns: Columns) -> str:
+    """Return the column with the fewest different values among those that repeat at least two of them."""
+
+    def rank(name: str) -> tuple[bool, int]:
+        different = len(set(columns[name]))
+        repeated = 2 <= different <= len(columns[name]) / 3
+        return not repeated, different
+
+    return min(columns, key=rank)
+
+
+def _find_column(columns: Columns, words: Sequence[str], fits: Callable[[list[str]], bool]) -> str | None:
+    """Return the first column whose name has one of the words and whose values fit; earlier words win."""
     for word in words:
         for name, values in columns.items():
-            parts = name.lower().replace("-", "_").split("_")
-            if word in parts and fits(values):
+            if word in name.lower().replace("-", "_").split("_") and fits(values):
                 return name
     return None
 
@@ -212,17 +237,17 @@ def _mean_length(values: Sequence[str]) -> float:
     return sum(map(len, values)) / len(values)
 
 
-def _kind(values: Sequence[str]) -> AnswerKind:
-    """The answer kind that the values look like."""
-    given = [value for value in values if value]
-    if given and all(value[0] in "{[" for value in given):
+def _guess_kind(values: Sequence[str]) -> AnswerKind:
+    """Return the kind of answer that the values look like."""
+    answers = [value for value in values if value]
+    if answers and all(value[0] in "{[" for value in answers):
         return "json"
-    different = len(set(given))
-    if different > 20 and all(_is_number(value) for value in given):
+    different = len(set(answers))
+    if different > MAX_GUESSED_LABELS and all(_is_number(value) for value in answers):
         return "number"
-    if different > max(20, len(given) / 2) or _mean_length(given or [""]) > LONGEST_LABEL:
+    if different > max(MAX_GUESSED_LABELS, len(answers) / 2):
         return "text"
-    return "label"
+    return "text" if _mean_length(answers or [""]) > MAX_LABEL_CHARACTERS else "label"
 
 
 def _is_number(text: str) -> bool:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tunepoint.data.examples import Example, read_rows
+from tunepoint.data.examples import Example
+from tunepoint.data.rows import read_rows
 from tunepoint.errors import DataError, nearest
 from tunepoint.files.text import write_text
 from tunepoint.task.task import Task
