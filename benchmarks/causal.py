@@ -25,14 +25,15 @@ from transformers.trainer_callback import TrainerCallback
 from transformers.utils.logging import disable_progress_bar
 
 from tunepoint import Example, Task
-from tunepoint.arms.causal import sft
+from tunepoint.arms.causal.job import TrainingJob
 from tunepoint.arms.causal.loading import load_base, load_tokenizer
 from tunepoint.arms.causal.recipe import CausalRecipe
 from tunepoint.arms.causal.rows import rows_of
+from tunepoint.arms.causal.trainer import build_trainer, lora_config, run_trainer
 from tunepoint.arms.templates import chat_rows
 
 CUDA = torch.cuda.is_available()
-MARKS = ["<|end|>", "<|pad|>", "<|user|>", "<|system|>", "<|assistant|>"]
+SPECIAL_TOKENS = ["<|end|>", "<|pad|>", "<|user|>", "<|system|>", "<|assistant|>"]
 TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -48,7 +49,7 @@ def base(folder: Path, **shape: int) -> Path:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     tokenizer.train_from_iterator(
         ["which queue should handle this message about an invoice"] * 4,
-        trainers.BpeTrainer(vocab_size=2_000, special_tokens=MARKS, initial_alphabet=alphabet),
+        trainers.BpeTrainer(vocab_size=2_000, special_tokens=SPECIAL_TOKENS, initial_alphabet=alphabet),
     )
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|pad|>")
     fast.chat_template = TEMPLATE
@@ -81,7 +82,7 @@ class Clock(TrainerCallback):
     def __init__(self) -> None:
         self.ends: list[float] = []
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Note the time."""
         if CUDA:
             torch.cuda.synchronize()
@@ -89,25 +90,26 @@ class Clock(TrainerCallback):
 
 
 def ours(
-    where: str, task: Task, some: list[Example], recipe: CausalRecipe, folder: Path
+    base_model: str, task: Task, train: list[Example], recipe: CausalRecipe, folder: Path
 ) -> tuple[float, int]:
-    rows = rows_of(task, some, ["full"] * len(some), load_tokenizer(where), 2_048).rows
-    trainer = sft._trainer(where, rows, (), recipe, folder, seed=0, batch=recipe.batch, watch=None)
+    rows = rows_of(task, train, ["full"] * len(train), load_tokenizer(base_model), 2_048).rows
+    job = TrainingJob(base_model, rows, (), recipe, folder, seed=0)
+    trainer = build_trainer(job, watch=None)
     clock = Clock()
     trainer.add_callback(clock)
-    sft._train(trainer, folder)
+    run_trainer(trainer, job)
     tokens = sum(len(row.input_ids) for row in rows)
     return clock.ends[-1] - clock.ends[0], tokens
 
 
-def plain(where: str, task: Task, some: list[Example], recipe: CausalRecipe, folder: Path) -> float:
-    """What the documentation of trl shows: conversations, prompt and completion, batches in random order."""
+def plain(base_model: str, task: Task, train: list[Example], recipe: CausalRecipe, folder: Path) -> float:
+    """Train as the documentation of trl shows: prompt and completion, batches in random order."""
     from datasets import Dataset
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
-    model, tokenizer = load_base(where)
-    lines = [row["messages"] for row in chat_rows(task, some, some)]
+    model, tokenizer = load_base(base_model)
+    conversations = [row["messages"] for row in chat_rows(task, train, train)]
     clock = Clock()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -115,7 +117,7 @@ def plain(where: str, task: Task, some: list[Example], recipe: CausalRecipe, fol
             model=model,
             args=SFTConfig(
                 output_dir=str(folder),
-                max_steps=recipe.steps(len(some)),
+                max_steps=recipe.steps(len(train)),
                 learning_rate=recipe.rate,
                 per_device_train_batch_size=recipe.batch,
                 lr_scheduler_type="linear",
@@ -130,9 +132,11 @@ def plain(where: str, task: Task, some: list[Example], recipe: CausalRecipe, fol
                 seed=0,
                 dataloader_pin_memory=CUDA,
             ),
-            train_dataset=Dataset.from_list([{"prompt": m[:-1], "completion": m[-1:]} for m in lines]),
+            train_dataset=Dataset.from_list(
+                [{"prompt": m[:-1], "completion": m[-1:]} for m in conversations]
+            ),
             processing_class=tokenizer,
-            peft_config=sft._adapter(recipe),
+            peft_config=lora_config(recipe),
             callbacks=[clock],
         )
         trainer.train()
@@ -140,7 +144,7 @@ def plain(where: str, task: Task, some: list[Example], recipe: CausalRecipe, fol
 
 
 def ceiling() -> float:
-    """FLOP/s of large bf16 matrix products on this device."""
+    """Measure the FLOP/s of large bf16 matrix products on this device."""
     a = torch.randn(8_192, 8_192, device="cuda", dtype=torch.bfloat16)
     for _ in range(3):
         a @ a
@@ -157,32 +161,32 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=256)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--layers", type=int, default=6)
-    given = parser.parse_args()
+    options = parser.parse_args()
     disable_progress_bar()
     shape = {
-        "hidden_size": given.width,
-        "intermediate_size": 4 * given.width,
-        "num_hidden_layers": given.layers,
+        "hidden_size": options.width,
+        "intermediate_size": 4 * options.width,
+        "num_hidden_layers": options.layers,
         "num_attention_heads": 8,
     }
     labels = {"answer": {"labels": {"billing": "charges", "device": "pairing"}}}
     task = Task.parse({"name": "t", "instruction": "Say which queue should handle the message.", **labels})
-    some, recipe = examples(given.examples, np.random.default_rng(0)), CausalRecipe(epochs=1)
+    train, recipe = examples(options.examples, np.random.default_rng(0)), CausalRecipe(epochs=1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        where = str(base(folder / "base", **(BILLION if CUDA else shape)))
+        base_model = str(base(folder / "base", **(BILLION if CUDA else shape)))
         times: dict[str, list[float]] = {"ours": [], "plain trl": []}
         for turn in range(3):  # in turn, so that a busy machine slows both
-            seconds, tokens = ours(where, task, some, recipe, folder / f"ours{turn}")
+            seconds, tokens = ours(base_model, task, train, recipe, folder / f"ours{turn}")
             times["ours"].append(seconds)
-            times["plain trl"].append(plain(where, task, some, recipe, folder / f"plain{turn}"))
-    seen = {name: tokens / min(seconds) for name, seconds in times.items()}
-    for name, speed in seen.items():
+            times["plain trl"].append(plain(base_model, task, train, recipe, folder / f"plain{turn}"))
+    speeds = {name: tokens / min(seconds) for name, seconds in times.items()}
+    for name, speed in speeds.items():
         print(f"{name:<12} {speed:>12,.0f} tokens/s")
-    ratio = seen["ours"] / seen["plain trl"]
+    ratio = speeds["ours"] / speeds["plain trl"]
     result: dict[str, Any] = {
         "benchmark": "causal",
-        "tokens_a_second": seen,
+        "tokens_a_second": speeds,
         "ratio": ratio,
     }
     print(f"ratio        {ratio:>12.2f}")
@@ -190,7 +194,7 @@ def main() -> None:
         shaped = LlamaForCausalLM(LlamaConfig(vocab_size=32_000, **BILLION))
         parameters = sum(weight.numel() for weight in shaped.parameters())
         # forward 2, backward through activations 2, and 2 more for the recomputation of checkpointing
-        result["mfu"] = seen["ours"] * 6 * parameters / ceiling()
+        result["mfu"] = speeds["ours"] * 6 * parameters / ceiling()
         result["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
         print(
             f"utilisation  {result['mfu']:>12.0%} of the measured ceiling, peak {result['peak_gib']:.1f} GiB"

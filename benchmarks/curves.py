@@ -19,17 +19,26 @@ import numpy as np
 from tunepoint.stats.curves import fit_curve
 
 TASKS = ("banking77", "clinic", "nlu", "trec", "trecfine")
-STEPS = ((256, 512), (256, 1_024), (512, 1_024), (512, 2_048), (512, 4_096), (512, 16_384), (1_024, 4_096))
+EXTRAPOLATIONS = (
+    (256, 512),
+    (256, 1_024),
+    (512, 1_024),
+    (512, 2_048),
+    (512, 4_096),
+    (512, 16_384),
+    (1_024, 4_096),
+)
+"""(examples that a curve is fitted to, examples it is asked for)"""
 ITEMS = 250
 
 
 def runs(path: Path) -> dict[int, list[float]]:
     """Accuracies by number of training examples; rows that were written twice count once."""
-    found: dict[int, list[float]] = defaultdict(list)
+    accuracies: dict[int, list[float]] = defaultdict(list)
     with path.open(newline="") as file:
         for row in sorted({tuple(row) for row in csv.reader(file) if row[0] != "n_shots"}):
-            found[int(row[0])].append(float(row[1]))
-    return found
+            accuracies[int(row[0])].append(float(row[1]))
+    return accuracies
 
 
 def main() -> None:
@@ -37,27 +46,29 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     folder = parser.parse_args().data / "longctx_icl" / "finetuning"
     recorded = {name: runs(folder / f"{name}.csv") for name in TASKS}
-    print("| fitted up to | asked for | task | foretold | 90% interval | measured | holds |")
+    print("| fitted up to | asked for | task | predicted | 90% interval | measured | holds |")
     print("|---|---|---|---|---|---|---|")
-    held, asked, started = defaultdict(int), 0, time.perf_counter()
-    for top, target in STEPS:
-        for name, found in recorded.items():
-            sizes = [size for size in sorted(found) if size <= top]
-            scores = [float(np.mean(found[size])) for size in sizes]
-            seed = np.sqrt(np.mean([np.var(found[size], ddof=1) for size in sizes]))
+    hits, predictions, started = defaultdict(int), 0, time.perf_counter()
+    for top, target in EXTRAPOLATIONS:
+        for name, accuracies in recorded.items():
+            sizes = [size for size in sorted(accuracies) if size <= top]
+            scores = [float(np.mean(accuracies[size])) for size in sizes]
+            seed = np.sqrt(np.mean([np.var(accuracies[size], ddof=1) for size in sizes]))
             items = [score * (1 - score) / ITEMS for score in scores]
             spread = zip(sizes, items, strict=True)
-            errors = [float(np.hypot(seed / len(found[size]) ** 0.5, part**0.5)) for size, part in spread]
-            told = fit_curve(sizes, scores, errors, np.random.default_rng(0)).at(target)
-            truth = float(np.mean(found[target]))
-            held[top, target] += truth in told
-            asked += 1
-            interval = f"{told.low:.3f} to {told.high:.3f}"
-            holds = "yes" if truth in told else "**no**"
-            print(
-                f"| {top} | {target:,} | {name} | {told.estimate:.3f} | {interval} | {truth:.3f} | {holds} |"
-            )
-    print(f"\n{sum(held.values())} of {asked} hold, {(time.perf_counter() - started) / asked:.2f} s a curve")
+            errors = [
+                float(np.hypot(seed / len(accuracies[size]) ** 0.5, part**0.5)) for size, part in spread
+            ]
+            predicted = fit_curve(sizes, scores, errors, np.random.default_rng(0)).at(target)
+            truth = float(np.mean(accuracies[target]))
+            hits[top, target] += truth in predicted
+            predictions += 1
+            interval = f"{predicted.low:.3f} to {predicted.high:.3f}"
+            holds = "yes" if truth in predicted else "**no**"
+            cells = (top, f"{target:,}", name, f"{predicted.estimate:.3f}", interval, f"{truth:.3f}", holds)
+            print("| " + " | ".join(map(str, cells)) + " |")
+    seconds = (time.perf_counter() - started) / predictions
+    print(f"\n{sum(hits.values())} of {predictions} hold, {seconds:.2f} s a curve")
 
 
 if __name__ == "__main__":

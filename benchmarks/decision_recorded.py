@@ -51,15 +51,15 @@ Floats = NDArray[np.float64]
 SIZES = (100, 200, 400, 800)
 VOLUMES = (3_000.0, 30_000.0, 300_000.0)
 PRICES = (0.0005, 0.002, 0.01)
-"""Dollars of a prompted answer; a tuned one costs a fifth, and a project of $3,000."""
+"""Dollars of a prompted answer; a tuned one costs a fifth, after a project of $3,000."""
 ERROR_USD = 0.02
-CLEAR = 0.05
-"""Difference from which a race is expected to save items."""
+CLEAR_DIFFERENCE = 0.05
+"""In mean score: from here on a race is expected to save items."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """Systems by items."""
+    """Recorded scores of several systems on the same items."""
 
     name: str
     systems: tuple[str, ...]
@@ -73,7 +73,7 @@ class Recording:
     """Pairs of runs of the same system."""
 
     def draw(self, size: int, prefix: bool, rng: np.random.Generator) -> NDArray[np.intp]:
-        """About so many items: whole clusters, the first of the file or any."""
+        """Draw about `size` items in whole clusters: the first of the file, or at random."""
         items = self.scores.shape[1]
         codes = np.arange(items) if self.clusters is None else self.clusters
         order = np.arange(codes.max() + 1) if prefix else rng.permutation(codes.max() + 1)
@@ -113,15 +113,19 @@ def bfcl(folder: Path) -> Recording:
 
 def routerbench(folder: Path) -> Recording:
     """A cheap model, a strong one, and routers between them; those that know the answer are left out."""
-    found: dict[str, dict[str, dict[str, str]]] = {}
+    runs_by_strategy: dict[str, dict[str, dict[str, str]]] = {}
     for row in _rows(folder / "test_predictions.csv"):
         if "oracle" not in row["strategy"]:
-            found.setdefault(row["strategy"], {})[row["canonical_id"]] = row
-    items = list(next(iter(found.values())))
-    scores = np.array([[float(runs[item]["correct"]) for item in items] for runs in found.values()])
-    prices = [float(np.mean([float(runs[item]["cost"]) for item in items])) for runs in found.values()]
-    kinds: list[ArmKind] = ["prompt" if name.startswith("always") else "cascade" for name in found]
-    return Recording("routerbench_mini", tuple(found), tuple(kinds), scores, None, tuple(prices))
+            runs_by_strategy.setdefault(row["strategy"], {})[row["canonical_id"]] = row
+    items = list(next(iter(runs_by_strategy.values())))
+    scores = np.array(
+        [[float(runs[item]["correct"]) for item in items] for runs in runs_by_strategy.values()]
+    )
+    prices = [
+        float(np.mean([float(runs[item]["cost"]) for item in items])) for runs in runs_by_strategy.values()
+    ]
+    kinds: list[ArmKind] = ["prompt" if name.startswith("always") else "cascade" for name in runs_by_strategy]
+    return Recording("routerbench_mini", tuple(runs_by_strategy), tuple(kinds), scores, None, tuple(prices))
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -142,7 +146,7 @@ def recordings(data: Path) -> tuple[Recording, ...]:
 
 @dataclass(frozen=True)
 class Plan:
-    """One study of a recording."""
+    """The settings of one study of a recording."""
 
     data: Path
     recording: int
@@ -156,35 +160,37 @@ class Plan:
 
 
 def choose(recording: Recording, count: int, rng: np.random.Generator) -> list[int]:
-    """A prompted and a tuned system (any two where none is tuned); of five, two or three are tuned."""
+    """Choose a prompted and a tuned system (any two if none is tuned); of five, two or three are tuned."""
     tuned = [i for i, kind in enumerate(recording.kinds) if kind != "prompt"]
     prompted = [i for i, kind in enumerate(recording.kinds) if kind == "prompt"]
     if not tuned:
         return rng.choice(prompted, count, replace=False).tolist()
-    some = min(len(tuned), count // 2 + int(count > 2 and rng.random() < 0.5))
-    some = max(some, count - len(prompted))
-    first = rng.choice(prompted, count - some, replace=False).tolist()
-    return [*first, *rng.choice(tuned, some, replace=False).tolist()]
+    tuned_count = min(len(tuned), count // 2 + int(count > 2 and rng.random() < 0.5))
+    tuned_count = max(tuned_count, count - len(prompted))
+    first = rng.choice(prompted, count - tuned_count, replace=False).tolist()
+    return [*first, *rng.choice(tuned, tuned_count, replace=False).tolist()]
 
 
 def costs_of(recording: Recording, chosen: Sequence[int], price: float) -> list[ArmCost]:
-    """Prices of the grid, a little different from arm to arm; recorded ones where there are any."""
-    found = []
+    """Price the systems: recorded prices if there are any, else the grid's, slightly different for each."""
+    costs = []
     for rank, i in enumerate(chosen):
         kind, name = recording.kinds[i], recording.systems[i]
         if recording.prices is not None:
-            asked = recording.prices[i] * price / 0.002
-            found.append(ArmCost(name, kind, usd_per_query=Range.parse(asked), deterministic=True))
+            usd_per_query = recording.prices[i] * price / 0.002
+            costs.append(ArmCost(name, kind, usd_per_query=Range.parse(usd_per_query), deterministic=True))
             continue
-        asked = price * (1 + rank / 2) / (1 if kind == "prompt" else 5)
+        usd_per_query = price * (1 + rank / 2) / (1 if kind == "prompt" else 5)
         built = Range.parse(0.0 if kind == "prompt" else 3_000.0)
-        cost = ArmCost(name, kind, usd_per_query=Range.parse(asked), upfront_usd=built, deterministic=True)
-        found.append(cost)
-    return found
+        cost = ArmCost(
+            name, kind, usd_per_query=Range.parse(usd_per_query), upfront_usd=built, deterministic=True
+        )
+        costs.append(cost)
+    return costs
 
 
 def run(plan: Plan) -> Row:
-    """One study: what was decided, and what all items of the recording say."""
+    """Run one study; return its decision beside the truth, which is all items of the recording."""
     recording = recordings(plan.data)[plan.recording]
     rng = np.random.default_rng([plan.seed, plan.recording, plan.size])
     chosen = choose(recording, plan.arms, rng)
@@ -204,7 +210,7 @@ def run(plan: Plan) -> Row:
     tuned = max(others, key=means.__getitem__)
     thumb = rule_of_thumb(plan.volume, prompted, tuned, int(np.argmax(means)))
     pairs = list(itertools.combinations(range(plan.arms), 2))
-    found = compare(joint_of(table), pairs, rng)
+    comparisons = compare(joint_of(table), pairs, rng)
     return {
         "recording": recording.name,
         "items": plan.size,
@@ -213,7 +219,7 @@ def run(plan: Plan) -> Row:
         "priced": plan.priced,
         "volume": plan.volume,
         **outcome(decision, table, truth, thumb, ERROR_USD),
-        "differences hold": all(scores[c.arm] - scores[c.against] in c.difference for c in found),
+        "differences hold": all(scores[c.arm] - scores[c.against] in c.difference for c in comparisons),
     }
 
 
@@ -225,7 +231,7 @@ def part(recording: Recording, chosen: Sequence[int], items: NDArray[np.intp]) -
 
 
 def plans(data: Path, studies: int, seed: int) -> Iterator[Plan]:
-    """Studies of every recording and size, over the grid of volumes and prices."""
+    """Yield studies of every recording and size, over the grid of volumes and prices."""
     grid = list(itertools.product((2, 5), VOLUMES, PRICES))
     for position, recording in enumerate(recordings(data)):
         for size in SIZES:
@@ -238,42 +244,42 @@ def plans(data: Path, studies: int, seed: int) -> Iterator[Plan]:
                     yield Plan(data, position, size, number % 4 == 0, arms, priced, volume, price, own)
 
 
-def race(recording: Recording, one: int, other: int, rng: np.random.Generator) -> tuple[int, bool]:
-    """Items that a race of two systems takes, and whether the better one won."""
+def race(recording: Recording, first: int, second: int, rng: np.random.Generator) -> tuple[int, bool]:
+    """Race two systems; return the items that it took, and whether the better one won."""
     order = recording.draw(recording.scores.shape[1], False, rng)
-    scores = {"one": recording.scores[one, order], "other": recording.scores[other, order]}
-    asked, winner = race_items(scores, None if recording.clusters is None else recording.clusters[order])
-    better = "one" if recording.scores[one].mean() >= recording.scores[other].mean() else "other"
-    return asked // 2, winner == better
+    scores = {"one": recording.scores[first, order], "other": recording.scores[second, order]}
+    answers, winner = race_items(scores, None if recording.clusters is None else recording.clusters[order])
+    better = "one" if recording.scores[first].mean() >= recording.scores[second].mean() else "other"
+    return answers // 2, winner == better
 
 
-def races(recording: Recording, most: int, rng: np.random.Generator) -> Row | None:
-    """Races of pairs that differ clearly: share of the recording's items, and of winners that are right."""
+def races(recording: Recording, max_pairs: int, rng: np.random.Generator) -> Row | None:
+    """Race pairs that differ clearly; return the share of items used, and of right winners."""
     means = recording.scores.mean(axis=1)
     pairs = itertools.combinations(range(len(means)), 2)
-    clear = [pair for pair in pairs if abs(means[pair[0]] - means[pair[1]]) >= CLEAR]
+    clear = [pair for pair in pairs if abs(means[pair[0]] - means[pair[1]]) >= CLEAR_DIFFERENCE]
     if not clear:
         return None
-    picked = [clear[i] for i in rng.permutation(len(clear))[:most].tolist()]
-    ran = [race(recording, one, other, rng) for one, other in picked]
+    drawn = [clear[i] for i in rng.permutation(len(clear))[:max_pairs].tolist()]
+    results = [race(recording, first, second, rng) for first, second in drawn]
     return {
-        "pairs": len(ran),
-        "share of items": share(items / recording.scores.shape[1] for items, _ in ran),
-        "right": share(right for _, right in ran),
+        "pairs": len(results),
+        "share of items": share(items / recording.scores.shape[1] for items, _ in results),
+        "right": share(right for _, right in results),
     }
 
 
 def repeated(recording: Recording, rng: np.random.Generator) -> Row | None:
-    """Runs of one system against each other: how often 400 items call them different."""
+    """Compare runs of the same system: how often 400 items call them different, which they are not."""
     if not recording.repeats:
         return None
-    called = []
+    called_different = []
     for pair in recording.repeats:
         for _ in range(10):
             table = part(recording, pair, recording.draw(400, False, rng))
             interval = compare(joint_of(table), [(0, 1)], rng)[0].difference
-            called.append(0 not in interval)
-    return {"pairs": len(recording.repeats), "called different": share(called)}
+            called_different.append(0 not in interval)
+    return {"pairs": len(recording.repeats), "called different": share(called_different)}
 
 
 def main() -> None:
@@ -283,23 +289,23 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
-    with ProcessPoolExecutor(given.processes) as pool:
-        rows = list(pool.map(run, plans(given.data, given.studies, given.seed), chunksize=16))
-    ways = {
+    options = parser.parse_args()
+    with ProcessPoolExecutor(options.processes) as pool:
+        rows = list(pool.map(run, plans(options.data, options.studies, options.seed), chunksize=16))
+    by_rule = {
         f"by {'dollars' if priced else 'margin'}, {'first items of the file' if prefix else 'any items'}": [
             row for row in rows if (row["priced"], row["prefix"]) == (priced, prefix)
         ]
         for prefix in (False, True)
         for priced in (False, True)
     }
-    plain = ways["by margin, any items"]
+    by_margin = by_rule["by margin, any items"]
     rows = [row for row in rows if not row["prefix"]]
-    more = ("differences hold",)
+    extra = ("differences hold",)
     columns = (*VERDICTS, ("differences hold", ".1%"))
     result = {
-        "all": show("all", ways, columns, more),
-        "choosers": show("wrong, and mean regret in dollars", ways, CHOICES),
+        "all": show("all", by_rule, columns, extra),
+        "choosers": show("wrong, and mean regret in dollars", by_rule, CHOICES),
         "stated": show(
             "stated probability of being wrong",
             reliability(rows),
@@ -307,19 +313,20 @@ def main() -> None:
         ),
     }
     for key in ("recording", "items", "arms", "volume"):
-        groups = by_name(plain) if key == "recording" else split_by(plain, key)
-        result[key] = show(f"by margin, any items: {key}", groups, columns, more)
-    rng = np.random.default_rng(given.seed)
-    for recording in recordings(given.data):
-        ran, again = races(recording, 400, rng), repeated(recording, rng)
+        groups = by_name(by_margin) if key == "recording" else split_by(by_margin, key)
+        result[key] = show(f"by margin, any items: {key}", groups, columns, extra)
+    rng = np.random.default_rng(options.seed)
+    for recording in recordings(options.data):
+        race_results, repeat_results = races(recording, 400, rng), repeated(recording, rng)
         print(
-            f"\n{recording.name}: races of pairs that differ by {CLEAR:.0%} or more: {ran}; repeats: {again}"
+            f"\n{recording.name}: races of pairs that differ by {CLEAR_DIFFERENCE:.0%} or more: "
+            f"{race_results}; repeats: {repeat_results}"
         )
-        result[f"races {recording.name}"] = ran
-        result[f"repeats {recording.name}"] = again
+        result[f"races {recording.name}"] = race_results
+        result[f"repeats {recording.name}"] = repeat_results
     print(json.dumps({"benchmark": "decision_recorded", **result}))
-    if given.out:
-        given.out.write_text(json.dumps(result, indent=1) + "\n")
+    if options.out:
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def by_name(rows: Sequence[Row]) -> dict[str, list[Row]]:

@@ -46,17 +46,17 @@ CLUSTER = 8
 """Items of a cluster, where there are clusters."""
 SEEDS = 3
 LATENT = 6.0
-"""Latent standard deviations for one of the mean score, about."""
-MOST_MORE = 20_000
-"""Items that are added to see whether a promise is kept."""
+"""About how many latent standard deviations move the mean score by one."""
+MAX_ADDED_ITEMS = 20_000
+"""Items added at most to see whether a promise is kept."""
 ERROR_USD = 0.02
 """What a wrong answer costs, for regret in dollars."""
-BUILT = {"upfront_usd": Range(1_000, 2_000, 6_000), "monthly_usd": Range(20, 50, 100)}
+BUILD_COST = {"upfront_usd": Range(1_000, 2_000, 6_000), "monthly_usd": Range(20, 50, 100)}
 COSTS = (
     ArmCost("prompted", "prompt", usd_per_query=Range(0.0015, 0.002, 0.003), deterministic=True),
-    ArmCost("tuned", "tuned", usd_per_query=Range(0.0001, 0.0002, 0.0004), **BUILT),
-    ArmCost("hybrid", "hybrid", usd_per_query=Range(0.0003, 0.0005, 0.0008), **BUILT),
-    ArmCost("cascade", "cascade", usd_per_query=Range(0.0006, 0.0009, 0.0012), **BUILT),
+    ArmCost("tuned", "tuned", usd_per_query=Range(0.0001, 0.0002, 0.0004), **BUILD_COST),
+    ArmCost("hybrid", "hybrid", usd_per_query=Range(0.0003, 0.0005, 0.0008), **BUILD_COST),
+    ArmCost("cascade", "cascade", usd_per_query=Range(0.0006, 0.0009, 0.0012), **BUILD_COST),
 )
 
 
@@ -93,9 +93,7 @@ class World:
         return Task.parse({"name": "world", "traffic": {"queries_per_month": volume}, "value": value})
 
 
-def study(
-    deployment: World, items: int, seeds: Floats, rng: np.random.Generator
-) -> list[tuple[Floats, float]]:
+def study(world: World, items: int, seeds: Floats, rng: np.random.Generator) -> list[tuple[Floats, float]]:
     """Scores (seeds, items) of each arm and its share of answers that parse.
 
     A probit model with effects of item, cluster, cluster x arm, seed and seed x item.
@@ -104,46 +102,46 @@ def study(
         seeds: (arms, SEEDS) effects of the training seeds, standard normal.
 
     """
-    groups = np.arange(items) // (CLUSTER if deployment.clustered else 1)
+    groups = np.arange(items) // (CLUSTER if world.clustered else 1)
     count = int(groups.max()) + 1
-    shared = rng.normal(0, 1.0, items) + deployment.clustered * rng.normal(0, 0.7, count)[groups]
-    own = deployment.clustered * rng.normal(0, 0.5, (deployment.arms, count))[:, groups]
-    variance = 1.0 + 0.5 + 0.5 + deployment.clustered * (0.49 + 0.25)
-    found = []
-    for arm, goal in enumerate(deployment.truth):
-        effects = LATENT * deployment.seed_sd * seeds[arm, :, None] if arm else np.zeros((1, 1))
-        spread = variance + (LATENT * deployment.seed_sd) ** 2 * (arm > 0)
-        readable = 1 - (deployment.failures if arm == 0 else 0.0)
+    shared = rng.normal(0, 1.0, items) + world.clustered * rng.normal(0, 0.7, count)[groups]
+    own = world.clustered * rng.normal(0, 0.5, (world.arms, count))[:, groups]
+    variance = 1.0 + 0.5 + 0.5 + world.clustered * (0.49 + 0.25)
+    results = []
+    for arm, goal in enumerate(world.truth):
+        effects = LATENT * world.seed_sd * seeds[arm, :, None] if arm else np.zeros((1, 1))
+        spread = variance + (LATENT * world.seed_sd) ** 2 * (arm > 0)
+        readable = 1 - (world.failures if arm == 0 else 0.0)
         place = stats.norm.ppf(goal / readable) * np.sqrt(spread)
         noise = rng.normal(0, np.sqrt(0.5), items) + rng.normal(0, np.sqrt(0.5), (len(effects), items))
         parsed = rng.random(noise.shape) < readable
         right = place + shared + own[arm] + effects + noise > 0
-        found.append(((right & parsed).astype(float), float(parsed.mean())))
-    return found
+        results.append(((right & parsed).astype(float), float(parsed.mean())))
+    return results
 
 
-def table_of(deployment: World, *parts: list[tuple[Floats, float]]) -> Table:
-    """Parts of a study, one after the other, as a table."""
+def table_of(world: World, *parts: list[tuple[Floats, float]]) -> Table:
+    """Join the parts of a study, one after the other, into a table."""
     arms = []
-    for arm in range(deployment.arms):
+    for arm in range(world.arms):
         scores = np.concatenate([part[arm][0] for part in parts], axis=1)
         arms.append(arm_scores(COSTS[arm].arm, scores, parts[0][arm][1]))
     items = arms[0].scores.shape[1]
-    codes = np.arange(items) // CLUSTER if deployment.clustered else None
+    codes = np.arange(items) // CLUSTER if world.clustered else None
     return Table(tuple(map(str, range(items))), tuple(arms), codes, (None,) * items, 0)
 
 
-def truth_of(deployment: World, task: Task, rng: np.random.Generator) -> Evidence:
-    """The rule's own view of the world, with nothing left to guess: one draw, the true one."""
-    draws = simulate(COSTS[: deployment.arms], task, 1, rng)
-    fast = np.ones(deployment.arms, dtype=bool)
+def truth_of(world: World, task: Task, rng: np.random.Generator) -> Evidence:
+    """Return the rule's view of the world with no uncertainty left: one draw, the true one."""
+    draws = simulate(COSTS[: world.arms], task, 1, rng)
+    fast = np.ones(world.arms, dtype=bool)
     value = task.value
-    scores = deployment.truth[None]
-    return Evidence(scores, deployment.truth, draws, fast, task.limits, value.materiality, value.error_usd)
+    scores = world.truth[None]
+    return Evidence(scores, world.truth, draws, fast, task.limits, value.materiality, value.error_usd)
 
 
 def run(args: tuple[World, int]) -> Row:
-    """One study: what was decided, and what would have been right."""
+    """Run one study; return its decision beside what would have been right."""
     world, seed = args
     rng = np.random.default_rng([seed, 1])
     task = world.task()
@@ -154,47 +152,49 @@ def run(args: tuple[World, int]) -> Row:
     decision = decide(table, COSTS[: world.arms], task, rng)
     highest = int(np.argmax([arm.scores.mean() for arm in table.arms]))
     thumb = rule_of_thumb(world.volume, 0, 1, highest)
-    asked, _ = race_items({arm.arm: arm.scores[0] for arm in table.arms}, table.clusters)
-    more: Row = {"items asked for": None, "settled as promised": None}
+    answers, _ = race_items({arm.arm: arm.scores[0] for arm in table.arms}, table.clusters)
+    promise: Row = {"items asked for": None, "settled as promised": None}
     needed = decision.evidence_needed
     if needed is not None and needed.test_items is not None and needed.training_seeds is None:
-        more["items asked for"] = needed.test_items
-        if needed.test_items <= MOST_MORE:
+        promise["items asked for"] = needed.test_items
+        if needed.test_items <= MAX_ADDED_ITEMS:
             rest = study(world, needed.test_items // CLUSTER * CLUSTER + CLUSTER, seeds, rng)
             again = decide(table_of(world, first, rest), COSTS[: world.arms], task, rng)
-            more["settled as promised"] = again.strength is not None
+            promise["settled as promised"] = again.strength is not None
     return {
         **asdict(world),
         **outcome(decision, table, truth, thumb, ERROR_USD),
         **held(decision, table, world, truth, rng),
-        **more,
-        "answers of a race": asked / (len(table.items) * world.arms),
+        **promise,
+        "answers of a race": answers / (len(table.items) * world.arms),
     }
 
 
-def held(
-    decision: Decision, table: Table, deployment: World, truth: Evidence, rng: np.random.Generator
-) -> Row:
-    """Which intervals hold what they are about; the simultaneous ones hold together or not."""
-    true, spent = deployment.truth, truth.costs.horizon()[0]
-    pairs = list(itertools.combinations(range(deployment.arms), 2))
+def held(decision: Decision, table: Table, world: World, truth: Evidence, rng: np.random.Generator) -> Row:
+    """Check which intervals hold the truth; simultaneous ones count only if all of them do."""
+    true_scores, true_costs = world.truth, truth.costs.horizon()[0]
+    pairs = list(itertools.combinations(range(world.arms), 2))
     joint = joint_of(table)
-    every = compare(joint, pairs, rng)
-    one = compare(joint, [(1, 0)], rng)[0].difference
+    all_pairs = compare(joint, pairs, rng)
+    one_pair = compare(joint, [(1, 0)], rng)[0].difference
     costs = [
         f.horizon_usd.low <= usd <= f.horizon_usd.high
-        for f, usd in zip(decision.finalists, spent, strict=True)
+        for f, usd in zip(decision.finalists, true_costs, strict=True)
     ]
     return {
-        "scores hold": all(value in f.score for f, value in zip(decision.finalists, true, strict=True)),
-        "differences hold": all(true[c.arm] - true[c.against] in c.difference for c in every),
-        "one difference holds": true[1] - true[0] in one,
+        "scores hold": all(
+            value in f.score for f, value in zip(decision.finalists, true_scores, strict=True)
+        ),
+        "differences hold": all(
+            true_scores[c.arm] - true_scores[c.against] in c.difference for c in all_pairs
+        ),
+        "one difference holds": true_scores[1] - true_scores[0] in one_pair,
         "costs (90%) hold": float(np.mean(costs)),
     }
 
 
 def grid() -> list[World]:
-    """Every combination; the better arm is the tuned one or the prompted one."""
+    """Return every combination; either the tuned or the prompted arm is the better one."""
     differences = (0.0, 0.01, -0.01, 0.03, -0.03, 0.1, -0.1)
     cells = itertools.product(
         differences,
@@ -209,7 +209,7 @@ def grid() -> list[World]:
     return worlds + [replace(world, high=True) for world in worlds if not world.failures]
 
 
-MORE = (
+EXTRA_COLUMNS = (
     "scores hold",
     "differences hold",
     "one difference holds",
@@ -218,7 +218,7 @@ MORE = (
     "answers of a race",
 )
 STATED = (("studies", "d"), ("wrong, ours", ".1%"))
-COLUMNS = (*VERDICTS, *((name, ".1%") for name in MORE))
+COLUMNS = (*VERDICTS, *((name, ".1%") for name in EXTRA_COLUMNS))
 
 
 def main() -> None:
@@ -226,29 +226,29 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--part", type=int, default=1, help="every so-manieth cell only, for a quick look")
+    parser.add_argument("--part", type=int, default=1, help="run every n-th cell only, for a quick look")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--rows", type=Path, help="every study, for a closer look")
-    given = parser.parse_args()
-    cells = grid()[:: given.part] * given.repeats
+    options = parser.parse_args()
+    cells = grid()[:: options.part] * options.repeats
     worlds = [replace(w, priced=priced) for priced in (False, True) for w in cells]
-    jobs = [(world, given.seed * 1_000_000 + i) for i, world in enumerate(worlds)]
-    with ProcessPoolExecutor(given.processes) as pool:
+    jobs = [(world, options.seed * 1_000_000 + i) for i, world in enumerate(worlds)]
+    with ProcessPoolExecutor(options.processes) as pool:
         rows = list(pool.map(run, jobs, chunksize=8))
-    plain = [row for row in rows if not row["priced"]]
-    ways = {"by margin": plain, "by dollars": [row for row in rows if row["priced"]]}
+    by_margin = [row for row in rows if not row["priced"]]
+    by_rule = {"by margin": by_margin, "by dollars": [row for row in rows if row["priced"]]}
     result = {
-        "all": show("all", ways, COLUMNS, MORE),
-        "choosers": show("mean regret in dollars", ways, CHOICES),
+        "all": show("all", by_rule, COLUMNS, EXTRA_COLUMNS),
+        "choosers": show("mean regret in dollars", by_rule, CHOICES),
         "stated": show("stated probability of being wrong", reliability(rows), STATED),
     }
     for key in ("items", "difference", "clustered", "seed_sd", "failures", "volume", "arms", "high"):
-        result[key] = show(f"by margin: {key}", split_by(plain, key), COLUMNS, MORE)
+        result[key] = show(f"by margin: {key}", split_by(by_margin, key), COLUMNS, EXTRA_COLUMNS)
     print(json.dumps({"benchmark": "decision_simulated", **result}))
-    if given.rows:
-        given.rows.write_text(json.dumps(rows))
-    if given.out:
-        given.out.write_text(json.dumps(result, indent=1) + "\n")
+    if options.rows:
+        options.rows.write_text(json.dumps(rows))
+    if options.out:
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -46,20 +46,24 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=20_000)
     parser.add_argument("--arms", type=int, default=10)
     parser.add_argument("--months", type=float, default=36)
-    said = parser.parse_args()
-    traffic = {"queries_per_month": [2e4, 5e4, 3e5], "horizon_months": said.months, "growth_per_month": 0.02}
+    options = parser.parse_args()
+    traffic = {
+        "queries_per_month": [2e4, 5e4, 3e5],
+        "horizon_months": options.months,
+        "growth_per_month": 0.02,
+    }
     task = Task.parse({"name": "economics", "traffic": traffic, "costs": {"discount_per_year": 0.05}})
-    costs = arms(said.arms)
+    costs = arms(options.arms)
     clock = [time.perf_counter()]
-    draws = simulate(costs, task, said.draws, np.random.default_rng(0))
+    draws = simulate(costs, task, options.draws, np.random.default_rng(0))
     clock.append(time.perf_counter())
     draws.horizon()
     clock.append(time.perf_counter())
     bands = [quantiles(draws.horizon(volume)[:, 0]) for volume in np.geomspace(1e2, 1e7, 21).tolist()]
     clock.append(time.perf_counter())
-    found = [break_even(draws, 0, other) for other in range(1, said.arms)]
+    break_evens = [break_even(draws, 0, other) for other in range(1, options.arms)]
     clock.append(time.perf_counter())
-    names = ("draws", "horizon", f"bands at {len(bands)} volumes", f"{len(found)} break-evens")
+    names = ("draws", "horizon", f"bands at {len(bands)} volumes", f"{len(break_evens)} break-evens")
     seconds = dict(zip(names, np.diff(clock).tolist(), strict=True))
     for name, value in seconds.items():
         print(f"{name:24} {value:8.3f} s")

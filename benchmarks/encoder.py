@@ -50,7 +50,7 @@ def accuracy(fitted: Any, test: list[Example]) -> float:
 
 
 def plain_trainer(train: list[Example], test: list[Example], epochs: int) -> tuple[float, float]:
-    """Examples a second and accuracy of transformers' Trainer as it comes."""
+    """Train with transformers' Trainer at its defaults; return examples/s and accuracy."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     from transformers import (
         AutoModelForSequenceClassification,
@@ -68,7 +68,7 @@ def plain_trainer(train: list[Example], test: list[Example], epochs: int) -> tup
     tokenizer = AutoTokenizer.from_pretrained(weights)
     model = AutoModelForSequenceClassification.from_pretrained(weights, num_labels=len(labels))
     rows = [{**tokenizer(e.input, truncation=True), "label": labels.index(e.target)} for e in train]
-    asked = [{**tokenizer(e.input, truncation=True), "label": labels.index(e.target)} for e in test]
+    test_rows = [{**tokenizer(e.input, truncation=True), "label": labels.index(e.target)} for e in test]
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             output_dir=folder,
@@ -88,7 +88,7 @@ def plain_trainer(train: list[Example], test: list[Example], epochs: int) -> tup
         started = time.perf_counter()
         trainer.train()
         seconds = time.perf_counter() - started
-        predicted = trainer.predict(asked).predictions.argmax(axis=1)
+        predicted = trainer.predict(test_rows).predictions.argmax(axis=1)
     right = [labels[i] == e.target for i, e in zip(predicted.tolist(), test, strict=True)]
     return epochs * len(train) / seconds, float(np.mean(right))
 
@@ -133,7 +133,7 @@ def main() -> None:
 def side_by_side(
     task: Task, encoder: Encoder, train: list[Example], test: list[Example], per_label: int, seeds: int
 ) -> dict[str, float]:
-    """Ours and the plain Trainer in turn on the same examples: examples/s and their ratio."""
+    """Run ours and the plain Trainer in turn on the same examples; return examples/s and their ratio."""
     epochs = Recipe().epochs
     ours, plain, right = [], [], []
     for seed in range(seeds):

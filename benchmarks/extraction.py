@@ -31,8 +31,8 @@ Items = list[tuple[Example, Gold]]
 
 
 def conllpp(folder: Path, part: str) -> Items:
-    """Sentences of one file, words joined by spaces."""
-    found: Items = []
+    """Read the sentences of one file, words joined by spaces."""
+    items: Items = []
     for words, tags in sentences(folder / f"conllpp_{part}.txt"):
         ends = np.cumsum([len(word) + 1 for word in words]) - 1
         starts = ends - [len(word) for word in words]
@@ -46,10 +46,10 @@ def conllpp(folder: Path, part: str) -> Items:
         target: dict[str, list[str]] = {}
         for kind, start, end in gold:
             target.setdefault(kind, []).append(text[start:end])
-        found.append(
-            (Example(f"{part}:{len(found)}", text, json.dumps(target)), {tuple(one) for one in gold})
+        items.append(
+            (Example(f"{part}:{len(items)}", text, json.dumps(target)), {tuple(entity) for entity in gold})
         )
-    return found
+    return items
 
 
 def sentences(path: Path) -> Iterator[tuple[list[str], list[str]]]:
@@ -60,8 +60,8 @@ def sentences(path: Path) -> Iterator[tuple[list[str], list[str]]]:
 
 
 def snips(folder: Path, part: str) -> Items:
-    """Queries of all intents: the intent is a choice, its slots stand in the query."""
-    found: Items = []
+    """Read the queries of all intents: the intent is a choice, and its slots stand in the query."""
+    items: Items = []
     pattern = "train_*_full.json" if part == "train" else "validate_*.json"
     for path in sorted(folder.glob(pattern)):
         ((intent, queries),) = json.loads(path.read_bytes().decode("utf-8", "replace")).items()
@@ -75,25 +75,25 @@ def snips(folder: Path, part: str) -> Items:
                     gold.add((f"slots/{piece['entity']}", start, start + len(value)))
                 text += piece["text"]
             target = json.dumps({"intent": intent, "slots": slots})
-            found.append((Example(f"{path.name}:{len(found)}", text, target), gold))
-    return found
+            items.append((Example(f"{path.name}:{len(items)}", text, target), gold))
+    return items
 
 
 def measure(fitted: Extractor, test: Items) -> dict[str, float]:
-    """Entity F1, what the scorers of a study say, and the time of an answer."""
+    """Measure entity F1, the scorers of a study, and the time of an answer."""
     inputs = [example.input for example, _ in test]
     started = time.perf_counter()
     replies = fitted.answer(inputs)
     seconds = time.perf_counter() - started
-    right = said = wanted = 0
-    for (_, gold), found in zip(test, fitted.tagged(inputs), strict=True):
-        spans = {(fitted.fields.spans[field].name, *place) for field, place, _ in found.spans}
-        right, said, wanted = right + len(spans & gold), said + len(spans), wanted + len(gold)
+    right = predicted = expected = 0
+    for (_, gold), tagged in zip(test, fitted.tagged(inputs), strict=True):
+        spans = {(fitted.fields.spans[field].name, *place) for field, place, _ in tagged.spans}
+        right, predicted, expected = right + len(spans & gold), predicted + len(spans), expected + len(gold)
     answers = [(reply.answer or "", example) for reply, (example, _) in zip(replies, test, strict=True)]
     return {
-        "entity_f1": 2 * right / (said + wanted),
-        "precision": right / said,
-        "recall": right / wanted,
+        "entity_f1": 2 * right / (predicted + expected),
+        "precision": right / predicted,
+        "recall": right / expected,
         "json_fields": float(np.mean([json_fields(*pair) for pair in answers])),
         "json_whole": float(np.mean([json_whole(*pair) for pair in answers])),
         "ms_an_input": 1_000 * seconds / len(test),
@@ -108,28 +108,28 @@ def main() -> None:
     parser.add_argument("--examples", type=int, nargs="+", default=[500, 2_000, 20_000])
     parser.add_argument("--tasks", nargs="+", default=["conllpp", "snips"], choices=["conllpp", "snips"])
     parser.add_argument("--seed", type=int, default=0)
-    said = parser.parse_args()
+    options = parser.parse_args()
     encoder, rows = Encoder.load(), []
     task = Task.parse({"name": "extraction", "instruction": "Extract.", "answer": {"kind": "json"}})
     print("| task | examples | entity F1 | precision | recall | JSON fields | whole | training | an input |")
     print("|---|---|---|---|---|---|---|---|---|")
-    for name in said.tasks:
-        folder = said.data / name
+    for name in options.tasks:
+        folder = options.data / name
         if not folder.is_dir():
-            print(f"{folder}: missing, {name} is skipped")
+            print(f"{folder} does not exist: {name} is skipped")
             continue
         read, held_out = (conllpp, "test") if name == "conllpp" else (snips, "validate")
         train, test = read(folder, "train"), read(folder, held_out)
-        order = np.random.default_rng(said.seed).permutation(len(train)).tolist()
-        for size in sorted({min(size, len(train)) for size in said.examples}):
-            some = [train[i][0] for i in order[:size]]
-            fitted = SpanTagger(encoder).fit(task, some, np.random.default_rng([said.seed, size]))
-            found = measure(fitted, test)
-            rows.append({"task": name, "examples": size, "seconds": fitted.built.seconds, **found})
+        order = np.random.default_rng(options.seed).permutation(len(train)).tolist()
+        for size in sorted({min(size, len(train)) for size in options.examples}):
+            chosen = [train[i][0] for i in order[:size]]
+            fitted = SpanTagger(encoder).fit(task, chosen, np.random.default_rng([options.seed, size]))
+            figures = measure(fitted, test)
+            rows.append({"task": name, "examples": size, "seconds": fitted.built.seconds, **figures})
             print(
-                f"| {name} | {size:,} | {found['entity_f1']:.3f} | {found['precision']:.3f} | "
-                f"{found['recall']:.3f} | {found['json_fields']:.3f} | {found['json_whole']:.3f} | "
-                f"{fitted.built.seconds:.0f} s | {found['ms_an_input']:.1f} ms |",
+                f"| {name} | {size:,} | {figures['entity_f1']:.3f} | {figures['precision']:.3f} | "
+                f"{figures['recall']:.3f} | {figures['json_fields']:.3f} | {figures['json_whole']:.3f} | "
+                f"{fitted.built.seconds:.0f} s | {figures['ms_an_input']:.1f} ms |",
                 flush=True,
             )
     print(json.dumps({"benchmark": "extraction", "rows": rows}))

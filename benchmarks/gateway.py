@@ -31,7 +31,7 @@ from typing import Any, TypeVar
 import aiohttp
 import numpy as np
 
-Found = TypeVar("Found")
+T = TypeVar("T")
 BODY = {"model": "bench", "messages": [{"role": "user", "content": "Which queue? I was charged twice."}]}
 WORDS = ["it", "goes", "to", "billing", "because", "the", "card", "was", "charged", "twice", "this", "month"]
 ENVIRONMENT = {
@@ -48,13 +48,13 @@ def mock() -> Any:
     """A raw ASGI application that answers at once."""
     head = {"id": "chatcmpl-1", "created": 1, "model": "mock-1"}
     message = {"role": "assistant", "content": "billing"}
-    whole = {
+    completion = {
         **head,
         "object": "chat.completion",
         "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": 20, "completion_tokens": 2, "total_tokens": 22},
     }
-    answer = json.dumps(whole).encode()
+    answer = json.dumps(completion).encode()
     chunk = {**head, "object": "chat.completion.chunk"}
     deltas = [
         {"choices": [{"index": 0, "delta": {"content": f"{word} "}, "finish_reason": None}]} for word in WORDS
@@ -88,7 +88,7 @@ def mock() -> Any:
 
 
 def bare() -> Any:
-    """Starlette with aiohttp as the client: nothing but passing on."""
+    """Starlette with aiohttp as the client, which only passes requests on."""
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response, StreamingResponse
@@ -124,7 +124,7 @@ def serve(name: str) -> None:
 
 @contextmanager
 def process(name: str, words: list[str], **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A server that answers, ended afterwards with all its children."""
+    """Start a server, wait until it answers, and end it with all its children."""
     with tempfile.TemporaryFile() as log:
         started = subprocess.Popen(
             words, stdout=log, stderr=log, env={**os.environ, **environment}, start_new_session=True
@@ -159,27 +159,27 @@ def address(name: str) -> str:
 
 
 def headers(name: str) -> dict[str, str]:
-    found = {"content-type": "application/json", "authorization": "Bearer sk-bench"}
+    headers_sent = {"content-type": "application/json", "authorization": "Bearer sk-bench"}
     if name == "portkey":
-        found |= {
+        headers_sent |= {
             "x-portkey-provider": "openai",
             "x-portkey-custom-host": f"http://127.0.0.1:{PORTS['mock']}/v1",
         }
-    return found
+    return headers_sent
 
 
-def command(name: str, said: argparse.Namespace, folder: Path) -> list[str]:
+def command(name: str, options: argparse.Namespace, folder: Path) -> list[str]:
     if name in ("mock", "bare"):
         return [sys.executable, str(Path(__file__).resolve()), "--serve", name]
     if name == "portkey":
-        return ["node", said.portkey, f"--port={PORTS[name]}", "--headless"]
+        return ["node", options.portkey, f"--port={PORTS[name]}", "--headless"]
     upstream = f"http://127.0.0.1:{PORTS['mock']}/v1"
     if name == "litellm":
         settings = folder / "litellm.yaml"
         entry = {"model": "openai/mock-1", "api_base": upstream, "api_key": "x"}
         content = {"model_list": [{"model_name": "bench", "litellm_params": entry}]}
         settings.write_text(json.dumps(content))
-        return [said.litellm, "--config", str(settings), "--port", str(PORTS[name]), "--host", "127.0.0.1"]
+        return [options.litellm, "--config", str(settings), "--port", str(PORTS[name]), "--host", "127.0.0.1"]
     settings = folder / "serve.toml"
     settings.write_text(
         f'[server]\nport = {PORTS[name]}\nstore = "{folder}/capture.sqlite"\n[[tasks]]\nname = "bench"\n'
@@ -193,7 +193,7 @@ def command(name: str, said: argparse.Namespace, folder: Path) -> list[str]:
 
 
 async def closed_loop(name: str, at_once: int, seconds: float, stream: bool) -> dict[str, float]:
-    """So many callers, each asking again as soon as it is answered."""
+    """Run `at_once` callers, each of which calls again as soon as it is answered."""
     body = json.dumps({**BODY, "stream": stream}).encode()
     times: list[float] = []
     failed = 0
@@ -217,14 +217,14 @@ async def closed_loop(name: str, at_once: int, seconds: float, stream: bool) -> 
 
 
 async def open_loop(name: str, rate: float, seconds: float) -> dict[str, float]:
-    """Requests that come at their own pace, whether the others were answered or not."""
+    """Send requests at a fixed rate, whether earlier ones were answered or not."""
     body = json.dumps(BODY).encode()
     times: list[float] = []
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0), headers=headers(name)
     ) as session:
 
-        async def one(due: float) -> None:
+        async def send(due: float) -> None:
             async with session.post(address(name), data=body) as reply:
                 await reply.read()
             times.append(time.perf_counter() - due)
@@ -234,14 +234,14 @@ async def open_loop(name: str, rate: float, seconds: float) -> dict[str, float]:
             due = began + number / rate
             if (wait := due - time.perf_counter()) > 0:
                 await asyncio.sleep(wait)
-            tasks.append(asyncio.create_task(one(time.perf_counter())))
+            tasks.append(asyncio.create_task(send(time.perf_counter())))
         await asyncio.gather(*tasks)
     p50, p99 = np.quantile(times, [0.5, 0.99]) * 1_000
     return {"p50_ms": p50, "p99_ms": p99}
 
 
 def memory_mb(pid: int) -> float:
-    """Resident memory of a process and its children."""
+    """Sum the resident memory of a process and its children, in megabytes."""
     total = 0.0
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
@@ -254,34 +254,36 @@ def memory_mb(pid: int) -> float:
     return total
 
 
-def measure(load: Callable[[], Coroutine[Any, Any, Found]]) -> Found:
+def measure(load: Callable[[], Coroutine[Any, Any, T]]) -> T:
     import uvloop
 
     return uvloop.run(load())  # type: ignore[no-any-return]
 
 
-def one_proxy(name: str, said: argparse.Namespace, folder: Path, direct: dict[str, float]) -> dict[str, Any]:
+def one_proxy(
+    name: str, options: argparse.Namespace, folder: Path, direct: dict[str, float]
+) -> dict[str, Any]:
     """Load one proxy in every way, and print a row for each."""
-    with process(name, command(name, said, folder), **ENVIRONMENT) as server:
+    with process(name, command(name, options, folder), **ENVIRONMENT) as server:
         measure(lambda n=name: closed_loop(n, 16, 1.0, False))  # warm
         rows: dict[str, Any] = {}
         for stream in (False, True):
             for at_once in (1, 16, 64):
-                found = measure(lambda n=name, c=at_once, s=stream: closed_loop(n, c, said.seconds, s))
-                way = "streaming" if stream else "whole"
-                rows[f"{way} {at_once}"] = found
-                failed = f"  {found['failed']:.0f} failed" if found["failed"] else ""
+                figures = measure(lambda n=name, c=at_once, s=stream: closed_loop(n, c, options.seconds, s))
+                mode = "streaming" if stream else "whole"
+                rows[f"{mode} {at_once}"] = figures
+                failed = f"  {figures['failed']:.0f} failed" if figures["failed"] else ""
                 print(
-                    f"{name:12}{at_once:>8}{way:>10}{found['rps']:>12,.0f}{found['p50_ms']:>9.2f}"
-                    f"{found['p99_ms']:>9.2f}{failed}",
+                    f"{name:12}{at_once:>8}{mode:>10}{figures['rps']:>12,.0f}{figures['p50_ms']:>9.2f}"
+                    f"{figures['p99_ms']:>9.2f}{failed}",
                     flush=True,
                 )
         if name in ("bare", "tunepoint", "portkey"):
-            paced = measure(lambda n=name: open_loop(n, 500, said.seconds))
-            rows["added at 500/s"] = {key: paced[key] - direct[key] for key in paced}
+            at_500 = measure(lambda n=name: open_loop(n, 500, options.seconds))
+            rows["added at 500/s"] = {key: at_500[key] - direct[key] for key in at_500}
             print(
-                f"{name:12}added at 500/s: p50 {paced['p50_ms'] - direct['p50_ms']:.2f} ms, "
-                f"p99 {paced['p99_ms'] - direct['p99_ms']:.2f} ms"
+                f"{name:12}added at 500/s: p50 {at_500['p50_ms'] - direct['p50_ms']:.2f} ms, "
+                f"p99 {at_500['p99_ms'] - direct['p99_ms']:.2f} ms"
             )
         rows["memory_mb"] = memory_mb(server.pid)
         print(f"{name:12}{rows['memory_mb']:.0f} MB")
@@ -301,22 +303,22 @@ def main() -> None:
     parser.add_argument("--litellm")
     parser.add_argument("--portkey")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
-    said = parser.parse_args()
-    if said.serve:
-        return serve(said.serve)
+    options = parser.parse_args()
+    if options.serve:
+        return serve(options.serve)
     names = [
         "bare",
         "tunepoint",
-        *(["litellm"] if said.litellm else []),
-        *(["portkey"] if said.portkey else []),
+        *(["litellm"] if options.litellm else []),
+        *(["portkey"] if options.portkey else []),
     ]
-    names = [name for name in names if not said.only or name in said.only.split(",")]
+    names = [name for name in names if not options.only or name in options.only.split(",")]
     results: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as folder, process("mock", command("mock", said, Path(folder))):
-        direct = measure(lambda: open_loop("mock", 500, said.seconds))
+    with tempfile.TemporaryDirectory() as folder, process("mock", command("mock", options, Path(folder))):
+        direct = measure(lambda: open_loop("mock", 500, options.seconds))
         print(f"{'':12}{'at once':>8}{'':>10}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}")
         for name in names:
-            results[name] = one_proxy(name, said, Path(folder), direct)
+            results[name] = one_proxy(name, options, Path(folder), direct)
     results["load_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_024
     print(json.dumps(results, default=float))
     return None

@@ -19,7 +19,7 @@ from tunepoint.stats.comparisons import compare
 from tunepoint.stats.paired import joint_scores
 
 Floats = NDArray[np.float64]
-LIKING = np.array([0.12, -0.05, 0.05])
+JUDGE_BIAS = np.array([0.12, -0.05, 0.05])
 """What the judge adds to each arm."""
 
 
@@ -39,34 +39,34 @@ class Row:
 
 
 def studied(rng: np.random.Generator, items: int, sharp: float) -> tuple[Floats, Floats]:
-    """(judge's scores, truth), (items, 3) each; `sharp` is how much the judge sees of the truth."""
+    """Simulate (judge's scores, truth), each (items, 3); `sharp` is how much of the truth the judge sees."""
     ease = rng.normal(0, 0.6, (items, 1)) + rng.normal(0, 0.8, (items, 3))
     chance = 1 / (1 + np.exp(-(np.array([1.4, 1.4, 0.85]) + ease)))
     truth = (rng.random((items, 3)) < chance).astype(float)
-    seen = sharp * truth + (1 - sharp) * 0.6 + LIKING + rng.normal(0, 0.15, (items, 3))
+    seen = sharp * truth + (1 - sharp) * 0.6 + JUDGE_BIAS + rng.normal(0, 0.15, (items, 3))
     return np.round(np.clip(seen, 0, 1) * 4) / 4, truth
 
 
 def measure(rng: np.random.Generator, items: int, graded: int, sharp: float, studies: int) -> Row:
-    """Coverage of the difference of the first two arms, which are equally good."""
-    true = float(np.diff(studied(rng, 1_000_000, sharp)[1].mean(axis=0)[[1, 0]])[0])
+    """Measure the coverage of the difference between the first two arms, which are equally good."""
+    true_difference = float(np.diff(studied(rng, 1_000_000, sharp)[1].mean(axis=0)[[1, 0]])[0])
     held = np.zeros(3)
     widths = np.zeros(3)
     for _ in range(studies):
         judge, truth = studied(rng, items, sharp)
-        some = rng.choice(items, graded, replace=False)
+        graded_items = rng.choice(items, graded, replace=False)
         human = np.full_like(truth, np.nan)
-        human[some] = truth[some]
+        human[graded_items] = truth[graded_items]
         arms = [rectify(judge[None, :, a], human[None, :, a]).scores for a in range(3)]
         joints = (
             joint_scores([judge[None, :, a] for a in range(3)]),
             joint_scores(arms, graded_groups=graded),
-            joint_scores([truth[None, some, a] for a in range(3)]),
+            joint_scores([truth[None, graded_items, a] for a in range(3)]),
         )
-        for way, joint in enumerate(joints):
-            found = compare(joint, [(0, 1)], rng)[0].difference
-            held[way] += true in found
-            widths[way] += found.high - found.low
+        for method, joint in enumerate(joints):
+            difference = compare(joint, [(0, 1)], rng)[0].difference
+            held[method] += true_difference in difference
+            widths[method] += difference.high - difference.low
     share = (held / studies).tolist()
     kind = "sharp" if sharp > 0.5 else "dull"
     return Row(items, graded, kind, share[0], share[1], share[2], float(widths[1] / widths[2]))
@@ -76,10 +76,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--studies", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    rng = np.random.default_rng(given.seed)
+    options = parser.parse_args()
+    rng = np.random.default_rng(options.seed)
     sizes = ((300, 10), (300, 30), (300, 60), (1_000, 60))
-    rows = [measure(rng, n, m, sharp, given.studies) for sharp in (0.6, 0.2) for n, m in sizes]
+    rows = [measure(rng, n, m, sharp, options.studies) for sharp in (0.6, 0.2) for n, m in sizes]
     print("| items | graded | judge | judge alone | corrected | people alone | width to people alone |")
     print("|---|---|---|---|---|---|---|")
     for row in rows:
@@ -87,7 +87,7 @@ def main() -> None:
             f"| {row.items} | {row.graded} | {row.judge} | {row.judge_alone:.3f} | {row.corrected:.3f} | "
             f"{row.people_alone:.3f} | {row.width:.2f} |"
         )
-    result: dict[str, Any] = {"studies": given.studies, "rows": [asdict(row) for row in rows]}
+    result: dict[str, Any] = {"studies": options.studies, "rows": [asdict(row) for row in rows]}
     print(json.dumps(result))
 
 

@@ -30,17 +30,17 @@ ABSENT = ("n/a", "", None)
 
 
 def target(accepted: dict[str, dict[str, int]]) -> dict[str, str]:
-    """The first accepted value of each attribute that the title has."""
-    found = {name: next(iter(values), "") for name, values in accepted.items()}
-    return {name: value for name, value in found.items() if value not in ABSENT}
+    """Take the first accepted value of each attribute that the title has."""
+    values_by_name = {name: next(iter(values), "") for name, values in accepted.items()}
+    return {name: value for name, value in values_by_name.items() if value not in ABSENT}
 
 
-def canonical(given: dict[str, Any], accepted: dict[str, dict[str, int]]) -> dict[str, Any]:
-    """What was extracted of the annotated attributes, an accepted value as the first accepted one.
+def canonical(extracted: dict[str, Any], accepted: dict[str, dict[str, int]]) -> dict[str, Any]:
+    """Keep the annotated attributes, each accepted value replaced by the first accepted one.
 
     Attributes that nobody annotated for an item are neither right nor wrong.
     """
-    present = {name: value for name, value in given.items() if value not in ABSENT and name in accepted}
+    present = {name: value for name, value in extracted.items() if value not in ABSENT and name in accepted}
     return {
         name: next(iter(accepted[name])) if str(value) in accepted.get(name, {}) else value
         for name, value in present.items()
@@ -48,23 +48,23 @@ def canonical(given: dict[str, Any], accepted: dict[str, dict[str, int]]) -> dic
 
 
 def micro_f1(content: dict[str, Any]) -> float:
-    """F1 over all pairs of all items, as the recordings' authors report it."""
-    right = given = wanted = 0
+    """Compute F1 over all pairs of all items, as the recordings' authors report it."""
+    right = extracted = expected = 0
     for row in content["examples"]:
         parsed = parse(Prompt(row["input"], kind="json"), str(row["pred"]))
         answer = canonical(json.loads(parsed.answer or "{}"), row["target_scores"])
         true = target(row["target_scores"])
         right += sum(str(answer.get(name)) == value for name, value in true.items())
-        given, wanted = given + len(answer), wanted + len(true)
-    return 2 * right / (given + wanted)
+        extracted, expected = extracted + len(answer), expected + len(true)
+    return 2 * right / (extracted + expected)
 
 
 def trials(arm: str, content: dict[str, Any]) -> tuple[list[Trial], float]:
-    """Trials of one recording, and the share of items that are right as a whole."""
+    """Read one recording as trials; also return the share of items that are right as a whole."""
     tokens = round(content["total_tokens"] / len(content["examples"]))
     name = f"openai/{content['model']}"
     price = call_price(name)
-    found, whole = [], 0.0
+    trial_rows, whole_right = [], 0.0
     for number, row in enumerate(content["examples"]):
         parsed = parse(Prompt(row["input"], kind="json"), str(row["pred"]))
         example = Example(str(number), row["input"], json.dumps(target(row["target_scores"])))
@@ -73,24 +73,24 @@ def trials(arm: str, content: dict[str, Any]) -> tuple[list[Trial], float]:
             answer = json.dumps(canonical(json.loads(parsed.answer), row["target_scores"]))
         written = len(str(row["pred"])) // 4
         usage = Usage(name, tokens - written, 0, written)
-        ok = parsed.answer is not None
-        whole += json_whole(answer, example) if ok else 0.0
-        found.append(
+        readable = parsed.answer is not None
+        whole_right += json_whole(answer, example) if readable else 0.0
+        trial_rows.append(
             Trial(
                 arm=arm,
                 item=str(number),
-                score=json_fields(answer, example) if ok else 0.0,
-                format_ok=ok,
+                score=json_fields(answer, example) if readable else 0.0,
+                format_ok=readable,
                 input_tokens=usage.input_tokens,
                 output_tokens=written,
                 cost_usd=price.dollars(usage) if price else None,
             )
         )
-    return found, whole / len(found)
+    return trial_rows, whole_right / len(trial_rows)
 
 
 def label(path: Path, content: dict[str, Any]) -> str:
-    """The recording in words."""
+    """Name a recording for its table."""
     kind = "list" if "__list-" in path.name else "JSON schema"
     ensemble = ", ensemble" if "ensembling" in content["task_name"] else ""
     return f"{content['model']}, {kind}{ensemble}, {content.get('train_percentage', 'all')} of train"
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("data", nargs="?", type=Path, default=DATA)
     options = parser.parse_args()
     if not options.data.exists():
-        print(f"{options.data} is not here: skipped")
+        print(f"{options.data} does not exist: skipped")
         return
     datasets: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
     for path in sorted(options.data.glob("*.gz")):

@@ -28,7 +28,7 @@ FORMATS = phonenumbers.PhoneNumberFormat
 
 
 def planted(rng: np.random.Generator) -> dict[str, Callable[[], str]]:
-    """Makers of personal data, by kind."""
+    """Return a generator of personal data for each kind."""
 
     def digits(count: int) -> str:
         return "".join(map(str, rng.integers(0, 10, count).tolist()))
@@ -58,9 +58,9 @@ def planted(rng: np.random.Generator) -> dict[str, Callable[[], str]]:
         return " ".join(plain[i : i + 4] for i in range(0, len(plain), 4)) if rng.random() < 0.5 else plain
 
     def social() -> str:
-        while not ssn.is_valid(found := f"{digits(3)}-{digits(2)}-{digits(4)}"):
+        while not ssn.is_valid(number := f"{digits(3)}-{digits(2)}-{digits(4)}"):
             pass
-        return found
+        return number
 
     return {
         "e-mail address": email,
@@ -78,30 +78,30 @@ def planted(rng: np.random.Generator) -> dict[str, Callable[[], str]]:
 
 
 def main() -> None:
-    """Print recall by kind, and what clean texts lose."""
+    """Print the recall by kind, and how many clean texts lose something."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--each", type=int, default=200)
-    said = parser.parse_args()
+    options = parser.parse_args()
     with MESSAGES.open(newline="", encoding="utf-8") as file:
         texts = [row["text"] for row in csv.DictReader(file) if row["text"]]
     rng, redact = np.random.default_rng(0), PatternRedactor()
     results: dict[str, float] = {}
     for kind, make in planted(rng).items():
-        found = 0
-        for number in range(said.each):
+        removed = 0
+        for number in range(options.each):
             value = make()
             text = f"{texts[number % len(texts)]} My details: {value}, thanks."
-            found += value not in redact(text)
-        results[kind] = found / said.each
+            removed += value not in redact(text)
+        results[kind] = removed / options.each
         print(f"{kind:30}{results[kind]:8.1%}")
     started = time.perf_counter()
     lost = [text for text in texts if redact(text) != text]
-    took = (time.perf_counter() - started) / len(texts)
+    seconds_each = (time.perf_counter() - started) / len(texts)
     results["clean texts changed"] = len(lost) / len(texts)
     share = len(lost) / len(texts)
-    print(f"{'texts that lose something':30}{share:8.1%} of {len(texts)}, {took * 1e6:.0f} us each")
+    print(f"{'texts that lose something':30}{share:8.1%} of {len(texts)}, {seconds_each * 1e6:.0f} us each")
     for text in lost[:5]:
         print(f"    {redact(text)[:120]}")
     print(json.dumps(results))

@@ -23,7 +23,7 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "support-triage" / "messages.
 
 
 async def load(texts: list[str], at_once: int, seconds: float) -> tuple[float, float, float]:
-    """Answers/s, p50 and p99 in ms."""
+    """Load the gateway; return answers/s, and p50 and p99 in ms."""
     times: list[float] = []
     numbers = iter(range(10**9))
     async with aiohttp.ClientSession(
@@ -34,8 +34,8 @@ async def load(texts: list[str], at_once: int, seconds: float) -> tuple[float, f
         async def caller() -> None:
             while (started := time.perf_counter()) < end:
                 number = next(numbers)
-                asked = [{"role": "user", "content": texts[number % len(texts)]}]
-                body = {"model": "bench", "messages": asked}
+                messages = [{"role": "user", "content": texts[number % len(texts)]}]
+                body = {"model": "bench", "messages": messages}
                 async with session.post(address("tunepoint"), json=body) as reply:
                     await reply.read()
                     assert reply.status == 200
@@ -49,7 +49,7 @@ async def load(texts: list[str], at_once: int, seconds: float) -> tuple[float, f
 
 
 def main() -> None:
-    """Serve, load, print."""
+    """Serve the arm, load it at rising concurrency, and print each result."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -57,24 +57,25 @@ def main() -> None:
     parser.add_argument("--arm", default="fine-tuned encoder")
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--texts", type=Path, default=EXAMPLE, help="CSV with a column `text`")
-    said = parser.parse_args()
-    with said.texts.open(newline="", encoding="utf-8") as file:
+    options = parser.parse_args()
+    with options.texts.open(newline="", encoding="utf-8") as file:
         texts = [row["text"] for row in csv.DictReader(file) if row["text"]]
-    if said.texts == EXAMPLE:
-        texts = [f"{text} ok" for text in texts]  # one token more: the study remembers its own messages
+    if options.texts == EXAMPLE:
+        # The encoder remembers the vectors of the study's own messages, so each gets one more token.
+        texts = [f"{text} ok" for text in texts]
     with tempfile.TemporaryDirectory() as name:
         settings = Path(name) / "serve.toml"
         settings.write_text(
             f'[server]\nport = 8702\nstore = "{name}/capture.sqlite"\n[[tasks]]\nname = "bench"\n'
-            f"study = {json.dumps(str(said.study.resolve()))}\nonly = [{json.dumps(said.arm)}]\n"
-            f"champion = {json.dumps(said.arm)}\n"
+            f"study = {json.dumps(str(options.study.resolve()))}\nonly = [{json.dumps(options.arm)}]\n"
+            f"champion = {json.dumps(options.arm)}\n"
         )
         tunepoint = str(Path(sys.executable).with_name("tunepoint"))
         rows = {}
         with process("tunepoint", [tunepoint, "serve", str(settings)]):
             measure(lambda: load(texts, 8, 2.0))
             for at_once in (1, 4, 8, 16, 20, 24, 32):
-                rate, p50, p99 = measure(partial(load, texts, at_once, said.seconds))
+                rate, p50, p99 = measure(partial(load, texts, at_once, options.seconds))
                 rows[at_once] = {"rps": rate, "p50_ms": p50, "p99_ms": p99}
                 print(
                     f"{at_once:3} at once {rate:8.0f} answers/s, p50 {p50:6.1f} ms, p99 {p99:6.1f} ms",

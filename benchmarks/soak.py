@@ -19,18 +19,18 @@ from gateway import BODY, ENVIRONMENT, address, command, headers, memory_mb, pro
 
 
 async def soak(pid: int, minutes: float, rate: float) -> tuple[list[tuple[float, float]], int, int]:
-    """Memory over time, requests answered, and those that were not."""
-    seen: list[tuple[float, float]] = []
+    """Send requests at a steady rate; return memory over time, and how many were answered and failed."""
+    memory: list[tuple[float, float]] = []
     answered = failed = 0
-    whole, stream = (json.dumps({**BODY, "stream": on}).encode() for on in (False, True))
+    plain, stream = (json.dumps({**BODY, "stream": on}).encode() for on in (False, True))
     wrong = b'{"model": "bench", "messages": []}'
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0), headers=headers("tunepoint")
     ) as session:
 
-        async def one(number: int) -> None:
+        async def send(number: int) -> None:
             nonlocal answered, failed
-            body = wrong if number % 50 == 0 else stream if number % 4 == 0 else whole
+            body = wrong if number % 50 == 0 else stream if number % 4 == 0 else plain
             user = json.dumps(f"user {number % 5_000}").encode()
             body = body.replace(b'"model"', b'"user": ' + user + b', "model"', 1)
             async with session.post(address("tunepoint"), data=body) as reply:
@@ -43,24 +43,24 @@ async def soak(pid: int, minutes: float, rate: float) -> tuple[list[tuple[float,
             wait = began + number / rate - time.perf_counter()
             if wait > 0:
                 await asyncio.sleep(wait)
-            task = asyncio.create_task(one(number))
+            task = asyncio.create_task(send(number))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
             if number % int(rate * 30) == 0:
-                seen.append((time.perf_counter() - began, memory_mb(pid)))
-                print(f"{seen[-1][0]:6.0f} s {seen[-1][1]:7.1f} MB", flush=True)
+                memory.append((time.perf_counter() - began, memory_mb(pid)))
+                print(f"{memory[-1][0]:6.0f} s {memory[-1][1]:7.1f} MB", flush=True)
         await asyncio.gather(*tasks)
-    return seen, answered, failed
+    return memory, answered, failed
 
 
 def main() -> None:
-    """Run it and print the rise."""
+    """Run the gateway under load and print how much its memory rose."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--rate", type=float, default=200.0)
-    said = parser.parse_args()
+    arguments = parser.parse_args()
     options = argparse.Namespace(litellm=None, portkey=None)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -68,13 +68,13 @@ def main() -> None:
             process("mock", command("mock", options, folder)),
             process("tunepoint", command("tunepoint", options, folder), **ENVIRONMENT) as server,
         ):
-            seen, answered, failed = asyncio.run(soak(server.pid, said.minutes, said.rate))
-    late = seen[-1][0] - 120
-    first = [memory for at, memory in seen if 30 <= at <= 150]
-    last = [memory for at, memory in seen if at >= late]
+            memory, answered, failed = asyncio.run(soak(server.pid, arguments.minutes, arguments.rate))
+    late = memory[-1][0] - 120
+    first = [megabytes for at, megabytes in memory if 30 <= at <= 150]
+    last = [megabytes for at, megabytes in memory if at >= late]
     rise = sum(last) / len(last) - sum(first) / len(first)
     print(f"{answered} answered, {failed} failed; memory rose by {rise:.1f} MB")
-    print(json.dumps({"answered": answered, "failed": failed, "rise_mb": rise, "memory": seen}))
+    print(json.dumps({"answered": answered, "failed": failed, "rise_mb": rise, "memory": memory}))
 
 
 if __name__ == "__main__":

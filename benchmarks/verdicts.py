@@ -21,12 +21,12 @@ CHOOSERS = ("ours", "highest mean", "rule of thumb")
 
 
 def rule_of_thumb(volume: float, prompted: int, tuned: int, highest: int) -> int:
-    """Under 10,000 queries a month prompt, over 100,000 fine-tune; "do the math" is left to the score."""
+    """Prompt under 10,000 queries a month, fine-tune over 100,000, and take the highest score between."""
     return prompted if volume < 10_000 else tuned if volume > 100_000 else highest
 
 
 def arm_scores(name: str, scores: Floats, format_ok: float = 1.0) -> ArmScores:
-    """Scores (seeds, items) as an arm of a table."""
+    """Wrap scores (seeds, items) as an arm of a table."""
     seeds = tuple(map(str, range(len(scores)))) if len(scores) > 1 else (None,)
     nothing = np.array([])
     tokens = np.full((scores.size, 3), np.nan)
@@ -34,10 +34,10 @@ def arm_scores(name: str, scores: Floats, format_ok: float = 1.0) -> ArmScores:
 
 
 def outcome(decision: Decision, table: Table, truth: Evidence, thumb: int, error_usd: float) -> Row:
-    """What was decided, and what the truth says of it and of the two simple choosers.
+    """Compare the decision and two simple choosers with the truth.
 
     Args:
-        truth: one draw of scores and costs, the true one: the rule with nothing left to guess.
+        truth: one draw of scores and costs, the true one, so that the rule has nothing left to estimate.
         thumb: position of the arm that the rule of thumb takes.
         error_usd: what a wrong answer costs, for regret in dollars over the horizon.
 
@@ -55,58 +55,58 @@ def outcome(decision: Decision, table: Table, truth: Evidence, thumb: int, error
 
 
 def race_items(scores: Mapping[str, Floats], clusters: NDArray[np.intp] | None = None) -> tuple[int, str]:
-    """Answers that a race of arms takes until one is left, and the one with the highest mean among the last.
+    """Race arms until one is left; return the answers that it took and the best of those still running.
 
     Args:
-        scores: (items,) of each arm, in an order that says nothing, clusters side by side.
+        scores: (items,) of each arm, in random order, clusters side by side.
 
     """
     items = len(next(iter(scores.values())))
     codes = np.arange(items) if clusters is None else clusters
     ends = np.flatnonzero(np.diff(codes, append=-1)) + 1
     course = Race(list(scores), int(np.diff(ends, prepend=0).max()))
-    asked = before = 0
+    answers = done = 0
     for size in look_sizes(items):
         end = int(ends[ends >= size][0])
-        asked += len(course.running) * (end - before)
-        before = end
+        answers += len(course.running) * (end - done)
+        done = end
         course.eliminate({name: scores[name][:end] for name in course.running}, codes[:end])
         if len(course.running) == 1:
             break
-    return asked, max(course.running, key=lambda name: float(scores[name][:before].mean()))
+    return answers, max(course.running, key=lambda name: float(scores[name][:done].mean()))
 
 
 def share(values: Iterable[float | bool]) -> float | None:
-    """Mean of values, or None where there are none."""
-    found = list(values)
-    return float(np.mean(found)) if found else None
+    """Return the mean of the values, or None without any."""
+    numbers = list(values)
+    return float(np.mean(numbers)) if numbers else None
 
 
-def summary(rows: Sequence[Row], more: Sequence[str] = ()) -> Row:
-    """Figures of a set of studies.
+def summary(rows: Sequence[Row], extra: Sequence[str] = ()) -> Row:
+    """Summarize a set of studies.
 
     Args:
-        more: further columns, averaged where they are not None.
+        extra: further columns, averaged over the rows where they are not None.
 
     """
     by = {name: [r for r in rows if r["strength"] == name] for name in ("confident", "leaning", "undecided")}
     return {
         "studies": len(rows),
-        **{name: len(found) / len(rows) for name, found in by.items()},
-        **{f"wrong when {name}": share(r["wrong ours"] for r in found) for name, found in by.items()},
+        **{name: len(studies) / len(rows) for name, studies in by.items()},
+        **{f"wrong when {name}": share(r["wrong ours"] for r in studies) for name, studies in by.items()},
         **{f"wrong, {name}": share(r[f"wrong {name}"] for r in rows) for name in CHOOSERS},
         **{f"regret, {name}": share(r[f"regret {name}"] for r in rows) for name in CHOOSERS},
-        **{key: share(r[key] for r in rows if r[key] is not None) for key in more},
+        **{key: share(r[key] for r in rows if r[key] is not None) for key in extra},
     }
 
 
 def split_by(rows: Sequence[Row], key: str) -> dict[str, list[Row]]:
-    """Rows by the value of a column."""
+    """Group rows by the value of a column."""
     return {f"{value:,}": [r for r in rows if r[key] == value] for value in sorted({r[key] for r in rows})}
 
 
 def reliability(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows by what the decision itself said of the probability that it is wrong."""
+    """Group rows by the probability of being wrong that the decision itself stated."""
     edges = (0, 0.02, 0.05, 0.1, 0.2, 0.4, 1.01)
     return {
         f"{low:.0%} to {min(high, 1):.0%}": [r for r in rows if low <= r["stated"] < high]
@@ -132,13 +132,13 @@ def show(
     title: str,
     groups: Mapping[str, Sequence[Row]],
     columns: Sequence[tuple[str, str]],
-    more: Sequence[str] = (),
+    extra: Sequence[str] = (),
 ) -> dict[str, Row]:
-    """Print a table in Markdown, one line a group, and return its figures."""
-    found = {name: summary(rows, more) for name, rows in groups.items() if rows}
+    """Print a Markdown table with one line for each group, and return its figures."""
+    summaries = {name: summary(rows, extra) for name, rows in groups.items() if rows}
     print(f"\n| {title} | " + " | ".join(head for head, _ in columns) + " |")
     print("|---" * (len(columns) + 1) + "|")
-    for name, figures in found.items():
+    for name, figures in summaries.items():
         cells = ["" if figures[key] is None else format(figures[key], form) for key, form in columns]
         print(f"| {name} | " + " | ".join(cells) + " |")
-    return found
+    return summaries
