@@ -1,7 +1,7 @@
-"""How trials.jsonl beside this file was made: any tool can write such lines.
+"""Write the trials.jsonl beside this file; any tool can write such lines.
 
-Three ways of extracting an order number, scored 0 or 1 by a test harness of one's own. The
-outcomes here are invented, with a fixed seed; yours come from your harness.
+It simulates three ways of extracting an order number, scored 0 or 1 by a test harness. The outcomes
+are invented, with a fixed seed. Yours come from your harness.
 """
 
 import json
