@@ -15,7 +15,8 @@ from tunepoint.costs.prices import dated_prices, money
 from tunepoint.costs.simulation import simulate
 from tunepoint.data.formats import Format
 from tunepoint.decision.rule import Risks
-from tunepoint.decision.signals import Facts, measure_signals, rule_of_thumb
+from tunepoint.decision.rule_of_thumb import rule_of_thumb
+from tunepoint.decision.signals import Facts, measure_signals
 from tunepoint.errors import EvidenceError, TrialsError
 from tunepoint.stats.intervals import Interval
 from tunepoint.stats.ranges import Range, quantiles
@@ -268,7 +269,7 @@ def test_too_few_items_are_undecided_and_say_how_many_more() -> None:
     assert decision.verdict == "undecided" and decision.strength is None
     needed = decision.evidence_needed
     assert needed is not None and needed.test_items is not None and needed.test_items > 60
-    assert str(needed.test_items) in needed.why
+    assert f"{needed.test_items:,} more test items" in needed.why
 
 
 def test_more_items_of_the_same_kind_settle_what_few_left_open() -> None:
@@ -299,16 +300,16 @@ def test_an_error_has_a_price_and_then_score_is_money() -> None:
     assert regret == pytest.approx(24_000 - 420, rel=0.15)
     poor = decide(arms, costs, task(value={"error_usd": 0.001}, traffic={"queries_per_month": 100}), RNG(0))
     assert poor.winner == "cheap"
-    assert any("queries a month dear" in line for line in poor.reversal)
+    assert any("queries a month, dear" in line for line in poor.reversal)
 
 
 @pytest.mark.parametrize(
     ("limits", "missed"),
     [
         ({"p95_seconds": 0.5}, "p95"),
-        ({"upfront_usd": 100}, "upfront"),
+        ({"upfront_usd": 100}, "build cost"),
         ({"monthly_usd": 1}, "a month"),
-        ({"min_score": 0.95}, "under 0.95"),
+        ({"min_score": 0.95}, "under the limit of 0.95"),
     ],
 )
 def test_an_arm_that_misses_a_limit_is_not_chosen(limits: dict[str, float], missed: str) -> None:
@@ -323,8 +324,8 @@ def test_an_arm_that_misses_a_limit_is_not_chosen(limits: dict[str, float], miss
     assert missed in decision.finalist("good").misses[0]
     if "min_score" in limits:
         assert decision.verdict == "undecided"
-        assert decision.evidence_needed is not None and "no arm meets" in decision.evidence_needed.why
-        assert any("no arm meets every limit" in caveat for caveat in decision.caveats)
+        assert decision.evidence_needed is not None and "No option meets" in decision.evidence_needed.why
+        assert any("No option meets every limit" in caveat for caveat in decision.caveats)
     else:
         assert decision.winner == "fast"
 
@@ -355,8 +356,8 @@ def test_format_failures_few_groups_and_single_seeds_are_caveats() -> None:
     ]
     decision = decide(tabulate(trials), [cost("a"), cost("b", "tuned")], task(), RNG(0))
     text = " ".join(decision.caveats)
-    assert "a format failure is not an inability" in text.replace("\n", " ")
-    assert "only 10 independent groups" in text
+    assert "A format failure is not an inability" in text.replace("\n", " ")
+    assert "Only 10 independent groups" in text
     assert "one training seed" in text
 
 
@@ -364,7 +365,7 @@ def test_five_items_are_enough_to_say_that_they_are_not_enough() -> None:
     costs = [cost("one", hours=Range(1, 1, 1)), cost("other", "tuned", hours=HOURS)]
     decision = decide(discordant(1, 2, 2, 0), costs, task(), RNG(0))
     assert decision.verdict == "undecided"
-    assert any("only 5 independent groups" in caveat for caveat in decision.caveats)
+    assert any("Only 5 independent groups" in caveat for caveat in decision.caveats)
 
 
 def test_one_arm_is_no_decision() -> None:
@@ -380,8 +381,8 @@ def test_limits_are_tested_again_at_other_volumes() -> None:
     high = task(limits={"monthly_usd": 50}, traffic={"queries_per_month": 40_000})
     small, large = (decide(measured, costs, t, RNG(0)) for t in (low, high))
     assert small.winner == "dear" and large.winner == "cheap"
-    assert any(line.startswith("above about 5") and "cheap" in line for line in small.reversal)
-    assert any(line.startswith("below about") and "dear" in line for line in large.reversal)
+    assert any(line.startswith("Above about 5") and "cheap" in line for line in small.reversal)
+    assert any(line.startswith("Below about") and "dear" in line for line in large.reversal)
 
 
 def test_scores_near_zero_are_doubted() -> None:
@@ -440,7 +441,7 @@ def test_signals_without_facts_say_that_they_are_not_measured() -> None:
     for name in ("P1", "P3", "P4", "P5", "F2", "F3", "H1", "H2"):
         assert found[name].holds is None and "not measured" in found[name].detail
     assert found["P2"].holds is False
-    assert found["F4"].holds is True and "break-even" in found["F4"].detail
+    assert found["F4"].holds is True and "fine-tuning pays off above" in found["F4"].detail
 
 
 def test_signals_with_facts_measure() -> None:

@@ -83,7 +83,7 @@ def test_a_run_that_is_worse_as_a_whole_widens_the_interval() -> None:
     errors = decision.finalist("a").errors
     assert errors.training_seeds == 0 and errors.decodes is not None and errors.decodes > 0.02
     assert decision.finalist("b").errors.decodes is None
-    assert any("can be the decoding" in caveat for caveat in decision.caveats)
+    assert any("can come from the decoding" in caveat for caveat in decision.caveats)
     needed = decision.evidence_needed
     assert needed is None or needed.training_seeds is None  # there is no training to repeat
 

@@ -223,14 +223,14 @@ def test_the_rule_of_thumb_stands_beside_the_measured_figure_with_the_reason(tmp
     priced = decide_trials(tmp_path / "trials.jsonl", known, arms=tmp_path / "arms.toml")
     said = priced.document["rule_of_thumb"]
     assert said.startswith(
-        "over 100,000 queries a month: fine-tune; measured: tuned is cheaper than prompt from about "
+        "over 100,000 queries a month: fine-tune. Measured here: tuned is cheaper than prompt above about "
     )
-    assert "more to build and saves $" in said and "errors included, and $4" in said
-    assert said.endswith("a month more whether asked or not")
+    assert "more to build and saves $" in said
+    assert "errors included; its fixed costs are $4" in said and said.endswith("a month more.")
     arms = (tmp_path / "arms.toml").read_text()
     (tmp_path / "arms.toml").write_text(arms[: arms.index("hosting")] + "usd_per_query = 0.005\n")
     never = decide_trials(tmp_path / "trials.jsonl", known, arms=tmp_path / "arms.toml")
-    assert "tuned never becomes cheaper than prompt, for it costs $" in never.document["rule_of_thumb"]
+    assert "tuned never becomes cheaper than prompt. It costs $" in never.document["rule_of_thumb"]
 
 
 @pytest.mark.parametrize("months", [1, 12, 36])

@@ -10,7 +10,7 @@ from test_power import COSTS, table
 
 from tunepoint import Task, decide
 from tunepoint.decision.guards import repeats_differ, twins_decide
-from tunepoint.study.contamination import without_copies
+from tunepoint.study.contamination import Contamination, without_copies
 from tunepoint.trials.table import Table
 
 RNG = np.random.default_rng
@@ -53,10 +53,10 @@ def test_repeats_of_one_arm_that_differ_are_said_and_noise_is_not() -> None:
 
 def test_a_verdict_that_rests_on_copies_is_not_confident() -> None:
     fair = decide(failing(3_000, 0.0), COSTS, TASK, RNG(0))
-    same = {"verdict_without_them": fair.verdict, "winner_without_them": fair.winner}
+    same = Contamination(1, {}, fair.verdict, fair.winner)
     assert without_copies(fair, same).strength == "confident"
-    assert without_copies(fair, {}).caveats == fair.caveats
-    other = {"verdict_without_them": "fine-tune", "winner_without_them": "tuned"}
+    assert without_copies(fair, Contamination()).caveats == fair.caveats
+    other = Contamination(1, {}, "fine-tune", "tuned")
     doubted = without_copies(fair, other)
-    assert doubted.strength == "leaning" and "learnt by heart" in doubted.caveats[0]
+    assert doubted.strength == "leaning" and "memorized" in doubted.caveats[0]
     assert twins_decide("prompt", "a", "prompt", "b") and not twins_decide("prompt", "a", "prompt", "a")

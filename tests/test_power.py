@@ -78,7 +78,7 @@ def test_the_cheapest_way_to_settle_a_study_is_named_first_with_its_price() -> N
     assert needed.test_items is not None and needed.test_items > 0
     # half a minute at $60 an hour, and answers that cost a thousandth
     assert needed.usd["test_items"] == pytest.approx(needed.test_items * 0.501, rel=0.01)
-    assert f"about {needed.test_items} more test items (about $" in needed.why
+    assert f"About {needed.test_items:,} more test items (about $" in needed.why
     growth = LearningGain(300, {"tuned": Interval(0.05, 0.045, 0.055)})
     grown = decided(close(200), growth).evidence_needed
     assert grown is not None and grown.usd is not None and grown.training_examples is not None

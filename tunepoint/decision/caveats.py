@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tunepoint.costs.arm_cost import ArmCost
 from tunepoint.costs.break_even import BreakEven
+from tunepoint.decision.numbers import percent
 from tunepoint.stats.paired import JointScores
 from tunepoint.task.task import Task
 from tunepoint.trials.judge_quality import JudgeQuality, judge_caveats
 from tunepoint.trials.table import ArmScores, Table
 
-SHOWN = 3
+MAX_FAILURES_NAMED = 3
 """Failed items that a caveat names."""
+IMPLAUSIBLE_SCORE = 0.05
+"""Best score below which the setup is more likely wrong than every arm."""
+ROUGH_GROUPS = 30
+"""Independent groups of test items below which intervals are called rough."""
+MIN_REPAIRED = 0.02
+"""Share of repaired answers from which the reader is told."""
+LATE_PAYBACK_PROBABILITY = 0.5
+"""Probability of no payback from which the reader is told."""
 
 
 def caveats_of(
@@ -23,68 +32,92 @@ def caveats_of(
     judged: JudgeQuality | None,
     task: Task,
 ) -> list[str]:
-    """What is doubtful about the evidence, in words."""
-    found = [*judge_caveats(judged, task.limits.margin), *(note for cost in costs for note in cost.notes)]
-    if table.left_out:
-        found.append(f"{table.left_out} items were left out: some arm or seed has no trial of them")
-    if joint.estimates.max() < 0.05:
-        found.append(
-            f"the best score is {joint.estimates.max():.3f}: before you believe it, check the item names, "
-            "the targets and the scorer"
-        )
-    if joint.groups < 30:
-        found.append(f"only {joint.groups} independent groups of test items: intervals are rough")
+    """Return what is doubtful about the evidence, in words."""
+    caveats = [*judge_caveats(judged, task.limits.margin), *(note for cost in costs for note in cost.notes)]
+    caveats += _test_caveats(table, joint)
     for arm, cost in zip(table.arms, costs, strict=True):
-        trained = cost.kind in ("tuned", "hybrid", "cascade")
-        if trained and len(arm.seeds) == 1 and not cost.deterministic:
-            found.append(f"{arm.arm}: one training seed, its seed variance is not in the interval")
-        if arm.decoded and len(arm.runs) == 2:
-            found.append(
-                f"{arm.arm}: two decodes say next to nothing of what a whole run moves, and widen its "
-                "interval; three and more narrow it"
-            )
-        found += _format_caveats(arm)
+        caveats += [*_repeat_caveats(arm, cost), *_format_caveats(arm, cost.title)]
     if all(misses):
-        found.append(
-            "no arm meets every limit: "
-            + "; ".join(f"{arm.arm}: {', '.join(m)}" for arm, m in zip(table.arms, misses, strict=True))
+        by_arm = (f"{cost.title}: {', '.join(missed)}" for cost, missed in zip(costs, misses, strict=True))
+        caveats.append(f"No option meets every limit. {'; '.join(by_arm)}.")
+    return caveats
+
+
+def _test_caveats(table: Table, joint: JointScores) -> list[str]:
+    caveats = []
+    if table.left_out:
+        caveats.append(
+            f"Left out {table.left_out} test items: some option or training seed has no result for them."
         )
-    return found
-
-
-LATE = 0.5
-"""Probability of no payback from which the reader is told."""
-
-
-def late_payback(crossings: Sequence[BreakEven], winner: str) -> list[str]:
-    """Arms over which the winner cost more to build, and whose difference it earns back too late."""
-    found = []
-    for one in crossings:
-        lifetime, late = one.lifetime_days, one.probability_no_payback
-        if one.dearer_to_build != winner or lifetime is None or late <= LATE:
-            continue
-        other = next(arm for arm in (one.cheaper_to_build, one.cheaper_to_run) if arm != winner)
-        found.append(
-            f"{winner} has no payback against {other}: what it costs more to build is not earned back before "
-            f"its base model retires in {lifetime:,.0f} days in {late:.0%} of draws"
+    best = joint.estimates.max()
+    if best < IMPLAUSIBLE_SCORE:
+        caveats.append(
+            f"The best score is only {percent(best)}. Before you believe it, check the item names, the "
+            "right answers and the scorer."
         )
-    return found
+    if joint.groups < ROUGH_GROUPS:
+        caveats.append(f"Only {joint.groups} independent groups of test items: the intervals are rough.")
+    return caveats
 
 
-def _format_caveats(arm: ArmScores) -> list[str]:
-    """What the reader should know about answers that could not be read."""
-    found = []
+def _repeat_caveats(arm: ArmScores, cost: ArmCost) -> list[str]:
+    """Repeats that are missing, of training or of answering."""
+    caveats = []
+    trained = cost.kind in ("tuned", "hybrid", "cascade")
+    if trained and len(arm.seeds) == 1 and not cost.deterministic:
+        caveats.append(
+            f"{cost.title}: one training seed, so the interval does not show how much another seed would "
+            "change the score."
+        )
+    if arm.decoded and len(arm.runs) == 2:
+        caveats.append(
+            f"{cost.title}: two decodes hardly tell how much whole runs differ, which widens the interval; "
+            "three or more narrow it."
+        )
+    return caveats
+
+
+def _format_caveats(arm: ArmScores, title: str) -> list[str]:
+    """Answers that could not be read."""
+    caveats = []
     if arm.format_ok < 1:
-        more = f"; and {len(arm.failures) - SHOWN} more" if len(arm.failures) > SHOWN else ""
-        why = f" ({'; '.join(arm.failures[:SHOWN])}{more})" if arm.failures else ""
-        found.append(
-            f"{arm.arm}: {1 - arm.format_ok:.1%} of its answers did not parse and count as wrong{why}; a "
-            "format failure is not an inability: repair it before it loses"
+        caveats.append(
+            f"{title}: {percent(1 - arm.format_ok)} of its answers did not parse and count as "
+            f"wrong{_failures(arm)}. A format failure is not an inability: repair the format before you drop "
+            "this option."
         )
-    if arm.repaired >= 0.02:
-        before = 1 - arm.format_ok + arm.repaired
-        found.append(
-            f"{arm.arm}: {before:.1%} of its answers could not be read at first, {arm.repaired:.1%} only "
-            "at the second attempt; its score is after the repair, and its cost counts both calls"
+    if arm.repaired >= MIN_REPAIRED:
+        first_time = 1 - arm.format_ok + arm.repaired
+        caveats.append(
+            f"{title}: {percent(first_time)} of its answers could not be read at first, "
+            f"{percent(arm.repaired)} only at the second attempt. The score is after the repair, and the "
+            "cost counts both calls."
         )
-    return found
+    return caveats
+
+
+def _failures(arm: ArmScores) -> str:
+    """The first answers that failed, in parentheses."""
+    if not arm.failures:
+        return ""
+    named, rest = arm.failures[:MAX_FAILURES_NAMED], len(arm.failures) - MAX_FAILURES_NAMED
+    return f" ({'; '.join(named)}{f'; and {rest} more' if rest > 0 else ''})"
+
+
+def late_payback(
+    crossings: Sequence[BreakEven], winner: str, titles: Mapping[str, str] | None = None
+) -> list[str]:
+    """Return a caveat for each arm against which the winner earns its building cost back too late."""
+    titles, caveats = titles or {}, []
+    for crossing in crossings:
+        lifetime, late = crossing.lifetime_days, crossing.probability_no_payback
+        if crossing.dearer_to_build != winner or lifetime is None or late <= LATE_PAYBACK_PROBABILITY:
+            continue
+        pair = (crossing.cheaper_to_build, crossing.cheaper_to_run)
+        other = pair[1] if pair[0] == winner else pair[0]
+        caveats.append(
+            f"{titles.get(winner, winner)} has no payback against {titles.get(other, other)} in {late:.0%} "
+            f"of the simulations: its base model retires in {lifetime:,.0f} days, before the higher build "
+            "cost is earned back."
+        )
+    return caveats

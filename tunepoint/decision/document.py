@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import date
 from typing import Any
 
-import numpy as np
-
 from tunepoint.costs.break_even import BreakEven
 from tunepoint.costs.prices import OLD_DAYS, dated_prices, money
-from tunepoint.decision.guards import too_few
-from tunepoint.decision.signals import PROMPTED, Signal, beside_the_rule, rule_of_thumb
+from tunepoint.decision.criteria import Signal
+from tunepoint.decision.differences import Difference
+from tunepoint.decision.finalists import Finalist
+from tunepoint.decision.reason import verdict_reason
+from tunepoint.decision.rule_of_thumb import measured_beside_the_rule, rule_of_thumb
 from tunepoint.decision.slices import Sliced, routing_words
-from tunepoint.decision.verdict import Decision, Difference, Finalist
+from tunepoint.decision.verdict import Decision
 from tunepoint.stats.intervals import Interval
 from tunepoint.stats.ranges import Quantiles
 from tunepoint.task.task import Task
 from tunepoint.trials.judge_quality import JudgeQuality
 
 SCHEMA = 1
-MAX_REPORT_DRAWS = 60_000
-"""Draws times arms that travel into the report for its sliders: 4,000 draws of up to 15 arms."""
 
 
 def document(
@@ -36,31 +35,30 @@ def document(
     provenance: Mapping[str, Any] | None = None,
     today: date,
 ) -> dict[str, Any]:
-    """The content of decision.json, version 1."""
+    """Return the content of decision.json, version 1."""
     return {
         "schema": SCHEMA,
         "task": decision.task,
         "verdict": decision.verdict,
         "strength": decision.strength,
         "winner": decision.winner,
-        "because": verdict_reason(decision),
-        "risks": {name: _short(risk) for name, risk in asdict(decision.risks).items()},
+        "because": verdict_reason(decision, task),
+        "risks": {name: _rounded(risk) for name, risk in asdict(decision.risks).items()},
         "items": decision.items,
         "groups": decision.groups,
         "finalists": [_finalist(finalist) for finalist in decision.finalists],
         "differences": [_difference(difference) for difference in decision.differences],
         "break_even": [
-            _crossing(one, counts_errors=task.value.error_usd is not None) for one in decision.break_even
+            _crossing(crossing, counts_errors=task.value.error_usd is not None)
+            for crossing in decision.break_even
         ],
-        "slices": None if slices is None else _slices(slices),
+        "slices": None if slices is None else _slices(slices, decision.titles),
         "judge": _judge(decision.judged),
         "signals": [asdict(signal) for signal in signals],
-        "rule_of_thumb": "; ".join(
-            filter(None, (rule_of_thumb(task.traffic.queries_per_month.likely), beside_the_rule(decision)))
-        ),
+        "rule_of_thumb": _rule_of_thumb(decision, task),
         "evidence_needed": asdict(decision.evidence_needed) if decision.evidence_needed else None,
         "worth": [asdict(worth) for worth in decision.worth],
-        "selection_optimism": None if optimism is None else _short(optimism),
+        "selection_optimism": None if optimism is None else _rounded(optimism),
         "contamination": contamination or {"test_items_with_near_twin": 0, "score_without_them": {}},
         "reversal": list(decision.reversal),
         "tornado": _tornado(decision),
@@ -69,17 +67,56 @@ def document(
     }
 
 
-def _crossing(one: BreakEven, *, counts_errors: bool) -> dict[str, Any]:
-    """Where two arms cross, and when the one that cost more to build has earned that back."""
+def _finalist(finalist: Finalist) -> dict[str, Any]:
+    regret = finalist.expected_regret_usd
     return {
-        "from": one.cheaper_to_build,
-        "to": one.cheaper_to_run,
-        "queries_per_month": _band(one.queries_per_month),
-        "probability_never": _short(one.probability_never),
-        "dearer_to_build": one.dearer_to_build,
-        "payback_days": _band(one.payback_days),
-        "probability_no_payback": _short(one.probability_no_payback),
-        "base_model_days": None if one.lifetime_days is None else round(one.lifetime_days),
+        "arm": finalist.arm,
+        **({} if finalist.label is None else {"label": finalist.label}),
+        "kind": finalist.kind,
+        "items": finalist.items,
+        "score": _interval(finalist.score),
+        "format_ok": _rounded(finalist.format_ok),
+        "repaired": _rounded(finalist.repaired),
+        "cost_per_query_usd": _band(finalist.cost_per_query_usd, digits=12),
+        "monthly_usd": _dollars(finalist.monthly_usd),
+        "horizon_usd": _dollars(finalist.horizon_usd),
+        "upfront_usd": _dollars(finalist.upfront_usd),
+        "p50_seconds": _rounded(finalist.p50_seconds),
+        "p95_seconds": _rounded(finalist.p95_seconds),
+        "meets_limits": finalist.meets_limits,
+        "misses": list(finalist.misses),
+        "probability_acceptable": _rounded(finalist.probability_acceptable),
+        "probability_best": _rounded(finalist.probability_best),
+        "expected_regret_usd": None if regret is None else float(money(regret)),
+        "standard_errors": {name: _rounded(value) for name, value in asdict(finalist.errors).items()},
+    }
+
+
+def _difference(difference: Difference) -> dict[str, Any]:
+    """The winner against another arm."""
+    bootstrap = difference.bootstrap
+    return {
+        "arm": difference.arm,
+        "against": difference.against,
+        **_interval(difference.difference),
+        "conclusion": difference.conclusion,
+        "p_holm": _rounded(difference.p_holm),
+        "bootstrap": {"low": _rounded(bootstrap.low), "high": _rounded(bootstrap.high)},
+    }
+
+
+def _crossing(crossing: BreakEven, *, counts_errors: bool) -> dict[str, Any]:
+    """Where two arms cross, and when the one that cost more to build has earned that back."""
+    lifetime = crossing.lifetime_days
+    return {
+        "from": crossing.cheaper_to_build,
+        "to": crossing.cheaper_to_run,
+        "queries_per_month": _band(crossing.queries_per_month),
+        "probability_never": _rounded(crossing.probability_never),
+        "dearer_to_build": crossing.dearer_to_build,
+        "payback_days": _band(crossing.payback_days),
+        "probability_no_payback": _rounded(crossing.probability_no_payback),
+        "base_model_days": None if lifetime is None else round(lifetime),
         "counts_errors": counts_errors,
     }
 
@@ -92,25 +129,13 @@ def _tornado(decision: Decision) -> dict[str, Any] | None:
         "arm": decision.winner,
         "against": decision.rival,
         "swings": [
-            {"what": one.what, "low": float(money(one.low)), "high": float(money(one.high))}
-            for one in decision.swings
+            {"what": swing.what, "low": float(money(swing.low)), "high": float(money(swing.high))}
+            for swing in decision.swings
         ],
     }
 
 
-def _difference(one: Difference) -> dict[str, Any]:
-    """The winner against another arm."""
-    return {
-        "arm": one.arm,
-        "against": one.against,
-        **_interval(one.difference),
-        "conclusion": one.conclusion,
-        "p_holm": _short(one.p_holm),
-        "bootstrap": {"low": _short(one.bootstrap.low), "high": _short(one.bootstrap.high)},
-    }
-
-
-def _slices(sliced: Sliced) -> dict[str, Any]:
+def _slices(sliced: Sliced, titles: Mapping[str, str]) -> dict[str, Any]:
     """Differences by slice, and what routing would bring."""
     routing = sliced.routing
     return {
@@ -119,13 +144,13 @@ def _slices(sliced: Sliced) -> dict[str, Any]:
         "against": sliced.against,
         "slices": [
             {
-                "slice": one.name,
-                "items": one.items,
-                **_interval(one.difference),
-                "p_adjusted": _short(one.p_adjusted),
-                "better": one.better,
+                "slice": part.name,
+                "items": part.items,
+                **_interval(part.difference),
+                "p_adjusted": _rounded(part.p_adjusted),
+                "better": part.better,
             }
-            for one in sliced.slices
+            for part in sliced.slices
         ],
         "too_small": list(sliced.too_small),
         "routing": None
@@ -134,28 +159,11 @@ def _slices(sliced: Sliced) -> dict[str, Any]:
             "arms": {arm: list(names) for arm, names in routing.arms.items()},
             "over": routing.single,
             "gain": _interval(routing.gain),
-            "optimism": _short(routing.optimism),
+            "optimism": _rounded(routing.optimism),
             "suggested": routing.wins,
-            "words": routing_words(sliced),
+            "words": routing_words(sliced, titles),
         },
     }
-
-
-def verdict_reason(decision: Decision) -> str:
-    """The verdict's reason in one sentence: the score, the rivals, the money."""
-    winner = decision.finalist(decision.winner)
-    score = winner.score
-    text = f"{winner.arm} scores {score.estimate:.3f} ({score.low:.3f} to {score.high:.3f})"
-    for rival in _rivals(decision, winner):
-        difference = next(d for d in decision.differences if d.against == rival.arm).difference
-        text += (
-            f", {difference.estimate:+.3f} against {rival.arm} "
-            f"({difference.low:+.3f} to {difference.high:+.3f})"
-        )
-    text += f", and costs about ${winner.horizon_usd.likely:,.0f} over the horizon"
-    if decision.evidence_needed is not None:
-        text += f"; {decision.evidence_needed.why}"
-    return text + "."
 
 
 def _judge(judged: JudgeQuality | None) -> dict[str, Any] | None:
@@ -169,68 +177,44 @@ def _judge(judged: JudgeQuality | None) -> dict[str, Any] | None:
         else {
             "answers": noise.answers,
             "repeated": noise.repeated,
-            "agreement": _short(noise.agreement),
-            "swapped": _short(noise.swapped),
+            "agreement": _rounded(noise.agreement),
+            "swapped": _rounded(noise.swapped),
             "position": _interval(noise.position),
-            "noise_share": _short(noise.noise_share),
+            "noise_share": _rounded(noise.noise_share),
         },
         "graded_by_people": dict(judged.graded),
         "calibrations": [
             {
-                "arm": one.arm,
-                "items": one.items,
-                "judged": _short(one.judged),
-                "power": _short(one.power),
-                "correction": _interval(one.correction),
-                "error": _short(one.error),
+                "arm": calibration.arm,
+                "items": calibration.items,
+                "judged": _rounded(calibration.judged),
+                "power": _rounded(calibration.power),
+                "correction": _interval(calibration.correction),
+                "error": _rounded(calibration.error),
             }
-            for one in judged.calibrations
+            for calibration in judged.calibrations
         ],
     }
 
 
-def _rivals(decision: Decision, winner: Finalist) -> list[Finalist]:
-    """The best arm on the other side of 'prompt or tune', and the best of all others."""
-    others = sorted((f for f in decision.finalists if f.arm != winner.arm), key=lambda f: -f.score.estimate)
-    words_only = winner.kind in PROMPTED
-    across = [f for f in others if (f.kind in PROMPTED) != words_only]
-    return list(dict.fromkeys([*across[:1], *others[:1]]))
+def _rule_of_thumb(decision: Decision, task: Task) -> str:
+    """What the rule of thumb says, and what was measured beside it."""
+    rule = f"{rule_of_thumb(task.traffic.queries_per_month.likely)}."
+    return " ".join(filter(None, (rule, measured_beside_the_rule(decision))))
 
 
-def _finalist(finalist: Finalist) -> dict[str, Any]:
-    return {
-        "arm": finalist.arm,
-        "kind": finalist.kind,
-        "items": finalist.items,
-        "score": _interval(finalist.score),
-        "format_ok": _short(finalist.format_ok),
-        "repaired": _short(finalist.repaired),
-        "cost_per_query_usd": _band(finalist.cost_per_query_usd, digits=12),
-        "monthly_usd": _dollars(finalist.monthly_usd),
-        "horizon_usd": _dollars(finalist.horizon_usd),
-        "upfront_usd": _dollars(finalist.upfront_usd),
-        "p50_seconds": _short(finalist.p50_seconds),
-        "p95_seconds": _short(finalist.p95_seconds),
-        "meets_limits": finalist.meets_limits,
-        "misses": list(finalist.misses),
-        "probability_acceptable": _short(finalist.probability_acceptable),
-        "probability_best": _short(finalist.probability_best),
-        "expected_regret_usd": (
-            None if finalist.expected_regret_usd is None else float(money(finalist.expected_regret_usd))
-        ),
-        "standard_errors": {name: _short(value) for name, value in asdict(finalist.errors).items()},
-    }
+# -- values ----------------------------------------------------------------------------------
 
 
-def _short(value: float | None) -> float | None:
+def _rounded(value: float | None) -> float | None:
     return None if value is None else round(float(value), 6)
 
 
 def _interval(interval: Interval) -> dict[str, float | None]:
     return {
-        "estimate": _short(interval.estimate),
-        "low": _short(interval.low),
-        "high": _short(interval.high),
+        "estimate": _rounded(interval.estimate),
+        "low": _rounded(interval.low),
+        "high": _rounded(interval.high),
     }
 
 
@@ -242,6 +226,9 @@ def _band(band: Quantiles | None, digits: int = 2) -> dict[str, float] | None:
 
 def _dollars(band: Quantiles) -> dict[str, float]:
     return {name: float(money(value)) for name, value in asdict(band).items()}
+
+
+# -- prices and assumptions ------------------------------------------------------------------
 
 
 def _prices(today: date) -> list[dict[str, Any]]:
@@ -260,7 +247,7 @@ def _prices(today: date) -> list[dict[str, Any]]:
 
 def _old_prices(today: date) -> list[str]:
     return [
-        f"the price {price.name} was checked {price.age_days(today)} days ago ({price.checked})"
+        f"The price {price.name} was checked {price.age_days(today)} days ago ({price.checked})."
         for price in dated_prices().values()
         if price.age_days(today) > OLD_DAYS
     ]
@@ -273,55 +260,4 @@ def _assumptions(task: Task) -> dict[str, Any]:
         "value": task.value.model_dump(mode="json"),
         "costs": task.costs.model_dump(mode="json"),
         "currencies": dict(task.currencies),
-    }
-
-
-def economics(decision: Decision, task: Task) -> dict[str, Any]:
-    """What the report needs to recompute costs and verdict for another volume or horizon."""
-    evidence = decision.evidence
-    costs = evidence.costs
-    limits = evidence.limits.model_copy(update={"monthly_usd": None})
-    unlimited = replace(evidence, limits=limits)  # the page tests this limit at every volume
-    few = slice(0, MAX_REPORT_DRAWS // len(costs.arms))
-
-    def rows(values: np.ndarray[Any, np.dtype[np.float64]]) -> list[list[float]]:
-        return [[float(f"{value:.10g}") for value in row] for row in values[few].tolist()]
-
-    return {
-        "arms": list(costs.arms),
-        "kinds": [decision.finalist(arm).kind for arm in costs.arms],
-        "volume": task.traffic.queries_per_month.likely,
-        "traffic": [task.traffic.queries_per_month.low, task.traffic.queries_per_month.high],
-        "months": costs.months,
-        "growth": costs.schedule.growth,
-        "discount": costs.schedule.discount,
-        "machines": {
-            arm: {
-                "hours": hosting.hours_per_month,
-                "queries": hosting.queries_per_machine,
-                "least": hosting.least,
-                "hourly": [float(f"{value:.10g}") for value in hourly[few].tolist()],
-            }
-            for arm, (hosting, hourly) in costs.machines.items()
-        },
-        "base_model_months": task.costs.base_model_months,
-        "retires_months": list(costs.retires_months),
-        "retrain_months": task.costs.retrain_months,
-        "margin": evidence.limits.margin,
-        "min_score": evidence.limits.min_score,
-        "materiality": evidence.materiality,
-        "error_usd": evidence.error_usd,
-        "monthly_limit": evidence.limits.monthly_usd,
-        "capped": decision.risks.strength == "confident" and decision.strength == "leaning",
-        "enough": not too_few(decision.groups),
-        "fit": [bool(flag) for flag in unlimited.eligible()],
-        "draws": {
-            "score": rows(evidence.scores),
-            "upfront": rows(costs.upfront),
-            "monthly": rows(costs.monthly),
-            "per_query": rows(costs.per_query),
-            "retrain": rows(costs.retraining_once),
-            "follow": rows(costs.following_once),
-            "volume": [float(f"{value:.10g}") for value in costs.volume[few].tolist()],
-        },
     }

@@ -1,4 +1,4 @@
-"""What would settle an undecided study, and what the next piece of evidence is worth.
+"""What would settle an undecided study.
 
 Future studies are simulated from the study's own variance components: what is known now is drawn,
 a larger study is made of it, and the rule is applied to that (the predictive probability of
@@ -12,16 +12,27 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tunepoint.decision.futures import DOUBLINGS, WORDS, FutureStudy, Kind, LearningGain, UnitPrices, settled
+from tunepoint.decision.futures import (
+    EVIDENCE_WORDS,
+    EXAMPLE_DOUBLINGS,
+    FutureStudy,
+    Kind,
+    LearningGain,
+    UnitPrices,
+    settled_share,
+)
+from tunepoint.decision.numbers import about_usd, significant
 from tunepoint.decision.rule import Evidence
 from tunepoint.stats.paired import JointScores
 
-ASKED = 0.9
+MIN_SETTLED_SHARE = 0.9
 """Share of simulated futures that must be settled for a promise of 80%: the arm that looks best now
 looks better than it is, so fewer real studies are settled than simulated ones (docs/error-rates.md)."""
-FACTORS = (1.25, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+ITEM_FACTORS = (1.25, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Multiples of the measured items that are tried."""
 SEED_FACTORS = (2, 3, 4, 6, 8, 12, 16)
+BOTH_FACTOR = 4
+"""Multiple of items and seeds that is tried where neither helps alone."""
 
 
 @dataclass(frozen=True)
@@ -53,104 +64,126 @@ def evidence_needed(
     evidence: Evidence,
     prices: UnitPrices,
     rng: np.random.Generator,
-    *,
+    titles: Sequence[str],
     reachable: bool = True,
     growth: LearningGain | None = None,
 ) -> EvidenceNeeded:
-    """The least of each kind of evidence that gives at least a leaning verdict, four times in five.
+    """Return the least of each kind of evidence that gives at least a leaning verdict, four times in five.
 
     Args:
+        joint: distribution of the measured scores.
+        evidence: draws of scores and costs.
+        prices: of one more piece of evidence.
+        rng: draws the simulated studies.
+        titles: of the arms, for people.
         reachable: whether any arm meets the limits.
         growth: what more training examples bring; None where no learning curve was drawn.
 
     """
     if not reachable:
-        return EvidenceNeeded(None, None, None, "no arm meets the limits; more evidence will not change that")
+        return _hopeless("No option meets the limits, and more evidence will not change that.")
 
     def settles(future: FutureStudy) -> bool:
-        return settled(joint, evidence, future, rng, growth) >= ASKED
+        return settled_share(joint, evidence, future, rng, growth) >= MIN_SETTLED_SHARE
 
-    ways = _ways(joint, prices, settles, growth)
-    if ways:
-        return _needed(ways, joint)
-    most = joint.most_seeds
-    if most and settles(FutureStudy(items=4, seeds=4)):
-        items = Option(3 * joint.items, 3 * joint.items * prices.item)
-        seeds = Option(3 * most, 3 * most * prices.seed)
-        why = (
-            f"training seeds vary too much: {seeds.more} more seeds and {items.more} more test items "
-            f"together (about {_dollars(items.usd + seeds.usd)}) would settle it with a probability of 80%"
+    options = _single_options(joint, prices, settles, growth)
+    if options:
+        return _cheapest_first(options, graded_by_people=joint.graded_groups is not None)
+    if joint.max_seeds and settles(FutureStudy(items=BOTH_FACTOR, seeds=BOTH_FACTOR)):
+        return _items_and_seeds(joint, prices)
+    noisy_decodes = sorted(joint.decoded)
+    if noisy_decodes and settles_without_decode_noise(joint, evidence, rng):
+        names = ", ".join(titles[arm] for arm in noisy_decodes)
+        return _hopeless(
+            f"Whole runs of answers differ ({names}), and no number of test items tells what the next run "
+            "will do. Find out why the same question gets different answers, or measure more decodes."
         )
-        usd: dict[Kind, float] = {"test_items": items.usd, "training_seeds": seeds.usd}
-        return EvidenceNeeded(items.more, seeds.more, None, why, usd)
-    moody = sorted(joint.decoded)
-    if moody and settles_without_decodes(joint, evidence, rng):
-        names = ", ".join(evidence.costs.arms[arm] for arm in moody)
-        why = (
-            f"whole runs of answers differ ({names}), and no number of test items tells what the next run "
-            "will do: find out why the same question is answered otherwise, or measure more decodes"
-        )
-        return EvidenceNeeded(None, None, None, why)
-    why = (
-        f"the arms are so close that even {FACTORS[-1]} times the test items would not separate them "
-        "reliably; a wider margin or another price would"
+    return _hopeless(
+        f"The options are too close: even {ITEM_FACTORS[-1]} times the test items would not separate them "
+        "reliably. A wider margin or another price would decide."
     )
+
+
+def _hopeless(why: str) -> EvidenceNeeded:
     return EvidenceNeeded(None, None, None, why)
 
 
-def settles_without_decodes(joint: JointScores, evidence: Evidence, rng: np.random.Generator) -> bool:
-    """Whether many more test items would do if every run of an arm answered alike."""
-    steady = joint.seed_covariance.copy()
+def settles_without_decode_noise(joint: JointScores, evidence: Evidence, rng: np.random.Generator) -> bool:
+    """Return whether many more test items would do if every run of an arm answered alike."""
+    seed_covariance = joint.seed_covariance.copy()
     for arm in joint.decoded:
-        steady[arm, :] = steady[:, arm] = 0.0
-    calm = replace(joint, seed_covariance=steady)
-    return settled(calm, evidence, FutureStudy(items=FACTORS[-1]), rng) >= ASKED
+        seed_covariance[arm, :] = seed_covariance[:, arm] = 0.0
+    without_decode_noise = replace(joint, seed_covariance=seed_covariance)
+    many_items = FutureStudy(items=ITEM_FACTORS[-1])
+    return settled_share(without_decode_noise, evidence, many_items, rng) >= MIN_SETTLED_SHARE
 
 
-def _ways(
+def _single_options(
     joint: JointScores,
     prices: UnitPrices,
     settles: Callable[[FutureStudy], bool],
     growth: LearningGain | None,
 ) -> dict[Kind, Option]:
-    """Each kind of evidence that would do alone, with the least of it."""
-    ways: dict[Kind, Option] = {}
-    factor = _least(FACTORS, lambda factor: settles(FutureStudy(items=factor)))
+    """Each kind of evidence that would do alone, with the least of it.
+
+    The kinds are tried in a fixed order, because the simulated studies draw from one generator.
+    """
+    options: dict[Kind, Option] = {}
+    factor = _first_that_holds(ITEM_FACTORS, lambda factor: settles(FutureStudy(items=factor)))
     if factor is not None:
-        more = int(np.ceil((factor - 1) * joint.items / 10) * 10)
-        ways["test_items"] = Option(more, more * prices.item)
-    most = joint.most_seeds
-    factor = _least(SEED_FACTORS, lambda factor: settles(FutureStudy(seeds=factor))) if most else None
-    if factor is not None:
-        more = int((factor - 1) * most)
-        ways["training_seeds"] = Option(more, more * prices.seed)
+        items = int(np.ceil((factor - 1) * joint.items / 10) * 10)
+        options["test_items"] = Option(items, items * prices.item)
+    if joint.max_seeds:
+        factor = _first_that_holds(SEED_FACTORS, lambda factor: settles(FutureStudy(seeds=factor)))
+        if factor is not None:
+            seeds = int((factor - 1) * joint.max_seeds)
+            options["training_seeds"] = Option(seeds, seeds * prices.seed)
     if growth is not None:
-        doublings = _least(DOUBLINGS, lambda times: settles(FutureStudy(doublings=int(times))))
-        if doublings is not None:
-            more = growth.examples * (2 ** int(doublings) - 1)
-            ways["training_examples"] = Option(more, more * prices.example + prices.retraining)
-    return ways
+        times = _first_that_holds(EXAMPLE_DOUBLINGS, lambda times: settles(FutureStudy(doublings=int(times))))
+        if times is not None:
+            examples = growth.examples * (2 ** int(times) - 1)
+            options["training_examples"] = Option(examples, examples * prices.example + prices.retraining)
+    return options
 
 
-def _needed(ways: Mapping[Kind, Option], joint: JointScores) -> EvidenceNeeded:
-    """The ways, the cheapest first in words."""
-    first, *others = sorted(ways, key=lambda kind: ways[kind].usd)
-    graded = ", as many of them graded by people as now," if joint.labelled is not None else ""
-    said = f"about {ways[first].more} more {WORDS[first]}"
-    said += graded if first == "test_items" else ""
-    why = f"{said} (about {_dollars(ways[first].usd)}) would settle it with a probability of 80%"
+def _cheapest_first(options: Mapping[Kind, Option], *, graded_by_people: bool) -> EvidenceNeeded:
+    """All options, in words the cheapest first."""
+    first, *others = sorted(options, key=lambda kind: options[kind].usd)
+    graded = ", as many of them graded by people as now," if graded_by_people else ""
+    why = (
+        f"{_amount(first, options[first])}{graded if first == 'test_items' else ''} (about "
+        f"{about_usd(options[first].usd)}) would settle it with a probability of 80%."
+    )
     if others:
-        rest = (f"{ways[kind].more} more {WORDS[kind]} ({_dollars(ways[kind].usd)})" for kind in others)
-        why += f"; so would {' or '.join(rest)}"
-    more = {kind: ways[kind].more if kind in ways else None for kind in WORDS}
-    return EvidenceNeeded(**more, why=why, usd={kind: way.usd for kind, way in ways.items()})
+        rest = (f"{_amount(kind, options[kind])} ({about_usd(options[kind].usd)})" for kind in others)
+        why += f" So would {' or '.join(rest)}."
+    more = {kind: options[kind].more if kind in options else None for kind in EVIDENCE_WORDS}
+    usd = {kind: option.usd for kind, option in options.items()}
+    return EvidenceNeeded(**more, why=f"About {why}", usd=usd)
 
 
-def _dollars(amount: float) -> str:
-    return f"${amount:,.2f}" if amount < 100 else f"${amount:,.0f}"
+def _amount(kind: Kind, option: Option) -> str:
+    words = EVIDENCE_WORDS[kind]
+    return f"{significant(option.more)} more {words.removesuffix('s') if option.more == 1 else words}"
 
 
-def _least(steps: Sequence[float], holds: Callable[[float], bool]) -> float | None:
+def _items_and_seeds(joint: JointScores, prices: UnitPrices) -> EvidenceNeeded:
+    """Test items and training seeds that settle a study together."""
+    more_items = (BOTH_FACTOR - 1) * joint.items
+    more_seeds = (BOTH_FACTOR - 1) * joint.max_seeds
+    usd: dict[Kind, float] = {
+        "test_items": more_items * prices.item,
+        "training_seeds": more_seeds * prices.seed,
+    }
+    both = f"{more_seeds} more seeds and {significant(more_items)} more test items together"
+    why = (
+        f"Training seeds vary too much. About {both} (about {about_usd(sum(usd.values()))}) would settle it "
+        "with a probability of 80%."
+    )
+    return EvidenceNeeded(more_items, more_seeds, None, why, usd)
+
+
+def _first_that_holds(steps: Sequence[float], holds: Callable[[float], bool]) -> float | None:
     """The first step from which something holds, by bisection; None if it does not hold at the last."""
     if not holds(steps[-1]):
         return None

@@ -1,4 +1,4 @@
-"""Simulated larger studies."""
+"""Simulated larger studies, and what they would cost."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tunepoint.task.task import Task
 from tunepoint.trials.table import Table
 
 Kind = Literal["test_items", "training_seeds", "training_examples"]
-DOUBLINGS = (1, 2, 3)
+EXAMPLE_DOUBLINGS = (1, 2, 3)
 """Times that the training examples are doubled: further than that no curve is trusted."""
-STUDIES = 100
-DRAWS = 1_000
-WORDS: Mapping[Kind, str] = {
+SIMULATED_STUDIES = 100
+FUTURE_DRAWS = 1_000
+EVIDENCE_WORDS: Mapping[Kind, str] = {
     "test_items": "test items",
     "training_seeds": "training seeds",
     "training_examples": "training examples",
@@ -44,23 +44,27 @@ class UnitPrices:
 
 
 def unit_prices(table: Table, costs: Sequence[ArmCost], task: Task) -> UnitPrices:
-    """What more evidence costs at the task's likely rates; new labels are paid for in any case."""
+    """Return what more evidence costs at the task's likely rates; new labels are paid for in any case."""
     rates = task.costs
     label = rates.label_minutes.likely / 60 * rates.hourly_usd.likely
-    core = rates.core_hour_usd.likely / 3600
-    answers = [cost.usd_per_query.likely + cost.core_seconds_per_query * core for cost in costs]
+    core_second = rates.core_hour_usd.likely / 3600
+    answer = [cost.usd_per_query.likely + cost.core_seconds_per_query * core_second for cost in costs]
+    training = [cost.training_core_seconds * core_second for cost in costs]
     seeds = [len(arm.seeds) for arm in table.arms]
-    asked = [
+    # What runs today answered already: its log has no price.
+    answers_per_item = [
         0.0 if cost.kind == "incumbent" else arm.answers for arm, cost in zip(table.arms, costs, strict=True)
     ]
-    training = [cost.training_core_seconds * core for cost in costs]
     trained = [i for i, cost in enumerate(costs) if cost.training_core_seconds > 0 or seeds[i] > 1]
-    many = [i for i in trained if seeds[i] > 1]  # one training run of an arm without luck shows all
+    # A deterministic training run shows everything with its first seed.
+    with_seeds = [i for i in trained if seeds[i] > 1]
     return UnitPrices(
-        label + sum(price * count for price, count in zip(answers, asked, strict=True)),
-        sum(training[i] + len(table.items) * answers[i] * asked[i] / seeds[i] for i in many),
-        label,
-        sum(training[i] * seeds[i] for i in trained),
+        item=label + sum(price * count for price, count in zip(answer, answers_per_item, strict=True)),
+        seed=sum(
+            training[i] + len(table.items) * answer[i] * answers_per_item[i] / seeds[i] for i in with_seeds
+        ),
+        example=label,
+        retraining=sum(training[i] * seeds[i] for i in trained),
     )
 
 
@@ -91,30 +95,33 @@ class FutureStudy:
 
 
 def _larger(joint: JointScores, future: FutureStudy) -> tuple[JointScores, JointScores]:
-    """The joint distribution of the larger study, and that of what it will teach."""
-    items = future.items
+    """The joint distribution of the larger study, and that of what it adds to what is known.
+
+    The variance of an estimate is its variance in the larger study plus that of the news.
+    """
     times = np.array([1.0 if arm in joint.decoded else future.seeds for arm in range(len(joint.estimates))])
     seeds = np.sqrt(np.outer(times, times))  # a block has seeds or decodes, never both
-    then = replace(
+    graded = joint.graded_groups
+    larger = replace(
         joint,
-        item_covariance=joint.item_covariance / items,
-        groups=int(joint.groups * items),
+        item_covariance=joint.item_covariance / future.items,
+        groups=int(joint.groups * future.items),
         seed_covariance=joint.seed_covariance / seeds,
         blocks=tuple((arms, int(count * times[arms[0]])) for arms, count in joint.blocks),
-        items=int(joint.items * items),
-        labelled=None if joint.labelled is None else int(joint.labelled * items),
+        items=int(joint.items * future.items),
+        graded_groups=None if graded is None else int(graded * future.items),
         means=None,
         codes=None,
     )
     news = replace(
         joint,
-        item_covariance=joint.item_covariance * (1 - 1 / items),
+        item_covariance=joint.item_covariance * (1 - 1 / future.items),
         seed_covariance=joint.seed_covariance * (1 - 1 / seeds),
     )
-    return then, news
+    return larger, news
 
 
-def _centres(
+def future_estimates(
     joint: JointScores,
     evidence: Evidence,
     future: FutureStudy,
@@ -122,34 +129,36 @@ def _centres(
     rng: np.random.Generator,
     growth: LearningGain | None,
 ) -> Floats:
-    """(studies, A) estimates of future studies, as what is known now foretells them."""
-    centres = joint.estimates + draw_errors(_larger(joint, future)[1], studies, rng)
+    """Draw (studies, A) estimates of future studies from what is known now."""
+    estimates = joint.estimates + draw_errors(_larger(joint, future)[1], studies, rng)
     if growth is not None and future.doublings:
-        luck = rng.standard_normal(studies)  # one curve for all: arms trained alike gain alike
+        # One curve for all arms: what is trained alike gains alike.
+        deviation = rng.standard_normal(studies)
+        times = growth.doublings[future.doublings - 1]
         for name, gain in growth.gains.items():
             if name in evidence.costs.arms:
-                drawn = gain.estimate + luck * (gain.high - gain.low) / (2 * 1.96)
-                times = growth.doublings[future.doublings - 1]
-                centres[:, evidence.costs.arms.index(name)] += times * drawn
-    return np.asarray(centres)
+                drawn = gain.estimate + deviation * (gain.high - gain.low) / (2 * 1.96)
+                estimates[:, evidence.costs.arms.index(name)] += times * drawn
+    return np.asarray(estimates)
 
 
-def settled(
+def settled_share(
     joint: JointScores,
     evidence: Evidence,
     future: FutureStudy,
     rng: np.random.Generator,
     growth: LearningGain | None = None,
-    studies: int = STUDIES,
+    studies: int = SIMULATED_STUDIES,
 ) -> float:
-    """Share of future studies of a given size that are not undecided."""
-    then, _ = _larger(joint, future)
-    if too_few(then.groups):
+    """Return the share of simulated studies of a given size that end with a verdict."""
+    larger, _ = _larger(joint, future)
+    if too_few(larger.groups):
         return 0.0
-    part = evidence.thinned(DRAWS)
-    spread = draw_scores(then, len(part.scores), rng) - then.estimates
-    found = 0
-    for centre in _centres(joint, evidence, future, studies, rng, growth):
-        study = replace(part, scores=centre + spread, estimates=centre)
-        found += study.risks_of(study.best()).strength is not None
-    return found / studies
+    thinned = evidence.thinned(FUTURE_DRAWS)
+    # The same spread around every estimate: drawing it anew for each study would cost most of the time.
+    spread = draw_scores(larger, len(thinned.scores), rng) - larger.estimates
+    settled = 0
+    for estimates in future_estimates(joint, evidence, future, studies, rng, growth):
+        study = replace(thinned, scores=estimates + spread, estimates=estimates)
+        settled += study.risks_of(study.best_bet()).strength is not None
+    return settled / studies

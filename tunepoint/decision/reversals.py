@@ -2,75 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from tunepoint.decision import numbers
 from tunepoint.decision.rule import Evidence
 from tunepoint.stats.arrays import Floats
 
-FLIP_VALUES = 100_000
+MAX_REVERSAL_DRAWS = 100_000
 """Draws times arms that the search for reversals looks at."""
+MIN_REVERSAL_DRAWS = 500
+BISECTION_STEPS = 10
+"""Leave a thousandth of the bracket."""
+MAX_SCORE_GAIN = 0.08
+"""A rival that would have to score higher by more than this is not worth mentioning."""
 
 
-def reversals(evidence: Evidence, winner: int) -> tuple[str, ...]:
-    """Volumes at which another arm becomes the best bet, and the scores that would do it."""
-    found = []
-    evidence = evidence.thinned(max(500, FLIP_VALUES // len(evidence.estimates)))
-    usual = float(np.median(evidence.costs.volume))
+def reversals(evidence: Evidence, winner: int, titles: Sequence[str]) -> tuple[str, ...]:
+    """Return the volumes at which another arm becomes the best bet, and the scores that would do it."""
+    draws = MAX_REVERSAL_DRAWS // len(evidence.estimates)
+    evidence = evidence.thinned(max(MIN_REVERSAL_DRAWS, draws))
+    expected = float(np.median(evidence.costs.volume))
     steps = np.geomspace(1.0, 1e5, 41)[1:]
-    for factors, words in ((1 / steps, "below"), (steps, "above")):
-        volume, other = _first_flip(evidence, winner, usual, usual * factors)
+    sentences = []
+    for factors, word in ((1 / steps, "Below"), (steps, "Above")):
+        volume, other = _first_flip(evidence, winner, expected, expected * factors)
         if other is not None:
-            name = evidence.costs.arms[other]
-            found.append(f"{words} about {_round(volume):,} queries a month {name} is the better choice")
-    found += _score_flips(evidence, winner)
-    return tuple(found)
+            flip = f"{word} about {numbers.volume(volume)} queries a month"
+            sentences.append(f"{flip}, {titles[other]} is the better choice.")
+    return (*sentences, *_score_flips(evidence, winner, titles))
 
 
-def _first_flip(evidence: Evidence, winner: int, usual: float, volumes: Floats) -> tuple[float, int | None]:
-    """Where the best bet becomes another arm first on the way through the volumes; found by bisection."""
+def _first_flip(
+    evidence: Evidence, winner: int, expected: float, volumes: Floats
+) -> tuple[float, int | None]:
+    """The volume nearest to the expected one at which another arm is the best bet, and that arm."""
 
     def other_at(volume: float) -> int | None:
-        other = evidence.best(volume)
+        other = evidence.best_bet(volume)
         return other if other != winner and evidence.eligible(volume)[other] else None
 
-    before = usual
+    previous = expected
     for volume in volumes.tolist():
         if volume < 1:
             break
         if other_at(volume) is not None:
-            found = root(lambda log: other_at(float(np.exp(log))) is not None, np.log(before), np.log(volume))
-            return float(np.exp(found)), other_at(float(np.exp(found)))
-        before = volume
+            # By logarithms: volumes span orders of magnitude.
+            log_volume = bisect(
+                lambda log: other_at(float(np.exp(log))) is not None, np.log(previous), np.log(volume)
+            )
+            flip = float(np.exp(log_volume))
+            return flip, other_at(flip)
+        previous = volume
     return 0.0, None
 
 
-def root(flipped: Callable[[float], bool], kept: float, turned: float) -> float:
-    """Where a condition turns between a place where it does not hold and one where it does (bisection)."""
-    for _ in range(HALVINGS):
-        middle = (kept + turned) / 2
-        kept, turned = (kept, middle) if flipped(middle) else (middle, turned)
-    return turned
+def bisect(holds: Callable[[float], bool], without: float, within: float) -> float:
+    """Return where a condition begins to hold, between a value where it does not and one where it does."""
+    for _ in range(BISECTION_STEPS):
+        middle = (without + within) / 2
+        without, within = (without, middle) if holds(middle) else (middle, within)
+    return within
 
 
-HALVINGS = 10
-"""Of a bisection: a thousandth of the stretch is left."""
-MOST_GAIN = 0.08
-"""A rival that would have to score higher by more is not worth saying."""
-
-
-def _score_flips(evidence: Evidence, winner: int) -> list[str]:
+def _score_flips(evidence: Evidence, winner: int, titles: Sequence[str]) -> list[str]:
     """How much better a rival's score would have to be; rivals of equal gain in one line."""
-    flips: dict[float, list[str]] = {}
-    for rival in range(len(evidence.estimates)):
+    by_gain: dict[float, list[str]] = {}
+    for rival, title in enumerate(titles):
         gain = None if rival == winner else _gain_to_win(evidence, rival)
         if gain is not None:
-            flips.setdefault(gain, []).append(evidence.costs.arms[rival])
+            by_gain.setdefault(gain, []).append(title)
     return [
-        f"if {' or '.join(names)} scored {gain:.3f} higher it would be chosen"
-        for gain, names in sorted(flips.items())
+        f"With a score {100 * gain:.1f} points higher, {' or '.join(rivals)} would be the choice."
+        for gain, rivals in sorted(by_gain.items())
     ]
 
 
@@ -80,13 +86,9 @@ def _gain_to_win(evidence: Evidence, rival: int) -> float | None:
     def wins(gain: float) -> bool:
         shift = np.zeros(len(evidence.estimates))
         shift[rival] = gain
-        other = replace(evidence, scores=evidence.scores + shift, estimates=evidence.estimates + shift)
-        return other.best() == rival and bool(other.eligible()[rival])
+        shifted = replace(evidence, scores=evidence.scores + shift, estimates=evidence.estimates + shift)
+        return shifted.best_bet() == rival and bool(shifted.eligible()[rival])
 
-    return max(0.001, round(root(wins, 0.0, MOST_GAIN), 3)) if wins(MOST_GAIN) else None
-
-
-def _round(value: float) -> int:
-    """Two significant digits, as a volume is said aloud."""
-    digits = 10 ** max(0, int(np.floor(np.log10(max(value, 1)))) - 1)
-    return int(round(value / digits) * digits)
+    if not wins(MAX_SCORE_GAIN):
+        return None
+    return max(0.001, round(bisect(wins, 0.0, MAX_SCORE_GAIN), 3))

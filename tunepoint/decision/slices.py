@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
-from tunepoint.stats.arrays import Floats
+from tunepoint.decision.numbers import points_interval
+from tunepoint.decision.sides import PROMPTED_KINDS, TUNED_KINDS, best_of
+from tunepoint.stats.arrays import Floats, Integers
 from tunepoint.stats.calibrated import cluster_error
-from tunepoint.stats.comparisons import compare
+from tunepoint.stats.comparisons import Comparison, compare
 from tunepoint.stats.exact import MIN_NORMAL_GROUPS
 from tunepoint.stats.intervals import Interval
 from tunepoint.trials.judge_quality import calibrate
@@ -33,7 +34,7 @@ class Slice:
     difference: Interval
     """95%, of this slice alone."""
     p_adjusted: float
-    """That there is no difference here, adjusted for false discovery (Benjamini and Hochberg 1995)."""
+    """P-value of no difference here, adjusted for false discovery (Benjamini and Hochberg 1995)."""
     better: str | None
     """The arm that is better here; None where the slices together do not show it."""
 
@@ -47,9 +48,9 @@ class Routing:
     single: str
     """The best arm alone."""
     gain: Interval
-    """In mean score over it, on held-out items, with the 95% interval."""
+    """In mean score over `single`, on held-out items, with the 95% interval."""
     optimism: float
-    """What the items that chose promise beyond that."""
+    """How much more the items that chose the routing promise."""
 
     @property
     def wins(self) -> bool:
@@ -79,11 +80,12 @@ def by_slice(
     labels: Mapping[str, str] | None = None,
     answered: Mapping[str, str] | None = None,
 ) -> Sliced | None:
-    """The best tuned arm against the best prompted one, slice by slice; None without slices.
+    """Compare the best tuned arm with the best prompted one, slice by slice; None without slices.
 
     Args:
         table: trials of the finalists.
         kinds: of its arms, in order.
+        rng: draws the intervals slice by slice, then the held-out half for routing.
         labels: item -> its target, for tasks with labels; they are the slices where no column is.
         answered: item -> the label that the tuned arm answers: what a router can see before it asks
             the prompted arm, where the target itself cannot be seen.
@@ -91,30 +93,62 @@ def by_slice(
     """
     table, _ = calibrate(table)
     names, by = [name if name is not None else "" for name in table.slices], "slice"
-    keys = names
+    router_keys = names
     if not any(names) and labels is not None:
         names, by = [labels.get(item, "") for item in table.items], "label"
-        keys = [(answered or {}).get(item, "") for item in table.items]
+        router_keys = [(answered or {}).get(item, "") for item in table.items]
     if not 2 <= len(set(names) - {""}) <= MAX_SLICES:
         return None
-    arm, against = _pair(table, kinds)
-    found, small = [], []
-    for name in sorted(set(names) - {""}):
-        here = np.array([other == name for other in names])
-        part = table.only(here)
-        groups = int(here.sum()) if part.clusters is None else len(np.unique(part.clusters))
-        if groups < MIN_NORMAL_GROUPS:
-            small.append(name)
-            continue
-        found.append((name, int(here.sum()), compare(joint_of(part), [(arm, against)], rng)[0]))
-    p_values = [one.p_value for *_, one in found]
-    adjusted: Sequence[float] = stats.false_discovery_control(p_values).tolist() if found else []
-    first, second = table.names[arm], table.names[against]
-    slices = tuple(
-        Slice(name, items, one.difference, p, _better(one.difference, p, first, second))
-        for (name, items, one), p in zip(found, adjusted, strict=True)
+    pair = _tuned_and_prompted(table, kinds)
+    slices, too_small = _compare_slices(table, pair, names, rng)
+    return Sliced(
+        by=by,
+        arm=table.names[pair[0]],
+        against=table.names[pair[1]],
+        slices=slices,
+        too_small=too_small,
+        routing=_routing(table, pair, router_keys, rng),
     )
-    return Sliced(by, first, second, slices, tuple(small), _routing(table, arm, against, keys, rng))
+
+
+def _tuned_and_prompted(table: Table, kinds: Sequence[ArmKind]) -> tuple[int, int]:
+    """The best tuned and the best prompted arm; the best two where one side is missing."""
+    scores = [float(arm.scores.mean()) for arm in table.arms]
+    tuned, prompted = (best_of(kinds, scores, side) for side in (TUNED_KINDS, PROMPTED_KINDS))
+    if tuned is not None and prompted is not None:
+        return tuned, prompted
+    first, second = sorted(range(len(scores)), key=lambda arm: -scores[arm])[:2]
+    return first, second
+
+
+def _compare_slices(
+    table: Table, pair: tuple[int, int], names: Sequence[str], rng: np.random.Generator
+) -> tuple[tuple[Slice, ...], tuple[str, ...]]:
+    """The differences of two arms by slice, and the names of the slices that are too small."""
+    compared: list[tuple[str, int, Comparison]] = []
+    too_small = []
+    for name in sorted(set(names) - {""}):
+        in_slice = np.array([other == name for other in names])
+        part = table.subset(in_slice)
+        items = int(in_slice.sum())
+        groups = items if part.clusters is None else len(np.unique(part.clusters))
+        if groups < MIN_NORMAL_GROUPS:
+            too_small.append(name)
+            continue
+        compared.append((name, items, compare(joint_of(part), [pair], rng)[0]))
+    p_values = [comparison.p_value for *_, comparison in compared]
+    adjusted: Sequence[float] = stats.false_discovery_control(p_values).tolist() if compared else []
+    slices = tuple(
+        Slice(
+            name=name,
+            items=items,
+            difference=comparison.difference,
+            p_adjusted=p_value,
+            better=_better(comparison.difference, p_value, table.names[pair[0]], table.names[pair[1]]),
+        )
+        for (name, items, comparison), p_value in zip(compared, adjusted, strict=True)
+    )
+    return slices, tuple(too_small)
 
 
 def _better(difference: Interval, p_value: float, arm: str, against: str) -> str | None:
@@ -123,61 +157,56 @@ def _better(difference: Interval, p_value: float, arm: str, against: str) -> str
     return arm if difference.estimate > 0 else against
 
 
-def _pair(table: Table, kinds: Sequence[ArmKind]) -> tuple[int, int]:
-    """The best tuned and the best prompted arm; the best two where one side is missing."""
-    order = sorted(range(len(kinds)), key=lambda i: -float(table.arms[i].scores.mean()))
-    tuned = [i for i in order if kinds[i] in ("tuned", "hybrid")]
-    prompted = [i for i in order if kinds[i] in ("prompt", "incumbent")]
-    return (tuned[0], prompted[0]) if tuned and prompted else (order[0], order[1])
-
-
 def _routing(
-    table: Table, arm: int, against: int, keys: Sequence[str], rng: np.random.Generator
+    table: Table, pair: tuple[int, int], keys: Sequence[str], rng: np.random.Generator
 ) -> Routing | None:
-    """Choose an arm for every slice on half of the groups, and look at the other half.
+    """Choose an arm for every slice on half of the groups, and measure the gain on the other half.
 
-    One split, not cross-validation: there the same slices choose and are looked at in turn, the
+    One split, not cross-validation: there the same slices choose and are measured in turn, the
     folds' gains go together, and equal arms would be routed in 14% of studies instead of 2.5%.
     """
-    pair = np.stack([table.arms[i].scores.mean(axis=0) for i in (arm, against)])
-    codes = (
-        np.arange(len(keys)) if table.clusters is None else np.unique(table.clusters, return_inverse=True)[1]
-    )
-    slices: NDArray[np.intp] = np.unique(keys, return_inverse=True)[1]
-    groups, count = int(codes.max()) + 1, int(slices.max()) + 1
+    scores = np.stack([table.arms[arm].scores.mean(axis=0) for arm in pair])
+    codes = np.arange(len(keys))
+    if table.clusters is not None:
+        codes = np.unique(table.clusters, return_inverse=True)[1]
+    unique_keys, slices = np.unique(keys, return_inverse=True)
+    groups, count = int(codes.max()) + 1, len(unique_keys)
     if groups < 2 * MIN_NORMAL_GROUPS or count < 2:
         return None
-    out = (rng.permutation(groups) % 2 == 0)[codes]
-    choice, single = _choose(pair[:, ~out], slices[~out], count)
+    held_out = (rng.permutation(groups) % 2 == 0)[codes]  # groups stay whole
+    choice, single = _choose(scores[:, ~held_out], slices[~held_out], count)
     if len(set(choice.tolist())) < 2:
         return None
-    gains = pair[choice[slices], np.arange(len(keys))] - pair[single]
-    mean = float(gains[out].mean())
-    half = float(stats.t.ppf(0.975, len(set(codes[out].tolist())) - 1)) * cluster_error(
-        gains[out], codes[out]
+    gains = scores[choice[slices], np.arange(len(keys))] - scores[single]
+    mean = float(gains[held_out].mean())
+    degrees = len(set(codes[held_out].tolist())) - 1
+    error = cluster_error(gains[held_out], codes[held_out])
+    half_width = float(stats.t.ppf(0.975, degrees)) * error
+    names = [table.names[arm] for arm in pair]
+    return Routing(
+        arms={name: tuple(unique_keys[choice == i].tolist()) for i, name in enumerate(names)},
+        single=names[single],
+        gain=Interval(mean, mean - half_width, mean + half_width),
+        optimism=float(gains[~held_out].mean()) - mean,
     )
-    names, found = (table.names[arm], table.names[against]), np.unique(keys)
-    arms = {name: tuple(found[choice == i].tolist()) for i, name in enumerate(names)}
-    optimism = float(gains[~out].mean()) - mean
-    return Routing(arms, names[single], Interval(mean, mean - half, mean + half), optimism)
 
 
-def _choose(pair: Floats, slices: NDArray[np.intp], count: int) -> tuple[NDArray[np.intp], int]:
+def _choose(scores: Floats, slices: Integers, count: int) -> tuple[Integers, int]:
     """(count,) which of two arms does better in every slice, and the better one in all."""
-    single = int(pair[1].mean() > pair[0].mean())
-    lead = np.bincount(slices, weights=pair[0] - pair[1], minlength=count)
+    single = int(scores[1].mean() > scores[0].mean())
+    lead = np.bincount(slices, weights=scores[0] - scores[1], minlength=count)
     choice = np.where(lead == 0, single, (lead < 0).astype(np.intp))
     return np.asarray(choice, dtype=np.intp), single
 
 
-def routing_words(sliced: Sliced) -> str | None:
-    """The suggestion in a sentence, where routing wins."""
-    routing = sliced.routing
+def routing_words(sliced: Sliced, titles: Mapping[str, str] | None = None) -> str | None:
+    """Return the suggestion in a sentence, where routing wins."""
+    routing, titles = sliced.routing, titles or {}
     if routing is None or not routing.wins:
         return None
-    parts = " and ".join(f"{arm} for {len(names)}" for arm, names in routing.arms.items())
-    seen = "answered " if sliced.by == "label" else ""
+    parts = " and ".join(f"{titles.get(arm, arm)} for {len(names)}" for arm, names in routing.arms.items())
+    answered = "answered " if sliced.by == "label" else ""
     return (
-        f"routing by {seen}{sliced.by} ({parts} of them) gains {routing.gain.estimate:+.3f} "
-        f"({routing.gain.low:+.3f} to {routing.gain.high:+.3f}) over {routing.single} alone on held-out items"
+        f"Routing by {answered}{sliced.by} ({parts} of them) gains {points_interval(routing.gain)} over "
+        f"{titles.get(routing.single, routing.single)} alone on held-out items."
     )

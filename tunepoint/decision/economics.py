@@ -1,0 +1,77 @@
+"""The draws behind a decision, for the sliders of the report."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from tunepoint.costs.cost_draws import CostDraws
+from tunepoint.decision.guards import too_few
+from tunepoint.decision.verdict import Decision
+from tunepoint.stats.arrays import Floats
+from tunepoint.task.task import Task
+
+MAX_REPORT_DRAWS = 60_000
+"""Draws times arms that travel into the report for its sliders: 4,000 draws of up to 15 arms."""
+
+
+def economics(decision: Decision, task: Task) -> dict[str, Any]:
+    """Return what the report needs to recompute costs and verdict for another volume or horizon."""
+    evidence = decision.evidence
+    costs, limits = evidence.costs, evidence.limits
+    # The page tests the limit on running cost itself, at every volume.
+    without_monthly_limit = replace(evidence, limits=limits.model_copy(update={"monthly_usd": None}))
+    draws = slice(0, MAX_REPORT_DRAWS // len(costs.arms))
+    queries = task.traffic.queries_per_month
+    return {
+        "arms": list(costs.arms),
+        "kinds": [decision.finalist(arm).kind for arm in costs.arms],
+        "volume": queries.likely,
+        "traffic": [queries.low, queries.high],
+        "months": costs.months,
+        "growth": costs.schedule.growth,
+        "discount": costs.schedule.discount,
+        "machines": _machines(costs, draws),
+        "base_model_months": task.costs.base_model_months,
+        "retires_months": list(costs.retires_months),
+        "retrain_months": task.costs.retrain_months,
+        "margin": limits.margin,
+        "min_score": limits.min_score,
+        "materiality": evidence.materiality,
+        "error_usd": evidence.error_usd,
+        "monthly_limit": limits.monthly_usd,
+        "capped": decision.risks.strength == "confident" and decision.strength == "leaning",
+        "enough": not too_few(decision.groups),
+        "fit": [bool(flag) for flag in without_monthly_limit.eligible()],
+        "draws": {
+            "score": _rows(evidence.scores[draws]),
+            "upfront": _rows(costs.upfront[draws]),
+            "monthly": _rows(costs.monthly[draws]),
+            "per_query": _rows(costs.per_query[draws]),
+            "retrain": _rows(costs.retraining_once[draws]),
+            "follow": _rows(costs.following_once[draws]),
+            "volume": _short(costs.volume[draws].tolist()),
+        },
+    }
+
+
+def _machines(costs: CostDraws, draws: slice) -> dict[int, dict[str, Any]]:
+    """Reserved machines by the position of their arm."""
+    return {
+        arm: {
+            "hours": hosting.hours_per_month,
+            "queries": hosting.queries_per_machine,
+            "least": hosting.least,
+            "hourly": _short(hourly[draws].tolist()),
+        }
+        for arm, (hosting, hourly) in costs.machines.items()
+    }
+
+
+def _rows(values: Floats) -> list[list[float]]:
+    return [_short(row) for row in values.tolist()]
+
+
+def _short(values: list[float]) -> list[float]:
+    """Ten digits: enough for the page, in half the bytes."""
+    return [float(f"{value:.10g}") for value in values]

@@ -1,0 +1,72 @@
+"""Numbers as people write them: exact in tables, at most three significant digits in a sentence."""
+
+from __future__ import annotations
+
+from tunepoint.stats.intervals import Interval
+from tunepoint.stats.ranges import Quantiles
+
+
+def usd(value: float | None) -> str:
+    """Return dollars for a table: whole from $100, with cents below."""
+    if value is None:
+        return "–"
+    sign, size = ("-" if value < 0 else ""), abs(value)
+    return f"{sign}${size:,.0f}" if size >= 100 else f"{sign}${size:,.2f}"
+
+
+def about_usd(value: float) -> str:
+    """Return dollars for a sentence: three significant digits, whole from $10."""
+    sign, size = ("-" if value < 0 else ""), abs(value)
+    return f"{sign}${size:,.2f}" if size < 10 else f"{sign}${significant(max(10, round(size)))}"
+
+
+def tiny_usd(value: float | None) -> str:
+    """Return the dollars of one answer, which may be millionths."""
+    if value is None:
+        return "–"
+    return f"${value:.2g}" if 0 < value < 0.01 else f"${value:.4f}"
+
+
+def seconds(value: float | None) -> str:
+    """Return seconds, as milliseconds below one."""
+    if value is None:
+        return "–"
+    return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """Return a whole number with commas, rounded to this many significant digits."""
+    return f"{float(f'{value:.{digits}g}'):,.0f}"
+
+
+def volume(value: float) -> str:
+    """Return queries a month for a sentence: two significant digits, as they are said aloud."""
+    return significant(value, 2)
+
+
+def volume_interval(band: Quantiles) -> str:
+    """Return a break-even volume with its interval."""
+    return (
+        f"about {volume(band.likely)} queries a month "
+        f"(90% interval {volume(band.low)} to {volume(band.high)})"
+    )
+
+
+def percent(share: float) -> str:
+    """Return a share with one digit after the point."""
+    return f"{100 * share:.1f}%"
+
+
+def points(difference: float) -> str:
+    """Return a difference of two scores in percentage points, with its sign."""
+    return f"{100 * difference:+.1f} points"
+
+
+def points_interval(difference: Interval) -> str:
+    """Return a difference of two scores with its interval."""
+    return f"{points(difference.estimate)} ({points_range(difference.low, difference.high)})"
+
+
+def points_range(low: float, high: float) -> str:
+    """Return the ends of an interval of a difference, in percentage points."""
+    return f"{100 * low:+.1f} to {100 * high:+.1f}"

@@ -1,0 +1,26 @@
+"""The two sides of 'prompt or fine-tune', and the best arm of each."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from tunepoint.trials.trial import ArmKind
+
+PROMPTED_KINDS: tuple[ArmKind, ...] = ("prompt", "incumbent")
+"""Arms that fine-tuning would replace; what runs today is taken to be prompted."""
+TUNED_KINDS: tuple[ArmKind, ...] = ("tuned", "hybrid")
+"""Arms that are one tuned model; a cascade is two models and stands for neither side alone."""
+
+
+def best_of(kinds: Sequence[ArmKind], scores: Sequence[float], wanted: Collection[ArmKind]) -> int | None:
+    """Return the position of the best arm of the wanted kinds; None where there is none."""
+    positions = [position for position, kind in enumerate(kinds) if kind in wanted]
+    return max(positions, key=lambda position: scores[position], default=None)
+
+
+def rival_of(kinds: Sequence[ArmKind], scores: Sequence[float], arm: int) -> int:
+    """Return the position of the best arm on the other side; the best of all others where that is empty."""
+    prompted = kinds[arm] in PROMPTED_KINDS
+    others = [other for other in range(len(kinds)) if other != arm]
+    across = [other for other in others if (kinds[other] in PROMPTED_KINDS) != prompted]
+    return max(across or others, key=lambda other: scores[other])
