@@ -11,7 +11,8 @@ import pytest
 
 from tunepoint.files.amounts import TokenPrice
 from tunepoint.models.chat import Usage
-from tunepoint.models.prices import UNKNOWN, call_price, tuned_price
+from tunepoint.models.prices import UNKNOWN_PRICE, call_price, tuned_price
+from tunepoint.study.records import ModelFacts
 from tunepoint.study.warnings import model_warnings
 
 
@@ -38,14 +39,14 @@ def test_a_declared_price_rules_and_an_unknown_one_is_said() -> None:
     own = call_price(name, TokenPrice(input=1, output=1))
     assert own is not None and own.source == "declared in the task" and own.checked is None
     unknown = call_price("openai/ft:nobody-knows:org::id")
-    assert unknown is not None and unknown.source == UNKNOWN
+    assert unknown is not None and unknown.source == UNKNOWN_PRICE
 
 
 @pytest.mark.parametrize(("today", "said"), [(date(2027, 2, 22), False), (date(2027, 2, 23), True)])
 def test_an_old_price_is_said_with_its_age(today: date, said: bool, tmp_path: Path) -> None:
-    facts = {"asked_again": {}, "price": "a table", "price_checked": "2026-11-24"}
-    study: Any = SimpleNamespace(manifest={"models": {"openai/ft:x": facts}})
+    facts = ModelFacts(abilities=None, asked_again={}, price="a table", price_checked="2026-11-24")
+    study: Any = SimpleNamespace(manifest=SimpleNamespace(models={"openai/ft:x": facts}))
     found = model_warnings(study, today)
     assert bool(found) is said
     if said:
-        assert "looked up 91 days ago (2026-11-24, a table)" in found[0]
+        assert "checked 91 days ago (2026-11-24, a table)" in found[0]

@@ -93,7 +93,8 @@ def test_only_what_is_measured_changes_the_identity() -> None:
     base = {"name": "x", "data": {"path": "a.csv"}, "instruction": "do"}
     same = Task.parse({**base, "limits": {"margin": 0.1}, "traffic": {"queries_per_month": 5}})
     assert Task.parse(base).trials_fingerprint() == same.trials_fingerprint()
-    assert Task.parse(base).trials_fingerprint() != Task.parse({**base, "instruction": "do it"}).trials_fingerprint()
+    other = Task.parse({**base, "instruction": "do it"})
+    assert Task.parse(base).trials_fingerprint() != other.trials_fingerprint()
 
 
 def shouted(answer: str, example: Example) -> float:
@@ -138,14 +139,14 @@ def test_a_user_s_scorer_is_found_beside_the_task_and_checked(tmp_path: Path) ->
     (tmp_path / "my_scorer.py").write_text(code + "\ndef torn(answer, example):\n    raise KeyError('x')\n")
     example = Example("e1", "input", "target")
     assert scorer("my_scorer:half", tmp_path)("a", example) == 0.5
-    for name, message in (("two", "gave 2 on e1"), ("torn", "raised KeyError: 'x' on e1")):
+    for name, message in (("two", "returned 2 on e1"), ("torn", "raised KeyError: 'x' on e1")):
         with pytest.raises(TaskError, match=message):
             scorer(f"my_scorer:{name}", tmp_path)("a", example)
-    with pytest.raises(TaskError, match="is 10; a function of answer and example"):
+    with pytest.raises(TaskError, match="is 10; expected a function of answer and example"):
         scorer("my_scorer:ten", tmp_path)
-    before = scorer_code("my_scorer:half", tmp_path)
+    first_code = scorer_code("my_scorer:half", tmp_path)
     (tmp_path / "my_scorer.py").write_text(code)
-    assert before is not None and scorer_code("my_scorer:half", tmp_path) != before
+    assert first_code is not None and scorer_code("my_scorer:half", tmp_path) != first_code
     assert scorer_code("exact") is None and scorer_code("nowhere:f") is None
 
 

@@ -1,1 +1,1 @@
-"""Answers, scored."""
+"""Trials: scored answers, how they are scored, and the tables that the statistics read."""

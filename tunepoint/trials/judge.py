@@ -1,8 +1,8 @@
-"""A model as the scorer: it grades every answer by a rubric, in both orders.
+"""A model as the judge: it grades every answer by a rubric, in both orders.
 
-One grade is read with the answer last, one with the answer first; the score is their mean, so
-that a liking for a position cancels. For one item in five the first question is asked again:
-how often the judge agrees with itself is measured, not believed.
+One grade is read with the answer last, one with the answer first. The score is their mean, so
+that a preference for a position cancels. For one item in five the first question is repeated:
+how often the judge agrees with itself is measured, not assumed.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from tunepoint.task.task import Task
 from tunepoint.trials.scorers import Grading
 
 GRADES_PER_ANSWER = 2
-"""Grades of every answer: with the answer last, and with the answer first."""
+"""With the answer last, and with the answer first."""
 REPEAT_ONE_IN = 5
-"""One item in so many is graded once more, as it was the first time."""
+"""One item in this many is graded once more, with the same question as the first time."""
 MAX_UNGRADED_SHARE = 0.2
-"""Share of answers without a grade at which the judge is given up."""
+"""Share of answers without a grade above which the judge is useless."""
+MIN_FAILURES = 2
+"""Answers without a grade that a judge may always have, however few it grades."""
 
 _INSTRUCTION = """You grade one answer to a task. The task was:
 {task}
@@ -56,48 +58,51 @@ class Judge:
         )
 
     def __call__(self, answers: Sequence[str], examples: Sequence[Example]) -> list[Grading]:
-        """A grading of each answer; without a score where no grade could be read.
+        """Return a grading of each answer, without a score if no grade could be read.
 
         Raises:
-            ModelError: a fifth of the answers, and more than two, got no grade.
+            ModelError: more than a fifth of the answers, and more than two, got no grade.
 
         """
-        asked = [list(self.prompts(answer, e)) for answer, e in zip(answers, examples, strict=True)]
-        replies = iter(answer_with_repair(self.model, [prompt for some in asked for prompt in some]))
-        found = [self._grading([next(replies) for _ in some]) for some in asked]
-        failed = [(e.id, g.why) for e, g in zip(examples, found, strict=True) if g.score is None]
-        if len(failed) > max(2, MAX_UNGRADED_SHARE * len(found)):
-            item, why = failed[0]
+        prompts = [list(self.prompts(answer, e)) for answer, e in zip(answers, examples, strict=True)]
+        # All at once, so that the calls run side by side; then each answer takes its own replies.
+        replies = iter(answer_with_repair(self.model, [prompt for group in prompts for prompt in group]))
+        gradings = [self._grading([next(replies) for _ in group]) for group in prompts]
+        failed = [(e.id, g.why) for e, g in zip(examples, gradings, strict=True) if g.score is None]
+        if len(failed) > max(MIN_FAILURES, MAX_UNGRADED_SHARE * len(gradings)):
+            item, reason = failed[0]
             raise ModelError(
-                f"the judge {self.model.name} gave no grade to {len(failed)} of {len(found)} answers, first "
-                f"to that of {item}: {why}. What was answered is kept: mend score.rubric, or name another "
-                "score.judge"
+                f"the judge {self.model.name} could not grade {len(failed)} of {len(gradings)} answers. "
+                f"The first: {item}: {reason}. All grades so far are kept: improve score.rubric, or name "
+                "another score.judge"
             )
-        return found
+        return gradings
 
     def prompts(self, answer: str, example: Example) -> Iterator[Prompt]:
-        """The questions about one answer: answer last, answer first, and perhaps the first again."""
-        asked = f"<input>\n{example.input}\n</input>"
+        """Yield the questions about one answer: answer last, answer first, and perhaps answer last again."""
+        question = f"<input>\n{example.input}\n</input>"
         # Captured questions have no reference: then the rubric alone counts.
-        right = (
+        reference = (
             f"<reference>\n{example.target}\n</reference>" if example.target else "(There is no reference.)"
         )
-        given = f"<answer>\n{answer}\n</answer>"
-        first = replace(self.template, input=f"{asked}\n{right}\n{given}")
-        yield first
-        yield replace(self.template, input=f"{given}\n{asked}\n{right}")
+        answered = f"<answer>\n{answer}\n</answer>"
+        answer_last = replace(self.template, input=f"{question}\n{reference}\n{answered}")
+        yield answer_last
+        yield replace(self.template, input=f"{answered}\n{question}\n{reference}")
+        # By a hash of the id: every arm and every run repeats the same items, without a generator.
         if zlib.crc32(example.id.encode()) % REPEAT_ONE_IN == 0:
-            yield replace(first, sample=1)
+            yield replace(answer_last, sample=1)
 
     def _grading(self, replies: Sequence[Reply]) -> Grading:
-        """The mean of both orders; a repetition is noted and does not count."""
+        """Return the mean of both orders; a repetition is recorded and does not count."""
         usage = reduce(add, (reply.usage for reply in replies))
         grades = [grade for grade in map(self._score, replies) if grade is not None]
-        broken = [reply for reply in replies[:GRADES_PER_ANSWER] if reply.answer is None]
-        if broken:
-            return Grading(None, (), broken[0].error or "its reply holds no grade", usage)
-        return Grading(sum(grades[:GRADES_PER_ANSWER]) / GRADES_PER_ANSWER, tuple(grades), replies[0].text, usage)
+        unreadable = [reply for reply in replies[:GRADES_PER_ANSWER] if reply.answer is None]
+        if unreadable:
+            return Grading(None, (), unreadable[0].error or "its reply holds no grade", usage)
+        score = sum(grades[:GRADES_PER_ANSWER]) / GRADES_PER_ANSWER
+        return Grading(score, tuple(grades), replies[0].text, usage)
 
     def _score(self, reply: Reply) -> float | None:
-        """A grade on the scale of scores, 0 to 1."""
+        """Return a grade on the scale of scores, 0 to 1; None without a grade."""
         return None if reply.answer is None else (int(reply.answer) - 1) / (self.scale - 1)

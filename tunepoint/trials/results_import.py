@@ -1,10 +1,10 @@
-"""Results of other tools' evaluations, as trials."""
+"""Read the results of other evaluation tools as trials."""
 
 from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,81 +14,98 @@ from tunepoint.trials.trial import Trial
 
 
 def promptfoo(path: Path) -> Iterator[Trial]:
-    """`promptfoo eval -o results.json`: an arm for each provider and prompt, an item for each test."""
-    content = _one(path)
+    """Read `promptfoo eval -o results.json`: an arm for each provider and prompt, an item for each test."""
+    content = _json_object(path)
+    # Older versions write the results themselves, newer ones an object around them.
     results = (
         content["results"]["results"] if isinstance(content.get("results"), dict) else content["results"]
     )
-    for number, one in enumerate(results):
-        response, provider = one.get("response") or {}, one.get("provider") or {}
+    for number, result in enumerate(results):
+        response = result.get("response") or {}
         tokens = response.get("tokenUsage") or {}
-        name = provider.get("label") or provider.get("id") if isinstance(provider, dict) else provider
-        prompt = one.get("prompt") or {}
-        label = str(prompt.get("label") or prompt.get("raw") or one.get("promptIdx", ""))[:80]
-        item = str(
-            one.get("testIdx", number if "vars" not in one else json.dumps(one["vars"], sort_keys=True))
-        )
         output = response.get("output")
-        error = one.get("error") or response.get("error")
+        error = result.get("error") or response.get("error")
         yield Trial(
-            arm=f"{name}, {label}",
-            item=item,
-            score=min(1.0, max(0.0, float(one["score"]))),
+            arm=_promptfoo_arm(result),
+            item=_promptfoo_item(result, number),
+            score=_clipped(float(result["score"])),
             format_ok=not error,
             input_tokens=tokens.get("prompt"),
             output_tokens=tokens.get("completion"),
-            seconds=None if one.get("latencyMs") is None else float(one["latencyMs"]) / 1_000,
-            cost_usd=one.get("cost"),
+            seconds=None if result.get("latencyMs") is None else float(result["latencyMs"]) / 1_000,
+            cost_usd=result.get("cost"),
             answer=output if isinstance(output, str) else json.dumps(output),
-            error=None if not error else str(error)[:300],
+            error=None if not error else str(error)[:MAX_ERROR_CHARACTERS],
         )
+
+
+def _promptfoo_arm(result: Mapping[str, Any]) -> str:
+    """Return the provider and the prompt of a result, of which either may be an object or missing."""
+    provider, prompt = result.get("provider") or {}, result.get("prompt") or {}
+    name = provider.get("label") or provider.get("id") if isinstance(provider, dict) else provider
+    label = str(prompt.get("label") or prompt.get("raw") or result.get("promptIdx", ""))
+    return f"{name}, {label[:MAX_LABEL_CHARACTERS]}"
+
+
+def _promptfoo_item(result: Mapping[str, Any], number: int) -> str:
+    """Return the number of the test; in files without one its variables, else the number of the result."""
+    other = number if "vars" not in result else json.dumps(result["vars"], sort_keys=True)
+    return str(result.get("testIdx", other))
 
 
 INSPECT_SCORES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
 """Inspect's letters: correct, incorrect, partial, no answer."""
+MAX_LABEL_CHARACTERS = 80
+"""Characters of a prompt in the name of its arm."""
+MAX_ERROR_CHARACTERS = 300
 
 
 def inspect_log(path: Path) -> Iterator[Trial]:
-    """A log of Inspect, `.json` or `.eval`: an arm for its model, an item for each sample."""
-    header, samples = _packed(path) if zipfile.is_zipfile(path) else _plain(path)
+    """Read a log of Inspect, `.json` or `.eval`: an arm for its model, an item for each sample."""
+    header, samples = _packed_log(path) if zipfile.is_zipfile(path) else _plain_log(path)
     arm = f"{header['eval']['model']}, {header['eval']['task']}"
     for sample in samples:
         scores = sample.get("scores") or {}
         if not scores:
-            continue
+            continue  # a sample that was stopped before it was scored
         value = next(iter(scores.values()))["value"]
         output = sample.get("output") or {}
         usages = list((sample.get("model_usage") or {}).values())
-        said = ((output.get("choices") or [{}])[0].get("message") or {}).get("content")
+        content = ((output.get("choices") or [{}])[0].get("message") or {}).get("content")
         score = INSPECT_SCORES.get(value) if isinstance(value, str) else float(value)
         if score is None:
             raise DataError(
-                f"{path}: sample {sample['id']!r} has the score {value!r}: C, I, P, N or 0 to 1 is known"
+                f"{path}: sample {sample['id']!r} has the score {value!r}; expected C, I, P, N or 0 to 1"
             )
         epoch = int(sample.get("epoch") or 1)
         yield Trial(
             arm=arm,
             item=str(sample["id"]),
-            score=min(1.0, max(0.0, score)),
+            score=_clipped(score),
             decode=str(epoch - 1) if epoch > 1 else None,
-            input_tokens=sum(int(one.get("input_tokens") or 0) for one in usages) or None,
-            output_tokens=sum(int(one.get("output_tokens") or 0) for one in usages) or None,
+            input_tokens=sum(int(usage.get("input_tokens") or 0) for usage in usages) or None,
+            output_tokens=sum(int(usage.get("output_tokens") or 0) for usage in usages) or None,
             seconds=output.get("time"),
-            answer=output.get("completion") or (said if isinstance(said, str) else None),
-            error=str(sample["error"])[:300] if sample.get("error") else None,
+            answer=output.get("completion") or (content if isinstance(content, str) else None),
+            error=str(sample["error"])[:MAX_ERROR_CHARACTERS] if sample.get("error") else None,
         )
 
 
-def _plain(path: Path) -> tuple[dict[str, Any], list[Any]]:
-    header = _one(path)
+def _clipped(score: float) -> float:
+    """Return a score within 0..1, which is what a trial may have."""
+    return min(1.0, max(0.0, score))
+
+
+def _plain_log(path: Path) -> tuple[dict[str, Any], list[Any]]:
+    header = _json_object(path)
     return header, list(header.get("samples") or [])
 
 
-def _packed(path: Path) -> tuple[dict[str, Any], list[Any]]:
-    """Header and samples of a packed log.
+def _packed_log(path: Path) -> tuple[dict[str, Any], list[Any]]:
+    """Return the header and the samples of an `.eval` file.
 
     Raises:
-        DataError: it is packed in a way that this Python cannot unpack, or is none.
+        DataError: the file is not a log, or packed in a way that this Python cannot unpack.
 
     """
     try:
@@ -98,20 +115,21 @@ def _packed(path: Path) -> tuple[dict[str, Any], list[Any]]:
             samples = [json.loads(archive.read(name)) for name in names if name.startswith("samples/")]
     except (NotImplementedError, KeyError, ValueError) as error:
         raise DataError(
-            f"{path}: cannot be unpacked ({error}); `inspect log convert --to json --output-dir DIR "
-            f"{path.name}` writes it as JSON"
+            f"{path}: cannot be unpacked ({error}); convert it with `inspect log convert --to json "
+            f"--output-dir DIR {path.name}`"
         ) from None
     return header, samples
 
 
-def _one(path: Path) -> dict[str, Any]:
+def _json_object(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(text_of(path, DataError))
     except ValueError as error:
         raise DataError(f"{path}: not JSON ({error})") from None
     if not isinstance(content, dict):
-        raise DataError(f"{path}: a JSON object is expected")
+        raise DataError(f"{path}: expected a JSON object, found {type(content).__name__}")
     return content
 
 
 TRIAL_READERS = {"promptfoo": promptfoo, "inspect": inspect_log}
+"""By the value of the option --from of `tunepoint import`."""

@@ -1,4 +1,4 @@
-"""How right an answer is, from 0 to 1."""
+"""Scorers: how right an answer is, from 0 to 1."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -25,21 +25,21 @@ from tunepoint.task.sections import JUDGE
 from tunepoint.task.task import Task
 
 Scorer = Callable[[str, Example], float]
-"""(answer, example) -> score in 0..1; higher is better. It must not raise."""
+"""(answer, example) -> score in 0..1; higher is better. A bad answer scores 0 and never raises."""
 
 
 @dataclass(frozen=True)
 class Grading:
-    """What one answer is worth."""
+    """The score of one answer, and where it comes from."""
 
     score: float | None
-    """0..1; None where a judge gave no grade."""
+    """0..1; None if a judge gave no grade."""
     grades: tuple[float, ...] = ()
-    """A judge's single grades, 0..1: answer last, answer first, and perhaps the first again."""
+    """A judge's single grades, 0..1: answer last, answer first, and perhaps answer last again."""
     why: str = ""
-    """What a judge wrote, or why it gave no grade."""
+    """The judge's explanation, or why it gave no grade."""
     usage: Usage | None = None
-    """What a judge's calls took."""
+    """Tokens and seconds of a judge's calls."""
 
 
 BatchScorer = Callable[[Sequence[str], Sequence[Example]], list[Grading]]
@@ -83,19 +83,20 @@ def score_replies(scoring: BatchScorer, replies: Sequence[Reply], examples: Sequ
 
 
 def exact(answer: str, example: Example) -> float:
-    """1 when the answer is the target, up to case and outer spaces; else 0."""
+    """Return 1 if the answer is the target, up to case and outer spaces; else 0."""
     return float(answer.strip().casefold() == example.target.strip().casefold())
 
 
 def f1(answer: str, example: Example) -> float:
-    """F1 of two sets: JSON lists, or words between commas, semicolons or bars.
+    """Return the F1 of two sets: JSON lists, or words between commas, semicolons, bars or line ends."""
+    return _set_f1(_set(answer), _set(example.target))
 
-    Two empty sets agree. The harmonic mean of precision and recall (van Rijsbergen 1979).
-    """
-    given, wanted = _set(answer), _set(example.target)
-    if not given and not wanted:
+
+def _set_f1(answer: Set[Any], target: Set[Any]) -> float:
+    """Return the harmonic mean of precision and recall (van Rijsbergen 1979); two empty sets agree."""
+    if not answer and not target:
         return 1.0
-    return 2 * len(given & wanted) / (len(given) + len(wanted))
+    return 2 * len(answer & target) / (len(answer) + len(target))
 
 
 def _set(text: str) -> set[str]:
@@ -108,32 +109,28 @@ def _set(text: str) -> set[str]:
 
 
 def numeric(answer: str, example: Example, tolerance: float = 1e-6) -> float:
-    """1 when both are numbers that differ by at most `tolerance`, absolutely or relatively."""
+    """Return 1 if both are numbers that differ by at most `tolerance`, absolutely or relatively; else 0."""
     try:
-        given, wanted = (float(text.replace(",", "").strip()) for text in (answer, example.target))
+        number, target = (float(text.replace(",", "").strip()) for text in (answer, example.target))
     except ValueError:
         return 0.0
-    return float(math.isclose(given, wanted, rel_tol=tolerance, abs_tol=tolerance))
+    return float(math.isclose(number, target, rel_tol=tolerance, abs_tol=tolerance))
 
 
 def json_fields(answer: str, example: Example) -> float:
-    """Share of fields that are right: F1 over the (path, value) pairs of both objects."""
-    given, wanted = _fields(answer), _fields(example.target)
-    if given is None or wanted is None:
-        return 0.0
-    if not given and not wanted:
-        return 1.0
-    return 2 * len(given & wanted) / (len(given) + len(wanted))
+    """Return the share of fields that are right: the F1 of the (path, value) pairs of both objects."""
+    fields, target = _fields(answer), _fields(example.target)
+    return 0.0 if fields is None or target is None else _set_f1(fields, target)
 
 
 def json_whole(answer: str, example: Example) -> float:
-    """1 when every field is right and none is too many."""
-    given = _fields(answer)
-    return float(given is not None and given == _fields(example.target))
+    """Return 1 if every field is right and none is superfluous; else 0."""
+    fields = _fields(answer)
+    return float(fields is not None and fields == _fields(example.target))
 
 
 def _fields(text: str) -> set[tuple[str, str]] | None:
-    """Leaves of a JSON value as (path, value), without empty ones; None if it is not JSON."""
+    """Return the leaves of a JSON value as (path, value), without empty ones; None if it is not JSON."""
     try:
         return set(_leaves("", json.loads(text)))
     except (ValueError, RecursionError):
@@ -152,11 +149,11 @@ def _leaves(path: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def similarity(answer: str, example: Example) -> float:
-    """Likeness of two texts, 0..1: normalised Indel similarity, up to case and spaces."""
+    """Return the normalized Indel similarity of two texts, 0..1, up to case and spaces."""
     from rapidfuzz.distance import Indel
 
-    given, wanted = (" ".join(text.split()).casefold() for text in (answer, example.target))
-    return float(Indel.normalized_similarity(given, wanted))
+    text, target = (" ".join(text.split()).casefold() for text in (answer, example.target))
+    return float(Indel.normalized_similarity(text, target))
 
 
 SCORERS: dict[str, Scorer] = {
@@ -167,19 +164,20 @@ SCORERS: dict[str, Scorer] = {
     "json_whole": json_whole,
     "similarity": similarity,
 }
-"""By the name that `score.metric` gives."""
+"""By the name in `score.metric`."""
 
 
 def scorer(name: str, folder: Path = Path(), *, tolerance: float | None = None) -> Scorer:
-    """The scorer of that name, or the user's own that `package.module:function` names.
+    """Return the scorer of a name, or the user's own, named as `package.module:function`.
 
     Args:
+        name: as in `score.metric`.
         folder: of task.toml; modules beside it can be named.
         tolerance: of `numeric`; its default if None.
 
     Raises:
-        TaskError: no such scorer, nothing to import under that name, or (when it is
-            called) a result that is not a number from 0 to 1.
+        TaskError: the name is unknown or cannot be imported, or (when the scorer is
+            called) its result is not a number from 0 to 1.
 
     """
     if name == "numeric" and tolerance is not None:
@@ -189,24 +187,24 @@ def scorer(name: str, folder: Path = Path(), *, tolerance: float | None = None) 
     module, colon, function = name.partition(":")
     if not colon:
         raise TaskError(
-            f"score.metric {name!r} is not one of the scorers of this version; "
-            f"{nearest(name, (*SCORERS, JUDGE))} Your own is named as 'package.module:function'"
+            f"score.metric {name!r} is not a scorer; {nearest(name, (*SCORERS, JUDGE))} "
+            "Name your own as 'package.module:function'"
         )
     with _importing_from(folder):
         try:
-            found = getattr(importlib.import_module(module), function)
+            own = getattr(importlib.import_module(module), function)
         except Exception as error:  # the user's module may raise anything
             raise TaskError(
                 f"score.metric {name!r} cannot be imported from {folder.resolve()}: "
                 f"{type(error).__name__}: {error}"
             ) from None
-    if not callable(found):
-        raise TaskError(f"score.metric {name!r} is {found!r}; a function of answer and example is expected")
-    return _checked(name, found)
+    if not callable(own):
+        raise TaskError(f"score.metric {name!r} is {own!r}; expected a function of answer and example")
+    return _checked(name, own)
 
 
 def scorer_code(name: str, folder: Path = Path()) -> str | None:
-    """SHA-256 of the module of a user's scorer; None for those that come along."""
+    """Return the SHA-256 of the module of a user's scorer; None for Tunepoint's own."""
     if name in SCORERS or ":" not in name:
         return None
     with _importing_from(folder):
@@ -220,7 +218,7 @@ def scorer_code(name: str, folder: Path = Path()) -> str | None:
 
 
 def _checked(name: str, function: Callable[[str, Example], Any]) -> Scorer:
-    """The user's function, whose faults are said in the user's words."""
+    """Wrap a user's function, so that its faults become errors that name it and the example."""
 
     def score(answer: str, example: Example) -> float:
         try:
@@ -228,11 +226,11 @@ def _checked(name: str, function: Callable[[str, Example], Any]) -> Scorer:
         except Exception as error:
             raise TaskError(
                 f"score.metric {name!r} raised {type(error).__name__}: {error} on {example.id} "
-                f"(answer {answer!r}); it is called with the answer and the example"
+                f"(answer {answer!r}); Tunepoint calls it with the answer and the example"
             ) from None
         if not isinstance(value, (int, float)) or not 0 <= value <= 1:
             raise TaskError(
-                f"score.metric {name!r} gave {value!r} on {example.id}; a number from 0 to 1 is expected"
+                f"score.metric {name!r} returned {value!r} on {example.id}; expected a number from 0 to 1"
             )
         return float(value)
 
@@ -241,10 +239,10 @@ def _checked(name: str, function: Callable[[str, Example], Any]) -> Scorer:
 
 @contextmanager
 def _importing_from(folder: Path) -> Iterator[None]:
-    """Let modules in the folder, and in the working directory, be imported."""
-    before = list(sys.path)
+    """Make the modules in the folder and in the working directory importable."""
+    original = list(sys.path)
     sys.path[:0] = [str(folder.resolve()), str(Path.cwd())]
     try:
         yield
     finally:
-        sys.path[:] = before
+        sys.path[:] = original

@@ -1,6 +1,6 @@
 """Trials: one fitted arm's scored answer to one example, in append-only JSONL.
 
-Any tool may write the format; docs/files.md describes it.
+Any tool may write this format; docs/files.md describes it.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Trial(BaseModel):
     score: _Share
     cluster: str | None = None
     seed: str | None = None
-    """Training seed; trials of one arm and item differ in it, or in `decode`."""
+    """Training seed; trials of the same arm and item differ in it, or in `decode`."""
     decode: str | None = None
-    """Which of several answers of the same trained model, or the same prompt, to the same item."""
+    """Name of the answer, if the same trained model or prompt answers an item several times."""
     slice: str | None = None
     format_ok: bool = True
     input_tokens: Annotated[int, Field(ge=0)] | None = None
@@ -50,32 +50,32 @@ class Trial(BaseModel):
     confidence: _Share | None = None
     error: str | None = None
     repaired: bool | None = None
-    """The first reply could not be read, a second one could."""
+    """Whether the first reply was unreadable and the second was not."""
     grades: tuple[_Share, ...] | None = None
-    """A judge's single grades: answer last, answer first, and perhaps the first again."""
+    """A judge's single grades: answer last, answer first, and perhaps answer last again."""
     human: _Share | None = None
-    """What people gave the same answer; it corrects the scores of a judge."""
+    """People's grade of the same answer; it corrects the scores of a judge."""
 
     @property
     def key(self) -> TrialKey:
-        """What makes a trial the only one of its kind."""
+        """What no two trials of a file share."""
         return self.arm, self.item, self.seed, self.decode
 
     def line(self) -> str:
-        """The trial as one line of JSON, empty fields left out."""
+        """Return the trial as one line of JSON, without empty fields."""
         return self.model_dump_json(exclude_none=True) + "\n"
 
 
 def read_trials(path: Path) -> list[Trial]:
-    """All trials of a file.
+    """Return all trials of a file.
 
     Raises:
-        TrialsError: no such file or no trials, a line that is not a trial, or two trials
-            of the same arm, item, seed and decode; the message names the lines.
+        TrialsError: the file is missing or empty, a line is not a trial, or two trials have
+            the same arm, item, seed and decode; the message names the lines.
 
     """
     if not path.exists():
-        raise TrialsError(f"{path}: no such file; trials are one JSON object a line")
+        raise TrialsError(f"{path}: no such file; give a file with one trial as JSON on each line")
     trials: list[Trial] = []
     lines: dict[TrialKey, int] = {}
     with reading(path, TrialsError), path.open("rb") as file:
@@ -85,18 +85,22 @@ def read_trials(path: Path) -> list[Trial]:
                 continue
             trial = _parse(path, number, text)
             if trial.key in lines:
-                named = (("seed", trial.seed), ("decode", trial.decode))
-                run = "".join(f" with {what} {name}" for what, name in named if name is not None)
-                raise TrialsError(
-                    f"{path}:{number}: arm {trial.arm!r} has item {trial.item!r}{run} already on "
-                    f"line {lines[trial.key]}; repeated training runs need different seeds, repeated "
-                    "answers different decodes"
-                )
+                raise TrialsError(f"{path}:{number}: {_repeats(trial, lines[trial.key])}")
             lines[trial.key] = number
             trials.append(trial)
     if not trials:
-        raise TrialsError(f"{path}: no trials in it; each line needs at least arm, item and score")
+        raise TrialsError(f"{path}: holds no trials; each line needs at least arm, item and score")
     return trials
+
+
+def _repeats(trial: Trial, line: int) -> str:
+    """Return the message for a trial that is on an earlier line already."""
+    names = (("seed", trial.seed), ("decode", trial.decode))
+    run = "".join(f" with {what} {name}" for what, name in names if name is not None)
+    return (
+        f"arm {trial.arm!r} has item {trial.item!r}{run} already on line {line}; give repeated training runs "
+        "different seeds, and repeated answers different decodes"
+    )
 
 
 def _parse(path: Path, number: int, text: bytes) -> Trial:
@@ -106,19 +110,19 @@ def _parse(path: Path, number: int, text: bytes) -> Trial:
         fault = error.errors()[0]
         if fault["type"] == "json_invalid":
             raise TrialsError(
-                f"{path}:{number}: not one JSON object: {fault['msg']}; mend the line, or remove it if "
+                f"{path}:{number}: not one JSON object: {fault['msg']}; correct the line, or remove it if "
                 "its writer was stopped in the middle"
             ) from None
         key = ".".join(str(part) for part in fault["loc"]) or "the line"
-        given = "" if isinstance(fault["input"], dict) else f" (it is {fault['input']!r})"
-        raise TrialsError(f"{path}:{number}: {key}: {fault['msg'].lower()}{given}") from None
+        value = "" if isinstance(fault["input"], dict) else f" (it is {fault['input']!r})"
+        raise TrialsError(f"{path}:{number}: {key}: {fault['msg'].lower()}{value}") from None
 
 
 def mean_score(trials: Sequence[Trial]) -> float:
-    """Mean score of trials, seeds and items alike.
+    """Return the mean score of trials; every trial counts the same, of whatever seed or item.
 
     Raises:
-        TrialsError: there are none.
+        TrialsError: there are no trials.
 
     """
     if not trials:
@@ -127,11 +131,11 @@ def mean_score(trials: Sequence[Trial]) -> float:
 
 
 class TrialLog:
-    """The trials of a study on disk: what is written stays written.
+    """The trials of a study on disk, to which trials are only ever added.
 
-    A process killed in the middle of a line leaves half a line at the end; opening the log
-    cuts it off, and `repaired` says how many bytes went. A whole line that only lacks its end
-    is kept.
+    A process that is killed while it writes leaves half a line at the end. Opening the log cuts
+    it off, and `repaired` says how many bytes were lost. A whole line that only lacks its line
+    end is kept.
     """
 
     def __init__(self, path: Path) -> None:
@@ -141,10 +145,10 @@ class TrialLog:
         self.done = {trial.key for trial in self.trials}
 
     def append(self, trials: Sequence[Trial]) -> None:
-        """Write trials and keep them; a full disk raises and loses nothing written before.
+        """Write trials, so that they survive a crash of the machine.
 
         Raises:
-            StudyError: the disk is full or the file cannot be written.
+            StudyError: the disk is full or the file cannot be written; earlier trials are safe.
 
         """
         text = "".join(trial.line() for trial in trials)
@@ -162,24 +166,25 @@ class TrialLog:
         self.done |= {trial.key for trial in trials}
 
     def of(self, arm: str) -> list[Trial]:
-        """The trials of one arm."""
+        """Return the trials of one arm."""
         return [trial for trial in self.trials if trial.arm == arm]
 
 
 def _cut_half_line(path: Path) -> int:
-    """Bytes of an unfinished last line that were cut off."""
+    """Cut off an unfinished last line; return how many bytes it had."""
     if not path.exists():
         return 0
     with path.open("rb+") as file:
         content = file.read()
-        whole = content.rfind(b"\n") + 1
-        last = content[whole:]
+        finished = content.rfind(b"\n") + 1
+        last = content[finished:]
         if not last:
             return 0
         try:
             Trial.model_validate_json(last)
         except ValidationError:
-            file.truncate(whole)
+            file.truncate(finished)
             return len(last)
+        # The position is at the end: the next trial must not join this line.
         file.write(b"\n")
     return 0
