@@ -1,1 +1,1 @@
-"""Who we ask. Each model answers a `Prompt`; none of them knows about arms."""
+"""Chat models. Each answers a `Prompt`; none of them knows about tasks or arms."""
