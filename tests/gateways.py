@@ -15,6 +15,7 @@ from typing import Any
 import uvicorn
 from aiohttp import web
 
+from tunepoint.serve.application import Application
 from tunepoint.serve.gateway import Gateway
 from tunepoint.serve.settings import ServeSettings
 
@@ -175,6 +176,7 @@ class Running:
     """A gateway that serves."""
 
     gateway: Gateway
+    application: Application
     url: str
     loop: asyncio.AbstractEventLoop
 
@@ -187,9 +189,15 @@ class Running:
 def running(load: Callable[[], ServeSettings]) -> Iterator[Running]:
     """A gateway in a thread; closed as SIGTERM closes it."""
     gateway = Gateway(load)
+    application = Application(gateway)
     server = uvicorn.Server(
         uvicorn.Config(
-            gateway, port=0, lifespan="off", log_level="error", access_log=False, timeout_graceful_shutdown=2
+            application,
+            port=0,
+            lifespan="off",
+            log_level="error",
+            access_log=False,
+            timeout_graceful_shutdown=2,
         )
     )
     ready, found, fault = threading.Event(), [], []  # type: ignore[var-annotated]
@@ -218,7 +226,7 @@ def running(load: Callable[[], ServeSettings]) -> Iterator[Running]:
         raise fault[0]
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        yield Running(gateway, f"http://127.0.0.1:{port}", found[0])
+        yield Running(gateway, application, f"http://127.0.0.1:{port}", found[0])
     finally:
         server.should_exit = True
         thread.join()

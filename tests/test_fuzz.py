@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from gateways import behind, running, settings
 
-from tunepoint.serve.openapi import description
+from tunepoint.serve.openapi import openapi_document
 
 FUZZER = shutil.which("schemathesis", path=str(Path(sys.executable).parent))
 
@@ -18,7 +18,7 @@ FUZZER = shutil.which("schemathesis", path=str(Path(sys.executable).parent))
 @pytest.mark.skipif(FUZZER is None, reason="schemathesis is not installed")
 def test_no_request_whatever_it_holds_is_answered_with_500(tmp_path: Path) -> None:
     with behind() as server, running(lambda: settings(tmp_path, server.url, fallback=["spare"])) as gateway:
-        found = subprocess.run(
+        fuzzing = subprocess.run(
             [
                 *(str(FUZZER), "run", f"{gateway.url}/openapi.json", "--checks", "not_a_server_error"),
                 *("--max-examples", "40", "--seed", "1", "--workers", "1", "--no-color"),
@@ -28,14 +28,14 @@ def test_no_request_whatever_it_holds_is_answered_with_500(tmp_path: Path) -> No
             timeout=300,
             cwd=tmp_path,
         )
-        assert found.returncode == 0, found.stdout[-4_000:]
-        assert gateway.gateway._busy == 0
-    assert "11 passed" in found.stdout, found.stdout[-2_000:]
+        assert fuzzing.returncode == 0, fuzzing.stdout[-4_000:]
+        assert gateway.application.in_flight == 0
+    assert "11 passed" in fuzzing.stdout, fuzzing.stdout[-2_000:]
 
 
 def test_the_description_names_every_address(tmp_path: Path) -> None:
     with behind() as server, running(lambda: settings(tmp_path, server.url)) as gateway:
-        served = {route.path for route in gateway.gateway._app.routes}  # type: ignore[attr-defined]
+        served = {route.path for route in gateway.application.router.routes}  # type: ignore[attr-defined]
     pages = {"/", "/dashboard.js", "/dashboard.css", "/openapi.json"}
-    told = {path.replace("{name}", "{name:path}") for path in description(["triage"])["paths"]}
-    assert served - pages == told - {"/v1/chat/completions"}
+    described = {path.replace("{name}", "{name:path}") for path in openapi_document(["triage"])["paths"]}
+    assert served - pages == described - {"/v1/chat/completions"}

@@ -321,14 +321,16 @@ def test_where_nobody_answers_the_caller_reads_why(gateway: Running, server: Beh
     server.faults |= {"main": "401", "spare": "429"}
     status, body, headers = post(f"{gateway.url}/v1/chat/completions", {"model": "triage", "messages": ASK})
     assert status == 429 and headers["retry-after"] == "7"
-    assert "the server refuses our key (HTTP 401); the server limits our rate" in body["error"]["message"]
+    assert (
+        "the server rejected our API key (HTTP 401); the server limits our rate" in body["error"]["message"]
+    )
     assert "none" not in body["error"]["message"]  # the key that we send stays with us
 
 
 @pytest.mark.parametrize("fault", ["cut", "endless"])
 def test_a_stream_that_breaks_off_says_so(gateway: Running, server: Behind, fault: str) -> None:
     server.faults["main"] = fault
-    with client(gateway) as asking, pytest.raises(openai.APIError, match="the answer broke off"):
+    with client(gateway) as asking, pytest.raises(openai.APIError, match="the answer was interrupted"):
         list(asking.chat.completions.create(model="triage", messages=ASK, stream=True))
     (one,) = kept(gateway)
     assert one.status == 502 and one.error is not None and one.output.startswith("main says")
@@ -341,8 +343,8 @@ def test_a_caller_that_goes_away_ends_the_call_behind(gateway: Running, server: 
         next(iter(stream))
         stream.close()
     (one,) = kept(gateway)
-    assert one.status == 499 and one.error == "the caller went away"
-    assert not gateway.gateway.service.tasks["triage"].router.breakers["main"].opened
+    assert one.status == 499 and one.error == "the client disconnected"
+    assert not gateway.gateway.dispatcher.tasks["triage"].router.breakers["main"].opened
 
 
 def test_an_arm_that_keeps_failing_is_left_alone_for_a_while(gateway: Running, server: Behind) -> None:
@@ -366,24 +368,28 @@ def test_an_arm_that_keeps_failing_is_left_alone_for_a_while(gateway: Running, s
         (b"{", 400, "the body is not JSON"),
         (b"\xff\xfe{}", 400, "the body is not JSON"),
         (b"", 400, "the body is not JSON"),
-        (b"[]", 400, "the body is a JSON list, an object is expected"),
-        (b"{}", 400, "model: the name of a task is expected"),
-        (b'{"model": "triage"}', 400, "messages: a list of at least one message"),
-        (b'{"model": "triage", "messages": []}', 400, "messages: a list of at least one message"),
-        (b'{"model": "triage", "messages": ["x"]}', 400, r"messages[0]: an object with role and content"),
+        (b"[]", 400, "the body is a JSON list, expected an object"),
+        (b"{}", 400, "model: expected the name of a task"),
+        (b'{"model": "triage"}', 400, "messages: expected a list of at least one message"),
+        (b'{"model": "triage", "messages": []}', 400, "messages: expected a list of at least one message"),
+        (
+            b'{"model": "triage", "messages": ["x"]}',
+            400,
+            "messages[0]: expected an object with role",
+        ),
         (
             b'{"model": "triage", "messages": [{"role": "user"}], "stream": "yes"}',
             400,
-            "stream: true or false",
+            "stream: expected true or false",
         ),
         (
             b'{"model": "triage", "messages": [{"role": "user"}], "stream_options": 1}',
             400,
-            "stream_options: an object",
+            "stream_options: expected an object",
         ),
-        (b'{"model": "triage", "messages": [{"role": "user"}], "user": 7}', 400, "user: a text is expected"),
+        (b'{"model": "triage", "messages": [{"role": "user"}], "user": 7}', 400, "user: expected a string"),
         (b'{"model": "triagge", "messages": [{"role": "user"}]}', 404, "did you mean 'triage'"),
-        (b'{"model": "x", "messages": "' + b"y" * (5 * 2**20) + b'"}', 413, "at most 4,194,304 are taken"),
+        (b'{"model": "x", "messages": "' + b"y" * (5 * 2**20) + b'"}', 413, "the limit is 4,194,304"),
     ],
 )
 def test_what_is_no_request_is_told_why(gateway: Running, body: bytes, status: int, words: str) -> None:
@@ -407,7 +413,7 @@ def test_a_large_body_without_a_length_and_a_slow_one(
             pass  # it has hung up by now
         raw.settimeout(10)
         assert b" 413 " in raw.recv(4_096)
-    monkeypatch.setattr("tunepoint.serve.asgi.BODY_SECONDS", 0.2)
+    monkeypatch.setattr("tunepoint.serve.asgi.BODY_TIMEOUT_SECONDS", 0.2)
     with socket.create_connection((host, int(port))) as raw:
         raw.sendall(head + b"content-length: 50\r\n\r\n{")
         raw.settimeout(10)
@@ -441,7 +447,7 @@ def test_what_a_page_can_send_without_asking_changes_nothing(
         ("/v1/reload", {}),
     ):
         assert post(gateway.url + path, body, **headers)[0] in (403, 415)
-    assert gateway.gateway.service.tasks["triage"].router.policy.champion == "main"
+    assert gateway.gateway.dispatcher.tasks["triage"].router.policy.champion == "main"
 
 
 def test_a_nest_that_is_too_deep_is_the_callers_fault_and_trips_nobody(
@@ -455,7 +461,7 @@ def test_a_nest_that_is_too_deep_is_the_callers_fault_and_trips_nobody(
         for _ in range(6):
             status, said, _ = post(f"{gateway.url}/v1/chat/completions", {**body, "stream": stream})
             assert status == 400 and "too deep" in said["error"]["message"]
-    assert gateway.gateway.service.tasks["triage"].router.breakers["main"].allows() and server.calls == []
+    assert gateway.gateway.dispatcher.tasks["triage"].router.breakers["main"].allows() and server.calls == []
 
 
 def test_other_addresses_are_answered_in_the_same_form(gateway: Running) -> None:
@@ -544,7 +550,7 @@ def test_keys_roles_budgets_and_rates(server: Behind, tmp_path: Path) -> None:
             make_key(store, f"k{number}", ("call",))
         raw = json.dumps(store.state("keys"))
         assert app not in raw and ops not in raw
-        with pytest.raises(StoreError, match="there is a key named 'app'"):
+        with pytest.raises(StoreError, match="already a key named 'app'"):
             make_key(store, "app", ("call",))
     with running(lambda: settings(tmp_path, server.url)) as gateway:
         url, body = f"{gateway.url}/v1/chat/completions", {"model": "triage", "messages": ASK}
@@ -591,7 +597,7 @@ def test_streams_that_are_left_early_are_paid_for(server: Behind, tmp_path: Path
 def test_the_last_key_that_is_revoked_opens_nothing(server: Behind, tmp_path: Path) -> None:
     with open_store(tmp_path / "capture.sqlite") as store:
         make_key(store, "only", ("call", "operate"))
-        with pytest.raises(StoreError, match="names no key"):
+        with pytest.raises(StoreError, match="cannot name a key"):
             make_key(store, " ", ("call",))
     with running(lambda: settings(tmp_path, server.url)) as gateway:
         revoke_key(gateway.gateway.store, "only")
@@ -652,7 +658,7 @@ def test_a_client_that_reads_slowly_keeps_nobody_else_waiting(gateway: Running, 
 
 def test_nobody_listens_to_the_world_without_keys(server: Behind, tmp_path: Path) -> None:
     with (
-        pytest.raises(TaskError, match="there are no API keys, so anybody could ask"),
+        pytest.raises(TaskError, match="there are no API keys, so anybody could call"),
         running(lambda: settings(tmp_path, server.url, server={"host": "0.0.0.0"})),
     ):
         pass
@@ -698,7 +704,7 @@ def test_a_caller_that_leaves_a_long_answer_ends_it(gateway: Running, server: Be
             + body
         )
         until(lambda: server.calls)
-    until(lambda: gateway.gateway._busy == 0, 4)
+    until(lambda: gateway.application.in_flight == 0, 4)
     assert [call["model"] for call in server.calls] == ["main"]  # and nobody else is asked
     (one,) = kept(gateway)
     assert one.status == 499
@@ -709,7 +715,7 @@ def test_changed_settings_are_followed_and_equal_ones_leave_what_was_decided(
 ) -> None:
     def champion(**more: Any) -> str:
         with running(lambda: settings(tmp_path, server.url, **more)) as gateway:
-            found: str = gateway.gateway.service.tasks["triage"].router.policy.champion
+            found: str = gateway.gateway.dispatcher.tasks["triage"].router.policy.champion
             return found
 
     assert champion() == "main"
@@ -718,11 +724,11 @@ def test_changed_settings_are_followed_and_equal_ones_leave_what_was_decided(
     assert champion() == "spare"
     assert champion(fallback=["spare"]) == "main"  # somebody has edited serve.toml
     with open_store(tmp_path / "capture.sqlite") as store:
-        assert store.log("triage")[-1]["what"] == "the settings have changed"
+        assert store.audit_log("triage")[-1]["what"] == "the settings have changed"
 
 
 def test_a_change_that_cannot_be_noted_is_not_made(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    router, store = gateway.gateway.service.tasks["triage"].router, gateway.gateway.store
+    router, store = gateway.gateway.dispatcher.tasks["triage"].router, gateway.gateway.store
     before = store.state("routes/triage")
 
     def broken(*words: Any, **more: Any) -> Any:
@@ -769,9 +775,9 @@ def test_changes_survive_a_restart_and_stand_in_the_audit_log(server: Behind, tm
     assert [line["what"] for line in lines] == ["first start", "promoted spare: it won", "fallback: none"]
     assert lines[1]["detail"]["from"]["champion"] == "main"
     gone = settings(tmp_path, server.url, {"main": "main"})
-    with running(lambda: gone) as gateway:  # the arm that served is served no more
-        assert gateway.gateway.service.tasks["triage"].router.policy.champion == "main"
-        assert "spare is served no more" in get(f"{gateway.url}/v1/audit")[1]["data"][-1]["what"]
+    with running(lambda: gone) as gateway:  # the arm that served no longer serves
+        assert gateway.gateway.dispatcher.tasks["triage"].router.policy.champion == "main"
+        assert "spare no longer serves" in get(f"{gateway.url}/v1/audit")[1]["data"][-1]["what"]
 
 
 def test_settings_are_read_again_without_a_dropped_request(server: Behind, tmp_path: Path) -> None:
@@ -808,8 +814,8 @@ def test_settings_are_read_again_without_a_dropped_request(server: Behind, tmp_p
     [
         ({"champion": "nobody"}, "no arm 'nobody'"),
         ({"fallback": ["spair"]}, "no arm 'spair'; did you mean 'spare'"),
-        ({"canary": {"arm": "main"}}, "is the champion; a canary tries another arm"),
-        ({"canary": {"arm": "spare", "steps": [0.5, 0.2]}}, "shares that rise"),
+        ({"canary": {"arm": "main"}}, "is the champion; name another arm for the canary"),
+        ({"canary": {"arm": "spare", "steps": [0.5, 0.2]}}, "must rise from above 0 to at most 1"),
     ],
 )
 def test_routes_that_make_no_sense(server: Behind, tmp_path: Path, more: dict[str, Any], words: str) -> None:

@@ -13,7 +13,8 @@ from servers import Fake, serving
 from typer.testing import CliRunner
 
 from tunepoint import Task
-from tunepoint.capture.harvest import Harvest, Rules, harvest, write_examples
+from tunepoint.capture.acceptance import Rules
+from tunepoint.capture.harvest import Harvest, harvest, write_examples
 from tunepoint.capture.opening import open_store
 from tunepoint.capture.records import CapturedRequest, Feedback
 from tunepoint.capture.store import Store
@@ -112,7 +113,7 @@ def test_each_way_of_being_accepted_and_of_being_left(store: Store) -> None:
         Feedback("r16", 1.0, correction="device"),
     ]
     found = taken(store, rows, said, licence="own traffic")
-    got = {one.request: (one.example.target, one.accepted, one.example.origin) for one in found.taken}
+    got = {one.request: (one.example.target, one.accepted, one.example.origin) for one in found.examples}
     model = "openai/gpt-5-mini, arm prompted"
     assert got == {
         "r1": ("billing", "feedback", model),
@@ -121,23 +122,26 @@ def test_each_way_of_being_accepted_and_of_being_left(store: Store) -> None:
         "r8": ("billing", "agreement", model),
         "r16": ("device", "corrected", "human"),  # a person's word, whoever wrote before
     }
-    assert found.looked_at == 13 and all(one.example.licence == "own traffic" for one in found.taken)
-    assert found.left == {
-        "were rejected by feedback": 1,
-        "were accepted by nobody": 1,
-        "have an answer that could not be read": 1,
-        "have an answer that is no label of the task": 1,
-        "were answered in another way by another arm": 1,
-        "were written by openai/other: say [[models]] train_on_outputs = true if its terms allow it": 1,
-        "have no text, or it was not kept": 1,
-        "were corrected to a label that the task does not have": 1,
+    assert found.questions == 13 and all(one.example.licence == "own traffic" for one in found.examples)
+    assert found.rejections == {
+        "rejected by feedback": 1,
+        "that nobody accepted": 1,
+        "with an answer that could not be parsed": 1,
+        "with an answer that is not a label of the task": 1,
+        "with another answer from another arm": 1,
+        "written by openai/other: set train_on_outputs = true in [[models]] if its terms allow training": 1,
+        "without text, or with text that was not kept": 1,
+        "corrected to a label that the task does not have": 1,
     }
-    assert "5 examples from 13 questions: 2 by corrected, 2 by feedback, 1 by agreement" in str(found)
+    assert (
+        "5 examples from 13 questions: 2 corrected by people, 2 accepted by feedback, 1 with the same answer"
+        in str(found)
+    )
 
 
 def test_one_rejection_outweighs_praise(store: Store) -> None:
     found = taken(store, [asked(1)], [Feedback("r1", 1.0, 1.0), Feedback("r1", 2.0, thumbs=False)])
-    assert found.taken == () and found.left == {"were rejected by feedback": 1}
+    assert found.examples == () and found.rejections == {"rejected by feedback": 1}
 
 
 def test_the_sealed_test_is_never_touched_and_nothing_is_taken_twice(store: Store) -> None:
@@ -153,11 +157,11 @@ def test_the_sealed_test_is_never_touched_and_nothing_is_taken_twice(store: Stor
         sealed=[Example("test:1", twin, "billing")],
         known=[Example("train:1", rows[0].input + " please", "billing")],
     )
-    assert sorted(one.request for one in found.taken) == ["r2", "r3", "r4", "r5"]  # the earlier of two
-    assert found.left == {
-        "resemble another question": 2,
-        "resemble the sealed test": 1,
-        "resemble an example that is there already": 1,
+    assert sorted(one.request for one in found.examples) == ["r2", "r3", "r4", "r5"]  # the earlier of two
+    assert found.rejections == {
+        "similar to another question": 2,
+        "similar to the test set": 1,
+        "similar to an existing example": 1,
     }
 
 
@@ -170,22 +174,22 @@ def test_a_judge_is_asked_about_what_nobody_said_anything_of(store: Store) -> No
         return [1.0, 0.2, None]
 
     found = taken(store, rows, [Feedback("r3", 1.0, 1.0)], judge=judge)
-    assert seen == [3] and {one.request: one.accepted for one in found.taken} == {
+    assert seen == [3] and {one.request: one.accepted for one in found.examples} == {
         "r0": "scorer",
         "r3": "feedback",
     }
-    assert found.left == {"were rejected by the judge": 1, "were given no grade by the judge": 1}
+    assert found.rejections == {"rejected by the judge": 1, "that the judge could not grade": 1}
 
 
 def test_labels_are_balanced_and_corrections_go_first(store: Store) -> None:
     rows = [asked(n, "billing" if n % 4 else "device") for n in range(40)]
     said = [Feedback(row.id, 1.0, 1.0) for row in rows[:39]] + [Feedback("r39", 1.0, correction="billing")]
     found = taken(store, rows, said, most_per_label=10)
-    assert found.counts == {"billing": 10, "device": 10}
-    assert any(one.request == "r39" for one in found.taken)
+    assert found.by_target == {"billing": 10, "device": 10}
+    assert any(one.request == "r39" for one in found.examples)
     again = harvest(store, task(), (), (), RNG(0), Rules(most_per_label=10))
-    assert again.taken == found.taken
-    assert found.left == {"are more than 10 of their label": 20}
+    assert again.examples == found.examples
+    assert found.rejections == {"beyond 10 examples of their label": 20}
 
 
 def test_labels_that_the_others_contradict_are_left(store: Store) -> None:
@@ -199,9 +203,9 @@ def test_labels_that_the_others_contradict_are_left(store: Store) -> None:
     said = [Feedback(row.id, 1.0, 1.0) for row in rows if row.id != "r7"]
     said.append(Feedback("r7", 1.0, correction="billing"))
     found = taken(store, rows, said, embed=embed)
-    kept = {one.request for one in found.taken}
+    kept = {one.request for one in found.examples}
     assert "r6" not in kept and "r7" in kept  # what a person wrote stays
-    assert len(kept) == 39 and found.left == {"have a label that the other examples contradict": 1}
+    assert len(kept) == 39 and found.rejections == {"with a label that the other examples contradict": 1}
 
 
 def test_examples_can_be_given_as_data_again(store: Store, tmp_path: Path) -> None:
@@ -235,8 +239,8 @@ def test_the_command_says_what_it_took_and_why_it_left_the_rest(tmp_path: Path, 
     ]
     found = CliRunner().invoke(app, words)
     assert found.exit_code == 0, found.output
-    assert "6 examples from 8 questions: 6 by feedback" in found.output
-    assert "left: 2 were accepted by nobody" in found.output
+    assert "6 examples from 8 questions: 6 accepted by feedback" in found.output
+    assert "left out: 2 that nobody accepted" in found.output
     assert len((tmp_path / "e.jsonl").read_text().splitlines()) == 6
     judged = CliRunner().invoke(app, [*words, "--judge"])
     assert judged.exit_code == 2 and "--judge: the task has none" in judged.output
@@ -271,5 +275,5 @@ def test_the_tasks_judge_grades_what_nobody_has_judged(tmp_path: Path) -> None:
         ]
         found = CliRunner().invoke(app, [*words, "--judge"])
     assert found.exit_code == 0, found.output
-    assert "1 examples from 2 questions: 1 by scorer" in found.output
-    assert "left: 1 were rejected by the judge" in found.output
+    assert "1 examples from 2 questions: 1 accepted by the judge" in found.output
+    assert "left out: 1 rejected by the judge" in found.output

@@ -141,8 +141,8 @@ def test_what_is_no_request_is_left_and_counted(tmp_path: Path) -> None:
         {**LITELLM, "id": "3", "messages": None},
     ]
     found = import_log(written(tmp_path / "a.jsonl", *rows), "litellm", "t")
-    assert found.left == {"are calls of type aembedding": 1, "have no messages": 1}
-    assert str(found) == "1 requests\n  left: 1 are calls of type aembedding\n  left: 1 have no messages"
+    assert found.skipped == {"calls of type aembedding": 1, "without messages": 1}
+    assert str(found) == "1 requests\n  skipped: 1 calls of type aembedding\n  skipped: 1 without messages"
     failed = {**LITELLM, "id": "4", "status": "failure", "error_str": "timed out", "response": None}
     (one,) = import_log(written(tmp_path / "b.jsonl", failed), "litellm", "t").requests
     assert (one.status, one.error, one.output) == (502, "timed out", "")
@@ -216,7 +216,7 @@ def test_logs_of_inspect_plain_and_packed(tmp_path: Path) -> None:
 
 def test_bad_logs_name_the_place(tmp_path: Path) -> None:
     log = written(tmp_path / "log.jsonl", LITELLM)
-    with pytest.raises(DataError, match="'litelm' is no log that is known; did you mean 'litellm'"):
+    with pytest.raises(DataError, match="'litelm' is not a known kind of log; did you mean 'litellm'"):
         import_log(log, "litelm", "t")
     with pytest.raises(DataError, match="no such file"):
         import_log(tmp_path / "none.jsonl", "litellm", "t")
@@ -224,9 +224,9 @@ def test_bad_logs_name_the_place(tmp_path: Path) -> None:
         file.write("{nothing\n")
     with pytest.raises(DataError, match=r"log.jsonl:2: not JSON"):
         import_log(log, "litellm", "t")
-    with pytest.raises(DataError, match=r"entry 1: not a line of langfuse \(KeyError: 'input'\)"):
+    with pytest.raises(DataError, match=r"entry 1: not an entry of langfuse \(KeyError: 'input'\)"):
         import_log(written(tmp_path / "b.jsonl", {"id": "x"}), "langfuse", "t")
-    with pytest.raises(DataError, match="nothing in it that otel would have written"):
+    with pytest.raises(DataError, match="no entries as otel writes them"):
         import_log(written(tmp_path / "c.jsonl", {"attributes": {"http.method": "GET"}}), "otel", "t")
     assert set(KINDS) == {"openai", "litellm", "langfuse", "otel", "promptfoo", "inspect"}
 
@@ -248,4 +248,4 @@ def test_the_command_writes_requests_redacted_and_trials_apart(tmp_path: Path) -
     found = CliRunner().invoke(app, words)
     assert found.exit_code == 0 and "1 trials" in found.output
     again = CliRunner().invoke(app, words)
-    assert again.exit_code == 2 and "is there already" in again.output
+    assert again.exit_code == 2 and "already exists" in again.output

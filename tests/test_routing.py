@@ -30,14 +30,14 @@ from tunepoint.serve.canary import Canary, Outcomes, decide_canary
 from tunepoint.serve.canary_monitor import CanaryMonitor, feedback_score
 from tunepoint.serve.protocol import (
     ChatRequest,
-    chunks,
     completion,
+    completion_chunks,
     read_events,
     read_request,
     text_of,
     usage_of,
 )
-from tunepoint.serve.routing import OPEN_SECONDS, TRIPS, Breaker, Policy, Router
+from tunepoint.serve.routing import FAILURES_TO_OPEN, OPEN_SECONDS, Breaker, Policy, Router
 from tunepoint.serve.settings import ServeSettings
 from tunepoint.serve.streaming import Relay
 from tunepoint.serve.upstream import ArmFault
@@ -66,7 +66,7 @@ class Clock:
 def test_a_breaker_opens_lets_one_through_and_closes_again() -> None:
     clock = Clock()
     breaker = Breaker(clock)
-    for _ in range(TRIPS - 1):
+    for _ in range(FAILURES_TO_OPEN - 1):
         assert breaker.allows()
         breaker.failed()
     assert breaker.allows() and not breaker.opened
@@ -78,7 +78,7 @@ def test_a_breaker_opens_lets_one_through_and_closes_again() -> None:
     assert not breaker.allows()
     clock.now += OPEN_SECONDS
     assert breaker.allows()
-    breaker.left()  # the prober went away: the next one is let through
+    breaker.abandoned()  # the prober went away: the next one is let through
     assert breaker.allows()
     breaker.succeeded()
     assert breaker.allows() and breaker.allows()
@@ -131,9 +131,9 @@ def filled(
 ) -> Outcomes:
     rng, found = RNG(seed), Outcomes()
     for _ in range(answers):
-        found.note(canary, answered=bool(rng.random() >= bad), readable=True, seconds=0.1, usd=0.001)
+        found.record(canary, answered=bool(rng.random() >= bad), readable=True, seconds=0.1, usd=0.001)
         if score is not None:
-            found.said(float(rng.random() < score))
+            found.record_feedback(float(rng.random() < score))
     return found
 
 
@@ -155,19 +155,19 @@ def test_a_canary_that_is_worse_is_rolled_back_with_the_reason() -> None:
     slow = Outcomes()
     limited = Canary("b", seconds=0.5, usd=0.01)
     for _ in range(200):
-        slow.note(limited, answered=True, seconds=0.9, usd=0.002)
+        slow.record(limited, answered=True, seconds=0.9, usd=0.002)
     found = decide_canary(limited, filled(limited, 1_000), slow)
     assert found.move == "roll back" and found.why.startswith("fast: b 0.000")
     dear = Outcomes()
     for _ in range(200):
-        dear.note(limited, answered=True, seconds=0.1, usd=0.02)
+        dear.record(limited, answered=True, seconds=0.1, usd=0.02)
     assert decide_canary(limited, filled(limited, 1_000), dear).why.startswith("cheap: b 0.000")
 
 
 def test_a_canary_is_promoted_only_once_it_is_shown_to_be_no_worse() -> None:
     last = Canary("b", step=2, at_step=0, margin=0.05)
     few = decide_canary(last, filled(last, 400, score=0.9), filled(last, 250, score=0.9, seed=1))
-    assert few.move is None and "not shown to be no worse yet: " in few.why and "feedback" in few.why
+    assert few.move is None and "could still be worse on: " in few.why and "feedback" in few.why
     many = decide_canary(last, filled(last, 20_000, score=0.9), filled(last, 20_000, score=0.9, seed=1))
     assert many.move == "promote"
     silent = decide_canary(
@@ -185,8 +185,8 @@ def test_equal_arms_are_rarely_rolled_back_however_often_one_looks() -> None:
         for _ in range(40):
             for side in (champion, challenger):
                 for _ in range(25):
-                    side.note(canary, answered=bool(rng.random() < 0.95))
-                    side.said(float(rng.random() < 0.7))
+                    side.record(canary, answered=bool(rng.random() < 0.95))
+                    side.record_feedback(float(rng.random() < 0.7))
             gone += decide_canary(canary, champion, challenger).move == "roll back"
             if gone > 5:
                 break
@@ -197,18 +197,18 @@ def test_each_user_has_one_voice_and_callers_faults_say_nothing(tmp_path: Path) 
     canary = Canary("b")
     one = Outcomes()
     for _ in range(60):
-        one.note(canary, user="heavy", answered=False)
-        one.said(0.0, "heavy")
+        one.record(canary, user="heavy", answered=False)
+        one.record_feedback(0.0, "heavy")
     assert one.answers == 60 and one.values["answered"] == [0.0] and one.values["feedback"] == [0.0]
     assert decide_canary(canary, filled(canary, 500, score=0.9), one).move is None
     with open_store(tmp_path / "c.sqlite") as store:
         router = Router("t", ["a", "b"], Policy("a"), store)
         router.start_canary(canary, "me")
-        watch = CanaryMonitor(router)
+        monitor = CanaryMonitor(router)
         for number in range(60):
             row = CapturedRequest(f"r{number}", time.time(), "t", "b", "canary", "m", "q", "", status=400)
-            watch.note(row)
-        assert watch.look() is None
+            monitor.record(row)
+        assert monitor.evaluate() is None
 
 
 def test_equal_arms_with_users_that_differ_are_rarely_rolled_back() -> None:
@@ -221,7 +221,7 @@ def test_equal_arms_with_users_that_differ_are_rarely_rolled_back() -> None:
             for user in range(users):
                 good = bool(rng.random() >= 0.1)
                 for _ in range(40):
-                    side.note(canary, user=str(user), answered=True, readable=good)
+                    side.record(canary, user=str(user), answered=True, readable=good)
         gone += decide_canary(canary, champion, challenger).move == "roll back"
     assert gone <= 2
 
@@ -249,16 +249,16 @@ def test_a_watch_remembers_after_a_restart(tmp_path: Path) -> None:
             [row(n, "b", "canary", 502 if n == 7 else 200) for n in range(20)], [Feedback("b0", now, 0.0)]
         )
         again = Router("t", ["a", "b"], Policy("a"), store)
-        watch = CanaryMonitor(again)
-        watch.restore(store)
-        assert watch.look() is not None and again.policy.canary is not None
-        assert watch.look() is None  # nothing new
+        monitor = CanaryMonitor(again)
+        monitor.restore(store)
+        assert monitor.evaluate() is not None and again.policy.canary is not None
+        assert monitor.evaluate() is None  # nothing new
         for number in range(20, 120):
-            watch.note(row(number, "b", "canary", 502))
-        judged = watch.look()
+            monitor.record(row(number, "b", "canary", 502))
+        judged = monitor.evaluate()
         assert judged is not None and judged.move == "roll back"
         assert again.policy.canary is None and again.policy.champion == "a"
-        assert store.log("t")[-1]["what"].startswith("rolled back b: answered: b")
+        assert store.audit_log("t")[-1]["what"].startswith("rolled back b: answered: b")
         assert Router("t", ["a", "b"], Policy("a"), store).policy.canary is None
 
 
@@ -323,7 +323,7 @@ class Echo:
 
 def test_requests_that_come_together_are_answered_together() -> None:
     echo = Echo(pause=0.02)
-    batcher = MicroBatcher(echo, most=16)
+    batcher = MicroBatcher(echo, max_inputs=16)
 
     async def ask() -> list[str]:
         found = await asyncio.gather(*(batcher.answer(f"q{n}") for n in range(40)))
@@ -342,8 +342,8 @@ def test_a_batch_is_those_who_came_first_and_no_longer_than_it_gains_by() -> Non
             asked.append([len(text) for text in inputs])
             return super().answer(inputs)
 
-    batcher = MicroBatcher(Noting(pause=0.01), most=4)
-    batcher.enough = 400
+    batcher = MicroBatcher(Noting(pause=0.01), max_inputs=4)
+    batcher.max_characters = 400
     lengths = [300, 10, 1_000, 35, 280, 5, 290, 200]
 
     async def ask() -> list[int]:
@@ -363,7 +363,7 @@ def test_batches_are_answered_at_the_same_time_on_several_cores() -> None:
             meeting.wait()  # breaks if nobody else answers meanwhile
             return super().answer(inputs)
 
-    batcher = MicroBatcher(Meeting(), threads=2, most=1)
+    batcher = MicroBatcher(Meeting(), threads=2, max_inputs=1)
 
     async def ask(count: int) -> list[str]:
         found = await asyncio.gather(*(batcher.answer(f"q{n}") for n in range(count)))
@@ -382,7 +382,7 @@ def test_a_batch_whose_caller_went_away_answers_the_others_and_faults_are_told()
         tasks = [asyncio.create_task(batcher.answer(f"q{n}")) for n in range(3)]
         await asyncio.sleep(0)
         tasks[1].cancel()
-        with pytest.raises(BlockingIOError, match="3 requests wait already"):
+        with pytest.raises(BlockingIOError, match="3 requests are waiting already"):
             await batcher.answer("too many")
         return list(await asyncio.gather(*tasks, return_exceptions=True))
 
@@ -404,8 +404,8 @@ def test_a_batch_whose_caller_went_away_answers_the_others_and_faults_are_told()
 
     *answered, late = asyncio.run(end())
     assert [reply.text for reply, _ in answered] == ["q0", "q1", "q2"]
-    assert isinstance(late, BlockingIOError) and str(late) == "it ends"
-    with pytest.raises(BlockingIOError, match="it ends"):
+    assert isinstance(late, BlockingIOError) and str(late) == "the arm is closing"
+    with pytest.raises(BlockingIOError, match="the arm is closing"):
         asyncio.run(batcher.answer("later still"))
 
 
@@ -436,7 +436,7 @@ def test_an_arm_is_asked_by_several_threads_only_where_it_says_so(may: bool, thr
 def test_arms_of_a_study_answer_in_openais_form() -> None:
     arm = LocalArm("a", Echo(), "here")
     found = asyncio.run(arm.answer(asking(3)))
-    assert found.whole["choices"][0]["message"]["content"] == "q3" and found.whole["model"] == "t"
+    assert found.completion["choices"][0]["message"]["content"] == "q3" and found.completion["model"] == "t"
     assert (found.answer, found.format_ok, found.input_tokens, found.output_tokens) == ("q3", True, 7, 2)
     assert found.core_seconds is not None and found.cost_nanousd is None
     arm.close()
@@ -485,8 +485,8 @@ def test_spans_say_who_answered_and_not_what_was_asked() -> None:
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     tracer = Tracer(provider)
     more = {"seconds": 0.25, "input_tokens": 7, "cost_nanousd": 1_000}
-    tracer.note(CapturedRequest("r1", 1_000.5, "t", "a", "champion", "m", "a secret", "another", **more))  # type: ignore[arg-type]
-    tracer.note(CapturedRequest("r2", 1_001.0, "t", "b", "fallback", "m", "a secret", "", status=504))
+    tracer.record(CapturedRequest("r1", 1_000.5, "t", "a", "champion", "m", "a secret", "another", **more))  # type: ignore[arg-type]
+    tracer.record(CapturedRequest("r2", 1_001.0, "t", "b", "fallback", "m", "a secret", "", status=504))
     good, bad = exporter.get_finished_spans()
     assert good.name == "chat t" and good.end_time - good.start_time == 250_000_000
     assert good.attributes["gen_ai.usage.input_tokens"] == 7 and good.attributes["tunepoint.cost_usd"] == 1e-6
@@ -501,7 +501,9 @@ def test_spans_say_who_answered_and_not_what_was_asked() -> None:
 def test_streams_cut_anywhere_come_out_whole() -> None:
     asked = asking(stream=True)
     whole = completion(asked, 'say "model" and größe 🙂', usage_of(3, 4))
-    raw = b"".join(chunks(asked, {**whole, "model": "inner"})).replace(b'"model":"t"', b'"model":"inner"')
+    raw = b"".join(completion_chunks(asked, {**whole, "model": "inner"})).replace(
+        b'"model":"t"', b'"model":"inner"'
+    )
     for size in (1, 2, 7, 50, 10_000):
         relay = Relay(asked)
         events = [

@@ -1,4 +1,4 @@
-"""Where a store is: a path, or a URL; and what may be shown of it."""
+"""Opens a capture store by its path or URL, and brings its schema up to date."""
 
 from __future__ import annotations
 
@@ -14,66 +14,38 @@ from tunepoint.capture import schema
 from tunepoint.capture.store import Store, database_reason
 from tunepoint.errors import MissingExtra, StoreError
 
-
-def address_of(where: str) -> tuple[sa.URL, str]:
-    """The URL, and what may be shown of it: host and database, never a name or a password."""
-    if not where or where == ":memory:":
-        raise StoreError(f"{where!r} is no store that lasts: give a path, or postgresql://USER@HOST/DATABASE")
-    if "://" not in where:
-        return sa.URL.create("sqlite", database=where), where
-    scheme = where.partition("://")[0]
-    if scheme.partition("+")[0] not in ("sqlite", "postgresql", "postgres"):
-        raise StoreError(f"{scheme}: only sqlite and postgresql stores are known")
-    try:
-        url = sa.make_url(where)
-    except (SQLAlchemyError, ValueError):
-        raise StoreError(
-            f"{scheme}://...: not a URL that can be read; give a path, or postgresql://USER@HOST/DATABASE"
-        ) from None
-    if scheme.startswith("postgres"):
-        url = url.set(drivername="postgresql+psycopg")
-        if "@" in (url.host or ""):
-            raise StoreError(f"{scheme}://...: a password with @ in it is written with %40 in its place")
-        return url, f"postgresql://{url.host or 'local'}/{url.database or ''}"
-    return url, str(url.database)
+EXAMPLE_URL = "postgresql://USER@HOST/DATABASE"
+MIGRATION_ATTEMPTS = 5
+"""Where another process migrates the same SQLite file at this moment."""
+POSTGRES_LOCK = 7305801412
+"""Number of the advisory lock under which one process migrates and the others wait; chosen at random."""
+_ALEMBIC_LOCK = threading.Lock()
+"""Alembic keeps its context in a global variable, so one thread migrates at a time."""
 
 
-TRIES = 5
-"""Of bringing the schema up to date, where another process does the same at once."""
-
-
-def open_store(where: str | Path, *, create: bool = True) -> Store:
+def open_store(address: str | Path, *, create: bool = True) -> Store:
     """Open a store, and bring its schema up to date.
 
     Args:
-        where: a path (SQLite), or a URL as in `postgresql://user@host/database`.
-        create: False refuses a file that is not there.
+        address: a path (SQLite), or a URL as in `postgresql://user@host/database`.
+        create: False rejects a store that does not exist yet.
 
     Raises:
         MissingExtra: the driver of PostgreSQL is not installed.
-        StoreError: it cannot be opened, is no such store, or is of a later version than this program.
+        StoreError: it cannot be opened, is another program's database, or is of a later version.
 
     """
-    url, shown = address_of(str(where))
+    url, label = parse_address(str(address))
     if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
         path = Path(str(url.database))
         if path.is_dir():
-            raise StoreError(f"{path}: is a folder, a file is expected; name the file in it")
+            raise StoreError(f"{path}: is a folder, expected a file; name the file in it")
         if not create and not path.exists():
             raise StoreError(f"{path}: no such capture store; `tunepoint serve` writes one")
         path.parent.mkdir(parents=True, exist_ok=True)
+    store = Store(_engine(url, label), label)
     try:
-        engine = sa.create_engine(url, pool_pre_ping=True)
-    except ModuleNotFoundError as error:
-        raise MissingExtra(f"{shown} needs {error.name}", "postgres") from None
-    except SQLAlchemyError as error:
-        raise StoreError(f"{shown}: cannot be opened ({error})") from None
-    if engine.dialect.name == "sqlite":
-        sa.event.listen(engine, "connect", _settings)
-        sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("begin"))
-    store = Store(engine, shown)
-    try:
-        _see_whose(store, create=create)
+        _check_owner(store, create=create)
         _migrate(store)
     except BaseException:
         store.close()
@@ -81,10 +53,52 @@ def open_store(where: str | Path, *, create: bool = True) -> Store:
     return store
 
 
-def _settings(connection: Any, record: Any) -> None:
-    """Readers never wait for the writer, and what was acknowledged survives a loss of power.
+def parse_address(address: str) -> tuple[sa.URL, str]:
+    """Parse the address of a store.
 
-    Transactions are begun by us: the driver's own would leave a change of the schema outside of them.
+    Returns:
+        The URL; and a label that may be shown: path, or host and database, without user and password.
+
+    Raises:
+        StoreError: it is no path or URL of a store. URLs are not quoted: they may hold a password.
+
+    """
+    if not address or address == ":memory:":
+        raise StoreError(f"{address!r} cannot keep anything: give a path, or {EXAMPLE_URL}")
+    if "://" not in address:
+        return sa.URL.create("sqlite", database=address), address
+    scheme = address.partition("://")[0]
+    if scheme.partition("+")[0] not in ("sqlite", "postgresql", "postgres"):
+        raise StoreError(f"{scheme}://...: a store is a SQLite file or a PostgreSQL database")
+    try:
+        url = sa.make_url(address)
+    except (SQLAlchemyError, ValueError):
+        raise StoreError(f"{scheme}://...: not a valid URL; give a path, or {EXAMPLE_URL}") from None
+    if not scheme.startswith("postgres"):
+        return url, str(url.database)
+    url = url.set(drivername="postgresql+psycopg")
+    if "@" in (url.host or ""):
+        raise StoreError(f"{scheme}://...: write @ in a password as %40")
+    return url, f"postgresql://{url.host or 'local'}/{url.database or ''}"
+
+
+def _engine(url: sa.URL, label: str) -> sa.Engine:
+    try:
+        engine = sa.create_engine(url, pool_pre_ping=True)
+    except ModuleNotFoundError as error:
+        raise MissingExtra(f"{label} needs {error.name}", "postgres") from None
+    except SQLAlchemyError as error:
+        raise StoreError(f"{label}: cannot be opened ({error})") from None
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", _configure_sqlite)
+        sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("begin"))
+    return engine
+
+
+def _configure_sqlite(connection: Any, record: Any) -> None:
+    """Set up a new connection: readers never wait for the writer, and a commit survives a power loss.
+
+    Transactions are begun by us, since the driver's own would leave schema changes outside of them.
     """
     connection.isolation_level = None
     cursor = connection.cursor()
@@ -93,52 +107,49 @@ def _settings(connection: Any, record: Any) -> None:
     cursor.close()
 
 
-def _see_whose(store: Store, *, create: bool) -> None:
-    """Refuse a database that is another program's, and one without a store where none shall be made."""
+def _check_owner(store: Store, *, create: bool) -> None:
+    """Reject foreign databases, and missing stores unless `create`."""
     try:
         tables = set(sa.inspect(store.engine).get_table_names())
     except SQLAlchemyError as error:
-        raise StoreError(f"{store.shown}: cannot be opened ({database_reason(error)})") from None
+        raise StoreError(f"{store.label}: cannot be opened ({database_reason(error)})") from None
     if schema.VERSION in tables:
         return
-    strangers = tables if store.engine.dialect.name == "sqlite" else tables & set(schema.metadata.tables)
-    if strangers:
-        names = ", ".join(sorted(strangers)[:5])
-        raise StoreError(f"{store.shown}: is another program's database (it has {names}); name another one")
+    # A PostgreSQL database may be shared, as long as no table of ours is taken.
+    foreign = tables if store.engine.dialect.name == "sqlite" else tables & set(schema.metadata.tables)
+    if foreign:
+        names = ", ".join(sorted(foreign)[:5])
+        raise StoreError(f"{store.label}: another program's database (it has {names}); name another one")
     if not create:
-        raise StoreError(f"{store.shown}: no capture store in it; `tunepoint serve` writes one")
-
-
-_ALEMBIC = threading.Lock()
-"""Alembic keeps what it works on in a global place."""
+        raise StoreError(f"{store.label}: no capture store in it; `tunepoint serve` writes one")
 
 
 def _migrate(store: Store) -> None:
-    """Run the steps that the store lacks; one of several processes does, the others wait."""
+    """Run the missing migrations; one of several processes does, the others wait."""
     from alembic import command
     from alembic.config import Config
     from alembic.util.exc import CommandError
 
     config = Config()
     config.set_main_option("script_location", "tunepoint.capture:migrations")
-    for attempt in range(TRIES):
+    for attempt in range(MIGRATION_ATTEMPTS):
         try:
-            with _ALEMBIC, store.engine.begin() as connection:
+            with _ALEMBIC_LOCK, store.engine.begin() as connection:
                 if connection.dialect.name == "postgresql":
-                    connection.execute(sa.text("select pg_advisory_xact_lock(7305801412)"))
+                    connection.execute(sa.text(f"select pg_advisory_xact_lock({POSTGRES_LOCK})"))
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
             return
         except CommandError as error:
             raise StoreError(
-                f"{store.shown}: was written by another version of tunepoint ({error}); upgrade this one"
+                f"{store.label}: written by another version of tunepoint ({error}); upgrade this one"
             ) from None
         except DBAPIError as error:
-            if attempt == TRIES - 1 or not _momentary(error):
-                raise StoreError(f"{store.shown}: cannot be opened ({database_reason(error)})") from None
+            if attempt == MIGRATION_ATTEMPTS - 1 or not _is_migrating(error):
+                raise StoreError(f"{store.label}: cannot be opened ({database_reason(error)})") from None
             time.sleep(0.1 * 2**attempt)
 
 
-def _momentary(error: DBAPIError) -> bool:
-    """Whether another process is bringing the same SQLite file up to date."""
+def _is_migrating(error: DBAPIError) -> bool:
+    """Whether another process is migrating the same SQLite file."""
     return any(words in str(error.orig) for words in ("locked", "already exists"))

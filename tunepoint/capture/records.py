@@ -1,4 +1,4 @@
-"""What the capture store holds: a request with its reply, and what people said of it."""
+"""What the capture store holds: a request with its answer, and feedback on it."""
 
 from __future__ import annotations
 
@@ -9,55 +9,56 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 Role = Literal["champion", "fallback", "cascade", "shadow", "canary", "slice", "imported"]
-"""Why an arm was asked: it serves; what serves failed; what serves was unsure; a copy that nobody waits
-for; a share of the users; the route of a slice; it was asked elsewhere."""
+"""Why an arm was called: it is the champion; another arm failed; another arm was unsure; it answers a copy;
+it is tried on a share of the users; it has the slice's route. `imported` answers come from another tool."""
 NANO = Decimal("1e-9")
 
 
 @dataclass(frozen=True)
 class CapturedRequest:
-    """One request with the reply of one arm."""
+    """One request with the answer of one arm."""
 
     id: str
     at: float
-    """Seconds since 1970, UTC, when the request came."""
+    """When the request came, in seconds since 1970 (UTC)."""
     task: str
     arm: str
     role: Role
     model: str
     input: str
-    """What was asked, as the task sees it: one example's input."""
+    """The text of the request that the task is about: one example's input."""
     output: str
-    """The text that came back; empty where none did."""
+    """The text of the answer; empty if the arm failed."""
     answer: str | None = None
-    """The parsed answer; None where it could not be read, or nobody looked."""
+    """The parsed answer; None if it could not be parsed, or nobody tried."""
     format_ok: bool | None = None
+    """Whether the answer could be parsed; None if nobody tried."""
     status: int = 200
-    """HTTP status of the reply."""
+    """HTTP status of the answer."""
     error: str | None = None
     messages: Sequence[Mapping[str, Any]] | None = None
     """The whole conversation, where it is more than the input."""
     parameters: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    """Tools, response_format, temperature: what else the request asked for."""
+    """Everything else of the request: tools, response_format, temperature."""
     streamed: bool = False
     input_tokens: int | None = None
     cached_tokens: int | None = None
     output_tokens: int | None = None
     seconds: float | None = None
-    """From question to last token."""
+    """From the request to the last token."""
     first_token_seconds: float | None = None
     core_seconds: float | None = None
-    """Processor time on this machine, all cores, where the arm runs here."""
+    """Processor time on this machine, summed over cores, if the arm runs here."""
     cost_nanousd: int | None = None
-    """Billionths of a dollar: sums are exact. None where no price is known."""
+    """Billionths of a dollar, as whole numbers so that sums are exact. None where no price is known."""
     confidence: float | None = None
     slice: str | None = None
     user: str | None = None
-    """A hash that tells users apart, and no more."""
+    """A hash that tells users apart."""
     key: str | None = None
     """Name of the API key."""
     copy_of: str | None = None
-    """Of a shadow: the request that was answered by another arm."""
+    """Of a shadow's answer: the id of the request, which another arm has answered."""
     origin: str = "gateway"
     licence: str | None = None
 
@@ -69,29 +70,31 @@ class CapturedRequest:
 
 @dataclass(frozen=True)
 class Feedback:
-    """What somebody said of an answer."""
+    """What somebody said about an answer."""
 
     request: str
     """Id of the request."""
     at: float
+    """Seconds since 1970."""
     score: float | None = None
-    """0..1."""
+    """0 to 1."""
     thumbs: bool | None = None
     correction: str | None = None
-    """What the answer should have been: a demonstration."""
+    """The right answer."""
     comment: str | None = None
     key: str | None = None
     """Name of the API key with which it was given."""
 
 
 def nanodollars(dollars: float | Decimal) -> int:
-    """Dollars as billionths, rounded half to even.
+    """Convert dollars to billionths, rounded half to even.
 
     Raises:
-        ValueError: no finite number.
+        ValueError: not a finite number.
 
     """
+    # By its shortest decimal form: 0.1 means a tenth, not the binary fraction next to it.
     exact = dollars if isinstance(dollars, Decimal) else Decimal(repr(float(dollars)))
     if not exact.is_finite():
-        raise ValueError(f"{dollars} is no amount of money")
+        raise ValueError(f"{dollars} is not an amount of money")
     return round(exact * 1_000_000_000)

@@ -1,7 +1,7 @@
-"""Personal data is taken out before anything is written.
+"""Removes personal data from captured texts before anything is written.
 
-`phonenumbers` (Google's libphonenumber) finds numbers, `python-stdnum` checks the digits of cards and
-bank accounts; names and addresses of people are found by neither.
+`phonenumbers` (Google's libphonenumber) finds phone numbers, `python-stdnum` verifies the check digits of
+cards and bank accounts. Names and postal addresses are not found.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ from stdnum.us import ssn
 
 
 class Redactor(Protocol):
-    """Takes personal data out of a text."""
+    """Removes personal data from a text."""
 
     def __call__(self, text: str) -> str:
-        """The text with every find replaced by its kind in angle brackets."""
+        """Return the text, each piece of personal data replaced by its kind in angle brackets."""
         ...
 
 
-_DIGITS = re.compile(r"\d(?:[^\d\n]{0,3}\d){6}")
+# The fewest digits of all that is looked for: most texts have fewer, and are done after this test.
+_SEVEN_DIGITS = re.compile(r"\d(?:[^\d\n]{0,3}\d){6}")
+# Lengths are bounded: without, a long text took time quadratic in its length.
 _EMAIL = re.compile(r"(?<![\w.+'-])[\w.+'-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+")
 _CARD = re.compile(r"(?<![\w-])\d(?:[ -]?\d){12,18}(?![\w-])")
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{1,4}){3,8}\b")
@@ -33,41 +35,43 @@ _SECRET = re.compile(r"\b(?:sk|pk|ghp|gho|xox[bp])[-_][A-Za-z0-9_-]{16,}\b|\bAKI
 
 
 class PatternRedactor:
-    """E-mail and IP addresses, phone numbers, cards, bank accounts, US social security numbers, API keys."""
+    """Redacts e-mail and IP addresses, phone numbers, cards, bank accounts, US SSNs and API keys."""
 
     def __init__(self, regions: Sequence[str] = ("US", "GB")) -> None:
         self.regions = tuple(regions)
         """Countries whose phone numbers are found without a country code (ISO 3166)."""
 
     def __call__(self, text: str) -> str:
-        """The text with every find replaced by its kind in angle brackets."""
+        """Return the text, each piece of personal data replaced by its kind in angle brackets."""
         if "@" in text:
             text = _EMAIL.sub("<email>", text)
         text = _SECRET.sub("<secret>", text)
-        if not _DIGITS.search(text):
+        if not _SEVEN_DIGITS.search(text):
             return text
-        text = _IBAN.sub(_account, text)
-        text = _CARD.sub(_if(_is_card, "<card>"), text)
-        text = _SSN.sub(_if(ssn.is_valid, "<ssn>"), text)
+        # Cards before phone numbers: the digits of a card can be read as one.
+        text = _IBAN.sub(_redact_account, text)
+        text = _CARD.sub(_redact_if(_is_card, "<card>"), text)
+        text = _SSN.sub(_redact_if(ssn.is_valid, "<ssn>"), text)
         text = _IP.sub("<ip>", text)
-        return self._without_phones(text)
+        return self._redact_phones(text)
 
-    def _without_phones(self, text: str) -> str:
+    def _redact_phones(self, text: str) -> str:
         for region in (None, *self.regions):
-            found = [(match.start, match.end) for match in phonenumbers.PhoneNumberMatcher(text, region)]
-            for start, end in reversed(found):
+            spans = [(match.start, match.end) for match in phonenumbers.PhoneNumberMatcher(text, region)]
+            for start, end in reversed(spans):
                 text = f"{text[:start]}<phone>{text[end:]}"
-            if found and not _DIGITS.search(text):
+            if spans and not _SEVEN_DIGITS.search(text):
                 break
         return text
 
 
-def _if(valid: Callable[[str], bool], kind: str) -> Callable[[re.Match[str]], str]:
+def _redact_if(valid: Callable[[str], bool], kind: str) -> Callable[[re.Match[str]], str]:
+    """A replacement for matches whose check digits are right; others stay."""
     return lambda match: kind if valid(match.group()) else match.group()
 
 
-def _account(match: re.Match[str]) -> str:
-    """The longest start of the groups that is an account; capitals may follow it."""
+def _redact_account(match: re.Match[str]) -> str:
+    """Replace the longest start of the match that is an IBAN; words in capitals may follow it."""
     groups = match.group().split(" ")
     for count in range(len(groups), 0, -1):
         if iban.is_valid(" ".join(groups[:count])):
@@ -80,7 +84,7 @@ def _is_card(text: str) -> bool:
 
 
 def redacted(value: Any, redact: Redactor) -> Any:
-    """A JSON value with every text in it redacted; keys stay."""
+    """Redact every string of a JSON value; keys stay."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Tables of the capture store; the same on SQLite and PostgreSQL. Migrations bring a store up to them."""
+"""Tables of the capture store, the same on SQLite and PostgreSQL; `migrations` brings a store up to them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sqlalchemy import (
 
 metadata = MetaData()
 VERSION = "tunepoint_version"
-"""Table that says which migrations were run."""
+"""Table of the migrations that were run; Alembic's usual name could be another program's."""
 
 requests = Table(
     "requests",
@@ -68,7 +68,7 @@ feedback = Table(
     Column("comment", Text),
     Column("key", String(100)),
 )
-"""Of a request that may come later: writes are batched, and feedback is never refused for that."""
+"""No foreign key: requests are written in batches, so feedback may come before its request."""
 
 states = Table(
     "states",
@@ -77,7 +77,7 @@ states = Table(
     Column("content", JSON, nullable=False),
     Column("at", Double, nullable=False),
 )
-"""What must survive a restart: routes, canaries, budgets, the loop's step."""
+"""What survives a restart: routes, canaries, budgets, the loop's step."""
 
 audit = Table(
     "audit",
@@ -89,4 +89,4 @@ audit = Table(
     Column("what", Text, nullable=False),
     Column("detail", JSON(none_as_null=True)),
 )
-"""Every change of what serves; rows are only ever added."""
+"""Every change of what serves; rows are only added."""

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,90 +22,65 @@ from sqlalchemy.exc import (
 
 from tunepoint.capture import schema
 from tunepoint.capture.records import CapturedRequest, Feedback
+from tunepoint.capture.totals import ServedTotals, read_totals, totals_query
 from tunepoint.errors import RefusedRow, StoreError
 
-PAGE = 1_000
+PAGE_ROWS = 1_000
 """Rows that are read at once."""
-
-
-@dataclass(frozen=True)
-class ServedTotals:
-    """What one arm answered over a time, in sums: means and their errors follow."""
-
-    arm: str
-    role: str
-    requests: int
-    failed: int
-    """Replies with an HTTP status of 400 and more."""
-    formatted: int
-    """Answers that could be read."""
-    unreadable: int
-    priced: int
-    """Requests with a price; the sums of money are over them."""
-    cost_nanousd: int
-    cost_squares: float
-    """Of the billionths of a dollar, summed: the spread follows."""
-    timed: int
-    """Requests with processor time of this machine."""
-    core_seconds: float
-    core_squares: float
-    counted: int
-    """Requests whose server counted tokens; the sums of tokens are over them."""
-    input_tokens: int
-    cached_tokens: int
-    output_tokens: int
-    clocked: int
-    """Answered requests with seconds."""
-    seconds: float
-    first: float
-    last: float
-    """Seconds since 1970 of the first and the last request."""
+REQUEST_FIELDS = [field.name for field in fields(CapturedRequest)]
+FEEDBACK_FIELDS = [field.name for field in fields(Feedback)]
 
 
 class Store:
     """Requests, feedback, states and the audit log of one installation.
 
     Safe for several threads and several processes.
+
+    Args:
+        label: where the store is, without a password: what errors may say.
+
     """
 
-    def __init__(self, engine: sa.Engine, shown: str) -> None:
+    def __init__(self, engine: sa.Engine, label: str) -> None:
         self.engine = engine
-        self.shown = shown
-        """Where it is, without a password: what errors may say."""
+        self.label = label
 
     # -- writing -----------------------------------------------------------------------------------
 
     def add(self, requests: Sequence[CapturedRequest] = (), feedback: Sequence[Feedback] = ()) -> None:
-        """Write both in one transaction; a request that is there already stays as it is.
+        """Write both in one transaction; a request with a known id leaves the stored one as it is.
 
         Raises:
-            StoreError: the disk is full, the server is gone: nothing of it was written.
+            RefusedRow: the database rejects a value; nothing was written.
+            StoreError: the disk is full, or the server is away; nothing was written.
 
         """
-        with self._guarded("written") as connection:
+        with self._transaction("written") as connection:
             if requests:
-                new = self._insert(schema.requests).on_conflict_do_nothing(index_elements=["id"])
-                connection.execute(new, [_row(one) for one in requests])
+                # The writer may send a batch again whose acknowledgement was lost.
+                insert = self._insert(schema.requests).on_conflict_do_nothing(index_elements=["id"])
+                connection.execute(insert, [_row(request) for request in requests])
             if feedback:
-                connection.execute(sa.insert(schema.feedback), [asdict(one) for one in feedback])
+                connection.execute(sa.insert(schema.feedback), [asdict(entry) for entry in feedback])
 
     def set_state(
-        self, name: str, content: Mapping[str, Any], *, noted: Mapping[str, Any] | None = None
+        self, name: str, content: Mapping[str, Any], *, audit: Mapping[str, Any] | None = None
     ) -> None:
-        """Keep a state under its name, over what was there; with a line of the audit log, or neither.
+        """Replace the state of that name.
 
         Args:
-            noted: `task`, `who`, `what` and `detail` of that line.
+            content: JSON.
+            audit: `task`, `who`, `what` and `detail` of an audit entry, written in the same transaction.
 
         """
         insert = self._insert(schema.states).values(name=name, content=dict(content), at=time.time())
-        new = {"content": insert.excluded.content, "at": insert.excluded.at}
-        with self._guarded("written") as connection:
-            connection.execute(insert.on_conflict_do_update(index_elements=["name"], set_=new))
-            if noted is not None:
-                connection.execute(sa.insert(schema.audit), [{"at": time.time(), **noted}])
+        update = {"content": insert.excluded.content, "at": insert.excluded.at}
+        with self._transaction("written") as connection:
+            connection.execute(insert.on_conflict_do_update(index_elements=["name"], set_=update))
+            if audit is not None:
+                connection.execute(sa.insert(schema.audit), [{"at": time.time(), **audit}])
 
-    def note(
+    def add_audit(
         self,
         task: str,
         who: str,
@@ -114,150 +89,131 @@ class Store:
         *,
         at: float | None = None,
     ) -> None:
-        """Add a line to the audit log."""
-        row = {"task": task, "who": who, "what": what, "detail": None if detail is None else dict(detail)}
-        with self._guarded("written") as connection:
-            connection.execute(sa.insert(schema.audit), [{"at": time.time() if at is None else at, **row}])
+        """Add an entry to the audit log."""
+        row = {
+            "at": time.time() if at is None else at,
+            "task": task,
+            "who": who,
+            "what": what,
+            "detail": None if detail is None else dict(detail),
+        }
+        with self._transaction("written") as connection:
+            connection.execute(sa.insert(schema.audit), [row])
 
     def purge(self, before: float) -> int:
-        """Delete requests that came before a moment, and feedback on them or on none; how many requests."""
-        old = sa.select(schema.requests.c.id).where(schema.requests.c.at < before)
-        with self._guarded("written") as connection:
-            said = schema.feedback.c
-            connection.execute(sa.delete(schema.feedback).where(said.request.in_(old)))
-            known = sa.select(schema.requests.c.id)
-            strays = (said.at < before) & said.request.not_in(known)
-            connection.execute(sa.delete(schema.feedback).where(strays))
-            gone = connection.execute(sa.delete(schema.requests).where(schema.requests.c.at < before))
-            return int(gone.rowcount)
+        """Delete requests from before a time with their feedback, and feedback without a request.
+
+        Returns:
+            How many requests were deleted.
+
+        """
+        requests, feedback = schema.requests.c, schema.feedback.c
+        old = sa.select(requests.id).where(requests.at < before)
+        # Feedback may come before its request, so only old feedback without one is an orphan.
+        orphans = (feedback.at < before) & feedback.request.not_in(sa.select(requests.id))
+        with self._transaction("written") as connection:
+            connection.execute(sa.delete(schema.feedback).where(feedback.request.in_(old)))
+            connection.execute(sa.delete(schema.feedback).where(orphans))
+            deleted = connection.execute(sa.delete(schema.requests).where(requests.at < before))
+            return int(deleted.rowcount)
 
     # -- reading -----------------------------------------------------------------------------------
 
     def requests(
         self, task: str | None = None, *, since: float = 0.0, until: float = math.inf
     ) -> Iterator[CapturedRequest]:
-        """Requests of a task, or of all, in the order in which they came."""
-        table = schema.requests.c
-        wanted = sa.select(schema.requests).where(table.at >= since).order_by(table.at, table.id)
+        """Requests of a task, or of all, in [since, until), in the order in which they came."""
+        columns = schema.requests.c
+        query = sa.select(schema.requests).where(columns.at >= since).order_by(columns.at, columns.id)
         if math.isfinite(until):
-            wanted = wanted.where(table.at < until)
+            query = query.where(columns.at < until)
         if task is not None:
-            wanted = wanted.where(table.task == task)
+            query = query.where(columns.task == task)
+        # Page by page, each from the last row on: no transaction stays open while the caller works.
         last: tuple[float, str] | None = None
         while True:
-            page = wanted if last is None else wanted.where(sa.tuple_(table.at, table.id) > sa.tuple_(*last))
-            with self._guarded("read") as connection:
-                rows = connection.execute(page.limit(PAGE)).mappings().all()
+            page = (
+                query if last is None else query.where(sa.tuple_(columns.at, columns.id) > sa.tuple_(*last))
+            )
+            with self._transaction("read") as connection:
+                rows = connection.execute(page.limit(PAGE_ROWS)).mappings().all()
             yield from (_captured(row) for row in rows)
-            if len(rows) < PAGE:
+            if len(rows) < PAGE_ROWS:
                 return
             last = (rows[-1]["at"], rows[-1]["id"])
 
-    def latest(self, task: str, most: int, *, since: float = 0.0) -> list[CapturedRequest]:
-        """The last so many requests of a task, in the order in which they came."""
-        table = schema.requests.c
-        wanted = sa.select(schema.requests).where(table.task == task, table.at >= since)
-        with self._guarded("read") as connection:
-            last = wanted.order_by(table.at.desc(), table.id.desc()).limit(most)
-            rows = connection.execute(last).mappings().all()
+    def latest(self, task: str, count: int, *, since: float = 0.0) -> list[CapturedRequest]:
+        """The latest requests of a task, at most `count`, in the order in which they came."""
+        columns = schema.requests.c
+        query = sa.select(schema.requests).where(columns.task == task, columns.at >= since)
+        query = query.order_by(columns.at.desc(), columns.id.desc()).limit(count)
+        with self._transaction("read") as connection:
+            rows = connection.execute(query).mappings().all()
         return [_captured(row) for row in reversed(rows)]
 
-    def find(self, request: str) -> CapturedRequest | None:
-        """The request of that id; None if it is not there."""
-        wanted = sa.select(schema.requests).where(schema.requests.c.id == request)
-        with self._guarded("read") as connection:
-            row = connection.execute(wanted).mappings().first()
+    def find(self, request_id: str) -> CapturedRequest | None:
+        """The request of that id; None if it is not stored."""
+        query = sa.select(schema.requests).where(schema.requests.c.id == request_id)
+        with self._transaction("read") as connection:
+            row = connection.execute(query).mappings().first()
         return None if row is None else _captured(row)
 
-    def feedback(self, requests: Sequence[str]) -> dict[str, list[Feedback]]:
+    def feedback(self, request_ids: Sequence[str]) -> dict[str, list[Feedback]]:
         """Feedback by the id of its request, in the order in which it came."""
-        found: dict[str, list[Feedback]] = {}
-        names = [one.name for one in fields(Feedback)]
-        with self._guarded("read") as connection:
-            for start in range(0, len(requests), PAGE):
-                some = schema.feedback.c.request.in_(requests[start : start + PAGE])
-                wanted = sa.select(schema.feedback).where(some).order_by(schema.feedback.c.number)
-                for row in connection.execute(wanted).mappings():
-                    one = Feedback(**{name: row[name] for name in names})
-                    found.setdefault(one.request, []).append(one)
-        return found
+        by_request: dict[str, list[Feedback]] = {}
+        columns = schema.feedback.c
+        with self._transaction("read") as connection:
+            # In pages: databases limit the parameters of a statement.
+            for start in range(0, len(request_ids), PAGE_ROWS):
+                page = columns.request.in_(request_ids[start : start + PAGE_ROWS])
+                query = sa.select(schema.feedback).where(page).order_by(columns.number)
+                for row in connection.execute(query).mappings():
+                    entry = Feedback(**{name: row[name] for name in FEEDBACK_FIELDS})
+                    by_request.setdefault(entry.request, []).append(entry)
+        return by_request
 
-    def served(self, task: str, *, since: float = 0.0, until: float = math.inf) -> list[ServedTotals]:
-        """What each arm answered, by role."""
-        t = schema.requests.c
-
-        def count(condition: sa.ColumnElement[bool]) -> Any:
-            return total(sa.case((condition, 1), else_=0))
-
-        def total(value: Any) -> Any:
-            return sa.func.coalesce(sa.func.sum(value), 0)
-
-        wanted = sa.select(
-            t.arm,
-            t.role,
-            sa.func.count(),
-            count(t.status >= 400),
-            count(t.format_ok.is_(True)),
-            count(t.format_ok.is_(False)),
-            sa.func.count(t.cost_nanousd),
-            total(t.cost_nanousd),
-            total(sa.cast(t.cost_nanousd, sa.Double) * t.cost_nanousd),
-            sa.func.count(t.core_seconds),
-            total(t.core_seconds),
-            total(t.core_seconds * t.core_seconds),
-            sa.func.count(t.input_tokens),
-            total(t.input_tokens),
-            total(t.cached_tokens),
-            total(t.output_tokens),
-            count(t.seconds.is_not(None) & (t.status < 400)),
-            total(sa.case((t.status < 400, t.seconds), else_=0.0)),
-            sa.func.min(t.at),
-            sa.func.max(t.at),
-        ).where(t.task == task, t.at >= since)
-        if math.isfinite(until):
-            wanted = wanted.where(t.at < until)
-        with self._guarded("read") as connection:
-            rows = connection.execute(wanted.group_by(t.arm, t.role).order_by(t.arm, t.role)).all()
-        kinds = [ServedTotals.__annotations__[one.name] for one in fields(ServedTotals)]
-        make = {"str": str, "int": int, "float": float}
-        return [
-            ServedTotals(*(make[kind](value) for kind, value in zip(kinds, row, strict=True))) for row in rows
-        ]
+    def totals(self, task: str, *, since: float = 0.0, until: float = math.inf) -> list[ServedTotals]:
+        """Sums over a task's answers, by arm and role."""
+        with self._transaction("read") as connection:
+            return [read_totals(row) for row in connection.execute(totals_query(task, since, until))]
 
     def state(self, name: str) -> dict[str, Any] | None:
         """The state of that name; None if there is none."""
-        with self._guarded("read") as connection:
-            found = connection.scalar(sa.select(schema.states.c.content).where(schema.states.c.name == name))
-        return None if found is None else dict(found)
+        query = sa.select(schema.states.c.content).where(schema.states.c.name == name)
+        with self._transaction("read") as connection:
+            content = connection.scalar(query)
+        return None if content is None else dict(content)
 
-    def log(self, task: str | None = None) -> list[dict[str, Any]]:
+    def audit_log(self, task: str | None = None) -> list[dict[str, Any]]:
         """The audit log of a task, or all of it, oldest first."""
-        wanted = sa.select(schema.audit).order_by(schema.audit.c.number)
+        query = sa.select(schema.audit).order_by(schema.audit.c.number)
         if task is not None:
-            wanted = wanted.where(schema.audit.c.task == task)
-        with self._guarded("read") as connection:
-            return [dict(row) for row in connection.execute(wanted).mappings()]
+            query = query.where(schema.audit.c.task == task)
+        with self._transaction("read") as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
 
-    # -- the rest ----------------------------------------------------------------------------------
+    # -- the database ------------------------------------------------------------------------------
 
     def _insert(self, table: sa.Table) -> Any:
-        """An insert that may say what happens where the row is there already."""
+        """An insert of the database's own dialect, which knows `on conflict`."""
         from sqlalchemy.dialects import postgresql, sqlite
 
         return (postgresql if self.engine.dialect.name == "postgresql" else sqlite).insert(table)
 
     @contextmanager
-    def _guarded(self, what: str) -> Iterator[sa.Connection]:
+    def _transaction(self, done: str) -> Iterator[sa.Connection]:
+        """A transaction whose errors are ours; `done` is "read" or "written", for their text."""
         try:
             with self.engine.begin() as connection:
                 yield connection
         except (SQLAlchemyError, OverflowError, UnicodeError) as error:
-            if _of_a_row(error, self.engine.dialect.name):
-                raise RefusedRow(f"{self.shown}: a row cannot be {what} ({database_reason(error)})") from None
-            raise StoreError(f"{self.shown}: cannot be {what} ({database_reason(error)})") from None
+            reason = database_reason(error)
+            if _is_value_error(error, self.engine.dialect.name):
+                raise RefusedRow(f"{self.label}: a row cannot be {done} ({reason})") from None
+            raise StoreError(f"{self.label}: cannot be {done} ({reason})") from None
 
     def close(self) -> None:
-        """Give its connections back."""
+        """Close all connections."""
         self.engine.dispose()
 
     def __enter__(self) -> Store:
@@ -267,29 +223,28 @@ class Store:
         self.close()
 
 
-def _of_a_row(error: Exception, dialect: str) -> bool:
-    """Whether a value is at fault, and not the store."""
+def _is_value_error(error: Exception, dialect: str) -> bool:
+    """Whether a value is at fault, and not the database."""
     if not isinstance(error, DBAPIError):
         return not isinstance(error, SQLAlchemyError) or isinstance(error, StatementError)
+    # SQLite's driver reports values that it cannot bind by these two.
     binding = (InterfaceError, ProgrammingError) if dialect == "sqlite" else ()
     return isinstance(error, (DataError, IntegrityError, *binding))
 
 
 def database_reason(error: Exception) -> str:
-    """What the database says, without the statement and its values: they hold what users asked."""
-    cause = getattr(error, "orig", None)
-    return str(cause if cause is not None else type(error).__name__).strip().splitlines()[0]
+    """What the database says, without the statement and its values, which hold users' texts."""
+    cause = error.orig if isinstance(error, StatementError) else None
+    return str(type(error).__name__ if cause is None else cause).strip().splitlines()[0]
 
 
 def _row(request: CapturedRequest) -> dict[str, Any]:
-    row = {name: getattr(request, name) for name in _NAMES}
+    row = {name: getattr(request, name) for name in REQUEST_FIELDS}
     row["parameters"] = dict(request.parameters) or None
     row["messages"] = None if request.messages is None else [dict(message) for message in request.messages]
     return row
 
 
-_NAMES = [one.name for one in fields(CapturedRequest)]
-
-
 def _captured(row: Mapping[Any, Any]) -> CapturedRequest:
-    return CapturedRequest(**{**{name: row[name] for name in _NAMES}, "parameters": row["parameters"] or {}})
+    values = {name: row[name] for name in REQUEST_FIELDS}
+    return CapturedRequest(**{**values, "parameters": row["parameters"] or {}})

@@ -1,4 +1,4 @@
-"""Captured traffic goes to the store in a thread of its own: the answer never waits for it."""
+"""Writes captured traffic to the store from its own thread, so that answers never wait for it."""
 
 from __future__ import annotations
 
@@ -15,39 +15,47 @@ from tunepoint.capture.records import CapturedRequest, Feedback
 from tunepoint.capture.redaction import Redactor, redacted
 from tunepoint.errors import RefusedRow, StoreError
 
+FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.1, 5.0
+"""Wait before an unavailable store is tried again; doubles each time, up to the second."""
+LAST_RETRY_SECONDS = 1.0
+"""While closing, an unavailable store is given up once the wait would be longer than this."""
+CLEANED_FIELDS = ("id", "task", "arm", "model", "slice", "user", "key", "copy_of", "origin", "licence")
+"""Fields of a request that hold no prose: cleaned for the database, not redacted."""
+_PendingFeedback = tuple[Feedback, "Future[None]"]
+
 
 class Sink(Protocol):
-    """What takes batches: a store."""
+    """Takes batches: a store."""
 
     def add(self, requests: Sequence[CapturedRequest] = ..., feedback: Sequence[Feedback] = ...) -> None:
-        """Write both, or nothing and raise a StoreError."""
+        """Write both, or write nothing and raise a StoreError."""
         ...
 
 
 @dataclass
 class Counts:
-    """What became of what was captured."""
+    """What became of captured requests."""
 
     written: int = 0
     dropped: int = 0
-    """Requests that found the buffer full, the oldest first: the store was away for long."""
+    """Requests pushed out of a full buffer while the store was away, the oldest first."""
     refused: int = 0
-    """Requests that the store would not take, whatever else was written."""
+    """Requests that the store rejected, one by one."""
     failing: bool = False
     """Whether the last batch could not be written."""
 
 
 class Writer:
-    """Batches for the store.
+    """Batches requests and feedback for the store.
 
     A request is in memory for `linger` seconds and the writing of its batch: that much is lost if the
-    process is killed, and nothing if it is asked to end (`close`). Feedback is acknowledged when it is
-    written, and not before.
+    process is killed, and nothing if it is asked to stop (`close`). Feedback is acknowledged only when it
+    is written.
 
     Args:
-        redact: takes personal data out before anything is written; None keeps it.
-        capacity: requests that wait at most while the store is away; the oldest go first.
-        batch: requests of one transaction at most.
+        redact: removes personal data before anything is written; None keeps it.
+        capacity: requests that may wait while the store is away; then the oldest are dropped.
+        batch: requests of one transaction, at most.
         linger: seconds in which a batch gathers.
 
     """
@@ -67,21 +75,22 @@ class Writer:
         self.counts = Counts()
         self._pause = pause
         self._requests: deque[CapturedRequest] = deque()
-        self._feedback: deque[tuple[Feedback, Future[None]]] = deque()
+        self._feedback: deque[_PendingFeedback] = deque()
         self._wake = threading.Event()
         self._in_hand = 0
-        self._ending = self._ended = False
+        """Requests of the batch that is being written."""
+        self._closing = self._closed = False
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
         self._thread.start()
 
     @property
     def waiting(self) -> int:
-        """Requests that are not written yet, those in hand among them."""
+        """Requests that are not written yet, including the batch that is being written."""
         return len(self._requests) + self._in_hand
 
     def put(self, request: CapturedRequest) -> None:
-        """Take a request; returns at once. After `close` it is dropped, and counted so."""
-        if self._ended:
+        """Take a request and return at once; after `close` it is dropped, and counted as such."""
+        if self._closed:
             self.counts.dropped += 1
             return
         if len(self._requests) >= self.capacity:
@@ -91,74 +100,72 @@ class Writer:
             except IndexError:  # the thread has just taken them all
                 pass
         self._requests.append(request)
-        if not self._wake.is_set():
+        if not self._wake.is_set():  # cheaper than setting it: that takes a lock
             self._wake.set()
 
-    def say(self, feedback: Feedback) -> Future[None]:
+    def put_feedback(self, feedback: Feedback) -> Future[None]:
         """Take feedback; the future is done when it is written, or fails with a StoreError."""
-        done: Future[None] = Future()
-        if self._ended:
-            done.set_exception(StoreError("the store is closed: say it again later"))
-            return done
-        self._feedback.append((feedback, done))
+        written: Future[None] = Future()
+        if self._closed:
+            written.set_exception(StoreError("the store is closed; send the feedback again later"))
+            return written
+        self._feedback.append((feedback, written))
         self._wake.set()
-        return done
+        return written
 
     def close(self, patience: float = 30.0) -> int:
-        """Write what waits; how many requests could not be written within so many seconds."""
-        self._ending = True
+        """Write what waits; return how many requests could not be written within `patience` seconds."""
+        self._closing = True
         self._wake.set()
         self._thread.join(patience)
-        self._ended = True
+        self._closed = True
         while self._feedback:
-            _, done = self._feedback.popleft()
-            if done.set_running_or_notify_cancel():
-                done.set_exception(
-                    StoreError("the store was closed before it was written: say it again later")
+            _, written = self._feedback.popleft()
+            if written.set_running_or_notify_cancel():
+                written.set_exception(
+                    StoreError("the store closed before the feedback was written; send it again later")
                 )
         return self.waiting
 
     # -- in the thread -----------------------------------------------------------------------------
 
     def _run(self) -> None:
-        wait = 0.1
+        """Write batches until closed and empty, or closed while the store stays away."""
+        retry = FIRST_RETRY_SECONDS
         while True:
             self._wake.wait()
-            if not self._ending and not self._feedback and not self.counts.failing:
+            if not self._closing and not self._feedback and not self.counts.failing:
                 self._pause(self.linger)
+            # Cleared before the batch is taken: what arrives from now on wakes the thread again.
             self._wake.clear()
-            if self._flush():
-                wait = 0.1
-            elif self._ending and wait > 1.0:
+            if self._write_batch():
+                retry = FIRST_RETRY_SECONDS
+            elif self._closing and retry > LAST_RETRY_SECONDS:
                 return
-            else:  # the store is away: what waits is tried again
-                self._pause(wait)
-                wait = min(5.0, wait * 2)
+            else:
+                self._pause(retry)
+                retry = min(MAX_RETRY_SECONDS, retry * 2)
                 self._wake.set()
                 continue
             if self._requests or self._feedback:
                 self._wake.set()
-            elif self._ending:
+            elif self._closing:
                 return
 
-    def _flush(self) -> bool:
-        """Write one batch; False if the store is away and the batch waits again."""
+    def _write_batch(self) -> bool:
+        """Write one batch; False if the store is away, and then its requests wait again."""
         taken = [self._feedback.popleft() for _ in range(len(self._feedback))]
-        said = [(one, done) for one, done in taken if done.set_running_or_notify_cancel()]
-        batch: list[CapturedRequest] = []
-        while self._requests and len(batch) < self.batch:
-            try:
-                batch.append(self._requests.popleft())
-            except IndexError:
-                break
-        self._in_hand = len(batch)
+        feedback = [(entry, written) for entry, written in taken if written.set_running_or_notify_cancel()]
+        requests = self._take_requests()
+        self._in_hand = len(requests)
         try:
-            written, refused = self._write(batch, said)
+            written, refused = self._write(requests, feedback)
         except StoreError as error:
-            for _, done in said:
-                if not done.done():
-                    done.set_exception(error)
-            self._requests.extendleft(reversed(batch))  # those that were written stay as they are
+            for _, acknowledged in feedback:
+                if not acknowledged.done():
+                    acknowledged.set_exception(error)
+            # Some may be written already; the store ignores an id that it has.
+            self._requests.extendleft(reversed(requests))
             self.counts.failing = True
             return False
         finally:
@@ -168,84 +175,104 @@ class Writer:
         self.counts.failing = False
         return True
 
+    def _take_requests(self) -> list[CapturedRequest]:
+        requests: list[CapturedRequest] = []
+        while self._requests and len(requests) < self.batch:
+            try:
+                requests.append(self._requests.popleft())
+            except IndexError:  # `put` has just dropped the last one
+                break
+        return requests
+
     def _write(
-        self, batch: Sequence[CapturedRequest], said: Sequence[tuple[Feedback, Future[None]]]
+        self, requests: Sequence[CapturedRequest], feedback: Sequence[_PendingFeedback]
     ) -> tuple[int, int]:
-        """Write all at once, or one by one where the store refuses one: it keeps no other out.
+        """Write everything at once, or row by row if the store rejects one: the others are kept.
 
         Returns:
-            How many requests were written, and how many were refused.
+            How many requests were written, and how many were rejected.
+
+        Raises:
+            StoreError: the store is away.
 
         """
         try:
-            clean = [self._cleaned(one) for one in batch]
-            self.store.add(clean, [self._worded(one) for one, _ in said])
+            clean = [self._cleaned(request) for request in requests]
+            self.store.add(clean, [self._cleaned_feedback(entry) for entry, _ in feedback])
         except StoreError as error:
             if not isinstance(error, RefusedRow):
                 raise
-        except Exception:  # a row that cannot even be cleaned
+        except Exception:  # a row that cannot even be cleaned: find out which
             pass
         else:
-            for _, done in said:
-                done.set_result(None)
-            return len(batch), 0
-        refused = sum(self._refuses(partial(self._add_request, one)) is not None for one in batch)
-        for one, done in said:
-            fault = self._refuses(partial(self._add_feedback, one))
-            done.set_result(None) if fault is None else done.set_exception(fault)
-        return len(batch) - refused, refused
+            for _, written in feedback:
+                written.set_result(None)
+            return len(requests), 0
+        refused = sum(_rejection(partial(self._add_request, request)) is not None for request in requests)
+        for entry, written in feedback:
+            rejection = _rejection(partial(self._add_feedback, entry))
+            written.set_result(None) if rejection is None else written.set_exception(rejection)
+        return len(requests) - refused, refused
 
     def _add_request(self, request: CapturedRequest) -> None:
         self.store.add([self._cleaned(request)], [])
 
-    def _add_feedback(self, one: Feedback) -> None:
-        self.store.add([], [self._worded(one)])
+    def _add_feedback(self, feedback: Feedback) -> None:
+        self.store.add([], [self._cleaned_feedback(feedback)])
 
-    def _refuses(self, add: Callable[[], None]) -> RefusedRow | None:
-        """Why one row is not taken; None if it was. A store that is away raises."""
-        try:
-            add()
-        except StoreError as error:
-            if isinstance(error, RefusedRow):
-                return error
-            raise
-        except Exception as error:
-            return RefusedRow(f"a row cannot be written ({type(error).__name__})")
-        return None
+    # -- cleaning ----------------------------------------------------------------------------------
 
     def _cleaned(self, request: CapturedRequest) -> CapturedRequest:
-        wash = self._wash
-        names: dict[str, Any] = {name: _plain(value) for name in _NAMES if (value := getattr(request, name))}
+        clean = self._clean_text
+        names: dict[str, Any] = {
+            name: _storable(value) for name in CLEANED_FIELDS if (value := getattr(request, name))
+        }
         return replace(
             request,
             **names,
-            input=wash(request.input),
-            output=wash(request.output),
-            answer=None if request.answer is None else wash(request.answer),
-            error=None if request.error is None else wash(request.error),
-            messages=None if request.messages is None else redacted(request.messages, wash),
-            parameters=redacted(request.parameters, wash),
+            input=clean(request.input),
+            output=clean(request.output),
+            answer=None if request.answer is None else clean(request.answer),
+            error=None if request.error is None else clean(request.error),
+            messages=None if request.messages is None else redacted(request.messages, clean),
+            parameters=redacted(request.parameters, clean),
         )
 
-    def _worded(self, one: Feedback) -> Feedback:
+    def _cleaned_feedback(self, feedback: Feedback) -> Feedback:
+        correction, comment = feedback.correction, feedback.comment
         return replace(
-            one,
-            request=_plain(one.request),
-            key=None if one.key is None else _plain(one.key),
-            correction=None if one.correction is None else self._wash(one.correction),
-            comment=None if one.comment is None else self._wash(one.comment),
+            feedback,
+            request=_storable(feedback.request),
+            key=None if feedback.key is None else _storable(feedback.key),
+            correction=None if correction is None else self._clean_text(correction),
+            comment=None if comment is None else self._clean_text(comment),
         )
 
-    def _wash(self, text: str) -> str:
-        """Without personal data, and without what no database takes."""
-        text = _plain(text)
+    def _clean_text(self, text: str) -> str:
+        """Remove personal data, and what no database takes."""
+        text = _storable(text)
         return text if self.redact is None else self.redact(text)
 
 
-_NAMES = ("id", "task", "arm", "model", "slice", "user", "key", "copy_of", "origin", "licence")
+def _rejection(add: Callable[[], None]) -> RefusedRow | None:
+    """Write one row; return why it was rejected, None if it was written.
+
+    Raises:
+        StoreError: the store is away.
+
+    """
+    try:
+        add()
+    except RefusedRow as error:
+        return error
+    except StoreError:
+        raise
+    except Exception as error:
+        return RefusedRow(f"a row cannot be written ({type(error).__name__})")
+    return None
 
 
-def _plain(text: str) -> str:
-    """Without NUL and lone surrogates, which no database takes."""
+def _storable(text: str) -> str:
+    """Remove NUL and lone surrogates, which no database takes."""
     text = text.replace("\x00", "")
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

@@ -1,10 +1,10 @@
-"""Bodies, headers and callers, as ASGI has them."""
+"""ASGI plumbing: request bodies, response headers, and clients that disconnect."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from tunepoint.serve.protocol import ChatRequest, RequestError
@@ -13,110 +13,142 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-BODY_SECONDS = 30.0
-"""In which a request's body has to arrive."""
-PATIENT_SECONDS = 1.0
-"""Of an answer, after which it is looked whether its caller is still there."""
-MOST_DISCARDED, DISCARD_SECONDS = 32 * 2**20, 5.0
-"""Bytes of too large a body that are read before the connection is closed, and for how long."""
+Headers = list[tuple[bytes, bytes]]
+
+BODY_TIMEOUT_SECONDS = 30.0
+"""How long a request's body may take to arrive."""
+DISCONNECT_CHECK_SECONDS = 1.0
+"""How long an answer may take before the gateway watches whether its client is still connected."""
+MAX_DISCARDED_BYTES, DISCARD_SECONDS = 32 * 2**20, 5.0
+"""How much of an oversized body, and for how long, the gateway reads before it closes the connection."""
 JSON = (b"content-type", b"application/json")
 
 
-async def read_body(headers: dict[bytes, bytes], receive: Receive, most: int) -> bytes:
-    """The body, if it has no more than so many bytes and comes in time.
+class ClientDisconnected(RequestError):
+    """The client closed its connection before it had the answer."""
+
+    def __init__(self) -> None:
+        # 499 is nginx's convention; nobody reads this reply, but the metrics count it.
+        super().__init__(499, "the client disconnected")
+
+
+async def read_body(headers: dict[bytes, bytes], receive: Receive, max_bytes: int) -> bytes:
+    """Read a request's body.
 
     Raises:
-        Refused: it is too large, too slow, or its sender went away.
+        RequestError: the body is too large or too slow, or its client disconnected.
 
     """
     announced = headers.get(b"content-length", b"")
-    if announced.isdigit() and int(announced) > most:
+    if announced.isdigit() and int(announced) > max_bytes:
         await _discard(receive)
-        raise _too_large(int(announced), most)
+        raise _too_large(int(announced), max_bytes)
     try:
-        async with asyncio.timeout(BODY_SECONDS):
-            return await _gathered(receive, most)
+        async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
+            return await _joined_body(receive, max_bytes)
     except TimeoutError:
-        raise RequestError(408, f"the body did not arrive within {BODY_SECONDS:g} s") from None
+        raise RequestError(408, f"the body did not arrive within {BODY_TIMEOUT_SECONDS:g} s") from None
 
 
-async def _gathered(receive: Receive, most: int) -> bytes:
-    message = await _received(receive)
+async def _joined_body(receive: Receive, max_bytes: int) -> bytes:
+    message = await _next_message(receive)
     body: bytes = message.get("body", b"")
     parts, size = [body], len(body)
     while message.get("more_body"):
-        message = await _received(receive)
+        message = await _next_message(receive)
         parts.append(message.get("body", b""))
         size += len(parts[-1])
-        if size > most:
+        if size > max_bytes:
             await _discard(receive)
-            raise _too_large(size, most)
+            raise _too_large(size, max_bytes)
     return body if len(parts) == 1 else b"".join(parts)
 
 
 async def _discard(receive: Receive) -> None:
-    """Read on for a while and keep nothing: a caller that is still sending would not read why."""
-    left = MOST_DISCARDED
+    """Read more of the body and drop it: a client that is still sending would not read the error."""
+    remaining = MAX_DISCARDED_BYTES
     with suppress(RequestError, TimeoutError):
         async with asyncio.timeout(DISCARD_SECONDS):
-            while left > 0 and (message := await _received(receive)).get("more_body"):
-                left -= len(message.get("body", b""))
+            while remaining > 0 and (message := await _next_message(receive)).get("more_body"):
+                remaining -= len(message.get("body", b""))
 
 
-async def _received(receive: Receive) -> Message:
+async def _next_message(receive: Receive) -> Message:
     message = await receive()
     if message["type"] == "http.disconnect":
-        raise RequestError(499, "the caller went away")
+        raise ClientDisconnected
     return message
 
 
-@contextmanager
-def leaving(receive: Receive) -> Iterator[None]:
-    """While an answer takes long, see whether the caller goes away: then nobody waits for it."""
-    loop, answering = asyncio.get_running_loop(), asyncio.current_task()
-    watching: list[asyncio.Future[None]] = []
+class DisconnectWatch:
+    """A context that cancels the work inside once the client disconnects.
 
-    def stop(gone: asyncio.Future[None]) -> None:
-        if not gone.cancelled() and answering is not None:
-            answering.cancel()
+    A class and not a generator: it is entered for every request, and costs a third.
 
-    def begin() -> None:
-        watching.append(asyncio.ensure_future(left(receive)))
-        watching[0].add_done_callback(stop)
+    Args:
+        receive: of the request, its body already read.
+        after: seconds before the watch begins. Most answers are done by then and pay for a timer only,
+            not for a task; 0 watches from the start.
 
-    later = loop.call_later(PATIENT_SECONDS, begin)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if not watching or not watching[0].done():
-            raise
-        raise RequestError(499, "the caller went away") from None
-    finally:
-        later.cancel()
-        for one in watching:
-            one.remove_done_callback(stop)
-            one.cancel()
+    Raises:
+        ClientDisconnected: on leaving, if the work was cancelled for this reason.
+
+    """
+
+    __slots__ = ("_after", "_receive", "_timer", "_watch", "_working")
+
+    def __init__(self, receive: Receive, after: float = DISCONNECT_CHECK_SECONDS) -> None:
+        self._receive, self._after = receive, after
+        self._watch: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> None:
+        self._working = asyncio.current_task()
+        if self._after:
+            self._timer = asyncio.get_running_loop().call_later(self._after, self._begin)
+        else:
+            self._begin()
+
+    def _begin(self) -> None:
+        self._watch = asyncio.ensure_future(_disconnection(self._receive))
+        self._watch.add_done_callback(self._cancel_work)
+
+    def _cancel_work(self, watch: asyncio.Future[None]) -> None:
+        if not watch.cancelled() and self._working is not None:
+            self._working.cancel()
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
+        # The server cancels the task too, when it shuts down; that is no disconnection.
+        disconnected = self._watch is not None and self._watch.done()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._watch is not None:
+            self._watch.remove_done_callback(self._cancel_work)
+            self._watch.cancel()
+        if disconnected and kind is not None and issubclass(kind, asyncio.CancelledError):
+            raise ClientDisconnected from None
 
 
-async def left(receive: Receive) -> None:
-    """Return when the caller has gone away."""
+async def _disconnection(receive: Receive) -> None:
+    """Return once the client has disconnected."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-def text(value: bytes | None) -> str | None:
-    """A header as text; None where there is none."""
+def header_text(value: bytes | None) -> str | None:
+    """Decode a header; None where it is missing."""
     return None if value is None else value.decode("latin-1")
 
 
-def _too_large(size: int, most: int) -> RequestError:
+def _too_large(size: int, max_bytes: int) -> RequestError:
     return RequestError(
-        413, f"the body has {size:,} bytes or more, at most {most:,} are taken (server.max_body_mb)"
+        413,
+        f"the body has {size:,} bytes or more, the limit is {max_bytes:,} (server.max_body_mb)",
     )
 
 
-def named(request: ChatRequest, arm: str, role: str) -> list[tuple[bytes, bytes]]:
-    """Who answered, in headers."""
+def answer_headers(request: ChatRequest, arm: str, role: str) -> Headers:
+    """Headers that say which arm answered, and in which role."""
     return [
         (b"x-request-id", request.id.encode()),
         (b"x-tunepoint-arm", arm.encode("ascii", "replace")),
@@ -124,14 +156,14 @@ def named(request: ChatRequest, arm: str, role: str) -> list[tuple[bytes, bytes]
     ]
 
 
-def refusal_headers(error: RequestError) -> list[tuple[bytes, bytes]]:
-    """Headers of an error."""
-    wait = [] if error.wait is None else [(b"retry-after", str(max(1, round(error.wait))).encode())]
-    return [JSON, *wait]
+def error_headers(error: RequestError) -> Headers:
+    """Headers of an error response."""
+    wait = error.retry_after()
+    return [JSON] if wait is None else [JSON, (b"retry-after", wait.encode())]
 
 
-async def reply(send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """A whole response, its length in a header."""
+async def send_response(send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Send a whole response with its content-length."""
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
     await send({"type": "http.response.body", "body": body})

@@ -1,4 +1,4 @@
-"""Who may ask: keys that are kept as hashes, their roles, rates and budgets."""
+"""API keys: kept as hashes, with their roles, rate limits and budgets."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from tunepoint.errors import StoreError
 from tunepoint.serve.protocol import RequestError
 
 Role = Literal["call", "read", "operate"]
-"""Ask and give feedback; look at metrics and the dashboard; change what serves."""
+"""Call tasks and give feedback; read metrics and the dashboard; change what serves."""
 ROLES: tuple[Role, ...] = get_args(Role)
 KEYS = "keys"
-"""Name of the state that holds them."""
+"""Name of the keys in the store: digest -> name, roles and limits."""
+MAX_NAME_LENGTH = 100
+"""Characters of a key's name."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,12 @@ class Key:
     name: str
     roles: tuple[Role, ...]
     usd_a_month: float | None = None
-    """Dollars that its answers may cost in a calendar month (UTC)."""
+    """Budget for its answers in a calendar month (UTC)."""
     requests_a_minute: int | None = None
 
 
 ANYBODY = Key("", ROLES)
-"""Who asks on the loopback interface where no key was made."""
+"""Every caller on the loopback interface, as long as there are no keys."""
 
 
 def make_key(
@@ -47,52 +49,52 @@ def make_key(
     usd_a_month: float | None = None,
     requests_a_minute: int | None = None,
 ) -> str:
-    """Make a key, and keep its hash; the key itself is returned once and nowhere written.
+    """Make a key and keep its hash; the key itself is returned once and written nowhere.
 
     Raises:
-        StoreError: there is a key of this name.
+        StoreError: the name is empty, too long, or taken.
 
     """
-    if not name.strip() or len(name) > 100:
-        raise StoreError(f"{name!r} names no key: give 1 to 100 characters")
-    known = store.state(KEYS) or {}
-    if any(facts["name"] == name for facts in known.values()):
-        raise StoreError(f"there is a key named {name!r}: revoke it first, or take another name")
+    if not name.strip() or len(name) > MAX_NAME_LENGTH:
+        raise StoreError(f"{name!r} cannot name a key: give 1 to {MAX_NAME_LENGTH} characters")
+    keys = store.state(KEYS) or {}
+    if any(key["name"] == name for key in keys.values()):
+        raise StoreError(f"there is already a key named {name!r}: revoke it first, or choose another name")
     token = f"tp-{secrets.token_urlsafe(32)}"
-    facts = asdict(Key(name, roles, usd_a_month, requests_a_minute))
-    store.set_state(KEYS, {**known, _digest(token): {**facts, "roles": list(roles)}})
-    store.note("", "command line", f"made key {name!r} ({', '.join(roles)})")
+    limits = asdict(Key(name, roles, usd_a_month, requests_a_minute))
+    store.set_state(KEYS, {**keys, _digest(token): {**limits, "roles": list(roles)}})
+    store.add_audit("", "command line", f"made key {name!r} ({', '.join(roles)})")
     return token
 
 
 def revoke_key(store: Store, name: str) -> None:
-    """Take a key back.
+    """Revoke a key.
 
     Raises:
-        StoreError: there is none of this name.
+        StoreError: no key has this name.
 
     """
-    known = store.state(KEYS) or {}
-    left = {digest: facts for digest, facts in known.items() if facts["name"] != name}
-    if len(left) == len(known):
-        names = ", ".join(sorted(facts["name"] for facts in known.values())) or "none"
-        raise StoreError(f"there is no key named {name!r}; there are: {names}")
-    store.set_state(KEYS, left)
-    store.note("", "command line", f"revoked key {name!r}")
+    keys = store.state(KEYS) or {}
+    remaining = {digest: key for digest, key in keys.items() if key["name"] != name}
+    if len(remaining) == len(keys):
+        names = ", ".join(sorted(key["name"] for key in keys.values())) or "none"
+        raise StoreError(f"there is no key named {name!r}; the keys are: {names}")
+    store.set_state(KEYS, remaining)
+    store.add_audit("", "command line", f"revoked key {name!r}")
 
 
 def _digest(token: str) -> str:
-    """SHA-256: the keys are 256 random bits, so there is nothing to guess."""
+    # A fast hash will do: a key has 256 random bits, so guessing is hopeless at any speed.
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 class Access:
-    """Checks keys, rates and budgets; spending is written down every few seconds.
+    """Checks keys, rate limits and budgets.
 
-    A process that is killed forgets the dollars of those last seconds, and no more.
+    `save` writes down what was spent; a killed process forgets the dollars since the last one.
 
     Args:
-        alone: whether only this machine can ask: then no key is needed while there never was one.
+        alone: whether only this machine can connect; then no key is needed until the first one is made.
 
     """
 
@@ -102,39 +104,39 @@ class Access:
         self._clock = clock
         self._keys: dict[str, Key] = {}
         self._buckets: dict[str, tuple[float, float]] = {}
+        """Name of a key -> its remaining requests, and the time of that count (a token bucket)."""
         self._month = ""
         self._spent: dict[str, int] = {}
-        """Billionths of a dollar, by the name of the key."""
+        """Name of a key -> billionths of a dollar in this month."""
         self._changed = False
         self.reload()
-        self._turn()
+        self._start_new_month()
 
     def reload(self) -> None:
-        """Read the keys again: one that was revoked ends here."""
-        known = self.store.state(KEYS) or {}
+        """Read the keys again; those revoked since are rejected from now on."""
+        keys = self.store.state(KEYS) or {}
         self._keys = {
-            digest: Key(
-                facts["name"], tuple(facts["roles"]), facts["usd_a_month"], facts["requests_a_minute"]
-            )
-            for digest, facts in known.items()
+            digest: Key(key["name"], tuple(key["roles"]), key["usd_a_month"], key["requests_a_minute"])
+            for digest, key in keys.items()
         }
+        # Never back to True: revoking the last key must not open the gateway to everybody.
         self._alone &= not self._keys
 
     @property
-    def open(self) -> bool:
-        """Whether anybody may ask: on the loopback interface, and while there never were keys."""
+    def is_open(self) -> bool:
+        """Whether no key is needed: on the loopback interface, as long as none was ever made."""
         return self._alone
 
     @property
     def has_keys(self) -> bool:
-        """Whether there is any."""
+        """Whether there is any key."""
         return bool(self._keys)
 
     def admit(self, authorization: str | None, role: Role) -> Key:
-        """The key that a request carries, if it may do this.
+        """Return the key that a request carries, if it has the role.
 
         Raises:
-            Refused: there is none, it is unknown, or its roles are others.
+            RequestError: no key, an unknown key, or one without the role.
 
         """
         if self._alone:
@@ -151,22 +153,22 @@ class Access:
         if role not in key.roles:
             raise RequestError(
                 403,
-                f"the key {key.name!r} may {' and '.join(key.roles)}, and this needs {role!r}",
+                f"the key {key.name!r} has the role {' and '.join(key.roles)}, this needs {role!r}",
                 kind="permission_error",
             )
         return key
 
     def charge_request(self, key: Key) -> None:
-        """Count a request against rate and budget.
+        """Count a request against the key's rate limit and budget.
 
         Raises:
-            Refused: over one of them; says when to come again.
+            RequestError: over one of them; with the seconds to wait for the rate limit.
 
         """
         if key.requests_a_minute is not None:
             self._take_token(key)
         if key.usd_a_month is not None:
-            self._turn()
+            self._start_new_month()
             spent = self._spent.get(key.name, 0) * NANO
             if spent >= Decimal(repr(key.usd_a_month)):
                 raise RequestError(
@@ -177,49 +179,50 @@ class Access:
                 )
 
     def _take_token(self, key: Key) -> None:
-        rate = float(key.requests_a_minute or 0)
+        """Take one request from a bucket that holds a minute's requests and refills evenly."""
+        per_minute = float(key.requests_a_minute or 0)
         now = self._clock()
-        left, before = self._buckets.get(key.name, (rate, now))
-        left = min(rate, left + max(0.0, now - before) * rate / 60)
-        if left < 1:
-            self._buckets[key.name] = (left, now)
-            wait = (1 - left) * 60 / rate if rate else 60.0
+        remaining, counted_at = self._buckets.get(key.name, (per_minute, now))
+        remaining = min(per_minute, remaining + max(0.0, now - counted_at) * per_minute / 60)
+        if remaining < 1:
+            self._buckets[key.name] = (remaining, now)
             raise RequestError(
                 429,
-                f"the key {key.name!r} may ask {rate:g} times a minute",
+                f"the key {key.name!r} is limited to {per_minute:g} requests a minute",
                 kind="rate_limit_error",
                 code="rate_limit_exceeded",
-                wait=wait,
+                wait=(1 - remaining) * 60 / per_minute if per_minute else 60.0,
             )
-        self._buckets[key.name] = (left - 1, now)
+        self._buckets[key.name] = (remaining - 1, now)
 
     def spend(self, key: str, nanodollars: int) -> None:
-        """Add what an answer cost."""
+        """Add an answer's cost to what a key has spent."""
         if key and nanodollars:
-            self._turn()
+            self._start_new_month()
             self._spent[key] = self._spent.get(key, 0) + nanodollars
             self._changed = True
 
     def spent(self) -> Mapping[str, int]:
-        """Billionths of a dollar of this month, by the name of the key."""
-        self._turn()
+        """Return the billionths of a dollar spent in this month, by the name of the key."""
+        self._start_new_month()
         return dict(self._spent)
 
     def save(self) -> None:
-        """Write the spending down, where it has changed."""
+        """Write down what was spent, if it has changed."""
         if self._changed:
             self.store.set_state(f"spent/{self._month}", dict(self._spent))
             self._changed = False
 
-    def _turn(self) -> None:
-        """Begin a new month with nothing spent, or with what was written down of it."""
+    def _start_new_month(self) -> None:
+        """In a new month, start with what the store has of it; do nothing otherwise."""
         month = datetime.now(UTC).strftime("%Y-%m")
-        if month != self._month:
-            with suppress(StoreError):  # what it cannot say is counted from nothing
-                self.save()
-            self._changed = False
-            self._month = month
-            self._spent = {}
-            with suppress(StoreError):
-                kept = self.store.state(f"spent/{month}") or {}
-                self._spent = {name: int(value) for name, value in kept.items()}
+        if month == self._month:
+            return
+        with suppress(StoreError):
+            self.save()
+        self._changed = False
+        self._month = month
+        self._spent = {}
+        with suppress(StoreError):  # an unavailable store must not stop answers: count from 0
+            saved = self.store.state(f"spent/{month}") or {}
+            self._spent = {name: int(nanodollars) for name, nanodollars in saved.items()}

@@ -1,4 +1,4 @@
-"""Arms as the gateway asks them: a server behind a URL, a model in this process, an arm of a study."""
+"""Arms as the gateway calls them: a server behind a URL, a model in this process, an arm of a study."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from tunepoint.serve.batching import MicroBatcher
 from tunepoint.serve.protocol import ChatRequest, completion, text_of, usage_of
 from tunepoint.serve.upstream import ArmFault, Upstream
 
-MOST_TOKENS = 2**31 - 1
-"""Tokens that a server may say it has counted."""
-LONG_CONTEXT = 100_000
-"""Input tokens from which a price may be another one, and is looked up anew."""
+MAX_TOKENS = 2**31 - 1
+"""What a database's integer holds; a server's token counts are cut to it."""
+LONG_CONTEXT_TOKENS = 100_000
+"""Input tokens above which a price may differ, and is looked up for each answer."""
 
 
 @dataclass(slots=True)
 class ArmResponse:
-    """What an arm said, and what it took."""
+    """What an arm answered, with its tokens, time and cost."""
 
-    whole: dict[str, Any]
-    """The completion, as the client gets it."""
+    completion: dict[str, Any]
+    """As the client gets it; empty for a stream, whose events the client has already."""
     text: str
     model: str
     answer: str | None = None
@@ -46,55 +46,59 @@ class ArmResponse:
     core_seconds: float | None = None
     cost_nanousd: int | None = None
     reply: Reply | None = None
-    """Where the arm is one of a study."""
+    """Of an arm of a study: what a cascade's gate decides on."""
 
 
 class ServedArm(Protocol):
-    """An arm that serves. One that does not answer raises an `ArmFault`, and another is asked."""
+    """An arm that serves; one that cannot answer raises an `ArmFault`, and another one is called."""
 
     name: str
     model: str
 
     async def answer(self, request: ChatRequest) -> ArmResponse:
-        """The whole answer."""
+        """Return the whole answer."""
         ...
 
     def stream(self, request: ChatRequest) -> AbstractAsyncContextManager[AsyncIterator[bytes]] | None:
-        """The answer's events as they come; None where the arm answers whole."""
+        """Open the answer's events; None where the arm cannot stream."""
         ...
 
     def close(self) -> None:
-        """Let go of what it holds."""
+        """Release threads and connections."""
         ...
 
 
 class Pricer:
-    """The price of an answer, without looking it up each time."""
+    """Prices answers without looking the price up each time: that takes longer than the gateway itself."""
 
     def __init__(self, price: CallPrice | None) -> None:
         self.price = price
         self._rates = None if price is None else TokenPrice(**price.rates())
 
-    def nanodollars(self, given: int, cached: int, output: int) -> int | None:
+    def nanodollars(self, input_tokens: int, cached_tokens: int, output_tokens: int) -> int | None:
         """Billionths of a dollar; None where no price is known."""
         if self.price is None or self._rates is None:
             return None
-        if given > LONG_CONTEXT:
-            return nanodollars(self.price.dollars(Usage(self.price.model, given, cached, output)))
-        return round(self._rates.microdollars(given, cached, output) * 1_000)
+        if input_tokens > LONG_CONTEXT_TOKENS:
+            usage = Usage(self.price.model, input_tokens, cached_tokens, output_tokens)
+            return nanodollars(self.price.dollars(usage))
+        return round(self._rates.microdollars(input_tokens, cached_tokens, output_tokens) * 1_000)
 
 
 def tokens_of(usage: Mapping[str, Any] | None) -> tuple[int, int, int] | None:
-    """Input, cached and output tokens as a server counts them; None where it does not."""
+    """Input, cached and output tokens as a server counts them; None where it does not.
+
+    Servers report all kinds of things here: what is no count is 0, and no more is cached than sent.
+    """
     if not usage or not isinstance(usage, dict):
         return None
     details = usage.get("prompt_tokens_details")
-    held = details.get("cached_tokens") if isinstance(details, dict) else 0
-    counts = usage.get("prompt_tokens"), held, usage.get("completion_tokens")
-    given, cached, output = (
-        min(count, MOST_TOKENS) if isinstance(count, int) and count > 0 else 0 for count in counts
+    reported_cached = details.get("cached_tokens") if isinstance(details, dict) else 0
+    counts = usage.get("prompt_tokens"), reported_cached, usage.get("completion_tokens")
+    input_tokens, cached, output_tokens = (
+        min(count, MAX_TOKENS) if isinstance(count, int) and count > 0 else 0 for count in counts
     )
-    return given, min(cached, given), output
+    return input_tokens, min(cached, input_tokens), output_tokens
 
 
 class ProxyArm:
@@ -106,37 +110,37 @@ class ProxyArm:
         self.pricer = Pricer(price)
 
     async def answer(self, request: ChatRequest) -> ArmResponse:
-        """The server's completion, under the task's name."""
+        """Return the server's completion under the task's name."""
         started = time.perf_counter()
         body = {**request.body, "model": self.upstream.address.model}
         body.pop("stream", None)
         body.pop("stream_options", None)
-        whole = await self.upstream.complete(body)
-        whole["model"] = request.task
-        first = whole["choices"][0] if isinstance(whole["choices"], list) else None
-        message = first.get("message") if isinstance(first, dict) else None
+        completion = await self.upstream.complete(body)
+        completion["model"] = request.task
+        choice = completion["choices"][0] if isinstance(completion["choices"], list) else None
+        message = choice.get("message") if isinstance(choice, dict) else None
         if not isinstance(message, dict):
-            raise ArmFault("the reply is no completion")
-        found = ArmResponse(whole, text_of(message.get("content")), self.model)
-        found.seconds = time.perf_counter() - started
-        self.count(found, whole.get("usage"))
-        return found
+            raise ArmFault("the reply is not a chat completion")
+        response = ArmResponse(completion, text_of(message.get("content")), self.model)
+        response.seconds = time.perf_counter() - started
+        self.count(response, completion.get("usage"))
+        return response
 
-    def count(self, found: ArmResponse, usage: Mapping[str, Any] | None) -> None:
-        """Note tokens and their price."""
+    def count(self, response: ArmResponse, usage: Mapping[str, Any] | None) -> None:
+        """Set the response's tokens and their price."""
         tokens = tokens_of(usage)
         if tokens is not None:
-            found.input_tokens, found.cached_tokens, found.output_tokens = tokens
-            found.cost_nanousd = self.pricer.nanodollars(*tokens)
+            response.input_tokens, response.cached_tokens, response.output_tokens = tokens
+            response.cost_nanousd = self.pricer.nanodollars(*tokens)
 
     def stream(self, request: ChatRequest) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """The server's events; its usage is always asked for."""
+        """Open the server's events; its usage is always requested, since it is what we are charged for."""
         options = {**(request.body.get("stream_options") or {}), "include_usage": True}
         body = {**request.body, "model": self.upstream.address.model, "stream_options": options}
         return self.upstream.stream(body)
 
     def close(self) -> None:
-        """Nothing: connections are shared."""
+        """Do nothing: all arms share one session."""
 
 
 class StudyArm:
@@ -146,11 +150,11 @@ class StudyArm:
         self.name, self.model = name, model
 
     async def reply(self, request: ChatRequest) -> tuple[Reply, float | None]:
-        """The reply, and core seconds where it was given on this machine."""
+        """Return the reply, and the core seconds if it was computed on this machine."""
         raise NotImplementedError
 
     async def answer(self, request: ChatRequest) -> ArmResponse:
-        """The parsed answer as the completion's text; the whole text where none could be read."""
+        """Return the parsed answer as the completion's text; the raw text where it cannot be parsed."""
         started = time.perf_counter()
         reply, core_seconds = await self.reply(request)
         if not reply.text and reply.error is not None:
@@ -158,44 +162,43 @@ class StudyArm:
         seconds = time.perf_counter() - started
         text = reply.answer if reply.answer is not None else reply.text
         usage = reply.usage
-        found = ArmResponse(
-            completion(request, text, usage_of(usage.input_tokens, usage.output_tokens)),
-            text,
-            self.model,
-            reply.answer,
-            reply.format_ok,
-            reply.confidence,
-            usage.input_tokens or None,
-            usage.cached_tokens or None,
-            usage.output_tokens or None,
-            seconds,
-            core_seconds,
+        return ArmResponse(
+            completion=completion(request, text, usage_of(usage.input_tokens, usage.output_tokens)),
+            text=text,
+            model=self.model,
+            answer=reply.answer,
+            format_ok=reply.format_ok,
+            confidence=reply.confidence,
+            input_tokens=usage.input_tokens or None,
+            cached_tokens=usage.cached_tokens or None,
+            output_tokens=usage.output_tokens or None,
+            seconds=seconds,
+            core_seconds=core_seconds,
+            cost_nanousd=self.cost(usage),
             reply=reply,
         )
-        found.cost_nanousd = self.cost(usage)
-        return found
 
     def cost(self, usage: Usage) -> int | None:
         """Billionths of a dollar; None for an arm of this machine."""
         return None
 
     def stream(self, request: ChatRequest) -> None:
-        """It answers whole."""
+        """Return None: an arm of a study parses its whole answer first."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing; subclasses end their threads."""
 
 
 class LocalArm(StudyArm):
-    """An arm that runs in this process, in batches; one on each core where several threads may ask it."""
+    """An arm that runs in this process, in batches; a batch per core if it is safe to call from threads."""
 
     def __init__(self, name: str, fitted: FittedArm, model: str) -> None:
         super().__init__(name, model)
-        at_once = isinstance(fitted, Concurrent) and fitted.concurrent
-        self.batcher = MicroBatcher(fitted, threads=cores() if at_once else 1)
+        concurrent = isinstance(fitted, Concurrent) and fitted.concurrent
+        self.batcher = MicroBatcher(fitted, threads=cores() if concurrent else 1)
 
     async def reply(self, request: ChatRequest) -> tuple[Reply, float | None]:
-        """The reply, with its share of the batch's processor time."""
+        """Return the reply, with its share of the batch's core seconds."""
         try:
             reply, seconds = await self.batcher.answer(request.input)
         except BlockingIOError as error:
@@ -203,7 +206,7 @@ class LocalArm(StudyArm):
         return reply, seconds
 
     def close(self) -> None:
-        """End its threads."""
+        """End the batcher's threads."""
         self.batcher.close()
 
 
@@ -211,56 +214,56 @@ class RemoteArm(StudyArm):
     """An arm of a study that calls models elsewhere: prompts, chains, repairs, as they were measured."""
 
     def __init__(
-        self, name: str, fitted: FittedArm, model: str, prices: Mapping[str, CallPrice], at_once: int
+        self, name: str, fitted: FittedArm, model: str, prices: Mapping[str, CallPrice], threads: int
     ) -> None:
         super().__init__(name, model)
         self.fitted, self.prices = fitted, prices
-        self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="calls")
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="calls")
 
     async def reply(self, request: ChatRequest) -> tuple[Reply, float | None]:
-        """The reply, from a thread that waits for it."""
+        """Return the reply, from a thread that waits for it."""
         loop = asyncio.get_running_loop()
         try:
             (reply,) = await loop.run_in_executor(self._threads, self.fitted.answer, [request.input])
         except TunepointError as error:
             raise ArmFault(str(error)) from None
+        # Seconds of a call elsewhere are no time of this machine's cores.
         return replace(reply, usage=replace(reply.usage, seconds=None)), None
 
     def cost(self, usage: Usage) -> int | None:
-        """What the calls cost."""
+        """Billionths of a dollar for the calls; None where no price is known."""
         price = self.prices.get(usage.model)
         return None if price is None else nanodollars(price.dollars(usage))
 
     def close(self) -> None:
-        """End its threads once they are done."""
+        """End the threads once their calls are done."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 class CascadeArm:
-    """A cheap arm first, a strong one where the cheap one is unsure."""
+    """A cheap arm first, a strong one if the cheap one is unsure."""
 
     def __init__(self, name: str, cheap: ServedArm, strong: ServedArm, gate: Gate) -> None:
         self.name, self.cheap, self.strong, self.gate = name, cheap, strong, gate
         self.model = f"{cheap.model}, {strong.model}"
 
     async def answer(self, request: ChatRequest) -> ArmResponse:
-        """The cheap arm's answer where the gate opens, else the strong one's; both are paid for."""
-        first = await self.cheap.answer(request)
-        reply = first.reply
-        if reply is not None and self.gate.opens(reply):
-            return first
-        then = await self.strong.answer(request)
-        then.seconds += first.seconds
-        if first.core_seconds is not None:
-            then.core_seconds = first.core_seconds + (then.core_seconds or 0.0)
-        if first.cost_nanousd is not None:
-            then.cost_nanousd = first.cost_nanousd + (then.cost_nanousd or 0)
-        return then
+        """Return the cheap arm's answer if the gate accepts it, else the strong one's at the cost of both."""
+        cheap = await self.cheap.answer(request)
+        if cheap.reply is not None and self.gate.accepts(cheap.reply):
+            return cheap
+        strong = await self.strong.answer(request)
+        strong.seconds += cheap.seconds
+        if cheap.core_seconds is not None:
+            strong.core_seconds = cheap.core_seconds + (strong.core_seconds or 0.0)
+        if cheap.cost_nanousd is not None:
+            strong.cost_nanousd = cheap.cost_nanousd + (strong.cost_nanousd or 0)
+        return strong
 
     def stream(self, request: ChatRequest) -> None:
-        """It answers whole: the gate needs the answer."""
+        """Return None: the gate needs the whole answer."""
 
     def close(self) -> None:
-        """Close both."""
+        """Close both arms."""
         self.cheap.close()
         self.strong.close()

@@ -1,9 +1,9 @@
-"""A challenger gets a share of the users, and more while nothing speaks against it.
+"""Decides on a canary: a challenger answers a share of the users, and a larger one as long as it holds up.
 
-Champion and challenger are compared by confidence sequences that hold however often one looks
-(`stats/sequential.py`): a challenger that is no worse is rolled back with a probability of 5% at most
-over its whole life, on all measures together. Users are what is dealt out, so each has one voice on each
-measure: the first one.
+Champion and challenger are compared by confidence sequences, which stay valid however often one looks
+(`stats/sequential.py`): over its whole life, and on all measures together, a challenger that is no worse
+is rolled back with a probability of at most 5%. Users are assigned, not requests, so each user counts
+once on each measure, with the first value.
 """
 
 from __future__ import annotations
@@ -20,71 +20,72 @@ from tunepoint.stats.sequential import betting_interval
 
 Measure = Literal["answered", "readable", "feedback", "fast", "cheap"]
 MEASURES: tuple[Measure, ...] = ("answered", "readable", "feedback", "fast", "cheap")
-"""Shares and means in 0..1, more is better: replies that came, answers that could be read, what people
-said, replies within the limit, and what is left of the most that an answer may cost."""
-ERROR = 0.05
+"""Shares and means in 0..1, higher is better: requests that were answered, answers that could be parsed,
+feedback, answers within the time limit, and the unspent part of an answer's cost limit."""
+FALSE_ROLLBACK_RATE = 0.05
 Move = Literal["raise", "promote", "roll back"]
 
 
 @dataclass(frozen=True)
 class Canary:
-    """What is being tried."""
+    """A challenger, and the terms on which it is tried."""
 
     arm: str
     steps: tuple[float, ...] = (0.05, 0.2, 0.5)
-    """Shares of the users, in the order in which they are taken."""
+    """Shares of the users, rising."""
     step: int = 0
     requests: int = 200
     """Answers of the challenger before the next step."""
     margin: float = 0.02
-    """How much worse it may be on any measure."""
+    """How much worse it may be on any measure, 0 to 1."""
     since: float = 0.0
     """Seconds since 1970 when it began."""
     at_step: int = 0
     """Answers of the challenger when this step began."""
     seconds: float | None = None
-    """A reply is fast within so many; not looked at if None."""
+    """Time limit of an answer; speed is not compared if None."""
     usd: float | None = None
-    """The most that an answer may cost; not looked at if None."""
+    """Cost limit of an answer; costs are not compared if None."""
     ask: bool = False
-    """Whether a person says yes to the promotion."""
+    """Whether a person has to approve the promotion."""
 
     @property
     def share(self) -> float:
-        """Of the users that it answers now."""
+        """Share of the users that it answers now."""
         return self.steps[self.step]
 
     def raised(self, answered: int) -> Canary:
-        """At its next step."""
+        """Return the canary at its next step."""
         return replace(self, step=self.step + 1, at_step=answered)
 
     def document(self) -> dict[str, Any]:
-        """As the store keeps it."""
+        """The canary as the store keeps it."""
         return {**asdict(self), "steps": list(self.steps)}
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> Canary:
-        """As the store kept it."""
+        """Read a canary that the store has kept."""
         return cls(**{**content, "steps": tuple(content["steps"])})
 
 
 @dataclass
 class Outcomes:
-    """What became of the answers of one arm since the canary began."""
+    """Outcomes of one arm's answers since the canary began."""
 
     values: dict[Measure, list[float]] = field(default_factory=lambda: defaultdict(list))
     answers: int = 0
-    """Replies, failed ones among them."""
-    _heard: set[tuple[Measure, str]] = field(default_factory=set)
+    """All of them, failed ones included."""
+    _counted: set[tuple[Measure, str]] = field(default_factory=set)
+    """Measures on which a user has been counted."""
 
     def _add(self, measure: Measure, value: float, user: str | None) -> None:
         if user is not None:
-            if (measure, user) in self._heard:
+            if (measure, user) in self._counted:
                 return
-            self._heard.add((measure, user))
+            self._counted.add((measure, user))
         self.values[measure].append(value)
 
-    def note(
+    def record(
         self,
         canary: Canary,
         *,
@@ -94,7 +95,14 @@ class Outcomes:
         seconds: float | None = None,
         usd: float | None = None,
     ) -> None:
-        """Add one reply."""
+        """Add one answer.
+
+        Args:
+            user: counted once on each measure; None counts every time.
+            answered: whether an answer came; without one nothing else is counted.
+            readable: whether it could be parsed; None where nobody tried.
+
+        """
         self.answers += 1
         self._add("answered", float(answered), user)
         if not answered:
@@ -106,12 +114,12 @@ class Outcomes:
         if canary.usd is not None and usd is not None:
             self._add("cheap", max(0.0, 1 - usd / canary.usd), user)
 
-    def said(self, score: float, user: str | None = None) -> None:
-        """Add what somebody said of an answer."""
+    def record_feedback(self, score: float, user: str | None = None) -> None:
+        """Add the score, 0 to 1, of somebody's feedback."""
         self._add("feedback", score, user)
 
     def copy(self) -> Outcomes:
-        """As they are now."""
+        """Return a snapshot, which another thread may read while this one grows."""
         copied: dict[Measure, list[float]] = defaultdict(list)
         copied.update({name: list(values) for name, values in self.values.items()})
         return Outcomes(copied, self.answers)
@@ -119,47 +127,53 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class CanaryDecision:
-    """What to do next, and why."""
+    """The next move of a canary, and its reason."""
 
     move: Move | None
     why: str
     intervals: Mapping[str, tuple[Interval, Interval]]
-    """Measure -> champion's and challenger's mean, all of them true at once with 95%."""
+    """Measure -> means of champion and challenger; all of them cover at once with 95% confidence."""
 
 
 def decide_canary(canary: Canary, champion: Outcomes, challenger: Outcomes) -> CanaryDecision:
-    """Look at what came in; may be asked as often as one likes."""
+    """Decide on the outcomes so far; may be called as often as one likes.
+
+    A challenger is rolled back once it is worse than the champion by more than the margin on any
+    measure. At its last step it is promoted once it is no worse by more than the margin: on feedback where
+    there is any, since that is what people think of the answers; otherwise on every measure.
+    """
     intervals = _intervals(champion, challenger)
-    for name, (ours, theirs) in intervals.items():
+    for measure, (ours, theirs) in intervals.items():
         if theirs.high < ours.low - canary.margin:
-            why = (
-                f"{name}: {canary.arm} {theirs.estimate:.3f} ({theirs.low:.3f} to {theirs.high:.3f}) against "
-                f"{ours.estimate:.3f} ({ours.low:.3f} to {ours.high:.3f})"
-            )
-            return CanaryDecision("roll back", why, intervals)
-    answered = challenger.answers
-    enough = answered - canary.at_step >= canary.requests
-    if not enough:
-        left = canary.requests - (answered - canary.at_step)
-        return CanaryDecision(
-            None, f"{left} more answers of {canary.arm} at {canary.share:.0%} of the users", intervals
-        )
+            reason = f"{measure}: {canary.arm} {_in_words(theirs)} against {_in_words(ours)}"
+            return CanaryDecision("roll back", reason, intervals)
+    missing = canary.requests - (challenger.answers - canary.at_step)
+    if missing > 0:
+        reason = f"{missing} more answers of {canary.arm} needed at {canary.share:.0%} of the users"
+        return CanaryDecision(None, reason, intervals)
     if canary.step + 1 < len(canary.steps):
         return CanaryDecision("raise", f"{canary.requests} answers and nothing against it", intervals)
-    open_ = [name for name, (ours, theirs) in intervals.items() if theirs.low < ours.high - canary.margin]
-    if "feedback" in open_ or ("feedback" not in intervals and open_):
-        return CanaryDecision(None, f"not shown to be no worse yet: {', '.join(open_)}", intervals)
-    return CanaryDecision(
-        "promote", f"no worse by more than {canary.margin:g} on what was said of it", intervals
-    )
+    unclear = [name for name, (ours, theirs) in intervals.items() if theirs.low < ours.high - canary.margin]
+    if "feedback" in unclear or ("feedback" not in intervals and unclear):
+        return CanaryDecision(None, f"could still be worse on: {', '.join(unclear)}", intervals)
+    basis = "feedback" if "feedback" in intervals else "every measure"
+    return CanaryDecision("promote", f"no worse by more than {canary.margin:g} on {basis}", intervals)
+
+
+def _in_words(interval: Interval) -> str:
+    return f"{interval.estimate:.3f} ({interval.low:.3f} to {interval.high:.3f})"
 
 
 def _intervals(champion: Outcomes, challenger: Outcomes) -> dict[str, tuple[Interval, Interval]]:
-    """Of every measure that both arms have, at a level at which all of them hold together."""
-    both = [name for name in MEASURES if champion.values[name] and challenger.values[name]]
-    level = 1 - ERROR / (2 * len(MEASURES))
+    """Means of every measure that both arms have, at a level at which all intervals cover together."""
+    shared = [measure for measure in MEASURES if champion.values[measure] and challenger.values[measure]]
+    # Bonferroni: two arms on each measure, counted whether or not a measure is there.
+    level = 1 - FALSE_ROLLBACK_RATE / (2 * len(MEASURES))
 
     def interval(values: Sequence[float]) -> Interval:
         return betting_interval(np.array(values), level=level, low=0.0, high=1.0)
 
-    return {name: (interval(champion.values[name]), interval(challenger.values[name])) for name in both}
+    return {
+        measure: (interval(champion.values[measure]), interval(challenger.values[measure]))
+        for measure in shared
+    }

@@ -1,4 +1,4 @@
-"""What happens to a request: routed, answered, tried elsewhere where that fails, captured."""
+"""Answers requests: each is routed to an arm, retried on another one where that fails, and recorded."""
 
 from __future__ import annotations
 
@@ -6,61 +6,43 @@ import asyncio
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from tunepoint.capture.records import CapturedRequest, Feedback, Role
 from tunepoint.capture.writer import Writer
 from tunepoint.errors import nearest
 from tunepoint.serve.auth import Key
 from tunepoint.serve.backends import ArmResponse, ServedArm
-from tunepoint.serve.canary_monitor import CanaryMonitor
-from tunepoint.serve.errors import broken, callers_refusal, fault_of, nobody_answered
-from tunepoint.serve.opening import TaskArms
-from tunepoint.serve.protocol import ChatRequest, RequestError, chunks
-from tunepoint.serve.recording import DISCONNECTED, DISCONNECTED_BY_CALLER, OK, AnsweredBy, Outcome, Recorder
-from tunepoint.serve.routing import Router
-from tunepoint.serve.streaming import Relay, first_of
-from tunepoint.serve.upstream import ArmFault, CallersFault
+from tunepoint.serve.errors import arm_fault, bad_request_error, no_answer_error, stream_error
+from tunepoint.serve.protocol import ChatRequest, RequestError, completion_chunks
+from tunepoint.serve.recording import DISCONNECTED, DISCONNECTED_BY_CLIENT, OK, Attempt, Outcome, Recorder
+from tunepoint.serve.streaming import Relay, read_first_event
+from tunepoint.serve.tasks import ServedTask
+from tunepoint.serve.upstream import ArmFault, BadRequestFault
 
-MOST_SHADOWS = 64
-"""Copies that are being answered at the same time; more are left out."""
-REMEMBERED = 10_000
-"""Requests whose arm is known without the store, for feedback; others are looked up."""
-
-
-@dataclass
-class ServedTask:
-    """One task as it serves."""
-
-    arms: dict[str, ServedArm]
-    timeouts: Mapping[str, float]
-    router: Router
-    opened: TaskArms
-    watch: CanaryMonitor
-
-    def take_over(self, before: ServedTask) -> None:
-        """Go on from routes and outcomes of the same task before a reload."""
-        if before.router.policy.arms() <= set(self.arms) and before.router.given == self.router.given:
-            self.router.policy = before.router.policy
-            self.watch = before.watch
-            self.watch.router = self.router
+T = TypeVar("T")
+MAX_SHADOW_COPIES = 64
+"""Copies that shadows answer at the same time; further ones are skipped."""
+MAX_REMEMBERED = 10_000
+"""Requests whose arm is remembered for feedback; older ones are looked up in the store."""
 
 
 @dataclass(slots=True)
-class RequestOutcome:
-    """An answer with the arm that gave it."""
+class Answer:
+    """A response with the arm that gave it."""
 
-    answered: ArmResponse
+    response: ArmResponse
     arm: str
     role: Role
 
 
-class Service:
-    """Answers requests. One for a process; it lives in one event loop.
+class Dispatcher:
+    """Answers the requests of all tasks. One for a process; it lives in one event loop.
 
     Args:
-        find: a request by its id, where it is too old to be remembered.
+        find: looks up a request by its id, where it is too old to be remembered.
 
     """
 
@@ -69,134 +51,119 @@ class Service:
         tasks: Mapping[str, ServedTask],
         writer: Writer,
         recorder: Recorder,
-        find: Callable[[str], CapturedRequest | None] = lambda request: None,
+        find: Callable[[str], CapturedRequest | None] = lambda request_id: None,
     ) -> None:
         self._find = find
         self.tasks = dict(tasks)
         self.writer, self.recorder = writer, recorder
-        self._shadows: set[asyncio.Task[None]] = set()
+        self._shadow_copies: set[asyncio.Task[None]] = set()
         self._recent: OrderedDict[str, tuple[str, Role, str | None]] = OrderedDict()
+        """Request id -> task, role and user."""
 
     def task(self, name: str) -> ServedTask:
-        """The task that a request names as its model.
+        """Return the task that a request names as its model.
 
         Raises:
-            Refused: there is none.
+            RequestError: no such task is served.
 
         """
-        found = self.tasks.get(name)
-        if found is None:
+        task = self.tasks.get(name)
+        if task is None:
             hint = nearest(name, self.tasks)
             raise RequestError(
                 404, f"no task {name!r} is served; {hint}", code="model_not_found", param="model"
             )
-        return found
+        return task
 
-    # -- whole answers ---------------------------------------------------------------------------
+    # -- answers ---------------------------------------------------------------------------------
 
-    async def answer(self, request: ChatRequest, key: Key) -> RequestOutcome:
-        """The answer of the first arm that gives one.
+    async def answer(self, request: ChatRequest, key: Key) -> Answer:
+        """Answer with the first arm that succeeds.
 
         Raises:
-            Refused: no arm answered, or the server says that the request is wrong.
+            RequestError: no arm answered, or the server says that the request is wrong.
 
         """
-        served = self.task(request.task)
-        faults: list[ArmFault] = []
-        for name, role in served.router.plan(request):
-            breaker = served.router.breakers[name]
-            if not breaker.allows():
-                faults.append(ArmFault("is not asked for a while: it failed too often", status=503))
-                continue
-            started = time.perf_counter()
-            try:
-                async with asyncio.timeout(served.timeouts[name]):
-                    answered = await served.arms[name].answer(request)
-            except Exception as error:
-                faults.append(self._fault(request, served, AnsweredBy(name, role), key, error, started))
-                continue
-            except asyncio.CancelledError:
-                breaker.left()
-                self._failed(request, served, AnsweredBy(name, role), key, DISCONNECTED_BY_CALLER, started)
-                raise
-            breaker.succeeded()
-            self._note(request, served, AnsweredBy(name, role), key, answered)
-            self._shadow(request, served, name, key)
-            return RequestOutcome(answered, name, role)
-        raise nobody_answered(faults)
-
-    # -- streams ---------------------------------------------------------------------------------
+        attempt, response = await self._first_success(request, key, lambda arm: arm.answer(request))
+        self._succeeded(attempt, response)
+        return Answer(response, attempt.arm, attempt.role)
 
     async def stream(
-        self, request: ChatRequest, key: Key, started_by: Callable[[str, Role], None]
-    ) -> AsyncIterator[bytes]:
-        """The events of an answer; another arm is tried until the first event has come.
+        self, request: ChatRequest, key: Key, on_start: Callable[[str, Role], None]
+    ) -> AsyncGenerator[bytes, None]:
+        """Stream the events of an answer; another arm is tried until the first event is there.
 
         Args:
-            started_by: called with the arm and its role before the first event.
+            on_start: called with the arm and its role before the first event.
 
         Raises:
-            Refused: as `answer`, before the first event. Later faults are an event of their own.
+            RequestError: as `answer`, before the first event. Later faults are an event of their own.
 
         """
-        served = self.task(request.task)
-        faults: list[ArmFault] = []
-        for name, role in served.router.plan(request):
-            arm, breaker = served.arms[name], served.router.breakers[name]
-            if not breaker.allows():
-                faults.append(ArmFault("is not asked for a while: it failed too often", status=503))
-                continue
-            started = time.perf_counter()
-            events = self._events(arm, request)
-            try:
-                async with asyncio.timeout(served.timeouts[name]):
-                    first = await first_of(events)
-            except Exception as error:
-                faults.append(self._fault(request, served, AnsweredBy(name, role), key, error, started))
-                continue
-            except asyncio.CancelledError:
-                breaker.left()
-                self._failed(request, served, AnsweredBy(name, role), key, DISCONNECTED_BY_CALLER, started)
-                raise
-            started_by(name, role)
-            rest = self._rest(request, served, AnsweredBy(name, role), key, events, first, started)
-            async for event in rest:
-                yield event
-            return
-        raise nobody_answered(faults)
-
-    async def _events(self, arm: ServedArm, request: ChatRequest) -> AsyncIterator[bytes | ArmResponse]:
-        """Raw bytes of a server's stream; or one whole answer."""
-        opened = arm.stream(request)
-        if opened is None:
-            yield await arm.answer(request)
-            return
-        async with opened as raw:
-            async for chunk in raw:
-                yield chunk
-
-    async def _rest(
-        self,
-        request: ChatRequest,
-        served: ServedTask,
-        by: AnsweredBy,
-        key: Key,
-        events: AsyncIterator[bytes | ArmResponse],
-        first: bytes | ArmResponse,
-        started: float,
-    ) -> AsyncIterator[bytes]:
-        """What the chosen arm sends, passed on as it comes; captured at its end, however it ends."""
-        name, breaker = by.arm, served.router.breakers[by.arm]
+        attempt, (first, events) = await self._first_success(
+            request, key, lambda arm: _open_stream(arm, request)
+        )
+        on_start(attempt.arm, attempt.role)
         if isinstance(first, ArmResponse):
-            breaker.succeeded()
-            first.seconds = time.perf_counter() - started
-            self._note(request, served, by, key, first)
-            self._shadow(request, served, name, key)
-            for event in chunks(request, first.whole):
+            first.seconds = time.perf_counter() - attempt.started
+            self._succeeded(attempt, first)
+            for event in completion_chunks(request, first.completion):
                 yield event
             return
-        soon = time.perf_counter() - started
-        relay, status, why = Relay(request), 200, None
+        async for event in self._relayed(attempt, first, events):
+            yield event
+
+    async def _first_success(
+        self, request: ChatRequest, key: Key, call: Callable[[ServedArm], Awaitable[T]]
+    ) -> tuple[Attempt, T]:
+        """Call the arms of the plan in turn until one succeeds; failures are recorded."""
+        task = self.task(request.task)
+        faults: list[ArmFault] = []
+        for arm, role in task.router.plan(request):
+            breaker = task.router.breakers[arm]
+            if not breaker.allows():
+                faults.append(ArmFault("it is paused after repeated failures", status=503))
+                continue
+            attempt = Attempt(request, task, arm, role, key, time.perf_counter())
+            try:
+                async with asyncio.timeout(task.timeouts[arm]):
+                    return attempt, await call(task.arms[arm])
+            except Exception as error:
+                faults.append(self._failed(attempt, error))
+            except asyncio.CancelledError:
+                breaker.abandoned()
+                self._record_failure(attempt, DISCONNECTED_BY_CLIENT)
+                raise
+        raise no_answer_error(faults)
+
+    def _succeeded(self, attempt: Attempt, response: ArmResponse) -> None:
+        attempt.task.router.breakers[attempt.arm].succeeded()
+        self._record(attempt, response)
+        self._start_shadow(attempt)
+
+    def _failed(self, attempt: Attempt, error: Exception) -> ArmFault:
+        """Record a failure and count it against the arm.
+
+        Raises:
+            RequestError: the server says that the request is wrong; no other arm is called.
+
+        """
+        breaker = attempt.task.router.breakers[attempt.arm]
+        if isinstance(error, BadRequestFault):
+            breaker.succeeded()
+            self._record_failure(attempt, Outcome(error.status, "the request is wrong"))
+            raise bad_request_error(error) from None
+        fault = arm_fault(error, attempt.task.timeouts[attempt.arm])
+        breaker.failed(fault.wait)
+        self._record_failure(attempt, Outcome(fault.status, str(fault)))
+        return fault
+
+    async def _relayed(
+        self, attempt: Attempt, first: bytes, events: AsyncIterator[bytes | ArmResponse]
+    ) -> AsyncIterator[bytes]:
+        """Relay what the arm streams; it is recorded at its end, however it ends."""
+        first_token = time.perf_counter() - attempt.started
+        relay, status, reason = Relay(attempt.request), 200, None
         try:
             for event in relay.feed(first):
                 yield event
@@ -205,135 +172,119 @@ class Service:
                 for event in relay.feed(chunk):
                     yield event
             if not relay.done:
-                status, why = 502, "the stream ended before its end"
-                yield broken(why)
+                status, reason = 502, "the stream ended without [DONE]"
+                yield stream_error(reason)
         except ArmFault as fault:
-            status, why = fault.status, str(fault)
-            yield broken(why)
+            status, reason = fault.status, str(fault)
+            yield stream_error(reason)
         except (GeneratorExit, asyncio.CancelledError):
-            status, why = DISCONNECTED, "the caller went away"
+            status, reason = DISCONNECTED_BY_CLIENT.status, DISCONNECTED_BY_CLIENT.error
             raise
         finally:
-            arm = served.arms[name]
-            found = relay.answered(arm)
+            response = relay.response(attempt.task.arms[attempt.arm])
             if status == 200 and relay.error is not None:
-                status, why = 502, relay.error
+                status, reason = 502, relay.error
+            breaker = attempt.task.router.breakers[attempt.arm]
             breaker.succeeded() if status in (200, DISCONNECTED) else breaker.failed()
-            found.seconds = time.perf_counter() - started
-            self._note(request, served, by, key, found, Outcome(status, why, soon))
+            response.seconds = time.perf_counter() - attempt.started
+            self._record(attempt, response, Outcome(status, reason, first_token))
             if status == 200:
-                self._shadow(request, served, name, key)
+                self._start_shadow(attempt)
 
-    # -- copies ----------------------------------------------------------------------------------
+    # -- copies for the shadow -------------------------------------------------------------------
 
-    def _shadow(self, request: ChatRequest, served: ServedTask, by: str, key: Key) -> None:
-        """Have the shadow answer a copy, if it is its turn; the user does not wait for it."""
-        shadow = served.router.policy.shadow
-        if shadow is None or shadow == by or not served.router.is_shadowed(request):
+    def _start_shadow(self, attempt: Attempt) -> None:
+        """Let the shadow answer a copy in the background, if the request is in its share."""
+        router = attempt.task.router
+        shadow = router.policy.shadow
+        if shadow is None or shadow == attempt.arm or not router.is_shadowed(attempt.request):
             return
-        if len(self._shadows) >= MOST_SHADOWS or not served.router.breakers[shadow].allows():
+        if len(self._shadow_copies) >= MAX_SHADOW_COPIES or not router.breakers[shadow].allows():
             return
-        task = asyncio.get_running_loop().create_task(self._copy(request, served, shadow, key))
-        self._shadows.add(task)
-        task.add_done_callback(self._shadows.discard)
+        copy = asyncio.get_running_loop().create_task(self._answer_copy(attempt, shadow))
+        # The loop keeps only weak references to its tasks: without ours a copy could vanish.
+        self._shadow_copies.add(copy)
+        copy.add_done_callback(self._shadow_copies.discard)
 
-    async def _copy(self, request: ChatRequest, served: ServedTask, name: str, key: Key) -> None:
+    async def _answer_copy(self, original: Attempt, shadow: str) -> None:
+        request, task = original.request, original.task
         copy = replace(request, id=f"{request.id}-copy")
-        breaker, started = served.router.breakers[name], time.perf_counter()
+        attempt = Attempt(copy, task, shadow, "shadow", original.key, time.perf_counter())
+        breaker = task.router.breakers[shadow]
         try:
-            async with asyncio.timeout(served.timeouts[name]):
-                answered = await served.arms[name].answer(copy)
-        except CallersFault:
+            async with asyncio.timeout(task.timeouts[shadow]):
+                response = await task.arms[shadow].answer(copy)
+        except BadRequestFault:
             breaker.succeeded()
-            self._failed(
-                copy, served, AnsweredBy(name, "shadow"), key, Outcome(422, copy_of=request.id), started
-            )
-            return
+            self._record_failure(attempt, Outcome(422, copy_of=request.id))
         except Exception as error:
-            breaker.failed(getattr(error, "wait", None))
-            ending = Outcome(502, type(error).__name__, copy_of=request.id)
-            self._failed(copy, served, AnsweredBy(name, "shadow"), key, ending, started)
-            return
+            breaker.failed(error.wait if isinstance(error, ArmFault) else None)
+            self._record_failure(attempt, Outcome(502, type(error).__name__, copy_of=request.id))
         except BaseException:
-            breaker.left()
+            breaker.abandoned()
             raise
-        breaker.succeeded()
-        self._note(copy, served, AnsweredBy(name, "shadow"), key, answered, Outcome(copy_of=request.id))
+        else:
+            breaker.succeeded()
+            self._record(attempt, response, Outcome(copy_of=request.id))
 
-    # -- capture ---------------------------------------------------------------------------------
+    async def drain(self) -> None:
+        """Wait for the shadow's copies that are on their way."""
+        if self._shadow_copies:
+            await asyncio.wait(self._shadow_copies, timeout=5.0)
 
-    def _note(
-        self,
-        request: ChatRequest,
-        served: ServedTask,
-        by: AnsweredBy,
-        key: Key,
-        found: ArmResponse,
-        ending: Outcome = OK,
-    ) -> None:
-        """Count an answer, keep it, and remember who gave it."""
-        one = self.recorder.note(request, served.opened.template, by, key, found, ending)
-        served.watch.note(one)
-        if ending.copy_of is None and ending.status == 200:
-            self._recent[one.id] = (one.task, one.role, one.user)
-            if len(self._recent) > REMEMBERED:
+    # -- recording -------------------------------------------------------------------------------
+
+    def _record(self, attempt: Attempt, response: ArmResponse, outcome: Outcome = OK) -> None:
+        """Record an answer, and remember who gave it."""
+        captured = self.recorder.record(attempt, response, outcome)
+        attempt.task.monitor.record(captured)
+        if outcome.copy_of is None and outcome.status == 200:
+            self._recent[captured.id] = (captured.task, captured.role, captured.user)
+            if len(self._recent) > MAX_REMEMBERED:
                 self._recent.popitem(last=False)
 
-    def _failed(
-        self,
-        request: ChatRequest,
-        served: ServedTask,
-        by: AnsweredBy,
-        key: Key,
-        ending: Outcome,
-        started: float,
-    ) -> None:
-        """Count and keep a reply that did not come; its id is its own, for another arm may answer yet."""
-        found = ArmResponse({}, "", served.arms[by.arm].model, seconds=time.perf_counter() - started)
-        again = replace(request, id=f"{request.id}-{hashlib.sha256(by.arm.encode()).hexdigest()[:8]}")
-        self._note(again, served, by, key, found, replace(ending, attempt_of=request.id))
+    def _record_failure(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Record a failed answer, under an id of its own: another arm may answer under the request's."""
+        request, arm = attempt.request, attempt.arm
+        seconds = time.perf_counter() - attempt.started
+        response = ArmResponse({}, "", attempt.task.arms[arm].model, seconds=seconds)
+        suffix = hashlib.sha256(arm.encode()).hexdigest()[:8]
+        failed = replace(attempt, request=replace(request, id=f"{request.id}-{suffix}"))
+        self._record(failed, response, replace(outcome, attempt_of=request.id))
 
-    def _fault(
-        self,
-        request: ChatRequest,
-        served: ServedTask,
-        by: AnsweredBy,
-        key: Key,
-        error: Exception,
-        started: float,
-    ) -> ArmFault:
-        """Why an arm did not answer; noted, and counted against it.
-
-        Raises:
-            Refused: its server says that the request is wrong; no other arm is asked.
-
-        """
-        breaker = served.router.breakers[by.arm]
-        if isinstance(error, CallersFault):
-            breaker.succeeded()
-            self._failed(request, served, by, key, Outcome(error.status, "the request is wrong"), started)
-            raise callers_refusal(error) from None
-        fault = fault_of(error, served.timeouts[by.arm])
-        breaker.failed(fault.wait)
-        self._failed(request, served, by, key, Outcome(fault.status, str(fault)), started)
-        return fault
-
-    async def feedback(self, said: Feedback) -> None:
-        """Keep feedback; returns when it is written.
+    async def feedback(self, feedback: Feedback) -> None:
+        """Keep feedback, and count it for the canary; returns when it is written.
 
         Raises:
             StoreError: it could not be written.
 
         """
-        await asyncio.wrap_future(self.writer.say(said))
-        known = self._recent.get(said.request)
-        if known is None and any(one.router.policy.canary for one in self.tasks.values()):
-            kept = await asyncio.to_thread(self._find, said.request)
-            known = None if kept is None else (kept.task, kept.role, kept.user)
-        if known is not None and known[0] in self.tasks:
-            self.tasks[known[0]].watch.said(known[1], said, known[2])
+        await asyncio.wrap_future(self.writer.put_feedback(feedback))
+        answered = self._recent.get(feedback.request)
+        if answered is None and any(task.router.policy.canary for task in self.tasks.values()):
+            stored = await asyncio.to_thread(self._find, feedback.request)
+            answered = None if stored is None else (stored.task, stored.role, stored.user)
+        if answered is None:
+            return
+        task, role, user = answered
+        if task in self.tasks:
+            self.tasks[task].monitor.record_feedback(role, feedback, user)
 
-    async def drain(self) -> None:
-        """Wait for copies that are on their way."""
-        if self._shadows:
-            await asyncio.wait(self._shadows, timeout=5.0)
+
+async def _open_stream(
+    arm: ServedArm, request: ChatRequest
+) -> tuple[bytes | ArmResponse, AsyncIterator[bytes | ArmResponse]]:
+    """Start an arm's answer: what its stream begins with, or the whole answer; and the rest."""
+    events = _events(arm, request)
+    return await read_first_event(events), events
+
+
+async def _events(arm: ServedArm, request: ChatRequest) -> AsyncIterator[bytes | ArmResponse]:
+    """Raw bytes of a server's stream; or one whole answer, from an arm that cannot stream."""
+    stream = arm.stream(request)
+    if stream is None:
+        yield await arm.answer(request)
+        return
+    async with stream as chunks:
+        async for chunk in chunks:
+            yield chunk

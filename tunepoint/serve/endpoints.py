@@ -1,13 +1,14 @@
-"""The endpoints beside chat: models, feedback, health, metrics, routes and the audit log."""
+"""The endpoints besides chat: models, feedback, routes, reload, audit log, metrics and dashboard."""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, replace
 from functools import partial
 from importlib import resources
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -18,273 +19,283 @@ from starlette.routing import Route
 
 from tunepoint.capture.records import Feedback
 from tunepoint.errors import StoreError, TunepointError
-from tunepoint.serve.canary import Canary
 from tunepoint.serve.protocol import RequestError
 from tunepoint.serve.settings import CanarySettings
 
 if TYPE_CHECKING:
     from tunepoint.serve.auth import Key, Role
     from tunepoint.serve.gateway import Gateway
+    from tunepoint.serve.routing import Router
 
-MOST_TEXT = 100_000
-M = TypeVar("M", bound=BaseModel)
+MAX_TEXT_LENGTH = 100_000
+"""Characters of a correction or a comment."""
+MAX_BODY_BYTES = 2 * MAX_TEXT_LENGTH * 4
+"""Both of them, at UTF-8's longest."""
+MAX_AUDIT_ENTRIES = 1_000
+ANONYMOUS = "anybody here"
+"""Who changed the routes, where no key is needed."""
+PAGES = (
+    ("/", "dashboard.html", "text/html"),
+    ("/dashboard.js", "dashboard.js", "text/javascript"),
+    ("/dashboard.css", "dashboard.css", "text/css"),
+)
+"""Path, asset and media type of what a browser loads; the page requests everything else with a key."""
+PAGE_HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
+Body = TypeVar("Body", bound=BaseModel)
+Handler = Callable[["Gateway", Request, "Key | None"], Awaitable[Any]]
 
 
-class _Said(BaseModel):
-    """The body of /v1/feedback."""
+class Admit(Protocol):
+    """Authenticates a caller; `Application.admit`."""
+
+    def __call__(self, headers: dict[bytes, bytes], role: Role, *, writes: bool = False) -> Key:
+        """Return the key, or raise a RequestError."""
+        ...
+
+
+class FeedbackBody(BaseModel):
+    """The body of POST /v1/feedback."""
 
     model_config = ConfigDict(extra="forbid")
     request_id: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.-]+$")]
     score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     thumbs: Literal["up", "down"] | None = None
-    correction: Annotated[str, Field(min_length=1, max_length=MOST_TEXT)] | None = None
-    comment: Annotated[str, Field(max_length=MOST_TEXT)] | None = None
+    correction: Annotated[str, Field(min_length=1, max_length=MAX_TEXT_LENGTH)] | None = None
+    comment: Annotated[str, Field(max_length=MAX_TEXT_LENGTH)] | None = None
 
     @model_validator(mode="after")
-    def _something(self) -> _Said:
+    def _says_something(self) -> FeedbackBody:
         if self.score is None and self.thumbs is None and not self.correction and not self.comment:
             raise ValueError("give score, thumbs, correction or comment")
         return self
 
+    def feedback(self, key: Key | None) -> Feedback:
+        """The feedback as the store keeps it, given now with a key."""
+        return Feedback(
+            request=self.request_id,
+            at=time.time(),
+            score=self.score,
+            thumbs=None if self.thumbs is None else self.thumbs == "up",
+            correction=self.correction,
+            comment=self.comment,
+            key=(key.name or None) if key else None,
+        )
 
-class _Change(BaseModel):
-    """The body of POST /v1/routes/TASK: one thing that shall be otherwise."""
+
+class RoutesChange(BaseModel):
+    """The body of POST /v1/routes/TASK: one change."""
 
     model_config = ConfigDict(extra="forbid")
     promote: str | None = None
     roll_back: Literal[True] | None = None
     canary: CanarySettings | None = None
     shadow: str | None = None
+    """The empty string ends it."""
     fallback: tuple[str, ...] | None = None
-    why: Annotated[str, Field(max_length=1_000)] = "asked for"
+    why: Annotated[str, Field(max_length=1_000)] = "requested"
 
     @model_validator(mode="after")
-    def _one(self) -> _Change:
-        given = [
-            name for name in type(self).model_fields if name != "why" and getattr(self, name) is not None
-        ]
-        if len(given) != 1:
+    def _is_one_change(self) -> RoutesChange:
+        changes = (self.promote, self.roll_back, self.canary, self.shadow, self.fallback)
+        if sum(change is not None for change in changes) != 1:
             raise ValueError(
                 'give exactly one of promote, roll_back, canary, shadow ("" ends it) and fallback'
             )
         return self
 
+    def apply(self, router: Router, who: str) -> None:
+        """Change the routes.
 
-def routes(gateway: Gateway) -> list[Route]:
+        Raises:
+            RouteError: the change makes no sense.
+            StoreError: it could not be written.
+
+        """
+        if self.promote is not None:
+            router.promote(self.promote, who, self.why)
+        elif self.roll_back:
+            router.roll_back(who, self.why)
+        elif self.canary is not None:
+            router.start_canary(self.canary.canary(), who)
+        elif self.shadow is not None:
+            policy = replace(router.policy, shadow=self.shadow or None)
+            router.change(policy, who, f"shadow: {self.shadow or 'none'}: {self.why}")
+        else:
+            fallback = self.fallback or ()
+            policy = replace(router.policy, fallback=fallback)
+            router.change(policy, who, f"fallback: {', '.join(fallback) or 'none'}")
+
+
+def routes(gateway: Gateway, admit: Admit) -> list[Route]:
     """All endpoints but chat."""
 
-    def of(role: Role | None, handler: Callable[[Gateway, Request, Key | None], Awaitable[Any]]) -> Any:
-        async def endpoint(request: Request) -> Response:
-            key = (
-                None
-                if role is None
-                else gateway.admit(dict(request.scope["headers"]), role, writes=request.method == "POST")
-            )
-            found = await handler(gateway, request, key)
-            return found if isinstance(found, Response) else _json(found)
+    def endpoint(role: Role | None, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+        async def respond(request: Request) -> Response:
+            key = None
+            if role is not None:
+                key = admit(dict(request.scope["headers"]), role, writes=request.method == "POST")
+            content = await handler(gateway, request, key)
+            return content if isinstance(content, Response) else _json(content)
 
-        return endpoint
+        return respond
 
     return [
-        Route("/v1/models", of("call", _models)),
-        Route("/v1/models/{name:path}", of("call", _model)),
-        Route("/v1/feedback", of("call", _feedback), methods=["POST"]),
-        Route("/v1/routes/{task}", of("read", _routes)),
-        Route("/v1/routes/{task}", of("operate", _change), methods=["POST"]),
-        Route("/v1/reload", of("operate", _reload), methods=["POST"]),
-        Route("/v1/audit", of("read", _audit)),
-        Route("/healthz", of(None, _health)),
-        Route("/metrics", of("read", _metrics)),
-        Route("/openapi.json", of(None, _openapi)),
-        Route("/v1/dashboard/{task}", of("read", _dashboard)),
-        *(Route(path, of(None, partial(_page, name, kind))) for path, name, kind in PAGES),
+        Route("/v1/models", endpoint("call", _list_models)),
+        Route("/v1/models/{name:path}", endpoint("call", _get_model)),
+        Route("/v1/feedback", endpoint("call", _give_feedback), methods=["POST"]),
+        Route("/v1/routes/{task}", endpoint("read", _get_routes)),
+        Route("/v1/routes/{task}", endpoint("operate", _change_routes), methods=["POST"]),
+        Route("/v1/reload", endpoint("operate", _reload), methods=["POST"]),
+        Route("/v1/audit", endpoint("read", _get_audit_log)),
+        Route("/healthz", endpoint(None, _health)),
+        Route("/metrics", endpoint("read", _metrics)),
+        Route("/openapi.json", endpoint(None, _openapi)),
+        Route("/v1/dashboard/{task}", endpoint("read", _dashboard)),
+        *(Route(path, endpoint(None, partial(_page, asset, kind))) for path, asset, kind in PAGES),
     ]
 
 
-PAGES = (
-    ("/", "dashboard.html", "text/html"),
-    ("/dashboard.js", "dashboard.js", "text/javascript"),
-    ("/dashboard.css", "dashboard.css", "text/css"),
-)
-"""Address, asset and type of what a browser loads; the page asks for everything else."""
-SAFE = {
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-}
+# -- handlers ----------------------------------------------------------------------------------------
 
 
-async def _page(name: str, kind: str, gateway: Gateway, request: Request, key: Key | None) -> Response:
-    text = resources.files("tunepoint.serve").joinpath("assets", name).read_text(encoding="utf-8")
-    return Response(text, 200, SAFE, media_type=kind)
+async def _page(asset: str, media_type: str, gateway: Gateway, request: Request, key: Key | None) -> Response:
+    text = resources.files("tunepoint.serve").joinpath("assets", asset).read_text(encoding="utf-8")
+    return Response(text, 200, PAGE_HEADERS, media_type=media_type)
 
 
 async def _dashboard(gateway: Gateway, request: Request, key: Key | None) -> dict[str, Any]:
-    import asyncio
-
     from tunepoint.serve.dashboard import dashboard_data
 
     name = request.path_params["task"]
-    served = gateway.service.task(name)
-    return await asyncio.to_thread(dashboard_data, gateway.store, name, served)
+    task = gateway.dispatcher.task(name)
+    return await asyncio.to_thread(dashboard_data, gateway.store, name, task)
 
 
-async def _models(gateway: Gateway, request: Request, key: Key | None) -> dict[str, Any]:
-    return {"object": "list", "data": [_described(name) for name in gateway.service.tasks]}
+async def _list_models(gateway: Gateway, request: Request, key: Key | None) -> dict[str, Any]:
+    return {"object": "list", "data": [_model(name) for name in gateway.dispatcher.tasks]}
 
 
-async def _model(gateway: Gateway, request: Request, key: Key | None) -> dict[str, Any]:
+async def _get_model(gateway: Gateway, request: Request, key: Key | None) -> dict[str, Any]:
     name = request.path_params["name"]
-    gateway.service.task(name)
-    return _described(name)
+    gateway.dispatcher.task(name)  # an unknown one raises
+    return _model(name)
 
 
-def _described(name: str) -> dict[str, Any]:
+def _model(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "tunepoint"}
 
 
-async def _feedback(gateway: Gateway, request: Request, key: Key | None) -> dict[str, Any]:
-    said = await _read(request, _Said)
-    thumbs = None if said.thumbs is None else said.thumbs == "up"
-    name = key.name if key else None
-    await gateway.service.feedback(
-        Feedback(
-            said.request_id, time.time(), said.score, thumbs, said.correction, said.comment, name or None
-        )
-    )
-    return {"object": "feedback", "request_id": said.request_id, "kept": True}
+async def _give_feedback(gateway: Gateway, request: Request, key: Key | None) -> dict[str, Any]:
+    body = await _read_body(request, FeedbackBody)
+    await gateway.dispatcher.feedback(body.feedback(key))
+    return {"object": "feedback", "request_id": body.request_id, "kept": True}
 
 
-async def _routes(gateway: Gateway, request: Request, key: Key | None) -> dict[str, Any]:
-    served = gateway.service.task(request.path_params["task"])
-    judged = served.watch.judged
-    return {
-        "task": request.path_params["task"],
-        "arms": {
-            name: {"model": arm.model, "asked": not served.router.breakers[name].opened}
-            for name, arm in served.arms.items()
-        },
-        "policy": served.router.policy.document(),
-        "canary": None
-        if judged is None
-        else {
-            "why": judged.why,
-            "means": {
-                name: {"champion": _interval(ours), "canary": _interval(theirs)}
-                for name, (ours, theirs) in judged.intervals.items()
-            },
-        },
+async def _get_routes(gateway: Gateway, request: Request, key: Key | None) -> dict[str, Any]:
+    name = request.path_params["task"]
+    task = gateway.dispatcher.task(name)
+    decision = task.monitor.decision
+    canary = None
+    if decision is not None:
+        means = {
+            measure: {"champion": asdict(champion), "canary": asdict(challenger)}
+            for measure, (champion, challenger) in decision.intervals.items()
+        }
+        canary = {"why": decision.why, "means": means}
+    arms = {
+        arm: {"model": served.model, "asked": not task.router.breakers[arm].opened}
+        for arm, served in task.arms.items()
     }
+    return {"task": name, "arms": arms, "policy": task.router.policy.document(), "canary": canary}
 
 
-def _interval(one: Any) -> dict[str, float]:
-    return {"estimate": one.estimate, "low": one.low, "high": one.high}
-
-
-async def _change(gateway: Gateway, request: Request, key: Key | None) -> dict[str, Any]:
-    import asyncio
-
-    served = gateway.service.task(request.path_params["task"])
-    change, who = await _read(request, _Change), (key.name if key else "") or "anybody here"
-    router = served.router
-
-    def apply() -> None:
-        if change.promote is not None:
-            router.promote(change.promote, who, change.why)
-        elif change.roll_back:
-            router.roll_back(who, change.why)
-        elif change.canary is not None:
-            canary: Canary = change.canary.canary()
-            router.start_canary(canary, who)
-        elif change.shadow is not None:
-            policy = replace(router.policy, shadow=change.shadow or None)
-            router.change(policy, who, f"shadow: {change.shadow or 'none'}: {change.why}")
-        else:
-            fallback = change.fallback or ()
-            router.change(
-                replace(router.policy, fallback=fallback), who, f"fallback: {', '.join(fallback) or 'none'}"
-            )
-
-    await asyncio.to_thread(apply)
-    return await _routes(gateway, request, key)
+async def _change_routes(gateway: Gateway, request: Request, key: Key | None) -> dict[str, Any]:
+    task = gateway.dispatcher.task(request.path_params["task"])
+    change = await _read_body(request, RoutesChange)
+    who = (key.name if key else "") or ANONYMOUS
+    await asyncio.to_thread(change.apply, task.router, who)
+    return await _get_routes(gateway, request, key)
 
 
 async def _reload(gateway: Gateway, request: Request, key: Key | None) -> dict[str, Any]:
     await gateway.reload()
-    return {"tasks": {name: list(served.arms) for name, served in gateway.service.tasks.items()}}
+    return {"tasks": {name: list(task.arms) for name, task in gateway.dispatcher.tasks.items()}}
 
 
-async def _audit(gateway: Gateway, request: Request, key: Key | None) -> dict[str, Any]:
-    import asyncio
-
-    lines = await asyncio.to_thread(gateway.store.log, request.query_params.get("task"))
-    return {"object": "list", "data": lines[-1_000:]}
+async def _get_audit_log(gateway: Gateway, request: Request, key: Key | None) -> dict[str, Any]:
+    entries = await asyncio.to_thread(gateway.store.audit_log, request.query_params.get("task"))
+    return {"object": "list", "data": entries[-MAX_AUDIT_ENTRIES:]}
 
 
 async def _health(gateway: Gateway, request: Request, key: Key | None) -> dict[str, Any]:
-    capturing = not gateway.writer.counts.failing
-    return {"status": "ok", "tasks": list(gateway.service.tasks), "capture": "ok" if capturing else "away"}
+    capture = "away" if gateway.writer.counts.failing else "ok"
+    return {"status": "ok", "tasks": list(gateway.dispatcher.tasks), "capture": capture}
 
 
 async def _metrics(gateway: Gateway, request: Request, key: Key | None) -> Response:
-    return Response(gateway.meters.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(gateway.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 async def _openapi(gateway: Gateway, request: Request, key: Key | None) -> dict[str, Any]:
-    from tunepoint.serve.openapi import description
+    from tunepoint.serve.openapi import openapi_document
 
-    return description(list(gateway.service.tasks))
+    return openapi_document(list(gateway.dispatcher.tasks))
 
 
-async def _read(request: Request, model: type[M]) -> M:
-    """The body as a model.
+# -- bodies and errors -------------------------------------------------------------------------------
+
+
+async def _read_body(request: Request, model: type[Body]) -> Body:
+    """Read the body as a model.
 
     Raises:
-        Refused: it is too large, not JSON, or a field is wrong; names it.
+        RequestError: the body is too large, not JSON, or a field is wrong; names it.
 
     """
     parts, size = [], 0
     async for part in request.stream():
         parts.append(part)
         size += len(part)
-        if size > 2 * MOST_TEXT * 4:
-            raise RequestError(413, f"the body has over {2 * MOST_TEXT * 4:,} bytes")
+        if size > MAX_BODY_BYTES:
+            raise RequestError(413, f"the body has over {MAX_BODY_BYTES:,} bytes")
     try:
         return model.model_validate(orjson.loads(b"".join(parts)))
     except orjson.JSONDecodeError as error:
         raise RequestError(400, f"the body is not JSON: {error}") from None
     except ValidationError as error:
-        fault = error.errors()[0]
-        key = ".".join(map(str, fault["loc"]))
-        said = fault["msg"].removeprefix("Value error, ")
-        raise RequestError(400, f"{key}: {said}" if key else said, param=key or None) from None
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        reason = first["msg"].removeprefix("Value error, ")
+        raise RequestError(400, f"{field}: {reason}" if field else reason, param=field or None) from None
 
 
-def _json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    body = orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS)
-    return Response(body, status, dict(headers or {}), media_type="application/json")
+def _json(content: Any) -> Response:
+    return Response(orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS), media_type="application/json")
 
 
-def exception_handlers() -> Any:
-    """Every error in OpenAI's form; what a user can mend says how."""
+def exception_handlers() -> dict[Any, Any]:
+    """Every error as OpenAI's clients read it."""
 
-    async def refused(request: Request, error: Exception) -> Response:
+    async def request_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestError)
-        wait = {} if error.wait is None else {"retry-after": str(max(1, round(error.wait)))}
-        return Response(error.body(), error.status, wait, media_type="application/json")
+        wait = error.retry_after()
+        headers = {} if wait is None else {"retry-after": wait}
+        return Response(error.body(), error.status, headers, media_type="application/json")
 
-    async def ours(request: Request, error: Exception) -> Response:
-        away = isinstance(error, StoreError)
-        one = RequestError(
-            503 if away else 400, str(error), kind="server_error" if away else "invalid_request_error"
-        )
-        return await refused(request, one)
+    async def tunepoint_error(request: Request, error: Exception) -> Response:
+        if isinstance(error, StoreError):
+            return await request_error(request, RequestError(503, str(error), kind="server_error"))
+        return await request_error(request, RequestError(400, str(error)))
 
-    async def http(request: Request, error: Exception) -> Response:
+    async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        found = await refused(request, RequestError(error.status_code, str(error.detail)))
-        found.headers.update(error.headers or {})
-        return found
+        response = await request_error(request, RequestError(error.status_code, str(error.detail)))
+        response.headers.update(error.headers or {})
+        return response
 
-    return {RequestError: refused, TunepointError: ours, HTTPException: http}
+    return {RequestError: request_error, TunepointError: tunepoint_error, HTTPException: http_error}

@@ -1,46 +1,58 @@
-"""What goes wrong behind the gateway, as its callers read it."""
+"""Converts what goes wrong behind the gateway into errors that clients can read."""
 
 from __future__ import annotations
 
 import orjson
 
-from tunepoint.serve.protocol import RequestError, sse
-from tunepoint.serve.upstream import ArmFault, CallersFault
+from tunepoint.serve.protocol import RequestError, server_sent_event
+from tunepoint.serve.upstream import ArmFault, BadRequestFault
 
 
-def broken(why: str) -> bytes:
-    """The event that ends a stream that broke off."""
-    return sse(
-        {"error": {"message": f"the answer broke off: {why}", "type": "server_error", "code": "broken"}}
+def stream_error(reason: str) -> bytes:
+    """The event that ends an interrupted stream."""
+    return server_sent_event(
+        {
+            "error": {
+                "message": f"the answer was interrupted: {reason}",
+                "type": "server_error",
+                "code": "broken",
+            }
+        }
     )
 
 
-def fault_of(error: BaseException, timeout: float) -> ArmFault:
-    """What went wrong with an arm, as a fault of its."""
+def arm_fault(error: BaseException, timeout: float) -> ArmFault:
+    """Convert an exception to an ArmFault.
+
+    Args:
+        timeout: of the arm, in seconds.
+
+    """
     if isinstance(error, ArmFault):
         return error
     if isinstance(error, TimeoutError):
         return ArmFault(f"no reply within {timeout:g} s", status=504)
+    # The exception's text may quote the request or name our servers, so clients get its type only.
     return ArmFault(f"it failed ({type(error).__name__})")
 
 
-def callers_refusal(fault: CallersFault) -> RequestError:
-    """What the server says of the request, in its own words where they are readable."""
+def bad_request_error(fault: BadRequestFault) -> RequestError:
+    """Pass on why the server calls the request wrong, in its own words where they can be read."""
     try:
-        said = orjson.loads(fault.body)["error"]
+        error = orjson.loads(fault.body)["error"]
         return RequestError(
-            fault.status, str(said["message"])[:2_000], code=said.get("code"), param=said.get("param")
+            fault.status, str(error["message"])[:2_000], code=error.get("code"), param=error.get("param")
         )
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
-        return RequestError(fault.status, f"the server refuses the request (HTTP {fault.status})")
+        return RequestError(fault.status, f"the server rejected the request (HTTP {fault.status})")
 
 
-def nobody_answered(faults: list[ArmFault]) -> RequestError:
-    """Why no arm has answered; the worst thing last."""
+def no_answer_error(faults: list[ArmFault]) -> RequestError:
+    """Why no arm answered; the status is that of the last one."""
     status = faults[-1].status if faults else 503
     waits = [fault.wait for fault in faults if fault.wait is not None]
-    whys = "; ".join(dict.fromkeys(str(fault) for fault in faults))
+    reasons = "; ".join(dict.fromkeys(str(fault) for fault in faults))
     kind = "rate_limit_error" if status == 429 else "server_error"
     return RequestError(
-        status, f"no arm answered: {whys}", kind=kind, code="no_answer", wait=min(waits, default=None)
+        status, f"no arm answered: {reasons}", kind=kind, code="no_answer", wait=min(waits, default=None)
     )

@@ -1,4 +1,4 @@
-"""Numbers for Prometheus: requests, seconds, tokens and dollars by task and arm, and how capture is doing."""
+"""Prometheus metrics: requests, seconds, tokens and dollars by task and arm; and the state of capture."""
 
 from __future__ import annotations
 
@@ -11,89 +11,89 @@ from prometheus_client.registry import Collector
 from tunepoint.capture.records import CapturedRequest
 from tunepoint.capture.writer import Writer
 
-SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+"""Upper bounds in seconds."""
 
 
-class _Capture(Collector):
-    """Reads the writer's counts when it is asked."""
+class _CaptureCollector(Collector):
+    """Reads the writer's counts at each scrape."""
 
     def __init__(self, writer: Writer) -> None:
         self.writer = writer
 
     def collect(self) -> Iterator[Metric]:
-        """The writer's counts, as they are."""
+        """Yield the writer's counts."""
         counts = self.writer.counts
-        for name, value, text in (
-            ("written", counts.written, "Requests that were written to the store."),
-            ("dropped", counts.dropped, "Requests that found the buffer full while the store was away."),
-            ("refused", counts.refused, "Requests that the store would not take."),
+        for name, value, description in (
+            ("written", counts.written, "Requests written to the store."),
+            ("dropped", counts.dropped, "Requests dropped because the buffer was full."),
+            ("refused", counts.refused, "Requests that the store rejected."),
         ):
-            yield CounterMetricFamily(f"tunepoint_capture_{name}", text, value)
+            yield CounterMetricFamily(f"tunepoint_capture_{name}", description, value)
         yield GaugeMetricFamily("tunepoint_capture_waiting", "Requests not yet written.", self.writer.waiting)
         failing = float(counts.failing)
         yield GaugeMetricFamily("tunepoint_capture_failing", "1 while the store cannot be written.", failing)
 
 
 class Metrics:
-    """All of them; `text` is what a scrape gets."""
+    """All metrics of the gateway; `text` is what a scrape gets."""
 
     def __init__(self, writer: Writer) -> None:
         self.registry = CollectorRegistry()
-        self.registry.register(_Capture(writer))
-        by = ["task", "arm", "role"]
+        self.registry.register(_CaptureCollector(writer))
+        labels = ["task", "arm", "role"]
         self._requests = Counter(
-            "tunepoint_requests", "Answers by HTTP status.", [*by, "status"], registry=self.registry
+            "tunepoint_requests", "Answers by HTTP status.", [*labels, "status"], registry=self.registry
         )
         self._seconds = Histogram(
             "tunepoint_seconds",
-            "Seconds from question to answer.",
-            by,
-            buckets=SECONDS,
+            "Seconds from request to answer.",
+            labels,
+            buckets=LATENCY_BUCKETS,
             registry=self.registry,
         )
         self._tokens = Counter(
-            "tunepoint_tokens", "Tokens by direction.", [*by, "direction"], registry=self.registry
+            "tunepoint_tokens", "Tokens by direction.", [*labels, "direction"], registry=self.registry
         )
-        self._dollars = Counter("tunepoint_usd", "Dollars of answers.", by, registry=self.registry)
+        self._dollars = Counter("tunepoint_usd", "Cost of answers.", labels, registry=self.registry)
         self._refused = Counter(
             "tunepoint_refused",
-            "Requests that were not let through, by HTTP status.",
+            "Requests rejected by the gateway, by HTTP status.",
             ["status"],
             registry=self.registry,
         )
-        self.in_flight = Gauge(
-            "tunepoint_in_flight", "Requests that are being answered.", registry=self.registry
-        )
-        self._known: dict[tuple[str, str, str, int], tuple[Callable[..., None], ...]] = {}
+        self.in_flight = Gauge("tunepoint_in_flight", "Requests being answered.", registry=self.registry)
+        # `labels()` takes a lock and builds its key anew; the hot path keeps the bound methods.
+        self._bound: dict[tuple[str, str, str, int], tuple[Callable[..., None], ...]] = {}
 
-    def note(self, request: CapturedRequest) -> None:
-        """Count one reply."""
+    def record(self, request: CapturedRequest) -> None:
+        """Count one answer."""
         key = (request.task, request.arm, request.role, request.status)
-        found = self._known.get(key)
-        if found is None:
-            by = (request.task, request.arm, request.role)
-            found = self._known[key] = (
-                self._requests.labels(*by, str(request.status)).inc,
-                self._seconds.labels(*by).observe,
-                self._tokens.labels(*by, "input").inc,
-                self._tokens.labels(*by, "output").inc,
-                self._dollars.labels(*by).inc,
+        bound = self._bound.get(key)
+        if bound is None:
+            labels = (request.task, request.arm, request.role)
+            bound = self._bound[key] = (
+                self._requests.labels(*labels, str(request.status)).inc,
+                self._seconds.labels(*labels).observe,
+                self._tokens.labels(*labels, "input").inc,
+                self._tokens.labels(*labels, "output").inc,
+                self._dollars.labels(*labels).inc,
             )
-        count, seconds, given, output, dollars = found
-        count()
+        count_request, observe_seconds, count_input, count_output, count_dollars = bound
+        count_request()
         if request.seconds is not None:
-            seconds(request.seconds)
+            observe_seconds(request.seconds)
         if request.input_tokens:
-            given(request.input_tokens)
+            count_input(request.input_tokens)
         if request.output_tokens:
-            output(request.output_tokens)
+            count_output(request.output_tokens)
         if request.cost_nanousd:
-            dollars(request.cost_nanousd / 1e9)
+            count_dollars(request.cost_nanousd / 1e9)
 
-    def refused(self, status: int) -> None:
-        """Count a request that was not let through."""
+    def record_refused(self, status: int) -> None:
+        """Count a request that the gateway rejected."""
         self._refused.labels(str(status)).inc()
 
     def text(self) -> bytes:
-        """What a scrape gets."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)

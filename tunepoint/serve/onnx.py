@@ -1,4 +1,4 @@
-"""Encoders that serve compute their vectors by onnxruntime, where it is installed and gives the same ones."""
+"""Switches the encoders of an arm that serves to ONNX Runtime, where it is installed."""
 
 from __future__ import annotations
 
@@ -11,36 +11,41 @@ from pathlib import Path
 from tunepoint.arms.contract import FittedArm
 
 GRAPHS = "graphs"
-"""In a study's folder: what onnxruntime runs."""
-NEEDED = ("onnx", "onnxruntime", "onnxscript")
+"""Folder of the exported graphs in a study."""
+REQUIRED_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
 log = logging.getLogger(__name__)
 
 
 def use_onnxruntime(fitted: FittedArm, folder: Path) -> int:
-    """Let the encoders of an arm read by onnxruntime; how many do.
+    """Run an arm's encoders on ONNX Runtime; return how many.
 
-    The vectors are compared first: an encoder whose graph reads otherwise goes on as it was.
+    An encoder whose exported graph gives other vectors keeps running on torch.
+
+    Args:
+        folder: of the study, where the graphs are kept.
+
     """
-    if any(importlib.util.find_spec(package) is None for package in NEEDED):
+    if any(importlib.util.find_spec(package) is None for package in REQUIRED_PACKAGES):
         return 0
-    from tunepoint.arms.encoder.onnx import reader_of
+    from tunepoint.arms.encoder.onnx_embedding import onnx_embedder
     from tunepoint.models.encoder import Encoder
 
     count = 0
+    # By identity: the parts of an arm may share an encoder, which is exported once.
     for part in {id(part): part for part in _parts(fitted)}.values():
-        if isinstance(part, Encoder) and part.reader is None:
+        if isinstance(part, Encoder) and part.runtime is None:
             try:
-                part.reader = reader_of(part, folder / GRAPHS)
+                part.runtime = onnx_embedder(part, folder / GRAPHS)
                 count += 1
-            except Exception as error:  # a full disk, an exporter of another version: it serves all the same
+            except Exception as error:  # a full disk, another exporter: torch serves just as well
                 log.warning("%s is served without onnxruntime: %s", part.name, error)
     return count
 
 
 def _parts(fitted: object) -> Iterator[object]:
-    """An arm and all that it is made of."""
+    """An arm and, recursively, the fields that it is made of."""
     yield fitted
     if is_dataclass(fitted):
-        for one in fields(fitted):
-            yield from _parts(getattr(fitted, one.name))
+        for field in fields(fitted):
+            yield from _parts(getattr(fitted, field.name))

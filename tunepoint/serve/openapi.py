@@ -1,4 +1,4 @@
-"""The HTTP surface, described as OpenAPI 3.1."""
+"""The gateway's API as an OpenAPI 3.1 document."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ def _json(schema: dict[str, Any]) -> dict[str, Any]:
     return {"content": {"application/json": {"schema": schema}}}
 
 
-def _answers(schema: dict[str, Any] | None, *refusals: int, words: str = "as asked") -> dict[str, Any]:
-    found: dict[str, Any] = {"200": {"description": words, **(_json(schema) if schema else {})}}
+def _responses(schema: dict[str, Any] | None, *errors: int) -> dict[str, Any]:
+    """The responses of an operation: 200 with a schema, and its error statuses."""
+    responses: dict[str, Any] = {"200": {"description": "success", **(_json(schema) if schema else {})}}
     error = {"$ref": "#/components/schemas/Error"}
-    for status in refusals:
-        found[str(status)] = {"description": "refused, and why", **_json(error)}
-    return found
+    for status in errors:
+        responses[str(status)] = {"description": "the error, with its reason", **_json(error)}
+    return responses
 
 
 MESSAGE = {
@@ -37,7 +38,7 @@ CHAT: dict[str, Any] = {
         "model": {**TEXT, "description": "the name of a task"},
         "messages": {"type": "array", "minItems": 1, "items": MESSAGE},
         "stream": {"type": "boolean"},
-        "user": {**TEXT, "description": "tells users apart: the same one gets the same arm in a canary"},
+        "user": {**TEXT, "description": "identifies the end user, who always gets the same arm in a canary"},
     },
 }
 SCORE = {"type": "number", "minimum": 0, "maximum": 1}
@@ -69,7 +70,7 @@ CHANGE = {
         "why": TEXT,
     },
 }
-THING = {"type": "object"}
+OBJECT = {"type": "object"}
 ERROR = {
     "type": "object",
     "required": ["error"],
@@ -77,45 +78,48 @@ ERROR = {
 }
 
 
-def description(tasks: Sequence[str]) -> dict[str, Any]:
-    """The document that `/openapi.json` gives, for the tasks that are served."""
-    named = {**TEXT, "enum": list(tasks)}
-    task = {"name": "task", "in": "path", "required": True, "schema": named}
-    name = {"name": "name", "in": "path", "required": True, "schema": named}
-    only = {"name": "task", "in": "query", "required": False, "schema": TEXT}
-    chat = {**CHAT, "properties": {**CHAT["properties"], "model": named}}
-    asked = {"required": True, **_json(chat)}
-    answered = _answers(THING, 400, 401, 403, 404, 408, 413, 415, 422, 429, 502, 503, 504)
-    answered["200"]["content"]["text/event-stream"] = {"schema": TEXT}
-    known = (401, 403)
+def openapi_document(tasks: Sequence[str]) -> dict[str, Any]:
+    """Return the content of `/openapi.json` for the tasks that are served."""
+    task_name = {**TEXT, "enum": list(tasks)}
+    task = {"name": "task", "in": "path", "required": True, "schema": task_name}
+    name = {"name": "name", "in": "path", "required": True, "schema": task_name}
+    filter_ = {"name": "task", "in": "query", "required": False, "schema": TEXT}
+    chat = {**CHAT, "properties": {**CHAT["properties"], "model": task_name}}
+    chat_responses = _responses(OBJECT, 400, 401, 403, 404, 408, 413, 415, 422, 429, 502, 503, 504)
+    chat_responses["200"]["content"]["text/event-stream"] = {"schema": TEXT}
+    denied = (401, 403)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Tunepoint gateway", "version": __version__},
         "paths": {
-            "/v1/chat/completions": {"post": {"requestBody": asked, "responses": answered}},
-            "/v1/models": {"get": {"responses": _answers(THING, *known)}},
-            "/v1/models/{name}": {"get": {"parameters": [name], "responses": _answers(THING, *known, 404)}},
+            "/v1/chat/completions": {
+                "post": {"requestBody": {"required": True, **_json(chat)}, "responses": chat_responses}
+            },
+            "/v1/models": {"get": {"responses": _responses(OBJECT, *denied)}},
+            "/v1/models/{name}": {
+                "get": {"parameters": [name], "responses": _responses(OBJECT, *denied, 404)}
+            },
             "/v1/feedback": {
                 "post": {
                     "requestBody": {"required": True, **_json(FEEDBACK)},
-                    "responses": _answers(THING, 400, *known, 413, 415, 503),
+                    "responses": _responses(OBJECT, 400, *denied, 413, 415, 503),
                 }
             },
             "/v1/routes/{task}": {
-                "get": {"parameters": [task], "responses": _answers(THING, *known, 404)},
+                "get": {"parameters": [task], "responses": _responses(OBJECT, *denied, 404)},
                 "post": {
                     "parameters": [task],
                     "requestBody": {"required": True, **_json(CHANGE)},
-                    "responses": _answers(THING, 400, *known, 404, 413, 415, 503),
+                    "responses": _responses(OBJECT, 400, *denied, 404, 413, 415, 503),
                 },
             },
-            "/v1/reload": {"post": {"responses": _answers(THING, 400, *known, 415, 503)}},
+            "/v1/reload": {"post": {"responses": _responses(OBJECT, 400, *denied, 415, 503)}},
             "/v1/dashboard/{task}": {
-                "get": {"parameters": [task], "responses": _answers(THING, *known, 404, 503)}
+                "get": {"parameters": [task], "responses": _responses(OBJECT, *denied, 404, 503)}
             },
-            "/v1/audit": {"get": {"parameters": [only], "responses": _answers(THING, *known, 503)}},
-            "/healthz": {"get": {"responses": _answers(THING)}},
-            "/metrics": {"get": {"responses": _answers(None, *known)}},
+            "/v1/audit": {"get": {"parameters": [filter_], "responses": _responses(OBJECT, *denied, 503)}},
+            "/healthz": {"get": {"responses": _responses(OBJECT)}},
+            "/metrics": {"get": {"responses": _responses(None, *denied)}},
         },
         "components": {
             "schemas": {"Error": ERROR},

@@ -1,199 +1,146 @@
-"""From settings to what serves: arms of studies, fitted as they were measured, and servers."""
+"""Opens what serve.toml names: arms of studies, fitted as they were measured, and other servers."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 
 from tunepoint.arms.cascade import Cascade, FittedCascade
-from tunepoint.arms.catalog import load_encoder
 from tunepoint.arms.contract import Arm, FittedArm, HasModel
 from tunepoint.arms.templates import base_template
-from tunepoint.data.prepare import prepare
-from tunepoint.errors import ModelError, StudyError, TaskError, nearest
-from tunepoint.files.text import text_of
-from tunepoint.models.budget import Budget
+from tunepoint.errors import ModelError, TaskError
 from tunepoint.models.chat import Prompt
 from tunepoint.models.opening import ChatModels
-from tunepoint.models.prices import UNKNOWN, call_price, no_price
-from tunepoint.models.providers import address
+from tunepoint.models.prices import UNKNOWN_PRICE, call_price, missing_price
+from tunepoint.models.providers import parse_model_name
 from tunepoint.serve.backends import CascadeArm, LocalArm, ProxyArm, RemoteArm, ServedArm
 from tunepoint.serve.onnx import use_onnxruntime
 from tunepoint.serve.settings import ArmSettings, ServeSettings, TaskSettings
 from tunepoint.serve.upstream import Upstream
-from tunepoint.study.bench import Runner, silent
-from tunepoint.study.chat_models import open_chat_models
-from tunepoint.study.directory import TASK, open_study, read_manifest
-from tunepoint.study.planning import plan
-from tunepoint.study.selection import select
-from tunepoint.task.task import Task
+from tunepoint.study.finalists import open_finalists
 
-AT_ONCE = 32
-"""Requests that an arm of a study sends elsewhere at the same time."""
+MAX_CONCURRENT_CALLS = 32
+"""Of one arm of a study to models elsewhere."""
 
 
 @dataclass
 class TaskArms:
-    """The arms of one task, and how its answers are read."""
+    """The arms of one task, and how its answers are parsed."""
 
     settings: TaskSettings
     arms: dict[str, ServedArm]
     champion: str
-    timeouts: dict[str, float] = field(default_factory=dict)
+    timeouts: dict[str, float]
+    """Arm -> seconds that its answer may take."""
     template: Prompt | None = None
-    """How answers are read; None where nobody said of what kind they are."""
-    task: Task | None = None
+    """How answers are parsed; None without a study, which says of what kind they are."""
 
 
 @dataclass(frozen=True)
 class StudyArms:
-    """What a study can serve."""
+    """The finalists of a study that can serve."""
 
-    task: Task
     arms: dict[str, ServedArm]
     winner: str
+    """Of the verdict; not among the arms if it cannot serve, as what runs today."""
     template: Prompt
-    """What all prompts of the task have in common; answers are read by it."""
+    """What all prompts of the task have in common; answers are parsed by it."""
 
 
 @contextmanager
 def study_arms(folder: Path, only: Sequence[str] = ()) -> Iterator[StudyArms]:
-    """The finalists of a study, fitted as they were measured; what they call is asked anew from now on.
+    """Open the finalists of a study as they were measured; calls of chat models are live from now on.
 
     Args:
-        only: names of those that are wanted; all if empty.
+        folder: the study directory.
+        only: names of the arms to open; all if empty.
 
     Raises:
         TaskError: a name that no finalist has.
-        StudyError: the study has not decided, or its task or its examples are others now.
+        StudyError: the study has not decided, or its task or its examples have changed since.
 
     """
-    task, decision = _task_of(folder), _decision_of(folder)
-    manifest = read_manifest(folder)
-    seed = int(manifest["seed"])
-    prepared = prepare(task, seed)
-    encoder = load_encoder(task)
-    meter = Budget(None, 0.0, float(manifest["spent_usd"]))
-    with open_chat_models(task, folder / "calls.sqlite", meter) as models:
-        with open_study(folder, task, prepared, seed) as study:
-            bench = Runner(study, task, prepared, meter, silent)
-            bench.use(models)
-            chosen = select(bench, plan(bench, encoder, models, None), models)
-            train = prepared.split.train
-            fitted = [
-                (arm, bench.fit(arm, train, 0, arm.name))
-                for arm in chosen.finalists
-                if arm.kind != "incumbent" and (not only or arm.name in only)
-            ]
-        if encoder is not None:
-            encoder.cool()  # what selection met again and again is not asked any more
-        models.go_live(attempts=2)
-        arms = {arm.name: _served(arm, one, models, folder) for arm, one in fitted}
-        for name in set(only) - set(arms):
-            names = [arm.name for arm in chosen.finalists]
-            raise TaskError(f"{folder}: no finalist {name!r} that could serve; {nearest(name, names)}")
-        yield StudyArms(task, arms, decision["winner"], base_template(task, train))
-
-
-def _task_of(folder: Path) -> Task:
-    path = folder / TASK
-    if not path.exists():
-        read_manifest(folder)
-        raise StudyError(f"{folder}: was made before studies kept their task; run `tunepoint run` on it once")
-    content = json.loads(text_of(path, StudyError))
-    return Task.parse(content["task"], where=str(path), folder=Path(content["folder"]))
-
-
-def _decision_of(folder: Path) -> dict[str, Any]:
-    path = folder / "decision.json"
-    if not path.exists():
-        read_manifest(folder)
-        raise StudyError(f"{folder}: has not decided yet; `tunepoint run` goes on until it has")
-    content: dict[str, Any] = json.loads(text_of(path, StudyError))
-    return content
+    with open_finalists(folder, only) as finalists:
+        arms = {arm.name: _served(arm, fitted, finalists.models, folder) for arm, fitted in finalists.arms}
+        yield StudyArms(arms, finalists.winner, base_template(finalists.task, finalists.train))
 
 
 def _served(arm: Arm, fitted: FittedArm, models: ChatModels, folder: Path) -> ServedArm:
-    """An arm as the gateway asks it: in batches where it runs here, in threads where it waits for others."""
+    """An arm as the gateway calls it: in batches if it runs here, in threads if it waits for a model."""
     if isinstance(arm, Cascade) and isinstance(fitted, FittedCascade):
-        halves = ((arm.cheap, fitted.cheap), (arm.strong, fitted.strong))
-        cheap, strong = (_served(half, one, models, folder) for half, one in halves)
+        cheap = _served(arm.cheap, fitted.cheap, models, folder)
+        strong = _served(arm.strong, fitted.strong, models, folder)
         return CascadeArm(arm.name, cheap, strong, fitted.gate)
     if not arm.remote:
         use_onnxruntime(fitted, folder)
         return LocalArm(arm.name, fitted, "this machine")
     model = fitted.model.name if isinstance(fitted, HasModel) else arm.family
-    return RemoteArm(arm.name, fitted, model, models.prices, AT_ONCE)
+    return RemoteArm(arm.name, fitted, model, models.prices, MAX_CONCURRENT_CALLS)
 
 
-def passing_arm(settings: ArmSettings, session: aiohttp.ClientSession) -> ProxyArm:
-    """A server that gets the conversation as it came.
+def proxy_arm(settings: ArmSettings, session: aiohttp.ClientSession) -> ProxyArm:
+    """Open a server that gets the conversation as it came.
 
     Raises:
-        ModelError: its name cannot be read, its key is not set, or nobody knows its price.
+        ModelError: its name cannot be parsed, its API key is not set, or its price is unknown.
 
     """
-    where = address(settings.model)
+    address = parse_model_name(settings.model)
     price = call_price(settings.model, settings.price)
-    if price is not None and price.source == UNKNOWN:
-        raise ModelError(no_price(settings.model))
-    upstream = Upstream(where, session, settings.timeout_seconds)
+    if price is not None and price.source == UNKNOWN_PRICE:
+        raise ModelError(missing_price(settings.model))
+    upstream = Upstream(address, session, settings.timeout_seconds)
     return ProxyArm(settings.name, upstream, price)
 
 
 @contextmanager
 def opened_tasks(settings: ServeSettings, session: aiohttp.ClientSession) -> Iterator[list[TaskArms]]:
-    """Everything that serves.
+    """Open the arms of all tasks; the studies stay open until the end.
 
     Raises:
         TunepointError: a study or a server that cannot be used; names it.
 
     """
     with ExitStack() as stack:
-        yield [_opened(one, settings, session, stack) for one in settings.tasks]
+        yield [_open_task(task, settings, session, stack) for task in settings.tasks]
 
 
-def _opened(
-    one: TaskSettings, settings: ServeSettings, session: aiohttp.ClientSession, stack: ExitStack
+def _open_task(
+    task: TaskSettings, settings: ServeSettings, session: aiohttp.ClientSession, stack: ExitStack
 ) -> TaskArms:
     arms: dict[str, ServedArm] = {}
-    timeouts: dict[str, float] = {}
-    winner, template, task = None, None, None
-    if one.study is not None:
-        study = stack.enter_context(study_arms(settings.resolve(one.study), one.only))
-        task, arms, winner, template = study.task, study.arms, study.winner, study.template
-        timeouts = dict.fromkeys(arms, one.timeout_seconds)
-    for further in one.more:
-        other = stack.enter_context(study_arms(settings.resolve(further.study), (further.arm,)))
-        arms[_new(further.name, arms, one.name)] = other.arms[further.arm]
-        timeouts[further.name] = one.timeout_seconds
-    for entry in one.arms:
-        arms[_new(entry.name, arms, one.name)] = passing_arm(entry, session)
-        timeouts[entry.name] = entry.timeout_seconds
-    champion = one.champion or _usual(one, winner, list(arms))
-    return TaskArms(one, arms, champion, timeouts, template, task)
+    winner, template = None, None
+    if task.study is not None:
+        study = stack.enter_context(study_arms(settings.resolve(task.study), task.only))
+        arms, winner, template = study.arms, study.winner, study.template
+    for single in task.more:
+        other = stack.enter_context(study_arms(settings.resolve(single.study), (single.arm,)))
+        _add_arm(task, arms, single.name, other.arms[single.arm])
+    timeouts = dict.fromkeys(arms, task.timeout_seconds)
+    for server in task.arms:
+        _add_arm(task, arms, server.name, proxy_arm(server, session))
+        timeouts[server.name] = server.timeout_seconds
+    champion = task.champion or _default_champion(task, winner, list(arms))
+    return TaskArms(task, arms, champion, timeouts, template)
 
 
-def _new(name: str, arms: Mapping[str, ServedArm], task: str) -> str:
-    """A name that no arm has yet."""
+def _add_arm(task: TaskSettings, arms: dict[str, ServedArm], name: str, arm: ServedArm) -> None:
     if name in arms:
-        raise TaskError(f"{task}: an arm is named {name!r} already; take another name")
-    return name
+        raise TaskError(f"{task.name}: there is already an arm named {name!r}; choose another name")
+    arms[name] = arm
 
 
-def _usual(one: TaskSettings, winner: str | None, arms: Sequence[str]) -> str:
-    """Who serves where nobody is named."""
+def _default_champion(task: TaskSettings, winner: str | None, arms: Sequence[str]) -> str:
+    """The verdict's winner; the first arm without a study."""
     if winner is None:
         return arms[0]
     if winner not in arms:
         raise TaskError(
-            f"{one.name}: the verdict is {winner!r}, and no arm of that name serves here: name its server in "
-            f"[[tasks.arms]], or another champion ({', '.join(arms)})"
+            f"{task.name}: the verdict's winner {winner!r} does not serve here: add its server to "
+            f"[[tasks.arms]], or set champion to one of: {', '.join(arms)}"
         )
     return winner

@@ -1,11 +1,10 @@
-"""The gateway as a process: SIGTERM ends it with everything written, SIGHUP reads its settings again."""
+"""The gateway as a process: SIGTERM stops it with everything written, SIGHUP reloads its settings."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import gc
-import logging
 import os
 import signal
 import socket
@@ -15,48 +14,55 @@ from collections.abc import Callable, Iterator
 import uvicorn
 
 from tunepoint.errors import TaskError, TunepointError
+from tunepoint.serve.application import Application
 from tunepoint.serve.gateway import Gateway
 from tunepoint.serve.settings import ServeSettings
 
-log = logging.getLogger("tunepoint.gateway")
-GRACE = 30
-"""Seconds that requests on their way get when the process is asked to end."""
-SWITCH = 0.0005
-"""Seconds after which the thread that writes lets the one that answers go on; Python's own are .005."""
+GRACE_SECONDS = 30
+"""How long requests on their way may take when the process is asked to stop."""
+SWITCH_INTERVAL_SECONDS = 0.0005
+"""How soon the writing thread hands over to the answering one; Python's default of .005 would show in p99."""
+BACKLOG = 2_048
+"""Connections that may wait to be accepted."""
 
 
-def run_gateway(load: Callable[[], ServeSettings], say: Callable[[str], None]) -> None:
-    """Serve until the process is asked to end.
+def run_gateway(load: Callable[[], ServeSettings], echo: Callable[[str], None]) -> None:
+    """Serve until the process is asked to stop.
+
+    Args:
+        load: reads the settings, at the start and at SIGHUP.
+        echo: prints a line for the operator.
 
     Raises:
         TunepointError: the settings, a study, a server or the store cannot be used.
 
     """
-    sys.setswitchinterval(SWITCH)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # every core has a batch of its own
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+    # Every core tokenizes for its own batch; threads of the tokenizer would only compete with them.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     gateway = Gateway(load)
-    gateway.on_closed = freeze_garbage
+    gateway.on_arms_closed = freeze_garbage
     server = gateway.settings.server
     config = uvicorn.Config(
-        gateway,
+        Application(gateway),
         host=server.host,
         port=server.port,
         access_log=False,
         log_level="warning",
         lifespan="off",
-        timeout_graceful_shutdown=GRACE,
+        timeout_graceful_shutdown=GRACE_SECONDS,
         server_header=False,
         date_header=False,
     )
     with (
-        listening(server.host, server.port) as taken,
+        open_socket(server.host, server.port) as listener,
         asyncio.Runner(loop_factory=_loop_factory()) as runner,
     ):
-        runner.run(_serve(gateway, _Server(config), taken, say))
+        runner.run(_serve(gateway, _Server(config), listener, echo))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Loops of uvloop, where it is installed; Python's own elsewhere."""
+    """Event loops of uvloop, if it is installed; otherwise Python's own."""
     try:
         import uvloop
     except ImportError:
@@ -64,74 +70,78 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def listening(host: str, port: int) -> socket.socket:
-    """A socket that listens there.
+def open_socket(host: str, port: int) -> socket.socket:
+    """Open a listening socket.
 
     Raises:
-        TaskError: somebody else does, or the address is none of this machine.
+        TaskError: the port is taken, or the host is no address of this machine.
 
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With the protocol named: event loops send at once (TCP_NODELAY) only where they see that it is TCP,
-    # and otherwise every answer waits 40 ms for an acknowledgement.
-    taken = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    # With the protocol named: event loops set TCP_NODELAY only if they see that it is TCP, and without it
+    # every answer waits 40 ms for an acknowledgement.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind((host, port))
-        taken.listen(2_048)
-        return taken
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+        return listener
     except OSError as error:
-        taken.close()
+        listener.close()
         raise TaskError(
-            f"{host}:{port} cannot be listened on ({error.strerror}); choose another --port or --host"
+            f"cannot listen on {host}:{port} ({error.strerror}); choose another --port or --host"
         ) from None
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to us: uvicorn raises them again, and the process ends before all is written."""
+    """Leaves signals to us: uvicorn raises them again, which would end the process before all is written."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Nothing."""
+        """Install no handlers."""
         yield
 
 
 async def _serve(
-    gateway: Gateway, server: uvicorn.Server, taken: socket.socket, say: Callable[[str], None]
+    gateway: Gateway, server: uvicorn.Server, listener: socket.socket, echo: Callable[[str], None]
 ) -> None:
-    say("opening the arms ...")
+    echo("opening the arms ...")
     async with gateway.running():
         freeze_garbage()
-        loop = asyncio.get_running_loop()
-        reloading: set[asyncio.Task[None]] = set()
+        _handle_signals(gateway, server, echo)
+        for name, task in gateway.dispatcher.tasks.items():
+            echo(f"{name}: {task.router.policy.champion} answers; arms: {', '.join(task.arms)}")
+        host, port = gateway.settings.server.host, listener.getsockname()[1]
+        echo(f"http://{host}:{port}/v1 is ready; the model's name is the task's. Ctrl-C stops it.")
+        await server.serve(sockets=[listener])
 
-        def reload() -> None:
-            task = loop.create_task(_reload(gateway, say))
-            reloading.add(task)
-            task.add_done_callback(reloading.discard)
 
-        with contextlib.suppress(NotImplementedError):  # where there are no signals
-            loop.add_signal_handler(signal.SIGHUP, reload)
-            for ending in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(ending, server.handle_exit, ending, None)
-        where = gateway.settings.server
-        for name, served in gateway.service.tasks.items():
-            say(f"{name}: {served.router.policy.champion} answers; arms: {', '.join(served.arms)}")
-        port = taken.getsockname()[1]
-        say(f"http://{where.host}:{port}/v1 is ready; the model's name is the task's. Ctrl-C ends it.")
-        await server.serve(sockets=[taken])
+def _handle_signals(gateway: Gateway, server: uvicorn.Server, echo: Callable[[str], None]) -> None:
+    """Reload at SIGHUP; stop at SIGINT and SIGTERM."""
+    loop = asyncio.get_running_loop()
+    reloads: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        task = loop.create_task(_reload(gateway, echo))
+        reloads.add(task)  # the loop keeps only a weak reference
+        task.add_done_callback(reloads.discard)
+
+    with contextlib.suppress(NotImplementedError):  # Windows
+        loop.add_signal_handler(signal.SIGHUP, reload)
+        for stop in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(stop, server.handle_exit, stop, None)
 
 
 def freeze_garbage() -> None:
-    """Let the garbage collector pass over what stays: going through all of it stops every answer."""
+    """Exempt what is loaded from garbage collection: scanning models and settings would stall answers."""
     gc.unfreeze()
     gc.collect()
     gc.freeze()
 
 
-async def _reload(gateway: Gateway, say: Callable[[str], None]) -> None:
+async def _reload(gateway: Gateway, echo: Callable[[str], None]) -> None:
     try:
         await gateway.reload()
-        say("settings were read again")
+        echo("settings reloaded")
     except TunepointError as error:
-        say(f"settings were not taken over, what served goes on: {error}")
+        echo(f"settings not reloaded, the old ones stay in use: {error}")

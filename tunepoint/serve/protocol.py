@@ -1,4 +1,4 @@
-"""What goes over the wire: chat requests in, completions, streams and errors out, in OpenAI's form."""
+"""OpenAI's chat protocol: requests in; completions, streams and errors out."""
 
 from __future__ import annotations
 
@@ -12,13 +12,27 @@ import orjson
 
 from tunepoint.errors import TunepointError
 
-PASSED = ("messages", "model", "stream", "stream_options", "user", "safety_identifier", "metadata")
-"""Keys of a request that are not kept as its parameters."""
+NOT_PARAMETERS = (
+    "messages",
+    "model",
+    "stream",
+    "stream_options",
+    "user",
+    "safety_identifier",
+    "metadata",
+)
+"""Keys of a request that are not captured as its parameters."""
 DONE = b"data: [DONE]\n\n"
 
 
 class RequestError(TunepointError):
-    """A request that is answered with an error."""
+    """A request that is answered with an error.
+
+    Args:
+        kind: `type` of the error in OpenAI's form.
+        wait: seconds after which the client may try again, for the header retry-after.
+
+    """
 
     def __init__(
         self,
@@ -38,10 +52,14 @@ class RequestError(TunepointError):
         fields = {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}
         return orjson.dumps({"error": fields})
 
+    def retry_after(self) -> str | None:
+        """The header retry-after: whole seconds, at least one."""
+        return None if self.wait is None else str(max(1, round(self.wait)))
+
 
 @dataclass(slots=True)
 class ChatRequest:
-    """A chat request, checked."""
+    """A validated chat request."""
 
     id: str
     task: str
@@ -51,29 +69,33 @@ class ChatRequest:
     """The text of the last user message: what a task's example has as its input."""
     stream: bool
     wants_usage: bool
+    """Whether the stream shall end with its token counts."""
     user: str | None
-    """The application's name for its user; never stored as it is."""
+    """The application's name for its user; stored only as a hash."""
     slice: str | None = None
     at: float = 0.0
     """Seconds since 1970."""
 
     @property
     def conversation(self) -> list[Any] | None:
-        """All messages, where there is more than the input; None where there is not."""
+        """All messages; None where the input is all that there is."""
         messages: list[Any] = self.body["messages"]
         return None if len(messages) == 1 and messages[0].get("content") == self.input else messages
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """What else the request asks for."""
-        return {key: value for key, value in self.body.items() if key not in PASSED}
+        """The other keys of the request: temperature, tools, response_format."""
+        return {key: value for key, value in self.body.items() if key not in NOT_PARAMETERS}
+
+
+# -- requests ----------------------------------------------------------------------------------------
 
 
 def read_request(body: bytes) -> ChatRequest:
     """Read a chat request.
 
     Raises:
-        Refused: not UTF-8, not JSON, or a field that is missing or of the wrong form; names it.
+        RequestError: not UTF-8, not JSON, or a field that is missing or of the wrong type; names it.
 
     """
     try:
@@ -81,42 +103,52 @@ def read_request(body: bytes) -> ChatRequest:
     except orjson.JSONDecodeError as error:
         raise RequestError(400, f"the body is not JSON: {error}") from None
     if not isinstance(content, dict):
-        raise RequestError(400, f"the body is a JSON {_kind(content)}, an object is expected")
+        raise RequestError(400, f"the body is a JSON {_json_type(content)}, expected an object")
     task = content.get("model")
     if not isinstance(task, str) or not task:
-        raise RequestError(400, "model: the name of a task is expected", param="model")
-    messages = content.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise RequestError(400, "messages: a list of at least one message is expected", param="messages")
-    for place, message in enumerate(messages):
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise RequestError(
-                400, f"messages[{place}]: an object with role and content is expected", param="messages"
-            )
+        raise RequestError(400, "model: expected the name of a task", param="model")
+    messages = _checked_messages(content.get("messages"))
     stream = content.get("stream")
     if stream not in (None, True, False):
-        raise RequestError(400, f"stream: true or false is expected, got {_kind(stream)}", param="stream")
+        raise RequestError(400, f"stream: expected true or false, got {_json_type(stream)}", param="stream")
     options = content.get("stream_options")
     if options is not None and not isinstance(options, dict):
-        raise RequestError(400, "stream_options: an object is expected", param="stream_options")
+        raise RequestError(400, "stream_options: expected an object", param="stream_options")
     user = content.get("user") or content.get("safety_identifier")
     if user is not None and not isinstance(user, str):
-        raise RequestError(400, f"user: a text is expected, got {_kind(user)}", param="user")
-    wants = bool(options and options.get("include_usage"))
+        raise RequestError(400, f"user: expected a string, got {_json_type(user)}", param="user")
     return ChatRequest(
-        f"req_{uuid.uuid4().hex}", task, content, _input(messages), bool(stream), wants, user, at=time.time()
+        id=f"req_{uuid.uuid4().hex}",
+        task=task,
+        body=content,
+        input=_last_user_text(messages),
+        stream=bool(stream),
+        wants_usage=bool(options and options.get("include_usage")),
+        user=user,
+        at=time.time(),
     )
 
 
-def _kind(value: Any) -> str:
-    names = {dict: "object", list: "list", str: "text", bool: "true or false", type(None): "null"}
+def _checked_messages(messages: Any) -> list[dict[str, Any]]:
+    if not isinstance(messages, list) or not messages:
+        raise RequestError(400, "messages: expected a list of at least one message", param="messages")
+    for position, message in enumerate(messages):
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise RequestError(
+                400, f"messages[{position}]: expected an object with role and content", param="messages"
+            )
+    return messages
+
+
+def _json_type(value: Any) -> str:
+    names = {dict: "object", list: "list", str: "string", bool: "boolean", type(None): "null"}
     return names.get(type(value), "number")
 
 
-def _input(messages: Sequence[Mapping[str, Any]]) -> str:
+def _last_user_text(messages: Sequence[Mapping[str, Any]]) -> str:
     """The text of the last user message; of the last message if there is none."""
-    asked = next((one for one in reversed(messages) if one["role"] == "user"), messages[-1])
-    return text_of(asked.get("content"))
+    message = next((m for m in reversed(messages) if m.get("role") == "user"), messages[-1])
+    return text_of(message.get("content"))
 
 
 def text_of(content: Any) -> str:
@@ -127,6 +159,9 @@ def text_of(content: Any) -> str:
         parts = [part.get("text") for part in content if isinstance(part, dict)]
         return "\n".join(part for part in parts if isinstance(part, str))
     return ""
+
+
+# -- completions -------------------------------------------------------------------------------------
 
 
 def completion(request: ChatRequest, text: str, usage: Mapping[str, int]) -> dict[str, Any]:
@@ -148,41 +183,49 @@ def completion(request: ChatRequest, text: str, usage: Mapping[str, int]) -> dic
     }
 
 
-def usage_of(given: int, output: int) -> dict[str, int]:
+def usage_of(input_tokens: int, output_tokens: int) -> dict[str, int]:
     """Usage as OpenAI's clients read it."""
-    return {"prompt_tokens": given, "completion_tokens": output, "total_tokens": given + output}
+    return {
+        "prompt_tokens": input_tokens,
+        "completion_tokens": output_tokens,
+        "total_tokens": input_tokens + output_tokens,
+    }
 
 
-def chunks(request: ChatRequest, whole: Mapping[str, Any]) -> list[bytes]:
-    """A whole completion as a stream: its role, its text or tool calls, its end, its usage if asked for."""
+def completion_chunks(request: ChatRequest, completion: Mapping[str, Any]) -> list[bytes]:
+    """A whole completion as the events of a stream, which end with its usage if the request wants it."""
     head = {
-        "id": whole.get("id"),
+        "id": completion.get("id"),
         "object": "chat.completion.chunk",
-        "created": whole.get("created"),
+        "created": completion.get("created"),
         "model": request.task,
     }
-    choice = (whole.get("choices") or [{}])[0]
+    choice = (completion.get("choices") or [{}])[0]
     message = choice.get("message") or {}
     delta: dict[str, Any] = {"role": "assistant", "content": message.get("content")}
     if message.get("tool_calls"):
         delta["tool_calls"] = [{"index": i, **call} for i, call in enumerate(message["tool_calls"])]
 
-    def event(delta: Mapping[str, Any], reason: str | None) -> bytes:
-        return sse({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]})
+    def event(delta: Mapping[str, Any], finish_reason: str | None) -> bytes:
+        choices = [{"index": 0, "delta": delta, "finish_reason": finish_reason}]
+        return server_sent_event({**head, "choices": choices})
 
     events = [event(delta, None), event({}, choice.get("finish_reason") or "stop")]
     if request.wants_usage:
-        events.append(sse({**head, "choices": [], "usage": whole.get("usage")}))
+        events.append(server_sent_event({**head, "choices": [], "usage": completion.get("usage")}))
     return [*events, DONE]
 
 
-def sse(content: Mapping[str, Any]) -> bytes:
-    """One server-sent event."""
+def server_sent_event(content: Mapping[str, Any]) -> bytes:
+    """Encode one event."""
     return b"data: " + orjson.dumps(content) + b"\n\n"
 
 
+# -- streams -----------------------------------------------------------------------------------------
+
+
 @dataclass(slots=True)
-class Streamed:
+class StreamContent:
     """What a stream of events held."""
 
     text: str = ""
@@ -192,9 +235,9 @@ class Streamed:
     error: str | None = None
 
 
-def read_events(raw: bytes) -> Streamed:
-    """Put a whole stream together again; what is not JSON is passed over."""
-    found, parts = Streamed(), []
+def read_events(raw: bytes) -> StreamContent:
+    """Put a whole stream together again; what is not JSON is skipped."""
+    content, parts = StreamContent(), []
     for line in raw.split(b"\n"):
         if not line.startswith(b"data:"):
             continue
@@ -208,19 +251,26 @@ def read_events(raw: bytes) -> Streamed:
         if not isinstance(event, dict):
             continue
         if isinstance(event.get("usage"), dict):
-            found.usage = event["usage"]
+            content.usage = event["usage"]
         if event.get("error"):
-            found.error = str(event["error"])[:300]
-        choices = event.get("choices")
-        for choice in choices if isinstance(choices, list) else ():
-            if not isinstance(choice, dict) or choice.get("index", 0):
-                continue
-            delta = choice.get("delta")
-            if not isinstance(delta, dict):
-                continue
-            if isinstance(delta.get("content"), str):
-                parts.append(delta["content"])
-            found.tool_calls |= bool(delta.get("tool_calls"))
-            found.finish = choice.get("finish_reason") or found.finish
-    found.text = "".join(parts)
-    return found
+            content.error = str(event["error"])[:300]
+        parts += _read_choices(event.get("choices"), content)
+    content.text = "".join(parts)
+    return content
+
+
+def _read_choices(choices: Any, content: StreamContent) -> list[str]:
+    """The text of the first choice; how it ends, and whether it calls tools, go into `content`."""
+    parts = []
+    for choice in choices if isinstance(choices, list) else ():
+        # With n > 1 the choices are alternatives; capture keeps the first.
+        if not isinstance(choice, dict) or choice.get("index", 0):
+            continue
+        delta = choice.get("delta")
+        if not isinstance(delta, dict):
+            continue
+        if isinstance(delta.get("content"), str):
+            parts.append(delta["content"])
+        content.tool_calls |= bool(delta.get("tool_calls"))
+        content.finish = choice.get("finish_reason") or content.finish
+    return parts

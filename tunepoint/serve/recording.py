@@ -1,4 +1,4 @@
-"""What became of a request is counted and kept; its words only if it is in the sample."""
+"""Records every answer: counted for metrics and budgets, and kept in the capture store."""
 
 from __future__ import annotations
 
@@ -7,24 +7,30 @@ from dataclasses import dataclass, replace
 
 from tunepoint.capture.records import CapturedRequest, Role
 from tunepoint.capture.writer import Writer
-from tunepoint.models.chat import Prompt
 from tunepoint.models.parsing import parse
 from tunepoint.serve.auth import Access, Key
 from tunepoint.serve.backends import ArmResponse
 from tunepoint.serve.metrics import Metrics
 from tunepoint.serve.protocol import ChatRequest
+from tunepoint.serve.tasks import ServedTask
 from tunepoint.serve.tracing import Tracer
 
 DISCONNECTED = 499
-"""HTTP status, by nginx's convention, of a request whose caller went away."""
+"""HTTP status, by nginx's convention, of a request whose client disconnected."""
 
 
-@dataclass(frozen=True, slots=True)
-class AnsweredBy:
-    """Who answered, and as what."""
+@dataclass(slots=True)
+class Attempt:
+    """One arm's turn at a request."""
 
+    request: ChatRequest
+    task: ServedTask
     arm: str
     role: Role
+    """Why this arm was called."""
+    key: Key
+    started: float
+    """`time.perf_counter()` when the arm was called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,22 +42,22 @@ class Outcome:
     first_token: float | None = None
     """Seconds until the first event of a stream."""
     copy_of: str | None = None
-    """Of a shadow's answer: the request that it copies."""
+    """Of a shadow's answer: the id of the request that it copies."""
     attempt_of: str | None = None
-    """Of an answer that did not come: the request, which another arm may have answered."""
+    """Of a failed answer: the id of the request, which another arm may have answered."""
 
 
 OK = Outcome()
-DISCONNECTED_BY_CALLER = Outcome(DISCONNECTED, "the caller went away")
+DISCONNECTED_BY_CLIENT = Outcome(DISCONNECTED, "the client disconnected")
 
 
 class Recorder:
-    """Counts answers, adds up what they cost, and hands them to the capture store.
+    """Counts answers, adds up their costs, and hands them to the capture store.
 
     Args:
-        sample: share of the requests whose words are kept; of the others the store gets the rest, so that
-            counts, costs and a canary's outcomes are those of all.
-        salt: what users' names are hashed with.
+        sample: share of the requests whose content is kept; the store gets the rest of every request, so
+            that counts, costs and a canary's outcomes cover all of them.
+        salt: for the hashes of users' names.
         tracer: makes spans; None makes none.
 
     """
@@ -60,85 +66,82 @@ class Recorder:
         self,
         writer: Writer,
         access: Access,
-        meters: Metrics,
+        metrics: Metrics,
         *,
         sample: float = 1.0,
         salt: str = "",
         tracer: Tracer | None = None,
     ) -> None:
         self.tracer = tracer
-        self.writer, self.access, self.meters = writer, access, meters
+        self.writer, self.access, self.metrics = writer, access, metrics
         self.sample, self._salt = sample, salt
 
-    def note(
-        self,
-        asked: ChatRequest,
-        template: Prompt | None,
-        by: AnsweredBy,
-        key: Key,
-        found: ArmResponse,
-        ending: Outcome,
-    ) -> CapturedRequest:
-        """Count an answer and keep it, with its words if it is in the sample.
+    def record(self, attempt: Attempt, response: ArmResponse, outcome: Outcome = OK) -> CapturedRequest:
+        """Count an answer and keep it, with its content if it is in the sample."""
+        captured = self._captured(attempt, response, outcome)
+        self.metrics.record(captured)
+        if self.tracer is not None:
+            self.tracer.record(captured)
+        self.access.spend(attempt.key.name, response.cost_nanousd or 0)
+        request_id = outcome.copy_of or outcome.attempt_of or captured.id
+        in_sample = self.sample >= 1 or self._sampling_position(request_id) < self.sample
+        self.writer.put(captured if in_sample else without_content(captured))
+        return captured
 
-        Args:
-            template: how answers are read; None where nobody said of what kind they are.
-
-        """
-        answer, format_ok = found.answer, found.format_ok
-        if format_ok is None and template is not None and ending.status == 200:
-            answer = parse(template, found.text).answer
-            format_ok = answer is not None
-        one = CapturedRequest(
-            id=asked.id,
-            at=asked.at,
-            task=asked.task,
-            arm=by.arm,
-            role=by.role,
-            model=found.model,
-            input=asked.input,
-            output=found.text,
+    def _captured(self, attempt: Attempt, response: ArmResponse, outcome: Outcome) -> CapturedRequest:
+        request = attempt.request
+        answer, format_ok = _parsed(attempt, response, outcome)
+        return CapturedRequest(
+            id=request.id,
+            at=request.at,
+            task=request.task,
+            arm=attempt.arm,
+            role=attempt.role,
+            model=response.model,
+            input=request.input,
+            output=response.text,
             answer=answer,
             format_ok=format_ok,
-            status=ending.status,
-            error=ending.error,
-            messages=asked.conversation,
-            parameters=asked.parameters,
-            streamed=asked.stream,
-            input_tokens=found.input_tokens,
-            cached_tokens=found.cached_tokens,
-            output_tokens=found.output_tokens,
-            seconds=found.seconds,
-            first_token_seconds=ending.first_token,
-            core_seconds=found.core_seconds,
-            cost_nanousd=found.cost_nanousd,
-            confidence=found.confidence,
-            slice=asked.slice,
-            user=self._who(asked.user),
-            key=key.name or None,
-            copy_of=ending.copy_of,
+            status=outcome.status,
+            error=outcome.error,
+            messages=request.conversation,
+            parameters=request.parameters,
+            streamed=request.stream,
+            input_tokens=response.input_tokens,
+            cached_tokens=response.cached_tokens,
+            output_tokens=response.output_tokens,
+            seconds=response.seconds,
+            first_token_seconds=outcome.first_token,
+            core_seconds=response.core_seconds,
+            cost_nanousd=response.cost_nanousd,
+            confidence=response.confidence,
+            slice=request.slice,
+            user=self._hashed_user(request.user),
+            key=attempt.key.name or None,
+            copy_of=outcome.copy_of,
         )
-        self.meters.note(one)
-        if self.tracer is not None:
-            self.tracer.note(one)
-        self.access.spend(key.name, found.cost_nanousd or 0)
-        request = ending.copy_of or ending.attempt_of or one.id
-        in_sample = self.sample >= 1 or self._place(request) < self.sample
-        self.writer.put(one if in_sample else without_content(one))
-        return one
 
-    def _place(self, request: str) -> float:
-        """Of a request in 0..1; copies and attempts have their request's, so that all are kept or none."""
-        digest = hashlib.sha256(f"{self._salt}{request}".encode("utf-8", "replace")).digest()
+    def _sampling_position(self, request_id: str) -> float:
+        """Hash a request to [0, 1); copies and attempts share its id, so they are sampled together."""
+        digest = hashlib.sha256(f"{self._salt}{request_id}".encode("utf-8", "replace")).digest()
         return int.from_bytes(digest[:8]) / 2**64
 
-    def _who(self, user: str | None) -> str | None:
-        """A hash that tells users apart, and no more."""
+    def _hashed_user(self, user: str | None) -> str | None:
+        """Hash a user's name: users stay apart, and nobody can be named."""
         if user is None:
             return None
         return hashlib.sha256(f"{self._salt}{user}".encode("utf-8", "replace")).hexdigest()[:32]
 
 
+def _parsed(attempt: Attempt, response: ArmResponse, outcome: Outcome) -> tuple[str | None, bool | None]:
+    """The parsed answer and whether it has the task's form; arms of a study have parsed it already."""
+    template = attempt.task.template
+    if response.format_ok is not None or template is None or outcome.status != 200:
+        return response.answer, response.format_ok
+    answer = parse(template, response.text).answer
+    return answer, answer is not None
+
+
 def without_content(request: CapturedRequest) -> CapturedRequest:
-    """What an answer took and who gave it, without what was asked and said; errors may quote both."""
+    """Return a copy without question and answer; without the error too, which may quote either."""
     return replace(request, input="", output="", answer=None, error=None, messages=None, parameters={})

@@ -1,6 +1,6 @@
-"""Which arm answers: the champion, and around it fallback, slices, shadow and canary.
+"""Routes: which arm answers a request, by champion, fallback, slices, shadow and canary.
 
-What is decided here survives a restart, and every change of it stands in the audit log.
+Routes survive a restart, and every change of them is in the audit log.
 """
 
 from __future__ import annotations
@@ -19,37 +19,42 @@ from tunepoint.errors import TunepointError, nearest
 from tunepoint.serve.canary import Canary
 from tunepoint.serve.protocol import ChatRequest
 
-TRIPS, OPEN_SECONDS = 5, 10.0
-"""Failures in a row after which an arm is not asked, and for how long."""
+FAILURES_TO_OPEN, OPEN_SECONDS = 5, 10.0
+"""Failures in a row after which an arm is paused, and for how long."""
+MAX_OPEN_SECONDS = 300.0
+"""The longest pause that a server can ask for."""
 
 
 class RouteError(TunepointError):
-    """A route names an arm that does not serve, or makes no sense."""
+    """A route names an arm that does not serve, or contradicts itself."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """Who answers what."""
+    """The routes of one task."""
 
     champion: str
     fallback: tuple[str, ...] = ()
-    """Asked in turn where the champion does not answer."""
+    """Called in turn if the champion does not answer."""
     slices: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """Slice -> the arm that answers it in the champion's place."""
     shadow: str | None = None
-    """Answers a copy that nobody waits for."""
+    """Answers copies of requests, which are recorded and sent to nobody."""
     shadow_share: float = 1.0
+    """Of the requests that are copied, 0 to 1."""
     canary: Canary | None = None
 
     def arms(self) -> set[str]:
-        """All arms that it names."""
-        named = {self.champion, *self.fallback, *self.slices.values()}
-        return (
-            named | ({self.shadow} if self.shadow else set()) | ({self.canary.arm} if self.canary else set())
-        )
+        """All arms that the policy names."""
+        names = {self.champion, *self.fallback, *self.slices.values()}
+        if self.shadow:
+            names.add(self.shadow)
+        if self.canary:
+            names.add(self.canary.arm)
+        return names
 
     def document(self) -> dict[str, Any]:
-        """As the store keeps it."""
+        """The policy as the store keeps it."""
         return {
             "champion": self.champion,
             "fallback": list(self.fallback),
@@ -61,7 +66,7 @@ class Policy:
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> Policy:
-        """As the store kept it."""
+        """Read a policy that the store has kept."""
         canary = content.get("canary")
         return cls(
             content["champion"],
@@ -74,10 +79,11 @@ class Policy:
 
 
 class Breaker:
-    """Keeps from asking an arm that fails; lets one request through now and then to see.
+    """A circuit breaker: pauses an arm that keeps failing.
 
-    Closed, it lets all through; after some failures in a row it opens; when its time is over, one request
-    is let through, and its end decides. Time is monotonic: no clock that is set moves it.
+    Closed, it lets every request through; after several failures in a row it opens and lets none through;
+    when the pause is over, one probe is let through, and its outcome closes or opens it again. Time is
+    monotonic, so that setting the clock moves nothing.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -88,12 +94,12 @@ class Breaker:
 
     @property
     def opened(self) -> bool:
-        """Whether requests are kept from the arm."""
+        """Whether the arm is paused."""
         return self._clock() < self._until
 
     def allows(self) -> bool:
-        """Whether to ask; a probe counts as asked."""
-        if self._failures < TRIPS and self._until <= self._clock():
+        """Whether to call the arm; a yes may be the one probe, so the call has to be made."""
+        if self._failures < FAILURES_TO_OPEN and self._until <= self._clock():
             return True
         if self._clock() < self._until or self._probing:
             return False
@@ -101,31 +107,36 @@ class Breaker:
         return True
 
     def succeeded(self) -> None:
-        """The arm has answered."""
+        """Note that the arm has answered."""
         self._failures, self._until, self._probing = 0, 0.0, False
 
     def failed(self, wait: float | None = None) -> None:
-        """It has not; `wait` seconds were asked for, if any."""
+        """Note that the arm has failed; `wait` is the pause in seconds that its server asked for."""
         self._failures += 1
         self._probing = False
         if wait is not None:
-            self._until = self._clock() + min(wait, 300.0)
-        elif self._failures >= TRIPS:
+            self._until = self._clock() + min(wait, MAX_OPEN_SECONDS)
+        elif self._failures >= FAILURES_TO_OPEN:
             self._until = self._clock() + OPEN_SECONDS
 
-    def left(self) -> None:
-        """The request ended without a word on the arm: the caller went away."""
+    def abandoned(self) -> None:
+        """Note that a request ended without telling anything about the arm: its client disconnected."""
         self._probing = False
 
 
-def unit(task: str, salt: str, name: str) -> float:
-    """A number in [0, 1) that only the names decide: the same user is always on the same side."""
+def hash_to_unit(task: str, salt: str, name: str) -> float:
+    """Hash names to [0, 1): the same user is always on the same side of a share.
+
+    Args:
+        salt: tells experiments apart, so that each one gets other users.
+
+    """
     digest = hashlib.blake2b(f"{task}\x00{salt}\x00{name}".encode("utf-8", "replace"), digest_size=8).digest()
     return int.from_bytes(digest) / 2**64
 
 
 class Router:
-    """The routes of one task."""
+    """Follows the routes of one task, and changes them."""
 
     def __init__(
         self,
@@ -137,68 +148,75 @@ class Router:
     ) -> None:
         self.task, self.arms, self.store = task, tuple(arms), store
         self.policy = policy
-        self.given = policy.document()
-        """What the settings say; they are followed anew only where they have changed."""
+        self.settings = policy.document()
+        """What serve.toml says. It replaces the stored routes only when it has been edited since."""
         self.breakers = {name: Breaker(clock) for name in arms}
         self._lock = threading.RLock()
         self.check(policy)
-        kept = store.state(self.state) if store is not None else None
-        if kept is None:
-            self.change(policy, "gateway", "first start")
+        self._restore()
+
+    def _restore(self) -> None:
+        """Follow the routes from before a restart, as far as they still apply."""
+        state = self.store.state(self.state_name) if self.store is not None else None
+        if state is None:
+            self.change(self.policy, "gateway", "first start")
             return
-        before = Policy.read(kept)
-        gone = ", ".join(sorted(before.arms() - set(arms)))
-        if gone:
-            self.change(policy, "gateway", f"started anew: {gone} is served no more")
-        elif kept.get("given") not in (None, self.given):
-            self.change(policy, "gateway", "the settings have changed")
+        stored = Policy.read(state)
+        removed = ", ".join(sorted(stored.arms() - set(self.arms)))
+        if removed:
+            self.change(self.policy, "gateway", f"routes from the settings: {removed} no longer serves")
+        elif state.get("given") not in (None, self.settings):
+            self.change(self.policy, "gateway", "the settings have changed")
         else:
-            self.policy = before
+            self.policy = stored
 
     @property
-    def state(self) -> str:
-        """Name of its state in the store."""
+    def state_name(self) -> str:
+        """Name of the routes in the store."""
         return f"routes/{self.task}"
 
     def check(self, policy: Policy) -> None:
-        """See that a policy can be followed.
+        """Check that a policy can be followed.
 
         Raises:
-            RouteError: it names an arm that does not serve, or a share that is none.
+            RouteError: it names an arm that does not serve, or a share out of its range.
 
         """
         for name in sorted(policy.arms()):
             if name not in self.arms:
                 raise RouteError(f"{self.task}: no arm {name!r}; {nearest(name, self.arms)}")
         if not 0 <= policy.shadow_share <= 1:
-            raise RouteError(f"{self.task}: a shadow's share is 0..1, got {policy.shadow_share:g}")
+            raise RouteError(f"{self.task}: shadow_share is {policy.shadow_share:g}, must be 0 to 1")
         canary = policy.canary
         if canary is None:
             return
         if canary.arm == policy.champion:
-            raise RouteError(f"{self.task}: {canary.arm!r} is the champion; a canary tries another arm")
+            raise RouteError(f"{self.task}: {canary.arm!r} is the champion; name another arm for the canary")
         rising = all(0 < a < b for a, b in zip(canary.steps, canary.steps[1:], strict=False))
         if not canary.steps or not canary.steps[0] > 0 or canary.steps[-1] > 1 or not rising:
-            raise RouteError(f"{self.task}: the steps of a canary are shares that rise, got {canary.steps}")
+            steps = ", ".join(f"{step:g}" for step in canary.steps) or "none"
+            raise RouteError(f"{self.task}: canary steps must rise from above 0 to at most 1, got {steps}")
 
     def change(self, policy: Policy, who: str, why: str) -> None:
-        """Follow another policy from now on; it is written down before it holds.
+        """Follow another policy from now on.
 
         Raises:
             RouteError: as `check`.
-            StoreError: it could not be written; the old one holds.
+            StoreError: it could not be written; the old policy holds.
 
         """
         self.check(policy)
         with self._lock:
             if self.store is not None:
                 detail = {"from": self.policy.document(), "to": policy.document()}
-                noted = {"task": self.task, "who": who, "what": why, "detail": detail}
-                self.store.set_state(self.state, {**policy.document(), "given": self.given}, noted=noted)
+                entry = {"task": self.task, "who": who, "what": why, "detail": detail}
+                state = {**policy.document(), "given": self.settings}
+                # Written first: what serves must never be ahead of what a restart would find.
+                self.store.set_state(self.state_name, state, audit=entry)
             self.policy = policy
 
     def plan(self, request: ChatRequest) -> list[tuple[str, Role]]:
-        """The arms to ask, in turn, each with its role; those that keep failing come last."""
+        """List the arms to call in turn, each with its role."""
         policy = self.policy
         first: tuple[str, Role] = (policy.champion, "champion")
         if request.slice is not None and request.slice in policy.slices:
@@ -206,36 +224,37 @@ class Router:
         elif self.is_canary(request):
             assert policy.canary is not None
             first = (policy.canary.arm, "canary")
-        others = [policy.champion, *policy.fallback]
-        rest: list[tuple[str, Role]] = [
-            (name, "fallback") for name in dict.fromkeys(others) if name != first[0]
-        ]
-        return [first, *rest]
+        backups = dict.fromkeys((policy.champion, *policy.fallback))
+        return [first, *((name, "fallback") for name in backups if name != first[0])]
 
     def is_canary(self, request: ChatRequest) -> bool:
-        """Whether the canary's share has this user."""
+        """Whether the user is in the canary's share."""
         canary = self.policy.canary
-        return canary is not None and unit(self.task, canary.arm, request.user or request.id) < canary.share
+        if canary is None:
+            return False
+        return hash_to_unit(self.task, canary.arm, request.user or request.id) < canary.share
 
     def is_shadowed(self, request: ChatRequest) -> bool:
         """Whether the shadow answers a copy."""
         policy = self.policy
-        return policy.shadow is not None and unit(self.task, "shadow", request.id) < policy.shadow_share
+        if policy.shadow is None:
+            return False
+        return hash_to_unit(self.task, "shadow", request.id) < policy.shadow_share
 
     # -- changes ---------------------------------------------------------------------------------
 
     def promote(self, arm: str, who: str, why: str) -> None:
-        """Make an arm the champion; the one before becomes the first fallback."""
+        """Make an arm the champion; the previous champion becomes the first fallback."""
         policy = self.policy
         if arm == policy.champion:
-            raise RouteError(f"{self.task}: {arm!r} is the champion already")
+            raise RouteError(f"{self.task}: {arm!r} is already the champion")
         fallback = tuple(dict.fromkeys((policy.champion, *(f for f in policy.fallback if f != arm))))
         shadow = None if policy.shadow == arm else policy.shadow
-        new = replace(policy, champion=arm, fallback=fallback, canary=None, shadow=shadow)
-        self.change(new, who, f"promoted {arm}: {why}")
+        promoted = replace(policy, champion=arm, fallback=fallback, canary=None, shadow=shadow)
+        self.change(promoted, who, f"promoted {arm}: {why}")
 
     def roll_back(self, who: str, why: str) -> None:
-        """End the canary; the champion answers all."""
+        """End the canary; the champion answers everybody."""
         canary = self.policy.canary
         if canary is None:
             raise RouteError(f"{self.task}: no canary is running")
@@ -248,9 +267,14 @@ class Router:
         self.change(policy, who, f"canary: {canary.arm} for {canary.steps[0]:.0%} of the users")
 
     def raise_canary(self, answered: int, who: str, why: str) -> None:
-        """Give it the next one."""
+        """Give the challenger its next share.
+
+        Args:
+            answered: its answers so far, from which those of the next step are counted.
+
+        """
         canary = self.policy.canary
         if canary is None or canary.step + 1 >= len(canary.steps):
-            raise RouteError(f"{self.task}: no canary that could be raised")
+            raise RouteError(f"{self.task}: no canary is running with a further step")
         raised = canary.raised(answered)
         self.change(replace(self.policy, canary=raised), who, f"{canary.arm} for {raised.share:.0%}: {why}")

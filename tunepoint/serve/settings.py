@@ -1,4 +1,4 @@
-"""serve.toml: where to listen, what to keep, and which tasks are served by which arms."""
+"""serve.toml: where to listen, what to keep, and which arms serve which tasks."""
 
 from __future__ import annotations
 
@@ -16,29 +16,30 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class Server(Section):
-    """Where to listen, and what is kept."""
+    """Where the gateway listens, and what it keeps."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8_484
     store: str = "capture.sqlite"
     """A file, or `postgresql://USER@HOST/DATABASE`."""
     sample: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Share of the requests whose words are kept; who answered, tokens, seconds and dollars always are."""
+    """Share of the requests whose content is kept; arm, tokens, seconds and dollars always are."""
     retention_days: Annotated[float, Field(gt=0)] | None = None
     """Days after which captured requests are deleted; None keeps them."""
     redact: bool = True
-    """Whether personal data is taken out before anything is written."""
+    """Whether personal data is removed before anything is written."""
     regions: tuple[str, ...] = ("US", "GB")
-    """Countries whose phone numbers are known without a country code."""
+    """Countries whose phone numbers are found without a country code (ISO 3166)."""
     traces: bool = False
-    """Whether a span of OpenTelemetry is made of each answer (extra `otel`)."""
+    """Whether each answer becomes an OpenTelemetry span (extra `otel`)."""
     max_body_mb: Annotated[float, Field(gt=0, le=256)] = 4.0
+    """The largest body of a request, in MiB."""
     at_once: Annotated[int, Field(ge=1, le=100_000)] = 1_024
-    """Requests that are answered at the same time; more get 503 and try again."""
+    """Requests that may be in flight; more get 503 and retry-after."""
 
 
 class CanarySettings(Section):
-    """A challenger, and how it gets more users."""
+    """A challenger, and the terms on which it is tried; the fields are those of `Canary`."""
 
     arm: str
     steps: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (0.05, 0.2, 0.5)
@@ -49,7 +50,7 @@ class CanarySettings(Section):
     ask: bool = False
 
     def canary(self) -> Canary:
-        """At its first step."""
+        """The canary at its first step."""
         return Canary(**self.model_dump())
 
 
@@ -69,20 +70,22 @@ class MoreSettings(Section):
     study: Path
     arm: str
     name: str
-    """What it is called here; no other arm may be called so."""
+    """Of the arm in the gateway; no other arm may have it."""
 
 
 class TaskSettings(Section):
-    """One task: the name that applications give as the model, and its arms."""
+    """One task: its arms and their routes."""
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
+    """What applications give as the model."""
     study: Path | None = None
     """A study directory, whose finalists serve."""
     only: tuple[str, ...] = ()
-    """Of the study, these arms; all finalists that can serve if empty."""
+    """Arms of the study that serve; all finalists that can if empty."""
     more: tuple[MoreSettings, ...] = ()
-    """Single arms of other studies: a challenger that was tuned later."""
+    """Single arms of other studies, such as a challenger that was tuned later."""
     arms: tuple[ArmSettings, ...] = ()
+    """Other servers."""
     champion: str | None = None
     """The verdict's winner if missing; the first arm without a study."""
     fallback: tuple[str, ...] = ()
@@ -92,10 +95,10 @@ class TaskSettings(Section):
     shadow_share: Annotated[float, Field(ge=0, le=1)] = 1.0
     canary: CanarySettings | None = None
     timeout_seconds: Annotated[float, Field(gt=0, le=3_600)] = 60.0
-    """For an arm of the study."""
+    """Of arms of studies."""
 
     @model_validator(mode="after")
-    def _something(self) -> TaskSettings:
+    def _has_distinct_arms(self) -> TaskSettings:
         if self.study is None and not self.arms:
             raise ValueError("give study, or at least one [[tasks.arms]]")
         names = [*(arm.name for arm in self.arms), *(arm.name for arm in self.more)]
@@ -110,7 +113,7 @@ class ServeSettings(Section):
     server: Server = Server()
     tasks: Annotated[tuple[TaskSettings, ...], Field(min_length=1)]
     folder: Path = Field(default=Path(), exclude=True)
-    """Where relative paths start."""
+    """Of serve.toml; relative paths start here."""
     currencies: dict[str, float] = Field(default_factory=dict)
 
     @classmethod
@@ -118,7 +121,7 @@ class ServeSettings(Section):
         """Read serve.toml.
 
         Raises:
-            TaskError: no such file, not TOML, an unknown key, a value out of its range.
+            TaskError: no such file, not TOML, an unknown key, or a value out of its range.
 
         """
         content = read_toml(path, "docs/serving.md shows what serve.toml holds")
@@ -126,7 +129,7 @@ class ServeSettings(Section):
 
     @classmethod
     def parse(cls, content: Mapping[str, Any], *, where: str, folder: Path = Path()) -> ServeSettings:
-        """Settings from the mapping that serve.toml holds.
+        """Read settings from the mapping that serve.toml holds.
 
         Raises:
             TaskError: as `load`.
@@ -135,10 +138,10 @@ class ServeSettings(Section):
         return validated(cls, content, where=where, folder=folder)
 
     def resolve(self, path: Path) -> Path:
-        """The path as seen from the folder of serve.toml."""
+        """Resolve a path relative to the folder of serve.toml."""
         return path if path.is_absolute() else self.folder / path
 
     def store(self) -> str:
-        """The store, its file as seen from there."""
-        where = self.server.store
-        return where if "://" in where else str(self.resolve(Path(where)))
+        """The address of the store: a URL, or a path resolved like all others."""
+        address = self.server.store
+        return address if "://" in address else str(self.resolve(Path(address)))

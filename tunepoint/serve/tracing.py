@@ -1,4 +1,4 @@
-"""Spans of OpenTelemetry's GenAI conventions, one for each answer; what was asked is in none of them."""
+"""OpenTelemetry spans by the GenAI conventions, one for each answer, without questions and answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Tracer:
-    """Makes spans of what was captured; they are sent where OTEL_EXPORTER_OTLP_ENDPOINT says.
+    """Makes spans of answers, exported to OTEL_EXPORTER_OTLP_ENDPOINT.
 
     Args:
         provider: in place of one that exports by OTLP over HTTP.
@@ -36,12 +36,12 @@ class Tracer:
         self._provider = provider
         self._tracer = provider.get_tracer("tunepoint.gateway")
 
-    def note(self, request: CapturedRequest) -> None:
-        """A span of one answer, from when it was asked to when it was given."""
+    def record(self, request: CapturedRequest) -> None:
+        """Make the span of one answer, which lasts from the request to its last token."""
         from opentelemetry.trace import SpanKind, Status, StatusCode
 
         start = int(request.at * 1e9)
-        facts: dict[str, Any] = {
+        attributes: dict[str, Any] = {
             "gen_ai.operation.name": "chat",
             "gen_ai.request.model": request.task,
             "gen_ai.response.model": request.model,
@@ -55,17 +55,17 @@ class Tracer:
             "tunepoint.format_ok": request.format_ok,
         }
         if request.status >= 400:
-            facts["error.type"] = str(request.status)
+            attributes["error.type"] = str(request.status)
         span = self._tracer.start_span(
             f"chat {request.task}",
             kind=SpanKind.SERVER,
             start_time=start,
-            attributes={key: value for key, value in facts.items() if value is not None},
+            attributes={key: value for key, value in attributes.items() if value is not None},
         )
         if request.status >= 400:
             span.set_status(Status(StatusCode.ERROR))
         span.end(end_time=start + int((request.seconds or 0.0) * 1e9))
 
     def close(self) -> None:
-        """Send what waits."""
+        """Export the spans that are waiting."""
         self._provider.shutdown()

@@ -1,0 +1,150 @@
+"""The gateway's ASGI application: admission, the chat endpoint, and a router for everything else."""
+
+from __future__ import annotations
+
+import orjson
+from starlette.applications import Starlette
+
+from tunepoint.serve.asgi import (
+    JSON,
+    ClientDisconnected,
+    DisconnectWatch,
+    Receive,
+    Scope,
+    Send,
+    answer_headers,
+    error_headers,
+    header_text,
+    read_body,
+    send_response,
+)
+from tunepoint.serve.auth import Key, Role
+from tunepoint.serve.endpoints import exception_handlers, routes
+from tunepoint.serve.gateway import Gateway
+from tunepoint.serve.protocol import ChatRequest, RequestError, read_request
+from tunepoint.serve.settings import LOOPBACK
+
+CHAT_PATH = "/v1/chat/completions"
+STREAM_HEADERS = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+)
+
+
+class Application:
+    """What the web server calls; the gateway behind it has to be running."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+        self.in_flight = 0
+        """Chat requests that are being answered."""
+        self.router = Starlette(routes=routes(gateway, self.admit), exception_handlers=exception_handlers())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Route a request; chat completions skip the router, which would double their overhead."""
+        if scope["type"] == "http" and scope["path"] == CHAT_PATH and scope["method"] == "POST":
+            await self._chat(scope, receive, send)
+        else:
+            await self.router(scope, receive, send)
+
+    # -- chat ------------------------------------------------------------------------------------
+
+    async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gateway = self.gateway
+        self.in_flight += 1
+        gateway.metrics.in_flight.inc()
+        try:
+            if self.in_flight > gateway.settings.server.at_once:
+                raise RequestError(503, "too many requests at once; try again", kind="server_error", wait=1.0)
+            headers = dict(scope["headers"])
+            key = self.admit(headers, "call", writes=True)
+            request = read_request(await read_body(headers, receive, self._max_body_bytes))
+            request.slice = header_text(headers.get(b"x-tunepoint-slice"))
+            gateway.access.charge_request(key)
+            if request.stream:
+                await self._answer_as_stream(request, key, receive, send)
+            else:
+                await self._answer_whole(request, key, receive, send)
+        except RequestError as error:
+            gateway.metrics.record_refused(error.status)
+            await send_response(send, error.status, error.body(), error_headers(error))
+        finally:
+            self.in_flight -= 1
+            gateway.metrics.in_flight.dec()
+
+    async def _answer_whole(self, request: ChatRequest, key: Key, receive: Receive, send: Send) -> None:
+        with DisconnectWatch(receive):
+            answer = await self.gateway.dispatcher.answer(request, key)
+        headers = [JSON, *answer_headers(request, answer.arm, answer.role)]
+        cost = answer.response.cost_nanousd
+        if cost is not None:
+            headers.append((b"x-tunepoint-cost-usd", f"{cost / 1e9:.9f}".encode()))
+        await send_response(send, 200, orjson.dumps(answer.response.completion), headers)
+
+    async def _answer_as_stream(self, request: ChatRequest, key: Key, receive: Receive, send: Send) -> None:
+        headers = list(STREAM_HEADERS)
+        events = self.gateway.dispatcher.stream(
+            request, key, lambda arm, role: headers.extend(answer_headers(request, arm, role))
+        )
+        # Until the first event is there, an error can still be answered with its HTTP status.
+        with DisconnectWatch(receive):
+            first = await anext(events)
+        try:
+            with DisconnectWatch(receive, after=0):
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                await send({"type": "http.response.body", "body": first, "more_body": True})
+                async for event in events:
+                    await send({"type": "http.response.body", "body": event, "more_body": True})
+            # The watch ends before this: a server reports a finished response as a disconnection.
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except ClientDisconnected:
+            pass  # the dispatcher has recorded it
+        finally:
+            await events.aclose()
+
+    @property
+    def _max_body_bytes(self) -> int:
+        return int(self.gateway.settings.server.max_body_mb * 2**20)
+
+    # -- admission -------------------------------------------------------------------------------
+
+    def admit(self, headers: dict[bytes, bytes], role: Role, *, writes: bool = False) -> Key:
+        """Authenticate the caller and check the role.
+
+        Args:
+            writes: whether the request has a body; without keys it then has to be JSON.
+
+        Raises:
+            RequestError: no valid key, a key without the role, or a web page of another site.
+
+        """
+        access = self.gateway.access
+        if access.is_open:
+            self._reject_web_pages(headers, writes=writes)
+        return access.admit(header_text(headers.get(b"authorization")), role)
+
+    def _reject_web_pages(self, headers: dict[bytes, bytes], *, writes: bool) -> None:
+        """Keep other sites' pages out while no key is needed.
+
+        A browser on this machine reaches the gateway too. A page that rebinds its DNS name sends another
+        host, a cross-site request another origin, and one that avoids the preflight is no JSON.
+        """
+        host = header_text(headers.get(b"host")) or ""
+        name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
+        own_names = (*LOOPBACK, self.gateway.settings.server.host.casefold(), "")
+        if name.strip("[]").casefold() not in own_names:
+            raise RequestError(
+                403,
+                f"the host {host!r} is not this machine; make a key with `tunepoint keys add`",
+                kind="permission_error",
+            )
+        origin = header_text(headers.get(b"origin"))
+        if origin is not None and origin.partition("://")[2] != host:
+            raise RequestError(
+                403,
+                f"pages of {origin!r} may not call this gateway; make a key with `tunepoint keys add`",
+                kind="permission_error",
+            )
+        media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if writes and media_type != b"application/json":
+            raise RequestError(415, "content-type must be application/json")
