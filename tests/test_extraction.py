@@ -15,9 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunepoint import Example, Task, run
+from tunepoint.arms.encoder.decoding import best_path
 from tunepoint.arms.encoder.extraction import Extractor, SpanTagger
-from tunepoint.arms.encoder.fields import Fields, _number, places
-from tunepoint.arms.encoder.tagging import IGNORED, SHAPES, TagRecipe, Words, best_path, shape_of
+from tunepoint.arms.encoder.fields import Fields
+from tunepoint.arms.encoder.json_values import parse_number
+from tunepoint.arms.encoder.places import find_places
+from tunepoint.arms.encoder.tagging import TagRecipe
+from tunepoint.arms.encoder.windows import IGNORED, SHAPES, Words, shape_of
 from tunepoint.errors import DataError, ModelError, TaskError
 from tunepoint.models.encoder import Encoder
 from tunepoint.study.encoder_export import export_encoder
@@ -120,10 +124,10 @@ def test_long_values_hold_short_ones_and_further_places_are_not_learnt_from() ->
 
 
 def test_places_are_whole_words_whatever_the_spaces_and_the_case() -> None:
-    assert places("start art  work; ART", "art work") == [(6, 15)]
-    assert places("start ART", "art") == [(6, 9)] and places("start", "art") == []
-    assert places("see a+b (a+b)", "a+b") == [(4, 7), (9, 12)]
-    assert places("anything", "  ") == []
+    assert find_places("start art  work; ART", "art work") == [(6, 15)]
+    assert find_places("start ART", "art") == [(6, 9)] and find_places("start", "art") == []
+    assert find_places("see a+b (a+b)", "a+b") == [(4, 7), (9, 12)]
+    assert find_places("anything", "  ") == []
 
 
 @pytest.mark.parametrize("target", ['["a"]', "not json", '"a"'])
@@ -141,12 +145,12 @@ def test_nothing_that_can_be_read_is_an_error_that_says_why() -> None:
 def test_numbers_are_read_as_people_write_them_and_stay_text_where_they_are_none() -> None:
     texts = ("1,500", "1,5", "12,50", "-3", "1.25", "1 000 000", "nan", "infinity", "1,2,3")
     read = [1500, 1.5, 12.5, -3, 1.25, 1000000, "nan", "infinity", "1,2,3"]
-    assert [_number(text) for text in texts] == read
+    assert [parse_number(text) for text in texts] == read
 
 
 def test_scripts_without_spaces_have_values_inside_their_words() -> None:
-    assert places("我想去北京旅行", "北京") == [(3, 5)]
-    assert places("отправь в Москву", "Моск") == []
+    assert find_places("我想去北京旅行", "北京") == [(3, 5)]
+    assert find_places("отправь в Москву", "Моск") == []
 
 
 def test_a_field_that_is_an_object_only_sometimes_is_left_out_with_the_reason() -> None:

@@ -215,7 +215,7 @@ def test_states_that_do_not_fit_are_computed_as_they_are_needed(
 ) -> None:
     monkeypatch.setattr("tunepoint.arms.encoder.training.bf16_is_fast", lambda: False)  # rounds too much
     kept = FineTuned(encoder).fit(TASK, TRAIN, RNG(0))
-    monkeypatch.setattr("tunepoint.arms.encoder.training.CACHED_TOKENS", 0)
+    monkeypatch.setattr("tunepoint.arms.encoder.training.MAX_CACHED_TOKENS", 0)
     anew = FineTuned(encoder).fit(TASK, TRAIN, RNG(0))
     assert anew.weight == pytest.approx(kept.weight, abs=1e-3)
 

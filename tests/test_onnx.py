@@ -18,10 +18,12 @@ from test_extraction import JSON_TASK, QUICK, bookings
 from typer.testing import CliRunner
 
 from tunepoint import Result, Task
-from tunepoint.arms.encoder import onnx as graphs
+from tunepoint.arms.encoder import onnx_embedding, onnx_export
 from tunepoint.arms.encoder.classifier import Classifier
 from tunepoint.arms.encoder.extraction import SpanTagger
-from tunepoint.arms.encoder.onnx import open_graph, reader_of, served_by, write_graph
+from tunepoint.arms.encoder.onnx import open_graph, served_by
+from tunepoint.arms.encoder.onnx_embedding import onnx_embedder
+from tunepoint.arms.encoder.onnx_export import write_graph
 from tunepoint.cli.app import app
 from tunepoint.errors import ModelError, StudyError
 from tunepoint.models.encoder import Encoder
@@ -64,7 +66,7 @@ def test_an_encoder_that_serves_reads_by_its_graph_and_reads_the_same(
     before = fitted.encoder.embed(texts), fitted.answer(texts)
     assert use_onnxruntime(fitted, tmp_path) == 1 and use_onnxruntime(fitted, tmp_path) == 0  # once is enough
     (graph,) = (tmp_path / GRAPHS).iterdir()
-    assert fitted.encoder.reader is not None and encoder.reader is None
+    assert fitted.encoder.runtime is not None and encoder.runtime is None
     assert np.abs(fitted.encoder.embed(texts) - before[0]).max() < 1e-5
     for one, other in zip(fitted.answer(texts), before[1], strict=True):
         assert one.answer == other.answer and one.confidence == pytest.approx(other.confidence, abs=1e-5)
@@ -72,20 +74,20 @@ def test_an_encoder_that_serves_reads_by_its_graph_and_reads_the_same(
     again = Classifier.load(run, encoder)
     assert use_onnxruntime(again, tmp_path) == 1 and graph.stat().st_mtime_ns == written  # it was kept
     tokens = again.encoder.tokens([f"{number} a long story " * 120 for number in range(5)])
-    assert sum(map(len, tokens)) > 2 * graphs.PACKED  # three sequences
-    assert again.encoder.reader is not None
-    assert np.abs(again.encoder.reader(tokens) - again.encoder.read(tokens)).max() < 1e-5
-    reader_of(encoder, tmp_path / "untuned")
+    assert sum(map(len, tokens)) > 2 * onnx_embedding.MAX_PACKED_TOKENS  # three sequences
+    assert again.encoder.runtime is not None
+    assert np.abs(again.encoder.runtime(tokens) - again.encoder.embed_tokens(tokens)).max() < 1e-5
+    onnx_embedder(encoder, tmp_path / "untuned")
     (untuned,) = (tmp_path / "untuned").iterdir()
     graph.write_bytes(other := untuned.read_bytes())
     assert (
         use_onnxruntime(Classifier.load(run, encoder), tmp_path) == 1 and graph.read_bytes() != other
     )  # made anew
-    monkeypatch.setattr(graphs, "SAME", 0.0)
+    monkeypatch.setattr(onnx_embedding, "MAX_DIFFERENCE", 0.0)
     third = Classifier.load(run, encoder)
-    assert use_onnxruntime(third, tmp_path) == 0 and third.encoder.reader is None
+    assert use_onnxruntime(third, tmp_path) == 0 and third.encoder.runtime is None
     assert "is served without onnxruntime" in caplog.text
-    assert "reads otherwise than the encoder" in caplog.text
+    assert "its vectors differ from the encoder's" in caplog.text
 
 
 def test_the_command_writes_the_best_encoder_and_names_what_it_cannot(
@@ -107,12 +109,12 @@ def test_the_command_writes_the_best_encoder_and_names_what_it_cannot(
 def test_a_graph_that_answers_otherwise_is_not_kept_and_nothing_else_goes(
     finished: Result, small_task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = graphs.write_graph
+    whole = onnx_export.write_graph
 
     def broken(fitted: Classifier, path: Path) -> None:
         whole(Classifier(fitted.encoder, fitted.labels, -fitted.weight, fitted.bias, fitted.built), path)
 
-    monkeypatch.setattr(graphs, "write_graph", broken)
+    monkeypatch.setattr(onnx_export, "write_graph", broken)
     (tmp_path / "notes.txt").write_text("mine")
     assert finished.folder is not None
     with pytest.raises(ModelError, match=r"does not answer as it was measured, not kept: \d+ of \d+ answers"):

@@ -20,10 +20,12 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tunepoint.models.encoder import Encoder, by_length, padded
+from tunepoint.models.encoder import Encoder, batch_by_length, pad_states
 
-CACHED_TOKENS = 500_000
-"""Tokens whose lower states are kept (1.5 kB each); more are computed batch by batch."""
+MAX_CACHED_TOKENS = 500_000
+"""Up to so many tokens, the lower states are computed once and kept (1.5 kB each)."""
+MAX_LAST_LOSS_SHARE = 0.9
+"""A last loss above this share of the first one has not fallen."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Recipe:
     """Lowest layers, of six, that stay as they are."""
     epochs: int = 4
     most_steps: int = 3_000
-    """Epochs are cut so that no run takes more optimiser steps than this."""
+    """A run takes no more optimizer steps than this, whatever the epochs."""
     batch: int = 32
     learning_rate: float = 3e-4
     head_factor: float = 10.0
@@ -46,9 +48,9 @@ class Recipe:
     """Share of the steps over which the learning rate rises."""
 
     def epochs_for(self, examples: int) -> int:
-        """Whole epochs within `most_steps`, at least one."""
-        steps = math.ceil(examples / self.batch)
-        return max(1, min(self.epochs, self.most_steps // steps))
+        """Return the whole epochs within `most_steps`, at least one."""
+        steps_per_epoch = math.ceil(examples / self.batch)
+        return max(1, min(self.epochs, self.most_steps // steps_per_epoch))
 
 
 class TrainingRun:
@@ -62,14 +64,15 @@ class TrainingRun:
         self.targets = targets
         self._texts = list(texts)
         self._lengths = np.array([len(text) for text in encoder.tokens(texts)])
-        kept = int(self._lengths.sum()) <= CACHED_TOKENS
-        self._states = encoder.hidden(texts, recipe.frozen) if kept else None
+        fits = int(self._lengths.sum()) <= MAX_CACHED_TOKENS
+        self._states = encoder.hidden_states(texts, recipe.frozen) if fits else None
+        # Vectors and weights are multiplied by the root of the scale each, so their product has all of it.
         self.root = math.sqrt(recipe.scale)
         self.weight = torch.nn.Parameter(self._centroids(labels) * self.root)
         self.bias = torch.nn.Parameter(torch.zeros(labels))
 
     def train(self, rng: Generator) -> list[float]:
-        """Mean loss of each epoch."""
+        """Train the layers and the head; return the mean loss of each epoch."""
         recipe = self.recipe
         epochs = recipe.epochs_for(len(self._texts))
         steps = epochs * math.ceil(len(self._texts) / recipe.batch)
@@ -89,7 +92,7 @@ class TrainingRun:
         return losses
 
     def head(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Weight and bias that apply to unit vectors."""
+        """Return (labels, width) weights and (labels,) biases for unit vectors."""
         return (self.weight * self.root).detach().numpy().copy(), self.bias.detach().numpy().copy()
 
     def _optimizer(self) -> torch.optim.Optimizer:
@@ -110,48 +113,50 @@ class TrainingRun:
         return torch.nn.functional.cross_entropy(logits, self.targets[torch.tensor(batch)])
 
     def _pooled(self, batch: Sequence[int]) -> Tensor:
-        """(batch, width) unit vectors, through the trainable layers only."""
+        """Return (batch, width) unit vectors; the lower states are computed only if they are not kept."""
         if self._states is not None:
             states = [self._states[i] for i in batch]
         else:
-            states = self.tuned.hidden([self._texts[i] for i in batch], self.recipe.frozen)
-        state, mask = padded(states)
-        return self.tuned.pooled(state, mask, self.recipe.frozen)
+            states = self.tuned.hidden_states([self._texts[i] for i in batch], self.recipe.frozen)
+        state, mask = pad_states(states)
+        return self.tuned.pool(state, mask, self.recipe.frozen)
 
     def _batches(self, rng: Generator) -> list[list[int]]:
-        """Batches of like length, in random order; ties and neighbours are shuffled."""
+        """Return batches of like length, in random order."""
+        # The noise shuffles texts of nearly the same length, or every epoch would have the same batches.
         lengths = self._lengths + rng.normal(0.0, 0.05 * self._lengths.mean(), len(self._lengths))
-        batches = by_length(lengths.tolist(), self.recipe.batch)
+        batches = batch_by_length(lengths.tolist(), self.recipe.batch)
         return [batches[i] for i in rng.permutation(len(batches))]
 
     def _centroids(self, labels: int) -> Tensor:
-        """(labels, width) unit class centroids under the untuned layers."""
+        """Return (labels, width) unit centroids of the labels' texts under the untuned layers."""
         with torch.no_grad():
             width = self._pooled([0]).shape[1]
             sums = torch.zeros(labels, width)
-            for batch in by_length(self._lengths.tolist(), self.recipe.batch):
+            for batch in batch_by_length(self._lengths.tolist(), self.recipe.batch):
                 sums.index_add_(0, self.targets[torch.tensor(batch)], self._pooled(batch))
             return torch.nn.functional.normalize(sums, dim=-1)
 
 
 def loss_warnings(losses: Sequence[float]) -> tuple[str, ...]:
-    """What a person would notice in the mean losses of the epochs."""
+    """Say what a person would notice in the mean losses of the epochs."""
     if not math.isfinite(losses[-1]):
         return (f"training diverged: the loss is {losses[-1]}",)
-    if len(losses) > 1 and losses[-1] > 0.9 * losses[0]:
-        return (f"the loss did not fall: {losses[0]:.3f} at first, {losses[-1]:.3f} at last",)
+    if len(losses) > 1 and losses[-1] > MAX_LAST_LOSS_SHARE * losses[0]:
+        return (f"the loss did not fall: {losses[0]:.3f} at the start, {losses[-1]:.3f} at the end",)
     return ()
 
 
 def schedule(steps: int, warmup: float) -> Any:
-    """Factor of the learning rate by step: it rises over the share `warmup` of them, then falls to zero."""
+    """Return the factor of the learning rate by step: up to 1 over the share `warmup`, then down to 0."""
     rising = max(1.0, warmup * steps)
     return lambda step: min((step + 1) / rising, max(0.0, (steps - step) / max(1.0, steps - rising)))
 
 
 def bf16_is_fast() -> bool:
-    """Whether this processor multiplies in bf16 itself; emulated, it is slower than fp32."""
+    """Whether this processor has instructions for bf16; without them it is slower than fp32."""
     capabilities = torch.backends.cpu.get_cpu_capability()
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    # Which of these private functions exist depends on torch's version.
     flags = [getattr(torch.cpu, name) for name in probes if hasattr(torch.cpu, name)]
     return "AVX512" in capabilities and any(flag() for flag in flags)
