@@ -18,19 +18,22 @@ from checkpoints import tiny_checkpoint
 
 from tunepoint import Example, Task
 from tunepoint.arms.causal import sft
-from tunepoint.arms.causal.causal import CausalBase, CausalTuned, FittedCausal
+from tunepoint.arms.causal.base import CausalBase
+from tunepoint.arms.causal.causal import CausalTuned, FittedCausal
 from tunepoint.arms.causal.checkpoints import CheckpointRace, by_group
 from tunepoint.arms.causal.hardware import check_fits, size_of
+from tunepoint.arms.causal.job import TrainingJob
 from tunepoint.arms.causal.loading import load_base, load_tokenizer, put_adapter
 from tunepoint.arms.causal.recipe import CausalRecipe
 from tunepoint.arms.causal.rows import IGNORED, Row, draw_prompt_lengths, rows_of
-from tunepoint.arms.causal.sft import Trained, fine_tune
+from tunepoint.arms.causal.sft import fine_tune
+from tunepoint.arms.causal.trained import Trained
 from tunepoint.arms.contract import Built
 from tunepoint.arms.templates import PROMPT_LENGTHS, template_for_length
 from tunepoint.errors import DataError, ModelError
 from tunepoint.models.chat import Prompt, Usage
 from tunepoint.models.endpoints import Completion, request_of
-from tunepoint.models.templates import messages
+from tunepoint.models.templates import render
 
 RNG = np.random.default_rng
 LABELS = {"billing": "charges and invoices", "device_setup": "pairing a device"}
@@ -60,7 +63,7 @@ def rows(base: Path, count: int = 64) -> tuple[Row, ...]:
     found = rows_of(
         task(),
         examples(count),
-        draw_prompt_lengths(count, QUICK.diet, RNG(0)),
+        draw_prompt_lengths(count, QUICK.prompt_shares, RNG(0)),
         load_tokenizer(str(base)),
         1_024,
     )
@@ -102,7 +105,7 @@ def test_the_prompts_of_a_diet_shrink_to_the_input_alone() -> None:
     sizes = []
     for diet in PROMPT_LENGTHS:
         template = template_for_length(task(), examples(), diet)
-        turns = messages(template.__class__(**{**vars(template), "input": "invoice 1"}))
+        turns = render(template.__class__(**{**vars(template), "input": "invoice 1"}))
         sizes.append(sum(len(turn.content) for turn in turns))
     assert sizes[0] > sizes[1] > sizes[2] == len("invoice 1")
     drawn = draw_prompt_lengths(3_000, (0.4, 0.3, 0.3), RNG(0))
@@ -129,7 +132,8 @@ def test_the_loss_falls_and_the_adapter_comes_back_to_the_same_logits(base: Path
 
     seen: list[tuple[int, int, float]] = []
     found = fine_tune(
-        str(base), rows(base), (), QUICK, tmp_path / "run", seed=1, watch=lambda *told: seen.append(told)
+        TrainingJob(str(base), rows(base), (), QUICK, tmp_path / "run", seed=1),
+        watch=lambda *told: seen.append(told),
     )
     assert found.losses[-1] < 0.95 * found.losses[0] and found.warnings == ()
     assert seen[-1][1] == QUICK.steps(64) and seen[-1][2] < seen[0][2]
@@ -149,7 +153,7 @@ def test_the_loss_falls_and_the_adapter_comes_back_to_the_same_logits(base: Path
 
 def test_seeds_differ_and_the_same_seed_gives_the_same_weights(base: Path, tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("again", 1), ("b", 2), ("c", 3)):
-        fine_tune(str(base), rows(base), (), QUICK, tmp_path / name, seed=seed)
+        fine_tune(TrainingJob(str(base), rows(base), (), QUICK, tmp_path / name, seed=seed))
     assert same(tmp_path / "a", tmp_path / "again") == 0
     assert min(same(tmp_path / "a", tmp_path / "b"), same(tmp_path / "b", tmp_path / "c")) > 1e-3
 
@@ -158,11 +162,11 @@ KILLED = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_causal import QUICK, fine_tune, rows
+from test_causal import QUICK, TrainingJob, fine_tune, rows
 def watch(step, steps, loss):
     print(step, flush=True)
 base = Path({base!r})
-fine_tune(str(base), rows(base), (), QUICK, Path({out!r}), seed=1, watch=watch)
+fine_tune(TrainingJob(str(base), rows(base), (), QUICK, Path({out!r}), seed=1), watch=watch)
 """
 
 
@@ -170,7 +174,7 @@ fine_tune(str(base), rows(base), (), QUICK, Path({out!r}), seed=1, watch=watch)
 def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_weights(
     base: Path, tmp_path: Path, at: int
 ) -> None:
-    fine_tune(str(base), rows(base), (), QUICK, tmp_path / "whole", seed=1)
+    fine_tune(TrainingJob(str(base), rows(base), (), QUICK, tmp_path / "whole", seed=1))
     code = KILLED.format(tests=str(Path(__file__).parent), base=str(base), out=str(tmp_path / "killed"))
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -185,12 +189,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_weights(
     assert Trained.read(tmp_path / "killed") is None
     steps: list[int] = []
     fine_tune(
-        str(base),
-        rows(base),
-        (),
-        QUICK,
-        tmp_path / "killed",
-        seed=1,
+        TrainingJob(str(base), rows(base), (), QUICK, tmp_path / "killed", seed=1),
         watch=lambda step, total, loss: steps.append(step),
     )
     assert steps[0] > at - 3  # it did not begin anew
@@ -202,7 +201,7 @@ def test_dev_stops_a_run_whose_answers_get_worse_and_keeps_the_best(base: Path, 
     against = [Example(e.id, e.input, other[e.target]) for e in examples(24)]
     dev = rows_of(task(), against, ["none"] * 24, load_tokenizer(str(base)), 1_024).rows
     recipe = CausalRecipe(learning_rate=2e-2, epochs=30)
-    found = fine_tune(str(base), rows(base), dev, recipe, tmp_path / "run", seed=1)
+    found = fine_tune(TrainingJob(str(base), rows(base), dev, recipe, tmp_path / "run", seed=1))
     assert len(found.dev_losses) < 30 and found.dev_losses[-1] > min(found.dev_losses)
     tuned = put_adapter(load_base(str(base))[0], tmp_path / "run")
     with torch.inference_mode():
@@ -224,9 +223,11 @@ def test_checkpoints_race_on_dev_and_the_best_answers_are_kept(base: Path, tmp_p
         race(model, tokenizer, checkpoints)
         return Path(checkpoints[0])
 
-    found = fine_tune(str(base), rows(base), rows(base)[:24], QUICK, tmp_path / "run", seed=1, pick=pick)
+    found = fine_tune(
+        TrainingJob(str(base), rows(base), rows(base)[:24], QUICK, tmp_path / "run", seed=1), pick=pick
+    )
     assert len(met) == 1 and 2 <= len(met[0]) <= 3
-    other = fine_tune(str(base), rows(base), rows(base)[:24], QUICK, tmp_path / "other", seed=1)
+    other = fine_tune(TrainingJob(str(base), rows(base), rows(base)[:24], QUICK, tmp_path / "other", seed=1))
     assert same(found.folder, other.folder) > 1e-4  # the first of them, not the one of the lowest loss
     built = CausalTuned(shared, "none", "tiny").fit(task(), examples(), RNG(5))
     assert built.answer(["invoice 1"])[0].answer in LABELS
@@ -258,39 +259,43 @@ def test_a_race_of_checkpoints_stops_the_hopeless_and_counts_groups_whole(
 def test_memory_that_runs_out_halves_the_batch_and_goes_on(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, sizes = sft._train, []
+    whole, sizes = sft.run_trainer, []
 
-    def small(trainer: Any, folder: Path) -> None:
+    def small(trainer: Any, job: TrainingJob) -> None:
         sizes.append((trainer.args.per_device_train_batch_size, trainer.args.gradient_accumulation_steps))
         if sizes[-1][0] > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        whole(trainer, folder)
+        whole(trainer, job)
 
-    monkeypatch.setattr(sft, "_train", small)
-    found = fine_tune(str(base), rows(base), (), QUICK, tmp_path / "run", seed=1)
+    monkeypatch.setattr(sft, "run_trainer", small)
+    found = fine_tune(TrainingJob(str(base), rows(base), (), QUICK, tmp_path / "run", seed=1))
     assert sizes == [(8, 1), (4, 2), (2, 4)] and found.batch == 2
     assert "memory ran out with 8 examples at once; 2 were computed at a time" in found.warnings
 
-    def none(trainer: Any, folder: Path) -> None:
+    def none(trainer: Any, job: TrainingJob) -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 99 bytes")
 
-    monkeypatch.setattr(sft, "_train", none)
-    with pytest.raises(ModelError, match=r"one example at a time .* take a smaller base"):
-        fine_tune(str(base), rows(base), (), QUICK, tmp_path / "other", seed=1)
+    monkeypatch.setattr(sft, "run_trainer", none)
+    with pytest.raises(ModelError, match=r"one example at a time .* Use a smaller base"):
+        fine_tune(TrainingJob(str(base), rows(base), (), QUICK, tmp_path / "other", seed=1))
 
 
 def test_a_run_that_fails_says_how(base: Path, tmp_path: Path) -> None:
     still = fine_tune(
-        str(base), rows(base), (), CausalRecipe(learning_rate=1e-9, epochs=2), tmp_path / "still", seed=1
+        TrainingJob(
+            str(base), rows(base), (), CausalRecipe(learning_rate=1e-9, epochs=2), tmp_path / "still", seed=1
+        )
     )
     assert "the loss did not fall" in still.warnings[0]
     wild = fine_tune(
-        str(base),
-        rows(base),
-        (),
-        CausalRecipe("full", learning_rate=1e30, epochs=2),
-        tmp_path / "wild",
-        seed=1,
+        TrainingJob(
+            str(base),
+            rows(base),
+            (),
+            CausalRecipe("full", learning_rate=1e30, epochs=2),
+            tmp_path / "wild",
+            seed=1,
+        )
     )
     assert any("diverged" in said or "did not fall" in said for said in wild.warnings)
 
@@ -335,7 +340,7 @@ def test_each_fitted_arm_answers_with_its_own_seed(base: Path, tmp_path: Path) -
 def test_a_model_that_says_the_same_to_everything_is_noticed(base: Path, tmp_path: Path) -> None:
     same_word = [Example(e.id, e.input, "billing") for e in examples(40)]
     same_word[0] = Example("0", "invoice", "device_setup")
-    recipe = CausalRecipe(learning_rate=3e-2, epochs=6, diet=(1.0, 0.0, 0.0))
+    recipe = CausalRecipe(learning_rate=3e-2, epochs=6, prompt_shares=(1.0, 0.0, 0.0))
     shared = CausalBase(str(base), tmp_path, recipe=recipe)
     built = CausalTuned(shared, "full", "tiny").fit(task(), same_word, RNG(1)).built
     assert "the tuned model collapsed: it answers 'billing' to all of 24 training examples" in built.warnings
@@ -349,7 +354,7 @@ def test_a_base_that_does_not_fit_is_refused_with_the_sizes(
 ) -> None:
     size = size_of(str(base))
     assert size.parameters == sum(p.numel() for p in load_base(str(base))[0].parameters())
-    assert size.context == 1_024 and size.layers == 2 and size.here
+    assert size.context == 1_024 and size.layers == 2 and size.local
     check_fits(str(base), size, QUICK, 512, tmp_path)
     monkeypatch.setattr("tunepoint.arms.causal.hardware.free_bytes", lambda: 2**20)
     with pytest.raises(ModelError, match=r"lora of 0\.00 billion .* takes about \d+ MiB of memory and 1 MiB"):
@@ -369,7 +374,7 @@ def test_what_is_no_base_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"name a directory with config\.json"):
         size_of("nowhere", tmp_path)
     bare = tiny_checkpoint(tmp_path / "bare", template=None)
-    with pytest.raises(ModelError, match="no chat template, so nobody knows how it is to be asked"):
+    with pytest.raises(ModelError, match="its tokenizer has no chat template"):
         CausalTuned(CausalBase(str(bare), tmp_path / "runs"), "none", "tiny").fit(task(), examples(), RNG(0))
 
 

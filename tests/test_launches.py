@@ -14,12 +14,15 @@ from test_tuned_study import routing
 from typer.testing import CliRunner
 
 from tunepoint.arms.causal import launchers as launches
-from tunepoint.arms.causal.causal import CausalBase
-from tunepoint.arms.causal.distributed import LOCK
+from tunepoint.arms.causal.base import CausalBase
+from tunepoint.arms.causal.distributed import LOCK_FILE
+from tunepoint.arms.causal.job import TrainingJob
 from tunepoint.arms.causal.launchers import ProcessLauncher, accelerate_command
+from tunepoint.arms.causal.memory import smaller_batch
 from tunepoint.arms.causal.recipe import CausalRecipe
-from tunepoint.arms.causal.sft import Trained, fine_tune, smaller_batch, train
-from tunepoint.arms.causal.worker import Job, work
+from tunepoint.arms.causal.sft import fine_tune, train
+from tunepoint.arms.causal.trained import Trained
+from tunepoint.arms.causal.worker import work
 from tunepoint.cli.app import app
 from tunepoint.errors import ModelError
 
@@ -36,7 +39,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alone(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run that one process makes, its last batch not full."""
     folder = tmp_path_factory.mktemp("alone") / "run"
-    fine_tune(str(base), rows(base, 60), (), CALM, folder, seed=1)
+    fine_tune(TrainingJob(str(base), rows(base, 60), (), CALM, folder, seed=1))
     return folder
 
 
@@ -46,12 +49,7 @@ def test_two_processes_make_the_weights_that_one_makes(
 ) -> None:
     steps: list[tuple[int, int]] = []
     found = fine_tune(
-        str(base),
-        rows(base, 60),
-        (),
-        CALM,
-        tmp_path / "run",
-        seed=1,
+        TrainingJob(str(base), rows(base, 60), (), CALM, tmp_path / "run", seed=1),
         watch=lambda step, of, loss: steps.append((step, of)),
         launch=ProcessLauncher(launcher, 2),
     )
@@ -67,12 +65,7 @@ def test_what_goes_wrong_in_a_process_is_said_as_if_it_were_here(
 ) -> None:
     with pytest.raises(ModelError, match=r"nowhere: cannot be loaded \("):
         fine_tune(
-            str(base.parent / "nowhere"),
-            rows(base),
-            (),
-            CALM,
-            tmp_path,
-            seed=1,
+            TrainingJob(str(base.parent / "nowhere"), rows(base), (), CALM, tmp_path, seed=1),
             launch=ProcessLauncher(launcher, 2),
         )
     assert Trained.read(tmp_path) is None
@@ -84,32 +77,28 @@ def test_memory_that_runs_out_in_one_process_starts_all_anew_with_half_the_batch
     batches: list[int] = []
 
     def start(path: Path, processes: int) -> str | None:
-        job = Job.read(path)
-        batches.append(job.batch)
-        if job.batch > 4:
+        job = TrainingJob.read(path)
+        batches.append(job.batch_size)
+        if job.batch_size > 4:
             (job.folder / "fault-1.json").write_text(
                 json.dumps({"kind": "memory", "said": "OutOfMemoryError"})
             )
             (job.folder / "fault-0.json").write_text(json.dumps({"kind": "other", "said": "reset by peer"}))
             return "ChildFailedError"
-        train(job.where, job.rows, job.dev, job.recipe, job.folder, seed=job.seed, batch=job.batch)
+        train(job)
         return None
 
-    monkeypatch.setattr(launches, "_accelerate", start)
+    monkeypatch.setattr(launches, "run_accelerate", start)
     found = fine_tune(
-        str(base), rows(base), (), CALM, tmp_path / "run", seed=1, launch=ProcessLauncher("accelerate", 2)
+        TrainingJob(str(base), rows(base), (), CALM, tmp_path / "run", seed=1),
+        launch=ProcessLauncher("accelerate", 2),
     )
     assert batches == [8, 4] and found.batch == 4
     assert "memory ran out with 8 examples at once; 4 were computed at a time" in found.warnings
     big = CausalRecipe(batch=8)
     with pytest.raises(ModelError, match="memory ran out with one example at a time"):
         fine_tune(
-            str(base),
-            rows(base),
-            (),
-            big,
-            tmp_path / "eight",
-            seed=1,
+            TrainingJob(str(base), rows(base), (), big, tmp_path / "eight", seed=1),
             launch=ProcessLauncher("accelerate", 8),
         )
 
@@ -123,42 +112,49 @@ def test_smaller_batches_make_up_those_of_the_recipe() -> None:
 def test_what_processes_have_trained_without_their_launcher_is_taken(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = Job(str(base), list(rows(base)), [], CALM, tmp_path / "run", 1, 8)
+    job = TrainingJob(str(base), rows(base), (), CALM, tmp_path / "run", 1, 8)
     work(str(job.write()))  # as by a command that was given by hand
     monkeypatch.setattr(
-        launches, "_accelerate", lambda path, processes: pytest.fail("it was trained already")
+        launches, "run_accelerate", lambda path, processes: pytest.fail("it was trained already")
     )
     found = fine_tune(
-        str(base), rows(base), (), CALM, tmp_path / "run", seed=1, launch=ProcessLauncher("accelerate", 2)
+        TrainingJob(str(base), rows(base), (), CALM, tmp_path / "run", seed=1),
+        launch=ProcessLauncher("accelerate", 2),
     )
     assert found.batch == 8 and Trained.read(tmp_path / "run") == found
 
 
 def test_a_job_comes_back_from_its_file(base: Path, tmp_path: Path) -> None:
-    job = Job(str(base), list(rows(base, 12)), [], QUICK, tmp_path / "run", 7, 4)
-    assert Job.read(job.write()) == job
+    job = TrainingJob(str(base), rows(base, 12), (), QUICK, tmp_path / "run", 7, 4)
+    assert TrainingJob.read(job.write()) == job
 
 
 def test_processes_that_end_without_a_word_are_no_success(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launches, "_ray", lambda path, processes: None)
+    monkeypatch.setattr(launches, "run_on_ray", lambda path, processes: None)
     with pytest.raises(ModelError, match="training failed: its processes ended without weights"):
-        fine_tune(str(base), rows(base), (), CALM, tmp_path / "run", seed=1, launch=ProcessLauncher("ray", 2))
+        fine_tune(
+            TrainingJob(str(base), rows(base), (), CALM, tmp_path / "run", seed=1),
+            launch=ProcessLauncher("ray", 2),
+        )
 
 
 def test_a_batch_that_cannot_be_shared_is_refused_before_anything_starts(base: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="a batch of 8 examples cannot be shared by 3 processes"):
-        fine_tune(str(base), rows(base), (), CALM, tmp_path / "run", seed=1, launch=ProcessLauncher("ray", 3))
+        fine_tune(
+            TrainingJob(str(base), rows(base), (), CALM, tmp_path / "run", seed=1),
+            launch=ProcessLauncher("ray", 3),
+        )
     assert not (tmp_path / "run").exists()
 
 
 def test_two_runs_do_not_write_into_one_folder(base: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    with (tmp_path / "run" / LOCK).open("a") as lock:
+    with (tmp_path / "run" / LOCK_FILE).open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ModelError, match="another process is training there"):
-            fine_tune(str(base), rows(base), (), CALM, tmp_path / "run", seed=1)
+            fine_tune(TrainingJob(str(base), rows(base), (), CALM, tmp_path / "run", seed=1))
 
 
 def test_a_race_of_checkpoints_follows_a_launched_run(base: Path, tmp_path: Path) -> None:
@@ -203,7 +199,10 @@ def test_ray_that_is_not_installed_is_named(
 
     monkeypatch.setitem(sys.modules, "ray.train", None)
     with pytest.raises(ModelError, match=r"pip install 'tunepoint\[ray\]'"):
-        fine_tune(str(base), rows(base), (), CALM, tmp_path / "run", seed=1, launch=ProcessLauncher("ray", 2))
+        fine_tune(
+            TrainingJob(str(base), rows(base), (), CALM, tmp_path / "run", seed=1),
+            launch=ProcessLauncher("ray", 2),
+        )
 
 
 def test_the_documented_command_is_the_one_that_runs() -> None:

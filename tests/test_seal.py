@@ -12,7 +12,7 @@ from conftest import write_small
 from typer.testing import CliRunner
 
 from tunepoint import Task, prepare
-from tunepoint.arms.causal.export import FORMS
+from tunepoint.arms.causal.export_forms import FORMS
 from tunepoint.capture.opening import open_store
 from tunepoint.cli.app import app
 from tunepoint.data.examples import Example

@@ -15,7 +15,8 @@ from test_tuned_study import routing
 from typer.testing import CliRunner
 
 from tunepoint import Task
-from tunepoint.arms.causal.server_parity import CHECKED, MEASURED, check_served
+from tunepoint.arms.causal.dev_answers import DEV_ANSWERS_FILE
+from tunepoint.arms.causal.server_parity import PARITY_FILE, check_served
 from tunepoint.arms.causal.tune import tune_model
 from tunepoint.cli.app import app
 from tunepoint.errors import StudyError, TunepointError
@@ -53,7 +54,7 @@ def test_a_server_of_the_merged_model_answers_as_it_was_measured(tuned: Path, tm
         done = parity(tuned, url, merged)
     assert done.exit_code == 0, done.output
     assert "full prompt: 18 of 18 answers are the same" in done.output
-    (found,) = json.loads((tuned / "out" / CHECKED).read_text()).values()
+    (found,) = json.loads((tuned / "out" / PARITY_FILE).read_text()).values()
     assert found["holds"] and set(found["prompts"]) == {"full", "short", "none"}
 
 
@@ -72,13 +73,13 @@ def test_another_chat_template_or_other_weights_are_noticed_and_shown(tuned: Pat
         done = parity(tuned, url, untuned, "--prompt", "none")
     assert done.exit_code == 2 and "of 18 answers are the same; score -" in done.output
     assert "measured, " in done.output and "served" in done.output  # the first that differ
-    found = json.loads((tuned / "out" / CHECKED).read_text())
+    found = json.loads((tuned / "out" / PARITY_FILE).read_text())
     assert [one["holds"] for one in found.values()][-2:] == [False, False]
 
 
 def test_what_cannot_be_compared_is_refused(tuned: Path, tmp_path: Path) -> None:
     task = Task.load(tuned)
-    with pytest.raises(StudyError, match=f"no tunepoint.json and {MEASURED} in it"):
+    with pytest.raises(StudyError, match=f"no tunepoint.json and {DEV_ANSWERS_FILE} in it"):
         check_served(tmp_path, task, "http://127.0.0.1:9/v1#x")
     changed = task.model_copy(update={"instruction": "Route it."})
     with pytest.raises(StudyError, match="tuned on other examples or another instruction"):
@@ -86,8 +87,8 @@ def test_what_cannot_be_compared_is_refused(tuned: Path, tmp_path: Path) -> None
     for name, text, said in (
         ("tunepoint.json", "{", "damaged"),
         ("tunepoint.json", "{}", "answer_tokens, data_sha256, seed, task_sha256 missing"),
-        (MEASURED, "", "no trials"),
-        (CHECKED, "[", "damaged"),
+        (DEV_ANSWERS_FILE, "", "no trials"),
+        (PARITY_FILE, "[", "damaged"),
     ):
         broken = tmp_path / f"{name}-{len(text)}"
         shutil.copytree(tuned / "out", broken, ignore=shutil.ignore_patterns("runs", "merged"))
@@ -96,9 +97,9 @@ def test_what_cannot_be_compared_is_refused(tuned: Path, tmp_path: Path) -> None
             check_served(broken, task, "http://127.0.0.1:9/v1#x")
     some = tmp_path / "some"
     shutil.copytree(tuned / "out", some, ignore=shutil.ignore_patterns("runs", "merged"))
-    lines = (some / MEASURED).read_text().splitlines(keepends=True)
-    (some / MEASURED).write_text("".join(line for line in lines if '"none"' in line))
-    with pytest.raises(StudyError, match="lacks answers to all of dev with the prompts full"):
+    lines = (some / DEV_ANSWERS_FILE).read_text().splitlines(keepends=True)
+    (some / DEV_ANSWERS_FILE).write_text("".join(line for line in lines if '"none"' in line))
+    with pytest.raises(StudyError, match="lacks answers to the whole validation set with the prompts full"):
         check_served(some, task, "http://127.0.0.1:9/v1#x", prompts=["full"])
     unknown = parity(tuned, "http://127.0.0.1:9/v1", Path("x"), "--prompt", "long")
     assert unknown.exit_code == 2 and "the prompts are full, short, none" in unknown.output

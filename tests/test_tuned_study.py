@@ -14,7 +14,7 @@ from test_chat_study import goods
 from typer.testing import CliRunner
 
 from tunepoint import Task, read_trials, run
-from tunepoint.arms.hosted.hosted import HostedQuote
+from tunepoint.arms.hosted.quote import HostedQuote
 from tunepoint.cli.app import app
 from tunepoint.errors import BudgetReached, DataError, TaskError
 
@@ -147,7 +147,7 @@ def test_what_cannot_be_tuned_is_said_before_anything_runs(
 ) -> None:
     with pytest.raises(TaskError, match="'opnai' is none that we know; did you mean 'openai'"):
         run(routing(tmp_path, tune=[{**HOSTED, "provider": "opnai"}]), out=tmp_path / "a")
-    monkeypatch.setattr("tunepoint.arms.causal.rows.FEWEST", 50)
+    monkeypatch.setattr("tunepoint.arms.causal.rows.MIN_TRAINING_EXAMPLES", 50)
     with pytest.raises(DataError, match=r"training examples are too few to fine-tune .* 50 at least"):
         run(routing(tmp_path, 60, tune=[{"base": str(base)}]), out=tmp_path / "b")
     with pytest.raises(TaskError, match="method"):

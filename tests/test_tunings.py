@@ -14,7 +14,8 @@ from test_tuned_study import routing
 from typer.testing import CliRunner
 
 from tunepoint import Example, Task, prepare
-from tunepoint.arms.causal.export import FORMS, export_examples
+from tunepoint.arms.causal.export import export_examples
+from tunepoint.arms.causal.export_forms import FORMS
 from tunepoint.arms.causal.tune import base_to_tune, tune_model
 from tunepoint.arms.parity import parity
 from tunepoint.cli.app import app
@@ -69,7 +70,7 @@ def test_a_tuned_model_is_written_with_its_card_and_merged_where_it_answers_the_
 def test_a_merged_model_that_answers_otherwise_is_not_kept(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tunepoint.arms.causal.causal import CausalBase
+    from tunepoint.arms.causal.base import CausalBase
 
     def broken(self: CausalBase, folder: Path) -> None:
         tiny_checkpoint(folder)  # the base, without what was learnt
@@ -90,7 +91,7 @@ def test_the_command_tunes_asks_and_says_what_came_out(base: Path, tmp_path: Pat
     )
     assert shown.exit_code == 0, shown.output
     assert "about" in shown.output and "a run" in shown.output  # the quote
-    assert "dev score, none prompt:" in shown.output and "Model:" in shown.output
+    assert "validation score without a prompt:" in shown.output and "Model:" in shown.output
     none = RUNNER.invoke(app, ["tune", str(path), "--yes"])
     assert none.exit_code == 2 and "no base to tune: name one with --base" in none.output
 
@@ -157,7 +158,7 @@ def settings(path: Path) -> dict[str, Any]:
 def test_the_command_exports_and_names_the_nearest_form(tmp_path: Path) -> None:
     path = written(tmp_path, routing(tmp_path, 80))
     shown = RUNNER.invoke(app, ["export", str(path), "--for", "axolotl", "--to", str(tmp_path / "out")])
-    assert shown.exit_code == 0 and "the test stays sealed" in " ".join(shown.output.split())
+    assert shown.exit_code == 0 and "the test set stays sealed" in " ".join(shown.output.split())
     wrong = RUNNER.invoke(app, ["export", str(path), "--for", "axolot", "--to", str(tmp_path / "other")])
     assert wrong.exit_code == 2 and "did you mean 'axolotl'" in wrong.output
     assert not (tmp_path / "other").exists()

@@ -20,17 +20,12 @@ from tunepoint.task.hosting import Dedicated
 from tunepoint.task.task import Task
 from tunepoint.trials.trial import ArmKind
 
-LENGTH_IN_NAME: Mapping[PromptLength, str] = {
+LENGTH_IN_WORDS: Mapping[PromptLength, str] = {
     "full": "full prompt",
     "short": "instruction alone",
     "none": "no prompt",
 }
-"""Part of the arm's name in files, which stays as it is."""
-LENGTH_IN_LABEL: Mapping[PromptLength, str] = {
-    "full": "full prompt",
-    "short": "short prompt",
-    "none": "no prompt",
-}
+"""Part of the arm's label, and of its name in files, so these words stay."""
 
 
 @dataclass
@@ -76,18 +71,18 @@ class CausalTuned:
     def __post_init__(self) -> None:
         model = f"{self.title} {self.base.recipe.method}" + (" taught" if self.distilled else "")
         self.family = model if self.prompt_length == "none" else f"{model} + prompt"
-        self.name = f"{model}, {LENGTH_IN_NAME[self.prompt_length]}"
+        self.name = f"{model}, {LENGTH_IN_WORDS[self.prompt_length]}"
         if self.instruction is not None:
             self.name += ", optimised"
         self.kind = "tuned" if self.prompt_length == "none" else "hybrid"
-        self.promptless_name = f"{model}, {LENGTH_IN_NAME['none']}"
+        self.promptless_name = f"{model}, {LENGTH_IN_WORDS['none']}"
 
     @property
     def label(self) -> str:
         """The base, who wrote its targets, and the prompt."""
         distilled = ", distilled" if self.distilled else ""
         optimized = "" if self.instruction is None else ", optimized"
-        return f"tuned {self.title}{distilled}, {LENGTH_IN_LABEL[self.prompt_length]}{optimized}"
+        return f"tuned {self.title}{distilled}, {LENGTH_IN_WORDS[self.prompt_length]}{optimized}"
 
     @property
     def base_model(self) -> str:

@@ -44,7 +44,7 @@ class CheckpointRace:
                 checkpoint = put_adapter(model, paths[name], name)
                 answers = self._answers(checkpoint, tokenizer, len(scores[name]), end)
                 scores[name] = np.concatenate([scores[name], answers])
-            race.look({name: scores[name] for name in race.running}, codes[:end])
+            race.eliminate({name: scores[name] for name in race.running}, codes[:end])
             if len(race.running) == 1:
                 break
         return paths[max(reversed(race.running), key=lambda name: float(scores[name].mean()))]
@@ -59,7 +59,7 @@ class CheckpointRace:
         examples = self.examples[start:end]
         if not examples:
             return np.empty(0)
-        chat = TextModel(LocalEndpoint.of("checkpoint", model, tokenizer), remote=False)
+        chat = TextModel(LocalEndpoint("checkpoint", model, tokenizer), remote=False)
         prompts = zip(self.prompts[start:end], examples, strict=True)
         replies = chat.answer([replace(prompt, input=example.input) for prompt, example in prompts])
         return score_replies(self.scoring, replies, examples)

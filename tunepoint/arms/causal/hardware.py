@@ -1,7 +1,8 @@
-"""Whether a base model fits this machine: said with the sizes, before anything is downloaded or spent."""
+"""Whether a base model fits this machine, checked before anything is downloaded or spent."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,63 +16,71 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from tunepoint.arms.causal.recipe import CausalRecipe, Method
 from tunepoint.errors import ModelError
 
-BYTES: Mapping[Method, float] = {"full": 16.0, "lora": 4.3, "qlora": 0.8}
-"""Bytes a parameter in training, in single precision: weights, gradients and Adam's two moments of what
-learns (LoRA: about 2% of the parameters)."""
-HALF: Mapping[Method, float] = {"full": 16.0, "lora": 2.3, "qlora": 0.8}
-"""The same where weights that do not learn are kept in bf16."""
-STATE = 34.0
-"""Bytes that a layer keeps of a token for the backward pass, times the width (Korthikanti et al. 2022,
+PARAMETER_BYTES: Mapping[Method, float] = {"full": 16.0, "lora": 4.3, "qlora": 0.8}
+"""Bytes per parameter in training, in single precision: all weights, and the gradients and Adam's two
+moments of the trained ones (LoRA: about 2% of the parameters)."""
+PARAMETER_BYTES_BF16: Mapping[Method, float] = {"full": 16.0, "lora": 2.3, "qlora": 0.8}
+"""The same where frozen weights are kept in bf16."""
+STATE_BYTES = 34.0
+"""Bytes that a layer keeps for the backward pass, per token and unit of width (Korthikanti et al. 2022,
 equation 2, without attention scores)."""
-LOGITS = 12.0
-"""Bytes of a token's logit, its probability and its gradient, in single precision."""
+LOGIT_BYTES = 12.0
+"""Bytes of one logit, its probability and its gradient, in single precision."""
 
 
 @dataclass(frozen=True)
-class Size:
-    """What a base model takes."""
+class BaseSize:
+    """Shape of a base model."""
 
     parameters: int
     layers: int
     width: int
     vocabulary: int
     context: int
-    here: bool
+    """Tokens that it can read at once."""
+    local: bool
     """Whether its weights are on this machine already."""
 
     def training_bytes(self, recipe: CausalRecipe, tokens: int, *, half: bool) -> float:
-        """Memory of a run whose largest batch has so many tokens."""
-        each = (HALF if half else BYTES)[recipe.method]
-        states = tokens * (self.layers * self.width * STATE + self.vocabulary * LOGITS)
-        return self.parameters * each + states
+        """Return the memory of a run, in bytes.
+
+        Args:
+            recipe: has the method.
+            tokens: of the largest batch.
+            half: whether the machine trains in bf16.
+
+        """
+        parameter_bytes = (PARAMETER_BYTES_BF16 if half else PARAMETER_BYTES)[recipe.method]
+        activation_bytes = tokens * (self.layers * self.width * STATE_BYTES + self.vocabulary * LOGIT_BYTES)
+        return self.parameters * parameter_bytes + activation_bytes
 
 
-def place(base: str, folder: Path) -> str:
-    """The directory of a base, relative to the task's folder, or its name on a hub."""
+def resolve_base(base: str, folder: Path) -> str:
+    """Return the directory of a base, relative to the task's folder, or its name on a hub."""
     path = folder / base
     return str(path) if path.is_dir() else base
 
 
-def size_of(base: str, folder: Path = Path()) -> Size:
-    """Parameters and shape of a base; only its configuration is read or fetched.
+def size_of(base: str, folder: Path = Path()) -> BaseSize:
+    """Return the shape of a base; reads or fetches its configuration alone.
 
     Raises:
         ModelError: neither a directory with a model nor a name that the hub knows.
 
     """
-    where = place(base, folder)
+    where = resolve_base(base, folder)
     try:
         config: Any = AutoConfig.from_pretrained(where)
-        with torch.device("meta"):
+        with torch.device("meta"):  # counts parameters without memory for them
             model: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
-    except Exception as error:  # whatever the files bring up
-        said = str(error).strip().split("\n")[0][:200]
+    except Exception as error:  # damaged files raise errors of many libraries
+        message = str(error).strip().split("\n")[0][:200]
         raise ModelError(
-            f"{base}: cannot be tuned ({type(error).__name__}: {said}); name a directory with config.json, "
-            "weights and a tokenizer, or a causal language model that the hub knows"
+            f"{base}: cannot be tuned ({type(error).__name__}: {message}); name a directory with "
+            "config.json, weights and a tokenizer, or a causal language model on the hub"
         ) from None
-    text = config.get_text_config()
-    return Size(
+    text = config.get_text_config()  # multimodal models nest the shape of their language part
+    return BaseSize(
         sum(parameter.numel() for parameter in model.parameters()),
         int(text.num_hidden_layers),
         int(text.hidden_size),
@@ -82,7 +91,7 @@ def size_of(base: str, folder: Path = Path()) -> Size:
 
 
 def device() -> str:
-    """Where training runs: `cuda`, `mps` or `cpu`."""
+    """Return where training runs: `cuda`, `mps` or `cpu`."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
@@ -94,17 +103,25 @@ def half_precision() -> bool:
 
 
 def free_bytes() -> int:
-    """Memory that training can have: the accelerator's, else the machine's."""
+    """Return the free memory of the accelerator, else of the machine."""
     if device() == "cuda":
         return int(torch.cuda.mem_get_info()[0])
     return int(psutil.virtual_memory().available)
 
 
-def check_fits(base: str, size: Size, recipe: CausalRecipe, tokens: int, keep: Path) -> None:
+def threads_per_process(processes: int) -> int:
+    """Return the threads of each process where so many share this machine."""
+    return max(1, (os.cpu_count() or 1) // processes)
+
+
+def check_fits(base: str, size: BaseSize, recipe: CausalRecipe, tokens: int, keep: Path) -> None:
     """Refuse a base that cannot be trained here.
 
     Args:
-        tokens: of the largest batch of one example: batches are halved down to it.
+        base: its name, for the message.
+        size: of the base.
+        recipe: has the method.
+        tokens: of the longest example: where memory runs out, batches are halved down to one example.
         keep: folder for the trained weights.
 
     Raises:
@@ -112,38 +129,46 @@ def check_fits(base: str, size: Size, recipe: CausalRecipe, tokens: int, keep: P
 
     """
     if recipe.method == "qlora" and device() != "cuda":
-        raise ModelError(f"{base}: method 'qlora' needs a CUDA device and this machine has none; take 'lora'")
+        raise ModelError(f"{base}: method 'qlora' needs a CUDA device and this machine has none; use 'lora'")
+    _check_memory(base, size, recipe, tokens)
+    _check_disk(base, size, recipe, keep)
+
+
+def _check_memory(base: str, size: BaseSize, recipe: CausalRecipe, tokens: int) -> None:
     needed, free = size.training_bytes(recipe, tokens, half=half_precision()), free_bytes()
     if needed > free:
         raise ModelError(
             f"{base}: {recipe.method} of {size.parameters / 1e9:.2f} billion parameters takes about "
-            f"{_gib(needed)} of memory and {_gib(free)} are free ({device()}); take a smaller base"
-            + (", or method 'lora'" if recipe.method == "full" else "")
+            f"{_readable_size(needed)} of memory and {_readable_size(free)} are free ({device()}); use a "
+            "smaller base" + (", or method 'lora'" if recipe.method == "full" else "")
         )
-    each = 2.0 if half_precision() else 4.0
-    weights = size.parameters * each
-    kept = weights if recipe.method == "full" else 0.04 * weights  # checkpoints and the adapter
-    for what, path, bytes_ in (
-        ("its download", _cache(), 0.0 if size.here else weights),
-        ("trained weights and a checkpoint", keep, 3 * kept),
+
+
+def _check_disk(base: str, size: BaseSize, recipe: CausalRecipe, keep: Path) -> None:
+    weights = size.parameters * (2.0 if half_precision() else 4.0)
+    # An adapter of rank 16 has 1 to 2% of the parameters, and its checkpoints hold Adam's moments as well.
+    checkpoint = weights if recipe.method == "full" else 0.04 * weights
+    for purpose, folder, needed in (
+        ("its download", _hub_cache(), 0.0 if size.local else weights),
+        ("trained weights and a checkpoint", keep, 3 * checkpoint),
     ):
-        room = shutil.disk_usage(_existing(path)).free
-        if bytes_ > room:
+        free = shutil.disk_usage(_existing_parent(folder)).free
+        if needed > free:
             raise ModelError(
-                f"{base}: {what} takes about {_gib(bytes_)} and {path} has room for {_gib(room)}; "
-                "make room first"
+                f"{base}: {purpose} takes about {_readable_size(needed)} and {folder} has room for "
+                f"{_readable_size(free)}; free some disk space first"
             )
 
 
-def _existing(path: Path) -> Path:
-    return next(place for place in (path, *path.absolute().parents) if place.exists())
+def _existing_parent(path: Path) -> Path:
+    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
 
 
-def _cache() -> Path:
+def _hub_cache() -> Path:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     return Path(HF_HUB_CACHE)
 
 
-def _gib(size: float) -> str:
+def _readable_size(size: float) -> str:
     return f"{size / 2**30:.1f} GiB" if size >= 2**29 else f"{size / 2**20:.0f} MiB"

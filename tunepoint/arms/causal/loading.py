@@ -17,7 +17,7 @@ from tunepoint.errors import ModelError
 
 
 def load_tokenizer(where: str) -> Any:
-    """The tokenizer of a base, able to put a conversation into tokens and to pad.
+    """Load the tokenizer of a base, able to render a conversation and to pad.
 
     Raises:
         ModelError: it cannot be loaded, or has no chat template.
@@ -25,53 +25,53 @@ def load_tokenizer(where: str) -> Any:
     """
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(where)
-    except Exception as error:  # whatever the files bring up
-        raise _cannot_load(where, error) from None
+    except Exception as error:  # damaged files raise errors of many libraries
+        raise _load_error(where, error) from None
     if not tokenizer.chat_template:
         raise ModelError(
-            f"{where}: its tokenizer has no chat template, so nobody knows how it is to be asked; take an "
-            "instruction-tuned base, or give its tokenizer_config.json a chat_template"
+            f"{where}: its tokenizer has no chat template, which turns messages into a prompt. Use an "
+            "instruction-tuned base, or add a chat_template to its tokenizer_config.json"
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def _cannot_load(where: str, error: Exception) -> ModelError:
-    said = str(error).strip().split("\n")[0][:200]
-    return ModelError(f"{where}: cannot be loaded ({type(error).__name__}: {said})")
+def _load_error(where: str, error: Exception) -> ModelError:
+    message = str(error).strip().split("\n")[0][:200]
+    return ModelError(f"{where}: cannot be loaded ({type(error).__name__}: {message})")
 
 
 def load_base(where: str, recipe: CausalRecipe | None = None) -> tuple[Any, Any]:
-    """(model, tokenizer) of a base, in the precision of this machine, on its device.
+    """Load (model, tokenizer) of a base, in the precision of this machine and on its device.
 
     Raises:
         ModelError: it cannot be loaded, or has no chat template.
 
     """
-    how: dict[str, Any] = {"dtype": torch.bfloat16 if half_precision() else torch.float32}
+    options: dict[str, Any] = {"dtype": torch.bfloat16 if half_precision() else torch.float32}
     if recipe is not None and recipe.method == "qlora":
         from transformers import BitsAndBytesConfig
 
-        how["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        options["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
         )
-        how["device_map"] = {"": local_rank()}
+        options["device_map"] = {"": local_rank()}  # quantized weights cannot be moved afterwards
     disable_progress_bar()  # type: ignore[no-untyped-call]
     tokenizer = load_tokenizer(where)
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(where, **how)
-    except Exception as error:  # whatever the files bring up
-        raise _cannot_load(where, error) from None
-    return (model if "device_map" in how else model.to(own_device())), tokenizer
+        model: Any = AutoModelForCausalLM.from_pretrained(where, **options)
+    except Exception as error:  # damaged files raise errors of many libraries
+        raise _load_error(where, error) from None
+    return (model if "device_map" in options else model.to(own_device())), tokenizer
 
 
 def put_adapter(model: Any, folder: Path, name: str = "default") -> Any:
-    """The model with the adapter of a run beside those that it has, and this one at work."""
+    """Add the adapter of a run to a model beside those that it has, and activate it."""
     from peft import PeftModel
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # peft asks transformers for what has another name by now
+        warnings.simplefilter("ignore")  # peft uses a deprecated name of transformers
         if isinstance(model, PeftModel):
             model.load_adapter(str(folder), adapter_name=name)
         else:

@@ -1,0 +1,88 @@
+"""The processes of a training job on Ray Train."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tunepoint.arms.causal.hardware import device, threads_per_process
+from tunepoint.errors import MissingExtra
+
+
+def run_on_ray(job: Path, processes: int) -> str | None:
+    """Run a job's processes on a Ray cluster; return the first line of the error if one failed.
+
+    The cluster is that of RAY_ADDRESS, else one that is started on this machine.
+    """
+    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_CHDIR_TO_TRIAL_DIR", "RAY_TRAIN_METRICS_ENABLED"):
+        os.environ.setdefault(name, "0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray warns of its own deprecations
+        try:
+            from ray.train import LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
+            from ray.train.torch import TorchTrainer
+        except ImportError as error:
+            raise MissingExtra(f"--launch ray needs {error.name}", "ray") from None
+        with _cluster(processes), tempfile.TemporaryDirectory() as storage:
+            trainer = TorchTrainer(
+                _work,
+                train_loop_config={"job": str(job.absolute()), "threads": threads_per_process(processes)},
+                scaling_config=ScalingConfig(num_workers=processes, use_gpu=device() == "cuda"),
+                run_config=RunConfig(
+                    storage_path=storage,
+                    name="run",
+                    # Ray's type stubs are those of an earlier version, without this argument.
+                    logging_config=LoggingConfig("ERROR"),  # type: ignore[call-arg]
+                ),
+            )
+            try:
+                trainer.fit()
+            except TrainingFailedError as error:
+                return str(error).strip().splitlines()[0]
+    return None
+
+
+def _work(config: dict[str, Any]) -> None:
+    """Train as one of Ray's workers."""
+    import torch
+
+    from tunepoint.arms.causal.worker import work
+
+    torch.set_num_threads(config["threads"])
+    work(config["job"])
+
+
+@contextmanager
+def _cluster(processes: int) -> Iterator[None]:
+    """Connect to a Ray cluster for the time of a run; keep a connection that is there already."""
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    interrupt_handler = signal.getsignal(signal.SIGINT)  # Ray replaces it, and never puts it back
+    if "RAY_ADDRESS" in os.environ:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    else:
+        ray.init(
+            address="local",
+            num_cpus=processes,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=100 * 2**20,  # weights go through files, not through the store
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, interrupt_handler)
