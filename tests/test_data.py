@@ -49,9 +49,9 @@ def test_rows_without_input_or_target_are_dropped_and_named(tmp_path: Path) -> N
 def test_several_input_columns_are_named_in_the_input(tmp_path: Path) -> None:
     path = csv_file(tmp_path, "subject,body,label,who\nHi,There,x,me\n")
     columns = Columns(("subject", "body"), "label", group="who", slice="label", date="who", id="who")
-    found = read_examples(path, columns)[0][0]
-    assert found.input == "subject: Hi\nbody: There"
-    assert (found.id, found.group, found.slice) == ("me", "me", "x")
+    example = read_examples(path, columns)[0][0]
+    assert example.input == "subject: Hi\nbody: There"
+    assert (example.id, example.group, example.slice) == ("me", "me", "x")
 
 
 def test_jsonl_chat_and_parquet(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_parquet_without_pyarrow_says_what_to_install(
 
 def test_duplicates_contradictions_and_twins() -> None:
     long = "the sensor in the back room stopped sending readings on friday evening"
-    found = deduplicate(
+    clean = deduplicate(
         [
             example(1, "Hello there!"),
             example(2, "hello THERE"),
@@ -136,14 +136,14 @@ def test_duplicates_contradictions_and_twins() -> None:
             example(7, "other"),
         ]
     )
-    assert [e.id for e in found.kept] == ["r1", "r5", "r6", "r7"]
-    assert {d.id: d.reason for d in found.dropped} == {
+    assert [e.id for e in clean.kept] == ["r1", "r5", "r6", "r7"]
+    assert {d.id: d.reason for d in clean.dropped} == {
         "r2": "copy of r1",
         "r3": "contradicts r4",
         "r4": "contradicts r3",
     }
-    assert found.contradictions[0].targets == ("a", "b")
-    assert found.near_duplicates == ((1, 2),)
+    assert clean.contradictions[0].targets == ("a", "b")
+    assert clean.near_duplicates == ((1, 2),)
 
 
 def test_near_twins_agree_with_all_pairs_by_brute_force() -> None:
@@ -168,7 +168,7 @@ def test_near_twins_agree_with_all_pairs_by_brute_force() -> None:
 
 
 def test_personal_data_is_found_by_kind_and_never_repeated() -> None:
-    found = personal_data(
+    findings = personal_data(
         [
             example(1, "write to jo.doe+x@example.co.uk please"),
             example(2, "call 020 7946 0182 or not"),
@@ -177,12 +177,12 @@ def test_personal_data_is_found_by_kind_and_never_repeated() -> None:
             example(5, "order KW-64418 of 2026-03-14 for 12 sensors, error 404"),
         ]
     )
-    assert [(f.id, f.kind) for f in found if f.id != "r4"] == [
+    assert [(f.id, f.kind) for f in findings if f.id != "r4"] == [
         ("r1", "e-mail address"),
         ("r2", "phone number"),
         ("r3", "payment card"),
     ]
-    assert ("r4", "bank account") in [(f.id, f.kind) for f in found]
+    assert ("r4", "bank account") in [(f.id, f.kind) for f in findings]
 
 
 def test_a_planted_wrong_label_is_the_most_doubtful() -> None:
@@ -249,7 +249,7 @@ def test_given_parts_are_kept_and_their_contamination_is_certified() -> None:
     assert dealt.certificate.shared_groups == 1
     assert dealt.certificate.twins == {"t1": "r50"}
     assert dealt.clusters["o0"] == dealt.clusters["o9"] != dealt.clusters["o1"]
-    with pytest.raises(DataError, match="the test set has 2 examples in 1 independent groups, but needs at least 5"):
+    with pytest.raises(DataError, match=r"the test set has 2 examples in 1 .* groups, but needs at least 5"):
         split_given_parts(
             {"train": train, "test": [test[1], test[5]]}, (0.6, 0.2, 0.2), np.random.default_rng(0)
         )
@@ -257,9 +257,10 @@ def test_given_parts_are_kept_and_their_contamination_is_certified() -> None:
         split_given_parts({"train": train, "test": []}, (0.6, 0.2, 0.2), np.random.default_rng(0))
 
 
-def task(folder: Path, **more: object) -> Task:
+def task(folder: Path, **sections: object) -> Task:
     return Task.parse(
-        {"name": "t", "data": {"path": "a.csv", "input": "text", "target": "label"}, **more}, folder=folder
+        {"name": "t", "data": {"path": "a.csv", "input": "text", "target": "label"}, **sections},
+        folder=folder,
     )
 
 
@@ -289,15 +290,15 @@ def test_prepare_with_parts_given(tmp_path: Path) -> None:
     unseen = ["a cold morning", "two dogs bark", "red paint dries", "my tea is hot", "stop it now"]
     rest = "".join(f"{text},{'ab'[i % 2]}\n" for i, text in enumerate(unseen))
     csv_file(tmp_path, "text,label\n" + rest, "test.csv")
-    given = {"train": "train.csv", "test": "test.csv", "input": "text", "target": "label"}
-    prepared = prepare(Task.parse({"name": "t", "data": given}, folder=tmp_path), 0)
+    files = {"train": "train.csv", "test": "test.csv", "input": "text", "target": "label"}
+    prepared = prepare(Task.parse({"name": "t", "data": files}, folder=tmp_path), 0)
     assert [e.id for e in prepared.split.test][:2] == ["test/test.csv:2", "test/test.csv:3"]
 
 
 def test_fingerprint_changes_with_any_field() -> None:
-    one = [example(1, "a")]
-    assert fingerprint(one) == fingerprint([example(1, "a")])
-    assert fingerprint(one) != fingerprint([example(1, "b")])
+    examples = [example(1, "a")]
+    assert fingerprint(examples) == fingerprint([example(1, "a")])
+    assert fingerprint(examples) != fingerprint([example(1, "b")])
 
 
 @pytest.mark.parametrize(

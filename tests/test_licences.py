@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from tunepoint import Task, prepare
+from tunepoint import Example, Task, prepare
 from tunepoint.arms.catalog import candidates
 from tunepoint.arms.causal.export import export_examples
 from tunepoint.arms.encoder.classifier import FineTuned, Probe
@@ -23,7 +23,7 @@ from tunepoint.errors import DataError, TaskError
 from tunepoint.models.encoder import Encoder
 
 
-def licensed(folder: Path, **more: Any) -> Task:
+def licensed(folder: Path, **sections: Any) -> Task:
     """Messages of two queues; every fourth is of another writer, every fifth under another licence."""
     with (folder / "messages.csv").open("w", newline="") as file:
         writer = csv.writer(file)
@@ -48,7 +48,7 @@ def licensed(folder: Path, **more: Any) -> Task:
         "data": {**data, "no_training": ["cc-by-nd-4.0"]},
         "models": [{"name": "embedded:minilm"}, {"name": "openai/gpt-5-mini", "train_on_outputs": False}],
         "traffic": {"queries_per_month": 50_000},
-        **more,
+        **sections,
     }
     return Task.parse(content, folder=folder)
 
@@ -93,10 +93,10 @@ def test_where_none_may_be_trained_on_the_error_says_what_to_change(tmp_path: Pa
 
 
 def test_a_study_of_rows_that_were_open_is_not_one_of_rows_that_are_closed(tmp_path: Path) -> None:
-    before = prepare(licensed(tmp_path), 0).fingerprint
+    closed = prepare(licensed(tmp_path), 0).fingerprint
     models = [{"name": "embedded:minilm"}, {"name": "openai/gpt-5-mini", "train_on_outputs": True}]
-    after = prepare(licensed(tmp_path, models=models), 0).fingerprint
-    assert before != after
+    opened = prepare(licensed(tmp_path, models=models), 0).fingerprint
+    assert closed != opened
 
 
 def test_where_nothing_may_be_trained_on_prompts_are_measured_and_tuning_is_not_run(
@@ -109,7 +109,7 @@ def test_where_nothing_may_be_trained_on_prompts_are_measured_and_tuning_is_not_
     split = prepare(closed, 0).split
     tried = candidates(closed, encoder, (), split.train, split.dev, None)
     assert tried.prompting and not tried.tuned and not tried.hybrid and tried.curve_arm is None
-    assert any("may be trained on" in left.reason for left in tried.not_run)
+    assert any("may be trained on" in arm.reason for arm in tried.not_run)
 
 
 def test_closed_rows_of_dev_are_left_out_of_what_other_tools_get(tmp_path: Path) -> None:
@@ -121,16 +121,31 @@ def test_closed_rows_of_dev_are_left_out_of_what_other_tools_get(tmp_path: Path)
     assert written.dev == 0 and written.train > 0
 
 
+@pytest.mark.parametrize(
+    ("origin", "writers"),
+    [
+        ("human", ("human",)),
+        ("openai/gpt-5-mini", ("openai/gpt-5-mini",)),
+        ("openai/gpt-5-mini, prompt 4f2a", ("openai/gpt-5-mini",)),
+        ("openai/gpt-5-mini, arm few-shot 10 per label, tagged", ("openai/gpt-5-mini",)),
+        ("this machine, openai/gpt-5-mini, arm a cascade", ("this machine", "openai/gpt-5-mini")),
+    ],
+)
+def test_an_origin_names_the_models_that_wrote_the_target(origin: str, writers: tuple[str, ...]) -> None:
+    example = Example("1", "input", "target", origin=origin)
+    assert example.writers == writers and example.writer == writers[0]
+
+
 def test_check_counts_them(tmp_path: Path) -> None:
     task = licensed(tmp_path)
     (tmp_path / "task.toml").write_text(
         'name = "routing"\ninstruction = "Route."\n[data]\npath = "messages.csv"\ninput = "text"\n'
         'target = "queue"\nid = "id"\nlicence = "terms"\nno_training = ["CC-BY-ND-4.0"]\n'
     )
-    said = CliRunner().invoke(app, ["check", str(tmp_path)])
-    assert "not to be trained on: 1\n  • licence CC-BY-ND-4.0: 16" in said.output, said.output
-    found = json.loads(CliRunner().invoke(app, ["check", str(tmp_path), "--json"]).output)
-    assert found["untrainable"] == {"licence CC-BY-ND-4.0": 16} and task.data is not None
+    shown = CliRunner().invoke(app, ["check", str(tmp_path)])
+    assert "not to be trained on: 1\n  • licence CC-BY-ND-4.0: 16" in shown.output, shown.output
+    audit = json.loads(CliRunner().invoke(app, ["check", str(tmp_path), "--json"]).output)
+    assert audit["untrainable"] == {"licence CC-BY-ND-4.0": 16} and task.data is not None
 
 
 def test_a_column_that_is_not_there_is_named_with_the_nearest(tmp_path: Path) -> None:

@@ -60,11 +60,15 @@ def test_the_order_of_items_changes_nothing(seed: int) -> None:
     arms = measured(seed)
     order = RNG(seed + 1).permutation(len(arms.items))
     mixed = replace(arms, arms=tuple(replace(arm, scores=arm.scores[:, order]) for arm in arms.arms))
-    one, other = (decide(one, costs(), task(), RNG(0)) for one in (arms, mixed))
-    assert (one.verdict, one.strength, one.winner) == (other.verdict, other.strength, other.winner)
-    assert one.risks.wrong == pytest.approx(other.risks.wrong, abs=0.005)
-    for here, there in zip(one.differences, other.differences, strict=True):
-        assert here.difference.low == pytest.approx(there.difference.low, abs=1e-9)
+    decision, other = (decide(table, costs(), task(), RNG(0)) for table in (arms, mixed))
+    assert (decision.verdict, decision.strength, decision.winner) == (
+        other.verdict,
+        other.strength,
+        other.winner,
+    )
+    assert decision.risks.wrong == pytest.approx(other.risks.wrong, abs=0.005)
+    for interval, other_interval in zip(decision.differences, other.differences, strict=True):
+        assert interval.difference.low == pytest.approx(other_interval.difference.low, abs=1e-9)
 
 
 @FEW_CASES
@@ -76,10 +80,10 @@ def test_the_order_and_the_names_of_arms_change_no_interval(seed: int) -> None:
     joint, other, third = joint_of(arms), joint_of(backwards), joint_of(renamed)
     assert joint.covariance == pytest.approx(other.covariance[::-1, ::-1])
     assert joint.covariance == pytest.approx(third.covariance)
-    here = compare(joint, [(0, 1)], RNG(0))[0].difference
-    there = compare(other, [(1, 2)], RNG(0))[0].difference
-    assert here.estimate == pytest.approx(-there.estimate)
-    assert here.high - here.low == pytest.approx(there.high - there.low, rel=0.05)
+    first = compare(joint, [(0, 1)], RNG(0))[0].difference
+    last = compare(other, [(1, 2)], RNG(0))[0].difference
+    assert first.estimate == pytest.approx(-last.estimate)
+    assert first.high - first.low == pytest.approx(last.high - last.low, rel=0.05)
 
 
 @FEW_CASES
@@ -89,11 +93,11 @@ def test_every_item_twice_as_a_cluster_changes_no_interval(seed: int) -> None:
     plain = [arm.scores for arm in arms.arms]
     twice = [np.repeat(scores, 2, axis=1) for scores in plain]
     codes = np.repeat(np.arange(len(arms.items)), 2)
-    one, other = joint_scores(plain), joint_scores(twice, codes)
+    single, doubled = joint_scores(plain), joint_scores(twice, codes)
     # the half pseudo-observation of Agresti and Min counts items: it is the only part that moves
     small = 0.5 / (len(arms.items) + 2) ** 2
-    assert one.covariance == pytest.approx(other.covariance, abs=small)
-    for a, b in zip(score_intervals(one, RNG(0)), score_intervals(other, RNG(0)), strict=True):
+    assert single.covariance == pytest.approx(doubled.covariance, abs=small)
+    for a, b in zip(score_intervals(single, RNG(0)), score_intervals(doubled, RNG(0)), strict=True):
         assert (a.low, a.high) == pytest.approx((b.low, b.high), abs=0.004)
 
 
@@ -103,14 +107,15 @@ def test_a_dominated_arm_changes_no_verdict(seed: int) -> None:
     arms = measured(seed)
     worst = replace(arms.arms[0], arm="worst", scores=np.zeros_like(arms.arms[0].scores))
     dear = ArmCost("worst", "prompt", usd_per_query=Range.parse(1.0), deterministic=True)
-    one = decide(arms, costs(), task(), RNG(0))
+    decision = decide(arms, costs(), task(), RNG(0))
     other = decide(replace(arms, arms=(*arms.arms, worst)), [*costs(), dear], task(), RNG(0))
-    assert one.winner == other.winner
-    assert one.risks.wrong == pytest.approx(other.risks.wrong, abs=0.03)
-    if min(abs(one.risks.wrong - edge) for edge in (0.05, 0.2)) > 0.03:
-        assert (one.verdict, one.strength) == (other.verdict, other.strength)
+    assert decision.winner == other.winner
+    assert decision.risks.wrong == pytest.approx(other.risks.wrong, abs=0.03)
+    if min(abs(decision.risks.wrong - edge) for edge in (0.05, 0.2)) > 0.03:
+        assert (decision.verdict, decision.strength) == (other.verdict, other.strength)
     widths = [
-        {d.against: d.difference.high - d.difference.low for d in found.differences} for found in (one, other)
+        {d.against: d.difference.high - d.difference.low for d in decided.differences}
+        for decided in (decision, other)
     ]
     for against, width in widths[0].items():
         assert width * 0.98 <= widths[1][against] <= width * 1.5  # the simultaneous correction
@@ -122,12 +127,13 @@ def test_scaling_money_scales_money(seed: int, scale: float) -> None:
     arms, rates = measured(seed), {"hourly_usd": 0.0, "core_hour_usd": 0.0}
     plain = Task.parse({"name": "t", "value": {"error_usd": 0.02}, "costs": rates})
     scaled = Task.parse({"name": "t", "value": {"error_usd": 0.02 * scale}, "costs": rates})
-    one, other = decide(arms, costs(), plain, RNG(0)), decide(arms, costs(scale), scaled, RNG(0))
-    assert (one.winner, one.strength) == (other.winner, other.strength)
-    assert one.risks == other.risks
-    for here, there in zip(one.finalists, other.finalists, strict=True):
-        assert there.horizon_usd.likely == pytest.approx(scale * here.horizon_usd.likely)
-        assert there.expected_regret_usd == pytest.approx(scale * (here.expected_regret_usd or 0), abs=1e-6)
+    decision, other = decide(arms, costs(), plain, RNG(0)), decide(arms, costs(scale), scaled, RNG(0))
+    assert (decision.winner, decision.strength) == (other.winner, other.strength)
+    assert decision.risks == other.risks
+    for plain_arm, scaled_arm in zip(decision.finalists, other.finalists, strict=True):
+        assert scaled_arm.horizon_usd.likely == pytest.approx(scale * plain_arm.horizon_usd.likely)
+        regret = scale * (plain_arm.expected_regret_usd or 0)
+        assert scaled_arm.expected_regret_usd == pytest.approx(regret, abs=1e-6)
 
 
 @FEW_CASES
@@ -142,8 +148,8 @@ def test_the_bootstrap_agrees_with_the_formula_where_it_should(seed: int) -> Non
 
 def test_one_format_is_found_in_json_numbers_and_texts() -> None:
     rows = ['{"brand": "A", "ml": 3}', '{"brand": null, "ml": 4.5}', '{"ml": 1, "brand": "B"}', "{}"]
-    found = common_format(rows, "json")
-    assert found.covered == 0.75 and found.pattern == "brand: string, ml: number"
+    schema = common_format(rows, "json")
+    assert schema.covered == 0.75 and schema.pattern == "brand: string, ml: number"
     assert common_format(['{"a": 1}', '{"a": "x"}'], "json").covered == 0.5
     assert common_format(["no", "[1]"], "json").covered == 0.0
     assert common_format(["12", "7", "3.5"], "number").covered == pytest.approx(2 / 3)

@@ -34,13 +34,13 @@ def test_a_true_difference_is_found_at_about_the_sample_size_that_theory_says() 
 
 def test_clusters_are_one_bet_each() -> None:
     rng = np.random.default_rng(7)
-    plain = whole = 0
+    ignoring = respecting = 0
     for _ in range(300):
         tables = rng.choice([-1.0, 1.0], size=20)
         values, clusters = np.repeat(tables, 10), np.repeat(np.arange(20), 10)
-        plain += log_e_value(values) >= math.log(10)
-        whole += log_e_value(values, clusters, 10) >= math.log(10)
-    assert whole / 300 <= 0.1 < plain / 300
+        ignoring += log_e_value(values) >= math.log(10)
+        respecting += log_e_value(values, clusters, 10) >= math.log(10)
+    assert respecting / 300 <= 0.1 < ignoring / 300
     with pytest.raises(EvidenceError, match="a cluster has 10 items, more than the announced 5"):
         log_e_value(values, clusters, 5)
 
@@ -66,9 +66,9 @@ def test_five_items_have_an_exact_interval() -> None:
 
 def test_the_exact_interval_keeps_clusters_whole() -> None:
     values = np.array([1.0, 1, 0, 0, 1, 1, 1, 1])
-    plain = betting_interval(values, low=0.0)
-    whole = betting_interval(values, np.array([0, 0, 1, 1, 2, 2, 3, 3]), low=0.0)
-    assert whole.estimate == plain.estimate and whole.low < plain.low
+    independent = betting_interval(values, low=0.0)
+    clustered = betting_interval(values, np.array([0, 0, 1, 1, 2, 2, 3, 3]), low=0.0)
+    assert clustered.estimate == independent.estimate and clustered.low < independent.low
 
 
 @given(st.lists(st.sampled_from([-1.0, -0.5, 0.0, 1.0]), min_size=1, max_size=40), st.randoms())
@@ -76,9 +76,9 @@ def test_the_order_of_items_does_not_matter_at_a_look(values: list[float], shuff
     shuffled = list(values)
     shuffler.shuffle(shuffled)  # type: ignore[attr-defined]
     assert log_e_value(np.array(values)) == pytest.approx(log_e_value(np.array(shuffled)))
-    one, other = betting_interval(np.array(values)), betting_interval(-np.array(values))
-    assert one.low <= one.estimate <= one.high
-    assert one.low == pytest.approx(-other.high, abs=1e-4)
+    interval, mirrored = betting_interval(np.array(values)), betting_interval(-np.array(values))
+    assert interval.low <= interval.estimate <= interval.high
+    assert interval.low == pytest.approx(-mirrored.high, abs=1e-4)
 
 
 def test_the_best_arm_is_seldom_lost_and_equal_arms_stay() -> None:
@@ -86,11 +86,11 @@ def test_the_best_arm_is_seldom_lost_and_equal_arms_stay() -> None:
     lost = stayed = 0
     for _ in range(150):
         skills = [0.7, 0.7, 0.68, 0.5, 0.3]
-        course = Race([str(i) for i in range(5)])
+        race = Race([str(i) for i in range(5)])
         answers = {str(i): (rng.random(300) < skill).astype(float) for i, skill in enumerate(skills)}
         for size in (16, 24, 36, 54, 81, 120, 180, 300):
-            course.eliminate({name: answers[name][:size] for name in course.running})
-        lost += "0" not in course.running and "1" not in course.running
-        stayed += {"0", "1"} <= set(course.running)
-        assert "4" not in course.running
+            race.eliminate({name: answers[name][:size] for name in race.running})
+        lost += "0" not in race.running and "1" not in race.running
+        stayed += {"0", "1"} <= set(race.running)
+        assert "4" not in race.running
     assert lost / 150 <= 0.1 and stayed / 150 >= 0.75

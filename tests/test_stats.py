@@ -55,13 +55,13 @@ def test_score_interval_is_wilsons_in_the_simple_case() -> None:
 
 def test_score_interval_of_all_wrong_and_of_few() -> None:
     # The same table: 0 of 20 gives 0 to .1611; 1 of 29 gives .0061 to .1718.
-    none = score_interval(0.0, 0.0, 20, stats.norm.ppf(0.975))
-    assert (none.low, none.high) == (0.0, pytest.approx(0.1611, abs=5e-5))
-    one = score_interval(1 / 29, 1 / 29 * 28 / 29 / 29, 29, stats.norm.ppf(0.975))
-    assert one.low == pytest.approx(0.0061, abs=5e-5)
-    assert one.high == pytest.approx(0.1718, abs=5e-5)
-    everything = score_interval(1.0, 0.0, 20, 1.96)
-    assert everything.high == 1.0 > everything.low
+    all_wrong = score_interval(0.0, 0.0, 20, stats.norm.ppf(0.975))
+    assert (all_wrong.low, all_wrong.high) == (0.0, pytest.approx(0.1611, abs=5e-5))
+    one_right = score_interval(1 / 29, 1 / 29 * 28 / 29 / 29, 29, stats.norm.ppf(0.975))
+    assert one_right.low == pytest.approx(0.0061, abs=5e-5)
+    assert one_right.high == pytest.approx(0.1718, abs=5e-5)
+    all_right = score_interval(1.0, 0.0, 20, 1.96)
+    assert all_right.high == 1.0 > all_right.low
 
 
 def test_score_interval_refuses_nonsense() -> None:
@@ -77,11 +77,11 @@ def test_paired_difference_matches_students_published_sleep_data() -> None:
     first = np.array([0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]) / 10 + 0.2
     second = np.array([1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]) / 10 + 0.2
     joint = joint_scores([second[None], first[None]])
-    found = compare(joint, [(0, 1)], RNG(0))[0].difference
-    assert found.estimate == pytest.approx(0.158)
+    difference = compare(joint, [(0, 1)], RNG(0))[0].difference
+    assert difference.estimate == pytest.approx(0.158)
     plain = 0.08778  # half width without the half pseudo-observation of Agresti and Min
     error = np.sqrt((plain / stats.t.ppf(0.975, 9)) ** 2 + 1 / 12**2)
-    assert found.high - found.estimate == pytest.approx(stats.t.ppf(0.975, 9) * error, rel=1e-3)
+    assert difference.high - difference.estimate == pytest.approx(stats.t.ppf(0.975, 9) * error, rel=1e-3)
 
 
 def test_clusters_of_one_are_no_clusters_and_larger_ones_widen() -> None:
@@ -107,21 +107,21 @@ def test_cluster_variance_by_hand() -> None:
 def test_seed_variance_pairs_seeds_of_the_same_name() -> None:
     rng = RNG(2)
     shift = np.array([0.0, 0.1, 0.2])[:, None]
-    one = 0.3 + shift + 0.1 * rng.random((3, 400))
-    other = 0.5 + shift + 0.1 * rng.random((3, 400))
+    first = 0.3 + shift + 0.1 * rng.random((3, 400))
+    second = 0.5 + shift + 0.1 * rng.random((3, 400))
     names = [("a", "b", "c"), ("a", "b", "c")]
-    joint = joint_scores([one, other], seeds=names)
+    joint = joint_scores([first, second], seeds=names)
     assert np.sqrt(joint.seed_covariance[0, 0]) == pytest.approx(0.1 / np.sqrt(3), rel=0.05)
     together = compare(joint, [(0, 1)], RNG(0))[0].difference
-    apart = joint_scores([one, other], seeds=[("a", "b", "c"), ("x", "y", "z")])
+    apart = joint_scores([first, second], seeds=[("a", "b", "c"), ("x", "y", "z")])
     unpaired = compare(apart, [(0, 1)], RNG(0))[0].difference
     assert together.high - together.low < 0.2 * (unpaired.high - unpaired.low)
 
 
 def test_arms_that_never_differ_do_not_claim_that_they_never_will() -> None:
     same = np.ones((1, 50))
-    found = compare(joint_scores([same, same]), [(0, 1)], RNG(0))[0].difference
-    assert found.low < 0 < found.high
+    difference = compare(joint_scores([same, same]), [(0, 1)], RNG(0))[0].difference
+    assert difference.low < 0 < difference.high
 
 
 def test_simultaneous_intervals_are_wider_than_single_ones() -> None:
@@ -130,11 +130,11 @@ def test_simultaneous_intervals_are_wider_than_single_ones() -> None:
     joint = joint_scores(arms)
     single = compare(joint, [(0, 1)], RNG(0))[0].difference
     pairs = [(i, j) for i in range(5) for j in range(i)]
-    every = next(c for c in compare(joint, pairs, RNG(0)) if (c.arm, c.against) == (1, 0)).difference
-    assert every.high - every.low > 1.2 * (single.high - single.low)
+    simultaneous = next(c for c in compare(joint, pairs, RNG(0)) if (c.arm, c.against) == (1, 0)).difference
+    assert simultaneous.high - simultaneous.low > 1.2 * (single.high - single.low)
     # Tukey's studentised range for 5 means and many degrees of freedom is 3.858 (published
     # tables), so the multiplier tends to 3.858 / sqrt(2) = 2.728 for independent arms.
-    ratio = (every.high - every.low) / (single.high - single.low)
+    ratio = (simultaneous.high - simultaneous.low) / (single.high - single.low)
     assert ratio == pytest.approx(2.728 / stats.t.ppf(0.975, 299), rel=0.06)
     assert compare(joint, [], RNG(0)) == []
 
