@@ -68,7 +68,7 @@ def imports_block() -> str:
     imports = folder_imports()
     order = by_depth(imports)
     arrows = essential(imports)
-    lines = ["```mermaid", "graph BT"]
+    lines = ["```mermaid", "graph TB"]
     for folder in order:
         lines += [f"  {folder} --> {target}" for target in order if target in arrows[folder]]
     lines += ["```", "", "| folder | imports |", "|---|---|"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from tunepoint.task.task import Task
 from tunepoint.trials.trial import Trial
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+CURRENT = [page for page in PAGES if page.name != "log.md"]
+"""Without the log: it is history, and names modules as they were on its day."""
 READMES = sorted((ROOT / "examples").rglob("README.md"))
 
 
@@ -40,12 +43,31 @@ def test_python_examples_run(
 
 
 def test_arms_toml_examples_are_read(tmp_path: Path) -> None:
-    found = [code for _, code in blocks("toml") if "[[arm]]" in code]
-    assert found
-    for code in found:
+    examples = [code for _, code in blocks("toml") if "[[arm]]" in code]
+    assert examples
+    for code in examples:
         path = tmp_path / "arms.toml"
         path.write_text(code)
         assert read_arms(path)
+
+
+def test_toml_examples_parse() -> None:
+    examples = list(blocks("toml"))
+    assert examples
+    for page, code in examples:
+        assert tomllib.loads(code), page
+
+
+@pytest.mark.parametrize("page", CURRENT, ids=lambda page: str(page.relative_to(ROOT)))
+def test_source_files_that_are_named_exist(page: Path) -> None:
+    for name in re.findall(r"`([a-z_]+/[a-z_0-9/]+\.(?:py|toml|jinja))`", page.read_text()):
+        places = (ROOT / name, ROOT / "tunepoint" / name, ROOT / "tunepoint" / "arms" / name)
+        assert any(place.exists() for place in places), name
+
+
+def test_the_glossary_is_linked_from_where_a_reader_starts() -> None:
+    for name in ("README.md", "CONTRIBUTING.md", "docs/why.md", "docs/quickstart.md", "docs/decision.md"):
+        assert "glossary.md" in (ROOT / name).read_text(), name
 
 
 @pytest.mark.parametrize("page", [*PAGES, *READMES], ids=lambda page: str(page.relative_to(ROOT)))
