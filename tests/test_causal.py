@@ -29,6 +29,7 @@ from tunepoint.arms.causal.rows import IGNORED, Row, draw_prompt_lengths, rows_o
 from tunepoint.arms.causal.sft import fine_tune
 from tunepoint.arms.causal.trained import Trained
 from tunepoint.arms.contract import Built
+from tunepoint.arms.distilled import DistilledSet
 from tunepoint.arms.templates import PROMPT_LENGTHS, template_for_length
 from tunepoint.errors import DataError, ModelError
 from tunepoint.models.chat import Prompt, Usage
@@ -40,9 +41,9 @@ LABELS = {"billing": "charges and invoices", "device_setup": "pairing a device"}
 QUICK = CausalRecipe(learning_rate=5e-3, epochs=4, checkpoint_steps=5)
 
 
-def task(**more: Any) -> Task:
+def task(**overrides: Any) -> Task:
     content = {"name": "t", "instruction": "Route the message.", "answer": {"labels": LABELS}}
-    return Task.parse({**content, **more})
+    return Task.parse({**content, **overrides})
 
 
 def examples(count: int = 64) -> list[Example]:
@@ -60,14 +61,14 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows(base: Path, count: int = 64) -> tuple[Row, ...]:
-    found = rows_of(
+    tokenized = rows_of(
         task(),
         examples(count),
         draw_prompt_lengths(count, QUICK.prompt_shares, RNG(0)),
         load_tokenizer(str(base)),
         1_024,
     )
-    return found.rows
+    return tokenized.rows
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -77,9 +78,9 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / (name if (folder / name).exists() else "model.safetensors"))
 
 
-def same(one: Path, other: Path) -> float:
+def same(first_run: Path, second_run: Path) -> float:
     """The largest difference of two runs' weights."""
-    first, second = weights(one), weights(other)
+    first, second = weights(first_run), weights(second_run)
     assert first.keys() == second.keys()
     return max(float((first[name] - second[name]).abs().max()) for name in first)
 
@@ -89,36 +90,40 @@ def same(one: Path, other: Path) -> float:
 
 def test_a_row_is_what_serving_sends_and_then_the_answer(base: Path) -> None:
     tokenizer = load_tokenizer(str(base))
-    for diet in PROMPT_LENGTHS:
-        found = rows_of(task(), examples(10), [diet] * 10, tokenizer, 1_024).rows[1]
-        template = template_for_length(task(), examples(), diet)
-        asked = request_of(template.__class__(**{**vars(template), "input": "invoice 1"}))
-        turns = [{"role": turn.role, "content": turn.content} for turn in asked.messages]
+    for length in PROMPT_LENGTHS:
+        row = rows_of(task(), examples(10), [length] * 10, tokenizer, 1_024).rows[1]
+        template = template_for_length(task(), examples(), length)
+        request = request_of(template.__class__(**{**vars(template), "input": "invoice 1"}))
+        turns = [{"role": turn.role, "content": turn.content} for turn in request.messages]
         text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-        assert tokenizer.decode(found.input_ids) == text + "billing" + tokenizer.eos_token
-        counted = [t for t, label in zip(found.input_ids, found.labels, strict=True) if label != IGNORED]
+        assert tokenizer.decode(row.input_ids) == text + "billing" + tokenizer.eos_token
+        counted = [t for t, label in zip(row.input_ids, row.labels, strict=True) if label != IGNORED]
         assert tokenizer.decode(counted) == "billing" + tokenizer.eos_token
-        assert found.answer_tokens == len(counted)
+        assert row.answer_tokens == len(counted)
 
 
-def test_the_prompts_of_a_diet_shrink_to_the_input_alone() -> None:
+def test_the_prompt_lengths_shrink_to_the_input_alone() -> None:
     sizes = []
-    for diet in PROMPT_LENGTHS:
-        template = template_for_length(task(), examples(), diet)
+    for length in PROMPT_LENGTHS:
+        template = template_for_length(task(), examples(), length)
         turns = render(template.__class__(**{**vars(template), "input": "invoice 1"}))
         sizes.append(sum(len(turn.content) for turn in turns))
     assert sizes[0] > sizes[1] > sizes[2] == len("invoice 1")
     drawn = draw_prompt_lengths(3_000, (0.4, 0.3, 0.3), RNG(0))
-    assert [drawn.count(diet) / 3_000 for diet in PROMPT_LENGTHS] == pytest.approx([0.4, 0.3, 0.3], abs=0.03)
+    assert [drawn.count(length) / 3_000 for length in PROMPT_LENGTHS] == pytest.approx(
+        [0.4, 0.3, 0.3], abs=0.03
+    )
 
 
 def test_examples_longer_than_the_context_are_counted_and_named_never_cut(base: Path) -> None:
     tokenizer, some = load_tokenizer(str(base)), examples(12)
     some[3] = Example("long", "word " * 500, "billing")
-    found = rows_of(task(), some, ["none"] * 12, tokenizer, 200)
-    assert [name for name, _ in found.too_long] == ["long"] and len(found.rows) == 11
-    assert "1 examples have more tokens than the context of 200" in found.warnings(200)[0]
-    assert found.too_long[0][1] > 500 and f"long ({found.too_long[0][1]})" in found.warnings(200)[0]
+    tokenized = rows_of(task(), some, ["none"] * 12, tokenizer, 200)
+    assert [name for name, _ in tokenized.too_long] == ["long"] and len(tokenized.rows) == 11
+    assert "1 examples have more tokens than the context of 200" in tokenized.warnings(200)[0]
+    assert (
+        tokenized.too_long[0][1] > 500 and f"long ({tokenized.too_long[0][1]})" in tokenized.warnings(200)[0]
+    )
     with pytest.raises(DataError, match=r"that is 12 of 12: shorten the inputs"):
         rows_of(task(), some, ["none"] * 12, tokenizer, 3)
     with pytest.raises(DataError, match=r"9 training examples are too few.*10 at least"):
@@ -131,22 +136,22 @@ def test_examples_longer_than_the_context_are_counted_and_named_never_cut(base: 
 def test_the_loss_falls_and_the_adapter_comes_back_to_the_same_logits(base: Path, tmp_path: Path) -> None:
 
     seen: list[tuple[int, int, float]] = []
-    found = fine_tune(
+    trained = fine_tune(
         TrainingJob(str(base), rows(base), (), QUICK, tmp_path / "run", seed=1),
-        watch=lambda *told: seen.append(told),
+        watch=lambda *step: seen.append(step),
     )
-    assert found.losses[-1] < 0.95 * found.losses[0] and found.warnings == ()
+    assert trained.losses[-1] < 0.95 * trained.losses[0] and trained.warnings == ()
     assert seen[-1][1] == QUICK.steps(64) and seen[-1][2] < seen[0][2]
-    assert found.tokens == 4 * sum(len(row.input_ids) for row in rows(base))
-    assert Trained.read(tmp_path / "run") == found and not (tmp_path / "run" / "checkpoints").exists()
-    asked = torch.tensor([rows(base)[0].input_ids])
+    assert trained.tokens == 4 * sum(len(row.input_ids) for row in rows(base))
+    assert Trained.read(tmp_path / "run") == trained and not (tmp_path / "run" / "checkpoints").exists()
+    inputs = torch.tensor([rows(base)[0].input_ids])
     model, _ = load_base(str(base))
     with torch.inference_mode():
-        plain = model(asked).logits
+        plain = model(inputs).logits
         tuned = put_adapter(model, tmp_path / "run")
-        first = tuned(asked).logits
-        again = put_adapter(load_base(str(base))[0], tmp_path / "run")(asked).logits
-        merged = tuned.merge_and_unload()(asked).logits
+        first = tuned(inputs).logits
+        again = put_adapter(load_base(str(base))[0], tmp_path / "run")(inputs).logits
+        merged = tuned.merge_and_unload()(inputs).logits
     assert torch.equal(first, again) and not torch.allclose(first, plain, atol=1e-3)
     assert torch.allclose(first, merged, atol=1e-4)
 
@@ -201,15 +206,15 @@ def test_dev_stops_a_run_whose_answers_get_worse_and_keeps_the_best(base: Path, 
     against = [Example(e.id, e.input, other[e.target]) for e in examples(24)]
     dev = rows_of(task(), against, ["none"] * 24, load_tokenizer(str(base)), 1_024).rows
     recipe = CausalRecipe(learning_rate=2e-2, epochs=30)
-    found = fine_tune(TrainingJob(str(base), rows(base), dev, recipe, tmp_path / "run", seed=1))
-    assert len(found.dev_losses) < 30 and found.dev_losses[-1] > min(found.dev_losses)
+    trained = fine_tune(TrainingJob(str(base), rows(base), dev, recipe, tmp_path / "run", seed=1))
+    assert len(trained.dev_losses) < 30 and trained.dev_losses[-1] > min(trained.dev_losses)
     tuned = put_adapter(load_base(str(base))[0], tmp_path / "run")
     with torch.inference_mode():
         losses = [
             float(tuned(torch.tensor([r.input_ids]), labels=torch.tensor([r.labels])).loss) for r in dev
         ]
     weights_ = [row.answer_tokens for row in dev]
-    assert np.average(losses, weights=weights_) == pytest.approx(min(found.dev_losses), rel=0.02)
+    assert np.average(losses, weights=weights_) == pytest.approx(min(trained.dev_losses), rel=0.02)
 
 
 def test_checkpoints_race_on_dev_and_the_best_answers_are_kept(base: Path, tmp_path: Path) -> None:
@@ -223,12 +228,12 @@ def test_checkpoints_race_on_dev_and_the_best_answers_are_kept(base: Path, tmp_p
         race(model, tokenizer, checkpoints)
         return Path(checkpoints[0])
 
-    found = fine_tune(
+    picked = fine_tune(
         TrainingJob(str(base), rows(base), rows(base)[:24], QUICK, tmp_path / "run", seed=1), pick=pick
     )
     assert len(met) == 1 and 2 <= len(met[0]) <= 3
     other = fine_tune(TrainingJob(str(base), rows(base), rows(base)[:24], QUICK, tmp_path / "other", seed=1))
-    assert same(found.folder, other.folder) > 1e-4  # the first of them, not the one of the lowest loss
+    assert same(picked.folder, other.folder) > 1e-4  # the first of them, not the one of the lowest loss
     built = CausalTuned(shared, "none", "tiny").fit(task(), examples(), RNG(5))
     assert built.answer(["invoice 1"])[0].answer in LABELS
 
@@ -240,10 +245,10 @@ def test_a_race_of_checkpoints_stops_the_hopeless_and_counts_groups_whole(
     ordered = by_group(grouped, RNG(0))
     names = [example.group for example in ordered]
     assert all(names[i] == names[i - 1] for i in range(1, 200) if names.index(names[i]) < i)
-    asked: list[str] = []
+    answered: list[str] = []
 
     def answers(self: Any, model: str, tokenizer: Any, start: int, end: int) -> Any:
-        asked.extend([model] * (end - start))
+        answered.extend([model] * (end - start))
         return np.full(end - start, 1.0 if model == "checkpoint-20" else 0.0)
 
     monkeypatch.setattr("tunepoint.arms.causal.checkpoints.put_adapter", lambda model, path, name: name)
@@ -251,7 +256,7 @@ def test_a_race_of_checkpoints_stops_the_hopeless_and_counts_groups_whole(
     race = CheckpointRace(ordered, (), None)  # type: ignore[arg-type]
     checkpoints = [Path(f"checkpoint-{step}") for step in (10, 20, 30)]
     assert race(None, None, checkpoints).name == "checkpoint-20"
-    assert len(asked) < 3 * 200 and asked.count("checkpoint-10") < 200
+    assert len(answered) < 3 * 200 and answered.count("checkpoint-10") < 200
     monkeypatch.setattr(CheckpointRace, "_answers", lambda self, model, tok, start, end: np.ones(end - start))
     assert race(None, None, checkpoints).name == "checkpoint-30"  # ties: the last
 
@@ -268,9 +273,9 @@ def test_memory_that_runs_out_halves_the_batch_and_goes_on(
         whole(trainer, job)
 
     monkeypatch.setattr(sft, "run_trainer", small)
-    found = fine_tune(TrainingJob(str(base), rows(base), (), QUICK, tmp_path / "run", seed=1))
-    assert sizes == [(8, 1), (4, 2), (2, 4)] and found.batch == 2
-    assert "memory ran out with 8 examples at once; 2 were computed at a time" in found.warnings
+    trained = fine_tune(TrainingJob(str(base), rows(base), (), QUICK, tmp_path / "run", seed=1))
+    assert sizes == [(8, 1), (4, 2), (2, 4)] and trained.batch == 2
+    assert "memory ran out with 8 examples at once; 2 were computed at a time" in trained.warnings
 
     def none(trainer: Any, job: TrainingJob) -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 99 bytes")
@@ -297,7 +302,7 @@ def test_a_run_that_fails_says_how(base: Path, tmp_path: Path) -> None:
             seed=1,
         )
     )
-    assert any("diverged" in said or "did not fall" in said for said in wild.warnings)
+    assert any("diverged" in warning or "did not fall" in warning for warning in wild.warnings)
 
 
 # -- the arms ---------------------------------------------------------------------------------
@@ -307,20 +312,20 @@ def test_a_run_that_fails_says_how(base: Path, tmp_path: Path) -> None:
 def test_three_prompts_share_one_run_and_answers_are_labels(base: Path, tmp_path: Path, method: Any) -> None:
     rate = 5e-3
     shared = CausalBase(str(base), tmp_path, recipe=CausalRecipe(method, learning_rate=rate, epochs=6))
-    arms = {diet: CausalTuned(shared, diet, "tiny") for diet in PROMPT_LENGTHS}
-    assert {diet: arm.kind for diet, arm in arms.items()} == {
+    arms = {length: CausalTuned(shared, length, "tiny") for length in PROMPT_LENGTHS}
+    assert {length: arm.kind for length, arm in arms.items()} == {
         "full": "hybrid",
         "short": "hybrid",
         "none": "tuned",
     }
     assert len({arm.name for arm in arms.values()}) == 3
-    fitted = {diet: arm.fit(task(), examples(), RNG(5)) for diet, arm in arms.items()}
+    fitted = {length: arm.fit(task(), examples(), RNG(5)) for length, arm in arms.items()}
     assert len(list(tmp_path.iterdir())) == 1
-    asked = [example.input for example in examples(8)]
-    for one in fitted.values():
-        replies = one.answer(asked)
+    inputs = [example.input for example in examples(8)]
+    for model in fitted.values():
+        replies = model.answer(inputs)
         assert all(reply.answer in LABELS and reply.confidence is not None for reply in replies)
-    tokens = [fitted[diet].answer(asked[:1])[0].usage.input_tokens for diet in PROMPT_LENGTHS]
+    tokens = [fitted[length].answer(inputs[:1])[0].usage.input_tokens for length in PROMPT_LENGTHS]
     assert tokens[0] > tokens[1] > tokens[2]
 
 
@@ -344,6 +349,15 @@ def test_a_model_that_says_the_same_to_everything_is_noticed(base: Path, tmp_pat
     shared = CausalBase(str(base), tmp_path, recipe=recipe)
     built = CausalTuned(shared, "full", "tiny").fit(task(), same_word, RNG(1)).built
     assert "the tuned model collapsed: it answers 'billing' to all of 24 training examples" in built.warnings
+
+
+def test_the_names_of_runs_and_of_arms_stay_and_labels_are_for_people(base: Path, tmp_path: Path) -> None:
+    assert CausalRecipe().digest() == "c4ecbc15"  # part of the names of runs on disk
+    distilled = DistilledSet("teacher", "0" * 8, tuple(examples(12)), 12, 0.1)
+    arm = CausalTuned(CausalBase(str(base), tmp_path), "short", "tiny")
+    taught = CausalTuned(arm.base, "none", "tiny", distilled=distilled)
+    assert (arm.name, arm.label) == ("tiny lora, instruction alone", "tuned tiny, instruction alone")
+    assert (taught.name, taught.label) == ("tiny lora taught, no prompt", "tuned tiny, distilled, no prompt")
 
 
 # -- what does not fit ------------------------------------------------------------------------
@@ -397,5 +411,5 @@ def test_two_runs_of_one_base_answer_with_their_own_weights_at_the_same_time(tmp
     template = Prompt("", "Say who you are.", kind="text")
     arms = [FittedCausal(base, run, template, Built(1)) for run in ("one", "other")]
     with ThreadPoolExecutor(2) as pool:
-        asked = [(arm, pool.submit(arm.answer, ["who?"])) for _ in range(20) for arm in arms]
-        assert all(found.result()[0].answer == arm.run for arm, found in asked)
+        answers = [(arm, pool.submit(arm.answer, ["who?"])) for _ in range(20) for arm in arms]
+        assert all(answer.result()[0].answer == arm.run for arm, answer in answers)

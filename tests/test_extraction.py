@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
 
 from tunepoint import Example, Task, run
 from tunepoint.arms.encoder.decoding import best_path
@@ -34,7 +35,7 @@ MEALS = ("lunch", "dinner", "brunch")
 def bookings(count: int, seed: int = 0) -> list[Example]:
     """Tables to be booked: a city and a number that stand in the text, and a tone that does not."""
     rng = random.Random(seed)
-    found = []
+    examples = []
     for i in range(count):
         city, meal, people = rng.choice(CITIES), rng.choice(MEALS), rng.randrange(2, 12)
         polite = rng.random() < 0.5
@@ -47,8 +48,8 @@ def bookings(count: int, seed: int = 0) -> list[Example]:
         }
         if meal != "brunch":
             target["meals"] = [meal]
-        found.append(Example(f"b{i}", text, json.dumps(target)))
-    return found
+        examples.append(Example(f"b{i}", text, json.dumps(target)))
+    return examples
 
 
 JSON_TASK = Task.parse({"name": "bookings", "instruction": "Extract.", "answer": {"kind": "json"}})
@@ -73,7 +74,7 @@ def test_fields_are_found_in_the_input_or_chosen_and_the_rest_is_left_out_with_t
         for i, e in enumerate(bookings(60))
     ]
     fields = Fields.read(examples)
-    assert {one.name: (one.many, one.numeric, one.empty) for one in fields.spans} == {
+    assert {field.name: (field.many, field.numeric, field.empty) for field in fields.spans} == {
         "meals": (True, False, "absent"),
         "people": (False, True, "absent"),
         "place/city": (False, False, "absent"),
@@ -93,7 +94,7 @@ def test_places_and_choices_become_the_target_again() -> None:
     fields = Fields.read(examples)
     for example in examples:
         marked = fields.mark(example)
-        spans = [(number, place, 1.0) for number, place in sorted(marked.spans, key=lambda one: one[1])]
+        spans = [(number, place, 1.0) for number, place in sorted(marked.spans, key=lambda span: span[1])]
         assert json.loads(fields.answer(example.input, spans, marked.choices)) == json.loads(example.target)
     assert Fields.parse(json.loads(json.dumps(fields.document()))) == replace(fields, left_out=())
 
@@ -105,18 +106,20 @@ def test_an_empty_field_comes_back_as_the_targets_have_it() -> None:
             for i in range(40)
         ]
         fields = Fields.read(examples)
-        name = next(number for number, one in enumerate(fields.spans) if one.name == "name")
+        name = next(number for number, field in enumerate(fields.spans) if field.name == "name")
         assert fields.spans[name].empty == empty
         assert json.loads(fields.answer("order 7", [(1 - name, (6, 7), 0.9)], ())) == {"n": 7, "name": given_}
 
 
 def test_long_values_hold_short_ones_and_further_places_are_not_learnt_from() -> None:
-    def one(text: str, who: list[str]) -> Example:
+    def teams(text: str, who: list[str]) -> Example:
         return Example(text, text, json.dumps({"who": who}))
 
-    fields = Fields.read([one("York beat New York and York", ["New York", "York"]), one("York", ["York"])])
+    fields = Fields.read(
+        [teams("York beat New York and York", ["New York", "York"]), teams("York", ["York"])]
+    )
     text = "York beat New York and York"
-    marked = fields.mark(one(text, ["York", "New York"]))
+    marked = fields.mark(teams(text, ["York", "New York"]))
     assert sorted(place for _, place in marked.spans) == [(0, 4), (10, 18)]
     assert marked.unclear == ((23, 27),)
     tags = Words.of(Encoder.load(), [text]).tags([marked])[0]
@@ -154,15 +157,15 @@ def test_scripts_without_spaces_have_values_inside_their_words() -> None:
 
 
 def test_a_field_that_is_an_object_only_sometimes_is_left_out_with_the_reason() -> None:
-    def one(i: int, value: Any) -> Example:
+    def car(i: int, value: Any) -> Example:
         return Example(str(i), f"red car {i}", json.dumps({"colour": "red", "size": value}))
 
-    fields = Fields.read([one(0, {"w": 1}), *(one(i, i) for i in range(1, 20))])
+    fields = Fields.read([car(0, {"w": 1}), *(car(i, i) for i in range(1, 20))])
     assert any("size is an object in some targets" in why for why in fields.left_out)
 
 
 def test_long_inputs_take_time_in_proportion(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = 0
+    reads = 0
     whole = encoder.encodings
 
     class Counted:
@@ -170,13 +173,13 @@ def test_long_inputs_take_time_in_proportion(encoder: Encoder, monkeypatch: pyte
             self.encoding = encoding
 
         def __getattr__(self, name: str) -> Any:
-            nonlocal asked
-            asked += name in ("offsets", "word_ids")  # each builds a list of all tokens
+            nonlocal reads
+            reads += name in ("offsets", "word_ids")  # each builds a list of all tokens
             return getattr(self.encoding, name)
 
-    monkeypatch.setattr(encoder, "encodings", lambda texts: [Counted(one) for one in whole(texts)])
+    monkeypatch.setattr(encoder, "encodings", lambda texts: [Counted(original) for original in whole(texts)])
     Words.of(encoder, [" ".join(["word"] * 3_000)])
-    assert asked == 2
+    assert reads == 2
 
 
 # -- tagging ------------------------------------------------------------------------------------
@@ -194,8 +197,8 @@ def test_the_best_path_is_the_best_of_all_allowed_ones(words: int, fields: int, 
 
     paths = [p for p in itertools.product(range(2 * fields + 1), repeat=words) if allowed(p)]
     worth = {p: float(np.log(odds[np.arange(words), list(p)]).sum()) for p in paths}
-    found = tuple(best_path(odds).tolist())
-    assert allowed(found) and worth[found] == pytest.approx(max(worth.values()), abs=1e-4)
+    best = tuple(best_path(odds).tolist())
+    assert allowed(best) and worth[best] == pytest.approx(max(worth.values()), abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -235,8 +238,12 @@ def test_a_tagger_learns_extracts_and_is_the_same_after_loading(
     assert np.mean(scores) > 0.95
     assert all(reply.confidence is not None and 0 < reply.confidence <= 1 for reply in replies)
     assert fitted.built.examples == 120 and fitted.built.warnings == ()
-    fitted.save(tmp_path / "one.safetensors")
+    paid = replace(fitted, built=replace(fitted.built, teacher_usd=0.5))
+    paid.save(tmp_path / "one.safetensors")
+    with safe_open(tmp_path / "one.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["tunepoint"])["built"]["asked_usd"] == 0.5
     again = Extractor.load(tmp_path / "one.safetensors", encoder)
+    assert again.built == paid.built
     assert [r.text for r in again.answer([e.input for e in test])] == [r.text for r in replies]
     (tmp_path / "two.safetensors").write_bytes(b"\x08" + bytes(20))
     with pytest.raises(ModelError, match=r"two.safetensors: damaged"):
@@ -246,10 +253,10 @@ def test_a_tagger_learns_extracts_and_is_the_same_after_loading(
 def test_a_value_far_inside_a_long_input_is_found_at_its_place(fitted: Extractor) -> None:
     start = " ".join(["and so on"] * 120)
     text = f"{start} Book me lunch in Oslo for 5 on 4711"
-    (found,) = fitted.tagged([text])
+    (tagged,) = fitted.tagged([text])
     cities = [
         text[slice(*place)]
-        for field, place, _ in found.spans
+        for field, place, _ in tagged.spans
         if fitted.fields.spans[field].name == "place/city"
     ]
     assert cities == ["Oslo"]
@@ -284,7 +291,7 @@ def test_few_examples_are_seen_more_often_and_many_less() -> None:
 # -- in a study ---------------------------------------------------------------------------------
 
 
-def extraction(folder: Path, **more: Any) -> Task:
+def extraction(folder: Path, **overrides: Any) -> Task:
     lines = [json.dumps({"id": e.id, "text": e.input, "label": json.loads(e.target)}) for e in bookings(160)]
     (folder / "bookings.jsonl").write_text("\n".join(lines) + "\n")
     content = {
@@ -293,7 +300,7 @@ def extraction(folder: Path, **more: Any) -> Task:
         "data": {"path": "bookings.jsonl", "input": "text", "target": "label", "id": "id"},
         "answer": {"kind": "json"},
         "traffic": {"queries_per_month": 50_000},
-        **more,
+        **overrides,
     }
     return Task.parse(content, folder=folder)
 

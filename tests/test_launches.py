@@ -48,13 +48,13 @@ def test_two_processes_make_the_weights_that_one_makes(
     base: Path, alone: Path, tmp_path: Path, launcher: Any
 ) -> None:
     steps: list[tuple[int, int]] = []
-    found = fine_tune(
+    trained = fine_tune(
         TrainingJob(str(base), rows(base, 60), (), CALM, tmp_path / "run", seed=1),
         watch=lambda step, of, loss: steps.append((step, of)),
         launch=ProcessLauncher(launcher, 2),
     )
     assert same(alone, tmp_path / "run") < 1e-4  # of weights up to .2: another order of sums
-    assert found == Trained.read(tmp_path / "run") and found.batch == 8 and found.warnings == ()
+    assert trained == Trained.read(tmp_path / "run") and trained.batch == 8 and trained.warnings == ()
     assert steps[-1] == (16, 16) and len(steps) > 3
     assert not (tmp_path / "run" / "checkpoints").exists()
 
@@ -89,12 +89,12 @@ def test_memory_that_runs_out_in_one_process_starts_all_anew_with_half_the_batch
         return None
 
     monkeypatch.setattr(launches, "run_accelerate", start)
-    found = fine_tune(
+    trained = fine_tune(
         TrainingJob(str(base), rows(base), (), CALM, tmp_path / "run", seed=1),
         launch=ProcessLauncher("accelerate", 2),
     )
-    assert batches == [8, 4] and found.batch == 4
-    assert "memory ran out with 8 examples at once; 4 were computed at a time" in found.warnings
+    assert batches == [8, 4] and trained.batch == 4
+    assert "memory ran out with 8 examples at once; 4 were computed at a time" in trained.warnings
     big = CausalRecipe(batch=8)
     with pytest.raises(ModelError, match="memory ran out with one example at a time"):
         fine_tune(
@@ -117,16 +117,19 @@ def test_what_processes_have_trained_without_their_launcher_is_taken(
     monkeypatch.setattr(
         launches, "run_accelerate", lambda path, processes: pytest.fail("it was trained already")
     )
-    found = fine_tune(
+    trained = fine_tune(
         TrainingJob(str(base), rows(base), (), CALM, tmp_path / "run", seed=1),
         launch=ProcessLauncher("accelerate", 2),
     )
-    assert found.batch == 8 and Trained.read(tmp_path / "run") == found
+    assert trained.batch == 8 and Trained.read(tmp_path / "run") == trained
 
 
 def test_a_job_comes_back_from_its_file(base: Path, tmp_path: Path) -> None:
     job = TrainingJob(str(base), rows(base, 12), (), QUICK, tmp_path / "run", 7, 4)
     assert TrainingJob.read(job.write()) == job
+    content = json.loads((tmp_path / "run" / "job.json").read_text())
+    assert content.keys() == {"where", "rows", "dev", "recipe", "folder", "seed", "batch"}
+    assert content["recipe"]["diet"] == list(QUICK.prompt_shares)
 
 
 def test_processes_that_end_without_a_word_are_no_success(

@@ -65,13 +65,13 @@ TASK = Task.parse(
         },
     }
 )
-ASKED = ["I was billed two times", "sensor dead", "package has not arrived"]
+QUESTIONS = ["I was billed two times", "sensor dead", "package has not arrived"]
 ANSWERS = ["billing", "fault", "shipping"]
 RNG = np.random.default_rng
 
 
 def answers(fitted: object) -> list[str | None]:
-    return [reply.answer for reply in fitted.answer(ASKED)]  # type: ignore[attr-defined]
+    return [reply.answer for reply in fitted.answer(QUESTIONS)]  # type: ignore[attr-defined]
 
 
 def test_the_published_reference_similarities(encoder: Encoder) -> None:
@@ -144,7 +144,7 @@ def test_prompting_arms_answer_and_report_confidence(encoder: Encoder) -> None:
         fitted = arm.fit(TASK, TRAIN, RNG(0))
         assert answers(fitted) == ANSWERS, arm.name
         assert arm.kind == "prompt"
-        reply = asyncio.run(fitted.answer_one(ASKED[0]))
+        reply = asyncio.run(fitted.answer_one(QUESTIONS[0]))
         assert reply.answer == "billing" and reply.confidence is not None and 0 < reply.confidence <= 1
     assert ZeroShot(encoder).fit(TASK, TRAIN, RNG(0)).built.examples == 0
     assert FewShot(encoder, 3).fit(TASK, TRAIN, RNG(0)).built.examples == 9
@@ -152,21 +152,21 @@ def test_prompting_arms_answer_and_report_confidence(encoder: Encoder) -> None:
 
 
 def test_few_shot_draws_by_its_generator(encoder: Encoder) -> None:
-    one, same, other = (
+    first, same, other = (
         FewShot(encoder, 2).fit(TASK, TRAIN, RNG(s)).template.demonstrations for s in (0, 0, 5)
     )
-    assert one == same != other
+    assert first == same != other
 
 
 def test_demonstrations_change_the_answer(encoder: Encoder) -> None:
     prompt = Prompt("purple elephants", labels=("yes", "no"))
-    shown = replace(
+    demonstrated = replace(
         prompt, demonstrations=(Demonstration("purple elephants", "no"),), demonstration_weight=1.0
     )
     vector = encoder.embed(["purple elephants"])[0]
-    assert encoder.probabilities(shown, vector).tolist() == pytest.approx([0, 1])
+    assert encoder.probabilities(demonstrated, vector).tolist() == pytest.approx([0, 1])
     assert encoder.probabilities(prompt, vector).sum() == pytest.approx(1)
-    with pytest.raises(ModelError, match="needs the labels"):
+    with pytest.raises(ModelError, match="needs labels"):
         encoder.answer([Prompt("x")])
 
 
@@ -175,9 +175,9 @@ def test_probe_with_three_two_and_one_label(encoder: Encoder) -> None:
     two = [e for e in TRAIN if e.target != "shipping"]
     fitted = Probe(encoder).fit(TASK, two, RNG(0))
     assert answers(fitted)[:2] == ANSWERS[:2]
-    assert fitted.probabilities(encoder.embed(ASKED))[:, 2].max() < 1e-6
-    one = [e for e in TRAIN if e.target == "fault"]
-    assert set(answers(Probe(encoder).fit(TASK, one, RNG(0)))) == {"fault"}
+    assert fitted.probabilities(encoder.embed(QUESTIONS))[:, 2].max() < 1e-6
+    faults = [e for e in TRAIN if e.target == "fault"]
+    assert set(answers(Probe(encoder).fit(TASK, faults, RNG(0)))) == {"fault"}
 
 
 def test_fine_tuning_learns_repeats_and_survives_the_disk(encoder: Encoder, tmp_path: Path) -> None:
@@ -192,11 +192,11 @@ def test_fine_tuning_learns_repeats_and_survives_the_disk(encoder: Encoder, tmp_
     assert anew.weight == pytest.approx(fitted.weight, abs=1e-5)
     files = list(tmp_path.glob("*.safetensors"))
     assert len(files) == 1
-    again = FineTuned(encoder, keep=tmp_path).fit(TASK, TRAIN, RNG(0))
-    assert again.built == fitted.built
-    vectors, same = fitted.encoder.embed(ASKED), again.encoder.embed(ASKED)
+    reloaded = FineTuned(encoder, keep=tmp_path).fit(TASK, TRAIN, RNG(0))
+    assert reloaded.built == fitted.built
+    vectors, same = fitted.encoder.embed(QUESTIONS), reloaded.encoder.embed(QUESTIONS)
     assert vectors == pytest.approx(same, abs=1e-6)
-    assert not np.allclose(vectors, encoder.embed(ASKED), atol=1e-3)
+    assert not np.allclose(vectors, encoder.embed(QUESTIONS), atol=1e-3)
     from safetensors.torch import save_file
 
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
@@ -266,16 +266,16 @@ class Fixed:
 
 
 @pytest.mark.parametrize(
-    ("confidence", "expected", "asked"), [(0.9, "cheap", 0), (0.2, "strong", 2), (None, "strong", 2)]
+    ("confidence", "expected", "calls"), [(0.9, "cheap", 0), (0.2, "strong", 2), (None, "strong", 2)]
 )
 def test_a_cascade_asks_the_strong_arm_only_where_it_must(
-    confidence: float | None, expected: str, asked: int
+    confidence: float | None, expected: str, calls: int
 ) -> None:
     cheap, strong = Fixed("few", "cheap", confidence), Fixed("big", "strong", 0.5)
     arm = Cascade(cheap, strong, Gate(1.0, 0.0, 0.5))  # type: ignore[arg-type]
     fitted = arm.fit(TASK, TRAIN, RNG(0))
     assert [r.answer for r in fitted.answer(["a", "b"])] == [expected] * 2
-    assert strong.asked == asked
+    assert strong.asked == calls
     assert fitted.built.seconds == 2.0 and arm.name == "cascade: few, then big"
     assert arm.label == "few first, big when unsure"
 
@@ -310,3 +310,14 @@ def test_small_words() -> None:
     assert label_as_words("card_arrival") == "card arrival"
     assert label_as_words("__") == "__"
     assert softmax(np.array([[0.0, 0.0]], np.float32)).tolist() == [[0.5, 0.5]]
+
+
+def test_labels_of_tuned_encoders_are_words_for_people(encoder: Encoder) -> None:
+    tuned = FineTuned(encoder)
+    arms = (tuned, Probe(encoder), TunedWithNames(tuned, 0.1), TunedWithRetrieval(tuned, 8, 0.2))
+    assert [arm.label for arm in arms] == [
+        "tuned MiniLM (22M)",
+        "logistic regression on MiniLM vectors",
+        "tuned MiniLM + label names",
+        "tuned MiniLM + 8 nearest examples",
+    ]

@@ -36,8 +36,8 @@ def test_a_study_s_encoder_is_written_with_its_card_and_runs_by_the_card_s_own_c
 ) -> None:
     assert finished.folder is not None
     task = Task.load(small_task)
-    found = export_encoder(task, finished.folder, tmp_path / "onnx", "fine-tuned encoder")
-    assert found.parity.holds and found.parity.differing == ()
+    exported = export_encoder(task, finished.folder, tmp_path / "onnx", "fine-tuned encoder")
+    assert exported.parity.holds and exported.parity.differing == ()
     card = (tmp_path / "onnx" / "README.md").read_text()
     facts = json.loads((tmp_path / "onnx" / "tunepoint.json").read_text())
     assert facts["train_sha256"] in card and "95% interval" in card and "Apache-2.0" in card
@@ -68,8 +68,8 @@ def test_an_encoder_that_serves_reads_by_its_graph_and_reads_the_same(
     (graph,) = (tmp_path / GRAPHS).iterdir()
     assert fitted.encoder.runtime is not None and encoder.runtime is None
     assert np.abs(fitted.encoder.embed(texts) - before[0]).max() < 1e-5
-    for one, other in zip(fitted.answer(texts), before[1], strict=True):
-        assert one.answer == other.answer and one.confidence == pytest.approx(other.confidence, abs=1e-5)
+    for reply, other in zip(fitted.answer(texts), before[1], strict=True):
+        assert reply.answer == other.answer and reply.confidence == pytest.approx(other.confidence, abs=1e-5)
     written = graph.stat().st_mtime_ns
     again = Classifier.load(run, encoder)
     assert use_onnxruntime(again, tmp_path) == 1 and graph.stat().st_mtime_ns == written  # it was kept
@@ -145,9 +145,11 @@ def test_an_extractor_s_graph_finds_the_same_places_in_long_inputs_too(
     served: Any = served_by(tmp_path / "spans.onnx", fitted)
     texts = [example.input for example in bookings(30, seed=2)]
     texts += ["", " ".join(["and so on"] * 120) + " Book me lunch in Oslo for 5 on 4711"]
-    for one, other in zip(fitted.tagged(texts), served.tagged(texts), strict=True):
-        assert [span[:2] for span in one.spans] == [span[:2] for span in other.spans]
-        assert one.choices == other.choices and one.confidence == pytest.approx(other.confidence, abs=1e-4)
+    for tagged, other in zip(fitted.tagged(texts), served.tagged(texts), strict=True):
+        assert [span[:2] for span in tagged.spans] == [span[:2] for span in other.spans]
+        assert tagged.choices == other.choices and tagged.confidence == pytest.approx(
+            other.confidence, abs=1e-4
+        )
     assert [r.text for r in served.answer(texts)] == [r.text for r in fitted.answer(texts)]
 
 

@@ -42,8 +42,8 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def parity(folder: Path, url: str, model: Path, *more: str) -> Any:
-    words = ["parity", str(folder / "out"), "--task", str(folder), "--at", f"{url}#{model}", *more]
+def parity(folder: Path, url: str, model: Path, *options: str) -> Any:
+    words = ["parity", str(folder / "out"), "--task", str(folder), "--at", f"{url}#{model}", *options]
     return CliRunner().invoke(app, words)
 
 
@@ -54,8 +54,8 @@ def test_a_server_of_the_merged_model_answers_as_it_was_measured(tuned: Path, tm
         done = parity(tuned, url, merged)
     assert done.exit_code == 0, done.output
     assert "full prompt: 18 of 18 answers are the same" in done.output
-    (found,) = json.loads((tuned / "out" / PARITY_FILE).read_text()).values()
-    assert found["holds"] and set(found["prompts"]) == {"full", "short", "none"}
+    (report,) = json.loads((tuned / "out" / PARITY_FILE).read_text()).values()
+    assert report["holds"] and set(report["prompts"]) == {"full", "short", "none"}
 
 
 @needs_server
@@ -73,8 +73,8 @@ def test_another_chat_template_or_other_weights_are_noticed_and_shown(tuned: Pat
         done = parity(tuned, url, untuned, "--prompt", "none")
     assert done.exit_code == 2 and "of 18 answers are the same; score -" in done.output
     assert "measured, " in done.output and "served" in done.output  # the first that differ
-    found = json.loads((tuned / "out" / PARITY_FILE).read_text())
-    assert [one["holds"] for one in found.values()][-2:] == [False, False]
+    reports = json.loads((tuned / "out" / PARITY_FILE).read_text())
+    assert [report["holds"] for report in reports.values()][-2:] == [False, False]
 
 
 def test_what_cannot_be_compared_is_refused(tuned: Path, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_what_cannot_be_compared_is_refused(tuned: Path, tmp_path: Path) -> None
     changed = task.model_copy(update={"instruction": "Route it."})
     with pytest.raises(StudyError, match="tuned on other examples or another instruction"):
         check_served(tuned / "out", changed, "http://127.0.0.1:9/v1#x")
-    for name, text, said in (
+    for name, text, message in (
         ("tunepoint.json", "{", "damaged"),
         ("tunepoint.json", "{}", "answer_tokens, data_sha256, seed, task_sha256 missing"),
         (DEV_ANSWERS_FILE, "", "no trials"),
@@ -93,7 +93,7 @@ def test_what_cannot_be_compared_is_refused(tuned: Path, tmp_path: Path) -> None
         broken = tmp_path / f"{name}-{len(text)}"
         shutil.copytree(tuned / "out", broken, ignore=shutil.ignore_patterns("runs", "merged"))
         (broken / name).write_text(text)
-        with pytest.raises(TunepointError, match=said):
+        with pytest.raises(TunepointError, match=message):
             check_served(broken, task, "http://127.0.0.1:9/v1#x")
     some = tmp_path / "some"
     shutil.copytree(tuned / "out", some, ignore=shutil.ignore_patterns("runs", "merged"))

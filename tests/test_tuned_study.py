@@ -28,7 +28,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_checkpoint(tmp_path_factory.mktemp("base") / "tiny")
 
 
-def routing(folder: Path, count: int = 100, **more: Any) -> Task:
+def routing(folder: Path, count: int = 100, **overrides: Any) -> Task:
     """Messages of two queues that one word tells apart."""
     rng = random.Random(0)
     lines = ["id,text,queue"]
@@ -41,7 +41,7 @@ def routing(folder: Path, count: int = 100, **more: Any) -> Task:
         "instruction": "Route the message.",
         "data": {"path": "messages.csv", "input": "text", "target": "queue", "id": "id"},
         "traffic": {"queries_per_month": 50_000},
-        **more,
+        **overrides,
     }
     return Task.parse(content, folder=folder)
 
@@ -50,15 +50,15 @@ def test_a_tuned_language_model_is_measured_with_three_prompts_and_decided_on(
     base: Path, tmp_path: Path
 ) -> None:
     tune = {"base": str(base), "seeds": 2, "epochs": 4, "learning_rate": 5e-3}
-    said: list[str] = []
+    steps: list[str] = []
     task = routing(tmp_path, tune=[tune])
     out = tmp_path / "study"
-    result = run(task, out=out, progress=lambda what, done, planned: said.append(what))
+    result = run(task, out=out, progress=lambda what, done, planned: steps.append(what))
     manifest = json.loads((out / "manifest.json").read_text())
     mine = {name: facts for name, facts in manifest["arms"].items() if name.startswith("tiny lora")}
     assert {facts["kind"] for facts in mine.values()} == {"tuned", "hybrid"} and len(mine) == 3
     assert all(len(facts["fits"]) == 2 for facts in mine.values())
-    assert any("tokens in all epochs: about" in what for what in said)  # the quote, from a warm-up
+    assert any("tokens in all epochs: about" in what for what in steps)  # the quote, from a warm-up
     assert "LoRA on a language model" not in str(result.document)
     ladder = json.loads((out / "measurements.json").read_text())["ladder"]
     assert {row["arm"] for row in ladder} >= set(mine)
@@ -115,8 +115,8 @@ def test_a_hosted_model_is_quoted_tuned_once_recorded_and_paid_for(
     assert fit["usd"] >= 0 and len(provider.jobs) == 1
     assert manifest["spent_usd"] >= fit["usd"]
     assert "hosted fine-tuning" not in {left["name"] for left in _not_run(out)}
-    asked = [t for t in read_trials(out / "dev.jsonl") if t.arm.startswith("openai/")]
-    assert asked and all(trial.input_tokens for trial in asked)
+    answers = [t for t in read_trials(out / "dev.jsonl") if t.arm.startswith("openai/")]
+    assert answers and all(trial.input_tokens for trial in answers)
     for path in out.rglob("*"):
         if path.is_file():
             assert KEY.encode() not in path.read_bytes(), path
@@ -131,8 +131,8 @@ def test_a_hosted_model_is_quoted_tuned_once_recorded_and_paid_for(
 
 
 def _not_run(out: Path) -> list[dict[str, str]]:
-    found: list[dict[str, str]] = json.loads((out / "measurements.json").read_text())["not_run"]
-    return found
+    rows: list[dict[str, str]] = json.loads((out / "measurements.json").read_text())["not_run"]
+    return rows
 
 
 def test_a_cap_stops_before_anything_is_uploaded(provider: FakeProvider, tmp_path: Path) -> None:

@@ -50,21 +50,21 @@ def test_a_tuned_model_is_written_with_its_card_and_merged_where_it_answers_the_
 ) -> None:
     task = routing(tmp_path, 120)
     quotes: list[Any] = []
-    told = Tune(base=str(base), epochs=4, learning_rate=5e-3)
-    found = tune_model(task, told, tmp_path / "out", merge=True, confirm=quotes.append)
-    assert len(quotes) == 1 and set(found.scores) == {"full", "short", "none"}
-    assert found.merged is not None and found.parity is not None and found.parity.holds
-    for folder in (found.folder, found.merged):
+    tune = Tune(base=str(base), epochs=4, learning_rate=5e-3)
+    tuned = tune_model(task, tune, tmp_path / "out", merge=True, confirm=quotes.append)
+    assert len(quotes) == 1 and set(tuned.scores) == {"full", "short", "none"}
+    assert tuned.merged is not None and tuned.parity is not None and tuned.parity.holds
+    for folder in (tuned.folder, tuned.merged):
         card = (folder / "README.md").read_text()
         facts = json.loads((tmp_path / "out" / "tunepoint.json").read_text())
         assert facts["train_sha256"] in card and str(base) in card and "95% interval" in card
-    assert (found.folder / "adapter_model.safetensors").exists()
-    assert (found.merged / "model.safetensors").exists()
+    assert (tuned.folder / "adapter_model.safetensors").exists()
+    assert (tuned.merged / "model.safetensors").exists()
     from transformers import AutoModelForCausalLM
 
-    AutoModelForCausalLM.from_pretrained(found.merged)
-    again = tune_model(task, told, tmp_path / "out", confirm=quotes.append)
-    assert len(quotes) == 1 and again.scores == found.scores  # nothing is trained twice
+    AutoModelForCausalLM.from_pretrained(tuned.merged)
+    again = tune_model(task, tune, tmp_path / "out", confirm=quotes.append)
+    assert len(quotes) == 1 and again.scores == tuned.scores  # nothing is trained twice
 
 
 def test_a_merged_model_that_answers_otherwise_is_not_kept(
@@ -77,9 +77,9 @@ def test_a_merged_model_that_answers_otherwise_is_not_kept(
         self.release()
 
     monkeypatch.setattr(CausalBase, "merge", broken)
-    told = Tune(base=str(base), epochs=6, learning_rate=1e-2)
+    tune = Tune(base=str(base), epochs=6, learning_rate=1e-2)
     with pytest.raises(ModelError, match=r"does not answer as the adapter did .* answers are the same"):
-        tune_model(routing(tmp_path, 200), told, tmp_path / "out", merge=True)
+        tune_model(routing(tmp_path, 200), tune, tmp_path / "out", merge=True)
     assert not (tmp_path / "out" / "merged").exists()
 
 
@@ -111,20 +111,20 @@ def test_the_command_line_overrides_the_task(tmp_path: Path) -> None:
 def test_train_and_dev_are_exported_and_the_test_never(form: str, tmp_path: Path) -> None:
     task = routing(tmp_path, 80)
     prepared = prepare(task, 0)
-    found = export_examples(task, prepared, tmp_path / "out", form)
+    exported = export_examples(task, prepared, tmp_path / "out", form)
     split = prepared.split
     rows = {
         part: [json.loads(line) for line in (tmp_path / "out" / f"{part}.jsonl").read_text().splitlines()]
         for part in ("train", "dev")
     }
-    assert len(rows["train"]) == found.train == len(split.train)
-    assert len(rows["dev"]) == found.dev == len(split.dev)
-    everything = "".join(path.read_text() for path in found.files)
+    assert len(rows["train"]) == exported.train == len(split.train)
+    assert len(rows["dev"]) == exported.dev == len(split.dev)
+    everything = "".join(path.read_text() for path in exported.files)
     assert not any(example.input in everything for example in split.test)
     system, user, assistant = rows["train"][0]["messages"]
     assert (system["role"], user["role"], assistant["role"]) == ("system", "user", "assistant")
     assert assistant["content"] == split.train[0].target and split.train[0].input in user["content"]
-    assert "{folder}" not in found.next
+    assert "{folder}" not in exported.next
 
 
 def test_configurations_name_the_base_the_files_and_the_recipe(tmp_path: Path) -> None:
@@ -170,12 +170,12 @@ EXACT = batch_scorer(scorer("exact", Path()))
 DEV = [Example(str(i), f"message {i}", ("billing", "fault")[i % 2]) for i in range(100)]
 
 
-def said(answers: list[str], tokens: int = 20) -> list[Reply]:
+def replies_of(answers: list[str], tokens: int = 20) -> list[Reply]:
     return [Reply(answer, answer, Usage("m", input_tokens=tokens)) for answer in answers]
 
 
 def test_parity_holds_for_the_same_answers_and_for_near_ties() -> None:
-    right = said([example.target for example in DEV])
+    right = replies_of([example.target for example in DEV])
     same = parity(DEV, right, right, EXACT)
     assert same.holds and same.differing == () and "100 of 100 answers are the same" in str(same)
     near = [replace(right[0], answer="fault", text="fault"), *right[1:]]
@@ -183,12 +183,12 @@ def test_parity_holds_for_the_same_answers_and_for_near_ties() -> None:
 
 
 def test_worse_answers_or_another_template_block_the_promotion_and_are_shown() -> None:
-    right = said([example.target for example in DEV])
-    worse = said(["billing"] * 100)
+    right = replies_of([example.target for example in DEV])
+    worse = replies_of(["billing"] * 100)
     blocked = parity(DEV, right, worse, EXACT)
     assert not blocked.holds and blocked.difference.estimate == -0.5
     assert "1: 'fault' measured, 'billing' served" in str(blocked)
-    other = parity(DEV, right, said([example.target for example in DEV], tokens=31), EXACT)
+    other = parity(DEV, right, replies_of([example.target for example in DEV], tokens=31), EXACT)
     assert not other.holds and "100 prompts have other tokens (0: 20 measured, 31 served)" in str(other)
     with pytest.raises(EvidenceError, match="7 examples show no parity"):
         parity(DEV[:7], right[:7], right[:7], EXACT)

@@ -23,7 +23,7 @@ class TrainingJob:
     rows: tuple[Row, ...]
     """Training examples in tokens."""
     dev: tuple[Row, ...]
-    """Examples whose loss stops the run early; the best epoch is kept. May be empty."""
+    """Examples whose loss stops the run early; the best checkpoint is kept. May be empty."""
     recipe: CausalRecipe
     folder: Path
     """The run's own."""

@@ -36,11 +36,11 @@ class CausalRecipe:
     most_steps: int = 3_000
     """A run takes no more optimizer steps than this, whatever the epochs."""
     patience: int = 1
-    """Epochs without a lower validation loss before a run stops."""
+    """A run stops after so many checkpoints in a row without a lower validation loss."""
     prompt_shares: tuple[float, float, float] = (0.4, 0.3, 0.3)
     """Shares of the examples that are trained with the full, the short and no prompt: one model for all."""
     checkpoint_steps: int = 100
-    """Steps between checkpoints, from which a killed run resumes."""
+    """Steps between checkpoints, from which a killed run resumes; never more than an epoch has."""
     log_to: tuple[str, ...] = ()
     """Experiment trackers that the user has, such as `tensorboard` or `mlflow`."""
 

@@ -31,7 +31,7 @@ class Trained:
     losses: tuple[float, ...]
     """Training loss of each epoch."""
     dev_losses: tuple[float, ...]
-    """Validation loss of each epoch; empty without validation examples."""
+    """Validation loss at each checkpoint; empty without validation examples."""
     seconds: float
     tokens: int
     """Tokens that went through training, over all epochs."""

@@ -18,7 +18,7 @@ from tunepoint.arms.causal.trained import CHECKPOINTS
 Watch = Callable[[int, int, float], None]
 """(step, steps of the whole run, loss)"""
 CHECKPOINTS_KEPT = 3
-"""The last ones of a run, which race on the validation set."""
+"""The one with the lowest validation loss and the last ones; they race on the validation set."""
 
 
 def build_trainer(job: TrainingJob, watch: Watch | None) -> Any:
