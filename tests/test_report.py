@@ -8,9 +8,17 @@ import pytest
 from rich.console import Console
 
 from tunepoint import Result
+from tunepoint.decision.numbers import about_usd, seconds, tiny_usd, usd
 from tunepoint.report.html import build_report, rebuild_report
 from tunepoint.report.terminal import print_decision
-from tunepoint.report.words import crossing_words, headline, seconds, tiny_usd, usd
+from tunepoint.report.words import (
+    STRENGTH_WORDS,
+    Names,
+    crossing_words,
+    headline,
+    settling_words,
+    signal_words,
+)
 
 CHROMIUM = shutil.which("chromium")
 
@@ -28,16 +36,17 @@ def test_the_report_is_one_small_file_that_names_no_other(finished: Result) -> N
     assert len(page.encode()) < 5_000_000
     assert '<link rel="stylesheet"' not in page and 'src="http' not in page
     for heading in (
-        "Frontier",
+        "Cost against quality",
         "Cost by volume",
         "Learning curve",
         "Signals",
-        "Where the finalists disagree",
+        "Where the options disagree",
         "Data audit",
         "Caveats",
-        "What would reverse the verdict",
+        "What would change the verdict",
         "How to reproduce it",
-        "Not run, because",
+        "Not tried, because",
+        "Terms",
     ):
         assert heading in page
 
@@ -60,9 +69,63 @@ def test_a_rebuilt_report_is_the_same(finished: Result) -> None:
 
 def test_headlines() -> None:
     base = {"verdict": "fine-tune", "strength": "confident", "winner": "x"}
-    assert headline(base) == "Fine-tune: x (confident)."
+    assert headline(base) == "Fine-tune a model (confident): x."
+    leaning = {**base, "strength": "leaning", "risks": {"wrong": 0.166}}
+    assert headline(leaning) == "Fine-tune a model (likely, 83%): x."
     undecided = {"verdict": "undecided", "strength": None, "winner": "x"}
-    assert headline(undecided) == "Not enough evidence yet: the best bet is x."
+    assert headline(undecided) == "Not sure yet. Best so far: x."
+
+
+def finalist(arm: str, kind: str, score: float, label: str | None = None) -> dict[str, object]:
+    return {"arm": arm, "kind": kind, "score": {"estimate": score}, **({"label": label} if label else {})}
+
+
+def test_headlines_show_labels_and_say_what_makes_no_difference() -> None:
+    decision = {
+        "verdict": "hybrid",
+        "strength": "leaning",
+        "winner": "h",
+        "risks": {"wrong": 0.004},
+        "finalists": [finalist("h", "hybrid", 0.9, "MiniLM + 8 examples"), finalist("t", "tuned", 0.89)],
+        "differences": [{"against": "t", "low": -0.01, "high": 0.03}],
+    }
+    assert headline(decision) == (
+        "Fine-tune a model (likely, over 99%): MiniLM + 8 examples. "
+        "Its prompt makes no measurable difference."
+    )
+    better = {**decision, "differences": [{"against": "t", "low": 0.01, "high": 0.03}]}
+    assert headline(better).startswith("Fine-tune a model and give it a light prompt (likely, over 99%)")
+
+
+def test_break_evens_and_signals_in_words() -> None:
+    crossing = {
+        "from": "p",
+        "to": "t",
+        "queries_per_month": {"low": 979.2, "likely": 1_995.1, "high": 5_239.0},
+        "probability_never": 0.0,
+    }
+    names = Names({"t": "tuned MiniLM"}, {"p": "prompt", "t": "tuned"})
+    assert crossing_words(crossing, names) == (
+        "Fine-tuning pays off above about 2,000 queries a month (90% interval 980 to 5,200): "
+        "tuned MiniLM instead of p."
+    )
+    other = crossing_words({**crossing, "probability_never": 0.25}, Names({}, {}))
+    assert other.startswith("t instead of p pays off above about 2,000 queries a month")
+    assert other.endswith("In 25% of the simulations it never does.")
+    signal = {"points_to": "fine-tune", "holds": False}
+    assert signal_words(signal) == "does not favor fine-tuning"
+
+
+def test_evidence_that_is_not_worth_its_price_is_not_asked_for() -> None:
+    needed = {"why": "About 28,400 more test items would settle it", "test_items": 28_350}
+    needed |= {"training_seeds": None, "training_examples": None}
+    worth = [{"value_usd": 3.0, "price_usd": 50.0}]
+    winner = {"arm": "x", "expected_regret_usd": 668.0}
+    decision = {"evidence_needed": needed, "worth": worth, "winner": "x", "finalists": [winner]}
+    assert "Too close to matter" in str(settling_words(decision)) and "$668" in str(settling_words(decision))
+    without_price = {**decision, "worth": []}
+    assert settling_words(without_price) == "About 28,400 more test items would settle it."
+    assert settling_words({**decision, "evidence_needed": None}) is None
 
 
 def test_numbers_as_people_write_them() -> None:
@@ -70,7 +133,8 @@ def test_numbers_as_people_write_them() -> None:
     assert [tiny_usd(None), tiny_usd(0.00000123), tiny_usd(0.5)] == ["–", "$1.2e-06", "$0.5000"]
     assert [seconds(None), seconds(0.0123), seconds(2.0)] == ["–", "12 ms", "2.0 s"]
     never = {"from": "a", "to": "b", "queries_per_month": None, "probability_never": 1}
-    assert crossing_words(never) == "b never becomes cheaper than a"
+    assert crossing_words(never, Names({}, {})) == "b never becomes cheaper than a."
+    assert [about_usd(1_147.3), about_usd(28.14), about_usd(3.5)] == ["$1,150", "$28", "$3.50"]
 
 
 def test_the_terminal_shows_markup_as_text(finished: Result) -> None:
@@ -100,8 +164,9 @@ def test_in_a_real_browser(finished: Result, width: int, scheme: str) -> None:
         page.goto(Path(finished.report).resolve().as_uri())
         page.wait_for_selector("#volume-chart .main-svg")
         before = page.inner_text("#live"), page.inner_text("#live-rows")
-        assert f"20,000 to 90,000 queries a month over 12 months: {finished.document['winner']}" in before[0]
-        assert (finished.document["strength"] or "undecided") in before[0]
+        winner = Names.of(finished.document).title(finished.document["winner"])
+        assert f"20,000 to 90,000 queries a month over 12 months: {winner}" in before[0]
+        assert STRENGTH_WORDS[finished.document["strength"]] in before[0]
         page.fill("#volume", "6.5")
         assert "3,200,000 queries" in page.inner_text("#live")
         after = page.inner_text("#live"), page.inner_text("#live-rows")
@@ -125,9 +190,9 @@ def test_in_a_real_browser(finished: Result, width: int, scheme: str) -> None:
 
 
 def plain_rule(decision: Result, volume: float) -> str:
-    """The best bet of the Python rule on all its draws at another volume."""
+    """The best bet of the Python rule on all its draws at another volume, as people read it."""
     evidence = decision.decision.evidence
-    return evidence.costs.arms[evidence.best(volume)]
+    return decision.decision.titles[evidence.costs.arms[evidence.best_bet(volume)]]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")

@@ -42,7 +42,7 @@ def document(
         "verdict": decision.verdict,
         "strength": decision.strength,
         "winner": decision.winner,
-        "because": verdict_reason(decision, task),
+        "because": verdict_reason(decision),
         "risks": {name: _rounded(risk) for name, risk in asdict(decision.risks).items()},
         "items": decision.items,
         "groups": decision.groups,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from tunepoint.decision.finalists import Finalist
-from tunepoint.decision.numbers import about_usd, percent
+from tunepoint.decision.numbers import about_usd, percent, points_range
 from tunepoint.decision.verdict import Decision
-from tunepoint.task.task import Task
 
 
-def verdict_reason(decision: Decision, task: Task) -> str:
+def verdict_reason(decision: Decision) -> str:
     """Return the verdict's reason in words: the score, the rivals, the money, and what would settle it."""
     winner = decision.finalist(decision.winner)
-    sentences = [_score_sentence(winner, task)]
+    interval = f"{percent(winner.score.low)} to {percent(winner.score.high)}"
+    sentences = [
+        f"{winner.title} gives {percent(winner.score.estimate)} right answers (95% interval {interval})."
+    ]
     sentences += [_difference_sentence(decision, rival) for rival in _rivals(decision)]
     months = f"{decision.evidence.costs.months:g}"
     sentences.append(f"It costs about {about_usd(winner.horizon_usd.likely)} over {months} months.")
@@ -20,20 +22,13 @@ def verdict_reason(decision: Decision, task: Task) -> str:
     return " ".join(sentences)
 
 
-def _score_sentence(winner: Finalist, task: Task) -> str:
-    score = winner.score
-    verb = "gets" if task.score.metric == "exact" else "scores"
-    right = " right answers" if task.score.metric == "exact" else ""
-    interval = f"(95% interval {percent(score.low)} to {percent(score.high)})"
-    return f"{winner.title} {verb} {percent(score.estimate)}{right} on the test set {interval}."
-
-
 def _difference_sentence(decision: Decision, rival: Finalist) -> str:
     difference = next(d for d in decision.differences if d.against == rival.arm).difference
-    lead = 100 * difference.estimate
-    interval = f"({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
-    comparison = "more" if lead >= 0 else "less"
-    return f"That is {abs(lead):.1f} points {comparison} than {rival.title} {interval}."
+    comparison = "more" if difference.estimate >= 0 else "less"
+    return (
+        f"That is {abs(100 * difference.estimate):.1f} points {comparison} than {rival.title} "
+        f"(95% interval {points_range(difference.low, difference.high)})."
+    )
 
 
 def _rivals(decision: Decision) -> list[Finalist]:

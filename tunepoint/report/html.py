@@ -1,10 +1,10 @@
-"""The decision for a person: one HTML file that opens offline, and lines for a terminal."""
+"""The decision for a person, as one HTML file that opens offline."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,33 +12,61 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from tunepoint.decision.numbers import percent, points, points_range, seconds, tiny_usd, usd
 from tunepoint.errors import StudyError
 from tunepoint.files.text import text_of, write_text
-from tunepoint.report.words import (
-    crossing_words,
-    headline,
-    seconds,
-    significant_digits,
-    tiny_usd,
-    usd,
-    worth_words,
-)
+from tunepoint.report import words
+from tunepoint.report.glossary import TERMS, anchor
 
-RULES = {
-    True: "holds",
-    False: "does not hold",
-    None: "not measured",
-}
+MISSING = "–"
 
 
 def build_report(decision: Mapping[str, Any], measurements: Mapping[str, Any]) -> str:
-    """The HTML page; everything it needs is inside.
+    """Return the HTML page; everything it needs is inside.
 
     Args:
         decision: the content of decision.json.
         measurements: the content of measurements.json; only `economics` must be in it.
 
     """
+    names = words.Names.of(decision)
+    page_data = {
+        "decision": decision,
+        "economics": measurements["economics"],
+        "curve": measurements.get("curve", []),
+        "ahead": (measurements.get("learning") or {}).get("ahead", []),
+    }
+    return (
+        _environment(names)
+        .get_template("report.html.jinja")
+        .render(
+            decision=decision,
+            headline=words.headline(decision),
+            strength=words.strength_words(decision),
+            settling=words.settling_words(decision),
+            months=words.months_words(decision),
+            crossings=[
+                words.crossing_words(crossing, names)
+                for crossing in words.distinct_crossings(decision["break_even"])
+            ],
+            terms={term: (anchor(term), definition) for term, definition in TERMS.items()},
+            audit=measurements.get("audit"),
+            candidates=measurements.get("ladder", []),
+            curve=measurements.get("curve", []),
+            learning=measurements.get("learning"),
+            not_run=measurements.get("not_run", []),
+            realised=measurements.get("realised"),
+            disagreements=measurements.get("disagreements", []),
+            priced=measurements["economics"]["error_usd"] is not None,
+            data=_script_json(page_data),
+            plotly=Markup(_asset("plotly-basic.min.js").replace("</script", "<\\/script")),
+            program=Markup(_asset("report.js")),
+            style=Markup(_asset("report.css")),
+        )
+    )
+
+
+def _environment(names: words.Names) -> Environment:
     environment = Environment(
         loader=PackageLoader("tunepoint.report", "assets"),
         autoescape=True,
@@ -46,36 +74,25 @@ def build_report(decision: Mapping[str, Any], measurements: Mapping[str, Any]) -
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["usd"] = usd
-    environment.filters["tiny_usd"] = tiny_usd
-    environment.filters["score"] = lambda value: "–" if value is None else f"{value:.3f}"
-    environment.filters["seconds"] = seconds
-    environment.filters["worth"] = worth_words
-    environment.filters["count"] = lambda value: "–" if value is None else f"{value:,.0f}"
-    page = {
-        "decision": decision,
-        "economics": measurements["economics"],
-        "curve": measurements.get("curve", []),
-        "ahead": (measurements.get("learning") or {}).get("ahead", []),
+    filters: dict[str, Callable[..., str]] = {
+        "anchor": anchor,
+        "conclusion": lambda value: words.CONCLUSION_WORDS[value],
+        "count": lambda value: MISSING if value is None else f"{value:,.0f}",
+        "kind": lambda value: words.KIND_WORDS.get(value, value),
+        "percent": lambda value: MISSING if value is None else percent(value),
+        "points": points,
+        "points_range": lambda interval: points_range(interval["low"], interval["high"]),
+        "quantity": lambda value: words.QUANTITY_WORDS.get(value, value),
+        "seconds": seconds,
+        "sentence": words.sentence,
+        "signal": words.signal_words,
+        "tiny_usd": tiny_usd,
+        "title": names.title,
+        "usd": usd,
+        "worth": words.worth_words,
     }
-    return environment.get_template("report.html.jinja").render(
-        decision=decision,
-        headline=headline(decision),
-        audit=measurements.get("audit"),
-        ladder=measurements.get("ladder", []),
-        curve=measurements.get("curve", []),
-        learning=measurements.get("learning"),
-        not_run=measurements.get("not_run", []),
-        realised=measurements.get("realised"),
-        disagreements=measurements.get("disagreements", []),
-        rules=RULES,
-        priced=measurements["economics"]["error_usd"] is not None,
-        data=_script_json(page),
-        plotly=Markup(_asset("plotly-basic.min.js").replace("</script", "<\\/script")),
-        crossings=[crossing_words(crossing) for crossing in significant_digits(decision["break_even"])],
-        program=Markup(_asset("report.js")),
-        style=Markup(_asset("report.css")),
-    )
+    environment.filters.update(filters)
+    return environment
 
 
 def _asset(name: str) -> str:
@@ -91,17 +108,19 @@ def _script_json(value: Any) -> Markup:
 
 
 def write_report(folder: Path, decision: Mapping[str, Any], measurements: Mapping[str, Any]) -> Path:
-    """Write report.html beside the decision."""
+    """Write report.html beside the decision, and return its path."""
     path = folder / "report.html"
     write_text(path, build_report(decision, measurements))
     return path
 
 
-REALISED = "realised.json"
+# -- from files ------------------------------------------------------------------------------
+
+
+REALIZED_FILE = "realised.json"
 """In a study's folder: what was served, beside what was forecast."""
-
-
-NEEDED = {
+REALIZED_KEYS = {"words", "arms", "arm"}
+REQUIRED_KEYS = {
     "decision": {
         "task",
         "verdict",
@@ -135,22 +154,34 @@ def rebuild_report(folder: Path) -> Path:
         StudyError: the folder holds no finished study.
 
     """
-    found = {}
-    for name in ("decision", "measurements"):
-        path = folder / f"{name}.json"
-        if not path.exists():
-            raise StudyError(f"{folder}: no {path.name}; the study is not finished: run it again to go on")
-        try:
-            found[name] = json.loads(text_of(path, StudyError))
-        except json.JSONDecodeError as error:
-            raise StudyError(f"{path}: not JSON at line {error.lineno}; run the study again") from None
-        missing = NEEDED[name] - set(found[name] if isinstance(found[name], dict) else ())
-        if missing:
-            raise StudyError(f"{path}: {', '.join(sorted(missing))} missing; run the study again")
-    measurements = found["measurements"]
-    if (folder / REALISED).exists():
-        with contextlib.suppress(json.JSONDecodeError):  # it is written anew by the next look at the store
-            realised = json.loads(text_of(folder / REALISED, StudyError))
-            if isinstance(realised, dict) and {"words", "arms", "arm"} <= realised.keys():
-                measurements = {**measurements, "realised": realised}
-    return write_report(folder, found["decision"], measurements)
+    decision, measurements = (_read_part(folder, name) for name in REQUIRED_KEYS)
+    realized = _read_realized(folder / REALIZED_FILE)
+    if realized is not None:
+        measurements = {**measurements, "realised": realized}
+    return write_report(folder, decision, measurements)
+
+
+def _read_part(folder: Path, name: str) -> dict[str, Any]:
+    path = folder / f"{name}.json"
+    if not path.exists():
+        raise StudyError(f"{folder}: no {path.name}, so the study is not finished; run it again to resume it")
+    try:
+        content = json.loads(text_of(path, StudyError))
+    except json.JSONDecodeError as error:
+        raise StudyError(f"{path}: not JSON at line {error.lineno}; run the study again") from None
+    missing = REQUIRED_KEYS[name] - set(content if isinstance(content, dict) else ())
+    if missing:
+        raise StudyError(f"{path}: {', '.join(sorted(missing))} missing; run the study again")
+    return dict(content)
+
+
+def _read_realized(path: Path) -> dict[str, Any] | None:
+    """What was served so far; None where nothing readable is there."""
+    if not path.exists():
+        return None
+    # A broken file is no error: `tunepoint savings` writes it anew from the store.
+    with contextlib.suppress(json.JSONDecodeError):
+        content = json.loads(text_of(path, StudyError))
+        if isinstance(content, dict) and content.keys() >= REALIZED_KEYS:
+            return content
+    return None

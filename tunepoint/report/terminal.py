@@ -11,91 +11,107 @@ from rich.markup import escape
 from rich.table import Table
 
 from tunepoint.data.prepare import Audit
+from tunepoint.decision.numbers import percent, seconds, usd
 from tunepoint.decision.sample_size import Design, Size
-from tunepoint.report.words import crossing_words, headline, seconds, significant_digits, usd, worth_words
+from tunepoint.report.words import (
+    Names,
+    crossing_words,
+    distinct_crossings,
+    headline,
+    months_words,
+    sentence,
+    settling_words,
+    signal_words,
+    worth_words,
+)
 
-WIDE = 100
+WIDE_COLUMNS = 100
 """Columns of a terminal from which on the table shows every cost."""
 
 
 def audit_line(audit: Audit) -> str:
-    """What the audit found, in one line."""
-    found = {
+    """Return what the audit found, in one line."""
+    counts = {
         "contradictions": len(audit.contradictions),
         "pairs of near duplicates": len(audit.near_duplicates),
-        "thin labels": len(audit.thin),
+        "labels with few examples": len(audit.thin),
         "inputs with personal data": len({finding.id for finding in audit.personal}),
         "doubtful labels": len(audit.doubts or ()),
-        "test items seen in another guise": len(audit.certificate.twins),
+        "test items with a near duplicate outside the test set": len(audit.certificate.twins),
     }
     if audit.untrainable:
-        found["examples that may not be trained on"] = sum(audit.untrainable.values())
-    kept = f"{audit.read} rows read, {audit.kept} kept; "
-    return kept + ", ".join(f"{count or 'no'} {what}" for what, count in found.items())
+        counts["examples that may not be trained on"] = sum(audit.untrainable.values())
+    rows = f"{audit.read} rows read, {audit.kept} kept; "
+    return rows + ", ".join(f"{count or 'no'} {what}" for what, count in counts.items())
 
 
 def print_decision(decision: Mapping[str, Any], console: Console) -> None:
-    """The verdict with its evidence, for a terminal."""
+    """Print the verdict with its evidence."""
+    names = Names.of(decision)
     console.print(f"\n[bold]{escape(headline(decision))}[/bold]", highlight=False)
     console.print(escape(decision["because"]), highlight=False)
-    console.print(_arms_table(decision, wide=console.width >= WIDE))
-    for crossing in significant_digits(decision["break_even"]):
-        console.print("  • " + escape(crossing_words(crossing)), highlight=False)
-    console.print(f"  • Rule of thumb: {decision['rule_of_thumb']}.", highlight=False)
-    for one in decision.get("worth", ()):
-        console.print("  • " + worth_words(one), highlight=False)
+    console.print(_options_table(decision, names, wide=console.width >= WIDE_COLUMNS))
+    lines = [crossing_words(crossing, names) for crossing in distinct_crossings(decision["break_even"])]
+    lines.append(f"Rule of thumb: {sentence(decision['rule_of_thumb'])}")
+    lines += [worth_words(worth) for worth in decision.get("worth", ())]
+    settling = settling_words(decision)
+    if settling is not None:
+        lines.append(settling)
+    _print_list(lines, console)
     console.print("\n[bold]Signals[/bold]")
     for signal in decision["signals"]:
         console.print(_signal_line(signal), highlight=False)
-    for title, key in (("What would reverse it", "reversal"), ("Caveats", "caveats")):
+    for title, key in (("What would change the verdict", "reversal"), ("Caveats", "caveats")):
         if decision[key]:
             console.print(f"\n[bold]{title}[/bold]")
-            for line in decision[key]:
-                console.print(f"  • {escape(line)}", highlight=False)
+            _print_list([sentence(line) for line in decision[key]], console)
 
 
-def _arms_table(decision: Mapping[str, Any], *, wide: bool) -> Table:
+def _print_list(lines: Sequence[str], console: Console) -> None:
+    for line in lines:
+        console.print(f"  • {escape(line)}", highlight=False)
+
+
+def _options_table(decision: Mapping[str, Any], names: Names, *, wide: bool) -> Table:
     table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
-    table.add_column("arm", ratio=1)
-    money = ("upfront", "a month", "horizon") if wide else ("horizon",)
-    for name in ("score (95%)", *money, "p95"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for arm in sorted(decision["finalists"], key=lambda arm: -arm["score"]["estimate"]):
-        score = arm["score"]
-        chosen = "→ " if arm["arm"] == decision["winner"] else "  "
-        dollars = {
-            "upfront": arm["upfront_usd"]["likely"],
-            "a month": arm["monthly_usd"]["likely"],
-            "horizon": arm["horizon_usd"]["likely"],
-        }
+    table.add_column("option", ratio=1)
+    costs = {"build cost": "upfront_usd", "a month": "monthly_usd", months_words(decision): "horizon_usd"}
+    if not wide:
+        costs = dict([list(costs.items())[-1]])
+    for column in ("right answers (95%)", *costs, "p95"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for finalist in sorted(decision["finalists"], key=lambda finalist: -finalist["score"]["estimate"]):
+        score = finalist["score"]
+        mark = "→ " if finalist["arm"] == decision["winner"] else "  "
         table.add_row(
-            escape(chosen + arm["arm"]),
-            f"{score['estimate']:.3f} ({score['low']:.3f}–{score['high']:.3f})",
-            *(usd(dollars[name]) for name in money),
-            seconds(arm["p95_seconds"]),
+            escape(mark + names.title(finalist["arm"])),
+            f"{percent(score['estimate'])} ({100 * score['low']:.1f}–{100 * score['high']:.1f})",
+            *(usd(finalist[key]["likely"]) for key in costs.values()),
+            seconds(finalist["p95_seconds"]),
         )
     return table
 
 
 def _signal_line(signal: Mapping[str, Any]) -> str:
     mark = {True: "[bold]yes[/bold]", False: "no ", None: " – "}[signal["holds"]]
+    favors = "" if signal["holds"] is None else f" → {signal_words(signal)}"
     return (
-        f"  {signal['id']} {mark} {signal['criterion']} → {signal['points_to']}: "
-        f"[dim]{escape(signal['detail'])}[/dim]"
+        f"  {signal['id']} {mark} {escape(signal['criterion'])}: "
+        f"[dim]{escape(signal['detail'])}[/dim]{favors}"
     )
 
 
 def print_sizes(design: Design, sizes: Sequence[Size], power: float, console: Console) -> None:
-    """Test items by purpose, and what they rest on."""
-    known = "from the study's trials" if design.measured else "typical values; --study measures them"
+    """Print the test items by purpose, and what they rest on."""
+    source = "from the study's trials" if design.measured else "typical values; --study measures them"
     console.print(
-        f"Arms differ on {design.disagreement:.0%} of items; groups of {design.cluster_size:.1f} items; "
-        f"{design.seeds} training seeds, their standard deviation {design.seed_sd:.3f} ({known})."
+        f"Options differ on {design.disagreement:.0%} of items; groups of {design.cluster_size:.1f} items; "
+        f"{design.seeds} training seeds, with a standard deviation of {design.seed_sd:.3f} ({source})."
     )
     priced = any(size.examples is not None for size in sizes)
     table = Table("to", f"test items ({power:.0%} power)", *(["rows of data", "labels"] if priced else []))
     for size in sizes:
         items = "over a million: try more --seeds" if size.items is None else f"{size.items:,}"
-        more = ["–" if size.examples is None else f"{size.examples:,}", usd(size.usd)] if priced else []
-        table.add_row(size.purpose, items, *more)
+        examples = "–" if size.examples is None else f"{size.examples:,}"
+        table.add_row(size.purpose, items, *([examples, usd(size.usd)] if priced else []))
     console.print(table)

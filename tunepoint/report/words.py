@@ -1,77 +1,190 @@
-"""Numbers and findings in words."""
+"""A decision in plain words, from the content of decision.json."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-VERDICT_WORDS = {
+from tunepoint.decision.numbers import about_usd, volume_interval
+from tunepoint.decision.sides import PROMPTED_KINDS
+from tunepoint.stats.ranges import Quantiles
+
+ADVICE = {
     "prompt": "Keep prompting",
-    "fine-tune": "Fine-tune",
-    "hybrid": "Use the hybrid",
-    "keep": "Keep what you have",
-    "undecided": "Not enough evidence yet",
+    "tuned": "Fine-tune a model",
+    "hybrid": "Fine-tune a model and give it a light prompt",
+    "cascade": "Use two models",
+    "incumbent": "Keep what runs today",
 }
+"""What to do, by the kind of the winner."""
+ADVICE_BY_VERDICT = {
+    "prompt": ADVICE["prompt"],
+    "fine-tune": ADVICE["tuned"],
+    "hybrid": ADVICE["hybrid"],
+    "keep": ADVICE["incumbent"],
+}
+NO_DIFFERENCE = {
+    "hybrid": "Its prompt makes no measurable difference.",
+    "cascade": "The second model makes no measurable difference.",
+}
+"""What to add where the winner is more than a tuned model, and its score is not."""
+UNDECIDED = "not sure yet"
+STRENGTH_WORDS = {"confident": "confident", "leaning": "likely", None: UNDECIDED}
+KIND_WORDS = {
+    "prompt": "prompt",
+    "tuned": "fine-tuned",
+    "hybrid": "fine-tuned, with a prompt",
+    "cascade": "two models",
+    "incumbent": "runs today",
+}
+CONCLUSION_WORDS = {
+    "better": "better",
+    "worse": "worse",
+    "not worse": "not worse by more than the margin",
+    "unresolved": "too uncertain to tell",
+}
+SIDE_WORDS = {
+    "prompt": "prompting",
+    "fine-tune": "fine-tuning",
+    "hybrid": "fine-tuning with a prompt",
+}
+QUANTITY_WORDS = {
+    "traffic.queries_per_month": "queries a month",
+    "costs.hourly_usd": "dollars of an hour of work",
+    "costs.label_usd": "dollars of a label",
+    "costs.label_minutes": "minutes to label an example",
+    "costs.core_hour_usd": "dollars of an hour of a processor core",
+    "costs.cleaning_hours": "hours of cleaning data",
+    "costs.evaluation_hours": "hours of evaluation",
+    "costs.review_hours_per_month": "hours of review a month",
+    "costs.reprompt_hours": "hours of moving a prompt to another model",
+    "costs.retrain_hours": "hours of each retraining",
+}
+"""Assumptions of task.toml: key -> what people read."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """What people read for each arm, and which arms are prompted."""
+
+    titles: Mapping[str, str]
+    kinds: Mapping[str, str]
+
+    @classmethod
+    def of(cls, decision: Mapping[str, Any]) -> Names:
+        """Return the names of a decision; one without labels shows the arms' own names."""
+        finalists = decision.get("finalists", ())
+        titles = {finalist["arm"]: finalist.get("label") or finalist["arm"] for finalist in finalists}
+        return cls(titles, {finalist["arm"]: finalist["kind"] for finalist in finalists})
+
+    def title(self, arm: str) -> str:
+        """Return what people read for an arm; its name where it is no finalist."""
+        return self.titles.get(arm, arm)
+
+    def is_prompted(self, arm: str) -> bool:
+        """Return whether an arm is on the prompting side."""
+        return self.kinds.get(arm) in PROMPTED_KINDS
 
 
 def headline(decision: Mapping[str, Any]) -> str:
-    """The verdict in one sentence."""
-    words = VERDICT_WORDS[decision["verdict"]]
+    """Return the verdict in a sentence or two: what to do, how sure that is, and with what."""
+    names = Names.of(decision)
+    winner = names.title(decision["winner"])
     if decision["strength"] is None:
-        return f"{words}: the best bet is {decision['winner']}."
-    return f"{words}: {decision['winner']} ({decision['strength']})."
+        return f"Not sure yet. Best so far: {winner}."
+    kind = names.kinds.get(decision["winner"], "")
+    advice = ADVICE.get(kind, ADVICE_BY_VERDICT[decision["verdict"]])
+    extra = NO_DIFFERENCE.get(kind) if _equals_a_tuned_model(decision) else None
+    if extra and kind == "hybrid":
+        advice = ADVICE["tuned"]
+    return " ".join(filter(None, (f"{advice} ({strength_words(decision)}): {winner}.", extra)))
 
 
-def usd(value: float | None) -> str:
-    """Dollars as a person writes them."""
-    if value is None:
-        return "–"
-    sign, size = ("-" if value < 0 else ""), abs(value)
-    return f"{sign}${size:,.0f}" if size >= 100 else f"{sign}${size:,.2f}"
+def strength_words(decision: Mapping[str, Any]) -> str:
+    """Return how sure the verdict is, with the probability that it is right."""
+    words = STRENGTH_WORDS[decision["strength"]]
+    wrong = decision.get("risks", {}).get("wrong")  # decisions of older versions lack it
+    if wrong is None or decision["strength"] is None:
+        return words
+    return f"{words}, over 99%" if wrong < 0.01 else f"{words}, {1 - wrong:.0%}"
 
 
-def tiny_usd(value: float | None) -> str:
-    """Dollars of one answer, which may be millionths."""
-    if value is None:
-        return "–"
-    return f"${value:.2g}" if 0 < value < 0.01 else f"${value:.4f}"
+def _equals_a_tuned_model(decision: Mapping[str, Any]) -> bool:
+    """Whether the winner's score does not differ measurably from that of the best tuned model alone."""
+    tuned = [finalist for finalist in decision.get("finalists", ()) if finalist["kind"] == "tuned"]
+    best = max(tuned, key=lambda finalist: finalist["score"]["estimate"], default={}).get("arm")
+    return any(d["against"] == best and d["low"] <= 0 <= d["high"] for d in decision.get("differences", ()))
 
 
-def seconds(value: float | None) -> str:
-    """Seconds, in milliseconds below one."""
-    if value is None:
-        return "–"
-    return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"
+def sentence(text: str) -> str:
+    """Return a text that ends like a sentence; decisions of older versions hold fragments."""
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
-def significant_digits(crossings: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Break-evens of arms that differ in cost; all of them where none does."""
-    different = [
-        c for c in crossings if c["queries_per_month"] is None or c["queries_per_month"]["high"] >= 1
-    ]
-    return different or list(crossings)
+def distinct_crossings(crossings: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the break-evens of arms that differ in cost; all of them where none does."""
+    distinct = [c for c in crossings if c["queries_per_month"] is None or c["queries_per_month"]["high"] >= 1]
+    return distinct or list(crossings)
 
 
-def crossing_words(crossing: Mapping[str, Any]) -> str:
-    """A break-even in a sentence."""
+def crossing_words(crossing: Mapping[str, Any], names: Names) -> str:
+    """Return a break-even in a sentence or two."""
     band = crossing["queries_per_month"]
-    one, other = crossing["from"], crossing["to"]
+    build, run = names.title(crossing["from"]), names.title(crossing["to"])
     if band is None:
-        return f"{other} never becomes cheaper than {one}"
+        return f"{run} never becomes cheaper than {build}."
     if band["high"] < 1:
-        return f"{other} and {one} cost the same to build; {other} is not dearer to run"
-    counted = ", what errors cost included," if crossing.get("counts_errors") else ""
+        return f"{run} and {build} cost the same to build, and {run} costs no more to run."
+    tuning = names.is_prompted(crossing["from"]) and not names.is_prompted(crossing["to"])
+    volume = volume_interval(Quantiles(**band))
+    words = f"{run} instead of {build} pays off above {volume}."
+    if tuning and crossing["to"] in names.kinds:
+        words = f"Fine-tuning pays off above {volume}: {run} instead of {build}."
+    if crossing["probability_never"] >= 0.01:
+        words += f" In {crossing['probability_never']:.0%} of the simulations it never does."
+    return words
+
+
+def worth_words(worth: Mapping[str, Any]) -> str:
+    """Return what one more piece of evidence is worth, in a sentence."""
+    single = worth["more"] == 1
+    kind = worth["kind"].replace("_", " ")
+    kind, verb = (kind.removesuffix("s"), "is") if single else (kind, "are")
+    evidence = f"{worth['more']} more {kind}"
+    if worth["value_usd"] < 0.005:
+        return f"{evidence} {verb} worth nothing."
+    value, price = about_usd(worth["value_usd"]), about_usd(worth["price_usd"])
+    pays = "worth it" if worth["value_usd"] > worth["price_usd"] else "not worth it"
+    return f"{evidence} {verb} worth about {value} and would cost about {price}: {pays}."
+
+
+def settling_words(decision: Mapping[str, Any]) -> str | None:
+    """Return what would settle an undecided study; None where it is decided."""
+    needed = decision["evidence_needed"]
+    if not needed:
+        return None
+    worth = decision.get("worth", ())
+    winner = next((f for f in decision["finalists"] if f["arm"] == decision["winner"]), {})
+    regret = winner.get("expected_regret_usd")
+    pays = any(step["value_usd"] > step["price_usd"] for step in worth)
+    would_settle = any(needed[key] for key in ("test_items", "training_seeds", "training_examples"))
+    if regret is None or not worth or pays or not would_settle:
+        return sentence(needed["why"])
     return (
-        f"{other} is cheaper than {one}{counted} from {band['likely']:,.0f} queries a month "
-        f"({band['low']:,.0f} to {band['high']:,.0f}; never: {crossing['probability_never']:.0%})"
+        f"Too close to matter at your volume: the best option so far loses {about_usd(regret)} on average "
+        "against the truly best one, and no further evidence is worth its price. Take the simpler option."
     )
 
 
-def worth_words(one: Mapping[str, Any]) -> str:
-    """What one more piece of evidence is worth, in a sentence."""
-    kind = one["kind"].replace("_", " ")
-    kind = kind.removesuffix("s") if one["more"] == 1 else kind
-    if one["value_usd"] < 0.005:
-        return f"{one['more']} more {kind}: worth nothing."
-    pays = "" if one["value_usd"] > one["price_usd"] else ", not worth its price"
-    return f"{one['more']} more {kind}: worth {usd(one['value_usd'])} for {usd(one['price_usd'])}{pays}."
+def signal_words(signal: Mapping[str, Any]) -> str:
+    """Return whether a signal favors its side; a dash where it was not measured."""
+    side = SIDE_WORDS[signal["points_to"]]
+    return {True: f"favors {side}", False: f"does not favor {side}", None: "–"}[signal["holds"]]
+
+
+def months_words(decision: Mapping[str, Any]) -> str:
+    """Return the horizon as people say it, such as '12 months'."""
+    traffic = decision["provenance"].get("assumptions", {}).get("traffic", {})
+    months = traffic.get("horizon_months")
+    return "the whole period" if months is None else f"{months:g} months"

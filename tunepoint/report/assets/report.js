@@ -1,10 +1,13 @@
 "use strict";
 // Charts, and the sliders that apply the decision rule again. The rule is the one of
-// evidence.py, on its own draws; docs/decision.md has the formulas.
+// decision/rule.py, on its own draws; docs/decision.md has the formulas.
 (function () {
   const page = JSON.parse(document.getElementById("data").textContent);
   const { decision, economics, curve, ahead } = page;
   const arms = economics.arms;
+  const labels = new Map(decision.finalists.map((f) => [f.arm, f.label || f.arm]));
+  const title = (arm) => labels.get(arm) || arm;
+  const strengthWords = { confident: "confident", leaning: "likely", undecided: "not sure yet" };
   const palette = ["#0b8f7a", "#c2571a", "#5b6ee1", "#b0428f", "#8a8f2a", "#4a90b8", "#7a5c3e"];
   const colour = (i) => palette[i % palette.length];
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -55,7 +58,7 @@
         row[a] + queries(d, volume) * answer(d, a) + reserved(d, a, volume, one))) <= limit));
   }
 
-  // What a dollar of each month is worth today, and its traffic over the first month's: cost/schedule.py.
+  // What a dollar of each month is worth today, and its traffic over the first month's: costs/schedule.py.
   let weighed = { months: null };
   function weights(months) {
     if (weighed.months === months) return weighed;
@@ -152,7 +155,7 @@
     return found.length ? median(found) : null;
   }
 
-  // With reserved machines the cost is a staircase: a root of the difference, as in cost/break_even.py.
+  // With reserved machines the cost is a staircase: a root of the difference, as in costs/break_even.py.
   function bisected(d, one, other, months, found) {
     const behind = (v) => total(d, other, v, months) - total(d, one, v, months);
     let low = 0, high = null;
@@ -187,22 +190,24 @@
       array: [(range.high - range.likely) * scale], arrayminus: [(range.likely - range.low) * scale] };
   }
 
-  function points(chart, cost, scale, title) {
+  function points(chart, cost, scale, axis) {
     const traces = decision.finalists.map((f, i) => {
       const chosen = f.arm === decision.winner, score = f.score;
       return {
-        type: "scatter", mode: "markers", name: f.arm,
+        type: "scatter", mode: "markers", name: title(f.arm),
         x: [f[cost].likely * scale], y: [score.estimate],
         marker: { size: chosen ? 16 : 10, color: colour(i), symbol: chosen ? "star" : "circle" },
         error_x: spread(f[cost], scale, colour(i)),
         error_y: spread({ low: score.low, likely: score.estimate, high: score.high }, 1, colour(i)),
       };
     });
-    Plotly.react(chart, traces, layout(title, "score (95%)", traces.length), options);
+    const shape = layout(axis, "right answers (95% interval)", traces.length);
+    shape.yaxis.tickformat = ".0%";
+    Plotly.react(chart, traces, shape, options);
   }
 
   function frontier() {
-    points("frontier", "horizon_usd", 1, "US dollars over the horizon (90% band)");
+    points("frontier", "horizon_usd", 1, "US dollars over " + economics.months + " months (90% interval)");
     points("per-query", "cost_per_query_usd", 1e6, "US dollars to run a million queries");
   }
 
@@ -215,12 +220,14 @@
     const band = [{ ...edge, y: ahead.map((p) => p.high) },
       { ...edge, y: ahead.map((p) => p.low), fill: "tonexty", fillcolor: accent + "33" },
       { ...edge, y: ahead.map((p) => p.estimate), line: { color: accent, dash: "dot" }, hoverinfo: "y" }];
+    const shape = layout("training examples", "right answers on the validation set (95% interval)", 0);
+    shape.yaxis.tickformat = ".0%";
     Plotly.react("curve", [...(ahead.length ? band : []), {
       type: "scatter", mode: "lines+markers", x, y: curve.map((p) => p.estimate),
       line: { color: accent }, name: "fine-tuned",
       error_y: { type: "data", symmetric: false, array: curve.map((p) => p.high - p.estimate),
         arrayminus: curve.map((p) => p.estimate - p.low), color: accent },
-    }], layout("training examples", "score on dev (95%)", 0), options);
+    }], shape, options);
   }
 
   const most = Math.max(7, Math.ceil(Math.log10(Math.max(1, economics.volume))) + 1);
@@ -241,7 +248,7 @@
       if (!annotations.length) annotations.push({ x: Math.log10(at), yref: "paper", y: 1,
         text: "break-even", showarrow: false, font: { color: css("--warn"), size: 11 }, xanchor: "left" });
     });
-    const shape = layout("queries a month", priced ? "US dollars a month, with errors" : "US dollars a month",
+    const shape = layout("queries a month", priced ? "US dollars a month, errors included" : "US dollars a month",
       arms.length, { shapes, annotations });
     shape.xaxis.type = "log"; shape.yaxis.type = "log"; shape.hovermode = "x";
     Plotly.react("volume-chart", drawn.traces, shape, options);
@@ -257,7 +264,7 @@
         line: { width: 0 }, hoverinfo: "skip", showlegend: false });
       traces.push({ type: "scatter", mode: "lines", x: grid, y: bands.map((b) => b[2]), fill: "tonexty",
         fillcolor: tint, line: { width: 0 }, hoverinfo: "skip", showlegend: false });
-      traces.push({ type: "scatter", mode: "lines", name, x: grid, y: bands.map((b) => b[1]),
+      traces.push({ type: "scatter", mode: "lines", name: title(name), x: grid, y: bands.map((b) => b[1]),
         line: { color: colour(a), width: 2 } });
     });
     return traces;
@@ -284,14 +291,14 @@
     const result = decide(volume, months);
     document.getElementById("live").textContent =
       "At " + said(volume) + " queries a month over " + months + " months: " +
-      arms[result.best] + " (" + result.strength + "), for about " +
-      dollars(band(result.best, volume, months)[1]) + " over the horizon.";
+      title(arms[result.best]) + " (" + strengthWords[result.strength] + "), for about " +
+      dollars(band(result.best, volume, months)[1]) + " in all.";
     const body = document.getElementById("live-rows");
     body.replaceChildren(...arms.map((name, a) => {
       const row = document.createElement("tr");
       if (a === result.best) row.className = "winner";
       const [low, likely, high] = band(a, volume, months);
-      const cells = [name, dollars(likely), dollars(low) + " to " + dollars(high), dollars(likely / months)];
+      const cells = [title(name), dollars(likely), dollars(low) + " to " + dollars(high), dollars(likely / months)];
       if (priced) cells.push(dollars(band(a, volume, months, total)[1] - likely));
       cells.forEach((text, i) => {
         const cell = document.createElement("td");
@@ -347,7 +354,7 @@
       drawn = { months: null, traces: [] };
       update();
     });
-    label.append("Price of an answer of " + name + ", % of today's ", field);
+    label.append("Price of an answer of " + title(name) + ", % of today's ", field);
     return label;
   }));
   asDeclared();
