@@ -10,6 +10,7 @@ import pytest
 from servers import KEY, Fake, as_schema, echo, serving
 
 from tunepoint.errors import BudgetReached, DataError, ModelError, StudyError
+from tunepoint.models.backoff import wait_after_rate_limit
 from tunepoint.models.chat import Demonstration, Message, Prompt, Usage
 from tunepoint.models.endpoints import Completion, Request, TextModel, allow_all
 from tunepoint.models.openai import OpenAIEndpoint
@@ -49,8 +50,8 @@ def fake() -> Iterator[Fake]:
 def test_answers_come_in_order_with_usage_and_confidence(fake: Fake) -> None:
     fake.answer = lambda messages, body: as_schema(messages[-1]["content"].split()[-1], body)
     fake.latency = 0.02
-    asked = [Prompt(f"x {LABELS[i % 2]}", "Route it.", LABELS, template_name="terse") for i in range(50)]
-    replies = TextModel(endpoint(fake)).answer(asked)
+    questions = [Prompt(f"x {LABELS[i % 2]}", "Route it.", LABELS, template_name="terse") for i in range(50)]
+    replies = TextModel(endpoint(fake)).answer(questions)
     assert [reply.answer for reply in replies] == [LABELS[i % 2] for i in range(50)]
     usage = replies[0].usage
     assert usage.input_tokens > 0 and usage.cached_tokens == usage.input_tokens // 2
@@ -108,8 +109,8 @@ def test_an_item_that_always_fails_is_a_reply_and_is_not_recorded(fake: Fake, tm
     assert [reply.format_ok for reply in replies] == [True, True, False, True]
     assert replies[2].error == "no answer after 3 attempts: HTTP 500"
     assert len(recording) == 3
-    again = TextModel(recorded).answer(prompts(4))
-    assert all(reply.format_ok for reply in again) and recorded.calls == 5
+    second = TextModel(recorded).answer(prompts(4))
+    assert all(reply.format_ok for reply in second) and recorded.calls == 5
 
 
 def test_a_dead_server_is_an_error_and_what_was_answered_is_kept(fake: Fake, tmp_path: Path) -> None:
@@ -157,6 +158,15 @@ def test_names_of_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(ModelError, match="set OPENAI_API_KEY in the environment"):
         OpenAIEndpoint("openai/gpt-5-mini")
+
+
+def test_a_server_says_how_long_to_wait_and_else_the_wait_doubles() -> None:
+    assert wait_after_rate_limit("m", {"retry-after": "3"}, 0) == 3
+    assert wait_after_rate_limit("m", {"retry-after-ms": "250", "retry-after": "1"}, 0) == 0.25
+    for unreadable in ({}, {"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}, {"retry-after": "nan"}):
+        assert 3 <= wait_after_rate_limit("m", unreadable, 3, pause=0.5) <= 4
+    with pytest.raises(ModelError, match=r"m: the server asks to wait 121 s, .* at most 120 s"):
+        wait_after_rate_limit("m", {"retry-after": "121"}, 0)
 
 
 def test_a_cap_stops_before_the_call_that_would_pass_it(fake: Fake) -> None:
@@ -213,8 +223,8 @@ def test_logs_of_another_system(tmp_path: Path) -> None:
         '{"item": 7, "output": "billing", "input_tokens": 3}\n{"input": "hi ", "output": "fault"}\n'
     )
     log = read_production_log(path, "in production")
-    found = log.output_for("7", "whatever")
-    assert found is not None and found.usage == Usage("in production", input_tokens=3)
+    output = log.output_for("7", "whatever")
+    assert output is not None and output.usage == Usage("in production", input_tokens=3)
     assert log.output_for("8", "hi") is not None and log.output_for("8", "other") is None
     for text, message in (
         ('{"output": "x"}\n', "log.jsonl:1: has neither item nor input"),

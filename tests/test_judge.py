@@ -52,17 +52,17 @@ class Grader:
 
     def __init__(self, grade: Any) -> None:
         self.grade = grade
-        self.asked: list[Prompt] = []
+        self.prompts: list[Prompt] = []
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Reply]:
-        self.asked += prompts
+        self.prompts += prompts
         replies = []
         for prompt in prompts:
-            given = self.grade(prompt)
+            grade = self.grade(prompt)
             replies.append(
                 Reply("", None, Usage(self.name, 10, 0, 5), format_ok=False, error="refused")
-                if given is None
-                else Reply(f"Fine. Answer: {given}", str(given), Usage(self.name, 10, 0, 5))
+                if grade is None
+                else Reply(f"Fine. Answer: {grade}", str(grade), Usage(self.name, 10, 0, 5))
             )
         return replies
 
@@ -76,14 +76,14 @@ def first(prompt: Prompt) -> bool:
 
 def test_a_score_is_the_mean_of_both_orders_and_one_item_in_five_is_asked_again() -> None:
     grader = Grader(lambda prompt: 5 if first(prompt) else 3)
-    found = Judge(grader, TASK)([example.target for example in EXAMPLES], EXAMPLES)
-    assert {grading.score for grading in found} == {0.75}
-    again = [grading for grading in found if len(grading.grades) == 3]
-    assert {grading.grades for grading in found} == {(0.5, 1.0), (0.5, 1.0, 0.5)}
-    assert len(again) == sum(zlib.crc32(e.id.encode()) % 5 == 0 for e in EXAMPLES) > 2
-    assert len(grader.asked) == 2 * len(EXAMPLES) + len(again)
-    assert found[0].usage == Usage("grader", 20, 0, 10, calls=2)
-    prompt = grader.asked[0]
+    gradings = Judge(grader, TASK)([example.target for example in EXAMPLES], EXAMPLES)
+    assert {grading.score for grading in gradings} == {0.75}
+    repeated = [grading for grading in gradings if len(grading.grades) == 3]
+    assert {grading.grades for grading in gradings} == {(0.5, 1.0), (0.5, 1.0, 0.5)}
+    assert len(repeated) == sum(zlib.crc32(e.id.encode()) % 5 == 0 for e in EXAMPLES) > 2
+    assert len(grader.prompts) == 2 * len(EXAMPLES) + len(repeated)
+    assert gradings[0].usage == Usage("grader", 20, 0, 10, calls=2)
+    prompt = grader.prompts[0]
     assert RUBRIC in prompt.instruction and "Answer the customer." in prompt.instruction
     assert prompt.labels == ("1", "2", "3", "4", "5") and prompt.reasoning
     assert "<reference>\nreply 0\n</reference>" in prompt.input
@@ -93,9 +93,9 @@ def test_an_answer_without_a_grade_is_no_zero_and_a_useless_judge_is_given_up() 
     def grade(prompt: Prompt) -> int | None:
         return None if "question 3\n" in prompt.input else 4
 
-    found = Judge(Grader(grade), TASK)([e.target for e in EXAMPLES], EXAMPLES)
-    assert found[3].score is None and found[3].why == "refused"
-    assert all(grading.score == 0.75 for i, grading in enumerate(found) if i != 3)
+    gradings = Judge(Grader(grade), TASK)([e.target for e in EXAMPLES], EXAMPLES)
+    assert gradings[3].score is None and gradings[3].why == "refused"
+    assert all(grading.score == 0.75 for i, grading in enumerate(gradings) if i != 3)
     with pytest.raises(ModelError, match=r"could not grade 40 of 40 answers. The first: e0: refused"):
         Judge(Grader(lambda prompt: None), TASK)([e.target for e in EXAMPLES], EXAMPLES)
 
@@ -141,13 +141,13 @@ def test_the_correction_is_that_of_ppi_python() -> None:
     rng = np.random.default_rng(7)
     truth = rng.beta(4, 2, 460)
     judged = np.clip(truth + rng.normal(0.1, 0.15, 460), 0, 1)
-    said = (rng.random(460) < truth).astype(float)
-    found = rectify(judged[None], seen_by_people(said, np.arange(60))[None])
-    assert found.scores.mean() == pytest.approx(0.6389301551641442, abs=1e-9)
-    error = np.sqrt(found.scores.var(ddof=1) / 460)
+    grades = (rng.random(460) < truth).astype(float)
+    rectified = rectify(judged[None], seen_by_people(grades, np.arange(60))[None])
+    assert rectified.scores.mean() == pytest.approx(0.6389301551641442, abs=1e-9)
+    error = np.sqrt(rectified.scores.var(ddof=1) / 460)
     assert error == pytest.approx(0.06084683, rel=0.02)  # theirs divides by n, ours by n - 2
-    assert found.groups == 60 and 0.3 < found.power < 0.45
-    assert found.correction.estimate == pytest.approx(found.scores.mean() - judged.mean())
+    assert rectified.groups == 60 and 0.3 < rectified.power < 0.45
+    assert rectified.correction.estimate == pytest.approx(rectified.scores.mean() - judged.mean())
 
 
 def test_a_perfect_judge_is_believed_and_a_blind_one_is_not() -> None:
@@ -171,8 +171,8 @@ def test_corrected_differences_hold_their_level_where_the_judge_alone_does_not()
         judge, truth = world(rng, items)
         human = seen_by_people(truth, rng.choice(items, graded, replace=False))
         arms = [rectify(judge[None, :, a], human[None, :, a]).scores for a in range(3)]
-        found = compare(joint_scores(arms, graded_groups=graded), [(0, 1)], rng)[0].difference
-        corrected += true[0] - true[1] in found
+        difference = compare(joint_scores(arms, graded_groups=graded), [(0, 1)], rng)[0].difference
+        corrected += true[0] - true[1] in difference
         alone = joint_scores([judge[None, :, a] for a in range(3)])
         naive += true[0] - true[1] in compare(alone, [(0, 1)], rng)[0].difference
     assert corrected / studies > 0.92
@@ -189,11 +189,11 @@ def test_clusters_are_kept_whole_in_the_correction() -> None:
 
 def judged_trials(rng: np.random.Generator, items: int, graded: int, unread: int = 0) -> list[Trial]:
     judge, truth = world(rng, items)
-    found = []
+    trials = []
     for a, arm in enumerate(("prompt a", "tuned b", "prompt c")):
         for i in range(items):
             last, firstly = float(judge[i, a]), min(1.0, float(judge[i, a]) + 0.25 * (i % 2))
-            found.append(
+            trials.append(
                 Trial(
                     arm=arm,
                     item=str(i),
@@ -203,7 +203,7 @@ def judged_trials(rng: np.random.Generator, items: int, graded: int, unread: int
                     format_ok=not (a == 2 and i < unread),
                 )
             )
-    return found
+    return trials
 
 
 COSTS = [ArmCost("prompt a", "prompt"), ArmCost("tuned b", "tuned"), ArmCost("prompt c", "prompt")]
@@ -249,7 +249,9 @@ def test_a_decision_with_people_is_corrected_and_without_them_it_says_so() -> No
     rng = np.random.default_rng(1)
     checked = decide(tabulate(judged_trials(rng, 400, 80)), COSTS, TASK, np.random.default_rng(0))
     assert checked.judged is not None and len(checked.judged.calibrations) == 3
-    assert any("corrected by people's grades of at least 80 test items" in caveat for caveat in checked.caveats)
+    assert any(
+        "corrected by people's grades of at least 80 test items" in caveat for caveat in checked.caveats
+    )
     first_arm = checked.judged.calibrations[0]
     moved = checked.finalist("prompt a").score.estimate - alone.finalist("prompt a").score.estimate
     assert moved == pytest.approx(first_arm.correction.estimate) and moved < 0
@@ -276,8 +278,8 @@ def test_grades_of_people_are_read_whatever_a_spreadsheet_did(tmp_path: Path) ->
     (tmp_path / "more.jsonl").write_text(json.dumps({"item": 2, "answer": "x", "grade": 5}) + "\n")
     score = {"metric": "judge", "judge": "openai/x", "rubric": "r", "human": "more.jsonl"}
     task = Task.parse({"name": "t", "score": score}, folder=tmp_path)
-    found = read_grades(task, tmp_path)
-    assert found == {("1", "two lines"): 0.75, ("2", "x"): pytest.approx((0.375 + 1) / 2)}
+    grades = read_grades(task, tmp_path)
+    assert grades == {("1", "two lines"): 0.75, ("2", "x"): pytest.approx((0.375 + 1) / 2)}
     assert normalize_answer(" a\n b ") == "a b"
 
 
@@ -323,19 +325,24 @@ def serve(messages: list[dict[str, str]], body: dict[str, Any]) -> str:
         )
         if not text:
             return "ok"
-        asked = PAIR.findall(text.split("</input>")[0].split("<input>")[-1])
-        given = text.split("<answer>")[1].split("</answer>")[0]
-        if not asked:
+        question_boxes = PAIR.findall(text.split("</input>")[0].split("<input>")[-1])
+        graded_answer = text.split("<answer>")[1].split("</answer>")[0]
+        if not question_boxes:
             return "Answer: 1"
-        brand, size = asked[-1]
-        grade = 1 + 2 * (brand in given) + 2 * (size in given) - (text.startswith("<answer>") and "2" in size)
+        brand, size = question_boxes[-1]
+        grade = (
+            1
+            + 2 * (brand in graded_answer)
+            + 2 * (size in graded_answer)
+            - (text.startswith("<answer>") and "2" in size)
+        )
         return f"It names what it names.\nAnswer: {max(1, grade)}"
-    found = PAIR.findall(text)
-    if not found:
+    boxes = PAIR.findall(text)
+    if not boxes:
         return "ok"
-    brand, size = found[-1]
-    shown = sum(message["role"] == "assistant" for message in messages) > 1
-    return f"The {brand} box{f' of {size}' if shown or len(size) < 2 or brand == 'Acme' else ''}."
+    brand, size = boxes[-1]
+    has_examples = sum(message["role"] == "assistant" for message in messages) > 1
+    return f"The {brand} box{f' of {size}' if has_examples or len(size) < 2 or brand == 'Acme' else ''}."
 
 
 @pytest.fixture
@@ -366,10 +373,10 @@ def test_a_judged_study_is_quoted_graded_checked_by_people_and_corrected(fake: F
     task = judged_task(shop(tmp_path), fake)
     result = run(task, out=out, confirm=quotes.append)
     assert "few-shot" in result.decision.winner
-    asked = len(fake.calls)
-    assert quotes[0].calls.low <= asked <= quotes[0].calls.high
+    calls = len(fake.calls)
+    assert quotes[0].calls.low <= calls <= quotes[0].calls.high
     graded = sum(body["model"] == "judge" for body in fake.calls)
-    assert 150 < graded < asked / 4  # most arms answer alike, and an answer is graded once
+    assert 150 < graded < calls / 4  # most arms answer alike, and an answer is graded once
     judge = result.document["judge"]
     assert judge["noise"]["agreement"] == 1.0 and judge["noise"]["position"]["high"] < 0
     assert any("nobody has checked" in caveat for caveat in result.document["caveats"])
@@ -386,11 +393,13 @@ def test_a_judged_study_is_quoted_graded_checked_by_people_and_corrected(fake: F
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    again = run(task, out=out, confirm=quotes.append)
-    assert len(fake.calls) == asked and len(quotes) == 1  # nobody is asked, so nothing is quoted
-    corrected = {one["arm"]: one for one in again.document["judge"]["calibrations"]}
-    assert len(corrected) == len(again.document["finalists"])
-    worst = min(again.document["finalists"], key=lambda arm: arm["score"]["estimate"])
+    corrected_result = run(task, out=out, confirm=quotes.append)
+    assert len(fake.calls) == calls and len(quotes) == 1  # nobody is asked, so nothing is quoted
+    corrected = {
+        calibration["arm"]: calibration for calibration in corrected_result.document["judge"]["calibrations"]
+    }
+    assert len(corrected) == len(corrected_result.document["finalists"])
+    worst = min(corrected_result.document["finalists"], key=lambda arm: arm["score"]["estimate"])
     assert corrected[worst["arm"]]["correction"]["estimate"] < 0
     assert (out / "to_grade.csv").read_text().count(",5") > 5
     page = (out / "report.html").read_text()
@@ -438,5 +447,5 @@ def test_the_judge_is_a_word_that_check_knows(fake: Fake, tmp_path: Path) -> Non
         f'kind = "text"\n[score]\nmetric = "judge"\njudge = "{fake.url}#judge"\nrubric = "good"\n'
         f'[[models]]\nname = "{fake.url}#tiny"\n'
     )
-    found = CliRunner().invoke(app, ["check", str(tmp_path / "task.toml")])
-    assert found.exit_code == 0, found.output
+    outcome = CliRunner().invoke(app, ["check", str(tmp_path / "task.toml")])
+    assert outcome.exit_code == 0, outcome.output

@@ -28,7 +28,7 @@ from tunepoint.models.local import LocalEndpoint
 from tunepoint.models.openai import OpenAIEndpoint
 
 LABELS = ("billing", "device_setup", "billing and more")
-ASKED = Prompt("My invoice is wrong", "Route the message.", LABELS, system=True)
+QUESTION = Prompt("My invoice is wrong", "Route the message.", LABELS, system=True)
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +37,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_labels_are_constrained_and_batches_change_nothing(checkpoint: Path) -> None:
-    prompts = [replace(ASKED, input="pairing " * n) for n in range(1, 12)]
-    one = TextModel(LocalEndpoint.load("local:tiny", checkpoint.parent, batch_size=1)).answer(prompts)
+    prompts = [replace(QUESTION, input="pairing " * n) for n in range(1, 12)]
+    single = TextModel(LocalEndpoint.load("local:tiny", checkpoint.parent, batch_size=1)).answer(prompts)
     many = TextModel(LocalEndpoint.load("local:tiny", checkpoint.parent, batch_size=8)).answer(prompts)
-    for alone, together in zip(one, many, strict=True):
+    for alone, together in zip(single, many, strict=True):
         assert alone.format_ok and alone.answer in LABELS
         assert alone.answer == together.answer
         assert alone.confidence == pytest.approx(together.confidence, abs=1e-3)
@@ -53,7 +53,7 @@ def test_confidence_is_the_probability_among_the_choices(checkpoint: Path) -> No
     import torch
 
     endpoint = LocalEndpoint.load("local:tiny", checkpoint.parent)
-    prompt = replace(ASKED, labels=("billing", "device_setup"))
+    prompt = replace(QUESTION, labels=("billing", "device_setup"))
     reply = TextModel(endpoint).answer([prompt])[0]
     tokens = endpoint._prompt_tokens(_request(prompt))
     logits = endpoint.model(torch.tensor([tokens])).logits[0, -1].float().detach()
@@ -74,15 +74,15 @@ def test_text_is_generated_and_samples_differ_by_number(checkpoint: Path) -> Non
     model = TextModel(LocalEndpoint.load("local:tiny", checkpoint.parent))
     free = Prompt("Say something", kind="number", temperature=1.0)
     first, second = model.answer([replace(free, sample=0), replace(free, sample=1)])
-    again = model.answer([replace(free, sample=0)])[0]
-    assert first.text != second.text and again.text == first.text
+    repeated = model.answer([replace(free, sample=0)])[0]
+    assert first.text != second.text and repeated.text == first.text
     assert first.usage.output_tokens > 0
 
 
 def test_an_input_that_does_not_fit_fails_alone(tmp_path: Path) -> None:
     small = tiny_checkpoint(tmp_path / "small", context=256)
     model = TextModel(LocalEndpoint.load("local:small", small.parent))
-    fits, long = model.answer([replace(ASKED, input="hi"), replace(ASKED, input="pairing " * 200)])
+    fits, long = model.answer([replace(QUESTION, input="hi"), replace(QUESTION, input="pairing " * 200)])
     assert fits.format_ok and not long.format_ok
     assert "leave no room in a context of 256" in str(long.error)
 
@@ -110,8 +110,8 @@ def test_a_study_prompts_a_local_model(tmp_path: Path) -> None:
     assert 0.5 < prompted["format_ok"] <= 1.0  # what fits is a label; what does not fit is said
     assert prompted["p95_seconds"] > 0 and prompted["cost_per_query_usd"]["likely"] > 0
     if prompted["format_ok"] < 1:
-        said = next(c for c in result.document["caveats"] if "did not parse and count as wrong" in c)
-        assert "messages.csv:" in said and "leave no room in a context of 320" in said
+        caveat = next(c for c in result.document["caveats"] if "did not parse and count as wrong" in c)
+        assert "messages.csv:" in caveat and "leave no room in a context of 320" in caveat
     timed = [t for t in read_trials(tmp_path / "study" / "trials.jsonl") if t.arm == prompted["arm"]]
     assert timed[0].seconds and timed[0].input_tokens
 
@@ -153,7 +153,7 @@ def test_a_real_server_answers(checkpoint: Path, tmp_path: Path) -> None:
         try:
             free = Prompt("Say something", kind="text")
             replies = TextModel(endpoint).answer([replace(free, input=f"Say {n}") for n in range(4)])
-            labelled = TextModel(endpoint).answer([ASKED])[0]
+            labelled = TextModel(endpoint).answer([QUESTION])[0]
         finally:
             endpoint.close()
         assert all(reply.usage.input_tokens > 5 for reply in replies)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tunepoint.models.chat import AnswerKind, Demonstration, Prompt, Message
+from tunepoint.models.chat import AnswerKind, Demonstration, Message, Prompt
 from tunepoint.models.endpoints import request_of
 from tunepoint.models.parsing import parse
 from tunepoint.models.templates import TEMPLATES, answer_format, complaint, render
@@ -13,8 +13,8 @@ LABELS = ("card", "card_arrival", "lost-card", "top up")
 SCHEMA = {"type": "object", "properties": {"brand": {"type": "string"}}, "required": ["brand"]}
 
 
-def prompt(kind: AnswerKind = "label", **more: object) -> Prompt:
-    return Prompt("in", "Do it.", LABELS if kind == "label" else (), kind=kind, **more)  # type: ignore[arg-type]
+def prompt(kind: AnswerKind = "label", **settings: object) -> Prompt:
+    return Prompt("in", "Do it.", LABELS if kind == "label" else (), kind=kind, **settings)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -72,23 +72,23 @@ def test_numbers(text: str, answer: str | None) -> None:
 
 
 def test_answers_after_reasoning_stand_on_the_marked_line() -> None:
-    asked = prompt("number", reasoning=True)
-    assert parse(asked, "2 and 2 are 4.\n**Answer:** 4").answer == "4"
-    assert parse(asked, "it is 4").error == "no line begins with 'Answer:'"
+    reasoned = prompt("number", reasoning=True)
+    assert parse(reasoned, "2 and 2 are 4.\n**Answer:** 4").answer == "4"
+    assert parse(reasoned, "it is 4").error == "no line begins with 'Answer:'"
     assert parse(prompt("text"), " hello ").answer == "hello"
 
 
 @pytest.mark.parametrize("wording", TEMPLATES)
 def test_every_wording_says_all_there_is_to_say(wording: str) -> None:
-    told = {"card": "Questions about a card"}
-    shown = (Demonstration("where is it", "card_arrival"),)
-    asked = prompt(template_name=wording, descriptions=told, demonstrations=shown)
-    turns = render(asked)
+    descriptions = {"card": "Questions about a card"}
+    demonstrations = (Demonstration("where is it", "card_arrival"),)
+    question = prompt(template_name=wording, descriptions=descriptions, demonstrations=demonstrations)
+    turns = render(question)
     whole = "\n".join(turn.content for turn in turns)
     for part in ("Do it.", *LABELS, "Questions about a card", "where is it", "in"):
         assert part in whole
     assert [turn.role for turn in turns] == ["user", "assistant", "user"]
-    apart = render(prompt(template_name=wording, system=True, demonstrations=shown))
+    apart = render(prompt(template_name=wording, system=True, demonstrations=demonstrations))
     assert [turn.role for turn in apart] == ["system", "user", "assistant", "user"]
     assert "Do it." in apart[0].content and "Do it." not in apart[-1].content
 
@@ -98,9 +98,9 @@ def test_wordings_differ() -> None:
 
 
 def test_histories_and_complaints_come_last() -> None:
-    said = (Message("assistant", "hm"), Message("user", complaint(prompt(), "it is none of the labels")))
-    assert render(prompt(history=said))[-2:] == said
-    assert "none of the labels" in said[1].content
+    history = (Message("assistant", "hm"), Message("user", complaint(prompt(), "it is none of the labels")))
+    assert render(prompt(history=history))[-2:] == history
+    assert "none of the labels" in history[1].content
 
 
 def test_formats_name_the_schema_and_reasoning_the_mark() -> None:

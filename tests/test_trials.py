@@ -1,18 +1,24 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tunepoint import Trial, read_trials, tabulate
+from tunepoint import Example, Trial, read_trials, tabulate
 from tunepoint.errors import StudyError, TrialsError
 from tunepoint.files.text import write_json
+from tunepoint.models.chat import Reply, Usage
+from tunepoint.stats.comparisons import score_intervals
+from tunepoint.stats.paired import joint_scores
+from tunepoint.trials.scorers import Grading, grade_replies, score_replies
+from tunepoint.trials.table import mean_interval
 from tunepoint.trials.trial import TrialLog
 
 
-def trial(arm: str, item: str, score: float = 1.0, **more: object) -> Trial:
-    return Trial.model_validate({"arm": arm, "item": item, "score": score, **more})
+def trial(arm: str, item: str, score: float = 1.0, **settings: object) -> Trial:
+    return Trial.model_validate({"arm": arm, "item": item, "score": score, **settings})
 
 
 def write(folder: Path, *lines: str) -> Path:
@@ -22,11 +28,11 @@ def write(folder: Path, *lines: str) -> Path:
 
 
 def test_a_trial_survives_the_round_trip(tmp_path: Path) -> None:
-    one = trial("a", "1", 0.5, cluster="c", seed="0", seconds=0.1, answer="x", confidence=0.5)
+    written = trial("a", "1", 0.5, cluster="c", seed="0", seconds=0.1, answer="x", confidence=0.5)
     path = tmp_path / "t.jsonl"
-    path.write_text(one.line())
-    assert read_trials(path) == [one]
-    assert "error" not in one.line()
+    path.write_text(written.line())
+    assert read_trials(path) == [written]
+    assert "error" not in written.line()
 
 
 def test_foreign_lines_may_have_numbers_for_names_and_other_keys(tmp_path: Path) -> None:
@@ -62,11 +68,11 @@ def test_a_half_written_last_line_is_cut_off_and_said(tmp_path: Path) -> None:
     log.append([trial("a", "1"), trial("a", "2")])
     whole = path.read_bytes()
     path.write_bytes(whole + b'{"arm": "a", "ite')
-    again = TrialLog(path)
-    assert again.repaired == 17
+    reopened = TrialLog(path)
+    assert reopened.repaired == 17
     assert path.read_bytes() == whole
-    assert len(again.trials) == 2
-    again.append([trial("a", "3")])
+    assert len(reopened.trials) == 2
+    reopened.append([trial("a", "3")])
     assert {t.item for t in TrialLog(path).of("a")} == {"1", "2", "3"}
 
 
@@ -119,6 +125,32 @@ def test_tabulate_takes_the_common_items_and_counts_the_rest() -> None:
     half = table.subset(np.array([True, False, True, False, True]))
     assert half.items == ("0", "2", "4")
     assert half.clusters is not None and len(half.clusters) == 3
+
+
+def test_an_unreadable_reply_scores_0_and_the_scorer_does_not_see_it() -> None:
+    seen: list[str] = []
+
+    def scoring(answers: Sequence[str], examples: Sequence[Example]) -> list[Grading]:
+        seen.extend(answers)
+        return [Grading(None if answer == "ungraded" else 0.75) for answer in answers]
+
+    replies = [
+        Reply("x", "x", Usage("m")),
+        Reply("?", None, Usage("m"), format_ok=False, error="it is none of the labels"),
+        Reply("ungraded", "ungraded", Usage("m")),
+    ]
+    examples = [Example(str(i), "in", "x") for i in range(3)]
+    assert score_replies(scoring, replies, examples).tolist() == [0.75, 0, 0]
+    assert grade_replies(scoring, replies, examples)[2].score is None  # no grade is no zero in a study
+    assert seen == ["x", "ungraded"] * 2
+
+
+def test_the_interval_of_one_arm_is_the_same_every_time() -> None:
+    trials = [trial("a", str(i), i % 3 / 2) for i in range(60)]
+    interval = mean_interval(trials)
+    assert interval.estimate == pytest.approx(0.5) and interval == mean_interval(trials)
+    joint = joint_scores([np.array([[each.score for each in trials]])])
+    assert interval == score_intervals(joint, np.random.default_rng(0), draws=4_000)[0]
 
 
 def test_tabulate_refuses_what_cannot_be_compared() -> None:
