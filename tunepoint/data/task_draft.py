@@ -4,51 +4,16 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunepoint.data.guesses import guess_columns, guess_kind
 from tunepoint.data.rows import read_rows
 from tunepoint.errors import DataError
 from tunepoint.models.chat import AnswerKind
 
 MAX_SAMPLED_ROWS = 5_000
 """Rows that the guesses are based on, from the start of the file."""
-MAX_LABEL_CHARACTERS = 60
-"""Mean length above which even repeated answers count as texts."""
-MAX_GUESSED_LABELS = 20
-"""Different answers up to which numbers may be labels, and texts always are."""
-Columns = Mapping[str, list[str]]
-"""Name of a column -> its values as text, one for each row."""
-TARGET_NAMES = (
-    "label",
-    "target",
-    "category",
-    "intent",
-    "queue",
-    "class",
-    "topic",
-    "answer",
-    "output",
-    "sentiment",
-    "tag",
-    "type",
-)
-INPUT_NAMES = ("text", "input", "message", "question", "query", "prompt", "body", "content", "utterance")
-GROUP_NAMES = (
-    "customer",
-    "user",
-    "account",
-    "author",
-    "session",
-    "conversation",
-    "thread",
-    "client",
-    "group",
-    "patient",
-    "document",
-    "doc",
-)
 
 
 @dataclass(frozen=True)
@@ -192,67 +157,7 @@ def draft_task(path: Path) -> Draft:
     }
     if len(columns) < 2:
         raise DataError(f"{path}: one column only ({next(iter(columns))!r}); add one with the right answers")
-    input_name, target, group = _guess_columns(path, columns)
-    kind = _guess_kind(columns[target])
+    input_name, target, group = guess_columns(path, columns)
+    kind = guess_kind(columns[target])
     labels = tuple(sorted(set(columns[target]) - {""})) if kind == "label" else ()
     return Draft(path, input_name, target, group, kind, labels, len(rows), tuple(columns))
-
-
-def _guess_columns(path: Path, columns: Columns) -> tuple[str, str, str | None]:
-    """Return the columns of input, target and group, by their names first and by their values second."""
-    group = _find_column(columns, GROUP_NAMES, lambda values: 1 < len(set(values)) < len(values))
-    ungrouped = {name: values for name, values in columns.items() if name != group}
-    input_name = _find_column(ungrouped, INPUT_NAMES, any)
-    input_name = input_name or max(ungrouped, key=lambda name: _mean_length(columns[name]))
-    rest = {name: values for name, values in ungrouped.items() if name != input_name}
-    if not rest:
-        raise DataError(
-            f"{path}: no column is left for the target beside {input_name!r} and {group!r}; add one with the "
-            "right answers"
-        )
-    return input_name, _find_column(rest, TARGET_NAMES, any) or _most_like_labels(rest), group
-
-
-def _most_like_labels(columns: Columns) -> str:
-    """Return the column with the fewest different values among those that repeat at least two of them."""
-
-    def rank(name: str) -> tuple[bool, int]:
-        different = len(set(columns[name]))
-        repeated = 2 <= different <= len(columns[name]) / 3
-        return not repeated, different
-
-    return min(columns, key=rank)
-
-
-def _find_column(columns: Columns, words: Sequence[str], fits: Callable[[list[str]], bool]) -> str | None:
-    """Return the first column whose name has one of the words and whose values fit; earlier words win."""
-    for word in words:
-        for name, values in columns.items():
-            if word in name.lower().replace("-", "_").split("_") and fits(values):
-                return name
-    return None
-
-
-def _mean_length(values: Sequence[str]) -> float:
-    return sum(map(len, values)) / len(values)
-
-
-def _guess_kind(values: Sequence[str]) -> AnswerKind:
-    """Return the kind of answer that the values look like."""
-    answers = [value for value in values if value]
-    if answers and all(value[0] in "{[" for value in answers):
-        return "json"
-    different = len(set(answers))
-    if different > MAX_GUESSED_LABELS and all(_is_number(value) for value in answers):
-        return "number"
-    if different > max(MAX_GUESSED_LABELS, len(answers) / 2):
-        return "text"
-    return "text" if _mean_length(answers or [""]) > MAX_LABEL_CHARACTERS else "label"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text.replace(",", ""))
-    except ValueError:
-        return False
-    return True

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from tunepoint.stats.arrays import Floats
@@ -88,10 +89,7 @@ def compare(
     if not pairs:
         return []
     all_pairs = [*pairs, *beside]
-    arms, others = np.array(all_pairs).T
-    contrasts = np.zeros((len(all_pairs), len(joint.estimates)))
-    rows = np.arange(len(all_pairs))
-    contrasts[rows, arms], contrasts[rows, others] = 1.0, -1.0
+    contrasts = _contrasts(all_pairs, len(joint.estimates))
     critical, p_values = critical_values(joint, contrasts, rng, level=level, draws=draws)
     estimates = contrasts @ joint.estimates
     half_widths = critical * _standard_errors(joint, contrasts)
@@ -108,6 +106,15 @@ def compare(
             p_value = max(p_value, sign_flip_p_value(lead, joint.codes))
         comparisons.append(Comparison(arm, against, interval, p_value))
     return comparisons
+
+
+def _contrasts(pairs: Sequence[tuple[int, int]], arms: int) -> Floats:
+    """Return (K, A) weights: 1 for the arm of each pair, and -1 for the arm that is subtracted."""
+    contrasts = np.zeros((len(pairs), arms))
+    rows = np.arange(len(pairs))
+    firsts, seconds = np.array(pairs).T
+    contrasts[rows, firsts], contrasts[rows, seconds] = 1.0, -1.0
+    return contrasts
 
 
 def _differ_in_few_groups(joint: JointScores, arm: int, against: int) -> bool:
@@ -153,17 +160,7 @@ def critical_values(
         student = stats.t(joint.degrees)
         return np.array([student.ppf((1 + level) / 2)]), 2 * student.sf(statistics)
     draws = min(draws, max(2_000, MAX_HELD_VALUES // len(contrasts)))
-    drawn_errors = draw_errors(joint, draws, rng)
-    studentized = np.empty((len(contrasts), draws))  # each row sorted
-    worst_ranks = np.zeros(draws, dtype=np.intp)
-    ranks = np.empty(draws, dtype=np.intp)
-    for row, contrast in enumerate(contrasts):
-        used = np.flatnonzero(contrast)  # two of many arms: a product with all would be far slower
-        values = np.abs(drawn_errors[:, used] @ contrast[used]) / errors[row]
-        order = values.argsort()
-        ranks[order] = np.arange(draws)
-        np.maximum(worst_ranks, ranks, out=worst_ranks)
-        studentized[row] = values[order]
+    studentized, worst_ranks = _sorted_errors(draw_errors(joint, draws, rng), contrasts, errors)
     # A draw is covered if the rank of its worst contrast is: the same rank then serves all contrasts.
     common_rank = int(np.quantile(worst_ranks, level, method="higher"))
     beyond = [
@@ -171,6 +168,34 @@ def critical_values(
         for row, statistic in zip(studentized, statistics, strict=True)
     ]
     return studentized[:, common_rank].copy(), (1 + np.array(beyond)) / (1 + draws)
+
+
+def _sorted_errors(
+    drawn_errors: Floats, contrasts: Floats, standard_errors: Floats
+) -> tuple[Floats, NDArray[np.intp]]:
+    """Return the studentized errors of each contrast, and how extreme each draw is.
+
+    Args:
+        drawn_errors: (D, A) draws of the errors of the arms.
+        contrasts: (K, A) weights.
+        standard_errors: (K,) of the contrasts.
+
+    Returns:
+        (K, D) absolute studentized errors, each row sorted, and for each draw its highest rank in any row.
+
+    """
+    draws = len(drawn_errors)
+    studentized = np.empty((len(contrasts), draws))
+    worst_ranks = np.zeros(draws, dtype=np.intp)
+    ranks = np.empty(draws, dtype=np.intp)
+    for row, contrast in enumerate(contrasts):
+        used = np.flatnonzero(contrast)  # two of many arms: a product with all would be far slower
+        values = np.abs(drawn_errors[:, used] @ contrast[used]) / standard_errors[row]
+        order = values.argsort()
+        ranks[order] = np.arange(draws)
+        np.maximum(worst_ranks, ranks, out=worst_ranks)
+        studentized[row] = values[order]
+    return studentized, worst_ranks
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

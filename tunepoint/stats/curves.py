@@ -137,9 +137,9 @@ def fit_curve(
         EvidenceError: fewer than 3 sizes, equal ones, scores without errors, or a falling score.
 
     """
-    size, score = np.asarray(sizes, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     if len(set(sizes)) < MIN_CURVE_SIZES or len(set(sizes)) != len(sizes):
         raise EvidenceError(f"a learning curve needs {MIN_CURVE_SIZES} different sizes, got {list(sizes)}")
+    size, score = np.asarray(sizes, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     spread = np.hypot(np.asarray(errors, dtype=np.float64), misfit)
     if not (len(size) == len(score) == len(spread)) or not np.isfinite(spread).all():
         raise EvidenceError("every size of a learning curve needs a score and its standard error")

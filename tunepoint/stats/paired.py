@@ -94,21 +94,11 @@ def joint_scores(
 
     """
     items = _common_length(scores)
-    if clusters is None:
-        codes: Integers = np.arange(items)
-    else:
-        codes = np.unique(np.asarray(clusters), return_inverse=True)[1]
+    codes = _group_codes(clusters, items)
     groups = int(codes.max()) + 1
-    if groups < 2:
-        raise EvidenceError(
-            f"{items} test items in {groups} group say nothing about new items: "
-            "at least 2 independent groups are needed, and some hundreds to decide"
-        )
     means = np.stack([arm.mean(axis=0) for arm in scores], axis=1)
     estimates = means.mean(axis=0)
-    sums = np.zeros((groups, len(scores)))
-    np.add.at(sums, codes, means - estimates)
-    item_covariance = sums.T @ sums / items**2 * groups / (groups - 1)
+    item_covariance = _cluster_covariance(means - estimates, codes)
     seed_covariance, blocks = _seed_part(scores, codes, seeds)
     joint = JointScores(estimates, item_covariance, groups, seed_covariance, blocks, items, graded_groups)
     item_covariance += np.eye(len(scores)) * joint.pseudo_variance  # in place: `joint` holds this array
@@ -123,6 +113,34 @@ def _common_length(scores: Sequence[Floats]) -> int:
     if len(lengths) > 1:
         raise EvidenceError(f"arms must share their items, got {sorted(lengths)} items")
     return int(lengths.pop())
+
+
+def _group_codes(clusters: NDArray[np.intp] | None, items: int) -> Integers:
+    """Return the (n,) group of each item as a number from 0; there must be at least two groups."""
+    codes: Integers = np.arange(items)
+    if clusters is not None:
+        codes = np.unique(np.asarray(clusters), return_inverse=True)[1]
+    groups = int(codes.max()) + 1
+    if groups < 2:
+        raise EvidenceError(
+            f"{items} test items in {groups} group say nothing about new items: "
+            "at least 2 independent groups are needed, and some hundreds to decide"
+        )
+    return codes
+
+
+def _cluster_covariance(deviations: Floats, codes: Integers) -> Floats:
+    """Return the (A, A) cluster-robust covariance of means (Cameron and Miller 2015, equation 11).
+
+    Args:
+        deviations: (n, A) scores less their means.
+        codes: (n,) group of each item, from 0.
+
+    """
+    groups = int(codes.max()) + 1
+    sums = np.zeros((groups, deviations.shape[1]))
+    np.add.at(sums, codes, deviations)
+    return np.asarray(sums.T @ sums / len(deviations) ** 2 * groups / (groups - 1))
 
 
 def _seed_part(
