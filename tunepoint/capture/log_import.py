@@ -11,7 +11,7 @@ from pathlib import Path
 from tunepoint.capture.log_formats import REQUEST_READERS, Json, RequestReader, SkippedEntry
 from tunepoint.capture.records import CapturedRequest
 from tunepoint.errors import DataError, nearest
-from tunepoint.files.text import text_of
+from tunepoint.files.text import read_text
 from tunepoint.trials.results_import import TRIAL_READERS
 from tunepoint.trials.trial import Trial
 
@@ -76,7 +76,7 @@ def _read_requests(path: Path, read: RequestReader, kind: str, task: str) -> Imp
 
 def _entries(path: Path) -> Iterator[tuple[str, Json]]:
     """Entries of a log with their places: JSON that holds one or a list of them, or JSONL."""
-    text = text_of(path, DataError)
+    text = read_text(path, DataError)
     try:
         content = json.loads(text)
     except ValueError:

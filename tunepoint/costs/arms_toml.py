@@ -15,9 +15,9 @@ from tomlkit.items import Table
 
 from tunepoint.costs.arm_cost import NOTHING, ArmCost
 from tunepoint.errors import TrialsError, nearest
-from tunepoint.files.amounts import Amount, Dollars, TokenPrice, as_given
+from tunepoint.files.amounts import Amount, Dollars, TokenPrice, as_file_content
 from tunepoint.files.currencies import RATES_KEY, in_dollars
-from tunepoint.files.text import text_of
+from tunepoint.files.text import read_text
 from tunepoint.task.hosting import Dedicated
 from tunepoint.trials.trial import ArmKind
 
@@ -119,7 +119,7 @@ def read_arms(path: Path) -> dict[str, DeclaredArm]:
 def _arm_tables(path: Path) -> list[Any]:
     """The [[arm]] entries, with amounts of other currencies turned into dollars."""
     try:
-        content: dict[str, Any] = in_dollars(tomllib.loads(text_of(path, TrialsError)))
+        content: dict[str, Any] = in_dollars(tomllib.loads(read_text(path, TrialsError)))
     except tomllib.TOMLDecodeError as error:
         raise TrialsError(f"{path}: not valid TOML: {error}") from None
     except ValueError as error:
@@ -156,7 +156,7 @@ def arms_toml(costs: Sequence[ArmCost]) -> str:
         if cost.retires_months is not None:
             shared["retires_months"] = round(cost.retires_months, 3)
         arm = DeclaredArm.model_construct(name=cost.arm, hosting=cost.dedicated, **shared)
-        arms.append(_toml_table(as_given(arm.model_dump())))
+        arms.append(_toml_table(as_file_content(arm.model_dump())))
     file = tomlkit.document()
     file.add(
         tomlkit.comment("What each arm takes to build and to run, before the rates of task.toml are applied.")

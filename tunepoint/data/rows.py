@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tunepoint.errors import DataError, MissingExtra, nearest
-from tunepoint.files.text import reading, text_of
+from tunepoint.files.text import read_text, reading
 
 Row = Mapping[str, Any]
 READABLE = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
@@ -53,7 +53,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    text = text_of(path, DataError)
+    text = read_text(path, DataError)
     delimiter = _delimiter(text)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     csv.field_size_limit(MAX_FIELD_CHARACTERS)
@@ -92,7 +92,7 @@ def _check_header(path: Path, names: list[str]) -> None:
 
 
 def _jsonl_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    for line, text in enumerate(text_of(path, DataError).split("\n"), start=1):
+    for line, text in enumerate(read_text(path, DataError).split("\n"), start=1):
         if not text.strip():
             continue
         try:

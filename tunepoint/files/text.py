@@ -30,7 +30,7 @@ def reading(path: Path, kind: type[TunepointError]) -> Iterator[None]:
         raise kind(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
 
 
-def text_of(path: Path, kind: type[TunepointError]) -> str:
+def read_text(path: Path, kind: type[TunepointError]) -> str:
     """Return the text of a UTF-8 file without a byte-order mark; failures raise `kind`."""
     with reading(path, kind):
         return path.read_bytes().decode("utf-8-sig")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from tunepoint.errors import TaskError, nearest
 from tunepoint.files.currencies import in_dollars
-from tunepoint.files.text import text_of
+from tunepoint.files.text import read_text
 
 
 class Section(BaseModel):
@@ -38,7 +38,7 @@ def read_toml(path: Path, hint: str) -> dict[str, Any]:
     if not path.exists():
         raise TaskError(f"{path}: no such file; {hint}")
     try:
-        return tomllib.loads(text_of(path, TaskError))
+        return tomllib.loads(read_text(path, TaskError))
     except tomllib.TOMLDecodeError as error:
         raise TaskError(f"{path}: not valid TOML: {error}") from None
 
@@ -105,5 +105,5 @@ def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
     """Yield the sections in an annotation, such as Tune in `tuple[Tune, ...] | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
-    for inner in getattr(annotation, "__args__", ()):
+    for inner in get_args(annotation):
         yield from _sections(inner)

@@ -33,12 +33,12 @@ class Stream(IntEnum):
 
 
 def stream(seed: int, purpose: Stream, *numbers: int) -> np.random.Generator:
-    """The generator of a purpose.
+    """Return the generator for a purpose.
 
     Args:
         seed: of the study.
         purpose: what the numbers are for.
-        numbers: tell apart several streams of one purpose, as in the round of a loop.
+        numbers: distinguish several streams of one purpose, such as the rounds of a loop.
 
     """
     return np.random.default_rng([seed, int(purpose), *numbers])

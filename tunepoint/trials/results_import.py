@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunepoint.errors import DataError
-from tunepoint.files.text import text_of
+from tunepoint.files.text import read_text
 from tunepoint.trials.trial import Trial
 
 
@@ -123,7 +123,7 @@ def _packed_log(path: Path) -> tuple[dict[str, Any], list[Any]]:
 
 def _json_object(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(text_of(path, DataError))
+        content = json.loads(read_text(path, DataError))
     except ValueError as error:
         raise DataError(f"{path}: not JSON ({error})") from None
     if not isinstance(content, dict):

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from tunepoint.arms.hosted.remote_job import RemoteJob, Status
 from tunepoint.errors import ModelError
-from tunepoint.files.text import text_of
+from tunepoint.files.text import read_text
 from tunepoint.models.prices import tuned_price
 
 
@@ -49,7 +49,7 @@ class JobState:
         if not path.exists():
             return None
         try:
-            return TypeAdapter(cls).validate_json(text_of(path, ModelError))
+            return TypeAdapter(cls).validate_json(read_text(path, ModelError))
         except ValidationError:
             raise ModelError(
                 f"{path}: damaged. Delete it and run again: a job that was already started is found at the "
