@@ -15,6 +15,7 @@ from pydantic import BaseModel
 import tunepoint
 from tunepoint.cli.app import app
 from tunepoint.costs.arms_toml import read_arms
+from tunepoint.report.glossary import TERMS
 from tunepoint.task.task import Task
 from tunepoint.trials.trial import Trial
 
@@ -63,6 +64,12 @@ def test_source_files_that_are_named_exist(page: Path) -> None:
     for name in re.findall(r"`([a-z_]+/[a-z_0-9/]+\.(?:py|toml|jinja))`", page.read_text()):
         places = (ROOT / name, ROOT / "tunepoint" / name, ROOT / "tunepoint" / "arms" / name)
         assert any(place.exists() for place in places), name
+
+
+def test_the_glossary_has_every_term_of_the_report() -> None:
+    glossary = (ROOT / "docs" / "glossary.md").read_text()
+    for term in TERMS:
+        assert f"| {term} |" in glossary, term
 
 
 def test_the_glossary_is_linked_from_where_a_reader_starts() -> None:
