@@ -9,16 +9,16 @@ import numpy as np
 
 from tunepoint.stats.curves import fit_curve
 from tunepoint.stats.intervals import Interval
-from tunepoint.study.learning_curve import Learning, still_rising
+from tunepoint.study.learning_curve import LearningCurve, still_rising
 
 RNG = np.random.default_rng
 
 
-def learning(scores: list[float]) -> Learning:
+def learning(scores: list[float]) -> LearningCurve:
     sizes = [50, 100, 200, 400]
     curve = fit_curve(sizes, scores, [0.01] * 4, RNG(0))
     rows = tuple((size, Interval(s, s - 0.02, s + 0.02)) for size, s in zip(sizes, scores, strict=True))
-    return Learning(rows, 20, curve)
+    return LearningCurve(rows, 20, curve)
 
 
 def decision(tuned: float, prompted: float) -> Any:
@@ -34,7 +34,7 @@ RISING = [0.3, 0.45, 0.58, 0.68]
 
 def test_an_early_curve_does_not_let_a_verdict_rule_tuning_out() -> None:
     (said,) = still_rising(decision(0.68, 0.75), learning(RISING), ["tuned"], 0.02)
-    assert "learnt from 400 examples (20 a label)" in said and "0.070 behind" in said
+    assert "learned from 400 examples (20 per label)" in said and "0.070 behind" in said
     assert "does not rule tuning out" in said
 
 

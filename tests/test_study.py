@@ -15,11 +15,28 @@ from conftest import write_small
 from tunepoint import Result, Task, decide_trials, prepare, read_trials, run
 from tunepoint.errors import BudgetReached, StudyError, TrialsError
 from tunepoint.models.budget import Budget
-from tunepoint.study.directory import Study, default_folder, open_study, read_manifest
+from tunepoint.study.curve_drawing import nested_subsets
+from tunepoint.study.directory import Study, default_folder, open_study
 from tunepoint.study.facts import revisions
-from tunepoint.study.holdout import MOST_MORE_SEEDS
-from tunepoint.study.learning_curve import nested_subsets
+from tunepoint.study.holdout import MAX_MORE_SEEDS
+from tunepoint.study.manifest import Manifest, read_manifest
 
+MANIFEST = {
+    "schema": 1,
+    "task": "t",
+    "created": "2026-11-26T00:00:00+00:00",
+    "seed": 0,
+    "task_sha256": "t",
+    "data_sha256": "d",
+    "instruction": "one",
+    "labels": {"a": ""},
+    "items": {"train": ["1"], "dev": ["2"], "test": ["3"]},
+    "sealed_test": None,
+    "spent_usd": 0.0,
+    "arms": {},
+    "machine": {"python": "3.11", "system": "Linux", "processor": "x86_64", "cores": 1},
+    "packages": {},
+}
 FILES = ("report.html", "decision.json", "trials.jsonl", "manifest.json", "measurements.json")
 
 
@@ -94,30 +111,32 @@ def test_the_decision_has_every_field_of_the_format(finished: Result) -> None:
 def test_the_manifest_records_the_seal_the_seeds_and_the_hashes(finished: Result) -> None:
     assert finished.folder is not None
     manifest = read_manifest(finished.folder)
-    sealed = manifest["sealed_test"]
-    assert sealed["items"] == len(manifest["items"]["test"])
-    assert set(sealed["finalists"]) == {f["arm"] for f in finished.document["finalists"]}
-    assert manifest["seed"] == 3 and len(manifest["data_sha256"]) == 64
+    assert manifest.sealed_test is not None and manifest.sealed_test.items == len(manifest.items.test)
+    assert set(manifest.finalists) == {f["arm"] for f in finished.document["finalists"]}
+    assert manifest.seed == 3 and len(manifest.data_sha256) == 64
     asked = {t.item for t in read_trials(finished.folder / "trials.jsonl")}
-    assert asked == set(manifest["items"]["test"])
+    assert asked == set(manifest.items.test)
     selected = {t.item for t in read_trials(finished.folder / "dev.jsonl")}
-    assert selected == set(manifest["items"]["dev"])
+    assert selected == set(manifest.items.dev)
     assert not selected & asked
     tuned = [t for t in read_trials(finished.folder / "trials.jsonl") if t.arm == "fine-tuned encoder"]
-    bought = [look["bought"] for look in manifest["bought"]["looks"]]
+    assert manifest.bought is not None
+    bought = [look.bought for look in manifest.bought.looks]
     assert {t.seed for t in tuned} == {str(seed) for seed in range(3 + bought.count("training_seeds"))}
-    assert bought[-1] is None and len(bought) <= 1 + MOST_MORE_SEEDS
+    assert bought[-1] is None and len(bought) <= 1 + MAX_MORE_SEEDS
 
 
 def test_a_seed_is_bought_only_while_it_is_worth_its_training(finished: Result) -> None:
     assert finished.folder is not None
-    for look in read_manifest(finished.folder)["bought"]["looks"]:
-        offers = {one["kind"]: one for one in look["worth"]}
+    bought = read_manifest(finished.folder).bought
+    assert bought is not None
+    for look in bought.looks:
+        offers = {offer.kind: offer for offer in look.worth}
         assert "test_items" not in offers  # all of them are measured: no call is paid for here
-        if look["bought"] == "training_seeds":
-            assert offers["training_seeds"]["value_usd"] > offers["training_seeds"]["price_usd"] > 0
-        elif look["more_seeds"] < MOST_MORE_SEEDS:
-            assert offers["training_seeds"]["value_usd"] <= offers["training_seeds"]["price_usd"]
+        if look.bought == "training_seeds":
+            assert offers["training_seeds"].value_usd > offers["training_seeds"].price_usd > 0
+        elif look.more_seeds < MAX_MORE_SEEDS:
+            assert offers["training_seeds"].value_usd <= offers["training_seeds"].price_usd
 
 
 def test_the_curve_says_what_more_examples_would_bring(finished: Result) -> None:
@@ -191,7 +210,7 @@ def test_two_processes_cannot_hold_one_study(small_task: Path, tmp_path: Path) -
 
 
 def test_the_sealed_test_opens_once(tmp_path: Path) -> None:
-    study = Study(tmp_path, {"sealed_test": None})
+    study = Study(tmp_path, Manifest.model_validate(MANIFEST))
     study.unseal(["a", "b"], 10)
     study.unseal(["a", "b"], 10)
     with pytest.raises(StudyError, match="not opened again for a, c"):
@@ -200,7 +219,7 @@ def test_the_sealed_test_opens_once(tmp_path: Path) -> None:
 
 def test_requirements_churn_is_read_from_the_studies_beside(tmp_path: Path) -> None:
     now = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
-    base = {"task": "t", "created": now, "instruction": "one", "labels": {"a": ""}}
+    base = {**MANIFEST, "created": now}
     for name, more in (
         ("1", {}),
         ("2", {"instruction": "two"}),
@@ -211,7 +230,7 @@ def test_requirements_churn_is_read_from_the_studies_beside(tmp_path: Path) -> N
         (tmp_path / name / "manifest.json").write_text(json.dumps({**base, **more}))
     (tmp_path / "5").mkdir()
     (tmp_path / "5" / "manifest.json").write_text("{")
-    study = Study(tmp_path / "1", base)
+    study = Study(tmp_path / "1", read_manifest(tmp_path / "1"))
     assert revisions(study) == 1
 
 
@@ -228,7 +247,10 @@ def test_manifests_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="its schema is 'list'"):
         read_manifest(tmp_path)
     (tmp_path / "manifest.json").write_text('{"schema": 1, "task": "t"}')
-    with pytest.raises(StudyError, match="arms, data_sha256, sealed_test"):
+    with pytest.raises(StudyError, match=r"arms, created, data_sha256, .*sealed_test, .* missing"):
+        read_manifest(tmp_path)
+    (tmp_path / "manifest.json").write_text(json.dumps({**MANIFEST, "seed": "three"}))
+    with pytest.raises(StudyError, match="seed is 'three'"):
         read_manifest(tmp_path)
 
 
@@ -248,11 +270,11 @@ def test_decide_does_not_write_into_a_study(finished: Result, small_task: Path) 
 
 def test_the_cap_stops_before_the_step_that_would_pass_it() -> None:
     meter = Budget(1.0, 0.01)
-    meter.allow(100, 500)
-    meter.charge(60)
+    meter.check(100, 500)
+    meter.charge_seconds(60)
     with pytest.raises(BudgetReached, match=r"\$0.600000 of \$1.000000.*rest of the study.*\$5"):
-        meter.allow(50, 500)
-    Budget(None, 1.0).allow(1e9, 1e9)
+        meter.check(50, 500)
+    Budget(None, 1.0).check(1e9, 1e9)
 
 
 def test_a_capped_study_keeps_what_it_has(small_task: Path, tmp_path: Path) -> None:

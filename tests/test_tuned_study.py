@@ -145,7 +145,7 @@ def test_a_cap_stops_before_anything_is_uploaded(provider: FakeProvider, tmp_pat
 def test_what_cannot_be_tuned_is_said_before_anything_runs(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(TaskError, match="'opnai' is none that we know; did you mean 'openai'"):
+    with pytest.raises(TaskError, match="'opnai' is not a known provider; did you mean 'openai'"):
         run(routing(tmp_path, tune=[{**HOSTED, "provider": "opnai"}]), out=tmp_path / "a")
     monkeypatch.setattr("tunepoint.arms.causal.rows.MIN_TRAINING_EXAMPLES", 50)
     with pytest.raises(DataError, match=r"training examples are too few to fine-tune .* 50 at least"):

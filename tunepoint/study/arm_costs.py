@@ -1,9 +1,11 @@
-"""What a measured arm costs: its calls where they have a price, its machines where some are reserved for
-it, else its seconds on this one.
+"""What a measured arm costs.
+
+Its calls where they have a price, its machines where some are reserved for it, else its seconds here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 
 import numpy as np
@@ -22,19 +24,23 @@ from tunepoint.task.task import Task
 from tunepoint.trials.table import Table
 
 
-def measured_cost(arm: Arm, study: Study, table: Table, task: Task) -> ArmCost:
-    """Cost of an arm of a study, by its trials and what its training took."""
-    fits = list(study.manifest["arms"][arm.name]["fits"].values())
-    hosting, beside = hosting_of(arm, task)
-    dollars, seconds = _an_answer(arm, table, task)
+def measured_costs(arms: Sequence[Arm], study: Study, table: Table, task: Task) -> list[ArmCost]:
+    """Return the costs of arms of a study, by the trials of a table and what their training took."""
+    return [_measured_cost(arm, study, table, task) for arm in arms]
+
+
+def _measured_cost(arm: Arm, study: Study, table: Table, task: Task) -> ArmCost:
+    fits = list(study.manifest.arms[arm.name].fits.values())
+    hosting, hosting_beside = hosting_of(arm, task)
+    dollars, seconds = answer_cost(arm, table, task)
     return ArmCost(
         arm.name,
         arm.kind,
-        labels=max(int(fit["examples"]) for fit in fits),
-        training_core_seconds=float(np.mean([fit["seconds"] for fit in fits])) * cores(),
-        training_usd=float(np.mean([fit.get("usd", 0.0) for fit in fits])),
+        labels=max(fit.examples for fit in fits),
+        training_core_seconds=float(np.mean([fit.seconds for fit in fits])) * cores(),
+        training_usd=float(np.mean([fit.usd for fit in fits])),
         hours=_hours(arm, task),
-        monthly_usd=NOTHING if beside is None else _monthly(beside, task),
+        monthly_usd=NOTHING if hosting_beside is None else monthly_usd(hosting_beside, task),
         usd_per_query=Range.parse(dollars.value),
         query_error_usd=dollars.error,
         query_skew=dollars.skew,
@@ -42,51 +48,54 @@ def measured_cost(arm: Arm, study: Study, table: Table, task: Task) -> ArmCost:
         core_seconds_error=seconds.error,
         core_seconds_skew=seconds.skew,
         retrain_hours=task.costs.retrain_hours if arm.kind not in ("prompt", "incumbent") else NOTHING,
-        rented=_bought(arm, table) and hosting is None,
+        rented=_has_price(arm, table) and hosting is None,
         retires_months=_retires(arm, task),
         deterministic=arm.seeds == 1 and not isinstance(arm, HasTrainingTime),
         dedicated=hosting,
+        label=arm.label,
     )
 
 
-def _bought(arm: Arm, table: Table) -> bool:
-    """Whether its answers have a price."""
+def _has_price(arm: Arm, table: Table) -> bool:
+    """Whether its answers were paid for."""
     return arm.name in table.names and len(table.arms[table.names.index(arm.name)].cost_usd) > 0
 
 
-def _an_answer(arm: Arm, table: Table, task: Task) -> tuple[Mean, Mean]:
-    """Dollars and core seconds of an answer, without what reserved machines give.
+def answer_cost(arm: Arm, table: Table, task: Task) -> tuple[Mean, Mean]:
+    """Return the dollars and core seconds of an answer; reserved machines add none.
 
-    A cascade one of whose halves has machines is put together from its halves: the cheap one answers
-    everything, the strong one the share that the gate let through on dev.
+    The cost of a cascade that has a half on reserved machines is that of its halves: the cheap one
+    answers everything, the strong one the share that the gate passed on in the validation set.
     """
     reserved = any(hosting_of(arm, task))
     if isinstance(arm, Cascade) and reserved:
-        halves = [(arm.cheap, 1.0), (arm.strong, arm.passed_on)]
-        found = [(_an_answer(half, table, task), share) for half, share in halves if half.name in table.names]
+        halves = [(arm.cheap, 1.0), (arm.strong, arm.escalation_rate)]
+        costs = [
+            (answer_cost(half, table, task), share) for half, share in halves if half.name in table.names
+        ]
         return (
-            sum_of([dollars * share for (dollars, _), share in found]),
-            sum_of([seconds * share for (_, seconds), share in found]),
+            sum_of([dollars * share for (dollars, _), share in costs]),
+            sum_of([seconds * share for (_, seconds), share in costs]),
         )
     if reserved:
         return Mean(), Mean()
     scores = table.arms[table.names.index(arm.name)]
-    if _bought(arm, table):
+    if _has_price(arm, table):
         return mean_of(scores.cost_usd), Mean()
     return Mean(), mean_of(scores.seconds) * cores()
 
 
 def hosting_of(arm: Arm, task: Task) -> tuple[Dedicated | None, Dedicated | None]:
-    """Machines that are reserved for an arm, and those for the cheap half of a cascade beside them.
+    """Return the machines reserved for an arm, and those for the cheap half of a cascade beside them.
 
-    The strong half of a cascade gets only the share of the questions that the gate let through on dev:
-    its machines sustain so many more of them.
+    The strong half of a cascade gets only the share of the requests that the gate passed on in the
+    validation set, so its machines sustain a higher rate of all requests.
     """
     if isinstance(arm, Cascade):
         cheap, strong = hosting_of(arm.cheap, task)[0], hosting_of(arm.strong, task)[0]
         if strong is None:
             return None, cheap
-        rate = strong.requests_per_second / max(arm.passed_on, 1e-3)
+        rate = strong.requests_per_second / max(arm.escalation_rate, 1e-3)
         return strong.model_copy(update={"requests_per_second": rate}), cheap
     if isinstance(arm, OnReservedMachines):
         return arm.hosting, None
@@ -94,24 +103,27 @@ def hosting_of(arm: Arm, task: Task) -> tuple[Dedicated | None, Dedicated | None
     return next((model.hosting for model in task.models if model.name == name), None), None
 
 
-def _monthly(hosting: Dedicated, task: Task) -> Range:
-    """Dollars a month of machines at the task's traffic, growth left out."""
+def monthly_usd(hosting: Dedicated, task: Task) -> Range:
+    """Return the dollars a month of machines at the task's traffic, growth left out."""
     queries = task.traffic.queries_per_month
     machines = hosting.machines(np.array([queries.low, queries.likely, queries.high]))
     hourly = hosting.usd_per_hour
     rates = (hourly.low, hourly.likely, hourly.high)
-    return Range(*(float(n) * rate * hosting.hours_a_month for n, rate in zip(machines, rates, strict=True)))
+    return Range(
+        *(float(n) * rate * hosting.hours_per_month for n, rate in zip(machines, rates, strict=True))
+    )
 
 
 def _retires(arm: Arm, task: Task) -> float | None:
     """Months until the announced end of the model that an arm prompts, or is tuned from."""
-    day = _last_day(arm, task)
+    day = last_day(arm, task)
     return None if day is None else max(0.1, (day - datetime.now(UTC).date()).days * 12 / 365.25)
 
 
-def _last_day(arm: Arm, task: Task) -> date | None:
+def last_day(arm: Arm, task: Task) -> date | None:
+    """Return the day on which the first of an arm's models is shut down; None where none is announced."""
     if isinstance(arm, Cascade):
-        days = [day for half in (arm.cheap, arm.strong) if (day := _last_day(half, task)) is not None]
+        days = [day for half in (arm.cheap, arm.strong) if (day := last_day(half, task)) is not None]
         return min(days, default=None)
     if isinstance(arm, TunedByProvider):
         base = (arm.base_model, arm.provider_name)

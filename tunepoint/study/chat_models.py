@@ -18,26 +18,37 @@ from tunepoint.task.task import Task
 def open_chat_models(
     task: Task, recording: Path, budget: Budget, *, replay: bool = False
 ) -> Iterator[ChatModels]:
-    """The chat models that a task names, paid from the meter; replayed ones are not called."""
-    own = project_prices(task.folder)
+    """Open the chat models that a task names, within a budget.
+
+    Args:
+        task: names the models, the judge and the proposer of prompts.
+        recording: SQLite file of every call that was ever answered.
+        budget: pays for the calls.
+        replay: answer from the recording alone, and call no model.
+
+    """
+    prices = project_prices(task.folder)
 
     def as_named(model: ModelName) -> NamedModel:
         return NamedModel(model.name, model.price, model.concurrency, task.folder)
 
-    named = [as_named(model) for model in task.models if not model.name.startswith((EMBEDDED, RECORDED_PREFIX))]
-    judge = as_named(task.score.judge) if task.score.judge else None
-
-    def metered(endpoint: Endpoint, price: CallPrice | None) -> Endpoint:
+    def budgeted(endpoint: Endpoint, price: CallPrice | None) -> Endpoint:
         return BudgetedEndpoint(endpoint, budget, price)
 
-    proposer = task.search.proposer
-    hosted = any(one.provider for one in task.tune)
+    elsewhere = (EMBEDDED, RECORDED_PREFIX)  # answered by the encoder, or read from a log
     with open_models(
-        named, recording, metered, proposer=proposer, judge=judge, replay=replay, tuning=hosted, own=own
+        [as_named(model) for model in task.models if not model.name.startswith(elsewhere)],
+        recording,
+        budgeted,
+        proposer=task.search.proposer,
+        judge=as_named(task.score.judge) if task.score.judge else None,
+        replay=replay,
+        tuning=any(tune.provider for tune in task.tune),
+        project_prices=prices,
     ) as models:
         for model in task.models:
-            known = model.price or own.get(model.name)
-            price = call_price(model.name, known) if model.name.startswith(RECORDED_PREFIX) else None
+            declared = model.price or prices.get(model.name)
+            price = call_price(model.name, declared) if model.name.startswith(RECORDED_PREFIX) else None
             if price is not None:
                 models.prices[model.name] = price
         yield models

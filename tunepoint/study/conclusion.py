@@ -8,33 +8,34 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tunepoint.arms.catalog import CandidateArms
-from tunepoint.arms.contract import Arm
 from tunepoint.costs.arm_cost import ArmCost
 from tunepoint.costs.arms_toml import arms_toml
+from tunepoint.data.audit import DoubtfulLabel
 from tunepoint.data.licences import trainable
 from tunepoint.data.prepare import Audit, Prepared
-from tunepoint.decision.document import document, economics
-from tunepoint.decision.signals import measure_signals
+from tunepoint.decision.document import document
+from tunepoint.decision.economics import economics
+from tunepoint.decision.signals import Facts, measure_signals
 from tunepoint.decision.slices import Sliced, by_slice
 from tunepoint.decision.verdict import Decision, decide
 from tunepoint.files.text import write_json, write_text
 from tunepoint.models.embedded import installed_encoder
 from tunepoint.report.html import write_report
-from tunepoint.stats.streams import Stream, stream
-from tunepoint.study.adaptive import Costed, purchase_caveats
-from tunepoint.study.arm_costs import measured_cost
-from tunepoint.study.bench import Runner
-from tunepoint.study.contamination import contamination, without_copies
-from tunepoint.study.directory import Study, provenance
+from tunepoint.stats.streams import Stream
+from tunepoint.study.adaptive import purchase_caveats
+from tunepoint.study.arm_costs import measured_costs
+from tunepoint.study.contamination import Contamination, contamination, without_copies
+from tunepoint.study.curve_drawing import fit_learning_curve
+from tunepoint.study.directory import Study
 from tunepoint.study.facts import input_novelty, signal_facts
 from tunepoint.study.holdout import usable
-from tunepoint.study.learning_curve import Learning, growing_arms, learn, still_rising
+from tunepoint.study.learning_curve import LearningCurve, growing_arms, still_rising
+from tunepoint.study.records import Decided
+from tunepoint.study.runner import Runner
 from tunepoint.study.selection import Selection
 from tunepoint.study.tables import disagreements, ladder
 from tunepoint.study.warnings import judge_warnings, model_warnings, training_warnings
 from tunepoint.task.sections import JUDGE
-from tunepoint.task.task import Task
 from tunepoint.trials.human_grades import Grades, apply_grades, read_grades, write_grading_sheet
 from tunepoint.trials.table import Table, tabulate
 from tunepoint.trials.trial import Trial, mean_score
@@ -59,109 +60,138 @@ class Result:
         return self.folder / "report.html" if self.folder else None
 
 
-# -- from trials to the verdict ------------------------------------------------------------
+@dataclass(frozen=True)
+class _Measured:
+    """All that a study measured, as the decision reads it."""
+
+    runner: Runner
+    selection: Selection
+    prepared: Prepared
+    """With doubtful labels in its audit."""
+    table: Table
+    """Trials of the finalists."""
+    costs: Sequence[ArmCost]
+    """Of the finalists, in the order of the table."""
+    curve: LearningCurve | None
 
 
-def _conclude(runner: Runner, candidates: CandidateArms, selection: Selection, prepared: Prepared) -> Result:
+def conclude(runner: Runner, selection: Selection, doubts: Sequence[DoubtfulLabel] | None) -> Result:
+    """Decide on what a study measured, and write its files.
+
+    Args:
+        runner: with all trials recorded.
+        selection: the finalists.
+        doubts: doubtful labels, for the audit; None where nothing looked for them.
+
+    """
+    study, task = runner.study, runner.task
+    study.note_models(runner.models.facts())
+    measured = _collect(runner, selection, doubts)
+    copies = contamination(measured.table, measured.costs, task, measured.prepared, study.manifest.seed)
+    decision = without_copies(_decide(measured), copies)
+    content = _decision_content(measured, decision, copies)
+    measurements = _measurements(measured, decision)
+    if task.score.metric == JUDGE:
+        rng = study.rng(Stream.GRADING_SHEET)
+        write_grading_sheet(study.folder, study.test.trials, runner.prepared.split.test, rng)
+    write_text(study.folder / "arms.toml", arms_toml(measured.costs))
+    write_files(study.folder, content, measurements)
+    return Result(decision, content, study.folder, tuple(study.repairs), measured.prepared.audit)
+
+
+def _collect(runner: Runner, selection: Selection, doubts: Sequence[DoubtfulLabel] | None) -> _Measured:
+    """Read the trials that count, with people's grades, and price the finalists by them."""
     study, task, finalists = runner.study, runner.task, selection.finalists
-    names = [arm.name for arm in finalists]
+    prepared = runner.prepared if doubts is None else runner.prepared.with_doubts(doubts)
     grades = read_grades(task, study.folder)
     trials = apply_grades(usable(study.test.trials, finalists), grades)
     _note_decided(study, trials, grades)
-    table = tabulate(trials, names)
-    costs = _costed(finalists, study, task)(table)
-    seed = int(study.manifest["seed"])
-    today = datetime.now(UTC).date()
-    learning = learn(
-        study, candidates, trainable(task, prepared.split.train), stream(seed, Stream.LEARNING_CURVE)
-    )
-    copies = contamination(table, costs, task, prepared, seed)
-    decision = without_copies(_decided(runner, candidates, selection, table, costs, learning), copies)
-    encoder = candidates.encoder or installed_encoder()
-    near = input_novelty(encoder, prepared, stream(seed, Stream.NOVELTY)) if encoder else None
-    facts = signal_facts(study, task, candidates, selection, prepared, near)
-    on_dev = study.dev.of(decision.winner)
-    optimism = mean_score(on_dev) - decision.finalist(decision.winner).score.estimate if on_dev else None
-    content = document(
-        decision,
-        task,
-        measure_signals(decision, task, facts),
-        optimism=optimism,
-        slices=_slices_of(table, costs, task, prepared, study),
-        contamination=copies,
-        provenance=provenance(study.manifest),
-        today=today,
-    )
-    measurements = {
-        "audit": asdict(prepared.audit),
-        "ladder": ladder(study, candidates, selection.winners),
-        "search": study.manifest.get("search"),
-        "curve": [{"examples": size, **asdict(score)} for size, score in learning.rows] if learning else [],
-        "learning": learning.document() if learning else None,
-        "not_run": [asdict(left) for left in (*selection.not_run, *candidates.not_run)],
-        "disagreements": disagreements(prepared, table, study.test.trials),
-        "economics": economics(decision, task),
-    }
-    if task.score.metric == JUDGE:
-        write_grading_sheet(
-            study.folder, study.test.trials, prepared.split.test, stream(seed, Stream.GRADING_SHEET)
-        )
-    write_text(study.folder / "arms.toml", arms_toml(costs))
-    _write(study.folder, content, measurements)
-    return Result(decision, content, study.folder, tuple(study.repairs), prepared.audit)
+    table = tabulate(trials, [arm.name for arm in finalists])
+    costs = measured_costs(finalists, study, table, task)
+    train = trainable(task, prepared.split.train)
+    curve = fit_learning_curve(study, selection.candidates, train, study.rng(Stream.LEARNING_CURVE))
+    return _Measured(runner, selection, prepared, table, costs, curve)
 
 
 def _note_decided(study: Study, trials: Sequence[Trial], grades: Grades) -> None:
-    """Write down which runs were decided on and what people said: `whatif` decides on the same."""
-    study.manifest["decided"] = {
-        "runs": [list(run) for run in dict.fromkeys((one.arm, one.seed, one.decode) for one in trials)],
-        "people": [[item, answer, grade] for (item, answer), grade in grades.items()],
-    }
-    study.save()
+    """Record which runs were decided on and what people said: `whatif` decides on the same."""
+    runs = list(dict.fromkeys((trial.arm, trial.seed, trial.decode) for trial in trials))
+    people = [(item, answer, grade) for (item, answer), grade in grades.items()]
+    study.update(decided=Decided(runs=runs, people=people))
 
 
-def _decided(
-    runner: Runner,
-    candidates: CandidateArms,
-    selection: Selection,
-    table: Table,
-    costs: Sequence[ArmCost],
-    learning: Learning | None,
-) -> Decision:
+def _decide(measured: _Measured) -> Decision:
     """The decision, with what the study saw on the way among its caveats."""
-    study, task, names = runner.study, runner.task, table.names
-    growing = growing_arms(candidates, selection.finalists)
+    runner, table, curve = measured.runner, measured.table, measured.curve
+    study, task = runner.study, runner.task
+    growing = growing_arms(measured.selection.candidates, measured.selection.finalists)
     warnings = [*training_warnings(study), *model_warnings(study, datetime.now(UTC).date())]
-    warnings += [*judge_warnings(study, task, names), *purchase_caveats(runner)]
+    warnings += [*judge_warnings(study, task, table.names), *purchase_caveats(runner)]
     rng = study.rng(Stream.DECISION)
-    growth = learning.growth(growing) if learning else None
-    decision = decide(table, costs, task, rng, caveats=warnings, growth=growth)
-    rising = still_rising(decision, learning, growing, task.limits.margin)
+    growth = curve.growth(growing) if curve else None
+    decision = decide(table, measured.costs, task, rng, caveats=warnings, growth=growth)
+    rising = still_rising(decision, curve, growing, task.limits.margin)
     return replace(decision, caveats=(*rising, *decision.caveats))
 
 
-def _slices_of(
-    table: Table, costs: Sequence[ArmCost], task: Task, prepared: Prepared, study: Study
-) -> Sliced | None:
+def _decision_content(measured: _Measured, decision: Decision, copies: Contamination) -> dict[str, Any]:
+    """The content of decision.json."""
+    study, task = measured.runner.study, measured.runner.task
+    on_dev = study.dev.of(decision.winner)
+    optimism = mean_score(on_dev) - decision.finalist(decision.winner).score.estimate if on_dev else None
+    return document(
+        decision,
+        task,
+        measure_signals(decision, task, _facts(measured)),
+        optimism=optimism,
+        slices=_slices(measured),
+        contamination=copies.content(),
+        provenance=study.manifest.provenance(),
+        today=datetime.now(UTC).date(),
+    )
+
+
+def _facts(measured: _Measured) -> Facts:
+    """What the signals need."""
+    runner, prepared = measured.runner, measured.prepared
+    # a task that no encoder can answer is read by one all the same, if it is installed
+    encoder = measured.selection.candidates.encoder or installed_encoder()
+    novelty = input_novelty(encoder, prepared, runner.study.rng(Stream.NOVELTY)) if encoder else None
+    return signal_facts(runner.study, runner.task, measured.selection, prepared, novelty)
+
+
+def _slices(measured: _Measured) -> Sliced | None:
     """The finalists by slice, or by label where no column names slices."""
+    study, table, costs = measured.runner.study, measured.table, measured.costs
     kinds = [cost.kind for cost in costs]
     rng = study.rng(Stream.SLICES)
-    if task.answer.kind != "label":
+    if measured.runner.task.answer.kind != "label":
         return by_slice(table, kinds, rng)
-    labels = {example.id: example.target for example in prepared.split.test}
+    labels = {example.id: example.target for example in measured.prepared.split.test}
     tuned = [cost.arm for cost in costs if cost.kind in ("tuned", "hybrid")]
     trials = study.test.of(tuned[0]) if tuned else []
-    answered = {trial.item: trial.answer or "" for trial in reversed(trials)}
+    answered = {trial.item: trial.answer or "" for trial in reversed(trials)}  # the first answer counts
     return by_slice(table, kinds, rng, labels=labels, answered=answered)
 
 
-def _write(folder: Path, content: Mapping[str, Any], measurements: Mapping[str, Any]) -> None:
-    """The three files that every decision has, the report last."""
+def _measurements(measured: _Measured, decision: Decision) -> dict[str, Any]:
+    """The content of measurements.json."""
+    study, selection, curve = measured.runner.study, measured.selection, measured.curve
+    search = study.manifest.search
+    return {
+        "audit": asdict(measured.prepared.audit),
+        "ladder": ladder(study, selection.candidates, selection.winners),
+        "search": None if search is None else search.content(),
+        "curve": [{"examples": size, **asdict(score)} for size, score in curve.rows] if curve else [],
+        "learning": curve.document() if curve else None,
+        "not_run": [asdict(arm) for arm in (*selection.not_run, *selection.candidates.not_run)],
+        "disagreements": disagreements(measured.prepared, measured.table, study.test.trials),
+        "economics": economics(decision, measured.runner.task),
+    }
+
+
+def write_files(folder: Path, content: Mapping[str, Any], measurements: Mapping[str, Any]) -> None:
+    """Write the three files that every decision has, the report last."""
     write_json(folder / "measurements.json", measurements)
     write_json(folder / "decision.json", content)
     write_report(folder, content, measurements)
-
-
-def _costed(finalists: Sequence[Arm], study: Study, task: Task) -> Costed:
-    """What the finalists cost, by the trials of a table."""
-    return lambda table: [measured_cost(arm, study, table, task) for arm in finalists]

@@ -6,20 +6,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tunepoint.costs.arm_cost import ArmCost
-from tunepoint.costs.arms_toml import declared_cost, guessed_cost, read_arms
-from tunepoint.decision.document import document, economics
+from tunepoint.costs.arms_toml import read_arms
+from tunepoint.costs.declared_costs import declared_cost, guessed_cost
+from tunepoint.decision.document import document
+from tunepoint.decision.economics import economics
 from tunepoint.decision.signals import Facts, measure_signals
 from tunepoint.decision.slices import by_slice
 from tunepoint.decision.verdict import decide
 from tunepoint.errors import StudyError, TrialsError, nearest
 from tunepoint.files.text import make_folder
 from tunepoint.stats.streams import Stream, stream
-from tunepoint.study.conclusion import Result, _write
+from tunepoint.study.conclusion import Result, write_files
+from tunepoint.study.manifest import MANIFEST
 from tunepoint.task.task import Task
 from tunepoint.trials.table import Table, tabulate
 from tunepoint.trials.trial import read_trials
-
-# -- trials that another tool measured -----------------------------------------------------
 
 
 def decide_trials(
@@ -34,15 +35,17 @@ def decide_trials(
 
     Args:
         trials: a JSONL file with `arm`, `item` and `score` on every line.
+        task: its traffic, limits, value and costs.
         arms: arms.toml with kind and cost of each arm; guessed from names and trials if None.
         out: folder for decision.json and the report; nothing is written if None.
+        seed: of the decision's draws.
 
     Raises:
         TrialsError: the files do not follow their format, or name different arms.
 
     """
     table = tabulate(read_trials(Path(trials)))
-    costs = _foreign_costs(table, Path(arms) if arms is not None else None)
+    costs = _costs(table, Path(arms) if arms is not None else None)
     decision = decide(table, costs, task, stream(seed, Stream.DECISION))
     content = document(
         decision,
@@ -55,14 +58,15 @@ def decide_trials(
     measurements = {"economics": economics(decision, task)}
     folder = None if out is None else Path(out)
     if folder is not None:
-        if (folder / "manifest.json").exists():
+        if (folder / MANIFEST).exists():
             raise StudyError(f"{folder}: is a study that was measured here; choose another --out")
         make_folder(folder)
-        _write(folder, content, measurements)
+        write_files(folder, content, measurements)
     return Result(decision, content, folder)
 
 
-def _foreign_costs(table: Table, arms: Path | None) -> list[ArmCost]:
+def _costs(table: Table, arms: Path | None) -> list[ArmCost]:
+    """The costs that arms.toml declares, or guesses without it."""
     if arms is None:
         return [guessed_cost(scores) for scores in table.arms]
     declared = read_arms(arms)

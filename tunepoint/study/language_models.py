@@ -6,19 +6,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tunepoint.arms.catalog import CandidateArms, why_closed
-from tunepoint.arms.causal.from_task import SEEDS_HOSTED, causal_arms, titled
+from tunepoint.arms.catalog import CandidateArms, why_untrainable
+from tunepoint.arms.causal.from_task import HOSTED_SEEDS, causal_arms, tunes_with_titles
 from tunepoint.arms.contract import Arm, HasLearningCurve, NotRun
-from tunepoint.arms.distilled import DistilledSet, Pupil
+from tunepoint.arms.distilled import DistilledSet, Distiller
 from tunepoint.errors import BudgetReached, ModelError, TaskError, nearest
 from tunepoint.files.amounts import TokenPrice
-from tunepoint.models.opening import ChatModels
-from tunepoint.models.prices import UNKNOWN, call_price, no_price, own_price, own_prices
-from tunepoint.study.bench import Runner
+from tunepoint.models.prices import UNKNOWN_PRICE, call_price, missing_price, project_price, project_prices
+from tunepoint.study.runner import Runner
 from tunepoint.task.sections import Tune
 
 if TYPE_CHECKING:
-    from tunepoint.arms.hosted.hosted import HostedQuote, HostedTuned
+    from tunepoint.arms.hosted.hosted import HostedTuned
+    from tunepoint.arms.hosted.quote import HostedQuote
+
 Confirm = Callable[["HostedQuote"], None]
 
 
@@ -27,16 +28,14 @@ class TunedArms:
     """Arms that tune a language model."""
 
     arms: tuple[Arm, ...]
-    pupil: Pupil | None = None
-    """The same, taught by a prompted model, where the task asks for it."""
-    growing: HasLearningCurve | None = None
+    distiller: Distiller | None = None
+    """Builds the same arms from the answers of a prompted model, where the task asks for it."""
+    curve_arm: HasLearningCurve | None = None
     """The one whose learning curve is drawn, where the task asks for it."""
 
 
-def with_tuned(
-    candidates: CandidateArms, runner: Runner, models: ChatModels, confirm: Confirm | None
-) -> CandidateArms:
-    """The candidates of a task with the language models that it tunes.
+def with_tuned(candidates: CandidateArms, runner: Runner, confirm: Confirm | None) -> CandidateArms:
+    """Return the candidates of a task with the language models that it tunes.
 
     Raises:
         TaskError: a provider that is not known.
@@ -46,80 +45,93 @@ def with_tuned(
     """
     if not runner.task.tune:
         return candidates
-    closed = why_closed(runner.task, runner.prepared.split.train)
-    if closed is not None:
-        return replace(candidates, not_run=(*candidates.not_run, NotRun("[[tune]]", closed)))
-    found = [_arms(one, title, runner, models, confirm) for one, title in titled(runner.task)]
-    left = tuple(
-        one for one in candidates.not_run if one.name not in {_what(tune) for tune in runner.task.tune}
-    )
+    untrainable = why_untrainable(runner.task, runner.prepared.split.train)
+    if untrainable is not None:
+        return replace(candidates, not_run=(*candidates.not_run, NotRun("[[tune]]", untrainable)))
+    groups = [_tuned_arms(tune, title, runner, confirm) for tune, title in tunes_with_titles(runner.task)]
+    arms = [arm for group in groups for arm in group.arms]
+    tuned_now = {_kind_of_tuning(tune) for tune in runner.task.tune}
+    curve_arms = [group.curve_arm for group in groups if group.curve_arm is not None]
     return replace(
         candidates,
-        tuned=(*candidates.tuned, *(arm for one in found for arm in one.arms if arm.kind == "tuned")),
-        hybrid=(*candidates.hybrid, *(arm for one in found for arm in one.arms if arm.kind == "hybrid")),
-        not_run=left,
-        pupils=tuple(one.pupil for one in found if one.pupil is not None),
-        growing=next((one.growing for one in found if one.growing is not None), candidates.growing),
+        tuned=(*candidates.tuned, *(arm for arm in arms if arm.kind == "tuned")),
+        hybrid=(*candidates.hybrid, *(arm for arm in arms if arm.kind == "hybrid")),
+        not_run=tuple(arm for arm in candidates.not_run if arm.name not in tuned_now),
+        distillers=tuple(group.distiller for group in groups if group.distiller is not None),
+        curve_arm=next(iter(curve_arms), candidates.curve_arm),
     )
 
 
-def _what(tune: Tune) -> str:
+def _kind_of_tuning(tune: Tune) -> str:
+    """The name under which `catalog` lists what a task without it does not try."""
     return "hosted fine-tuning" if tune.provider else "LoRA on a language model"
 
 
-def _arms(tune: Tune, title: str, runner: Runner, models: ChatModels, confirm: Confirm | None) -> TunedArms:
+def _tuned_arms(tune: Tune, title: str, runner: Runner, confirm: Confirm | None) -> TunedArms:
     if tune.provider is not None:
-        hosted = hosted_arm(tune, runner, models, confirm)
+        hosted = hosted_arm(tune, runner, confirm)
 
-        def once_more(distilled: DistilledSet, instruction: str | None) -> list[Arm]:
-            return [replace(hosted, lesson=distilled)]
+        def distil_hosted(distilled: DistilledSet, instruction: str | None) -> list[Arm]:
+            return [replace(hosted, distilled=distilled)]
 
-        return TunedArms((hosted,), once_more if tune.distil else None)
+        return TunedArms((hosted,), distil_hosted if tune.distil else None)
     split, keep = runner.prepared.split, runner.study.folder / "arms" / "language models"
     quote, arms = causal_arms(tune, title, runner.task, split.train, split.dev, keep)
-    runner.progress(f"{title}: {quote}", runner.done_seconds, runner.planned_seconds)
+    runner.announce(f"{title}: {quote}")
 
-    def pupil(distilled: DistilledSet, instruction: str | None) -> list[Arm]:
-        found = [replace(arm, lesson=distilled) for arm in arms]
-        if instruction is not None:  # the light prompts are chosen anew, that of the teacher among them
-            found += [replace(arm, instruction=instruction) for arm in found if arm.diet != "none"]
-        return list(found)
+    def distil_local(distilled: DistilledSet, instruction: str | None) -> list[Arm]:
+        distilled_arms = [replace(arm, distilled=distilled) for arm in arms]
+        if instruction is not None:  # the prompt search may have found words that help a tuned model too
+            prompted = [arm for arm in distilled_arms if arm.prompt_length != "none"]
+            distilled_arms += [replace(arm, instruction=instruction) for arm in prompted]
+        return list(distilled_arms)
 
-    return TunedArms(tuple(arms), pupil if tune.distil else None, arms[0] if tune.curve else None)
+    return TunedArms(tuple(arms), distil_local if tune.distil else None, arms[0] if tune.curve else None)
 
 
 def check_price(tune: Tune, own: Mapping[str, TokenPrice]) -> None:
-    """See that somebody knows what the tuned model's answers will cost, before its training is paid for.
+    """Check that the price of the tuned model's answers is known, before its training is paid for.
+
+    Args:
+        tune: what is tuned at a provider.
+        own: prices of the project, by model.
 
     Raises:
-        ModelError: nobody does, and it has no machines of its own.
+        ModelError: the price is unknown, and no machines are reserved.
 
     """
     name = tune.served_as or f"{tune.provider}/ft:{tune.base}"
-    price = call_price(name, own_price(name, own)) if tune.provider != "own" else None
-    if price is not None and price.source == UNKNOWN and tune.hosting is None:
+    price = call_price(name, project_price(name, own)) if tune.provider != "own" else None
+    if price is not None and price.source == UNKNOWN_PRICE and tune.hosting is None:
         raise ModelError(
-            f"{no_price(name, own=own)}; or give [[tune]] hosting, if machines are reserved for it"
+            f"{missing_price(name, own=own)}; or give [[tune]] hosting, if machines are reserved for it"
         )
 
 
-def hosted_arm(tune: Tune, runner: Runner, models: ChatModels, confirm: Confirm | None) -> HostedTuned:
-    """A base tuned at a provider, its training under the study's cap, its answers recorded."""
+def hosted_arm(tune: Tune, runner: Runner, confirm: Confirm | None) -> HostedTuned:
+    """Return a base model that a provider tunes, within the study's budget; its answers are recorded.
+
+    Raises:
+        TaskError: a provider that is not known.
+        ModelError: the price of its answers is unknown.
+
+    """
     from tunepoint.arms.hosted.hosted import HostedTuned
     from tunepoint.arms.hosted.providers import PROVIDERS
 
     if tune.provider not in PROVIDERS:
-        known = nearest(str(tune.provider), PROVIDERS)
-        raise TaskError(f"tune.provider {tune.provider!r} is none that we know; {known}")
-    check_price(tune, own_prices(runner.task.folder))
-    assert models.tuned is not None, "models are opened for tuning where a task names a provider"
+        hint = nearest(str(tune.provider), PROVIDERS)
+        raise TaskError(f"tune.provider {tune.provider!r} is not a known provider; {hint}")
+    check_price(tune, project_prices(runner.task.folder))
+    open_tuned = runner.models.tuned
+    assert open_tuned is not None, "models are opened for tuning where a task names a provider"
 
-    def allowed(quote: HostedQuote) -> None:
-        meter, most = runner.meter, 0.0 if quote.dollars is None else quote.dollars.high
-        if meter.cap_usd is not None and meter.spent_usd + most > meter.cap_usd:
+    def confirm_within_budget(quote: HostedQuote) -> None:
+        budget, usd = runner.budget, 0.0 if quote.dollars is None else quote.dollars.high
+        if budget.cap_usd is not None and budget.spent_usd + usd > budget.cap_usd:
             raise BudgetReached(
-                f"spending cap: ${meter.spent_usd:.2f} of ${meter.cap_usd:.2f} are spent, and fine-tuning "
-                f"may cost ${most:.2f} ({quote}). Nothing was uploaded: run again with a higher --max-usd"
+                f"spending cap: ${budget.spent_usd:.2f} of ${budget.cap_usd:.2f} are spent, and fine-tuning "
+                f"may cost ${usd:.2f} ({quote}). Nothing was uploaded: run again with a higher --max-usd"
             )
         if confirm is not None:
             confirm(quote)
@@ -130,10 +142,10 @@ def hosted_arm(tune: Tune, runner: Runner, models: ChatModels, confirm: Confirm 
         runner.study.folder / "arms" / "jobs",
         tune.epochs,
         validation=runner.prepared.split.dev,
-        confirm=allowed,
-        progress=lambda what, share: runner.progress(what, runner.done_seconds, runner.planned_seconds),
+        confirm=confirm_within_budget,
+        progress=lambda what, share: runner.announce(what),
         served_as=tune.served_as,
-        open=models.tuned,
+        open=open_tuned,
         hosting=tune.hosting,
-        seeds=tune.seeds or SEEDS_HOSTED,
+        seeds=tune.seeds or HOSTED_SEEDS,
     )

@@ -1,161 +1,177 @@
-"""The best prompt of the ladder, its instruction optimised; and the prompt as files to take away."""
+"""The best prompt of a chat model, its instruction optimized."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tunepoint.arms.contract import Arm, NotRun
 from tunepoint.arms.prompting.chat_prompts import ChatPrompt, FittedChatPrompt
-from tunepoint.arms.prompting.search import SearchAnswer, SearchResult, search
+from tunepoint.arms.prompting.search import SearchAnswer, SearchProblem, SearchResult, search
 from tunepoint.data.examples import Example
 from tunepoint.errors import MissingExtra, ModelError
-from tunepoint.models.chat import Reply, Turn, Usage
-from tunepoint.models.endpoints import LONG, Completion, Request, TextModel, always
-from tunepoint.models.opening import ChatModels
-from tunepoint.models.templates import messages
+from tunepoint.models.chat import Message, Reply, Usage
+from tunepoint.models.endpoints import LONG_ANSWER_TOKENS, Completion, Request, TextModel, allow_all
+from tunepoint.models.templates import render
 from tunepoint.stats.intervals import Interval
-from tunepoint.stats.streams import Stream, stream
-from tunepoint.study.bench import Runner
+from tunepoint.stats.streams import Stream
+from tunepoint.study.records import Ceiling, PromptSearch
+from tunepoint.study.runner import Runner
 from tunepoint.trials.scorers import Grading
 from tunepoint.trials.trial import mean_score
 
-CHARACTERS_A_TOKEN = 4.0
-VARIED = 1.0
-"""Temperature of proposals."""
+CHARACTERS_PER_TOKEN = 4.0
+PROPOSAL_TEMPERATURE = 1.0
+"""High, so that the same failures lead to different instructions."""
 
 
 @dataclass(frozen=True)
-class Optimised:
-    """What the search left behind."""
+class OptimizedPrompts:
+    """What the search for a better instruction left behind."""
 
     arms: tuple[Arm, ...] = ()
     ceiling: Interval | None = None
+    """What one more proposal would gain."""
     not_run: tuple[NotRun, ...] = ()
 
 
-def optimise(runner: Runner, winners: Sequence[Arm], models: ChatModels, dev: Sequence[Example]) -> Optimised:
+def optimize(runner: Runner, winners: Sequence[Arm], dev: Sequence[Example]) -> OptimizedPrompts:
     """Search for a better instruction for the best prompt, and measure it on dev.
 
     Args:
         winners: the best arm of each prompting family.
-        models: the task's models, and the one that proposes.
         dev: in an order that says nothing about the items.
 
     """
     ranked = sorted(
-        (arm for arm in winners if isinstance(arm, ChatPrompt) and arm.rung.samples == 1),
+        (arm for arm in winners if isinstance(arm, ChatPrompt) and arm.style.samples == 1),
         key=lambda arm: -mean_score(runner.study.dev.of(arm.name)),
     )
-    fixed = [arm for arm in ranked if not arm.rung.retrieved]
+    fixed = [arm for arm in ranked if not arm.style.retrieved]
     if not fixed:
-        return Optimised()
-    budget = runner.task.search
-    if budget.calls == 0 or models.proposer is None:
-        return Optimised(not_run=(NotRun("optimised prompt", "search.calls is 0"),))
-    known = runner.study.manifest.get("search")
-    if known is None:
+        return OptimizedPrompts()
+    proposer = runner.models.proposer
+    if runner.task.search.calls == 0 or proposer is None:
+        return OptimizedPrompts(not_run=(NotRun("optimised prompt", "search.calls is 0"),))
+    base = fixed[0]
+    result = runner.study.manifest.search
+    if result is None:
         try:
-            found = _search(runner, fixed[0], models.proposer, dev)
+            result = _recorded(base, _Search(runner, base, proposer).run(dev))
         except MissingExtra as error:
-            return Optimised(not_run=(NotRun("optimised prompt", str(error)),))
-        known = _facts(fixed[0], found)
-        runner.study.manifest["search"] = known
-        runner.study.save()
-    arms = [
-        _with(arm, known["instruction"]) for arm in (fixed[0], *(a for a in ranked[:1] if a.rung.retrieved))
-    ]
-    if known["kept"]:
-        arms = []
+            return OptimizedPrompts(not_run=(NotRun("optimised prompt", str(error)),))
+        runner.study.update(search=result)
+    arms: list[ChatPrompt] = []
+    if not result.kept:
+        # the instruction was searched without retrieval, but may help the best prompt with it too
+        retrieved = [arm for arm in ranked[:1] if arm.style.retrieved]
+        arms = [replace(arm, instruction=result.instruction) for arm in (base, *retrieved)]
     for arm in arms:
         runner.measure(arm, runner.study.dev, runner.prepared.split.dev, runner.prepared.split.train)
-    return Optimised(tuple(arms), Interval(**known["ceiling"]))
+    ceiling = result.ceiling
+    return OptimizedPrompts(tuple(arms), Interval(ceiling.estimate, ceiling.low, ceiling.high))
 
 
-def _with(arm: ChatPrompt, instruction: str) -> ChatPrompt:
-    return replace(arm, instruction=instruction)
-
-
-def _facts(base: ChatPrompt, found: SearchResult) -> dict[str, Any]:
-    return {"base": base.name, **asdict(found)}
-
-
-def _search(runner: Runner, base: ChatPrompt, proposer: TextModel, dev: Sequence[Example]) -> SearchResult:
-    """GEPA over the instruction of one arm; every call is recorded, so a killed one repeats it for free."""
-    budget, spent = runner.task.search, 0.0
-    seed = int(runner.study.manifest["seed"])
-    train = runner.prepared.split.train
-    runner.progress(f"searching from {base.name}", runner.done_seconds, runner.planned_seconds)
-
-    def dollars(usage: Usage) -> float:
-        price = runner.prices.get(usage.model)
-        return 0.0 if price is None else price.dollars(usage)
-
-    def fitted(instruction: str) -> FittedChatPrompt:
-        return _with(base, instruction).fit(runner.task, train, stream(seed, Stream.FIT))
-
-    def evaluate(instruction: str, examples: Sequence[Example]) -> list[SearchAnswer]:
-        nonlocal spent
-        replies = fitted(instruction).answer([example.input for example in examples])
-        gradings = runner.grade(replies, examples)
-        spent += sum(dollars(reply.usage) for reply in replies)
-        spent += sum(dollars(grading.usage) for grading in gradings if grading.usage is not None)
-        return _answered(replies, gradings)
-
-    def propose(prompt: str, number: int) -> str:
-        nonlocal spent
-        arrived: dict[int, Completion] = {}
-        request = Request((Turn("user", prompt),), LONG, VARIED, number)
-        proposer.endpoint.complete([request], arrived.__setitem__, always)
-        spent += dollars(arrived[0].usage)
-        return arrived[0].text or f"```\n{runner.task.instruction}\n```"
-
-    start = runner.task.instruction
-    shown = {demonstration.input for demonstration in fitted(start).template.demonstrations}
-    return search(
-        start,
-        evaluate,
-        propose,
-        [example for example in train if example.input not in shown],
-        dev,
-        asks=budget.calls,
-        clusters=runner.prepared.split.clusters,
-        price=lambda instruction: _price(runner, base, instruction),
-        stop=lambda: budget.usd is not None and spent >= budget.usd,
-        seed=seed,
+def _recorded(base: ChatPrompt, result: SearchResult) -> PromptSearch:
+    """The result as it stands in the manifest."""
+    ceiling = result.ceiling
+    return PromptSearch(
+        base=base.name,
+        instruction=result.instruction,
+        trajectory=list(result.trajectory),
+        proposals=result.proposals,
+        asked=result.answers,
+        ceiling=Ceiling(estimate=ceiling.estimate, low=ceiling.low, high=ceiling.high),
+        kept=result.kept,
     )
 
 
-def _answered(replies: Sequence[Reply], gradings: Sequence[Grading]) -> list[SearchAnswer]:
+class _Search:
+    """GEPA over the instruction of one arm.
+
+    Every call is recorded, so a search that was killed repeats its calls for free.
+    """
+
+    def __init__(self, runner: Runner, base: ChatPrompt, proposer: TextModel) -> None:
+        self.runner = runner
+        self.base = base
+        self.proposer = proposer
+        self.spent_usd = 0.0
+
+    def run(self, dev: Sequence[Example]) -> SearchResult:
+        """Search within the task's limits of calls and dollars."""
+        runner, limits = self.runner, self.runner.task.search
+        runner.announce(f"searching from {self.base.name}")
+        start = runner.task.instruction
+        demonstrations = {shown.input for shown in self._fitted(start).template.demonstrations}
+        problem = SearchProblem(
+            self._evaluate,
+            self._propose,
+            # a prompt that shows an example cannot fail on it
+            [example for example in runner.prepared.split.train if example.input not in demonstrations],
+            dev,
+            clusters=runner.prepared.split.clusters,
+            price=self._price,
+        )
+        return search(
+            problem,
+            start,
+            max_answers=limits.calls,
+            stop=lambda: limits.usd is not None and self.spent_usd >= limits.usd,
+            seed=runner.study.manifest.seed,
+        )
+
+    def _fitted(self, instruction: str) -> FittedChatPrompt:
+        arm = replace(self.base, instruction=instruction)
+        train = self.runner.prepared.split.train
+        return arm.fit(self.runner.task, train, self.runner.study.rng(Stream.FIT))
+
+    def _evaluate(self, instruction: str, examples: Sequence[Example]) -> list[SearchAnswer]:
+        replies = self._fitted(instruction).answer([example.input for example in examples])
+        gradings = self.runner.grade(replies, examples)
+        usages = [reply.usage for reply in replies]
+        usages += [grading.usage for grading in gradings if grading.usage is not None]
+        self.spent_usd += sum(map(self.runner.usd, usages))
+        return _search_answers(replies, gradings)
+
+    def _propose(self, prompt: str, number: int) -> str:
+        arrived: dict[int, Completion] = {}
+        request = Request((Message("user", prompt),), LONG_ANSWER_TOKENS, PROPOSAL_TEMPERATURE, number)
+        self.proposer.endpoint.complete([request], arrived.__setitem__, allow_all)
+        self.spent_usd += self.runner.usd(arrived[0].usage)
+        # an empty proposal is the instruction of the task once more, which the search rejects as no better
+        return arrived[0].text or f"```\n{self.runner.task.instruction}\n```"
+
+    def _price(self, instruction: str) -> float:
+        """What the tokens of an instruction cost, in score, against those of the task's own.
+
+        With `error_usd`, the errors that pay for their dollars. Without it, an instruction that
+        doubles the prompt must be better by the margin.
+        """
+        runner, base = self.runner, self.base
+        tokens = (len(instruction) - len(runner.task.instruction)) / CHARACTERS_PER_TOKEN
+        price, error_usd = runner.prices.get(base.model.name), runner.task.value.error_usd
+        if error_usd and price is not None:
+            million = price.dollars(Usage(base.model.name, input_tokens=1_000_000))
+            return tokens * million / 1e6 / error_usd
+        fitted = base.fit(runner.task, runner.prepared.split.train, np.random.default_rng(0))
+        inputs = [example.input for example in runner.prepared.split.dev[:5]]
+        lengths = [sum(len(message.content) for message in render(p)) for p in fitted.prompts(inputs)]
+        return runner.task.limits.margin * tokens / (float(np.mean(lengths)) / CHARACTERS_PER_TOKEN)
+
+
+def _search_answers(replies: Sequence[Reply], gradings: Sequence[Grading]) -> list[SearchAnswer]:
     """What the search sees; an answer without a grade counts as the mean of those with one."""
-    known = [grading.score for grading in gradings if grading.score is not None]
-    if not known:
-        raise ModelError(f"the judge gave no grade to any of {len(gradings)} answers: {gradings[0].why}")
+    scores = [grading.score for grading in gradings if grading.score is not None]
+    if not scores:
+        raise ModelError(f"the judge graded none of {len(gradings)} answers: {gradings[0].why}")
     return [
         SearchAnswer(
-            float(np.mean(known)) if grading.score is None else grading.score,
+            float(np.mean(scores)) if grading.score is None else grading.score,
             reply.text if reply.format_ok else f"{reply.text} ({reply.error})",
             grading.why,
         )
         for reply, grading in zip(replies, gradings, strict=True)
     ]
-
-
-def _price(runner: Runner, base: ChatPrompt, instruction: str) -> float:
-    """What the tokens of an instruction cost, in score, against those of the task's own.
-
-    With `error_usd` their dollars over it: so many errors they must save. Without it, an
-    instruction that doubles the prompt must be better by the margin.
-    """
-    more = (len(instruction) - len(runner.task.instruction)) / CHARACTERS_A_TOKEN
-    price, error_usd = runner.prices.get(base.model.name), runner.task.value.error_usd
-    if error_usd and price is not None:
-        million = price.dollars(Usage(base.model.name, input_tokens=1_000_000))
-        return more * million / 1e6 / error_usd
-    fitted = base.fit(runner.task, runner.prepared.split.train, np.random.default_rng(0))
-    dev = [example.input for example in runner.prepared.split.dev[:5]]
-    whole = np.mean([sum(len(t.content) for t in messages(p)) for p in fitted.prompts(dev)])
-    return runner.task.limits.margin * more / (float(whole) / CHARACTERS_A_TOKEN)

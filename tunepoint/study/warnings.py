@@ -1,4 +1,4 @@
-"""What went wrong on the way that the reader should know."""
+"""What went wrong during a study that the reader should know."""
 
 from __future__ import annotations
 
@@ -6,59 +6,64 @@ from collections.abc import Sequence
 from datetime import date
 
 from tunepoint.costs.prices import OLD_DAYS
-from tunepoint.decision.caveats import SHOWN
-from tunepoint.models.prices import UNKNOWN
+from tunepoint.decision.caveats import MAX_FAILURES_NAMED
+from tunepoint.models.prices import UNKNOWN_PRICE
 from tunepoint.study.directory import Study
 from tunepoint.task.task import Task
 
 
 def training_warnings(study: Study) -> list[str]:
-    """What looked wrong in the training runs, each with its arm and seed; parts of a curve are no arms."""
-    parts = {trial.arm for trial in study.curve.trials}
+    """Return what looked wrong in the training runs, each with its arm and seed."""
+    curve = {trial.arm for trial in study.curve.trials}  # runs on part of the data look odd by nature
     return [
-        f"{name}, seed {seed}: {warning}"
-        for name, facts in study.manifest["arms"].items()
-        if name not in parts
-        for seed, fit in facts["fits"].items()
-        for warning in fit["warnings"]
+        f"{study.manifest.title(name)}, seed {seed}: {warning}"
+        for name, arm in study.manifest.arms.items()
+        if name not in curve
+        for seed, fit in arm.fits.items()
+        for warning in fit.warnings
     ]
 
 
 def model_warnings(study: Study, today: date) -> list[str]:
-    """What chat models did on the way that the reader should know."""
-    found = []
-    for name, facts in study.manifest.get("models", {}).items():
-        again = ", ".join(f"{what} ({count})" for what, count in facts["asked_again"].items())
-        if again:
-            found.append(f"{name}: calls that were asked again or failed: {again}")
-        if facts["price"] == UNKNOWN:
-            found.append(f"{name}: {UNKNOWN}")
-        checked = facts.get("price_checked")
-        if checked and (today - date.fromisoformat(checked)).days > OLD_DAYS:
-            found.append(
-                f"{name}: its price was looked up {(today - date.fromisoformat(checked)).days} days ago "
-                f"({checked}, {facts['price']}); [[models]] price overrides it"
+    """Return which calls of chat models failed, and which prices are unknown or old."""
+    warnings = []
+    for name, facts in study.manifest.models.items():
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in facts.asked_again.items())
+        if reasons:
+            warnings.append(f"{name}: calls that failed or were repeated: {reasons}")
+        if facts.price == UNKNOWN_PRICE:
+            warnings.append(f"{name}: {UNKNOWN_PRICE}")
+        if facts.price_checked is None:
+            continue
+        days = (today - date.fromisoformat(facts.price_checked)).days
+        if days > OLD_DAYS:
+            warnings.append(
+                f"{name}: its price was checked {days} days ago ({facts.price_checked}, {facts.price}); "
+                "[[models]] price overrides it"
             )
-    return found
+    return warnings
 
 
 def judge_warnings(study: Study, task: Task, finalists: Sequence[str]) -> list[str]:
-    """Test answers that the judge gave no grade, and a judge that grades itself."""
+    """Return which test answers the judge could not grade, and whether it grades its own answers."""
     if task.score.judge is None:
         return []
-    found = []
-    test = set(study.manifest["items"]["test"])
+    warnings = []
+    test = set(study.manifest.items.test)
     for name in finalists:
-        why = {i: w for i, w in study.manifest.get("ungraded", {}).get(name, {}).items() if i in test}
-        if why:
-            shown = "; ".join(f"{item}: {text}" for item, text in list(why.items())[:SHOWN])
-            found.append(
-                f"{name}: the judge gave no grade to {len(why)} of its answers ({shown}); their items are "
-                "left out for every arm"
+        reasons = [
+            f"{item}: {reason}"
+            for item, reason in study.manifest.ungraded.get(name, {}).items()
+            if item in test
+        ]
+        if reasons:
+            warnings.append(
+                f"{study.manifest.title(name)}: the judge could not grade {len(reasons)} of its answers "
+                f"({'; '.join(reasons[:MAX_FAILURES_NAMED])}); their items are left out for every option"
             )
     if task.score.judge.name in [model.name for model in task.models]:
-        found.append(
-            f"{task.score.judge.name} grades its own answers too, and models like what they wrote: name "
+        warnings.append(
+            f"{task.score.judge.name} also grades its own answers, and models favor what they wrote: name "
             "another score.judge, or let people grade"
         )
-    return found
+    return warnings

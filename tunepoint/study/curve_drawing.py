@@ -1,0 +1,120 @@
+"""A trained arm on nested parts of the training set, and the learning curve through its scores."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from tunepoint.arms.catalog import CURVE_SHARES, CandidateArms
+from tunepoint.data.examples import Example
+from tunepoint.data.licences import trainable
+from tunepoint.decision.sample_size import TYPICAL_SEED_SD
+from tunepoint.errors import EvidenceError
+from tunepoint.stats.curves import MIN_CURVE_SIZES, fit_curve
+from tunepoint.stats.streams import Stream
+from tunepoint.study.directory import Study
+from tunepoint.study.learning_curve import LearningCurve
+from tunepoint.study.planning import expected_seconds
+from tunepoint.study.records import CurvePoint
+from tunepoint.study.runner import Runner
+from tunepoint.trials.table import joint_of, mean_interval, tabulate
+from tunepoint.trials.trial import Trial
+
+
+def nested_subsets(
+    train: Sequence[Example], shares: Sequence[float], rng: np.random.Generator
+) -> list[list[Example]]:
+    """Return subsets of train, each inside the next, with every label in its share."""
+    counts = Counter(example.target for example in train)
+    seen: Counter[str] = Counter()
+    # an example's rank is its place among those of its label, 0..1: any prefix has all labels in proportion
+    ranks: list[tuple[float, int, int]] = []
+    for place, i in enumerate(rng.permutation(len(train)).tolist()):
+        label = train[i].target
+        seen[label] += 1
+        ranks.append(((seen[label] - 0.5) / counts[label], place, i))
+    order = [i for _, _, i in sorted(ranks)]
+    return [[train[i] for i in order[: max(2, round(share * len(train)))]] for share in shares]
+
+
+def draw_curve(runner: Runner, candidates: CandidateArms) -> None:
+    """Train on nested subsets and measure on dev; the whole training set was measured in selection."""
+    growing, split, study = candidates.curve_arm, runner.prepared.split, runner.study
+    if growing is None:
+        return
+    arm = growing.once()
+    for subset in nested_subsets(trainable(runner.task, split.train), CURVE_SHARES, study.rng(Stream.CURVE)):
+        if len(subset) < growing.min_examples:
+            continue
+        point = CurvePoint(examples=len(subset), arm=f"{arm.name}, {len(subset)} examples")
+        expected = expected_seconds(arm, len(subset))
+        runner.measure(arm, study.curve, split.dev, subset, name=point.arm, expected=expected)
+        if point not in study.manifest.curve:
+            study.update(curve=[*study.manifest.curve, point])
+
+
+def curve_points(study: Study) -> list[CurvePoint]:
+    """Return the sizes of a study's curve below the whole training set, smallest first."""
+    recorded = {point.arm: point for point in study.manifest.curve}
+    arms = dict.fromkeys(trial.arm for trial in study.curve.trials)
+    points = [recorded[arm] if arm in recorded else _point_of_name(arm) for arm in arms]
+    return sorted(points, key=lambda point: point.examples)
+
+
+def _point_of_name(arm: str) -> CurvePoint:
+    """Read the size from a name such as `fine-tuned encoder, 120 examples`.
+
+    Studies made before the manifest recorded the sizes have them only there.
+    """
+    return CurvePoint(examples=int(arm.rpartition(", ")[2].split()[0]), arm=arm)
+
+
+def fit_learning_curve(
+    study: Study, candidates: CandidateArms, train: Sequence[Example], rng: np.random.Generator
+) -> LearningCurve | None:
+    """Fit the learning curve of a study; None where none was drawn.
+
+    Points share their dev items, so the error of a point is that of its paired difference to the whole
+    training set; a single training run has the variance of the seeds that the whole set was given.
+    """
+    if candidates.curve_arm is None:
+        return None
+    whole = study.dev.of(candidates.curve_arm.name)
+    if len({trial.cluster or trial.item for trial in whole}) < 2:
+        return None  # one group of dev items says nothing of others
+    points = [point for point in curve_points(study) if point.examples < len(train)]
+    parts = [study.curve.of(point.arm) for point in points]
+    rows = [(point.examples, mean_interval(part, rng)) for point, part in zip(points, parts, strict=True)]
+    rows.append((len(train), mean_interval(whole, rng)))
+    labels = len({example.target for example in train})
+    if len(rows) < MIN_CURVE_SIZES:
+        why_not = f"{len(rows)} sizes were measured, a curve takes {MIN_CURVE_SIZES}"
+        return LearningCurve(tuple(rows), labels, None, why_not)
+    seed_sd = _seed_sd(whole)
+    errors = [_standard_error(part, whole, seed_sd) for part in parts]
+    errors.append(seed_sd / np.sqrt(len({trial.seed for trial in whole})))
+    try:
+        curve = fit_curve([size for size, _ in rows], [score.estimate for _, score in rows], errors, rng)
+    except EvidenceError as error:
+        return LearningCurve(tuple(rows), labels, None, str(error))
+    return LearningCurve(tuple(rows), labels, curve)
+
+
+def _seed_sd(whole: Sequence[Trial]) -> float:
+    """Standard deviation of the score over training seeds; the usual one at least, for three say little."""
+    scores: dict[str | None, list[float]] = {}
+    for trial in whole:
+        scores.setdefault(trial.seed, []).append(trial.score)
+    means = [np.mean(of_seed) for of_seed in scores.values()]
+    return max(TYPICAL_SEED_SD, float(np.std(means, ddof=1)) if len(means) > 1 else 0.0)
+
+
+def _standard_error(part: Sequence[Trial], whole: Sequence[Trial], seed_sd: float) -> float:
+    """Standard error of a point: its paired difference to the whole training set, and its single seed."""
+    first = [trial.model_copy(update={"arm": "part", "seed": None}) for trial in part]
+    second = [trial.model_copy(update={"arm": "whole"}) for trial in whole]
+    covariance = joint_of(tabulate([*first, *second])).item_covariance
+    items = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
+    return float(np.sqrt(max(0.0, items) + seed_sd**2))

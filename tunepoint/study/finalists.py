@@ -1,0 +1,102 @@
+"""The finalists of a finished study, fitted as they were measured, for what serves them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunepoint.arms.catalog import load_encoder
+from tunepoint.arms.contract import Arm, FittedArm
+from tunepoint.data.examples import Example
+from tunepoint.data.prepare import prepare
+from tunepoint.errors import StudyError, TaskError, nearest
+from tunepoint.files.text import read_text
+from tunepoint.models.budget import Budget
+from tunepoint.models.opening import ChatModels
+from tunepoint.study.chat_models import open_chat_models
+from tunepoint.study.directory import TASK, open_study
+from tunepoint.study.manifest import read_manifest
+from tunepoint.study.planning import plan
+from tunepoint.study.runner import Runner
+from tunepoint.study.selection import select
+from tunepoint.task.task import Task
+
+SERVING_ATTEMPTS = 2
+"""Tries of a call while a user waits for the answer."""
+
+
+@dataclass(frozen=True)
+class Finalists:
+    """What a study can serve; its models are open."""
+
+    task: Task
+    train: Sequence[Example]
+    arms: Sequence[tuple[Arm, FittedArm]]
+    """Each arm, and it as its first training run left it."""
+    models: ChatModels
+    winner: str
+    """Name of the arm that the study recommends; what runs today may be it, and is not among the arms."""
+
+
+@contextmanager
+def open_finalists(folder: Path, only: Sequence[str] = ()) -> Iterator[Finalists]:
+    """Open the finalists of a study; calls of chat models are live from now on, and are not recorded.
+
+    Args:
+        folder: the study directory.
+        only: names of the arms to open; all if empty.
+
+    Raises:
+        TaskError: a name that no finalist has.
+        StudyError: the study has not decided, or its task or its examples have changed since.
+
+    """
+    task, winner, manifest = _task(folder), _winner(folder), read_manifest(folder)
+    prepared = prepare(task, manifest.seed)
+    encoder = load_encoder(task)
+    budget = Budget(None, 0.0, manifest.spent_usd)
+    with open_chat_models(task, folder / "calls.sqlite", budget) as models:
+        with open_study(folder, task, prepared, manifest.seed) as study:
+            runner = Runner(study, task, prepared, budget, models)
+            # names in the manifest do not make arms: an optimized instruction, a distilled model and the
+            # gate of a cascade come from selection. All of it is measured, so it answers from the logs.
+            finalists = select(runner, plan(runner, encoder, None)).finalists
+            servable = [arm for arm in finalists if arm.kind != "incumbent"]
+            _check_names(folder, only, servable)
+            arms = [
+                (arm, runner.fit(arm, prepared.split.train, 0, arm.name))
+                for arm in servable
+                if not only or arm.name in only
+            ]
+        if encoder is not None:
+            encoder.clear_states()  # kept for the inputs that selection asks again and again
+        models.go_live(attempts=SERVING_ATTEMPTS)
+        yield Finalists(task, prepared.split.train, arms, models, winner)
+
+
+def _check_names(folder: Path, only: Sequence[str], servable: Sequence[Arm]) -> None:
+    names = [arm.name for arm in servable]
+    for name in only:
+        if name not in names:
+            raise TaskError(f"{folder}: no finalist {name!r} that could serve; {nearest(name, names)}")
+
+
+def _task(folder: Path) -> Task:
+    """The task as the last run read it."""
+    path = folder / TASK
+    if not path.exists():
+        read_manifest(folder)  # a folder that is no study at all gets that error
+        raise StudyError(f"{folder}: was made before studies kept their task; run `tunepoint run` on it once")
+    content = json.loads(read_text(path, StudyError))
+    return Task.parse(content["task"], where=str(path), folder=Path(content["folder"]))
+
+
+def _winner(folder: Path) -> str:
+    path = folder / "decision.json"
+    if not path.exists():
+        read_manifest(folder)
+        raise StudyError(f"{folder}: has not decided yet; resume it with `tunepoint run`")
+    return str(json.loads(read_text(path, StudyError))["winner"])

@@ -1,0 +1,104 @@
+"""Measured answers at other token prices, or with another share of prompts found in the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tunepoint.costs.arm_cost import ArmCost
+from tunepoint.errors import TaskError, nearest
+from tunepoint.files.amounts import TokenPrice
+from tunepoint.stats.arrays import Floats
+from tunepoint.stats.moments import mean_of
+from tunepoint.stats.ranges import Range
+from tunepoint.study.manifest import Manifest
+from tunepoint.trials.table import ArmScores, Table
+
+TOKEN_RATES = ("input", "cached_input", "output")
+"""Prices that a scenario may replace."""
+Rates = Mapping[str, float]
+"""Rate -> dollars per million tokens."""
+
+
+@dataclass(frozen=True)
+class NewPrices:
+    """What a scenario changes about the price of an answer."""
+
+    prices: Mapping[str, Rates]
+    """Model -> the rates that change."""
+    cache_hit: float | None
+    """Share of the calls whose static prompt is found in the cache, 0..1; as measured if None."""
+
+    def touches(self, models: Mapping[str, Rates | None]) -> bool:
+        """Return whether answers of these models get another price."""
+        return self.cache_hit is not None or bool(models.keys() & self.prices.keys())
+
+
+def reprice(
+    costs: Sequence[ArmCost], table: Table, manifest: Manifest, changes: NewPrices
+) -> tuple[list[ArmCost], list[str]]:
+    """Return the costs with answers at other prices, and what could not be repriced.
+
+    Raises:
+        TaskError: a model that no finalist pays for, or a rate that does not exist.
+
+    """
+    models_of = {scores.arm: manifest.arms[scores.arm].models for scores in table.arms}
+    _check(
+        changes, sorted({name for models in models_of.values() for name, rates in models.items() if rates})
+    )
+    repriced: list[ArmCost] = []
+    notes: list[str] = []
+    for cost, scores in zip(costs, table.arms, strict=True):
+        models = models_of[scores.arm]
+        why_not = _why_not(cost, scores, models)
+        if not changes.touches(models) or why_not is not None:
+            repriced.append(cost)
+            if changes.touches(models) and why_not:
+                notes.append(f"{cost.title}: {why_not}")
+            continue
+        ((model, measured_rates),) = models.items()
+        rates = {**(measured_rates or {}), **changes.prices.get(model, {})}
+        usd = mean_of(_dollars(scores, rates, changes.cache_hit))
+        repriced.append(
+            replace(
+                cost,
+                usd_per_query=Range.parse(usd.value),
+                query_error_usd=usd.error,
+                query_skew=usd.skew,
+            )
+        )
+    return repriced, notes
+
+
+def _check(changes: NewPrices, paid_models: Sequence[str]) -> None:
+    for model, rates in changes.prices.items():
+        if model not in paid_models:
+            raise TaskError(f"no finalist pays for {model!r}; {nearest(model, paid_models)}")
+        for rate in rates:
+            if rate not in TOKEN_RATES:
+                raise TaskError(f"price {model}.{rate}: {nearest(rate, TOKEN_RATES)}")
+
+
+def _why_not(cost: ArmCost, scores: ArmScores, models: Mapping[str, Rates | None]) -> str | None:
+    """Why an arm's answers cannot be repriced; "" for one whose answers cost no tokens, None if they can."""
+    if cost.dedicated is not None:
+        return "runs on reserved machines, whose cost does not depend on token prices"
+    if not len(scores.cost_usd):
+        return ""
+    if len(models) != 1 or cost.kind == "cascade":
+        return "several models answer for it, so its price stays as measured"
+    if np.isnan(scores.tokens[:, [0, 2]]).any():
+        return "its trials lack token counts, so its price stays as measured"
+    return None
+
+
+def _dollars(scores: ArmScores, rates: Rates, cache_hit: float | None) -> Floats:
+    """Dollars of each answer at these rates."""
+    prompt, cached, output = scores.tokens[:, 0], np.nan_to_num(scores.tokens[:, 1]), scores.tokens[:, 2]
+    if cache_hit is not None:
+        # what all prompts have in common is no longer than the shortest of them
+        cached = np.full(len(prompt), cache_hit * prompt.min())
+    return TokenPrice(**rates).dollars(prompt, cached, output)

@@ -1,0 +1,192 @@
+"""Every arm on the same examples: fit, ask, score, record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from tunepoint.arms.contract import Arm, FittedArm, Resamplable
+from tunepoint.data.examples import Example
+from tunepoint.data.prepare import Prepared
+from tunepoint.models.budget import Budget
+from tunepoint.models.chat import Reply, Usage
+from tunepoint.models.opening import ChatModels
+from tunepoint.models.prices import CallPrice
+from tunepoint.study.directory import Study
+from tunepoint.study.records import Fit, MeasuredArm
+from tunepoint.study.trial_writer import Answered, ArmRun, TrialWriter
+from tunepoint.task.task import Task
+from tunepoint.trials.judge import Judge
+from tunepoint.trials.scorers import BatchScorer, Grading, grade_replies, task_scorer
+from tunepoint.trials.trial import TrialLog
+
+LOCAL_BATCH_SIZE = 64
+"""Inputs that an arm of this machine gets at once, and answers after which trials are recorded."""
+REMOTE_BATCH_SIZE = 2_000
+"""Inputs that a chat model gets at once; it sends as many calls as its server allows."""
+Progress = Callable[[str, float, float], None]
+"""(what, seconds of work done, seconds of work planned); the planned seconds are estimates."""
+
+
+def silent(what: str, done: float, planned: float) -> None:
+    """Show no progress."""
+
+
+class Runner:
+    """Fits arms and records their trials; what is recorded already is not done again."""
+
+    def __init__(
+        self,
+        study: Study,
+        task: Task,
+        prepared: Prepared,
+        budget: Budget,
+        models: ChatModels,
+        progress: Progress = silent,
+    ) -> None:
+        self.study = study
+        self.task = task
+        self.prepared = prepared
+        self.budget = budget
+        self.models = models
+        self.progress = progress
+        self.done_seconds = 0.0
+        self.planned_seconds = 0.0
+        self._scorer: BatchScorer = task_scorer(task) if models.judge is None else Judge(models.judge, task)
+        self._writer = TrialWriter(study, prepared.split.clusters, self._scorer, models.prices)
+
+    @property
+    def prices(self) -> dict[str, CallPrice]:
+        """Name of a model -> its price, for those whose calls cost money."""
+        return self.models.prices
+
+    def usd(self, usage: Usage) -> float:
+        """Dollars of a call; 0 where calls are free."""
+        price = self.prices.get(usage.model)
+        return 0.0 if price is None else price.dollars(usage)
+
+    def grade(self, replies: Sequence[Reply], examples: Sequence[Example]) -> list[Grading]:
+        """Grade each reply; one that could not be read is worth 0, and no judge sees it."""
+        return grade_replies(self._scorer, replies, examples)
+
+    def plan(self, seconds: float) -> None:
+        """Announce work, in estimated seconds, for the progress and the spending cap."""
+        self.planned_seconds += seconds
+
+    def announce(self, what: str) -> None:
+        """Show what begins now."""
+        self.progress(what, self.done_seconds, self.planned_seconds)
+
+    def measure(
+        self,
+        arm: Arm,
+        log: TrialLog,
+        examples: Sequence[Example],
+        train: Sequence[Example],
+        *,
+        name: str | None = None,
+        one_by_one: bool = False,
+        seeds: int | None = None,
+        expected: float = 0.0,
+    ) -> None:
+        """Record every missing trial of an arm on these examples, for all its seeds.
+
+        Args:
+            name: as what the trials are recorded; the arm's own name if None.
+            one_by_one: ask one input at a time and note `seconds`, what a request takes.
+            seeds: only the first so many training seeds; all of them if None.
+            expected: seconds that were planned for what is missing; runs that lack some share it equally.
+
+        """
+        name = name or arm.name
+        runs = [
+            ArmRun(name, number, arm.seeds > 1, decode)
+            for number in range(seeds or arm.seeds)
+            for decode in range(self._decodes(arm, log))
+        ]
+        missing = [
+            [e for e in examples if (name, e.id, run.seed, run.decode) not in log.done] for run in runs
+        ]
+        share = expected / max(1, sum(map(bool, missing)))
+        for run, unanswered in zip(runs, missing, strict=True):
+            if unanswered:
+                answering = arm.decoded(run.decode_number) if isinstance(arm, Resamplable) else arm
+                self._measure_run(answering, run, log, unanswered, train, share, one_by_one)
+                self.done_seconds += share
+        if not any(missing):
+            self.done_seconds += expected
+        self.announce(name)
+
+    def _decodes(self, arm: Arm, log: TrialLog) -> int:
+        """How often each seed answers an item: once on the validation set, which only selects."""
+        return arm.decodes if isinstance(arm, Resamplable) and log is self.study.test else 1
+
+    def _measure_run(
+        self,
+        arm: Arm,
+        run: ArmRun,
+        log: TrialLog,
+        missing: Sequence[Example],
+        train: Sequence[Example],
+        share: float,
+        one_by_one: bool,
+    ) -> None:
+        """Record the missing trials of one run, within the budget."""
+        if not arm.remote:
+            self.budget.check(share, self.planned_seconds - self.done_seconds)
+        self.announce(run.arm)
+        started = time.perf_counter()
+        advance = 0.0 if arm.remote else share
+        self._spend(advance)  # a killed step counts as what it was expected to take
+        fitted = self.fit(arm, train, run.seed_number, run.arm)
+        size = REMOTE_BATCH_SIZE if arm.remote else 1 if one_by_one else LOCAL_BATCH_SIZE
+        try:
+            self._answer(fitted, run, log, missing, size)
+        finally:
+            self._spend(0.0 if arm.remote else time.perf_counter() - started - advance)
+
+    def _spend(self, seconds: float) -> None:
+        self.budget.charge_seconds(seconds)
+        self.study.update(spent_usd=round(self.budget.spent_usd, 9))
+
+    def fit(self, arm: Arm, train: Sequence[Example], number: int, name: str) -> FittedArm:
+        """Fit an arm with one of its training seeds, and record what that took."""
+        # the numbers of training seeds are older than the named streams and share their range;
+        # others would train other models than those of the studies on disk
+        rng = np.random.default_rng([self.study.manifest.seed, number])
+        fitted = arm.fit(self.task, train, rng)
+        arms = self.study.manifest.arms
+        measured = arms.get(name, MeasuredArm(kind=arm.kind, family=arm.family, label=arm.label, fits={}))
+        if str(number) not in measured.fits:
+            self.budget.spent_usd += fitted.built.usd
+            fit = Fit(
+                examples=fitted.built.examples,
+                seconds=round(fitted.built.seconds, 3),
+                usd=fitted.built.usd + fitted.built.teacher_usd,
+                warnings=list(fitted.built.warnings),
+            )
+            measured = measured.model_copy(update={"fits": {**measured.fits, str(number): fit}})
+            self.study.update(arms={**arms, name: measured})
+        return fitted
+
+    def _answer(
+        self, fitted: FittedArm, run: ArmRun, log: TrialLog, examples: Sequence[Example], size: int
+    ) -> None:
+        """Ask a fitted arm in batches of a size, and record its answers on the way."""
+        if size == 1:
+            fitted.answer([examples[0].input])  # the first answer of a process is slower
+        unwritten: list[Answered] = []
+        for start in range(0, len(examples), size):
+            batch = examples[start : start + size]
+            started = time.perf_counter()
+            replies = fitted.answer([example.input for example in batch])
+            seconds = time.perf_counter() - started if size == 1 else None
+            unwritten += [
+                Answered(example, reply, seconds) for example, reply in zip(batch, replies, strict=True)
+            ]
+            if len(unwritten) >= LOCAL_BATCH_SIZE:
+                self._writer.write(run, log, unwritten)
+                unwritten = []
+        self._writer.write(run, log, unwritten)
