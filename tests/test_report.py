@@ -130,7 +130,7 @@ def test_evidence_that_is_not_worth_its_price_is_not_asked_for() -> None:
 
 def test_numbers_as_people_write_them() -> None:
     assert [usd(None), usd(12.345), usd(1234.5), usd(-0.5)] == ["–", "$12.35", "$1,234", "-$0.50"]
-    assert [tiny_usd(None), tiny_usd(0.00000123), tiny_usd(0.5)] == ["–", "$1.2e-06", "$0.5000"]
+    assert [tiny_usd(None), tiny_usd(0.00000123), tiny_usd(0.5)] == ["–", "$1.23 per million", "$0.5000"]
     assert [seconds(None), seconds(0.0123), seconds(2.0)] == ["–", "12 ms", "2.0 s"]
     never = {"from": "a", "to": "b", "queries_per_month": None, "probability_never": 1}
     assert crossing_words(never, Names({}, {})) == "b never becomes cheaper than a."

@@ -21,9 +21,11 @@ def about_usd(value: float) -> str:
 
 
 def tiny_usd(value: float | None) -> str:
-    """Return the dollars of one answer, which may be millionths."""
+    """Return the dollars of one answer; of a million answers where one costs less than $0.0001."""
     if value is None:
         return "–"
+    if 0 < value < 0.0001:
+        return f"${1e6 * value:,.2f} per million"
     return f"${value:.2g}" if 0 < value < 0.01 else f"${value:.4f}"
 
 
@@ -45,11 +47,10 @@ def volume(value: float) -> str:
 
 
 def volume_interval(band: Quantiles) -> str:
-    """Return a break-even volume with its interval."""
-    return (
-        f"about {volume(band.likely)} queries a month "
-        f"(90% interval {volume(band.low)} to {volume(band.high)})"
-    )
+    """Return a break-even volume with its interval, if that has a width."""
+    likely, low, high = volume(band.likely), volume(band.low), volume(band.high)
+    interval = "" if low == high else f" (90% interval {low} to {high})"
+    return f"about {likely} queries a month{interval}"
 
 
 def percent(share: float) -> str:

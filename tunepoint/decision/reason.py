@@ -14,7 +14,8 @@ def verdict_reason(decision: Decision) -> str:
     sentences = [
         f"{winner.title} gives {percent(winner.score.estimate)} right answers (95% interval {interval})."
     ]
-    sentences += [_difference_sentence(decision, rival) for rival in _rivals(decision)]
+    leads = [_lead(decision, rival) for rival in _rivals(decision)]
+    sentences.append(f"That is {' and '.join(leads)}.")
     months = f"{decision.evidence.costs.months:g}"
     sentences.append(f"It costs about {about_usd(winner.horizon_usd.likely)} over {months} months.")
     if decision.evidence_needed is not None:
@@ -22,12 +23,12 @@ def verdict_reason(decision: Decision) -> str:
     return " ".join(sentences)
 
 
-def _difference_sentence(decision: Decision, rival: Finalist) -> str:
+def _lead(decision: Decision, rival: Finalist) -> str:
     difference = next(d for d in decision.differences if d.against == rival.arm).difference
     comparison = "more" if difference.estimate >= 0 else "less"
     return (
-        f"That is {abs(100 * difference.estimate):.1f} points {comparison} than {rival.title} "
-        f"(95% interval {points_range(difference.low, difference.high)})."
+        f"{abs(100 * difference.estimate):.1f} points {comparison} than {rival.title} "
+        f"({points_range(difference.low, difference.high)})"
     )
 
 

@@ -111,7 +111,7 @@ def _changing(decision: Decision, task: Task, facts: Facts) -> Signal:
         value=facts.revisions,
         threshold=1.0,
         holds=facts.revisions >= 1,
-        detail=f"instruction or labels were revised {facts.revisions} times in 30 days of studies",
+        detail=f"{facts.revisions} revisions of the instruction or the labels in 30 days of studies",
     )
 
 

@@ -76,13 +76,13 @@ def _environment(names: words.Names) -> Environment:
     )
     filters: dict[str, Callable[..., str]] = {
         "anchor": anchor,
-        "conclusion": lambda value: words.CONCLUSION_WORDS[value],
+        "conclusion": words.CONCLUSION_WORDS.__getitem__,
         "count": lambda value: MISSING if value is None else f"{value:,.0f}",
-        "kind": lambda value: words.KIND_WORDS.get(value, value),
+        "kind": lambda value: str(words.KIND_WORDS.get(value, value)),
         "percent": lambda value: MISSING if value is None else percent(value),
         "points": points,
         "points_range": lambda interval: points_range(interval["low"], interval["high"]),
-        "quantity": lambda value: words.QUANTITY_WORDS.get(value, value),
+        "quantity": lambda value: str(words.QUANTITY_WORDS.get(value, value)),
         "seconds": seconds,
         "sentence": words.sentence,
         "signal": words.signal_words,

@@ -55,7 +55,7 @@ def print_decision(decision: Mapping[str, Any], console: Console) -> None:
     lines.append(f"Rule of thumb: {sentence(decision['rule_of_thumb'])}")
     lines += [worth_words(worth) for worth in decision.get("worth", ())]
     settling = settling_words(decision)
-    if settling is not None:
+    if settling is not None and settling not in sentence(decision["because"]):
         lines.append(settling)
     _print_list(lines, console)
     console.print("\n[bold]Signals[/bold]")

@@ -113,7 +113,7 @@ def strength_words(decision: Mapping[str, Any]) -> str:
 def _equals_a_tuned_model(decision: Mapping[str, Any]) -> bool:
     """Whether the winner's score does not differ measurably from that of the best tuned model alone."""
     tuned = [finalist for finalist in decision.get("finalists", ()) if finalist["kind"] == "tuned"]
-    best = max(tuned, key=lambda finalist: finalist["score"]["estimate"], default={}).get("arm")
+    best = max(tuned, key=lambda finalist: finalist["score"]["estimate"])["arm"] if tuned else None
     return any(d["against"] == best and d["low"] <= 0 <= d["high"] for d in decision.get("differences", ()))
 
 
@@ -165,7 +165,7 @@ def settling_words(decision: Mapping[str, Any]) -> str | None:
     if not needed:
         return None
     worth = decision.get("worth", ())
-    winner = next((f for f in decision["finalists"] if f["arm"] == decision["winner"]), {})
+    winner = next(f for f in decision["finalists"] if f["arm"] == decision["winner"])
     regret = winner.get("expected_regret_usd")
     pays = any(step["value_usd"] > step["price_usd"] for step in worth)
     would_settle = any(needed[key] for key in ("test_items", "training_seeds", "training_examples"))
