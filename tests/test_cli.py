@@ -70,7 +70,7 @@ def test_init_guesses_and_what_it_writes_can_be_checked(tmp_path: Path) -> None:
     assert "975 rows read, 963 kept" in text and "e-mail address" in text and "phone number" in text
     found = json.loads(call("check", tmp_path / "task.toml", "--json"))
     assert len(found["contradictions"]) == 3
-    assert "is there already; --force" in call("init", tmp_path / "messages.csv", code=2)
+    assert "already exists; --force replaces it" in call("init", tmp_path / "messages.csv", code=2)
     call("init", tmp_path / "messages.csv", "--force")
 
 
@@ -115,7 +115,7 @@ def test_init_says_what_is_missing(tmp_path: Path, text: str, message: str) -> N
 def test_mistakes_are_one_paragraph_with_exit_code_2(tmp_path: Path) -> None:
     assert "no such file" in call("run", tmp_path / "task.toml", code=2)
     assert "no such file" in call("init", tmp_path / "a.csv", code=2)
-    assert "no decision.json; the study is not finished" in call("report", tmp_path, code=2)
+    assert "no decision.json, so the study is not finished" in call("report", tmp_path, code=2)
     trials = tmp_path / "t.jsonl"
     trials.write_text('{"arm": "a", "item": 1, "score": 2}\n')
     (tmp_path / "task.toml").write_text('name = "x"\n')
@@ -125,12 +125,12 @@ def test_mistakes_are_one_paragraph_with_exit_code_2(tmp_path: Path) -> None:
     assert "at least 2 arms" in call("decide", "--trials", trials, "--task", tmp_path, code=2)
 
 
-def test_a_defect_of_ours_is_a_paragraph_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_of_ours_is_a_paragraph_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(path: Path) -> None:
         raise RuntimeError("boom")
 
     monkeypatch.setattr("tunepoint.report.html.rebuild_report", broken)
-    assert "a defect of tunepoint: RuntimeError: boom" in call("report", tmp_path, code=2)
+    assert "a bug in Tunepoint: RuntimeError: boom" in call("report", tmp_path, code=2)
     monkeypatch.setenv("TUNEPOINT_DEBUG", "1")
     assert isinstance(RUNNER.invoke(app, ["report", str(tmp_path)]).exception, RuntimeError)
 
@@ -143,7 +143,8 @@ def test_a_defect_of_ours_is_a_paragraph_too(tmp_path: Path, monkeypatch: pytest
 
 def test_run_resumes_and_prints_the_verdict(finished: Result, small_task: Path) -> None:
     text = call("run", small_task, "--out", finished.folder, "--seed", 3)
-    assert finished.document["winner"].split(",")[0] in text
+    finalists = {finalist["arm"]: finalist for finalist in finished.document["finalists"]}
+    assert finalists[finished.document["winner"]]["label"] in " ".join(text.split())
     assert "Report:" in text and "Next:" in text
     document = json.loads(call("run", small_task, "--out", finished.folder, "--seed", 3, "--json"))
     assert document["winner"] == finished.document["winner"]
@@ -162,7 +163,8 @@ def test_decide_prints_json_and_writes_a_report(tmp_path: Path) -> None:
     )
     assert json.loads(call(*arguments, "--json"))["verdict"] == "fine-tune"
     text = call(*arguments, "--out", tmp_path / "study")
-    assert "Fine-tune: small model, fine-tuned" in text and "report.html" in text
+    assert "Fine-tune a model (confident" in text and "small model, fine-tuned" in text
+    assert "report.html" in text
     (tmp_path / "study" / "report.html").unlink()
     assert "Report:" in call("report", tmp_path / "study")
     assert (tmp_path / "study" / "report.html").exists()

@@ -1,13 +1,19 @@
-"""The command line: one application of all commands; parsing and printing only."""
+"""The command line: one application of all commands; parsing and printing only.
+
+Commands import what they need inside their bodies, and types for annotations under TYPE_CHECKING:
+torch, scipy and pydantic take seconds to load, and `tunepoint --help` must not wait for them.
+"""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import typer
 
-from tunepoint.cli import loop, money, serving, study, tuning
-from tunepoint.cli.terminal import JsonOption, clear_errors
+from tunepoint.cli import capture, keys, load, loop, money, serving, study, tuning, whatif
+from tunepoint.cli.options import JsonOption
+from tunepoint.cli.terminal import FAILED, clear_errors
 
 app = typer.Typer(
     help="Prompt or fine-tune? Measured on your own task.",
@@ -16,28 +22,28 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-for commands in (study, tuning, money, serving, loop):
+for commands in (study, tuning, whatif, money, load, serving, capture, loop, keys):
     commands.add_to(app)
 
 
 @app.command()
 def doctor(as_json: JsonOption = False) -> None:
-    """Say what is installed and reachable."""
+    """Check what is installed and reachable."""
     with clear_errors():
         from tunepoint.cli.doctor import diagnose
 
-        findings = diagnose()
+        checks = diagnose()
         if as_json:
-            typer.echo(json.dumps([finding.__dict__ for finding in findings], indent=2))
+            typer.echo(json.dumps([asdict(check) for check in checks], indent=2))
         else:
-            for finding in findings:
-                typer.echo(f"{'ok     ' if finding.ok else 'missing'}  {finding.name}: {finding.detail}")
-        if not all(finding.ok for finding in findings if finding.needed):
-            raise typer.Exit(2)
+            for check in checks:
+                typer.echo(f"{'ok     ' if check.ok else 'missing'}  {check.name}: {check.detail}")
+        if not all(check.ok for check in checks if check.needed):
+            raise typer.Exit(FAILED)
 
 
 def main() -> None:
-    """Entry point of the `tunepoint` command."""
+    """Run the `tunepoint` command."""
     app(prog_name="tunepoint")
 
 

@@ -16,39 +16,44 @@ from pathlib import Path
 from tunepoint.errors import ModelError
 from tunepoint.models.providers import PROVIDERS
 
-FREE_GB = 1.0
+MIN_FREE_GB = 1.0
+"""Room for the encoder's cached vectors, its training runs and a study."""
 PORTS = (8000, 11434, 8080, 1234)
 """Where vLLM and `transformers serve`, Ollama, llama.cpp and LM Studio listen."""
-ASKED = 4
-"""Models of a local server that are asked a question; loading one takes its time."""
+MAX_ASKED_MODELS = 4
+"""Models of one local server that are asked a question: loading each takes its time."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked for."""
+    """One thing that `doctor` looks for."""
 
     name: str
     ok: bool
     detail: str
     needed: bool = True
-    """False for what only some tasks need."""
+    """False for what only some tasks need; it does not make the command fail."""
 
 
 def diagnose(ports: Sequence[int] = PORTS) -> list[Check]:
-    """Everything that a study may need, in the order in which it needs it.
+    """Return a check of everything that a study may need, in the order in which it needs it.
 
     Args:
         ports: of this machine, where servers of models may listen.
 
     """
-    found = [
-        Check("python", sys.version_info >= (3, 11), f"{platform.python_version()}, 3.11 or later is needed")
+    checks = [
+        Check(
+            "python",
+            sys.version_info >= (3, 11),
+            f"{platform.python_version()}; 3.11 or later is needed",
+        )
     ]
-    found += [_package(name) for name in ("numpy", "scipy", "scikit-learn", "pydantic")]
-    found += [_package(name, "pip install 'tunepoint[tune]'") for name in ("torch", "transformers")]
-    found.append(_package("pyarrow", "only for Parquet: pip install 'tunepoint[parquet]'", needed=False))
-    found += [_weights(), _disk()]
-    return [*found, *_keys(), *_servers(ports)]
+    checks += [_package(name) for name in ("numpy", "scipy", "scikit-learn", "pydantic")]
+    checks += [_package(name, "pip install 'tunepoint[tune]'") for name in ("torch", "transformers")]
+    checks.append(_package("pyarrow", "only for Parquet: pip install 'tunepoint[parquet]'", needed=False))
+    checks += [_weights(), _disk()]
+    return [*checks, *_keys(), *_servers(ports)]
 
 
 def _package(name: str, remedy: str = "reinstall tunepoint", *, needed: bool = True) -> Check:
@@ -59,7 +64,7 @@ def _package(name: str, remedy: str = "reinstall tunepoint", *, needed: bool = T
 
 
 def _weights() -> Check:
-    """The embedded encoder's weights, verified by their hash."""
+    """Check the embedded encoder's weights by their hash."""
     if importlib.util.find_spec("torch") is None:
         return Check("embedded:minilm", False, "needs torch first")
     from tunepoint.models.encoder_weights import check_weights, find_weights
@@ -78,27 +83,27 @@ def _weights_at(find: Callable[[], Path], check: Callable[[Path], None]) -> Chec
 
 def _disk() -> Check:
     free = shutil.disk_usage(Path.cwd()).free / 1e9
-    return Check("disk", free > FREE_GB, f"{free:.1f} GB free here, {FREE_GB:g} GB are enough")
+    return Check("disk", free > MIN_FREE_GB, f"{free:.1f} GB free here, {MIN_FREE_GB:g} GB are enough")
 
 
 # -- chat models ---------------------------------------------------------------------------
 
 
 def _keys() -> list[Check]:
-    """Providers whose key is in the environment, and whether they take it. No key is shown."""
-    found = []
+    """Check which keys are in the environment, and whether their providers accept them. Shows no key."""
+    checks = []
     for name, provider in PROVIDERS.items():
         if provider.key is None:
             continue
         if os.environ.get(provider.key):
-            found.append(_offered(f"{name}/", f"{provider.key} is set"))
+            checks.append(_provider(f"{name}/", f"{provider.key} is set"))
         else:
-            found.append(Check(name, False, f"{provider.key} is not set", needed=False))
-    return found
+            checks.append(Check(name, False, f"{provider.key} is not set", needed=False))
+    return checks
 
 
-def _offered(prefix: str, said: str) -> Check:
-    """What a provider lists for the key that is set."""
+def _provider(prefix: str, key: str) -> Check:
+    """Check which models a provider lists for the key that is set."""
     from tunepoint.models.openai import OpenAIEndpoint
 
     endpoint = OpenAIEndpoint(f"{prefix}any", timeout=10.0, attempts=1)
@@ -106,29 +111,29 @@ def _offered(prefix: str, said: str) -> Check:
     try:
         models = endpoint.models()
     except ModelError as error:
-        return Check(name, False, f"{said}, but {error}", needed=False)
+        return Check(name, False, f"{key}, but {error}", needed=False)
     finally:
         endpoint.close()
-    return Check(name, True, f"{said}; {len(models)} models, as {prefix}{models[0]}", needed=False)
+    return Check(name, True, f"{key}; {len(models)} models, such as {prefix}{models[0]}", needed=False)
 
 
 def _servers(ports: Sequence[int]) -> list[Check]:
-    """Servers of models on this machine, and which of their models answer."""
+    """Check for servers of models on this machine, and which of their models answer."""
     listening = [port for port in ports if _listens(port)]
     if not listening:
-        tried = ", ".join(map(str, ports))
-        return [Check("local servers", False, f"none on the ports {tried}", needed=False)]
-    return [finding for port in listening for finding in _server(f"http://127.0.0.1:{port}/v1")]
+        numbers = ", ".join(map(str, ports))
+        return [Check("local servers", False, f"none on the ports {numbers}", needed=False)]
+    return [check for port in listening for check in _server(f"http://127.0.0.1:{port}/v1")]
 
 
 def _listens(port: int) -> bool:
-    with socket.socket() as tried:
-        tried.settimeout(0.5)
-        return tried.connect_ex(("127.0.0.1", port)) == 0
+    with socket.socket() as connection:
+        connection.settimeout(0.5)
+        return connection.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _server(url: str) -> list[Check]:
-    """Each model of a server, asked one short question."""
+    """Check the models of a server, each with one short question."""
     from tunepoint.models.openai import OpenAIEndpoint
 
     lister = OpenAIEndpoint(f"{url}#any", timeout=5.0, attempts=1)
@@ -138,14 +143,14 @@ def _server(url: str) -> list[Check]:
         return [Check(url, False, f"not an OpenAI-compatible server: {error}", needed=False)]
     finally:
         lister.close()
-    found = [_asked(f"{url}#{model}") for model in models[:ASKED]]
-    if len(models) > ASKED or not models:
-        found.append(Check(url, bool(models), f"{len(models)} models in all", needed=False))
-    return found
+    checks = [_answers(f"{url}#{model}") for model in models[:MAX_ASKED_MODELS]]
+    if len(models) > MAX_ASKED_MODELS or not models:
+        checks.append(Check(url, bool(models), f"{len(models)} models in all", needed=False))
+    return checks
 
 
-def _asked(name: str) -> Check:
-    """Whether a model answers, and how fast."""
+def _answers(name: str) -> Check:
+    """Check whether a model answers, and how fast."""
     from tunepoint.models.chat import Message
     from tunepoint.models.endpoints import Completion, Request, allow_all
     from tunepoint.models.openai import OpenAIEndpoint
@@ -159,7 +164,8 @@ def _asked(name: str) -> Check:
         return Check(name, False, str(error), needed=False)
     finally:
         endpoint.close()
-    said = arrived[0]
-    if said.error is not None and not said.usage.output_tokens:
-        return Check(name, False, said.error, needed=False)
-    return Check(name, True, f"answers, in {said.usage.seconds or 0.0:.1f} s", needed=False)
+    completion = arrived[0]
+    # An answer cut at 8 tokens is an error too, but it shows that the model answers.
+    if completion.error is not None and not completion.usage.output_tokens:
+        return Check(name, False, completion.error, needed=False)
+    return Check(name, True, f"answers in {completion.usage.seconds or 0.0:.1f} s", needed=False)

@@ -1,4 +1,4 @@
-"""What commands share: their options, progress, questions, and errors as one paragraph."""
+"""What commands share at the terminal: progress, confirmation, and errors as one paragraph."""
 
 from __future__ import annotations
 
@@ -6,40 +6,34 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+FAILED = 2
+"""Exit code of every error; 1 is left to Python's own crashes."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells give it."""
+
+Update = Callable[[str, float, float], None]
+"""(what runs, seconds done, seconds planned) -> None"""
+Paused = Callable[[], AbstractContextManager[None]]
+"""Hides the progress bar for a while."""
+
 
 def console_of(stderr: bool = False) -> Console:
-    """A console on standard output, or standard error."""
+    """Return a console on standard output, or standard error."""
     from rich.console import Console
 
     return Console(stderr=stderr, soft_wrap=False)
 
 
-SplitSeedOption = Annotated[
-    int | None, typer.Option(help="Seed of the split; that of the task's study if missing, else 0.", min=0)
-]
-SplitStudyOption = Annotated[
-    Path | None, typer.Option(help="Split as this study did, so that its test set stays sealed.")
-]
-SeedOption = Annotated[int, typer.Option(help="All randomness; the same seed repeats a study.", min=0)]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the machine's form.")]
-YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask after the quote whether to go on.")]
-TaskArgument = Annotated[Path, typer.Argument(help="task.toml, or the folder it is in.")]
-
-Update = Callable[[str, float, float], None]
-Paused = Callable[[], AbstractContextManager[None]]
-
-
 @contextmanager
 def progress_bar(quiet: bool) -> Iterator[tuple[Update, Paused]]:
-    """A bar with the time left, on standard error; and what hides it for a while."""
+    """Show a bar with the time left on standard error; yield how to update and how to hide it."""
     if quiet:
         yield (lambda what, done, planned: None), nullcontext
         return
@@ -60,6 +54,7 @@ def progress_bar(quiet: bool) -> Iterator[tuple[Update, Paused]]:
 
         @contextmanager
         def paused() -> Iterator[None]:
+            # Otherwise the bar overwrites a question and the answer that is typed to it.
             bar.stop()
             try:
                 yield
@@ -69,35 +64,46 @@ def progress_bar(quiet: bool) -> Iterator[tuple[Update, Paused]]:
         yield update, paused
 
 
-def go_on(said: str, yes: bool, step: str) -> None:
-    """Print what comes and what it costs; on a terminal, ask."""
+def confirm_cost(quote: str, yes: bool, step: str) -> None:
+    """Print what comes next and what it costs; on a terminal, ask whether to continue.
+
+    Args:
+        quote: the sentence to print.
+        yes: skip the question.
+        step: what a no stops before.
+
+    Raises:
+        StudyError: the answer is no.
+
+    """
     from tunepoint.errors import StudyError
 
-    typer.echo(said, err=True)
-    if not yes and sys.stdin.isatty() and not typer.confirm("Go on?", err=True):
-        raise StudyError(f"stopped before {step}. --yes goes on without asking")
+    typer.echo(quote, err=True)
+    # Without a terminal nobody can answer: scripts have the spending cap (--max-usd) instead.
+    if not yes and sys.stdin.isatty() and not typer.confirm("Continue?", err=True):
+        raise StudyError(f"stopped before {step}. --yes skips this question")
 
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Our errors as one paragraph with exit code 2; an interrupt says that nothing is lost."""
+    """Turn errors into one paragraph and an exit code; no command shows a traceback."""
     from tunepoint.errors import TunepointError
 
     try:
         yield
     except TunepointError as error:
-        _fail(str(error), 2)
+        _fail(str(error), FAILED)
     except KeyboardInterrupt:
-        _fail("interrupted; what was measured is kept, the same command goes on", 130)
+        _fail("interrupted; what was measured is kept, and the same command resumes", INTERRUPTED)
     except (typer.Exit, BrokenPipeError):
         raise
     except Exception as error:
         if os.environ.get("TUNEPOINT_DEBUG"):
             raise
         _fail(
-            f"a defect of tunepoint: {type(error).__name__}: {error}. Nothing that was measured is "
-            "lost; TUNEPOINT_DEBUG=1 shows where it happened, for the report to its authors",
-            2,
+            f"a bug in Tunepoint: {type(error).__name__}: {error}. Nothing that was measured is lost. Set "
+            "TUNEPOINT_DEBUG=1 to see where it happened, and please report it",
+            FAILED,
         )
 
 

@@ -1,4 +1,4 @@
-"""The commands about weights: tune, what is served against what was measured, and exports."""
+"""The commands about weights: tune a model, check how it is served, export."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tunepoint.cli.terminal import (
+from tunepoint.cli.options import (
     SplitSeedOption,
     SplitStudyOption,
+    StudyArgument,
     TaskArgument,
     YesOption,
-    clear_errors,
-    go_on,
-    progress_bar,
 )
+from tunepoint.cli.terminal import clear_errors, confirm_cost, progress_bar
 
 if TYPE_CHECKING:
     from tunepoint.arms.causal.base import TrainingQuote
@@ -24,8 +23,12 @@ if TYPE_CHECKING:
     from tunepoint.task.task import Task
 
 
+PROMPTS = {"full": "with the full prompt", "short": "with the instruction alone", "none": "without a prompt"}
+"""Length of a prompt -> what people read."""
+
+
 def add_to(app: typer.Typer) -> None:
-    """Give an application these commands."""
+    """Add these commands to an application."""
     for command in (tune, parity, jobs, export):
         app.command()(command)
 
@@ -33,7 +36,7 @@ def add_to(app: typer.Typer) -> None:
 def tune(
     task: TaskArgument,
     base: Annotated[
-        str | None, typer.Option(help="A directory or a hub's name; the task's [[tune]] if missing.")
+        str | None, typer.Option(help="Directory, or name at the hub; the task's [[tune]] by default.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the tuned model.")] = Path("tuned"),
     method: Annotated[str | None, typer.Option(help="lora, qlora or full.")] = None,
@@ -41,15 +44,15 @@ def tune(
     seed: SplitSeedOption = None,
     study: SplitStudyOption = None,
     merge: Annotated[
-        bool, typer.Option("--merge", help="Write the merged model too, if it answers the same.")
+        bool, typer.Option("--merge", help="Also write the merged model, if it answers the same.")
     ] = False,
     launch: Annotated[
-        str | None, typer.Option(help="accelerate or ray: train in several processes. One if missing.")
+        str | None, typer.Option(help="accelerate or ray: train in several processes; by default in one.")
     ] = None,
-    processes: Annotated[int, typer.Option(help="How many, with --launch.", min=1)] = 2,
+    processes: Annotated[int, typer.Option(help="Number of processes, with --launch.", min=1)] = 2,
     yes: YesOption = False,
 ) -> None:
-    """Fine-tune one language model on the train part, and measure it on dev."""
+    """Fine-tune a language model and score it on the validation set."""
     with clear_errors():
         from tunepoint.arms.causal.tune import base_to_tune, tune_model
         from tunepoint.study.seal import seed_of_seal
@@ -61,7 +64,7 @@ def tune(
 
             def confirm(quote: TrainingQuote) -> None:
                 with paused():
-                    go_on(f"Training {chosen.base}: {quote}.", yes, "training; nothing was spent")
+                    confirm_cost(f"Training {chosen.base}: {quote}.", yes, "training; nothing was spent")
 
             def watch(step: int, steps: int, loss: float) -> None:
                 progress(f"training, loss {loss:.3f}", step, steps)
@@ -80,8 +83,9 @@ def tune(
 
 
 def _show(tuned: TunedModel) -> None:
-    for diet, score in tuned.scores.items():
-        typer.echo(f"dev score, {diet} prompt: {score.estimate:.3f} ({score.low:.3f} to {score.high:.3f})")
+    for length, score in tuned.scores.items():
+        prompt = PROMPTS[length]
+        typer.echo(f"validation score {prompt}: {score.estimate:.3f} ({score.low:.3f} to {score.high:.3f})")
     for warning in tuned.warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(f"Model: {tuned.folder}")
@@ -95,60 +99,59 @@ def _launched(launcher: str | None, processes: int) -> ProcessLauncher | None:
 
     if launcher is None:
         return None
-    known = [one for one in LAUNCHERS if one == launcher]
-    if not known:
-        raise ModelError(f"--launch {launcher}: {nearest(launcher, LAUNCHERS)}")
-    return ProcessLauncher(known[0], processes)
+    for known in LAUNCHERS:  # gives the option its literal type
+        if known == launcher:
+            return ProcessLauncher(known, processes)
+    raise ModelError(f"--launch {launcher}: {nearest(launcher, LAUNCHERS)}")
 
 
 def parity(
     model: Annotated[Path, typer.Argument(help="Folder that `tunepoint tune` wrote.")],
-    task: Annotated[Path, typer.Option(help="task.toml of which it was tuned.")],
-    at: Annotated[str, typer.Option(help="Where it is served: http://HOST/v1#NAME.")],
+    task: Annotated[Path, typer.Option(help="task.toml that it was tuned for.")],
+    at: Annotated[str, typer.Option(help="The server: http://HOST/v1#NAME.")],
     prompt: Annotated[
-        list[str] | None, typer.Option(help="full, short or none; may be repeated. All if missing.")
+        list[str] | None, typer.Option(help="full, short or none; may be repeated; by default all of them.")
     ] = None,
 ) -> None:
-    """Replay dev through a server, and say whether it answers as the measured model did."""
+    """Check that a server answers as the measured model did. Replays the validation set through it."""
     with clear_errors():
         from tunepoint.arms.causal.server_parity import PARITY_FILE, check_served
         from tunepoint.arms.templates import PROMPT_LENGTHS
         from tunepoint.errors import ModelError
         from tunepoint.task.task import Task
 
-        chosen = [diet for diet in PROMPT_LENGTHS if diet in (prompt or PROMPT_LENGTHS)]
+        chosen = [length for length in PROMPT_LENGTHS if length in (prompt or PROMPT_LENGTHS)]
         if len(chosen) < len(set(prompt or PROMPT_LENGTHS)):
             raise ModelError(
                 f"--prompt {' '.join(prompt or ())}: the prompts are {', '.join(PROMPT_LENGTHS)}"
             )
-        found = check_served(model, Task.load(task), at, prompts=chosen)
-        typer.echo(str(found))
-        if not found.holds:
+        served = check_served(model, Task.load(task), at, prompts=chosen)
+        typer.echo(str(served))
+        if not served.holds:
             raise ModelError(
-                f"{at} does not answer as {model} was measured, so it must not be promoted; the answers that "
+                f"{at} does not answer as {model} was measured, so it must not be promoted. The answers that "
                 f"differ are in {model / PARITY_FILE}"
             )
 
 
 def jobs(
-    study: Annotated[Path, typer.Argument(help="Study directory.")],
-    cancel: Annotated[str | None, typer.Option(help="Stop the job of this id at its provider.")] = None,
+    study: StudyArgument,
+    cancel: Annotated[str | None, typer.Option(help="Id of a job to cancel at its provider.")] = None,
 ) -> None:
-    """List a study's fine-tuning jobs at providers, or stop one."""
+    """List a study's fine-tuning jobs at providers, or cancel one."""
     with clear_errors():
-        from tunepoint.arms.hosted.hosted import cancel_job, jobs_in
-        from tunepoint.study.directory import read_manifest
+        from tunepoint.arms.hosted.jobs import cancel_job, jobs_in
+        from tunepoint.study.manifest import read_manifest
 
-        read_manifest(study)  # a path that was mistyped is no study without jobs
+        read_manifest(study)  # fails for a mistyped path, which would look like a study without jobs
         folder = study / "arms" / "jobs"
-        stopped = [cancel_job(folder, cancel)] if cancel is not None else []
-        found = stopped or list(jobs_in(folder).values())
-        if not found:
-            typer.echo(f"{study}: no job was started at a provider.")
-        for job in found:
-            paid = "" if job.training_usd is None else f", ${job.training_usd:.2f}"
-            named = f", {job.tuned_model}" if job.tuned_model else ""
-            typer.echo(f"{job.provider} {job.id or 'not started'}: {job.status}, {job.base}{named}{paid}")
+        listed = list(jobs_in(folder).values()) if cancel is None else [cancel_job(folder, cancel)]
+        if not listed:
+            typer.echo(f"{study}: no fine-tuning job was started at a provider.")
+        for job in listed:
+            cost = "" if job.training_usd is None else f", ${job.training_usd:.2f}"
+            model = f", {job.tuned_model}" if job.tuned_model else ""
+            typer.echo(f"{job.provider} {job.id or 'not started'}: {job.status}, {job.base}{model}{cost}")
 
 
 def export(
@@ -163,12 +166,12 @@ def export(
     to: Annotated[Path, typer.Option(help="Folder to write.")] = Path("export"),
     study: Annotated[
         Path | None,
-        typer.Option(help="The study whose split is exported; with --for onnx, whose encoder is written."),
+        typer.Option(help="Study whose split, or with --for onnx whose encoder, is exported."),
     ] = None,
-    arm: Annotated[str | None, typer.Option(help="With --for onnx: its name; the best if missing.")] = None,
+    arm: Annotated[str | None, typer.Option(help="With --for onnx: its name; the best by default.")] = None,
     seed: SplitSeedOption = None,
 ) -> None:
-    """Write train and dev, never the test, for another tool to train with; or a tuned encoder as ONNX."""
+    """Export examples for another tool, or a tuned encoder as ONNX. Never exports the test set."""
     with clear_errors():
         from tunepoint.arms.causal.export import export_examples
         from tunepoint.data.prepare import prepare
@@ -183,7 +186,8 @@ def export(
         written = export_examples(loaded, prepare(loaded, sealed), to, form)
         names = ", ".join(path.name for path in written.files)
         typer.echo(
-            f"{to}: {names} ({written.train} examples to train, {written.dev} for dev; the test stays sealed)"
+            f"{to}: {names} ({written.train} training examples, {written.dev} validation examples; the test "
+            "set stays sealed)"
         )
         typer.echo(f"Next: {written.next}")
 
@@ -193,6 +197,6 @@ def _export_encoder(task: Task, study: Path | None, to: Path, arm: str | None) -
     from tunepoint.study.encoder_export import GRAPH, export_encoder
 
     if study is None:
-        raise StudyError("--for onnx writes a tuned encoder: name its study with --study")
+        raise StudyError("--for onnx exports a tuned encoder: name its study with --study")
     written = export_encoder(task, study, to, arm)
     typer.echo(f"{written.folder / GRAPH}: {written.arm}; {written.parity}")

@@ -1,0 +1,155 @@
+"""The commands about captured traffic: import it from other tools, turn it into examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tunepoint.cli.options import DEFAULT_STORE, SplitSeedOption, SplitStudyOption, StoreOption, TaskArgument
+from tunepoint.cli.terminal import clear_errors
+
+if TYPE_CHECKING:
+    from tunepoint.capture.acceptance import Judge
+    from tunepoint.capture.records import CapturedRequest
+    from tunepoint.data.examples import Example
+    from tunepoint.task.task import Task
+
+WRITE_SECONDS = 600
+"""To wait for imported requests to be written."""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands to an application."""
+    app.command()(harvest)
+    app.command("import")(import_)
+
+
+def import_(
+    log: Annotated[Path, typer.Argument(help="The log.")],
+    kind: Annotated[
+        str, typer.Option("--from", help="openai, litellm, langfuse, otel, promptfoo or inspect.")
+    ],
+    task: Annotated[str, typer.Option(help="Name of the task that the requests belong to.")] = "",
+    store: StoreOption = DEFAULT_STORE,
+    out: Annotated[Path, typer.Option(help="File for trials.")] = Path("trials.jsonl"),
+    keep_personal: Annotated[
+        bool, typer.Option("--keep-personal", help="Do not redact personal data.")
+    ] = False,
+) -> None:
+    """Import the log of another tool. Requests go to the capture store, evaluations become trials."""
+    with clear_errors():
+        from tunepoint.capture.log_import import import_log
+        from tunepoint.errors import DataError
+        from tunepoint.files.text import write_text
+
+        imported = import_log(log, kind, task)
+        if imported.trials:
+            if out.exists():
+                raise DataError(f"{out} already exists: name another file with --out")
+            write_text(out, "".join(trial.line() for trial in imported.trials))
+            typer.echo(f"{out}: {imported}. Next: `tunepoint decide --trials {out}`")
+            return
+        if not task:
+            raise DataError("--task is missing: give the name of the task that these requests belong to")
+        _write(store, imported.requests, keep_personal)
+        typer.echo(f"{store}: {imported}")
+
+
+def _write(store: str, requests: Sequence[CapturedRequest], keep_personal: bool) -> None:
+    """Write requests to a capture store, redacted unless `keep_personal`."""
+    from tunepoint.capture.opening import open_store
+    from tunepoint.capture.redaction import PatternRedactor
+    from tunepoint.capture.writer import Writer
+    from tunepoint.errors import DataError
+
+    with open_store(store) as opened:
+        # Room for all of them: a gateway's writer drops what comes too fast, an import must not.
+        writer = Writer(opened, None if keep_personal else PatternRedactor(), capacity=len(requests) + 1)
+        for request in requests:
+            writer.put(request)
+        waiting = writer.close(WRITE_SECONDS)
+        if waiting or writer.counts.refused:
+            raise DataError(f"{store}: {waiting + writer.counts.refused} requests could not be written")
+
+
+def harvest(
+    task: TaskArgument,
+    to: Annotated[Path, typer.Option(help="JSONL file for the examples.")],
+    store: StoreOption = DEFAULT_STORE,
+    accept: Annotated[
+        float | None, typer.Option(help="Score from which an answer is good.", min=0, max=1)
+    ] = None,
+    most_per_label: Annotated[
+        int | None, typer.Option(help="Highest number of examples for each label.", min=1)
+    ] = None,
+    licence: Annotated[str | None, typer.Option(help="License to write on every example.")] = None,
+    judge: Annotated[
+        bool,
+        typer.Option("--judge", help="Let the task's judge grade answers without feedback. Costs money."),
+    ] = False,
+    seed: SplitSeedOption = None,
+    study: SplitStudyOption = None,
+) -> None:
+    """Turn captured traffic into examples. Takes what people accepted or corrected, never the test set."""
+    with clear_errors():
+        from tunepoint.capture.acceptance import Rules
+        from tunepoint.capture.harvest import harvest as harvest_examples
+        from tunepoint.capture.harvest import write_examples
+        from tunepoint.capture.opening import open_store
+        from tunepoint.models.embedded import installed_encoder
+        from tunepoint.stats.streams import Stream, stream
+        from tunepoint.task.task import Task
+
+        loaded = Task.load(task)
+        split_seed, known, sealed = _known_examples(loaded, seed, study)
+        encoder = installed_encoder()
+        with open_store(store, create=False) as opened, _judge_of(loaded, judge) as judging:
+            rules = Rules(
+                loaded.score.accept if accept is None else accept,
+                most_per_label,
+                judging,
+                embed=None if encoder is None else encoder.embed,
+                licence=licence,
+            )
+            rng = stream(split_seed, Stream.HARVEST)
+            harvested = harvest_examples(opened, loaded, known, sealed, rng, rules)
+        write_examples(harvested, loaded, to)
+        typer.echo(str(harvested))
+        typer.echo(f"{to}: {len(harvested.examples)} examples")
+
+
+def _known_examples(
+    task: Task, seed: int | None, study: Path | None
+) -> tuple[int, tuple[Example, ...], tuple[Example, ...]]:
+    """Return the seed of the split, the examples outside the test set, and those of the test set."""
+    if task.data is None:
+        return seed or 0, (), ()
+    from tunepoint.data.prepare import prepare
+    from tunepoint.study.seal import seed_of_seal
+
+    split_seed = seed_of_seal(task, seed=seed, study=study)
+    split = prepare(task, split_seed).split
+    return split_seed, (*split.train, *split.dev), split.test
+
+
+@contextmanager
+def _judge_of(task: Task, wanted: bool) -> Iterator[Judge | None]:
+    """Open the task's judge, its calls recorded beside task.toml; yield None where it is not wanted."""
+    from tunepoint.errors import TaskError
+    from tunepoint.models.budget import Budget
+    from tunepoint.study.chat_models import open_chat_models
+    from tunepoint.trials.judge import Judge as Grader
+
+    if not wanted:
+        yield None
+        return
+    if task.score.judge is None:
+        raise TaskError('--judge: the task has no judge; score.metric = "judge" names one')
+    with open_chat_models(task, task.folder / "harvest.sqlite", Budget(None, 0.0)) as models:
+        assert models.judge is not None, "a task with a judge opens it"
+        grader = Grader(models.judge, task)
+        yield lambda answers, examples: [grading.score for grading in grader(answers, examples)]

@@ -1,0 +1,97 @@
+"""The commands about data: draft a task, and audit its examples."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tunepoint.cli.options import JsonOption, SeedOption, TaskArgument
+from tunepoint.cli.terminal import clear_errors
+
+if TYPE_CHECKING:
+    from tunepoint.data.prepare import Audit
+
+SMALL_TEST_SET = 200
+"""Test items under which `check` warns of wide intervals."""
+MAX_SHOWN_LINES = 8
+"""Lines of one finding at the terminal; --json has all of them."""
+
+
+def init(
+    data: Annotated[Path, typer.Argument(help="CSV, JSONL or Parquet with your examples.")],
+    force: Annotated[bool, typer.Option(help="Replace an existing task.toml.")] = False,
+) -> None:
+    """Write a commented task.toml for your data. It prints its guesses. Correct them in task.toml."""
+    with clear_errors():
+        from tunepoint.data.task_draft import draft_task
+        from tunepoint.errors import TaskError
+        from tunepoint.files.text import write_text
+
+        draft = draft_task(data)
+        path = data.parent / "task.toml"
+        if path.exists() and not force:
+            raise TaskError(f"{path} already exists; --force replaces it")
+        write_text(path, draft.toml())
+        for guess in draft.guesses:
+            typer.echo(f"• {guess}")
+        typer.echo(
+            f"\nWrote {path}. The lines above are guesses: correct them there, describe the task and give "
+            f"its traffic. Then run:\n  tunepoint check {path}\n  tunepoint run {path}"
+        )
+
+
+def check(task: TaskArgument, seed: SeedOption = 0, as_json: JsonOption = False) -> None:
+    """Check your data. Lists what is left out and why, duplicates and personal data. Trains nothing."""
+    with clear_errors():
+        from tunepoint.arms.catalog import check_supported
+        from tunepoint.data.prepare import prepare
+        from tunepoint.task.sections import JUDGE
+        from tunepoint.task.task import Task
+        from tunepoint.trials.scorers import task_scorer
+
+        loaded = Task.load(task)
+        check_supported(loaded)
+        if loaded.score.metric != JUDGE:  # a judge is a model, and opening one needs its key
+            task_scorer(loaded)
+        prepared = prepare(loaded, seed)
+        audit, split = prepared.audit, prepared.split
+        if as_json:
+            typer.echo(json.dumps(asdict(audit), indent=2, ensure_ascii=False))
+            return
+        sizes = f"{len(split.train)} to train, {len(split.dev)} to validate, {len(split.test)} to test"
+        typer.echo(f"{audit.read} rows read, {audit.kept} kept in {audit.groups} groups: {sizes}")
+        for title, lines in _findings(audit):
+            _show(title, lines)
+        if len(split.test) < SMALL_TEST_SET:
+            typer.echo(
+                f"The test set has {len(split.test)} items: expect wide intervals. {SMALL_TEST_SET} are a "
+                "start."
+            )
+        typer.echo("`tunepoint run` also looks for doubtful labels; that takes the encoder.")
+
+
+def _findings(audit: Audit) -> Iterator[tuple[str, list[str]]]:
+    """Yield the title and the lines of each kind of finding."""
+    yield "left out", [f"{drop.id}: {drop.reason}" for drop in audit.dropped]
+    pairs = [f"{item} ~ {twin}" for item, twin in audit.near_duplicates]
+    yield "near duplicates, kept in the same set", pairs
+    yield "labels with few examples", [f"{label}: {count}" for label, count in audit.thin.items()]
+    yield "personal data", [f"{finding.id}: {finding.kind}" for finding in audit.personal]
+    yield "not to be trained on", [f"{reason}: {count}" for reason, count in audit.untrainable.items()]
+    certificate = audit.certificate
+    shared = [f"{certificate.shared_groups} groups"] if certificate.shared_groups else []
+    shared += [f"{item} ~ {twin}" for item, twin in certificate.twins.items()]
+    yield "both in the test set and outside it", shared
+
+
+def _show(title: str, lines: list[str]) -> None:
+    typer.echo(f"{title}: {len(lines) or 'none'}")
+    for line in lines[:MAX_SHOWN_LINES]:
+        typer.echo(f"  • {line}")
+    if len(lines) > MAX_SHOWN_LINES:
+        typer.echo(f"  … and {len(lines) - MAX_SHOWN_LINES} more (--json lists all)")

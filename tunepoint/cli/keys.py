@@ -1,0 +1,73 @@
+"""The commands about API keys of the gateway."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tunepoint.cli.options import DEFAULT_STORE, StoreOption
+from tunepoint.cli.terminal import clear_errors
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands to an application, as a group."""
+    keys = typer.Typer(help="Create, list and revoke the gateway's API keys.", no_args_is_help=True)
+    keys.command()(add)
+    keys.command("list")(list_keys)
+    keys.command()(revoke)
+    app.add_typer(keys, name="keys")
+
+
+def add(
+    name: Annotated[str, typer.Argument(help="Name of the key in metrics and logs.")],
+    role: Annotated[list[str] | None, typer.Option(help="call, read or operate; may be repeated.")] = None,
+    usd_a_month: Annotated[float | None, typer.Option(help="Spending limit, dollars a month.", min=0)] = None,
+    requests_a_minute: Annotated[
+        int | None, typer.Option(help="Rate limit, requests a minute.", min=1)
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Create a key. It is shown once and stored as a hash."""
+    with clear_errors():
+        from tunepoint.capture.opening import open_store
+        from tunepoint.errors import TaskError, nearest
+        from tunepoint.serve.auth import ROLES, make_key
+
+        for wanted in role or ():
+            if wanted not in ROLES:
+                raise TaskError(f"--role {wanted!r}: {nearest(wanted, ROLES)}")
+        roles = tuple(known for known in ROLES if known in (role or ["call"]))
+        with open_store(store) as opened:
+            token = make_key(
+                opened, name, roles, usd_a_month=usd_a_month, requests_a_minute=requests_a_minute
+            )
+        typer.echo(token)
+
+
+def list_keys(store: StoreOption = DEFAULT_STORE) -> None:
+    """List keys: name, roles and limits."""
+    with clear_errors():
+        from tunepoint.capture.opening import open_store
+        from tunepoint.serve.auth import KEYS
+
+        with open_store(store, create=False) as opened:
+            keys = opened.state(KEYS) or {}
+        for key in sorted(keys.values(), key=lambda key: str(key["name"])):
+            usd, requests = key["usd_a_month"], key["requests_a_minute"]
+            money = "" if usd is None else f", ${usd:,.2f} a month"
+            rate = "" if requests is None else f", {requests} requests a minute"
+            typer.echo(f"{key['name']}: {' and '.join(key['roles'])}{money}{rate}")
+
+
+def revoke(
+    name: Annotated[str, typer.Argument(help="Name of the key.")], store: StoreOption = DEFAULT_STORE
+) -> None:
+    """Revoke a key. A running gateway refuses it within seconds."""
+    with clear_errors():
+        from tunepoint.capture.opening import open_store
+        from tunepoint.serve.auth import revoke_key
+
+        with open_store(store, create=False) as opened:
+            revoke_key(opened, name)
+        typer.echo(f"revoked {name}")

@@ -1,0 +1,27 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DEFAULT_STORE = "capture.sqlite"
+
+TaskArgument = Annotated[Path, typer.Argument(help="task.toml, or its folder.")]
+StudyArgument = Annotated[Path, typer.Argument(help="Study directory.")]
+OutOption = Annotated[Path | None, typer.Option(help="Study directory.")]
+StoreOption = Annotated[str, typer.Option(help="Capture store: a file, or postgresql://...")]
+SeedOption = Annotated[int, typer.Option(help="Random seed.", min=0)]
+SplitSeedOption = Annotated[
+    int | None,
+    typer.Option(help="Random seed of the split; by default that of the task's study, else 0.", min=0),
+]
+SplitStudyOption = Annotated[
+    Path | None, typer.Option(help="Split as this study did, so that its test set stays sealed.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Skip confirmation.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+CapOption = Annotated[float | None, typer.Option(help="Stop before spending more than this.", min=0)]
