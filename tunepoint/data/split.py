@@ -127,23 +127,30 @@ def split_given_parts(
     train, test = tuple(parts["train"]), tuple(parts["test"])
     dev = tuple(parts.get("dev", ()))
     if not dev:
-        clusters = assign_clusters(train, link_near_duplicates([example.input for example in train]))
-        folds = min(FOLDS, len(set(clusters)))
-        if folds < 2:
-            raise DataError(
-                f"{len(train)} training examples in one group leave none for the validation set; give "
-                "data.dev, or add examples of other groups"
-            )
-        share = shares[1] / (shares[0] + shares[1])
-        in_dev = _folds(train, clusters, folds, rng) < max(1, round(share * folds))
-        dev = tuple(example for example, chosen in zip(train, in_dev, strict=True) if chosen)
-        train = tuple(example for example, chosen in zip(train, in_dev, strict=True) if not chosen)
+        train, dev = _draw_dev(train, shares[1] / (shares[0] + shares[1]), rng)
     examples = (*train, *dev, *test)
     links = link_near_duplicates([example.input for example in examples])
     cluster_of = dict(
         zip((example.id for example in examples), assign_clusters(examples, links), strict=True)
     )
     return _certified(train, dev, test, cluster_of)
+
+
+def _draw_dev(
+    train: Sequence[Example], share: float, rng: np.random.Generator
+) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """Return the training set without a share of its groups, and those as the validation set."""
+    clusters = assign_clusters(train, link_near_duplicates([example.input for example in train]))
+    folds = min(FOLDS, len(set(clusters)))
+    if folds < 2:
+        raise DataError(
+            f"{len(train)} training examples in one group leave none for the validation set; give data.dev, "
+            "or add examples of other groups"
+        )
+    in_dev = _folds(train, clusters, folds, rng) < max(1, round(share * folds))
+    dev = tuple(example for example, chosen in zip(train, in_dev, strict=True) if chosen)
+    rest = tuple(example for example, chosen in zip(train, in_dev, strict=True) if not chosen)
+    return rest, dev
 
 
 def _folds(
