@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 import tunepoint
 from tunepoint.cli.app import app
-from tunepoint.costs.arms_toml import read_arms
+from tunepoint.costs.arms_toml import DeclaredArm, read_arms
 from tunepoint.report.glossary import TERMS
 from tunepoint.task.task import Task
 from tunepoint.trials.trial import Trial
@@ -105,6 +105,13 @@ def test_every_field_of_a_trial_is_described() -> None:
     page = (ROOT / "docs" / "files.md").read_text()
     for field in Trial.model_fields:
         assert f"`{field}`" in page, field
+
+
+def test_every_key_of_arms_toml_is_described() -> None:
+    page = (ROOT / "docs" / "files.md").read_text()
+    section = page[page.index("## arms.toml") :].split("\n## ")[0]
+    for field in DeclaredArm.model_fields:
+        assert f"`{field}`" in section or f"{field} =" in section, field
 
 
 def test_commands_that_are_shown_exist() -> None:
