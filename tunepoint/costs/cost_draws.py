@@ -98,7 +98,7 @@ class CostDraws:
         dollars = np.zeros(self.upfront.shape)
         for arm, (hosting, hourly) in self.machines.items():
             machine_months = hosting.machines(queries * traffic) @ present  # (D,) or (1,)
-            dollars[:, arm] = machine_months * hourly * hosting.hours_a_month
+            dollars[:, arm] = machine_months * hourly * hosting.hours_per_month
         return dollars
 
     def for_arms(self, *arms: int) -> CostDraws:
