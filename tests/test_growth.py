@@ -26,7 +26,9 @@ def decision(tuned: float, prompted: float) -> Any:
         SimpleNamespace(arm=name, score=Interval(score, score, score))
         for name, score in (("tuned", tuned), ("prompted", prompted))
     ]
-    return cast(Any, SimpleNamespace(winner="prompted", finalists=finalists))
+    return cast(
+        Any, SimpleNamespace(winner="prompted", finalists=finalists, titles={"tuned": "tuned MiniLM"})
+    )
 
 
 RISING = [0.3, 0.45, 0.58, 0.68]
@@ -34,7 +36,11 @@ RISING = [0.3, 0.45, 0.58, 0.68]
 
 def test_an_early_curve_does_not_let_a_verdict_rule_tuning_out() -> None:
     (said,) = still_rising(decision(0.68, 0.75), learning(RISING), ["tuned"], 0.02)
-    assert "learned from 400 examples (20 per label)" in said and "0.070 behind" in said
+    assert (
+        said.startswith("tuned MiniLM learned")
+        and "learned from 400 examples (20 per label)" in said
+        and "0.070 behind" in said
+    )
     assert "does not rule tuning out" in said
 
 

@@ -132,7 +132,7 @@ def test_too_few_good_answers_teach_nothing_and_that_is_said(base: Path, tmp_pat
         run(task, out=tmp_path / "study")
     left = json.loads((tmp_path / "study" / "measurements.json").read_text())["not_run"]
     (why,) = [row["reason"] for row in left if row["name"] == "tuned on the best prompt's answers"]
-    assert why.startswith("0 of 55 answers of tiny ") and "10 are the fewest" in why
+    assert why.startswith("0 of 55 answers of tiny") and "10 are the fewest" in why
 
 
 def test_without_a_chat_model_there_is_no_teacher(base: Path, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def add_distilled(runner: Runner, candidates: CandidateArms, winners: Sequence[A
         accept = f"{runner.task.score.accept:g}"
         return _not_distilled(
             candidates,
-            f"{len(distilled.examples)} of {distilled.labels} answers of {teacher.name} score {accept} or "
+            f"{len(distilled.examples)} of {distilled.labels} answers of {teacher.label} score {accept} or "
             f"more (score.accept), and {MIN_TRAINING_EXAMPLES} are the fewest to train on",
         )
     instruction = teacher.instruction if isinstance(teacher, ChatPrompt) else None
@@ -95,7 +95,7 @@ def distil(runner: Runner, teacher: Teacher) -> DistilledSet:
     train = trainable(runner.task, runner.prepared.split.train)
     rng = runner.study.rng(Stream.DISTILLATION)
     first, second = _halves(train, runner.prepared.split.clusters, rng)
-    runner.announce(f"{teacher.name} answers the training inputs")
+    runner.announce(f"{teacher.label} answers the training inputs")
     accepted: list[_AcceptedAnswer] = []
     usd = 0.0
     for inputs, demonstrations in ((first, second), (second, first)):

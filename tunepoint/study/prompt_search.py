@@ -103,7 +103,7 @@ class _Search:
     def run(self, dev: Sequence[Example]) -> SearchResult:
         """Search within the task's limits of calls and dollars."""
         runner, limits = self.runner, self.runner.task.search
-        runner.announce(f"searching from {self.base.name}")
+        runner.announce(f"searching for a better instruction: {self.base.label}")
         start = runner.task.instruction
         demonstrations = {shown.input for shown in self._fitted(start).template.demonstrations}
         problem = SearchProblem(
