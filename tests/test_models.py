@@ -23,8 +23,9 @@ from tunepoint.arms.prompting.instructions import Described, ZeroShot
 from tunepoint.errors import EvidenceError, ModelError, TaskError
 from tunepoint.models import encoder_weights
 from tunepoint.models.chat import Demonstration, Prompt, Reply, Usage
-from tunepoint.models.encoder import Encoder, Vectors, label_as_words, softmax
+from tunepoint.models.encoder import Encoder
 from tunepoint.models.encoder_weights import check_weights, find_weights
+from tunepoint.models.nearest_label import Vectors, label_as_words, softmax
 
 TEXTS = {
     "billing": [

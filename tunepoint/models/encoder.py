@@ -24,8 +24,8 @@ from tokenizers import Encoding, Tokenizer
 from tunepoint.errors import ModelError
 from tunepoint.models.chat import Prompt, Reply, Usage
 from tunepoint.models.encoder_weights import check_weights, find_weights
+from tunepoint.models.nearest_label import Vectors, label_probabilities
 
-Vectors = NDArray[np.float32]
 EmbedTokens = Callable[[Sequence[Sequence[int]]], Vectors]
 """Token numbers of some texts -> their (n, width) unit vectors."""
 
@@ -33,8 +33,6 @@ ENCODER_NAME = "embedded:minilm"
 MAX_TOKENS = 256
 """Longer inputs are cut here, as the published model does."""
 BATCH_SIZE = 32
-SIMILARITY_TEMPERATURE = 0.05
-"""Similarity differences of this size change the odds of a label by a factor e."""
 SHARED_LAYERS = 4
 """Lowest layers whose states are cached, for all encoders that leave them frozen."""
 MAX_CACHED_TOKENS = 400_000
@@ -264,12 +262,11 @@ class Encoder:
         return Reply(label, label, Usage(self.name), confidence=float(probabilities[best]))
 
     def probabilities(self, prompt: Prompt, vector: Vectors) -> Vectors:
-        """Return (labels,) probabilities from names, descriptions and demonstrations.
+        """Return the (labels,) probabilities of a prompt's labels; see `label_probabilities`.
 
-        Names alone give a softmax of cosine similarities. Demonstrations vote with the
-        exponential of their similarity, and the two distributions are mixed by
-        `demonstration_weight` (nearest-neighbour interpolation, Khandelwal et al. 2020,
-        equation 3).
+        Args:
+            prompt: with labels.
+            vector: (width,) unit vector of the prompt's input.
 
         Raises:
             ModelError: the prompt has no labels.
@@ -277,31 +274,7 @@ class Encoder:
         """
         if not prompt.labels:
             raise ModelError(f"{self.name} needs labels to choose from: it cannot write text")
-        by_name = softmax(self._label_vectors(prompt) @ vector / SIMILARITY_TEMPERATURE)
-        if not prompt.demonstrations:
-            return by_name
-        by_vote = self._votes(prompt, vector)
-        return (1 - prompt.demonstration_weight) * by_name + prompt.demonstration_weight * by_vote
-
-    def _votes(self, prompt: Prompt, vector: Vectors) -> Vectors:
-        """Return the (labels,) share of each label among the demonstrations, nearer ones heavier."""
-        inputs = [demonstration.input for demonstration in prompt.demonstrations]
-        weights = softmax(self.embed(inputs) @ vector / SIMILARITY_TEMPERATURE)
-        position = {label: i for i, label in enumerate(prompt.labels)}
-        votes = np.zeros(len(prompt.labels), np.float32)
-        for demonstration, weight in zip(prompt.demonstrations, weights, strict=True):
-            votes[position[demonstration.target]] += weight
-        return votes
-
-    def _label_vectors(self, prompt: Prompt) -> Vectors:
-        """Return the labels' vectors: the name's, averaged with the description's if there is one."""
-        names = [label_as_words(label) for label in prompt.labels]
-        descriptions = [
-            prompt.descriptions.get(label) or name for label, name in zip(prompt.labels, names, strict=True)
-        ]
-        self.cache_vectors([*names, *descriptions])
-        mean = self.embed(names) + self.embed(descriptions)
-        return np.asarray(mean / np.linalg.norm(mean, axis=1, keepdims=True))
+        return label_probabilities(self, prompt, vector)
 
 
 def pad_states(states: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -315,18 +288,6 @@ def batch_by_length(lengths: Sequence[int], size: int) -> list[list[int]]:
     """Return positions in batches of `size`, of similar length, so that little is padded."""
     order = np.argsort(np.asarray(lengths), kind="stable").tolist()
     return [order[i : i + size] for i in range(0, len(order), size)]
-
-
-def softmax(logits: Vectors) -> Vectors:
-    """Return the softmax over the last axis."""
-    # The greatest logit is subtracted so that the exponential cannot overflow.
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
-
-
-def label_as_words(label: str) -> str:
-    """Return a label as words: `card_arrival` as `card arrival`."""
-    return " ".join(label.replace("_", " ").replace("-", " ").replace("/", " ").split()) or label
 
 
 @contextlib.contextmanager

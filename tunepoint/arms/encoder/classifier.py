@@ -19,7 +19,8 @@ from tunepoint.arms.encoder.training import Recipe, TrainingRun, loss_warnings
 from tunepoint.data.examples import Example, fingerprint, labels_of
 from tunepoint.data.licences import trainable
 from tunepoint.models.chat import Reply, Usage
-from tunepoint.models.encoder import Encoder, Vectors, label_as_words, softmax
+from tunepoint.models.encoder import Encoder
+from tunepoint.models.nearest_label import Vectors, label_as_words, softmax
 from tunepoint.task.task import Task
 from tunepoint.trials.trial import ArmKind
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from tunepoint.arms.encoder.places import Place
 from tunepoint.arms.encoder.tagging import TagScorer
 from tunepoint.arms.encoder.windows import Window, Words
-from tunepoint.models.encoder import Vectors, batch_by_length, softmax
+from tunepoint.models.encoder import batch_by_length
+from tunepoint.models.nearest_label import Vectors, softmax
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from tunepoint.arms.contract import Built, Input, LocalFittedArm
 from tunepoint.arms.encoder.classifier import Classifier, FineTuned
 from tunepoint.data.examples import Example
 from tunepoint.models.chat import Prompt, Reply
-from tunepoint.models.encoder import SIMILARITY_TEMPERATURE, Vectors, softmax
+from tunepoint.models.nearest_label import SIMILARITY_TEMPERATURE, Vectors, softmax
 from tunepoint.task.task import Task
 from tunepoint.trials.trial import ArmKind
 

@@ -18,7 +18,8 @@ from tunepoint.arms.encoder.extraction import Extractor
 from tunepoint.arms.encoder.windows import Window, first_tokens, padded_shapes
 from tunepoint.errors import MissingExtra, ModelError
 from tunepoint.models.chat import Reply, Usage
-from tunepoint.models.encoder import MAX_TOKENS, Encoder, batch_by_length, softmax
+from tunepoint.models.encoder import MAX_TOKENS, Encoder, batch_by_length
+from tunepoint.models.nearest_label import softmax
 
 BATCH_SIZE = 32
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from tunepoint.arms.encoder.onnx import open_graph
 from tunepoint.arms.encoder.onnx_export import EncoderGraph, export_graph
 from tunepoint.errors import ModelError
-from tunepoint.models.encoder import MAX_TOKENS, EmbedTokens, Encoder, Vectors
+from tunepoint.models.encoder import MAX_TOKENS, EmbedTokens, Encoder
+from tunepoint.models.nearest_label import Vectors
 
 PROBE_TEXTS = ("", "Where is my refund?", "word " * (MAX_TOKENS - 2))
 """Embedded by a new graph and by the encoder, to compare them."""
