@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -8,14 +9,16 @@ import numpy as np
 import pytest
 
 from tunepoint import ArmCost, Task, Trial, decide, tabulate
-from tunepoint.costs.arms_toml import read_arms
+from tunepoint.costs.arms_toml import arms_toml, read_arms
 from tunepoint.costs.break_even import break_even
 from tunepoint.costs.declared_costs import declared_cost, guessed_cost
 from tunepoint.costs.prices import dated_prices, money
 from tunepoint.costs.simulation import simulate
 from tunepoint.data.formats import Format
+from tunepoint.decision.document import document
 from tunepoint.decision.rule import Risks
 from tunepoint.decision.rule_of_thumb import rule_of_thumb
+from tunepoint.decision.sides import best_of, rival_of
 from tunepoint.decision.signals import Facts, measure_signals
 from tunepoint.errors import EvidenceError, TrialsError
 from tunepoint.stats.intervals import Interval
@@ -239,6 +242,38 @@ def test_kinds_are_guessed_and_said(name: str, kind: str) -> None:
     assert "guessed" in found.notes[0]
     assert found.usd_per_query.likely == pytest.approx(0.1)
     assert any("free" in note for note in guessed_cost(table({name: 0.5}, 4).arms[0]).notes)
+
+
+# -- labels ----------------------------------------------------------------------------------
+
+
+def test_people_read_labels_and_files_keep_names(tmp_path: Path) -> None:
+    arms = table({"arm-1": 0.60, "tuned-2": 0.90})
+    costs = [cost("arm-1", label="gpt, zero-shot"), cost("tuned-2", "tuned", hours=HOURS)]
+    path = arms_file(tmp_path, arms_toml(costs))
+    assert [arm.label for arm in read_arms(path).values()] == ["gpt, zero-shot", None]
+    declared = [declared_cost(read_arms(path)[scores.arm], scores) for scores in arms.arms]
+    assert [one.title for one in declared] == ["gpt, zero-shot", "tuned-2"]
+    decision = decide(arms, costs, task(), RNG(0))
+    assert decision.titles == {"arm-1": "gpt, zero-shot", "tuned-2": "tuned-2"}
+    content = document(decision, task(), [], today=date(2026, 1, 1))
+    assert [finalist.get("label") for finalist in content["finalists"]] == ["gpt, zero-shot", None]
+    assert content["differences"][0]["against"] == "arm-1" and content["tornado"]["against"] == "arm-1"
+    sentences = " ".join((content["because"], *content["reversal"], *content["caveats"]))
+    assert "points more than gpt, zero-shot" in sentences and "arm-1" not in sentences
+
+
+@pytest.mark.parametrize(
+    ("kinds", "rival"),
+    [
+        (("tuned", "prompt", "hybrid", "incumbent"), 3),
+        (("prompt", "prompt", "cascade", "tuned"), 3),
+        (("tuned", "hybrid", "cascade", "tuned"), 3),
+    ],
+)
+def test_the_rival_is_the_best_on_the_other_side_or_the_best_of_all(kinds: Any, rival: int) -> None:
+    assert rival_of(kinds, [0.9, 0.5, 0.6, 0.7], 0) == rival
+    assert best_of(kinds, [0.9, 0.5, 0.6, 0.7], ("prompt",)) in (None, 0, 1)
 
 
 # -- the rule ------------------------------------------------------------------------------
