@@ -91,20 +91,21 @@ def prepare(task: Task, seed: int) -> Prepared:
     """
     if task.data is None:
         raise TaskError("the task has no [data]; give data.path, or use `decide` on trials")
+    # A stream of its own: the test set depends on nothing else that a study draws.
     rng = stream(seed, Stream.SPLIT)
     parts, empty = _read(task)
     clean = {name: deduplicate(examples) for name, examples in parts.items()}
     if task.data.path is not None:
         unsplit = clean[_UNSPLIT]
-        parts_of_split = split(unsplit.kept, unsplit.near_duplicates, task.data.split, rng)
+        sets = split(unsplit.kept, unsplit.near_duplicates, task.data.split, rng)
     else:
         kept = {name: part.kept for name, part in clean.items()}
-        parts_of_split = split_given_parts(kept, task.data.split, rng)
-    examples = (*parts_of_split.train, *parts_of_split.dev, *parts_of_split.test)
+        sets = split_given_parts(kept, task.data.split, rng)
+    examples = (*sets.train, *sets.dev, *sets.test)
     _check_labels(task, examples)
     read = len(empty) + sum(len(part) for part in parts.values())
-    audit = _audit(task, parts_of_split, clean, read, empty)
-    return Prepared(parts_of_split, audit, _fingerprint(task, examples))
+    audit = _audit(task, sets, clean, read, empty)
+    return Prepared(sets, audit, _fingerprint(task, examples))
 
 
 def _fingerprint(task: Task, examples: Sequence[Example]) -> str:
@@ -153,19 +154,19 @@ def _check_ids(parts: Mapping[str, Sequence[Example]]) -> None:
 
 
 def _audit(
-    task: Task, parts: Split, clean: Mapping[str, Deduplicated], read: int, empty: Sequence[Dropped]
+    task: Task, sets: Split, clean: Mapping[str, Deduplicated], read: int, empty: Sequence[Dropped]
 ) -> Audit:
     """Return the findings about the examples.
 
     Args:
         task: declares the labels, and what may be trained on.
-        parts: the split.
+        sets: the three parts of the split.
         clean: the de-duplicated examples of each file.
         read: rows in the files.
         empty: rows without an input or a target.
 
     """
-    examples = (*parts.train, *parts.dev, *parts.test)
+    examples = (*sets.train, *sets.dev, *sets.test)
     labels = task.answer.labels or ()
     reasons = (forbids_training(task, example) for example in examples)
     return Audit(
@@ -181,7 +182,7 @@ def _audit(
         thin=thin_labels(examples, declared=labels) if task.answer.kind == "label" else {},
         counts=label_counts(examples),
         personal=tuple(personal_data(examples)),
-        certificate=parts.certificate,
+        certificate=sets.certificate,
         groups=len({example.group for example in examples if example.group is not None}),
         origins=dict(Counter(example.origin for example in examples)),
         untrainable=dict(Counter(reason for reason in reasons if reason)),
