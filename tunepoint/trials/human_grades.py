@@ -113,6 +113,7 @@ def write_grading_sheet(
     path = folder / GRADING_SHEET
     if path.exists():
         return  # people may have begun to fill it in
+    # Arms that answer alike share a row, and a grade.
     answers: dict[str, dict[str, str]] = defaultdict(dict)
     for trial in trials:
         if trial.format_ok and trial.answer is not None:

@@ -100,6 +100,7 @@ def _set_f1(answer: Set[Any], target: Set[Any]) -> float:
 
 
 def _set(text: str) -> set[str]:
+    """Return the members of a list, which people write with separators and models as JSON too."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -111,6 +112,7 @@ def _set(text: str) -> set[str]:
 def numeric(answer: str, example: Example, tolerance: float = 1e-6) -> float:
     """Return 1 if both are numbers that differ by at most `tolerance`, absolutely or relatively; else 0."""
     try:
+        # Commas group thousands here; a decimal comma would need the user's own scorer.
         number, target = (float(text.replace(",", "").strip()) for text in (answer, example.target))
     except ValueError:
         return 0.0
@@ -138,13 +140,16 @@ def _fields(text: str) -> set[tuple[str, str]] | None:
 
 
 def _leaves(path: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Yield the path and the text of every leaf."""
     if isinstance(value, dict):
         for key, member in value.items():
             yield from _leaves(f"{path}/{key}", member)
     elif isinstance(value, list):
+        # Without positions: the same members in another order are as right.
         for member in value:
             yield from _leaves(f"{path}/*", member)
     elif value is not None and value != "":
+        # A field that is null or missing says the same, and so does a number as text.
         yield path, " ".join(str(value).split()).casefold()
 
 
@@ -205,6 +210,7 @@ def scorer(name: str, folder: Path = Path(), *, tolerance: float | None = None) 
 
 def scorer_code(name: str, folder: Path = Path()) -> str | None:
     """Return the SHA-256 of the module of a user's scorer; None for Tunepoint's own."""
+    # Part of a study's identity: scores by another version of the scorer are not comparable.
     if name in SCORERS or ":" not in name:
         return None
     with _importing_from(folder):

@@ -184,6 +184,7 @@ def tabulate(trials: Iterable[Trial], arms: Sequence[str] | None = None) -> Tabl
     if missing or not names:
         raise TrialsError(f"no trials of {', '.join(map(repr, missing)) or 'any arm'}")
     runs = [run for name in names for run in grouped[name].values()]
+    # Arms are compared item by item, so an item counts only if every run has answered it.
     all_items = dict.fromkeys(item for run in runs for item in run)
     items = tuple(item for item in all_items if all(item in run for run in runs))
     if not items:
@@ -248,6 +249,7 @@ def _arm_scores(name: str, runs: _Runs, items: Sequence[str]) -> ArmScores:
     firsts = [[cell[0] for cell in row] for row in cells]
     decode_counts = {len(cell) for row in cells for cell in row}
     decodes: tuple[Floats, ...] = ()
+    # Unequal numbers of decodes make no rectangle; then only their mean is used.
     if len(decode_counts) == 1 and decode_counts != {1}:
         decodes = tuple(np.array([[trial.score for trial in cell] for cell in row]).T for row in cells)
     failures = dict.fromkeys(f"{t.item}: {t.error}" for t in trials if not t.format_ok and t.error)

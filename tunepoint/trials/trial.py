@@ -22,6 +22,7 @@ ARM_KINDS: tuple[ArmKind, ...] = ("prompt", "tuned", "hybrid", "cascade", "incum
 
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Amount = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+"""Seconds or dollars; more than 1e12 can only be a mistake."""
 TrialKey = tuple[str, str, str | None, str | None]
 """Arm, item, training seed, decode."""
 
@@ -29,6 +30,7 @@ TrialKey = tuple[str, str, str | None, str | None]
 class Trial(BaseModel):
     """One answer of one arm to one item."""
 
+    # Other tools add keys of their own and write ids as numbers.
     model_config = ConfigDict(frozen=True, extra="ignore", coerce_numbers_to_str=True)
 
     arm: str
@@ -80,6 +82,7 @@ def read_trials(path: Path) -> list[Trial]:
     lines: dict[TrialKey, int] = {}
     with reading(path, TrialsError), path.open("rb") as file:
         for number, line in enumerate(file, start=1):
+            # Windows tools begin a file with a byte-order mark, which is not JSON.
             text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
             if not text.strip():
                 continue
@@ -151,6 +154,7 @@ class TrialLog:
             StudyError: the disk is full or the file cannot be written; earlier trials are safe.
 
         """
+        # One write for all of them: a crash can leave at most one unfinished line.
         text = "".join(trial.line() for trial in trials)
         try:
             with self.path.open("a", encoding="utf-8") as file:
