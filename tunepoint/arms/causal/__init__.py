@@ -1,1 +1,1 @@
-"""Arms that change the weights."""
+"""A causal language model, fine-tuned on this machine."""

@@ -30,7 +30,7 @@ from tunepoint.models.endpoints import TextModel
 from tunepoint.models.local import MIN_OUTPUT_TOKENS, LocalEndpoint
 from tunepoint.task.sections import JUDGE
 from tunepoint.task.task import Task
-from tunepoint.trials.scorers import task_scorer
+from tunepoint.trials.grading import task_scorer
 
 COLLAPSE_PROBES = 24
 """Training examples that a new run answers, to see whether it gives all of them the same answer."""

@@ -16,7 +16,7 @@ from tunepoint.models.endpoints import TextModel
 from tunepoint.models.local import LocalEndpoint
 from tunepoint.stats.arrays import Floats
 from tunepoint.stats.racing import Race, look_sizes
-from tunepoint.trials.scorers import BatchScorer, score_replies
+from tunepoint.trials.grading import BatchScorer, score_replies
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from tunepoint.errors import StudyError
 from tunepoint.files.text import write_json
 from tunepoint.models.chat import ChatModel, Reply
 from tunepoint.task.task import Task
-from tunepoint.trials.scorers import task_scorer
+from tunepoint.trials.grading import task_scorer
 from tunepoint.trials.trial import read_trials
 
 PARITY_FILE = "parity.json"

@@ -23,8 +23,8 @@ from tunepoint.stats.intervals import Interval
 from tunepoint.stats.streams import Stream, stream
 from tunepoint.task.sections import JUDGE, Tune
 from tunepoint.task.task import Task
-from tunepoint.trials.scorers import score_replies, task_scorer
-from tunepoint.trials.table import mean_interval
+from tunepoint.trials.grading import score_replies, task_scorer
+from tunepoint.trials.tabulation import mean_interval
 from tunepoint.trials.trial import Trial
 
 if TYPE_CHECKING:

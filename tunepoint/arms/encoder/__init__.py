@@ -1,1 +1,1 @@
-"""An encoder, tuned on this machine."""
+"""An encoder, tuned on this machine: it classifies, or finds fields in its inputs."""

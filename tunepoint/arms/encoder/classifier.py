@@ -24,6 +24,9 @@ from tunepoint.models.nearest_label import Vectors, label_as_words, softmax
 from tunepoint.task.task import Task
 from tunepoint.trials.trial import ArmKind
 
+SECONDS_PER_100_EXAMPLES = 4
+"""Training time on two cores, for the quote of a study."""
+
 
 @dataclass
 class Classifier(LocalFittedArm):
@@ -180,8 +183,8 @@ class FineTuned:
         return replace(self, seeds=1, keep=None, familiar=())
 
     def seconds_for(self, examples: int) -> float:
-        """Return the seconds that a training run is expected to take on two cores (docs/log.md)."""
-        return 2.0 + examples * 4 / 100
+        """Return the seconds that a training run is expected to take."""
+        return 2.0 + examples * SECONDS_PER_100_EXAMPLES / 100
 
     def cache_vectors(self, texts: Sequence[Input]) -> None:
         """Embed inputs once for each run, those that are still to be loaded included."""

@@ -16,8 +16,8 @@ from tunepoint.models.encoder import MAX_TOKENS, Encoder
 
 IGNORED = -100
 """Tag of a word that the loss leaves out, as PyTorch has it."""
-OVERLAP = 64
-"""Tokens that two windows of a long input share, so that every word has context on both sides."""
+OVERLAP_TOKENS = 64
+"""Shared by two windows of a long input, so that every word has context on both sides."""
 SHAPES = ("lower", "Capital", "UPPER", "mIxed", "digits", "other")
 
 
@@ -85,7 +85,7 @@ def _windows(
     word_of = np.searchsorted(firsts, np.arange(len(ids)), side="right") - 1
     shapes = [shape_of(text[slice(*place)]) for place in places]
     windows = []
-    for start in range(1, max(2, len(ids) - 1 - OVERLAP), MAX_TOKENS - 2 - OVERLAP):
+    for start in range(1, max(2, len(ids) - 1 - OVERLAP_TOKENS), MAX_TOKENS - 2 - OVERLAP_TOKENS):
         inside = range(start, min(start + MAX_TOKENS - 2, len(ids) - 1))
         first, last = np.searchsorted(firsts, [inside.start, inside.stop]).tolist()
         inside_words = [(firsts[word] - start + 1, word) for word in range(first, last)]
