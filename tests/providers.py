@@ -35,7 +35,7 @@ class FakeProvider:
     faults: dict[str, list[str]] = field(default_factory=dict)
     """`POST /files` or the like -> what goes wrong with its next calls."""
     seen: Counter[str] = field(default_factory=Counter)
-    asked: list[Body] = field(default_factory=list)
+    requests: list[Body] = field(default_factory=list)
     """Calls of tuned models."""
     url: str = ""
 
@@ -130,7 +130,7 @@ class FakeProvider:
         models = {job.get("fine_tuned_model") or job.get("model_output_name") for job in self.jobs.values()}
         if body["model"] not in models:
             return refusal(404, f"The model {body['model']} does not exist")
-        self.asked.append(body)
+        self.requests.append(body)
         message = {"role": "assistant", "content": self.answer(body["messages"])}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         usage = {"prompt_tokens": 20, "completion_tokens": 1, "total_tokens": 21}

@@ -38,13 +38,13 @@ def test_help_names_every_command() -> None:
 def test_importing_the_package_brings_no_heavy_module() -> None:
     heavy = "'torch', 'transformers', 'numpy', 'sklearn', 'scipy', 'pydantic', 'rich.progress'"
     code = f"import sys, tunepoint, tunepoint.cli; print([m for m in ({heavy}) if m in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "[]"
     code = (
         "import sys, tunepoint.study.run; print([m for m in ('torch', 'transformers') if m in sys.modules])"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "[]"
 
 
 def test_public_names_are_there_and_documented() -> None:
@@ -62,14 +62,16 @@ def test_public_names_are_there_and_documented() -> None:
 
 def test_init_guesses_and_what_it_writes_can_be_checked(tmp_path: Path) -> None:
     shutil.copy(EXAMPLE / "messages.csv", tmp_path)
-    said = call("init", tmp_path / "messages.csv")
-    assert "input is 'text'" in said and "target is 'queue'" in said and "group is 'customer_id'" in said
+    output = call("init", tmp_path / "messages.csv")
+    assert (
+        "input is 'text'" in output and "target is 'queue'" in output and "group is 'customer_id'" in output
+    )
     task = Task.load(tmp_path)
     assert task.data is not None and task.data.group == "customer_id"
     text = call("check", tmp_path)
     assert "975 rows read, 963 kept" in text and "e-mail address" in text and "phone number" in text
-    found = json.loads(call("check", tmp_path / "task.toml", "--json"))
-    assert len(found["contradictions"]) == 3
+    audit = json.loads(call("check", tmp_path / "task.toml", "--json"))
+    assert len(audit["contradictions"]) == 3
     assert "already exists; --force replaces it" in call("init", tmp_path / "messages.csv", code=2)
     call("init", tmp_path / "messages.csv", "--force")
 

@@ -80,9 +80,11 @@ def opened(name: str, abilities: Abilities) -> TextModel:
     return OPENED[-1]
 
 
-def tuned(fake: FakeProvider, keep: Path, provider: TuningProvider = OPENAI, **more: object) -> HostedTuned:
-    clock = more.pop("clock", None) or Clock()
-    options = {"url": fake.url, "open": opened, "sleep": clock.sleep, **more}  # type: ignore[attr-defined]
+def tuned(
+    fake: FakeProvider, keep: Path, provider: TuningProvider = OPENAI, **changes: object
+) -> HostedTuned:
+    clock = changes.pop("clock", None) or Clock()
+    options = {"url": fake.url, "open": opened, "sleep": clock.sleep, **changes}  # type: ignore[attr-defined]
     return HostedTuned(provider, BASE, keep, **options)  # type: ignore[arg-type]
 
 
@@ -144,19 +146,23 @@ def test_the_quote_is_tokens_times_epochs_times_the_price_of_training() -> None:
             {"role": "assistant", "content": "y" * 10_000},
         ]
     }
-    found = quote([row] * 100, OPENAI, BASE, 3, today=date(2026, 11, 25))
+    estimate = quote([row] * 100, OPENAI, BASE, 3, today=date(2026, 11, 25))
     # 4,000,000 bytes, $3 a million tokens, 3 epochs; 200 messages of 8 tokens around at most
-    assert found.tokens == 1_000_000
-    assert isinstance(found.dollars, Range)
-    assert dataclasses.astuple(found.dollars) == pytest.approx((7.2, 9.0, 18.0144))
-    assert found.price is not None and found.price.output == 1.2
-    assert (found.hosting, found.retires) == ("per token", date(2027, 1, 14))
-    assert str(found).endswith("about 1,000,000 tokens, 3 epochs: $9.00 ($7.20 to $18.01)")
+    assert estimate.tokens == 1_000_000
+    assert isinstance(estimate.dollars, Range)
+    assert dataclasses.astuple(estimate.dollars) == pytest.approx((7.2, 9.0, 18.0144))
+    assert estimate.price is not None and estimate.price.output == 1.2
+    assert (estimate.hosting, estimate.retires) == ("per token", date(2027, 1, 14))
+    assert str(estimate).endswith("about 1,000,000 tokens, 3 epochs: $9.00 ($7.20 to $18.01)")
 
 
 def test_a_quote_without_a_known_price_says_so() -> None:
-    found = quote(chat_rows(TASK, TRAIN, TRAIN), PROVIDERS["together"], "meta/llama", 2)
-    assert found.dollars is None and found.price is None and "no price of training is known" in str(found)
+    estimate = quote(chat_rows(TASK, TRAIN, TRAIN), PROVIDERS["together"], "meta/llama", 2)
+    assert (
+        estimate.dollars is None
+        and estimate.price is None
+        and "no price of training is known" in str(estimate)
+    )
 
 
 # -- providers -------------------------------------------------------------------------------
@@ -166,7 +172,7 @@ def test_notices_tell_dates_and_sources_before_and_after() -> None:
     before = notices(OPENAI, date(2026, 11, 25), base=BASE)
     assert before[0].startswith("openai: gpt-4o-mini-2024-07-18 shuts down on 2027-01-14, in 50 days")
     assert "closes to new fine-tuning jobs on 2027-01-06, in 42 days" in before[1]
-    assert all("developers.openai.com/api/docs/deprecations" in said for said in before)
+    assert all("developers.openai.com/api/docs/deprecations" in notice for notice in before)
     after = notices(OPENAI, date(2027, 3, 1), base=BASE)
     assert "was shut down on 2027-01-14" in after[0]
     assert "closed to new fine-tuning jobs on 2027-01-06" in after[1]
@@ -203,7 +209,7 @@ def test_an_arm_uploads_trains_and_answers_in_the_words_of_its_training(
     fake: FakeProvider, tmp_path: Path
 ) -> None:
     fake.answer = lambda turns: "fault" if "broken" in turns[-1]["content"] else "billing"
-    said: list[tuple[str, float | None]] = []
+    reported: list[tuple[str, float | None]] = []
     quotes: list[HostedQuote] = []
     clock = Clock()
     arm = tuned(
@@ -214,7 +220,7 @@ def test_an_arm_uploads_trains_and_answers_in_the_words_of_its_training(
         learning_rate_multiplier=1.5,
         validation=tuple(TRAIN[:2]),
         confirm=quotes.append,
-        progress=lambda message, share: said.append((message, share)),
+        progress=lambda message, share: reported.append((message, share)),
     )
     checked: Arm = arm
     assert (checked.kind, checked.remote, checked.name) == ("tuned", True, f"openai/{BASE} fine-tuned")
@@ -228,14 +234,18 @@ def test_an_arm_uploads_trains_and_answers_in_the_words_of_its_training(
     assert uploaded == chat_rows(TASK, TRAIN, TRAIN)
     assert len(fake.contents[job["validation_file"]].splitlines()) == 2
     assert len(quotes) == 1 and quotes[0].examples == 12
-    assert said == [("Step 1/4: loss=0.1", 0.25), ("Step 2/4: loss=0.2", 0.5), ("Step 3/4: loss=0.3", 0.75)]
+    assert reported == [
+        ("Step 1/4: loss=0.1", 0.25),
+        ("Step 2/4: loss=0.2", 0.5),
+        ("Step 3/4: loss=0.3", 0.75),
+    ]
     assert clock.slept == [10.0, 10.0]
 
     replies = fitted.answer(["it is broken", "message 0"])
     assert [reply.answer for reply in replies] == ["fault", "billing"]
-    assert all("response_format" not in asked for asked in fake.asked)
-    assert uploaded[0]["messages"][:-1] in [asked["messages"] for asked in fake.asked]
-    assert fitted.built.examples == 12 and any("2027-01-06" in said for said in fitted.built.warnings)
+    assert all("response_format" not in request for request in fake.requests)
+    assert uploaded[0]["messages"][:-1] in [request["messages"] for request in fake.requests]
+    assert fitted.built.examples == 12 and any("2027-01-06" in warning for warning in fitted.built.warnings)
     # 30,000 tokens at $3 a million
     assert (fitted.job.trained_tokens, fitted.job.training_usd) == (30_000, pytest.approx(0.09))
     assert state(tmp_path)[1] == fitted.job
@@ -248,7 +258,7 @@ def test_json_answers_are_held_to_their_schema(fake: FakeProvider, tmp_path: Pat
     fake.answer = lambda turns: '{"n": 7}'
     fitted = tuned(fake, tmp_path).fit(task, train, np.random.default_rng(0))
     assert fitted.answer(["seven"])[0].format_ok
-    assert fake.asked[0]["response_format"]["json_schema"]["schema"] == schema
+    assert fake.requests[0]["response_format"]["json_schema"]["schema"] == schema
 
 
 def test_a_finished_job_is_answered_without_asking_the_provider(fake: FakeProvider, tmp_path: Path) -> None:
@@ -284,7 +294,7 @@ def test_a_server_of_ones_own_gets_plain_hyperparameters(fake: FakeProvider, tmp
 
 
 def test_refusing_the_quote_uploads_nothing(fake: FakeProvider, tmp_path: Path) -> None:
-    def no(asked: HostedQuote) -> None:
+    def no(offer: HostedQuote) -> None:
         raise ModelError("too dear")
 
     with pytest.raises(ModelError, match="too dear"):
@@ -324,7 +334,7 @@ def test_backoff_is_bounded_and_jittered(fake: FakeProvider, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"),
+    ("fault", "message"),
     [
         ("quota", "HTTP 429.*out of credit"),
         ("403", "HTTP 403.*may not start fine-tuning jobs"),
@@ -336,10 +346,10 @@ def test_backoff_is_bounded_and_jittered(fake: FakeProvider, tmp_path: Path) -> 
     ],
 )
 def test_a_lasting_refusal_is_not_tried_again_and_what_was_done_is_kept(
-    fake: FakeProvider, tmp_path: Path, fault: str, said: str
+    fake: FakeProvider, tmp_path: Path, fault: str, message: str
 ) -> None:
     fake.faults = {"POST /jobs": [fault]}
-    with pytest.raises(ModelError, match=said) as raised:
+    with pytest.raises(ModelError, match=message) as raised:
         fit(tuned(fake, tmp_path))
     assert KEY not in str(raised.value) and fake.seen["POST /jobs"] == 1
     assert (state(tmp_path)[1].status, state(tmp_path)[1].file) == ("creating", "file-0")

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import typer
 
 from tunepoint.cli import capture, keys, load, loop, money, serving, study, tuning, whatif
 from tunepoint.cli.options import JsonOption
 from tunepoint.cli.terminal import FAILED, clear_errors
+
+if TYPE_CHECKING:
+    from tunepoint.cli.doctor import Check
 
 app = typer.Typer(
     help="Prompt or fine-tune? Measured on your own task.",
@@ -37,9 +41,15 @@ def doctor(as_json: JsonOption = False) -> None:
             typer.echo(json.dumps([asdict(check) for check in checks], indent=2))
         else:
             for check in checks:
-                typer.echo(f"{'ok     ' if check.ok else 'missing'}  {check.name}: {check.detail}")
+                typer.echo(f"{_state(check):8} {check.name}: {check.detail}")
         if not all(check.ok for check in checks if check.needed):
             raise typer.Exit(FAILED)
+
+
+def _state(check: Check) -> str:
+    if check.ok:
+        return "ok"
+    return "missing" if check.needed else "optional"
 
 
 def main() -> None:

@@ -52,7 +52,7 @@ def check(task: TaskArgument, seed: SeedOption = 0, as_json: JsonOption = False)
         from tunepoint.data.prepare import prepare
         from tunepoint.task.sections import JUDGE
         from tunepoint.task.task import Task
-        from tunepoint.trials.scorers import task_scorer
+        from tunepoint.trials.grading import task_scorer
 
         loaded = Task.load(task)
         check_supported(loaded)

@@ -83,7 +83,7 @@ def _weights_at(find: Callable[[], Path], check: Callable[[Path], None]) -> Chec
 
 def _disk() -> Check:
     free = shutil.disk_usage(Path.cwd()).free / 1e9
-    return Check("disk", free > MIN_FREE_GB, f"{free:.1f} GB free here, {MIN_FREE_GB:g} GB are enough")
+    return Check("disk", free > MIN_FREE_GB, f"{free:.1f} GB free here, {MIN_FREE_GB:g} GB is enough")
 
 
 # -- chat models ---------------------------------------------------------------------------
