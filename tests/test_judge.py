@@ -29,7 +29,7 @@ from tunepoint.study.quote import Quote
 from tunepoint.trials.human_grades import normalize_answer, read_grades
 from tunepoint.trials.judge import Judge
 from tunepoint.trials.judge_quality import calibrate
-from tunepoint.trials.table import tabulate
+from tunepoint.trials.tabulation import tabulate
 from tunepoint.trials.trial import Trial
 
 RUBRIC = "The reply names the brand and the size of the box."

@@ -12,8 +12,8 @@ from tunepoint.files.text import write_json
 from tunepoint.models.chat import Reply, Usage
 from tunepoint.stats.comparisons import score_intervals
 from tunepoint.stats.paired import joint_scores
-from tunepoint.trials.scorers import Grading, grade_replies, score_replies
-from tunepoint.trials.table import mean_interval
+from tunepoint.trials.grading import Grading, grade_replies, score_replies
+from tunepoint.trials.tabulation import mean_interval
 from tunepoint.trials.trial import TrialLog
 
 

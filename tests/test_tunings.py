@@ -22,7 +22,8 @@ from tunepoint.cli.app import app
 from tunepoint.errors import EvidenceError, ModelError, TaskError
 from tunepoint.models.chat import Reply, Usage
 from tunepoint.task.sections import Tune
-from tunepoint.trials.scorers import batch_scorer, scorer
+from tunepoint.trials.grading import batch_scorer
+from tunepoint.trials.scorers import scorer
 
 RUNNER = CliRunner()
 

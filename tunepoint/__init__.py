@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tunepoint.study.external import decide_trials
     from tunepoint.study.run import run
     from tunepoint.task.task import Task
-    from tunepoint.trials.table import tabulate
+    from tunepoint.trials.tabulation import tabulate
     from tunepoint.trials.trial import Trial, read_trials
 
 __version__ = "0.1.0"
@@ -36,7 +36,7 @@ _HOMES = {
     "FittedArm": "tunepoint.arms.contract",
     "Trial": "tunepoint.trials.trial",
     "read_trials": "tunepoint.trials.trial",
-    "tabulate": "tunepoint.trials.table",
+    "tabulate": "tunepoint.trials.tabulation",
     "ArmCost": "tunepoint.costs.arm_cost",
     "Decision": "tunepoint.decision.verdict",
     "decide": "tunepoint.decision.verdict",

@@ -14,7 +14,7 @@ from tunepoint.models.chat import Reply, Usage
 from tunepoint.stats.comparisons import compare
 from tunepoint.stats.intervals import Interval
 from tunepoint.stats.paired import joint_scores
-from tunepoint.trials.scorers import BatchScorer, score_replies
+from tunepoint.trials.grading import BatchScorer, score_replies
 from tunepoint.trials.trial import Trial
 
 SHOWN_DIFFERENCES = 5

@@ -9,7 +9,8 @@ from tunepoint.costs.break_even import BreakEven
 from tunepoint.decision.numbers import percent
 from tunepoint.stats.paired import JointScores
 from tunepoint.task.task import Task
-from tunepoint.trials.judge_quality import JudgeQuality, judge_caveats
+from tunepoint.trials.judge_caveats import judge_caveats
+from tunepoint.trials.judge_quality import JudgeQuality
 from tunepoint.trials.table import ArmScores, Table
 
 MAX_FAILURES_NAMED = 3

@@ -13,7 +13,8 @@ from tunepoint.data.prepare import prepare
 from tunepoint.errors import EvidenceError, TrialsError
 from tunepoint.stats.paired import JointScores
 from tunepoint.task.task import Task
-from tunepoint.trials.table import joint_of, tabulate
+from tunepoint.trials.table import joint_of
+from tunepoint.trials.tabulation import tabulate
 from tunepoint.trials.trial import read_trials
 
 

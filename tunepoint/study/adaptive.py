@@ -17,7 +17,8 @@ from tunepoint.study.planning import stakes
 from tunepoint.study.records import Bought, Offer, Purchase, PurchaseDecision
 from tunepoint.study.runner import Runner
 from tunepoint.study.selection import Selection
-from tunepoint.trials.table import joint_of, tabulate
+from tunepoint.trials.table import joint_of
+from tunepoint.trials.tabulation import tabulate
 
 
 def purchase_policy(runner: Runner, selection: Selection) -> Buy | None:

@@ -37,7 +37,8 @@ from tunepoint.study.tables import disagreements, ladder
 from tunepoint.study.warnings import judge_warnings, model_warnings, training_warnings
 from tunepoint.task.sections import JUDGE
 from tunepoint.trials.human_grades import Grades, apply_grades, read_grades, write_grading_sheet
-from tunepoint.trials.table import Table, tabulate
+from tunepoint.trials.table import Table
+from tunepoint.trials.tabulation import tabulate
 from tunepoint.trials.trial import Trial, mean_score
 
 

@@ -19,7 +19,8 @@ from tunepoint.study.learning_curve import LearningCurve
 from tunepoint.study.planning import expected_seconds
 from tunepoint.study.records import CurvePoint
 from tunepoint.study.runner import Runner
-from tunepoint.trials.table import joint_of, mean_interval, tabulate
+from tunepoint.trials.table import joint_of
+from tunepoint.trials.tabulation import mean_interval, tabulate
 from tunepoint.trials.trial import Trial
 
 

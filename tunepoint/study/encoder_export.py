@@ -18,8 +18,8 @@ from tunepoint.stats.streams import Stream, stream
 from tunepoint.study.encoder_card import EncoderFacts, encoder_card
 from tunepoint.study.manifest import read_manifest
 from tunepoint.task.task import Task
-from tunepoint.trials.scorers import task_scorer
-from tunepoint.trials.table import mean_interval
+from tunepoint.trials.grading import task_scorer
+from tunepoint.trials.tabulation import mean_interval
 from tunepoint.trials.trial import Trial, mean_score, read_trials
 
 if TYPE_CHECKING:

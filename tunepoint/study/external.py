@@ -19,7 +19,8 @@ from tunepoint.stats.streams import Stream, stream
 from tunepoint.study.conclusion import Result, write_files
 from tunepoint.study.manifest import MANIFEST
 from tunepoint.task.task import Task
-from tunepoint.trials.table import Table, tabulate
+from tunepoint.trials.table import Table
+from tunepoint.trials.tabulation import tabulate
 from tunepoint.trials.trial import read_trials
 
 

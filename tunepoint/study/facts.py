@@ -22,7 +22,8 @@ from tunepoint.study.directory import Study
 from tunepoint.study.manifest import MANIFEST, read_manifest
 from tunepoint.study.selection import Selection
 from tunepoint.task.task import Task
-from tunepoint.trials.table import joint_of, tabulate
+from tunepoint.trials.table import joint_of
+from tunepoint.trials.tabulation import tabulate
 from tunepoint.trials.trial import ArmKind, Trial, mean_score
 
 if TYPE_CHECKING:

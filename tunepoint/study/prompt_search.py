@@ -19,7 +19,7 @@ from tunepoint.stats.intervals import Interval
 from tunepoint.stats.streams import Stream
 from tunepoint.study.records import Ceiling, PromptSearch
 from tunepoint.study.runner import Runner
-from tunepoint.trials.scorers import Grading
+from tunepoint.trials.grading import Grading
 from tunepoint.trials.trial import mean_score
 
 CHARACTERS_PER_TOKEN = 4.0

@@ -18,8 +18,8 @@ from tunepoint.study.directory import Study
 from tunepoint.study.records import Fit, MeasuredArm
 from tunepoint.study.trial_writer import Answered, ArmRun, TrialWriter
 from tunepoint.task.task import Task
+from tunepoint.trials.grading import BatchScorer, Grading, grade_replies, task_scorer
 from tunepoint.trials.judge import Judge
-from tunepoint.trials.scorers import BatchScorer, Grading, grade_replies, task_scorer
 from tunepoint.trials.trial import TrialLog
 
 LOCAL_BATCH_SIZE = 64

@@ -11,7 +11,8 @@ from tunepoint.arms.catalog import CandidateArms
 from tunepoint.arms.contract import Arm
 from tunepoint.data.prepare import Prepared
 from tunepoint.study.directory import Study
-from tunepoint.trials.table import Table, mean_interval
+from tunepoint.trials.table import Table
+from tunepoint.trials.tabulation import mean_interval
 from tunepoint.trials.trial import Trial
 
 

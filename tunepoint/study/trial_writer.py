@@ -9,7 +9,7 @@ from tunepoint.data.examples import Example
 from tunepoint.models.chat import Reply, Usage
 from tunepoint.models.prices import CallPrice
 from tunepoint.study.directory import Study
-from tunepoint.trials.scorers import BatchScorer, Grading, grade_replies
+from tunepoint.trials.grading import BatchScorer, Grading, grade_replies
 from tunepoint.trials.trial import Trial, TrialLog
 
 

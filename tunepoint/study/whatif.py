@@ -19,7 +19,8 @@ from tunepoint.study.manifest import Manifest, read_manifest
 from tunepoint.study.repricing import NewPrices, Rates, reprice
 from tunepoint.task.task import Task
 from tunepoint.trials.human_grades import apply_grades
-from tunepoint.trials.table import Table, tabulate
+from tunepoint.trials.table import Table
+from tunepoint.trials.tabulation import tabulate
 from tunepoint.trials.trial import Trial, read_trials
 
 ECONOMIC_SECTIONS = ("traffic", "limits", "value", "costs")

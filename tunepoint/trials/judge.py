@@ -18,7 +18,7 @@ from tunepoint.errors import ModelError
 from tunepoint.models.chat import ChatModel, Prompt, Reply
 from tunepoint.models.repair import answer_with_repair
 from tunepoint.task.task import Task
-from tunepoint.trials.scorers import Grading
+from tunepoint.trials.grading import Grading
 
 GRADES_PER_ANSWER = 2
 """With the answer last, and with the answer first."""

@@ -8,78 +8,18 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tunepoint.data.examples import Example
 from tunepoint.errors import TaskError, nearest
-from tunepoint.models.chat import Reply, Usage
-from tunepoint.stats.arrays import Floats
 from tunepoint.task.sections import JUDGE
-from tunepoint.task.task import Task
 
 Scorer = Callable[[str, Example], float]
 """(answer, example) -> score in 0..1; higher is better. A bad answer scores 0 and never raises."""
-
-
-@dataclass(frozen=True)
-class Grading:
-    """The score of one answer, and where it comes from."""
-
-    score: float | None
-    """0..1; None if a judge gave no grade."""
-    grades: tuple[float, ...] = ()
-    """A judge's single grades, 0..1: answer last, answer first, and perhaps answer last again."""
-    why: str = ""
-    """The judge's explanation, or why it gave no grade."""
-    usage: Usage | None = None
-    """Tokens and seconds of a judge's calls."""
-
-
-BatchScorer = Callable[[Sequence[str], Sequence[Example]], list[Grading]]
-"""(answers, examples) -> a grading of each; a judge grades many answers at once."""
-
-
-def batch_scorer(score: Scorer) -> BatchScorer:
-    """Return a batch scorer that scores answer by answer."""
-
-    def score_all(answers: Sequence[str], examples: Sequence[Example]) -> list[Grading]:
-        return [Grading(score(answer, example)) for answer, example in zip(answers, examples, strict=True)]
-
-    return score_all
-
-
-def task_scorer(task: Task) -> BatchScorer:
-    """Return the scorer of a task that names one; a judge is opened with the models instead.
-
-    Raises:
-        TaskError: the task's metric is not a scorer, or cannot be imported.
-
-    """
-    return batch_scorer(scorer(task.score.metric, task.folder, tolerance=task.score.tolerance))
-
-
-def grade_replies(
-    scoring: BatchScorer, replies: Sequence[Reply], examples: Sequence[Example]
-) -> list[Grading]:
-    """Grade each reply; an unreadable one is worth 0, and the scorer never sees it."""
-    readable = [i for i, reply in enumerate(replies) if reply.format_ok and reply.answer is not None]
-    gradings = [Grading(0.0)] * len(replies)
-    graded = scoring([replies[i].answer or "" for i in readable], [examples[i] for i in readable])
-    for i, grading in zip(readable, graded, strict=True):
-        gradings[i] = grading
-    return gradings
-
-
-def score_replies(scoring: BatchScorer, replies: Sequence[Reply], examples: Sequence[Example]) -> Floats:
-    """Return the (n,) scores of replies; 0 for an unreadable reply, and where a judge gave no grade."""
-    return np.array([grading.score or 0.0 for grading in grade_replies(scoring, replies, examples)])
 
 
 def exact(answer: str, example: Example) -> float:
