@@ -1,10 +1,21 @@
 from __future__ import annotations
 
 import csv
+import os
+import pickle
+import shutil
 from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
+
+# One thread for each test process, and those it starts: with a process on every core, threads that wait
+# for each other by spinning make a training several times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from tunepoint import Result, Task, run
 from tunepoint.models.encoder import Encoder
@@ -56,6 +67,26 @@ error_usd = 0.4
     return path
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that the first test process makes and the others read.
+
+    Args:
+        name: of the folder.
+        make: fills it; called once in a whole run of the suite, with several processes too.
+
+    """
+    base = factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    folder, complete = shared / name, shared / f"{name}.complete"
+    with FileLock(f"{folder}.lock"):
+        if not complete.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            complete.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def small_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_small(tmp_path_factory.mktemp("small"))
@@ -63,11 +94,20 @@ def small_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(small_task: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
-    """One finished study that many tests look at."""
-    return run(Task.load(small_task), out=tmp_path_factory.mktemp("studies") / "small", seed=3)
+    """One finished study that many tests look at; each test process has a copy of its own."""
+
+    def study(folder: Path) -> None:
+        result = run(Task.load(write_small(folder)), out=folder / "study", seed=3)
+        (folder / "result.pickle").write_bytes(pickle.dumps(result))
+
+    made = made_once(tmp_path_factory, "small-study", study)
+    copy = tmp_path_factory.mktemp("studies") / "small"
+    shutil.copytree(made / "study", copy)
+    result: Result = pickle.loads((made / "result.pickle").read_bytes())
+    return replace(result, folder=copy)
 
 
 @pytest.fixture
 def chat_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tasks of extraction without the encoder that is trained on them: tests of what else answers."""
-    monkeypatch.setattr("tunepoint.models.embedded.installed_encoder", lambda: None)
+    monkeypatch.setattr("tunepoint.arms.catalog.installed_encoder", lambda: None)
