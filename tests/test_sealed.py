@@ -62,9 +62,9 @@ def test_a_seed_that_was_killed_half_way_is_left_out_and_a_whole_one_is_used() -
 
 def test_decodes_that_are_not_asked_for_any_more_cost_no_item() -> None:
     trials = [*answered("a", 36), *answered("b", 36), *answered("a", 6, decode="1")]
-    one: Any = [Runs("a"), Runs("b")]
+    single: Any = [Runs("a"), Runs("b")]
     three: Any = [Runs("a", decodes=3), Runs("b", decodes=3)]
-    assert len(tabulate(usable(trials, one)).items) == 36
+    assert len(tabulate(usable(trials, single)).items) == 36
     assert len(tabulate(usable(trials, three)).items) == 36  # the mean of the decodes there are
     assert tabulate(usable(trials, three)).arms[0].decodes == ()
 
@@ -93,13 +93,13 @@ def test_raising_the_decodes_of_a_finished_study_asks_again_and_quotes_first(
     folder, out, quotes = goods(tmp_path), tmp_path / "study", list[Quote]()
     model = {"name": f"{fake.url}#tiny", "price": {"input": 1, "output": 4}}
     run(task(folder, fake, models=[model]), out=out)
-    asked = len(fake.calls)
-    more = {"models": [{**model, "decodes": 3}]}
-    result = run(task(folder, fake, **more), out=out, confirm=quotes.append)
-    assert quotes and len(fake.calls) > asked
+    calls = len(fake.calls)
+    raised = {"models": [{**model, "decodes": 3}]}
+    result = run(task(folder, fake, **raised), out=out, confirm=quotes.append)
+    assert quotes and len(fake.calls) > calls
     assert all(f["standard_errors"]["decodes"] is not None for f in result.document["finalists"])
     items, quotes = result.decision.items, []
-    run(task(folder, fake, **more), out=out, confirm=quotes.append)
+    run(task(folder, fake, **raised), out=out, confirm=quotes.append)
     assert not quotes
     fewer = run(task(folder, fake, models=[model]), out=out)
     assert fewer.decision.items == items
@@ -119,12 +119,12 @@ def test_a_cap_that_ends_the_buying_leaves_a_verdict_on_the_whole_rounds(
     dear: dict[str, Any] = {"value": {"error_usd": 1_000}, "traffic": {"queries_per_month": 1_000_000}}
     capped = run(task(folder, fake, **dear), out=out, max_usd=spent + 0.0101)
     assert capped.decision.items >= first.decision.items == 10
-    assert any("buying evidence ended after" in said for said in capped.decision.caveats)
+    assert any("buying evidence ended after" in caveat for caveat in capped.decision.caveats)
     spending = json.loads((out / "manifest.json").read_text())
     assert spending["spent_usd"] <= spent + 0.0101 and not spending["bought"]["stopped"]
     on = run(task(folder, fake, **dear), out=out)
     assert on.decision.items > capped.decision.items
-    assert not any("buying evidence ended" in said for said in on.decision.caveats)
+    assert not any("buying evidence ended" in caveat for caveat in on.decision.caveats)
 
 
 def test_an_item_costs_every_answer_to_it_and_a_logged_one_costs_none() -> None:
@@ -154,7 +154,7 @@ def test_fewer_than_eight_groups_give_no_verdict_whatever_they_show() -> None:
 
     few = decision(7)
     assert few.verdict == "undecided" and few.winner == "a"
-    assert any("7 independent groups of test items decide nothing" in said for said in few.caveats)
+    assert any("7 independent groups of test items decide nothing" in caveat for caveat in few.caveats)
     assert few.differences[0].bootstrap == few.differences[0].difference
     assert decision(40).strength is not None
 
@@ -162,8 +162,8 @@ def test_fewer_than_eight_groups_give_no_verdict_whatever_they_show() -> None:
 def test_few_differing_groups_have_the_p_value_of_their_signs() -> None:
     """Three of three: 2 / 2**3; five of a hundred, all one way: 2 / 2**5 (Fisher's sign test)."""
     ones = np.ones((1, 3))
-    found = compare(joint_of_scores(ones, 1 - ones), [(0, 1)], RNG(0))[0]
-    assert found.p_value == pytest.approx(0.25)
+    comparison = compare(joint_of_scores(ones, 1 - ones), [(0, 1)], RNG(0))[0]
+    assert comparison.p_value == pytest.approx(0.25)
     base = np.ones((1, 100))
     worse = base.copy()
     worse[0, :5] = 0
@@ -171,22 +171,22 @@ def test_few_differing_groups_have_the_p_value_of_their_signs() -> None:
 
 
 def test_arms_that_hardly_differ_have_a_narrow_interval_that_holds() -> None:
-    rng, held, widths = RNG(7), 0, []
+    rng, covered, widths = RNG(7), 0, []
     groups, size, up, down = 60, 5, 0.02, 0.01
     codes = np.repeat(np.arange(groups), size)
     for _ in range(300):
         sign = rng.choice([1.0, -1.0, 0.0], p=[up, down, 1 - up - down], size=groups)
         lead = sign[codes] * (np.tile(np.arange(size), groups) < rng.integers(1, size + 1, groups)[codes])
-        found = exact_difference(lead, codes, level=0.95)
-        held += (up - down) * 3 / 5 in found
-        widths.append(found.high - found.low)
-    assert held / 300 >= 0.95 and np.mean(widths) < 0.15  # by betting it is .3 and more
+        interval = exact_difference(lead, codes, level=0.95)
+        covered += (up - down) * 3 / 5 in interval
+        widths.append(interval.high - interval.low)
+    assert covered / 300 >= 0.95 and np.mean(widths) < 0.15  # by betting it is .3 and more
 
 
-def joint_of_scores(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> Any:
+def joint_of_scores(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> Any:
     trials = [
         Trial(arm=arm, item=str(i), score=float(score))
-        for arm, scores in (("a", one), ("b", other))
+        for arm, scores in (("a", first), ("b", second))
         for i, score in enumerate(scores[0])
     ]
     return joint_of(tabulate(trials))

@@ -114,11 +114,11 @@ def test_the_manifest_records_the_seal_the_seeds_and_the_hashes(finished: Result
     assert manifest.sealed_test is not None and manifest.sealed_test.items == len(manifest.items.test)
     assert set(manifest.finalists) == {f["arm"] for f in finished.document["finalists"]}
     assert manifest.seed == 3 and len(manifest.data_sha256) == 64
-    asked = {t.item for t in read_trials(finished.folder / "trials.jsonl")}
-    assert asked == set(manifest.items.test)
+    tested = {t.item for t in read_trials(finished.folder / "trials.jsonl")}
+    assert tested == set(manifest.items.test)
     selected = {t.item for t in read_trials(finished.folder / "dev.jsonl")}
     assert selected == set(manifest.items.dev)
-    assert not selected & asked
+    assert not selected & tested
     tuned = [t for t in read_trials(finished.folder / "trials.jsonl") if t.arm == "fine-tuned encoder"]
     assert manifest.bought is not None
     bought = [look.bought for look in manifest.bought.looks]
@@ -146,7 +146,7 @@ def test_the_curve_says_what_more_examples_would_bring(finished: Result) -> None
     assert sizes[-1] == 4 * sizes[0] and learning["labels"] == 3
     assert all(point["low"] <= point["estimate"] <= point["high"] for point in learning["ahead"])
     assert learning["next"]["low"] <= learning["next"]["estimate"] <= learning["next"]["high"]
-    worth = {one["kind"] for one in finished.document["worth"]}
+    worth = {worth_of_kind["kind"] for worth_of_kind in finished.document["worth"]}
     assert worth == {"test_items", "training_seeds", "training_examples"}
 
 
@@ -220,14 +220,14 @@ def test_the_sealed_test_opens_once(tmp_path: Path) -> None:
 def test_requirements_churn_is_read_from_the_studies_beside(tmp_path: Path) -> None:
     now = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
     base = {**MANIFEST, "created": now}
-    for name, more in (
+    for name, changes in (
         ("1", {}),
         ("2", {"instruction": "two"}),
         ("3", {"task": "other"}),
         ("4", {"instruction": "old", "created": "2020-01-01T00:00:00+00:00"}),
     ):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "manifest.json").write_text(json.dumps({**base, **more}))
+        (tmp_path / name / "manifest.json").write_text(json.dumps({**base, **changes}))
     (tmp_path / "5").mkdir()
     (tmp_path / "5" / "manifest.json").write_text("{")
     study = Study(tmp_path / "1", read_manifest(tmp_path / "1"))
@@ -288,17 +288,17 @@ def test_a_capped_study_keeps_what_it_has(small_task: Path, tmp_path: Path) -> N
 
 def test_twins_in_given_parts_are_reported_and_left_out(tmp_path: Path) -> None:
     path = write_small(tmp_path, 20)
-    whole = (tmp_path / "messages.csv").read_text().splitlines()
-    header, body = whole[0], whole[1:]
+    lines = (tmp_path / "messages.csv").read_text().splitlines()
+    header, body = lines[0], lines[1:]
     (tmp_path / "train.csv").write_text("\n".join([header, *body[::2], *body[1::4]]) + "\n")
     longest = max(body[::2], key=len)
     copied = longest.rstrip('"') + (' ok"' if longest.endswith('"') else " ok")
     (tmp_path / "test.csv").write_text("\n".join([header, *body[3::4], copied]) + "\n")
     text = path.read_text().replace('path = "messages.csv"', 'train = "train.csv"\ntest = "test.csv"')
     path.write_text(text.replace('group = "customer_id"\n', ""))
-    found = run(Task.load(path), out=tmp_path / "study").document["contamination"]
-    assert found["test_items_with_near_twin"] >= 1
-    assert set(found["score_without_them"]) and found["verdict_without_them"]
+    contamination = run(Task.load(path), out=tmp_path / "study").document["contamination"]
+    assert contamination["test_items_with_near_twin"] >= 1
+    assert set(contamination["score_without_them"]) and contamination["verdict_without_them"]
 
 
 COMMAND = [sys.executable, "-m", "tunepoint.cli.app", "run"]
@@ -331,8 +331,10 @@ def test_a_killed_study_resumes_without_repeating_trials(
     assert scores(out) == scores(finished.folder)
     decision = json.loads((out / "decision.json").read_text())
     # Its seconds are others, so its costs are, and draws that come after them: not its means.
-    for one, before in zip(decision["finalists"], finished.document["finalists"], strict=True):
-        assert one["arm"] == before["arm"] and one["score"] == pytest.approx(before["score"], abs=0.03)
+    for resumed, uninterrupted in zip(decision["finalists"], finished.document["finalists"], strict=True):
+        assert resumed["arm"] == uninterrupted["arm"] and resumed["score"] == pytest.approx(
+            uninterrupted["score"], abs=0.03
+        )
     assert decision["verdict"] == finished.document["verdict"]
     if decision["strength"] is not None:  # which of two equal arms is cheaper hangs on their seconds
         assert decision["winner"] == finished.document["winner"]

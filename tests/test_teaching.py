@@ -18,7 +18,7 @@ from tunepoint import Task, run
 PRICE = {"input": 1.0, "output": 4.0}
 
 
-def told(messages: list[dict[str, str]], body: dict[str, Any]) -> str:
+def mostly_right(messages: list[dict[str, str]], body: dict[str, Any]) -> str:
     """The right queue, but for the messages whose first number ends in a seven."""
     text = messages[-1]["content"]
     words = text.split()
@@ -32,7 +32,7 @@ def told(messages: list[dict[str, str]], body: dict[str, Any]) -> str:
 
 @pytest.fixture
 def fake() -> Iterator[Fake]:
-    with serving(Fake(told)) as running:
+    with serving(Fake(mostly_right)) as running:
         yield running
 
 
@@ -77,9 +77,9 @@ def test_a_model_learns_what_the_best_prompt_answers_well_and_each_row_knows_its
     assert sizes == [22, 55]  # 3 and 8 are too few to tune a language model
     assert "2 sizes were measured" in measured["learning"]["why_not"]
     assert manifest["spent_usd"] >= taught["usd"]
-    asked = len(fake.calls)
+    calls = len(fake.calls)
     again = run(task, out=out)
-    assert len(fake.calls) == asked and again.document["winner"] == result.document["winner"]
+    assert len(fake.calls) == calls and again.document["winner"] == result.document["winner"]
 
 
 def test_a_teacher_that_is_right_on_everything_still_costs_what_it_cost(base: Path, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_teacher_that_is_right_on_everything_still_costs_what_it_cost(base: Pa
 
 def test_the_best_teacher_that_is_allowed_teaches(base: Path, tmp_path: Path) -> None:
     def answered(messages: list[dict[str, str]], body: dict[str, Any]) -> str:
-        return told(messages, body) if body["model"] == "tiny" else "billing"
+        return mostly_right(messages, body) if body["model"] == "tiny" else "billing"
 
     with serving(Fake(answered)) as fake:
         models = [
@@ -120,8 +120,8 @@ def test_nobody_guesses_whether_outputs_may_be_trained_on(fake: Fake, base: Path
     for number, model in enumerate(({}, {"train_on_outputs": False})):
         out = tmp_path / f"study{number}"
         run(teaching(tmp_path, fake, base, **model), out=out)
-        left = json.loads((out / "measurements.json").read_text())["not_run"]
-        (why,) = [row["reason"] for row in left if row["name"] == "tuned on the best prompt's answers"]
+        not_run = json.loads((out / "measurements.json").read_text())["not_run"]
+        (why,) = [row["reason"] for row in not_run if row["name"] == "tuned on the best prompt's answers"]
         assert "train_on_outputs = true" in why and fake.url in why
         assert not (out / "arms" / "taught.jsonl").exists()
 
@@ -130,16 +130,16 @@ def test_too_few_good_answers_teach_nothing_and_that_is_said(base: Path, tmp_pat
     with serving(Fake(lambda messages, body: "no idea")) as fake:
         task = teaching(tmp_path, fake, base, train_on_outputs=True)
         run(task, out=tmp_path / "study")
-    left = json.loads((tmp_path / "study" / "measurements.json").read_text())["not_run"]
-    (why,) = [row["reason"] for row in left if row["name"] == "tuned on the best prompt's answers"]
+    not_run = json.loads((tmp_path / "study" / "measurements.json").read_text())["not_run"]
+    (why,) = [row["reason"] for row in not_run if row["name"] == "tuned on the best prompt's answers"]
     assert why.startswith("0 of 55 answers of tiny") and "10 are the fewest" in why
 
 
 def test_without_a_chat_model_there_is_no_teacher(base: Path, tmp_path: Path) -> None:
     tune = {"base": str(base), "seeds": 1, "epochs": 1, "distil": True}
     run(routing(tmp_path, 100, tune=[tune]), out=tmp_path / "study")
-    left = json.loads((tmp_path / "study" / "measurements.json").read_text())["not_run"]
-    assert any("no chat model is prompted" in row["reason"] for row in left)
+    not_run = json.loads((tmp_path / "study" / "measurements.json").read_text())["not_run"]
+    assert any("no chat model is prompted" in row["reason"] for row in not_run)
 
 
 def test_a_providers_model_is_taught_by_a_job_of_its_own(
@@ -156,8 +156,8 @@ def test_a_providers_model_is_taught_by_a_job_of_its_own(
         assert len(provider.jobs) == 2
     manifest = json.loads((tmp_path / "study" / "manifest.json").read_text())
     plain, taught = (
-        manifest["arms"][f"openai/gpt-4o-mini-2024-07-18 fine-tuned{more}"]["fits"]["0"]
-        for more in ("", ", taught")
+        manifest["arms"][f"openai/gpt-4o-mini-2024-07-18 fine-tuned{suffix}"]["fits"]["0"]
+        for suffix in ("", ", taught")
     )
     assert taught["examples"] == manifest["taught"]["asked"] and plain["examples"] == 55
     assert taught["usd"] >= manifest["taught"]["usd"] > 0

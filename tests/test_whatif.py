@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from checkpoints import tiny_checkpoint
 from servers import Fake, serving
-from test_teaching import told
+from test_teaching import mostly_right
 from test_tuned_study import routing
 from typer.testing import CliRunner
 
@@ -36,18 +36,19 @@ def call(*words: Any, code: int = 0) -> str:
 
 
 @pytest.fixture(scope="module")
-def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+def paid_study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
     """A study whose prompts are paid by the token."""
     folder = tmp_path_factory.mktemp("asked")
-    with serving(Fake(told)) as fake:
+    with serving(Fake(mostly_right)) as fake:
         entry = {"name": f"{fake.url}#tiny", "price": PRICE}
         run(routing(folder, 100, models=[entry], search={"calls": 0}), out=folder / "study")
     yield folder / "study", entry["name"]
 
 
-def per_query(found: WhatIf, name: str) -> tuple[float, float]:
+def per_query(comparison: WhatIf, name: str) -> tuple[float, float]:
     return tuple(
-        decision.finalist(name).cost_per_query_usd.likely for decision in (found.before, found.after)
+        decision.finalist(name).cost_per_query_usd.likely
+        for decision in (comparison.before, comparison.after)
     )  # type: ignore[return-value]
 
 
@@ -60,10 +61,10 @@ def prompted(study: Path) -> str:
 
 def test_nothing_changed_decides_as_before(finished: Result) -> None:
     assert finished.folder is not None
-    found = what_if(finished.folder, Scenario())
-    assert found.before.winner == found.after.winner == finished.document["winner"]
-    for one, other in zip(found.before.finalists, finished.document["finalists"], strict=True):
-        assert one.horizon_usd.likely == pytest.approx(other["horizon_usd"]["likely"], abs=1e-5)
+    comparison = what_if(finished.folder, Scenario())
+    assert comparison.before.winner == comparison.after.winner == finished.document["winner"]
+    for finalist, recorded in zip(comparison.before.finalists, finished.document["finalists"], strict=True):
+        assert finalist.horizon_usd.likely == pytest.approx(recorded["horizon_usd"]["likely"], abs=1e-5)
     assert task_of(finished.folder).value.error_usd == 0.4
 
 
@@ -86,38 +87,38 @@ def test_runs_that_the_study_did_not_decide_on_are_not_decided_on_here(
 def test_volume_horizon_and_any_key_of_the_money_change_the_costs_by_their_formula(finished: Result) -> None:
     assert finished.folder is not None
     settings = {"traffic.queries_per_month": 1e6, "traffic.horizon_months": 24, "costs.hourly_usd": 0}
-    found = what_if(finished.folder, Scenario(settings))
-    for one in found.after.finalists:
-        queries = 24 * 1e6 * one.cost_per_query_usd.likely
-        assert one.horizon_usd.likely == pytest.approx(queries + one.upfront_usd.likely, rel=0.05)
-    assert found.after.evidence.costs.months == 24
+    comparison = what_if(finished.folder, Scenario(settings))
+    for finalist in comparison.after.finalists:
+        queries = 24 * 1e6 * finalist.cost_per_query_usd.likely
+        assert finalist.horizon_usd.likely == pytest.approx(queries + finalist.upfront_usd.likely, rel=0.05)
+    assert comparison.after.evidence.costs.months == 24
 
 
-def test_other_prices_price_the_same_tokens(asked: tuple[Path, str]) -> None:
-    study, model = asked
+def test_other_prices_price_the_same_tokens(paid_study: tuple[Path, str]) -> None:
+    study, model = paid_study
     name = prompted(study)
     double = {"input": 2.0, "cached_input": 0.5, "output": 8.0}
     before, after = per_query(what_if(study, Scenario(prices={model: double})), name)
     assert after == pytest.approx(2 * before, rel=1e-3)
     trials = [json.loads(line) for line in (study / "trials.jsonl").read_text().splitlines()]
     mine = [trial for trial in trials if trial["arm"] == name]
-    given = [trial["input_tokens"] for trial in mine]
+    prompt_tokens = [trial["input_tokens"] for trial in mine]
     # All calls find the tokens of the shortest prompt in the cache, at $0.25 in place of $1.
     hit = sum(
-        0.25 * min(given) + (g - min(given)) + 4 * t["output_tokens"]
-        for g, t in zip(given, mine, strict=True)
+        0.25 * min(prompt_tokens) + (g - min(prompt_tokens)) + 4 * t["output_tokens"]
+        for g, t in zip(prompt_tokens, mine, strict=True)
     )
     _, cached = per_query(what_if(study, Scenario(cache_hit=1.0)), name)
     assert cached == pytest.approx(hit / len(mine) / 1e6, rel=1e-3)
     _, cold = per_query(what_if(study, Scenario(cache_hit=0.0)), name)
     assert cold == pytest.approx(
-        sum(g + 4 * t["output_tokens"] for g, t in zip(given, mine, strict=True)) / len(mine) / 1e6
+        sum(g + 4 * t["output_tokens"] for g, t in zip(prompt_tokens, mine, strict=True)) / len(mine) / 1e6
     )
 
 
-def test_what_cannot_be_asked_for_is_named(asked: tuple[Path, str], tmp_path: Path) -> None:
-    study, model = asked
-    for scenario, said in (
+def test_what_cannot_be_asked_for_is_named(paid_study: tuple[Path, str], tmp_path: Path) -> None:
+    study, model = paid_study
+    for scenario, words in (
         (Scenario({"traffic.queries_per_mnth": 5}), "traffic.queries_per_mnth"),
         (Scenario({"instruction": "x"}), "has to be measured"),
         (Scenario({"traffic.queries_per_month": -1}), "must not be negative"),
@@ -127,16 +128,18 @@ def test_what_cannot_be_asked_for_is_named(asked: tuple[Path, str], tmp_path: Pa
     ):
         with pytest.raises(TaskError) as caught:
             what_if(study, scenario)
-        assert said in str(caught.value)
+        assert words in str(caught.value)
     with pytest.raises(StudyError, match="no study here"):
         what_if(tmp_path, Scenario())
 
 
-def test_the_command_prints_both_scenarios_and_writes_costs(asked: tuple[Path, str], tmp_path: Path) -> None:
-    study, model = asked
+def test_the_command_prints_both_scenarios_and_writes_costs(
+    paid_study: tuple[Path, str], tmp_path: Path
+) -> None:
+    study, model = paid_study
     words = ["whatif", study, "--volume", "200000", "--horizon", "24", "--price", f"{model}.input=0.1"]
-    said = call(*words, "--csv", tmp_path / "costs.csv", "--set", "costs.hourly_usd=80")
-    assert "As decided:" in said and "What if:" in said
+    output = call(*words, "--csv", tmp_path / "costs.csv", "--set", "costs.hourly_usd=80")
+    assert "As decided:" in output and "What if:" in output
     both = json.loads(call(*words, "--json"))
     assert both["what_if"]["winner"] in both["what_if"]["arms"]
     rows = list(csv.DictReader(io.StringIO((tmp_path / "costs.csv").read_text())))
@@ -152,7 +155,7 @@ def test_the_command_prints_both_scenarios_and_writes_costs(asked: tuple[Path, s
         "arm",
         "kind",
     ]
-    assert "none of them negative" in call("whatif", study, "--price", f"{model}.input=-1", code=2)
+    assert "not negative" in call("whatif", study, "--price", f"{model}.input=-1", code=2)
     assert "KEY=VALUE" in call("whatif", study, "--set", "nonsense", code=2)
 
 
@@ -160,8 +163,8 @@ def test_the_command_prints_both_scenarios_and_writes_costs(asked: tuple[Path, s
 
 
 def test_prices_are_said_with_their_source_and_an_unknown_one_is_never_free(tmp_path: Path) -> None:
-    said = call("prices", "--folder", tmp_path)
-    assert "core_hour_usd: 0.04" in said and "openai/ft:gpt-4o-mini" in said and "days ago" in said
+    output = call("prices", "--folder", tmp_path)
+    assert "core_hour_usd: 0.04" in output and "openai/ft:gpt-4o-mini" in output and "days ago" in output
     assert "genai-prices" in call("prices", "openai/gpt-4o-mini", "--folder", tmp_path)
     assert "your own machine" in call("prices", "ollama/llama3", "--folder", tmp_path)
     unknown = call("prices", "openai/gpt-999", "--folder", tmp_path, code=2)
@@ -181,7 +184,7 @@ def test_a_price_is_that_of_a_short_call_not_of_a_long_context() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "words"),
     [
         ("[x\n", "not valid TOML"),
         ('["a/b"]\ninput = -1\noutput = 1\n', "'a/b'] input"),
@@ -189,15 +192,15 @@ def test_a_price_is_that_of_a_short_call_not_of_a_long_context() -> None:
         ('["a/b"]\ninput = 1\noutput = 1\ncurrency = "EUR"\n', "'a/b'] currency"),
     ],
 )
-def test_bad_prices_of_a_project_are_named(tmp_path: Path, text: str, said: str) -> None:
+def test_bad_prices_of_a_project_are_named(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "prices.toml").write_text(text)
     with pytest.raises(ModelError, match=r"prices.toml") as caught:
         project_prices(tmp_path)
-    assert said in str(caught.value)
+    assert words in str(caught.value)
 
 
 def test_a_projects_own_prices_are_what_a_study_pays(tmp_path: Path) -> None:
-    with serving(Fake(told)) as fake:
+    with serving(Fake(mostly_right)) as fake:
         name = f"{fake.url}#tiny"
         (tmp_path / "prices.toml").write_text(f'["{name}"]\ninput = 1.0\noutput = 4.0\n')
         task = routing(tmp_path, 100, models=[{"name": name}], search={"calls": 0})
@@ -210,7 +213,7 @@ def test_a_projects_own_prices_are_what_a_study_pays(tmp_path: Path) -> None:
 
 def test_a_quote_of_study_tuning_and_serving_asks_nobody(tmp_path: Path) -> None:
     base = tiny_checkpoint(tmp_path / "base" / "tiny")
-    with serving(Fake(told)) as fake:
+    with serving(Fake(mostly_right)) as fake:
         entry = {"name": f"{fake.url}#tiny", "price": PRICE}
         tune = [
             {"base": str(base), "epochs": 1, "distil": True},
