@@ -27,7 +27,7 @@ from tunepoint.arms.causal.loading import load_base, load_tokenizer, put_adapter
 from tunepoint.arms.causal.recipe import CausalRecipe
 from tunepoint.arms.causal.rows import IGNORED, Row, draw_prompt_lengths, rows_of
 from tunepoint.arms.causal.sft import fine_tune
-from tunepoint.arms.causal.trained import Trained
+from tunepoint.arms.causal.trained import Trained, last_whole_checkpoint
 from tunepoint.arms.contract import Built
 from tunepoint.arms.distilled import DistilledSet
 from tunepoint.arms.templates import PROMPT_LENGTHS, template_for_length
@@ -199,6 +199,16 @@ def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_weights(
     )
     assert steps[0] > at - 3  # it did not begin anew
     assert same(tmp_path / "whole", tmp_path / "killed") == 0
+
+
+def test_a_checkpoint_that_was_cut_off_by_a_kill_is_passed_over(tmp_path: Path) -> None:
+    assert last_whole_checkpoint(tmp_path) is None
+    for step, state in ((5, "{}"), (10, ""), (15, None)):
+        checkpoint = tmp_path / "checkpoints" / f"checkpoint-{step}"
+        checkpoint.mkdir(parents=True)
+        if state is not None:
+            (checkpoint / "trainer_state.json").write_text(state)
+    assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoints" / "checkpoint-5"
 
 
 def test_dev_stops_a_run_whose_answers_get_worse_and_keeps_the_best(base: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,19 @@ def checkpoints_of(folder: Path) -> list[Path]:
     """Return the checkpoints of a run in the order of training."""
     checkpoints = (folder / CHECKPOINTS).glob("checkpoint-*")
     return sorted(checkpoints, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def last_whole_checkpoint(folder: Path) -> Path | None:
+    """Return the checkpoint to resume from; None where none is whole.
+
+    The trainer writes `trainer_state.json` last. A process killed while it writes leaves the file out
+    or cut off, and training would fail on it at every later try.
+    """
+    for checkpoint in reversed(checkpoints_of(folder)):
+        with suppress(OSError, ValueError):
+            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+            return checkpoint
+    return None
 
 
 def is_trained(folder: Path) -> bool:

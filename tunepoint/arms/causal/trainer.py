@@ -13,7 +13,7 @@ from tunepoint.arms.causal.hardware import device, half_precision
 from tunepoint.arms.causal.job import TrainingJob
 from tunepoint.arms.causal.loading import load_base
 from tunepoint.arms.causal.recipe import CausalRecipe
-from tunepoint.arms.causal.trained import CHECKPOINTS
+from tunepoint.arms.causal.trained import CHECKPOINTS, last_whole_checkpoint
 
 Watch = Callable[[int, int, float], None]
 """(step, steps of the whole run, loss)"""
@@ -49,13 +49,10 @@ def build_trainer(job: TrainingJob, watch: Watch | None) -> Any:
 
 def run_trainer(trainer: Any, job: TrainingJob) -> None:
     """Train from the last whole checkpoint, if there is one."""
-    from transformers.trainer_utils import get_last_checkpoint
-
-    folder = job.folder / CHECKPOINTS
-    checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None  # type: ignore[no-untyped-call]
+    checkpoint = last_whole_checkpoint(job.folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
 
 def lora_config(recipe: CausalRecipe) -> Any:
