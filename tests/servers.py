@@ -33,21 +33,21 @@ class Fake:
     calls: list[dict[str, Any]] = field(default_factory=list)
     seen: Counter[str] = field(default_factory=Counter)
     most_at_once: int = 0
-    _now: int = 0
+    _active: int = 0
     url: str = ""
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         number = len(self.calls)
         self.calls.append(body)
-        self._now += 1
-        self.most_at_once = max(self.most_at_once, self._now)
+        self._active += 1
+        self.most_at_once = max(self.most_at_once, self._active)
         try:
             if self.latency:
                 await asyncio.sleep(self.latency)
             return await self._respond(request, body, self.always or self.faults.get(number, ""))
         finally:
-            self._now -= 1
+            self._active -= 1
 
     async def _respond(self, request: web.Request, body: dict[str, Any], fault: str) -> web.StreamResponse:
         self.seen[fault] += 1
@@ -111,20 +111,20 @@ async def hang(request: web.Request) -> web.Response:
     return refusal(500, "too late")
 
 
-async def answered(response: web.Response) -> web.Response:
+async def respond(response: web.Response) -> web.Response:
     return response
 
 
 FAULTS: dict[str, Callable[[web.Request], Any]] = {
-    "429": lambda _: answered(refusal(429, "slow down", **{"Retry-After": "0.2"})),
-    "429 long": lambda _: answered(refusal(429, "slow down", **{"Retry-After": "3600"})),
-    "quota": lambda _: answered(refusal(429, "no credit", code="insufficient_quota")),
-    "500": lambda _: answered(refusal(500, "oops")),
-    "long": lambda _: answered(
+    "429": lambda _: respond(refusal(429, "slow down", **{"Retry-After": "0.2"})),
+    "429 long": lambda _: respond(refusal(429, "slow down", **{"Retry-After": "3600"})),
+    "quota": lambda _: respond(refusal(429, "no credit", code="insufficient_quota")),
+    "500": lambda _: respond(refusal(500, "oops")),
+    "long": lambda _: respond(
         refusal(400, "maximum context length is 10 tokens", code="context_length_exceeded")
     ),
-    "bad json": lambda _: answered(web.Response(text='{"id": ', content_type="application/json")),
-    "not a completion": lambda _: answered(web.json_response({"hello": 1})),
+    "bad json": lambda _: respond(web.Response(text='{"id": ', content_type="application/json")),
+    "not a completion": lambda _: respond(web.json_response({"hello": 1})),
     "cut": cut,
     "hang": hang,
 }

@@ -160,6 +160,11 @@ class _Opener:
         )
 
 
+def _distinct(*models: NamedModel | None) -> list[NamedModel]:
+    """Return one model of each name, the last: what the task says of a model under test rules."""
+    return list({model.name: model for model in models if model is not None}.values())
+
+
 @contextmanager
 def open_models(
     named: Sequence[NamedModel],
@@ -188,9 +193,7 @@ def open_models(
         ModelError: a name, a key or a price is missing.
 
     """
-    helpers = [model for model in (judge, NamedModel(proposer) if proposer else None) if model]
-    # One of each name; what the task says of a model under test counts for a helper of that name too.
-    models = list({model.name: model for model in (*helpers, *named)}.values())
+    models = _distinct(judge, NamedModel(proposer) if proposer else None, *named)
     if not models and not tuning:
         yield ChatModels((), {})
         return
