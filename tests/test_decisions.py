@@ -30,7 +30,7 @@ HOURS = Range(8, 8, 8)
 
 
 def table(
-    accuracy: dict[str, float], items: int = 400, *, seeds: int = 1, noise: float = 0.0, **more: Any
+    accuracy: dict[str, float], items: int = 400, *, seeds: int = 1, noise: float = 0.0, **fields: Any
 ) -> Table:
     """Arms of exactly these accuracies, right on nested sets of items, with some noise."""
     rng = RNG(7)
@@ -44,7 +44,11 @@ def table(
             right[flipped] = 1 - right[flipped]
             trials += [
                 Trial(
-                    arm=arm, item=str(i), seed=str(seed) if seeds > 1 else None, score=float(right[i]), **more
+                    arm=arm,
+                    item=str(i),
+                    seed=str(seed) if seeds > 1 else None,
+                    score=float(right[i]),
+                    **fields,
                 )
                 for i in range(items)
             ]
@@ -53,19 +57,19 @@ def table(
 
 def discordant(both: int, only_one: int, only_other: int, neither: int) -> Table:
     """Two arms with exactly these numbers of items that both, one or neither gets right."""
-    one = [1] * both + [1] * only_one + [0] * only_other + [0] * neither
+    first_scores = [1] * both + [1] * only_one + [0] * only_other + [0] * neither
     other = [1] * both + [0] * only_one + [1] * only_other + [0] * neither
     return tabulate(
         [
             Trial(arm=arm, item=str(i), score=score)
-            for arm, scores in (("one", one), ("other", other))
+            for arm, scores in (("one", first_scores), ("other", other))
             for i, score in enumerate(scores)
         ]
     )
 
 
-def cost(arm: str, kind: Any = "prompt", **more: Any) -> ArmCost:
-    return ArmCost(arm, kind, **more)
+def cost(arm: str, kind: Any = "prompt", **fields: Any) -> ArmCost:
+    return ArmCost(arm, kind, **fields)
 
 
 def task(**sections: Any) -> Task:
@@ -120,12 +124,12 @@ def test_break_even_by_hand() -> None:
     )
     draws = simulate([cheap, dear], task(traffic={"queries_per_month": 50_000}), 100, RNG(0))
     for pair in ((0, 1), (1, 0)):
-        found = break_even(draws, *pair)
-        assert (found.cheaper_to_build, found.cheaper_to_run) == ("prompt", "tuned")
-        assert found.queries_per_month is not None and found.payback_days is not None
-        assert found.queries_per_month.likely == pytest.approx(100_000)
-        assert found.payback_days.likely == pytest.approx(730.5)
-        assert found.probability_never == 0
+        crossing = break_even(draws, *pair)
+        assert (crossing.cheaper_to_build, crossing.cheaper_to_run) == ("prompt", "tuned")
+        assert crossing.queries_per_month is not None and crossing.payback_days is not None
+        assert crossing.queries_per_month.likely == pytest.approx(100_000)
+        assert crossing.payback_days.likely == pytest.approx(730.5)
+        assert crossing.probability_never == 0
     worth = np.tile([0.0, 0.005], (100, 1))
     never = break_even(draws, 0, 1, worth=worth)
     assert never.probability_never == 1 and never.queries_per_month is None
@@ -237,10 +241,10 @@ def test_mistakes_in_arms_toml(tmp_path: Path, text: str, message: str) -> None:
     ],
 )
 def test_kinds_are_guessed_and_said(name: str, kind: str) -> None:
-    found = guessed_cost(table({name: 0.5}, 4, cost_usd=0.1).arms[0])
-    assert found.kind == kind
-    assert "guessed" in found.notes[0]
-    assert found.usd_per_query.likely == pytest.approx(0.1)
+    guessed = guessed_cost(table({name: 0.5}, 4, cost_usd=0.1).arms[0])
+    assert guessed.kind == kind
+    assert "guessed" in guessed.notes[0]
+    assert guessed.usd_per_query.likely == pytest.approx(0.1)
     assert any("free" in note for note in guessed_cost(table({name: 0.5}, 4).arms[0]).notes)
 
 
@@ -253,7 +257,7 @@ def test_people_read_labels_and_files_keep_names(tmp_path: Path) -> None:
     path = arms_file(tmp_path, arms_toml(costs))
     assert [arm.label for arm in read_arms(path).values()] == ["gpt, zero-shot", None]
     declared = [declared_cost(read_arms(path)[scores.arm], scores) for scores in arms.arms]
-    assert [one.title for one in declared] == ["gpt, zero-shot", "tuned-2"]
+    assert [arm_cost.title for arm_cost in declared] == ["gpt, zero-shot", "tuned-2"]
     decision = decide(arms, costs, task(), RNG(0))
     assert decision.titles == {"arm-1": "gpt, zero-shot", "tuned-2": "tuned-2"}
     content = document(decision, task(), [], today=date(2026, 1, 1))
@@ -381,8 +385,8 @@ def test_kinds_map_to_verdicts_and_seeds_enter() -> None:
 
 def test_the_same_seed_gives_the_same_decision() -> None:
     arms, costs = table({"a": 0.8, "b": 0.82}, noise=0.1), [cost("a"), cost("b", "tuned")]
-    one, other = (decide(arms, costs, task(), RNG(5)) for _ in range(2))
-    assert one.finalists == other.finalists and one.risks == other.risks
+    first, other = (decide(arms, costs, task(), RNG(5)) for _ in range(2))
+    assert first.finalists == other.finalists and first.risks == other.risks
 
 
 def test_format_failures_few_groups_and_single_seeds_are_caveats() -> None:
@@ -471,18 +475,18 @@ def signals(facts: Facts = NOTHING_KNOWN, **sections: Any) -> dict[str, Any]:
 
 
 def test_signals_without_facts_say_that_they_are_not_measured() -> None:
-    found = signals()
-    assert list(found) == ["P1", "P2", "P3", "P4", "P5", "F1", "F2", "F3", "F4", "F5", "H1", "H2"]
+    measured = signals()
+    assert list(measured) == ["P1", "P2", "P3", "P4", "P5", "F1", "F2", "F3", "F4", "F5", "H1", "H2"]
     for name in ("P1", "P3", "P4", "P5", "F2", "F3", "H1", "H2"):
-        assert found[name].holds is None and "not measured" in found[name].detail
-    assert found["P2"].holds is False
-    assert found["F4"].holds is True and "fine-tuning pays off above" in found["F4"].detail
+        assert measured[name].holds is None and "not measured" in measured[name].detail
+    assert measured["P2"].holds is False
+    assert measured["F4"].holds is True and "fine-tuning pays off above" in measured["F4"].detail
 
 
 def test_signals_with_facts_measure() -> None:
     wide, gain = Interval(0.0, -0.01, 0.01), Interval(0.05, 0.02, 0.08)
     far = Interval(-0.2, -0.3, -0.1)
-    found = signals(
+    measured = signals(
         Facts(
             revisions=2,
             novelty=0.1,
@@ -497,8 +501,8 @@ def test_signals_with_facts_measure() -> None:
         declared={"newest_models": True},
     )
     for name in ("P1", "P3", "P4", "P5", "F2", "F3", "F5", "H2"):
-        assert found[name].holds is True, found[name]
-    assert found["F1"].holds is False
+        assert measured[name].holds is True, measured[name]
+    assert measured["F1"].holds is False
     declared = signals(Facts(revisions=9), declared={"requirements_change": False})
     assert declared["P1"].holds is False
 

@@ -29,26 +29,26 @@ def trials(
     rng: np.random.Generator,
 ) -> list[Trial]:
     """Answers that flip with a probability, whole runs moved by as much as is said."""
-    found = []
+    answers = []
     for decode in range(decodes):
         flips = rng.random(len(scores)) < noise
         worse = rng.random(len(scores)) < (moved[decode] if moved else 0.0)
         right = np.where(worse, 0.0, np.where(flips, 1 - scores, scores))
-        found += [
+        answers += [
             Trial(arm=arm, item=str(i), score=float(value), decode=str(decode) if decode else None)
             for i, value in enumerate(right)
         ]
-    return found
+    return answers
 
 
 def test_a_score_is_the_mean_over_decodes_and_one_decode_changes_nothing() -> None:
     rng, scores = RNG(0), (RNG(1).random(200) < 0.7).astype(float)
     first = trials("a", scores, rng=rng)
     again = [trial.model_copy(update={"decode": "1"}) for trial in first]
-    one, two = tabulate(first), tabulate([*first, *again])
+    single, two = tabulate(first), tabulate([*first, *again])
     assert two.arms[0].scores.shape == (1, 200) and two.arms[0].decodes[0].shape == (2, 200)
-    assert np.array_equal(one.arms[0].scores, two.arms[0].scores)
-    assert joint_of(two).item_covariance == pytest.approx(joint_of(one).item_covariance)
+    assert np.array_equal(single.arms[0].scores, two.arms[0].scores)
+    assert joint_of(two).item_covariance == pytest.approx(joint_of(single).item_covariance)
     assert joint_of(two).seed_covariance.sum() == 0
 
 
@@ -74,8 +74,8 @@ def test_a_run_that_is_worse_as_a_whole_widens_the_interval() -> None:
     moody = trials("a", scores, decodes=3, moved=(0.0, 0.1, 0.2), rng=rng)
     widths = []
     for arm in (steady, moody):
-        found = compare(joint_of(tabulate([*arm, *other])), [(0, 1)], rng)[0].difference
-        widths.append(found.high - found.low)
+        difference = compare(joint_of(tabulate([*arm, *other])), [(0, 1)], rng)[0].difference
+        widths.append(difference.high - difference.low)
     assert widths[1] > 3 * widths[0]
     task = Task.parse({"name": "t"})
     table = tabulate([*moody, *other])

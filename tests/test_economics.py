@@ -30,8 +30,8 @@ def flat(value: float) -> Range:
     return Range(value, value, value)
 
 
-def always_on(**more: Any) -> Dedicated:
-    return Dedicated(**{"usd_per_hour": flat(0.526), "requests_per_second": 10.0, **more})
+def always_on(**fields: Any) -> Dedicated:
+    return Dedicated(**{"usd_per_hour": flat(0.526), "requests_per_second": 10.0, **fields})
 
 
 # -- hosting modes ------------------------------------------------------------------------------
@@ -49,11 +49,13 @@ def test_the_published_case_of_an_always_on_machine(
     tuned = cost("tuned 4B", "tuned", dedicated=always_on())
     draws = simulate([prompted, tuned], task(), 20, RNG(0))
     assert draws.per_month(1.0)[:, 1] == pytest.approx(383.98)
-    found = break_even(draws, 0, 1)
-    assert (found.cheaper_to_build, found.cheaper_to_run) == ("prompted", "tuned 4B")
-    assert found.queries_per_month is not None and found.probability_never == 0
-    assert found.queries_per_month.likely == pytest.approx(383.98 / usd_per_thousand_calls * 1_000, rel=1e-6)
-    assert found.queries_per_month.likely / 1e6 == pytest.approx(million_calls, abs=0.005)
+    crossing = break_even(draws, 0, 1)
+    assert (crossing.cheaper_to_build, crossing.cheaper_to_run) == ("prompted", "tuned 4B")
+    assert crossing.queries_per_month is not None and crossing.probability_never == 0
+    assert crossing.queries_per_month.likely == pytest.approx(
+        383.98 / usd_per_thousand_calls * 1_000, rel=1e-6
+    )
+    assert crossing.queries_per_month.likely / 1e6 == pytest.approx(million_calls, abs=0.005)
 
 
 def test_hosting_cost_of_a_thousand_calls_by_hand() -> None:
@@ -79,8 +81,12 @@ def test_a_tuned_premium_by_the_token_never_pays_back() -> None:
     # The tuned model costs twice as much for each token and saves a third of them.
     prompted = cost("prompted", usd_per_query=flat((900 * 0.40 + 20 * 1.60) / 1e6))
     tuned = cost("tuned", "tuned", upfront_usd=flat(500), usd_per_query=flat((600 * 0.80 + 20 * 3.20) / 1e6))
-    found = break_even(simulate([prompted, tuned], task(), 20, RNG(0)), 0, 1)
-    assert found.probability_never == 1 and found.queries_per_month is None and found.payback_days is None
+    crossing = break_even(simulate([prompted, tuned], task(), 20, RNG(0)), 0, 1)
+    assert (
+        crossing.probability_never == 1
+        and crossing.queries_per_month is None
+        and crossing.payback_days is None
+    )
 
 
 def test_a_staircase_that_meets_a_line_above_one_machine() -> None:
@@ -92,9 +98,9 @@ def test_a_staircase_that_meets_a_line_above_one_machine() -> None:
     assert hosting.queries_per_machine == pytest.approx(10_000)
     arms = [cost("a", usd_per_query=flat(0.0125)), cost("b", "tuned", dedicated=hosting)]
     draws = simulate(arms, task(), 5, RNG(0))
-    found = break_even(draws, 0, 1)
-    assert found.queries_per_month is not None
-    at = found.queries_per_month.likely
+    crossing = break_even(draws, 0, 1)
+    assert crossing.queries_per_month is not None
+    at = crossing.queries_per_month.likely
     totals = draws.horizon(at * 1.0001)[0], draws.horizon(at * 0.9999)[0]
     assert totals[0][1] < totals[0][0] and totals[1][1] > totals[1][0]
 
@@ -118,9 +124,9 @@ def test_two_staircases_cross_between_their_steps() -> None:
         )
 
     arms = [cost("a", dedicated=stairs(100, 10_000)), cost("b", "tuned", dedicated=stairs(150, 14_000))]
-    found = break_even(simulate(arms, task(), 3, RNG(0)), 0, 1)
-    assert found.probability_never == 0 and found.queries_per_month is not None
-    assert found.queries_per_month.likely == pytest.approx(10_000, rel=0.01)
+    crossing = break_even(simulate(arms, task(), 3, RNG(0)), 0, 1)
+    assert crossing.probability_never == 0 and crossing.queries_per_month is not None
+    assert crossing.queries_per_month.likely == pytest.approx(10_000, rel=0.01)
 
 
 # -- over time ----------------------------------------------------------------------------------
@@ -204,29 +210,29 @@ def test_a_tornado_by_hand() -> None:
         costs={"hourly_usd": 50, "label_minutes": [0.3, 0.6, 0.9], "review_hours_per_month": [0, 1, 2]},
     )
     building = 4 * 50 + 200 * 0.6 / 60 * 50
-    found = {one.what: (one.low, one.high) for one in tornado(arms, known, 0, 1)}
-    assert list(found) == [
+    swings = {swing.what: (swing.low, swing.high) for swing in tornado(arms, known, 0, 1)}
+    assert list(swings) == [
         "traffic.queries_per_month",
         "p: price of an answer",
         "t: hours until it serves",
         "costs.label_minutes",
     ]
-    assert found["traffic.queries_per_month"] == pytest.approx((200 - building, 1000 - building))
-    assert found["p: price of an answer"] == pytest.approx((200 - building, 600 - building))
-    assert found["t: hours until it serves"] == pytest.approx((400 - 100 - 100, 400 - 500 - 100))
-    assert found["costs.label_minutes"] == pytest.approx((400 - 200 - 50, 400 - 200 - 150))
+    assert swings["traffic.queries_per_month"] == pytest.approx((200 - building, 1000 - building))
+    assert swings["p: price of an answer"] == pytest.approx((200 - building, 600 - building))
+    assert swings["t: hours until it serves"] == pytest.approx((400 - 100 - 100, 400 - 500 - 100))
+    assert swings["costs.label_minutes"] == pytest.approx((400 - 200 - 50, 400 - 200 - 150))
     # hours of review are the same for both, so they move nothing and are left out
 
 
 def test_the_rule_of_thumb_stands_beside_the_measured_figure_with_the_reason(tmp_path: Path) -> None:
     known = crowded(tmp_path)
     priced = decide_trials(tmp_path / "trials.jsonl", known, arms=tmp_path / "arms.toml")
-    said = priced.document["rule_of_thumb"]
-    assert said.startswith(
+    rule = priced.document["rule_of_thumb"]
+    assert rule.startswith(
         "over 100,000 queries a month: fine-tune. Measured here: tuned is cheaper than prompt above about "
     )
-    assert "more to build and saves $" in said
-    assert "errors included; its fixed costs are $4" in said and said.endswith("a month more.")
+    assert "more to build and saves $" in rule
+    assert "errors included; its fixed costs are $4" in rule and rule.endswith("a month more.")
     arms = (tmp_path / "arms.toml").read_text()
     (tmp_path / "arms.toml").write_text(arms[: arms.index("hosting")] + "usd_per_query = 0.005\n")
     never = decide_trials(tmp_path / "trials.jsonl", known, arms=tmp_path / "arms.toml")
@@ -266,9 +272,9 @@ def test_hosting_is_declared_in_arms_toml_and_comes_back_from_it(tmp_path: Path)
     (tmp_path / "arms.toml").write_text(
         arms_toml([arm, cost("y", usd_per_query=flat(0.001), query_error_usd=1e-5)])
     )
-    found = read_arms(tmp_path / "arms.toml")
-    assert found["x"].hosting == arm.dedicated and found["x"].training_usd == 3.5
-    assert found["y"].hosting is None and found["y"].query_error_usd == 1e-5
+    declared = read_arms(tmp_path / "arms.toml")
+    assert declared["x"].hosting == arm.dedicated and declared["x"].training_usd == 3.5
+    assert declared["y"].hosting is None and declared["y"].query_error_usd == 1e-5
 
 
 def test_cache_writes_and_batches_by_hand(tmp_path: Path) -> None:
@@ -281,14 +287,14 @@ def test_cache_writes_and_batches_by_hand(tmp_path: Path) -> None:
     ]
     (tmp_path / "trials.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
     rates = "input = 1, output = 4, cached_input = 0.1, cache_write = 1.25"
-    more = "static_tokens = 1000, cache_hit = 0.8, batch_discount = 0.5"
-    declared = f'[[arm]]\nname = "cached"\nkind = "prompt"\nprice = {{ {rates}, {more} }}\n'
+    caching = "static_tokens = 1000, cache_hit = 0.8, batch_discount = 0.5"
+    declared = f'[[arm]]\nname = "cached"\nkind = "prompt"\nprice = {{ {rates}, {caching} }}\n'
     declared += f'[[arm]]\nname = "plain"\nkind = "prompt"\nprice = {{ {rates} }}\n'
     (tmp_path / "arms.toml").write_text(declared)
-    found = decide_trials(tmp_path / "trials.jsonl", task(), arms=tmp_path / "arms.toml").decision
-    assert found.finalist("cached").cost_per_query_usd.likely == pytest.approx(930 / 2 / 1e6)
-    assert found.finalist("plain").cost_per_query_usd.likely == pytest.approx((1_400 + 200) / 1e6)
-    for wrong, said in (
+    decision = decide_trials(tmp_path / "trials.jsonl", task(), arms=tmp_path / "arms.toml").decision
+    assert decision.finalist("cached").cost_per_query_usd.likely == pytest.approx(930 / 2 / 1e6)
+    assert decision.finalist("plain").cost_per_query_usd.likely == pytest.approx((1_400 + 200) / 1e6)
+    for wrong, message in (
         (declared.replace(", cache_hit = 0.8", ""), "cache_hit and static_tokens are given together"),
         (
             declared.replace("static_tokens = 1000", "static_tokens = 1500"),
@@ -299,11 +305,11 @@ def test_cache_writes_and_batches_by_hand(tmp_path: Path) -> None:
         (tmp_path / "arms.toml").write_text(wrong)
         with pytest.raises(TrialsError) as caught:
             decide_trials(tmp_path / "trials.jsonl", task(), arms=tmp_path / "arms.toml")
-        assert said in str(caught.value)
+        assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("declared", "said"),
+    ("declared", "message"),
     [
         ("{ mode = 'dedicated', usd_per_hour = 1 }", "hosting.requests_per_second"),
         (
@@ -315,11 +321,11 @@ def test_cache_writes_and_batches_by_hand(tmp_path: Path) -> None:
         ("{ mode = 'serverless', usd_per_hour = 1, requests_per_second = 1 }", "hosting.mode"),
     ],
 )
-def test_bad_hosting_is_named(tmp_path: Path, declared: str, said: str) -> None:
+def test_bad_hosting_is_named(tmp_path: Path, declared: str, message: str) -> None:
     (tmp_path / "arms.toml").write_text(f'[[arm]]\nname = "x"\nkind = "tuned"\nhosting = {declared}\n')
     with pytest.raises(TrialsError, match=r"arms.toml: arm 'x': hosting") as caught:
         read_arms(tmp_path / "arms.toml")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -372,14 +378,14 @@ def test_the_page_and_python_agree_to_the_cent(tmp_path: Path) -> None:
     result = decide_trials(
         tmp_path / "trials.jsonl", crowded(tmp_path), arms=tmp_path / "arms.toml", out=tmp_path / "out"
     )
-    asked = [(1_000.0, 12), (450_000.0, 18), (3_000_000.0, 18), (7_000_000.0, 18)]
+    scenarios = [(1_000.0, 12), (450_000.0, 18), (3_000_000.0, 18), (7_000_000.0, 18)]
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page()
         page.goto((tmp_path / "out" / "report.html").resolve().as_uri())
         page.wait_for_selector("#volume-chart .main-svg")
         shown = page.evaluate(
-            "asked => asked.map(([v, m]) => [0, 1].map((a) => window.tunepoint.band(a, v, m)))", asked
+            "pairs => pairs.map(([v, m]) => [0, 1].map((a) => window.tunepoint.band(a, v, m)))", scenarios
         )
         volume = page.evaluate("window.tunepoint.crossing('prompt', 'tuned', 18)")
         page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
@@ -391,7 +397,7 @@ def test_the_page_and_python_agree_to_the_cent(tmp_path: Path) -> None:
         shown_rows = page.inner_text("#live-rows")
         browser.close()
     draws = result.decision.evidence.costs
-    for (queries, months), bands in zip(asked, shown, strict=True):
+    for (queries, months), bands in zip(scenarios, shown, strict=True):
         if months != 18:
             continue  # another horizon has another schedule: below
         expected = np.quantile(draws.horizon(queries), [0.05, 0.5, 0.95], axis=0)

@@ -35,13 +35,13 @@ RISING = [0.3, 0.45, 0.58, 0.68]
 
 
 def test_an_early_curve_does_not_let_a_verdict_rule_tuning_out() -> None:
-    (said,) = still_rising(decision(0.68, 0.75), learning(RISING), ["tuned"], 0.02)
+    (caveat,) = still_rising(decision(0.68, 0.75), learning(RISING), ["tuned"], 0.02)
     assert (
-        said.startswith("tuned MiniLM learned")
-        and "learned from 400 examples (20 per label)" in said
-        and "0.070 behind" in said
+        caveat.startswith("tuned MiniLM learned")
+        and "learned from 400 examples (20 per label)" in caveat
+        and "0.070 behind" in caveat
     )
-    assert "does not rule tuning out" in said
+    assert "does not rule tuning out" in caveat
 
 
 def test_it_keeps_quiet_where_the_score_did_not_decide_or_will_not() -> None:
@@ -52,8 +52,8 @@ def test_it_keeps_quiet_where_the_score_did_not_decide_or_will_not() -> None:
 
 
 def test_growth_is_that_of_the_curve_at_every_doubling() -> None:
-    found = learning(RISING).growth(["tuned"])
-    assert found is not None and found.gains["tuned"].estimate > 0
-    assert found.doublings[0] == 1.0 and list(found.doublings) == sorted(found.doublings)
-    assert found.doublings[2] < 3  # curves flatten
-    assert found.soon is not None and 0 < found.soon < 1
+    gain = learning(RISING).growth(["tuned"])
+    assert gain is not None and gain.gains["tuned"].estimate > 0
+    assert gain.doublings[0] == 1.0 and list(gain.doublings) == sorted(gain.doublings)
+    assert gain.doublings[2] < 3  # curves flatten
+    assert gain.soon is not None and 0 < gain.soon < 1

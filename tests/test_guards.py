@@ -17,14 +17,14 @@ RNG = np.random.default_rng
 TASK = Task.parse({"name": "t", "traffic": {"queries_per_month": 10_000}})
 
 
-def failing(items: int, unread: float, **more: Any) -> Table:
+def failing(items: int, unread: float, **fields: Any) -> Table:
     """A prompt that is as good as the tuned arm wherever its answer can be read."""
     rng = RNG(2)
     right = rng.random(items) < 0.9
     parsed = rng.random(items) >= unread
     tuned = np.where(rng.random(items) < 0.06, ~right, right)
     arms = table({"prompted": (right & parsed)[None].astype(float), "tuned": tuned[None].astype(float)})
-    prompted = replace(arms.arms[0], format_ok=float(parsed.mean()), **more)
+    prompted = replace(arms.arms[0], format_ok=float(parsed.mean()), **fields)
     return replace(arms, arms=(prompted, arms.arms[1]))
 
 
@@ -40,14 +40,14 @@ def test_an_arm_that_loses_by_its_format_alone_keeps_the_verdict_from_being_conf
 
 
 def test_repeats_of_one_arm_that_differ_are_said_and_noise_is_not() -> None:
-    rng, said = RNG(5), 0
+    rng, flagged = RNG(5), 0
     for _ in range(40):
         same = table({"tuned": (rng.random((3, 600)) < 0.8).astype(float)})
-        said += bool(repeats_differ(same, rng))
-    assert said <= 6
+        flagged += bool(repeats_differ(same, rng))
+    assert flagged <= 6
     seeds = np.stack([rng.random(2_000) < chance for chance in (0.8, 0.8, 0.9)]).astype(float)
-    found = repeats_differ(table({"tuned": seeds}), rng)
-    assert len(found) == 1 and "and 2 differ by" in found[0]
+    caveats = repeats_differ(table({"tuned": seeds}), rng)
+    assert len(caveats) == 1 and "and 2 differ by" in caveats[0]
     assert repeats_differ(table({"one": seeds[:1]}), rng) == []
 
 

@@ -52,9 +52,9 @@ def retiring(months: float | None, folder: Path) -> dict[str, Any]:
         '[[arm]]\nname = "prompt"\nkind = "prompt"\nusd_per_query = 0.01\n'
         '[[arm]]\nname = "tuned"\nkind = "tuned"\nupfront_usd = 1000\nusd_per_query = 0\n' + retires
     )
-    asked = Task.parse({"name": "t", "traffic": {"queries_per_month": 10_000, "horizon_months": 24}})
-    found = decide_trials(folder / "trials.jsonl", asked, arms=folder / "arms.toml")
-    return dict(found.document)
+    request_task = Task.parse({"name": "t", "traffic": {"queries_per_month": 10_000, "horizon_months": 24}})
+    result = decide_trials(folder / "trials.jsonl", request_task, arms=folder / "arms.toml")
+    return dict(result.document)
 
 
 def test_a_payback_after_the_base_model_retires_is_none(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_payback_after_the_base_model_retires_is_none(tmp_path: Path) -> None:
     assert crossing["payback_days"] is None
     assert (crossing["probability_never"], crossing["probability_no_payback"]) == (0, 1)
     assert crossing["base_model_days"] == round(9 * 365.25 / 12)
-    signal = next(one for one in document["signals"] if one["id"] == "P5")
+    signal = next(signal for signal in document["signals"] if signal["id"] == "P5")
     assert signal["holds"] is True and "retires in 274 days" in signal["detail"]
     assert any("tuned has no payback against prompt" in caveat for caveat in document["caveats"])
 
@@ -73,7 +73,7 @@ def test_a_payback_before_it_is_one(tmp_path: Path) -> None:
     (crossing,) = document["break_even"]
     assert crossing["payback_days"]["likely"] == pytest.approx(10 * 365.25 / 12, abs=0.01)
     assert crossing["probability_no_payback"] == 0
-    signal = next(one for one in document["signals"] if one["id"] == "P5")
+    signal = next(signal for signal in document["signals"] if signal["id"] == "P5")
     assert signal["holds"] is False
     assert not any("no payback" in caveat for caveat in document["caveats"])
 
@@ -84,21 +84,22 @@ def test_payback_is_of_the_arm_that_costs_more_to_build_whatever_stands() -> Non
         cost("p", monthly_usd=flat(400)),
         cost("t", "tuned", upfront_usd=flat(1_000), rented=True, retires_months=1.0),
     ]
-    found = break_even(simulate(arms, task(), 4, RNG(0)), 0, 1)
-    assert (found.cheaper_to_build, found.dearer_to_build) == ("t", "t")  # over a year tuning stands cheaper
-    assert found.payback_days is None and found.probability_no_payback == 1
-    assert found.lifetime_days == pytest.approx(365.25 / 12)
+    crossing = break_even(simulate(arms, task(), 4, RNG(0)), 0, 1)
+    # Over a year the tuned arm costs less even before any query.
+    assert (crossing.cheaper_to_build, crossing.dearer_to_build) == ("t", "t")
+    assert crossing.payback_days is None and crossing.probability_no_payback == 1
+    assert crossing.lifetime_days == pytest.approx(365.25 / 12)
     longer = [arms[0], cost("t", "tuned", upfront_usd=flat(1_000))]
-    found = break_even(simulate(longer, task(), 4, RNG(0)), 0, 1)
-    assert found.payback_days is not None
-    assert found.payback_days.likely == pytest.approx(2.5 * 365.25 / 12)
-    assert late_payback([found], "t") == []
+    crossing = break_even(simulate(longer, task(), 4, RNG(0)), 0, 1)
+    assert crossing.payback_days is not None
+    assert crossing.payback_days.likely == pytest.approx(2.5 * 365.25 / 12)
+    assert late_payback([crossing], "t") == []
 
 
 def test_without_a_date_nothing_is_said_of_it(tmp_path: Path) -> None:
     document = retiring(None, tmp_path)
     assert document["break_even"][0]["base_model_days"] is None
-    assert next(one for one in document["signals"] if one["id"] == "P5")["holds"] is None
+    assert next(signal for signal in document["signals"] if signal["id"] == "P5")["holds"] is None
 
 
 def test_the_usual_life_of_a_base_model_counts_only_for_what_a_provider_serves() -> None:
@@ -114,12 +115,12 @@ def test_the_usual_life_of_a_base_model_counts_only_for_what_a_provider_serves()
 
 def test_a_skewed_price_is_drawn_as_the_bootstrap_of_its_mean_would() -> None:
     values = RNG(3).lognormal(-7, 1.4, 150)  # a few long answers cost most
-    found = mean_of(values)
-    drawn = found.value + deviations(found.error, found.skew, 200_000, RNG(0))
+    mean = mean_of(values)
+    drawn = mean.value + deviations(mean.error, mean.skew, 200_000, RNG(0))
     resampled = values[RNG(1).integers(0, 150, (20_000, 150))].mean(axis=1)
     for share, off in ((0.01, 0.05), (0.05, 0.015), (0.5, 0.015), (0.95, 0.015), (0.99, 0.015)):
         assert np.quantile(drawn, share) == pytest.approx(np.quantile(resampled, share), rel=off)
-    normal = found.value + deviations(found.error, 0.0, 200_000, RNG(0))
+    normal = mean.value + deviations(mean.error, 0.0, 200_000, RNG(0))
     assert np.quantile(normal, 0.01) < 0.8 * np.quantile(resampled, 0.01)  # what a normal gets wrong
 
 
@@ -135,15 +136,15 @@ def test_means_of_few_equal_or_no_values() -> None:
 def test_skewness_survives_arms_toml(tmp_path: Path) -> None:
     arm = cost("x", usd_per_query=flat(0.001), query_error_usd=1e-4, query_skew=0.3, core_seconds_skew=-0.1)
     (tmp_path / "arms.toml").write_text(arms_toml([arm]))
-    found = read_arms(tmp_path / "arms.toml")["x"]
-    assert (found.query_skew, found.core_seconds_skew) == (0.3, -0.1)
+    declared = read_arms(tmp_path / "arms.toml")["x"]
+    assert (declared.query_skew, declared.core_seconds_skew) == (0.3, -0.1)
 
 
 # -- other currencies ------------------------------------------------------------------------------
 
 
 def test_amounts_in_another_currency_are_taken_at_the_declared_rate(tmp_path: Path) -> None:
-    found = Task.parse(
+    parsed = Task.parse(
         {
             "name": "t",
             "currencies": {"EUR": 1.1},
@@ -152,11 +153,11 @@ def test_amounts_in_another_currency_are_taken_at_the_declared_rate(tmp_path: Pa
             "models": [{"name": "openai/x", "price": {"input": "0.50 EUR", "output": 2}}],
         }
     )
-    hourly = found.costs.hourly_usd
+    hourly = parsed.costs.hourly_usd
     assert (hourly.low, hourly.likely, hourly.high) == pytest.approx((55, 66, 88))
-    assert found.limits.upfront_usd == pytest.approx(1_100)
-    assert found.limits.monthly_usd == 20
-    assert found.models[0].price is not None and found.models[0].price.input == pytest.approx(0.55)
+    assert parsed.limits.upfront_usd == pytest.approx(1_100)
+    assert parsed.limits.monthly_usd == 20
+    assert parsed.models[0].price is not None and parsed.models[0].price.input == pytest.approx(0.55)
     (tmp_path / "arms.toml").write_text(
         '[currencies]\nGBP = 1.25\n[[arm]]\nname = "x"\nkind = "prompt"\nusd_per_query = "0.004 GBP"\n'
     )
@@ -264,17 +265,17 @@ class OnMachines(Shown):
 def test_an_encoder_is_hosted_where_the_task_says() -> None:
     machine = {"mode": "dedicated", "usd_per_hour": 0.1, "requests_per_second": 50}
     known = task(models=[{"name": "embedded:minilm", "hosting": machine}])
-    found, beside = hosting_of(Shown("probe"), known)  # type: ignore[arg-type]
-    assert found is not None and found.requests_per_second == 50 and beside is None
+    hosting, beside = hosting_of(Shown("probe"), known)  # type: ignore[arg-type]
+    assert hosting is not None and hosting.requests_per_second == 50 and beside is None
     assert hosting_of(Shown("gpt", remote=True), known) == (None, None)  # type: ignore[arg-type]
 
 
 def test_the_strong_half_of_a_cascade_gets_what_the_gate_lets_through() -> None:
     strong = OnMachines("strong", hosting=always_on(requests_per_second=2.0))
     arm: Any = Cascade(Shown("cheap"), strong, Gate(1, 0, 0.5), 0.25)  # type: ignore[arg-type]
-    found, beside = hosting_of(arm, task())
-    assert beside is None and found is not None
-    assert found.requests_per_second == 8.0  # a quarter of the questions: four times as many in all
+    hosting, beside = hosting_of(arm, task())
+    assert beside is None and hosting is not None
+    assert hosting.requests_per_second == 8.0  # a quarter of the questions: four times as many in all
     machine = {"mode": "dedicated", "usd_per_hour": 0.1, "requests_per_second": 50}
     cheap_too = hosting_of(arm, task(models=[{"name": "embedded:minilm", "hosting": machine}]))[1]
     assert cheap_too is not None and cheap_too.requests_per_second == 50
@@ -282,10 +283,10 @@ def test_the_strong_half_of_a_cascade_gets_what_the_gate_lets_through() -> None:
 
 def test_a_retirement_of_what_is_tuned_is_declared_with_it() -> None:
     day = date.today() + timedelta(days=100)
-    found = task(tune=[{"base": "gpt-4.1-mini", "provider": "openai", "retires": day.isoformat()}])
-    assert found.tune[0].retires == day
+    dated = task(tune=[{"base": "gpt-4.1-mini", "provider": "openai", "retires": day.isoformat()}])
+    assert dated.tune[0].retires == day
     without = task(tune=[{"base": "gpt-4.1-mini", "provider": "openai"}])
-    assert found.trials_fingerprint() == without.trials_fingerprint()  # it measures nothing anew
+    assert dated.trials_fingerprint() == without.trials_fingerprint()  # it measures nothing anew
     with pytest.raises(TaskError, match="is in the past"):
         task(tune=[{"base": "x", "provider": "openai", "retires": "2024-01-01"}])
 
@@ -293,8 +294,8 @@ def test_a_retirement_of_what_is_tuned_is_declared_with_it() -> None:
 def test_the_machines_of_a_cheap_half_are_paid_by_the_month() -> None:
     hosting = always_on(requests_per_second=1.0, usd_per_hour=Range(0.1, 0.2, 0.4), peak=1.0, utilisation=1.0)
     known = task(traffic={"queries_per_month": [1_000, 2_628_000, 5_256_001]})
-    found = monthly_usd(hosting, known)
-    assert (found.low, found.likely, found.high) == pytest.approx((73.0, 146.0, 3 * 0.4 * 730))
+    monthly = monthly_usd(hosting, known)
+    assert (monthly.low, monthly.likely, monthly.high) == pytest.approx((73.0, 146.0, 3 * 0.4 * 730))
 
 
 @dataclass
@@ -357,6 +358,6 @@ def test_shared_adapters_by_hand() -> None:
     prompted = cost("prompted", usd_per_query=flat(1_020 * 0.20 / 1e6))
     draws = simulate([prompted, adapter], task(traffic={"queries_per_month": 50_000}), 4, RNG(0))
     assert draws.per_month()[0].tolist() == pytest.approx([50_000 * 0.000204, 1.5 + 50_000 * 0.000024])
-    found = break_even(draws, 0, 1)
-    assert found.queries_per_month is not None
-    assert found.queries_per_month.likely == pytest.approx((30 + 12 * 1.5) / (12 * 900 * 0.20 / 1e6))
+    crossing = break_even(draws, 0, 1)
+    assert crossing.queries_per_month is not None
+    assert crossing.queries_per_month.likely == pytest.approx((30 + 12 * 1.5) / (12 * 900 * 0.20 / 1e6))

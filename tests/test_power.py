@@ -96,7 +96,7 @@ def test_what_evidence_is_worth_falls_as_the_study_grows() -> None:
     value: dict[str, Any] = {"value": {"error_usd": 0.05}, "traffic": {"queries_per_month": 150_000}}
     small, large = decided(close(60, lead=0.0), **value), decided(close(6_000, lead=0.0), **value)
     assert decided(close(60)).worth == ()
-    worth = {one.kind: one for one in small.worth}
+    worth = {value.kind: value for value in small.worth}
     assert set(worth) == {"test_items", "training_seeds"}
     assert worth["test_items"].value_usd > 10 * large.worth[0].value_usd
     assert worth["test_items"].price_usd == pytest.approx(100 * 0.501, rel=0.01)
@@ -109,10 +109,10 @@ def test_training_examples_are_worth_what_they_gain_at_this_volume() -> None:
     joint = joint_of(arms)
     evidence = evidence_of(arms, COSTS, task, joint, RNG(0))
     growth = LearningGain(100, {"tuned": Interval(0.02, 0.01, 0.03)})
-    found = values_of_information(joint, evidence, unit_prices(arms, COSTS, task), RNG(0), growth)[-1]
+    examples = values_of_information(joint, evidence, unit_prices(arms, COSTS, task), RNG(0), growth)[-1]
     # twice the examples: two points of 12 million answers at 5 cents
-    assert found.kind == "training_examples"
-    assert found.value_usd == pytest.approx(0.02 * 12_000_000 * 0.05, rel=0.35)
+    assert examples.kind == "training_examples"
+    assert examples.value_usd == pytest.approx(0.02 * 12_000_000 * 0.05, rel=0.35)
     none = values_of_information(
         joint,
         evidence,
@@ -127,12 +127,12 @@ def test_a_planned_size_has_the_power_that_it_promises() -> None:
     design = Design(disagreement=0.16, seed_sd=0.0)
     items = design.items_for(0.03, 0.8)
     assert items == pytest.approx((1.96 + 0.8416) ** 2 * (0.16 - 0.0009) / 0.0009, rel=0.09)
-    rng, found = RNG(1), 0
+    rng, detected = RNG(1), 0
     for _ in range(300):
         lead = rng.choice([1.0, 0.0, -1.0], p=[0.095, 0.84, 0.065], size=items)
         joint = joint_scores([(0.5 + lead / 2)[None], np.full((1, int(items or 0)), 0.5)])
-        found += compare(joint, [(0, 1)], rng)[0].difference.low > 0
-    assert found / 300 == pytest.approx(0.8, abs=0.07)
+        detected += compare(joint, [(0, 1)], rng)[0].difference.low > 0
+    assert detected / 300 == pytest.approx(0.8, abs=0.07)
 
 
 def test_clusters_and_seeds_cost_items() -> None:

@@ -48,8 +48,8 @@ def test_inputs_like_those_of_train_are_not_novel_and_others_are() -> None:
 
 def test_large_sets_are_compared_by_a_sample_and_one_input_by_none() -> None:
     many = RNG(2).uniform(0, 90, MAX_COMPARED_INPUTS + 500).tolist()
-    found = near(many, many)
-    assert found is not None and len(found[1]) == MAX_COMPARED_INPUTS
+    novelty = near(many, many)
+    assert novelty is not None and len(novelty[1]) == MAX_COMPARED_INPUTS
     assert near([1.0], [2.0]) is None
 
 
@@ -57,5 +57,5 @@ def test_the_far_slice_is_the_least_familiar_fifth_and_never_one_cluster() -> No
     trials = [Trial(arm=arm, item=str(i), score=1, cluster=f"c{i // 2}") for i in range(20) for arm in "ab"]
     similarity = {str(i): i / 20 for i in range(20)}
     assert {trial.item for trial in _far(trials, similarity)} == {"0", "1", "2", "3"}
-    one = [trial.model_copy(update={"cluster": "c"}) for trial in trials]
-    assert _far(one, similarity) == [] and _far(trials[:4], similarity) == []
+    same_cluster = [trial.model_copy(update={"cluster": "c"}) for trial in trials]
+    assert _far(same_cluster, similarity) == [] and _far(trials[:4], similarity) == []

@@ -20,7 +20,7 @@ KINDS: Any = ("prompt", "tuned")
 def sliced(chances: dict[str, tuple[float, float]], each: int, seed: int = 0) -> Table:
     """Prompted and tuned, each with its own chance of being right in every slice."""
     rng = RNG(seed)
-    prompted = np.concatenate([rng.random(each) < one for one, _ in chances.values()])
+    prompted = np.concatenate([rng.random(each) < chance for chance, _ in chances.values()])
     tuned = np.concatenate([rng.random(each) < other for _, other in chances.values()])
     whole = table({"prompted": prompted[None].astype(float), "tuned": tuned[None].astype(float)})
     return replace(whole, slices=tuple(name for name in chances for _ in range(each)))
@@ -28,17 +28,21 @@ def sliced(chances: dict[str, tuple[float, float]], each: int, seed: int = 0) ->
 
 def test_each_slice_names_the_arm_that_is_better_there() -> None:
     arms = sliced({"bills": (0.6, 0.9), "refunds": (0.9, 0.6), "same": (0.8, 0.8)}, 200)
-    found = by_slice(arms, KINDS, RNG(0))
-    assert found is not None and (found.arm, found.against, found.by) == ("tuned", "prompted", "slice")
-    assert {one.name: one.better for one in found.slices} == {
+    compared = by_slice(arms, KINDS, RNG(0))
+    assert compared is not None and (compared.arm, compared.against, compared.by) == (
+        "tuned",
+        "prompted",
+        "slice",
+    )
+    assert {part.name: part.better for part in compared.slices} == {
         "bills": "tuned",
         "refunds": "prompted",
         "same": None,
     }
-    routing = found.routing
+    routing = compared.routing
     assert routing is not None and routing.wins and routing.gain.estimate > 0.1
     assert "bills" in routing.arms["tuned"] and "refunds" in routing.arms["prompted"]
-    words = routing_words(found)
+    words = routing_words(compared)
     assert words is not None and "on held-out items" in words
 
 
@@ -46,14 +50,14 @@ def test_equal_arms_are_called_different_in_few_slices_and_are_not_routed() -> N
     called = tried = suggested = optimistic = 0
     for seed in range(60):
         arms = sliced({str(i): (0.8, 0.8) for i in range(10)}, 60, seed)
-        found = by_slice(arms, KINDS, RNG(seed))
-        assert found is not None
-        called += any(one.better for one in found.slices)
-        if found.routing is not None:
+        compared = by_slice(arms, KINDS, RNG(seed))
+        assert compared is not None
+        called += any(part.better for part in compared.slices)
+        if compared.routing is not None:
             tried += 1
-            suggested += found.routing.wins
-            optimistic += found.routing.optimism > 0
-            assert (routing_words(found) is not None) == found.routing.wins
+            suggested += compared.routing.wins
+            optimistic += compared.routing.optimism > 0
+            assert (routing_words(compared) is not None) == compared.routing.wins
     assert tried >= 50 and called / 60 <= 0.12
     assert suggested / tried <= 0.05 and optimistic / tried > 0.8
 
@@ -61,11 +65,16 @@ def test_equal_arms_are_called_different_in_few_slices_and_are_not_routed() -> N
 def test_labels_are_slices_and_a_router_sees_only_what_was_answered() -> None:
     arms = replace(sliced({"a": (0.5, 0.95), "b": (0.95, 0.5)}, 150), slices=(None,) * 300)
     labels = {item: "a" if int(item) < 150 else "b" for item in arms.items}
-    told = by_slice(arms, KINDS, RNG(0), labels=labels, answered=labels)
-    assert told is not None and told.by == "label" and told.routing is not None and told.routing.wins
+    informed = by_slice(arms, KINDS, RNG(0), labels=labels, answered=labels)
+    assert (
+        informed is not None
+        and informed.by == "label"
+        and informed.routing is not None
+        and informed.routing.wins
+    )
     useless = {item: str(int(item) % 2) for item in arms.items}
     blind = by_slice(arms, KINDS, RNG(0), labels=labels, answered=useless)
-    assert blind is not None and {one.better for one in blind.slices} == {"tuned", "prompted"}
+    assert blind is not None and {part.better for part in blind.slices} == {"tuned", "prompted"}
     assert blind.routing is None or not blind.routing.wins
     assert by_slice(arms, KINDS, RNG(0)) is None  # no column, no labels: no slices
 
@@ -73,8 +82,8 @@ def test_labels_are_slices_and_a_router_sees_only_what_was_answered() -> None:
 def test_slices_of_a_few_items_are_named_and_not_compared() -> None:
     arms = sliced({"large": (0.8, 0.9), "also": (0.8, 0.9)}, 100)
     arms = replace(arms, slices=(*["tiny"] * 3, *arms.slices[3:]))
-    found = by_slice(arms, KINDS, RNG(0))
-    assert found is not None and found.too_small == ("tiny",) and len(found.slices) == 2
+    compared = by_slice(arms, KINDS, RNG(0))
+    assert compared is not None and compared.too_small == ("tiny",) and len(compared.slices) == 2
 
 
 @settings(max_examples=20, deadline=None)
@@ -85,12 +94,16 @@ def test_the_names_of_labels_change_nothing(seed: int, names: list[str]) -> None
     arms = replace(arms, slices=(None,) * len(arms.items))
     other = dict(zip(["a", "b", "c", "d"], names, strict=True))
     renamed = {item: other[label] for item, label in labels.items()}
-    one = by_slice(arms, KINDS, RNG(0), labels=labels, answered=labels)
+    original = by_slice(arms, KINDS, RNG(0), labels=labels, answered=labels)
     two = by_slice(arms, KINDS, RNG(0), labels=renamed, answered=renamed)
-    assert one is not None and two is not None and (one.arm, one.against) == (two.arm, two.against)
-    here = {other[slice.name]: (slice.difference.estimate, slice.better) for slice in one.slices}
+    assert (
+        original is not None
+        and two is not None
+        and (original.arm, original.against) == (two.arm, two.against)
+    )
+    here = {other[slice.name]: (slice.difference.estimate, slice.better) for slice in original.slices}
     assert here == {slice.name: (slice.difference.estimate, slice.better) for slice in two.slices}
-    assert one.routing is not None and two.routing is not None
-    assert one.routing.gain == two.routing.gain
-    for kind, routed in one.routing.arms.items():
+    assert original.routing is not None and two.routing is not None
+    assert original.routing.gain == two.routing.gain
+    for kind, routed in original.routing.arms.items():
         assert {other[name] for name in routed} == set(two.routing.arms[kind])
