@@ -139,19 +139,19 @@ class Behind:
 @contextmanager
 def behind(**more: Any) -> Iterator[Behind]:
     """A server behind the gateway, in a thread."""
-    found = Behind(**more)
+    server = Behind(**more)
     loop = asyncio.new_event_loop()
     started = threading.Event()
 
     async def start() -> web.AppRunner:
         app = web.Application(client_max_size=64 * 2**20)
-        app.router.add_post("/v1/chat/completions", found.answer)
+        app.router.add_post("/v1/chat/completions", server.answer)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
-        found.url = f"http://127.0.0.1:{port}/v1"
+        server.url = f"http://127.0.0.1:{port}/v1"
         started.set()
         return runner
 
@@ -165,7 +165,7 @@ def behind(**more: Any) -> Iterator[Behind]:
     thread.start()
     started.wait(10)
     try:
-        yield found
+        yield server
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
@@ -200,11 +200,11 @@ def running(load: Callable[[], ServeSettings]) -> Iterator[Running]:
             timeout_graceful_shutdown=2,
         )
     )
-    ready, found, fault = threading.Event(), [], []  # type: ignore[var-annotated]
+    ready, loops, fault = threading.Event(), [], []  # type: ignore[var-annotated]
 
     async def main() -> None:
         async with gateway.running():
-            found.append(asyncio.get_running_loop())
+            loops.append(asyncio.get_running_loop())
             serving = asyncio.create_task(server.serve())
             while not server.started:
                 await asyncio.sleep(0.01)
@@ -226,7 +226,7 @@ def running(load: Callable[[], ServeSettings]) -> Iterator[Running]:
         raise fault[0]
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        yield Running(gateway, application, f"http://127.0.0.1:{port}", found[0])
+        yield Running(gateway, application, f"http://127.0.0.1:{port}", loops[0])
     finally:
         server.should_exit = True
         thread.join()
@@ -250,7 +250,7 @@ def settings(folder: Path, url: str, arms: Mapping[str, str] | None = None, **mo
 def until(condition: Callable[[], Any], seconds: float = 15.0) -> Any:
     """Wait for something to come true."""
     end = time.monotonic() + seconds
-    while not (found := condition()):
+    while not (result := condition()):
         assert time.monotonic() < end, "it never came to that"
         time.sleep(0.01)
-    return found
+    return result

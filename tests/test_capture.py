@@ -69,7 +69,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
         yield opened
 
 
-def asked(number: int = 0, **more: object) -> CapturedRequest:
+def captured(number: int = 0, **changes: object) -> CapturedRequest:
     fields: dict[str, object] = {
         "id": f"r{number}",
         "at": 1_000.0 + number,
@@ -79,7 +79,7 @@ def asked(number: int = 0, **more: object) -> CapturedRequest:
         "model": "m",
         "input": f"question {number}",
         "output": "billing",
-        **more,
+        **changes,
     }
     return CapturedRequest(**fields)  # type: ignore[arg-type]
 
@@ -88,7 +88,7 @@ def asked(number: int = 0, **more: object) -> CapturedRequest:
 
 
 def test_what_is_written_is_read_again(store: Store) -> None:
-    full = asked(
+    full = captured(
         1,
         answer="billing",
         format_ok=True,
@@ -109,24 +109,24 @@ def test_what_is_written_is_read_again(store: Store) -> None:
         copy_of="r0",
         licence="own",
     )
-    store.add([full, asked(2)], [Feedback("r1", 5.0, 0.5, True, "device", "no", "app")])
+    store.add([full, captured(2)], [Feedback("r1", 5.0, 0.5, True, "device", "no", "app")])
     first, second = store.requests("triage")
     assert first == full and first.cost_usd == Decimal("0.000123457")
-    assert second == asked(2)
+    assert second == captured(2)
     assert store.feedback(["r1", "r2"]) == {"r1": [Feedback("r1", 5.0, 0.5, True, "device", "no", "app")]}
 
 
 def test_a_request_is_written_once(store: Store) -> None:
-    store.add([asked(1), asked(2)])
-    store.add([replace(asked(1), output="another"), asked(3)])
-    assert [one.id for one in store.requests()] == ["r1", "r2", "r3"]
+    store.add([captured(1), captured(2)])
+    store.add([replace(captured(1), output="another"), captured(3)])
+    assert [request.id for request in store.requests()] == ["r1", "r2", "r3"]
     assert next(store.requests()).output == "billing"
 
 
 def test_requests_come_in_order_and_by_pages(store: Store) -> None:
-    store.add([asked(n, at=float(n // 3), id=f"r{n:05}") for n in range(2_500)])
-    found = [one.id for one in store.requests("triage")]
-    assert found == sorted(found) and len(found) == 2_500
+    store.add([captured(n, at=float(n // 3), id=f"r{n:05}") for n in range(2_500)])
+    ids = [request.id for request in store.requests("triage")]
+    assert ids == sorted(ids) and len(ids) == 2_500
     assert len(list(store.requests("triage", since=10, until=20))) == 30
     assert list(store.requests("another")) == []
 
@@ -134,10 +134,10 @@ def test_requests_come_in_order_and_by_pages(store: Store) -> None:
 def test_what_each_arm_served_in_sums(store: Store) -> None:
     store.add(
         [
-            asked(1, cost_nanousd=100, format_ok=True),
-            asked(2, cost_nanousd=300, format_ok=False),
-            asked(3, status=502, error="away"),
-            asked(4, arm="prompt", role="shadow", cost_nanousd=7),
+            captured(1, cost_nanousd=100, format_ok=True),
+            captured(2, cost_nanousd=300, format_ok=False),
+            captured(3, status=502, error="away"),
+            captured(4, arm="prompt", role="shadow", cost_nanousd=7),
         ]
     )
     prompt, tuned = store.totals("triage")
@@ -156,13 +156,13 @@ def test_states_and_the_audit_log(store: Store) -> None:
     store.add_audit("other", "ops", "stopped")
     (line,) = store.audit_log("triage")
     assert (line["who"], line["what"], line["detail"]) == ("ops", "promoted b", {"from": "a"})
-    assert [one["task"] for one in store.audit_log()] == ["triage", "other"]
+    assert [entry["task"] for entry in store.audit_log()] == ["triage", "other"]
 
 
 def test_old_requests_go_with_their_feedback(store: Store) -> None:
-    store.add([asked(n) for n in range(10)], [Feedback("r1", 1.0, 1.0), Feedback("r8", 1.0, 0.0)])
+    store.add([captured(n) for n in range(10)], [Feedback("r1", 1.0, 1.0), Feedback("r8", 1.0, 0.0)])
     assert store.purge(1_005.0) == 5
-    assert [one.id for one in store.requests()] == ["r5", "r6", "r7", "r8", "r9"]
+    assert [request.id for request in store.requests()] == ["r5", "r6", "r7", "r8", "r9"]
     assert list(store.feedback(["r1", "r8"])) == ["r8"]
     store.add([], [Feedback("dropped", 900.0, comment="private"), Feedback("to come", 2_000.0)])
     store.purge(1_000.0)
@@ -171,7 +171,7 @@ def test_old_requests_go_with_their_feedback(store: Store) -> None:
 
 def test_a_row_that_the_store_does_not_take_says_so(store: Store) -> None:
     with pytest.raises(RefusedRow):
-        store.add([asked(1, input=None)])
+        store.add([captured(1, input=None)])
     assert list(store.requests()) == []
 
 
@@ -181,8 +181,8 @@ def test_opening_again_changes_nothing_and_many_may_open_at_once(tmp_path: Path)
 
     def opening() -> None:
         try:
-            with open_store(tmp_path / "c.sqlite") as one:
-                one.add([asked(next(numbers))])
+            with open_store(tmp_path / "c.sqlite") as opened:
+                opened.add([captured(next(numbers))])
         except BaseException as error:
             faults.append(error)
 
@@ -192,8 +192,8 @@ def test_opening_again_changes_nothing_and_many_may_open_at_once(tmp_path: Path)
     for thread in threads:
         thread.join()
     assert faults == []
-    with open_store(tmp_path / "c.sqlite") as one:
-        assert len(list(one.requests())) == 6
+    with open_store(tmp_path / "c.sqlite") as opened:
+        assert len(list(opened.requests())) == 6
 
 
 def test_the_migrations_end_at_the_schema(store: Store) -> None:
@@ -215,7 +215,7 @@ open_store({str(tmp_path / "c.sqlite")!r})
 """
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 9
     with open_store(tmp_path / "c.sqlite") as store:
-        store.add([asked(1)])
+        store.add([captured(1)])
         assert len(list(store.requests())) == 1
 
 
@@ -266,19 +266,19 @@ class Sink:
 
     def __init__(self) -> None:
         self.rows: dict[str, CapturedRequest] = {}
-        self.said: list[Feedback] = []
+        self.feedback: list[Feedback] = []
         self.away = False
         self.batches = 0
 
     def add(self, requests: Sequence[CapturedRequest] = (), feedback: Sequence[Feedback] = ()) -> None:
         if self.away:
             raise StoreError("away")
-        if any(one.input == "refuse" for one in requests):
+        if any(request.input == "refuse" for request in requests):
             raise RefusedRow("no")
         self.batches += 1
-        for one in requests:
-            self.rows.setdefault(one.id, one)
-        self.said += feedback
+        for request in requests:
+            self.rows.setdefault(request.id, request)
+        self.feedback += feedback
 
 
 def until(condition: object, seconds: float = 10.0) -> None:
@@ -293,7 +293,7 @@ def test_requests_are_batched_and_all_written_at_the_end() -> None:
     sink = Sink()
     writer = Writer(sink, None)
     for number in range(5_000):
-        writer.put(asked(number))
+        writer.put(captured(number))
     assert writer.close() == 0
     assert len(sink.rows) == writer.counts.written == 5_000
     assert sink.batches < 50
@@ -304,7 +304,7 @@ def test_feedback_is_acknowledged_when_it_is_written() -> None:
     writer = Writer(sink, PatternRedactor())
     done = writer.put_feedback(Feedback("r1", 1.0, comment="mail me at a.b@example.com"))
     done.result(5)
-    assert [one.comment for one in sink.said] == ["mail me at <email>"]
+    assert [entry.comment for entry in sink.feedback] == ["mail me at <email>"]
     sink.away = True
     with pytest.raises(StoreError):
         writer.put_feedback(Feedback("r2", 1.0)).result(5)
@@ -317,7 +317,7 @@ def test_while_the_store_is_away_requests_wait_and_the_oldest_go_first() -> None
     sink.away = True
     writer = Writer(sink, None, capacity=100, linger=0.0, pause=lambda seconds: time.sleep(0.002))
     for number in range(150):
-        writer.put(asked(number))
+        writer.put(captured(number))
         if number == 0:
             until(lambda: writer.counts.failing)
     assert writer.waiting <= 101 and writer.counts.dropped >= 49
@@ -331,7 +331,7 @@ def test_one_refused_row_keeps_no_other_out() -> None:
     sink = Sink()
     writer = Writer(sink, None)
     for number in range(20):
-        writer.put(asked(number, input="refuse" if number == 7 else "fine"))
+        writer.put(captured(number, input="refuse" if number == 7 else "fine"))
     writer.close()
     assert len(sink.rows) == 19 and writer.counts.refused == 1
 
@@ -342,7 +342,7 @@ def test_a_caller_that_gives_up_on_its_feedback_stops_nothing() -> None:
     given_up = writer.put_feedback(Feedback("r1", 1.0))
     given_up.cancel()
     writer.put_feedback(Feedback("r2", 1.0)).result(5)
-    writer.put(asked(1))
+    writer.put(captured(1))
     assert writer.close() == 0 and list(sink.rows) == ["r1"]
 
 
@@ -360,7 +360,7 @@ def test_a_caller_that_gives_up_on_its_feedback_stops_nothing() -> None:
 def test_no_row_whatever_it_holds_stops_the_writer(store: Store, bad: dict[str, object]) -> None:
     writer = Writer(store, PatternRedactor())
     for number in range(5):
-        writer.put(asked(number, **(bad if number == 2 else {})))
+        writer.put(captured(number, **(bad if number == 2 else {})))
     writer.put_feedback(Feedback("r1\ud800", 1.0, comment="half \ud83d")).result(10)
     assert writer.close() == 0
     assert len(list(store.requests())) == writer.counts.written == 4 and writer.counts.refused == 1
@@ -375,7 +375,7 @@ def test_a_redactor_that_fails_keeps_only_its_row_out() -> None:
     sink = Sink()
     writer = Writer(sink, redact)
     for number in range(5):
-        writer.put(asked(number))
+        writer.put(captured(number))
     assert writer.close() == 0 and sorted(sink.rows) == ["r0", "r1", "r3", "r4"]
     assert (writer.counts.written, writer.counts.refused) == (4, 1)
 
@@ -383,7 +383,7 @@ def test_a_redactor_that_fails_keeps_only_its_row_out() -> None:
 def test_after_the_end_nothing_is_taken_in_silence() -> None:
     writer = Writer(Sink(), None)
     writer.close()
-    writer.put(asked(1))
+    writer.put(captured(1))
     assert writer.counts.dropped == 1
     with pytest.raises(StoreError, match="closed"):
         writer.put_feedback(Feedback("r1", 1.0)).result(1)
@@ -397,7 +397,7 @@ def test_what_is_being_written_still_waits() -> None:
 
     writer = Writer(Slow(), None, linger=0.0)
     for number in range(10):
-        writer.put(asked(number))
+        writer.put(captured(number))
     assert writer.close(0.3) == 10
     until(lambda: not writer.waiting)
 
@@ -406,13 +406,13 @@ def test_a_store_that_stays_away_does_not_keep_the_process_from_ending() -> None
     sink = Sink()
     sink.away = True
     writer = Writer(sink, None, pause=lambda seconds: time.sleep(min(seconds, 0.01)))
-    writer.put(asked(1))
+    writer.put(captured(1))
     assert writer.close(5) == 1
 
 
 def test_text_that_no_database_takes_is_mended(store: Store) -> None:
     writer = Writer(store, None)
-    writer.put(asked(1, input="nul\x00 and half \ud83d of a pair", answer=None))
+    writer.put(captured(1, input="nul\x00 and half \ud83d of a pair", answer=None))
     writer.close()
     assert next(store.requests()).input == "nul and half ? of a pair"
 

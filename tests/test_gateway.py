@@ -36,14 +36,14 @@ ASK: Any = [{"role": "user", "content": "I was charged twice"}]
 
 @pytest.fixture
 def server() -> Iterator[Behind]:
-    with behind() as found:
-        yield found
+    with behind() as behind_it:
+        yield behind_it
 
 
 @pytest.fixture
 def gateway(server: Behind, tmp_path: Path) -> Iterator[Running]:
-    with running(lambda: settings(tmp_path, server.url, fallback=["spare"])) as found:
-        yield found
+    with running(lambda: settings(tmp_path, server.url, fallback=["spare"])) as opened:
+        yield opened
 
 
 def client(gateway: Running, key: str = "any") -> openai.OpenAI:
@@ -74,7 +74,7 @@ def get(url: str, **headers: str) -> tuple[int, Any]:
 
 def kept(gateway: Running, count: int = 1) -> list[CapturedRequest]:
     """What the store holds, once it holds so much."""
-    return until(lambda: len(found := list(gateway.gateway.store.requests())) >= count and found)  # type: ignore[no-any-return]
+    return until(lambda: len(requests := list(gateway.gateway.store.requests())) >= count and requests)  # type: ignore[no-any-return]
 
 
 # -- applications change their base URL and nothing else --------------------------------------------
@@ -85,23 +85,30 @@ def test_the_official_client_is_answered(gateway: Running, server: Behind) -> No
         raw = asking.chat.completions.with_raw_response.create(
             model="triage", messages=ASK, temperature=0.5, user="u1"
         )
-        found = raw.parse()
+        completion = raw.parse()
         assert [model.id for model in asking.models.list()] == ["triage"]
         assert asking.models.retrieve("triage").owned_by == "tunepoint"
-    assert found.choices[0].message.content == "main says billing, perhaps"
-    assert found.model == "triage" and found.usage is not None and found.usage.prompt_tokens == 40
+    assert completion.choices[0].message.content == "main says billing, perhaps"
+    assert (
+        completion.model == "triage" and completion.usage is not None and completion.usage.prompt_tokens == 40
+    )
     assert raw.headers["x-tunepoint-arm"] == "main" and raw.headers["x-tunepoint-role"] == "champion"
     spent = (30 * 1.0 + 10 * 0.5 + 6 * 2.0) / 1e6
     assert float(raw.headers["x-tunepoint-cost-usd"]) == pytest.approx(spent)
     assert server.calls[0]["model"] == "main" and server.calls[0]["temperature"] == 0.5
-    (one,) = kept(gateway)
-    assert raw.headers["x-request-id"] == one.id
-    assert (one.task, one.arm, one.role, one.status) == ("triage", "main", "champion", 200)
-    assert (one.input, one.output) == ("I was charged twice", "main says billing, perhaps")
-    assert (one.input_tokens, one.cached_tokens, one.output_tokens) == (40, 10, 6)
-    assert one.cost_usd == Decimal(repr(spent)).quantize(Decimal("1e-9"))
-    assert one.parameters == {"temperature": 0.5} and one.messages is None
-    assert one.user is not None and "u1" not in one.user and one.seconds is not None
+    (captured,) = kept(gateway)
+    assert raw.headers["x-request-id"] == captured.id
+    assert (captured.task, captured.arm, captured.role, captured.status) == (
+        "triage",
+        "main",
+        "champion",
+        200,
+    )
+    assert (captured.input, captured.output) == ("I was charged twice", "main says billing, perhaps")
+    assert (captured.input_tokens, captured.cached_tokens, captured.output_tokens) == (40, 10, 6)
+    assert captured.cost_usd == Decimal(repr(spent)).quantize(Decimal("1e-9"))
+    assert captured.parameters == {"temperature": 0.5} and captured.messages is None
+    assert captured.user is not None and "u1" not in captured.user and captured.seconds is not None
 
 
 def test_streams_come_event_by_event_under_the_tasks_name(gateway: Running, server: Behind) -> None:
@@ -115,10 +122,14 @@ def test_streams_come_event_by_event_under_the_tasks_name(gateway: Running, serv
             parts.append(chunk.choices[0].delta.content or "")
     assert "".join(parts) == "main says billing, perhaps" and models == {"triage"}
     assert times[0] < 0.6 < times[-1]  # the first word did not wait for the last
-    (one,) = kept(gateway)
-    assert one.streamed and one.output == "main says billing, perhaps" and one.cost_nanousd == 47_000
-    assert one.first_token_seconds is not None and one.seconds is not None
-    assert one.first_token_seconds < one.seconds
+    (captured,) = kept(gateway)
+    assert (
+        captured.streamed
+        and captured.output == "main says billing, perhaps"
+        and captured.cost_nanousd == 47_000
+    )
+    assert captured.first_token_seconds is not None and captured.seconds is not None
+    assert captured.first_token_seconds < captured.seconds
 
 
 def test_a_stream_with_its_usage_if_asked_for(gateway: Running) -> None:
@@ -137,15 +148,15 @@ def test_tools_and_formats_are_passed_on(gateway: Running, server: Behind) -> No
         {"role": "user", "content": [{"type": "text", "text": "first"}, {"type": "text", "text": "second"}]},
     ]
     with client(gateway) as asking:
-        found = asking.chat.completions.create(
+        completion = asking.chat.completions.create(
             model="triage", messages=parts, tools=tools, response_format={"type": "json_object"}
         )
-    calls = found.choices[0].message.tool_calls
+    calls = completion.choices[0].message.tool_calls
     assert calls is not None and calls[0].id == "c1"
     assert server.calls[0]["tools"] == tools and server.calls[0]["response_format"] == {"type": "json_object"}
-    (one,) = kept(gateway)
-    assert one.input == "first\nsecond" and one.messages is not None
-    assert one.messages[0]["content"] == "Be kind to <email>"
+    (captured,) = kept(gateway)
+    assert captured.input == "first\nsecond" and captured.messages is not None
+    assert captured.messages[0]["content"] == "Be kind to <email>"
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="no node is installed")
@@ -167,10 +178,10 @@ for await (const part of reply.body.pipeThrough(new TextDecoderStream())) {
 }
 console.log(reply.headers.get('content-type') + ' ' + text);
 """
-    found = subprocess.run(
+    node = subprocess.run(
         ["node", "--input-type=module", "-e", script, gateway.url], capture_output=True, text=True, timeout=60
     )
-    assert found.stdout.strip() == "text/event-stream; charset=utf-8 main says billing, perhaps", found.stderr
+    assert node.stdout.strip() == "text/event-stream; charset=utf-8 main says billing, perhaps", node.stderr
 
 
 @pytest.fixture(scope="session")
@@ -212,11 +223,13 @@ try { await client.chat.completions.create({ ...asked, model: 'nobody' }); }
 catch (error) { refused = error.code; }
 console.log(JSON.stringify([whole.choices[0].message.content, whole.model, text, total, names, refused]));
 """)
-    found = subprocess.run(
+    node = subprocess.run(
         ["node", "ask.mjs", gateway.url], cwd=node_client, capture_output=True, text=True, timeout=60
     )
-    said = "main says billing, perhaps"
-    assert json.loads(found.stdout) == [said, "triage", said, 46, ["triage"], "model_not_found"], found.stderr
+    answer = "main says billing, perhaps"
+    assert json.loads(node.stdout) == [answer, "triage", answer, 46, ["triage"], "model_not_found"], (
+        node.stderr
+    )
 
 
 # -- faults behind it -------------------------------------------------------------------------------
@@ -244,8 +257,10 @@ def test_counts_that_make_no_sense_are_taken_as_they_can_be(
 ) -> None:
     message = {"role": "assistant", "content": "fine"}
     server.replies["main"] = {"choices": [{"index": 0, "message": message}], "usage": usage}
-    status, said, headers = post(f"{gateway.url}/v1/chat/completions", {"model": "triage", "messages": ASK})
-    assert (status, headers["x-tunepoint-arm"], said["choices"][0]["message"]["content"]) == (
+    status, completion, headers = post(
+        f"{gateway.url}/v1/chat/completions", {"model": "triage", "messages": ASK}
+    )
+    assert (status, headers["x-tunepoint-arm"], completion["choices"][0]["message"]["content"]) == (
         200,
         "main",
         "fine",
@@ -261,9 +276,9 @@ def test_a_stream_that_ends_before_its_first_event_goes_to_the_fallback(
 ) -> None:
     server.starts["main"] = start
     with client(gateway) as asking:
-        said = asking.chat.completions.create(model="triage", messages=ASK, stream=True)
+        chunks = asking.chat.completions.create(model="triage", messages=ASK, stream=True)
         assert (
-            "".join(chunk.choices[0].delta.content or "" for chunk in said) == "spare says billing, perhaps"
+            "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "spare says billing, perhaps"
         )
 
 
@@ -275,14 +290,14 @@ def test_where_the_champion_fails_the_fallback_answers(
     server.faults["main"] = fault
     with client(gateway) as asking:
         if stream:
-            said = asking.chat.completions.create(model="triage", messages=ASK, stream=True)
-            text = "".join(chunk.choices[0].delta.content or "" for chunk in said)
+            chunks = asking.chat.completions.create(model="triage", messages=ASK, stream=True)
+            text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
         else:
             text = (
                 asking.chat.completions.create(model="triage", messages=ASK).choices[0].message.content or ""
             )
     assert text == "spare says billing, perhaps"
-    failed, answered = sorted(kept(gateway, 2), key=lambda one: one.status, reverse=True)
+    failed, answered = sorted(kept(gateway, 2), key=lambda captured: captured.status, reverse=True)
     assert failed.arm == "main" and failed.status >= 400 and failed.error is not None
     assert "Bearer" not in failed.error and (answered.arm, answered.role) == ("spare", "fallback")
 
@@ -291,20 +306,24 @@ def test_a_server_that_is_down_and_one_that_is_slow(server: Behind, tmp_path: Pa
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{free.getsockname()[1]}/v1#x"
-    found = settings(
+    loaded = settings(
         tmp_path, server.url, {"slow": "slow", "spare": "spare"}, champion="down", fallback=["slow", "spare"]
     )
-    (task,) = found.tasks
+    (task,) = loaded.tasks
     down = task.arms[0].model_copy(update={"name": "down", "model": nobody})
     slow = task.arms[0].model_copy(update={"timeout_seconds": 0.3})
-    found = found.model_copy(
+    loaded = loaded.model_copy(
         update={"tasks": (task.model_copy(update={"arms": (down, slow, task.arms[1])}),)}
     )
     server.faults["slow"] = "slow"
-    with running(lambda: found) as gateway, client(gateway) as asking:
+    with running(lambda: loaded) as gateway, client(gateway) as asking:
         reply = asking.chat.completions.create(model="triage", messages=ASK)
         assert reply.choices[0].message.content == "spare says billing, perhaps"
-        errors = {one.arm: (one.status, one.error) for one in kept(gateway, 3) if one.status >= 400}
+        errors = {
+            captured.arm: (captured.status, captured.error)
+            for captured in kept(gateway, 3)
+            if captured.status >= 400
+        }
     assert errors["slow"] == (504, "no reply within 0.3 s")
     assert errors["down"][0] == 502 and "no connection" in str(errors["down"][1])
 
@@ -332,8 +351,8 @@ def test_a_stream_that_breaks_off_says_so(gateway: Running, server: Behind, faul
     server.faults["main"] = fault
     with client(gateway) as asking, pytest.raises(openai.APIError, match="the answer was interrupted"):
         list(asking.chat.completions.create(model="triage", messages=ASK, stream=True))
-    (one,) = kept(gateway)
-    assert one.status == 502 and one.error is not None and one.output.startswith("main says")
+    (captured,) = kept(gateway)
+    assert captured.status == 502 and captured.error is not None and captured.output.startswith("main says")
 
 
 def test_a_caller_that_goes_away_ends_the_call_behind(gateway: Running, server: Behind) -> None:
@@ -342,8 +361,8 @@ def test_a_caller_that_goes_away_ends_the_call_behind(gateway: Running, server: 
         stream = asking.chat.completions.create(model="triage", messages=ASK, stream=True)
         next(iter(stream))
         stream.close()
-    (one,) = kept(gateway)
-    assert one.status == 499 and one.error == "the client disconnected"
+    (captured,) = kept(gateway)
+    assert captured.status == 499 and captured.error == "the client disconnected"
     assert not gateway.gateway.dispatcher.tasks["triage"].router.breakers["main"].opened
 
 
@@ -353,9 +372,11 @@ def test_an_arm_that_keeps_failing_is_left_alone_for_a_while(gateway: Running, s
         for _ in range(8):
             asking.chat.completions.create(model="triage", messages=ASK)
     assert [call["model"] for call in server.calls].count("main") == 5
-    status, found = get(f"{gateway.url}/v1/routes/triage")
+    status, routes = get(f"{gateway.url}/v1/routes/triage")
     assert (
-        status == 200 and found["arms"]["main"]["asked"] is False and found["arms"]["spare"]["asked"] is True
+        status == 200
+        and routes["arms"]["main"]["asked"] is False
+        and routes["arms"]["spare"]["asked"] is True
     )
 
 
@@ -393,9 +414,9 @@ def test_an_arm_that_keeps_failing_is_left_alone_for_a_while(gateway: Running, s
     ],
 )
 def test_what_is_no_request_is_told_why(gateway: Running, body: bytes, status: int, words: str) -> None:
-    found, said, _ = post(f"{gateway.url}/v1/chat/completions", body)
-    assert found == status and words in said["error"]["message"], said
-    assert said["error"]["type"] == "invalid_request_error"
+    answered_status, reply, _ = post(f"{gateway.url}/v1/chat/completions", body)
+    assert answered_status == status and words in reply["error"]["message"], reply
+    assert reply["error"]["type"] == "invalid_request_error"
 
 
 def test_a_large_body_without_a_length_and_a_slow_one(
@@ -422,10 +443,10 @@ def test_a_large_body_without_a_length_and_a_slow_one(
 
 def test_pages_of_a_browser_are_kept_out(gateway: Running) -> None:
     url, body = f"{gateway.url}/v1/chat/completions", {"model": "triage", "messages": ASK}
-    status, said, _ = post(url, body, **{"content-type": "text/plain"})
+    status, reply, _ = post(url, body, **{"content-type": "text/plain"})
     assert status == 415
-    status, said, _ = post(url, body, host="evil.example")
-    assert status == 403 and "evil.example" in said["error"]["message"]
+    status, reply, _ = post(url, body, host="evil.example")
+    assert status == 403 and "evil.example" in reply["error"]["message"]
     assert get(f"{gateway.url}/v1/audit", host="evil.example:8484")[0] == 403
 
 
@@ -459,8 +480,8 @@ def test_a_nest_that_is_too_deep_is_the_callers_fault_and_trips_nobody(
     body = {"model": "triage", "messages": [{"role": "user", "content": deep}]}
     for stream in (False, True):
         for _ in range(6):
-            status, said, _ = post(f"{gateway.url}/v1/chat/completions", {**body, "stream": stream})
-            assert status == 400 and "too deep" in said["error"]["message"]
+            status, reply, _ = post(f"{gateway.url}/v1/chat/completions", {**body, "stream": stream})
+            assert status == 400 and "too deep" in reply["error"]["message"]
     assert gateway.gateway.dispatcher.tasks["triage"].router.breakers["main"].allows() and server.calls == []
 
 
@@ -480,13 +501,13 @@ def test_feedback_is_kept_when_it_is_acknowledged(gateway: Running) -> None:
     with client(gateway) as asking:
         raw = asking.chat.completions.with_raw_response.create(model="triage", messages=ASK)
     request = raw.headers["x-request-id"]
-    status, said, _ = post(
+    status, reply, _ = post(
         f"{gateway.url}/v1/feedback",
         {"request_id": request, "thumbs": "down", "correction": "device", "comment": "ask ann@example.com"},
     )
-    assert status == 200 and said["kept"] is True
-    (found,) = gateway.gateway.store.feedback([request])[request]
-    assert (found.thumbs, found.correction, found.comment) == (False, "device", "ask <email>")
+    assert status == 200 and reply["kept"] is True
+    (feedback,) = gateway.gateway.store.feedback([request])[request]
+    assert (feedback.thumbs, feedback.correction, feedback.comment) == (False, "device", "ask <email>")
 
 
 @pytest.mark.parametrize(
@@ -502,8 +523,8 @@ def test_feedback_is_kept_when_it_is_acknowledged(gateway: Running) -> None:
     ],
 )
 def test_feedback_that_is_none(gateway: Running, body: Any, words: str) -> None:
-    status, said, _ = post(f"{gateway.url}/v1/feedback", body)
-    assert status == 400 and words in said["error"]["message"]
+    status, reply, _ = post(f"{gateway.url}/v1/feedback", body)
+    assert status == 400 and words in reply["error"]["message"]
 
 
 def test_while_the_store_is_away_the_gateway_answers_and_says_so(
@@ -519,8 +540,8 @@ def test_while_the_store_is_away_the_gateway_answers_and_says_so(
         assert asking.chat.completions.create(model="triage", messages=ASK).choices
     until(lambda: get(f"{gateway.url}/healthz")[1]["capture"] == "away")
     assert "tunepoint_capture_failing 1.0" in get(f"{gateway.url}/metrics")[1]
-    status, said, _ = post(f"{gateway.url}/v1/feedback", {"request_id": "r", "score": 1})
-    assert status == 503 and "disk is full" in said["error"]["message"]
+    status, reply, _ = post(f"{gateway.url}/v1/feedback", {"request_id": "r", "score": 1})
+    assert status == 503 and "disk is full" in reply["error"]["message"]
     monkeypatch.undo()
     until(lambda: len(list(store.requests())) == 1)  # nothing was lost meanwhile
     until(lambda: get(f"{gateway.url}/healthz")[1]["capture"] == "ok")
@@ -554,8 +575,8 @@ def test_keys_roles_budgets_and_rates(server: Behind, tmp_path: Path) -> None:
             make_key(store, "app", ("call",))
     with running(lambda: settings(tmp_path, server.url)) as gateway:
         url, body = f"{gateway.url}/v1/chat/completions", {"model": "triage", "messages": ASK}
-        status, said, _ = post(url, body)
-        assert status == 401 and "tunepoint keys add" in said["error"]["message"]
+        status, reply, _ = post(url, body)
+        assert status == 401 and "tunepoint keys add" in reply["error"]["message"]
         assert post(url, body, authorization="Bearer wrong")[0] == 401
         assert post(url, body, authorization=f"Bearer {ops}")[0] == 403
         assert get(f"{gateway.url}/metrics", authorization=f"Bearer {app}")[0] == 403
@@ -564,14 +585,14 @@ def test_keys_roles_budgets_and_rates(server: Behind, tmp_path: Path) -> None:
         assert post(f"{gateway.url}/v1/routes/triage", change, authorization=f"Bearer {app}")[0] == 403
         codes = [post(url, body, authorization=f"Bearer {app}")[0] for _ in range(4)]
         assert codes == [200, 200, 200, 429]  # $.000047 each
-        status, said, _ = post(url, body, authorization=f"Bearer {app}")
+        status, reply, _ = post(url, body, authorization=f"Bearer {app}")
         assert (
-            said["error"]["code"] == "insufficient_quota"
-            and "of $0.00 this month" in said["error"]["message"]
+            reply["error"]["code"] == "insufficient_quota"
+            and "of $0.00 this month" in reply["error"]["message"]
         )
         codes = [post(url, body, authorization=f"Bearer {fast}")[0] for _ in range(3)]
         assert codes == [200, 200, 429]
-        assert {one.key for one in kept(gateway, 5)} == {"app", "fast"}
+        assert {captured.key for captured in kept(gateway, 5)} == {"app", "fast"}
     with running(lambda: settings(tmp_path, server.url)) as gateway:  # what was spent survives
         url = f"{gateway.url}/v1/chat/completions"
         assert post(url, body, authorization=f"Bearer {app}")[0] == 429
@@ -627,8 +648,8 @@ def test_a_clock_that_jumps_stops_nothing(gateway: Running, monkeypatch: pytest.
         monkeypatch.setattr(time, "time", lambda jump=jump: real() + jump)
         status, _, headers = post(f"{gateway.url}/v1/chat/completions", body)
         assert status == 200
-        said = {"request_id": headers["x-request-id"], "score": 1}
-        assert post(f"{gateway.url}/v1/feedback", said)[0] == 200
+        feedback = {"request_id": headers["x-request-id"], "score": 1}
+        assert post(f"{gateway.url}/v1/feedback", feedback)[0] == 200
     monkeypatch.undo()
     assert len(kept(gateway, 3)) == 3
     assert all(arm["asked"] for arm in get(f"{gateway.url}/v1/routes/triage")[1]["arms"].values())
@@ -639,21 +660,21 @@ def test_a_client_that_reads_slowly_keeps_nobody_else_waiting(gateway: Running, 
     body = json.dumps({"model": "triage", "messages": ASK, "stream": True}).encode()
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     slow = [socket.create_connection((host, int(port))) for _ in range(20)]
-    for one in slow:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1_024)
-        one.sendall(head + f"content-length: {len(body)}\r\n\r\n".encode() + body)
+    for connection in slow:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1_024)
+        connection.sendall(head + f"content-length: {len(body)}\r\n\r\n".encode() + body)
     started = time.monotonic()
     for _ in range(20):
         assert post(f"{gateway.url}/v1/chat/completions", {"model": "triage", "messages": ASK})[0] == 200
     assert time.monotonic() - started < 10
-    for one in slow:
-        one.settimeout(20)
-        said = b""
-        while b"[DONE]" not in said:
-            part = one.recv(256)
+    for connection in slow:
+        connection.settimeout(20)
+        received = b""
+        while b"[DONE]" not in received:
+            part = connection.recv(256)
             assert part
-            said += part
-        one.close()
+            received += part
+        connection.close()
 
 
 def test_nobody_listens_to_the_world_without_keys(server: Behind, tmp_path: Path) -> None:
@@ -678,7 +699,11 @@ def test_a_shadow_answers_copies_and_the_user_does_not_wait(gateway: Running, se
     with client(gateway) as asking:
         asking.chat.completions.create(model="triage", messages=ASK)
     copy = until(
-        lambda: [one for one in gateway.gateway.store.requests() if one.role == "shadow" and one.output]
+        lambda: [
+            captured
+            for captured in gateway.gateway.store.requests()
+            if captured.role == "shadow" and captured.output
+        ]
     )[0]
     assert copy.arm == "spare" and copy.copy_of is not None and copy.output == "spare says billing, perhaps"
     assert post(f"{gateway.url}/v1/routes/triage", {"shadow": ""})[1]["policy"]["shadow"] is None
@@ -706,17 +731,17 @@ def test_a_caller_that_leaves_a_long_answer_ends_it(gateway: Running, server: Be
         until(lambda: server.calls)
     until(lambda: gateway.application.in_flight == 0, 4)
     assert [call["model"] for call in server.calls] == ["main"]  # and nobody else is asked
-    (one,) = kept(gateway)
-    assert one.status == 499
+    (captured,) = kept(gateway)
+    assert captured.status == 499
 
 
 def test_changed_settings_are_followed_and_equal_ones_leave_what_was_decided(
     server: Behind, tmp_path: Path
 ) -> None:
-    def champion(**more: Any) -> str:
-        with running(lambda: settings(tmp_path, server.url, **more)) as gateway:
-            found: str = gateway.gateway.dispatcher.tasks["triage"].router.policy.champion
-            return found
+    def champion(**routes: Any) -> str:
+        with running(lambda: settings(tmp_path, server.url, **routes)) as gateway:
+            serving: str = gateway.gateway.dispatcher.tasks["triage"].router.policy.champion
+            return serving
 
     assert champion() == "main"
     with running(lambda: settings(tmp_path, server.url)) as gateway:
@@ -731,7 +756,7 @@ def test_a_change_that_cannot_be_noted_is_not_made(gateway: Running, monkeypatch
     router, store = gateway.gateway.dispatcher.tasks["triage"].router, gateway.gateway.store
     before = store.state("routes/triage")
 
-    def broken(*words: Any, **more: Any) -> Any:
+    def broken(*words: Any, **options: Any) -> Any:
         raise SQLAlchemyError("no room for the log")
 
     monkeypatch.setattr("tunepoint.capture.store.sa.insert", broken)
@@ -752,15 +777,20 @@ def test_slices_have_arms_of_their_own(server: Behind, tmp_path: Path) -> None:
             )
         assert german.choices[0].message.content == "spare says billing, perhaps"
         assert other.choices[0].message.content == "main says billing, perhaps"
-        assert {(one.slice, one.role) for one in kept(gateway, 2)} == {("de", "slice"), ("fr", "champion")}
+        assert {(captured.slice, captured.role) for captured in kept(gateway, 2)} == {
+            ("de", "slice"),
+            ("fr", "champion"),
+        }
 
 
 def test_changes_survive_a_restart_and_stand_in_the_audit_log(server: Behind, tmp_path: Path) -> None:
     with running(lambda: settings(tmp_path, server.url)) as gateway:
         url = f"{gateway.url}/v1/routes/triage"
-        status, said, _ = post(url, {"promote": "spare", "why": "it won"})
+        status, routes, _ = post(url, {"promote": "spare", "why": "it won"})
         assert (
-            status == 200 and said["policy"]["champion"] == "spare" and said["policy"]["fallback"] == ["main"]
+            status == 200
+            and routes["policy"]["champion"] == "spare"
+            and routes["policy"]["fallback"] == ["main"]
         )
         assert post(url, {"promote": "nobody"})[0] == 400
         assert post(url, {"promote": "spare"})[0] == 400
@@ -810,7 +840,7 @@ def test_settings_are_read_again_without_a_dropped_request(server: Behind, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("more", "words"),
+    ("routes", "words"),
     [
         ({"champion": "nobody"}, "no arm 'nobody'"),
         ({"fallback": ["spair"]}, "no arm 'spair'; did you mean 'spare'"),
@@ -818,8 +848,10 @@ def test_settings_are_read_again_without_a_dropped_request(server: Behind, tmp_p
         ({"canary": {"arm": "spare", "steps": [0.5, 0.2]}}, "must rise from above 0 to at most 1"),
     ],
 )
-def test_routes_that_make_no_sense(server: Behind, tmp_path: Path, more: dict[str, Any], words: str) -> None:
-    with pytest.raises(RouteError, match=words), running(lambda: settings(tmp_path, server.url, **more)):
+def test_routes_that_make_no_sense(
+    server: Behind, tmp_path: Path, routes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(RouteError, match=words), running(lambda: settings(tmp_path, server.url, **routes)):
         pass
 
 
@@ -834,11 +866,11 @@ def test_attempts_that_failed_are_in_the_sample_with_their_request(server: Behin
 
     with running(load) as gateway:
         for number in range(5):
-            asked = [{"role": "user", "content": f"question {number}"}]
-            post(f"{gateway.url}/v1/chat/completions", {"model": "triage", "messages": asked})
+            messages = [{"role": "user", "content": f"question {number}"}]
+            post(f"{gateway.url}/v1/chat/completions", {"model": "triage", "messages": messages})
         rows = kept(gateway, 10)
-    words = {one.id: bool(one.input) for one in rows if one.role == "fallback"}
-    attempts = {one.id.rpartition("-")[0]: one for one in rows if one.role == "champion"}
+    words = {row.id: bool(row.input) for row in rows if row.role == "fallback"}
+    attempts = {row.id.rpartition("-")[0]: row for row in rows if row.role == "champion"}
     assert len(words) == 5 and attempts.keys() == words.keys()
     for request, attempt in attempts.items():
         assert bool(attempt.input) == bool(attempt.error) == words[request]
@@ -850,25 +882,25 @@ def test_a_sample_keeps_the_words_of_some_and_the_facts_of_all(server: Behind, t
 
     with running(load) as gateway:
         for number in range(40):
-            asked = [{"role": "user", "content": f"question {number}"}]
-            post(f"{gateway.url}/v1/chat/completions", {"model": "triage", "messages": asked})
+            messages = [{"role": "user", "content": f"question {number}"}]
+            post(f"{gateway.url}/v1/chat/completions", {"model": "triage", "messages": messages})
         rows = kept(gateway, 80)
         shown = get(f"{gateway.url}/v1/dashboard/triage")[1]
         latest = gateway.gateway.store.latest("triage", 5)
-    assert [one.id for one in latest] == [one.id for one in rows[-5:]]
-    with_words = {one.id for one in rows if one.copy_of is None and one.input}
+    assert [row.id for row in latest] == [row.id for row in rows[-5:]]
+    with_words = {row.id for row in rows if row.copy_of is None and row.input}
     assert 1 <= len(with_words) <= 25  # of 40, each with .3: beyond it in one run of 30,000
-    assert with_words == {one.copy_of for one in rows if one.copy_of is not None and one.output}
-    for one in rows:
-        assert one.status == 200 and one.input_tokens == 40 and one.cost_usd is not None
-        assert one.input or (one.output, one.answer, one.messages, dict(one.parameters)) == (
+    assert with_words == {row.copy_of for row in rows if row.copy_of is not None and row.output}
+    for row in rows:
+        assert row.status == 200 and row.input_tokens == 40 and row.cost_usd is not None
+        assert row.input or (row.output, row.answer, row.messages, dict(row.parameters)) == (
             "",
             None,
             None,
             {},
         )
     assert shown["requests"] == 40 and {arm["requests"] for arm in shown["arms"]} == {40}
-    assert {one["request_id"] for one in shown["disagreements"]} == with_words
+    assert {row["request_id"] for row in shown["disagreements"]} == with_words
 
 
 # -- the dashboard ----------------------------------------------------------------------------------
@@ -889,10 +921,10 @@ def test_the_dashboard_in_a_real_browser(server: Behind, tmp_path: Path) -> None
         body = {"model": "triage", "messages": ASK}
         bearer = f"Bearer {app}"
         for number in range(6):
-            asked = {**body, "messages": [{"role": "user", "content": f"<b>question {number}</b>"}]}
-            _, _, headers = post(f"{gateway.url}/v1/chat/completions", asked, authorization=bearer)
-        said = {"request_id": headers["x-request-id"], "score": 0.5}
-        post(f"{gateway.url}/v1/feedback", said, authorization=bearer)
+            request = {**body, "messages": [{"role": "user", "content": f"<b>question {number}</b>"}]}
+            _, _, headers = post(f"{gateway.url}/v1/chat/completions", request, authorization=bearer)
+        feedback = {"request_id": headers["x-request-id"], "score": 0.5}
+        post(f"{gateway.url}/v1/feedback", feedback, authorization=bearer)
         kept(gateway, 12)
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 1200, "height": 1000})
@@ -912,14 +944,16 @@ def test_the_dashboard_in_a_real_browser(server: Behind, tmp_path: Path) -> None
         page.locator("#disagreements article").first.get_by_role("button", name="this is right").last.click()
         until(lambda: page.locator("#disagreements article").count() == 4)
         corrected = [
-            one
-            for found in gateway.gateway.store.feedback([row.id for row in kept(gateway)]).values()
-            for one in found
+            entry
+            for entries in gateway.gateway.store.feedback([row.id for row in kept(gateway)]).values()
+            for entry in entries
         ]
-        assert [one.correction for one in corrected if one.correction] == ["spare says billing, perhaps"]
+        assert [entry.correction for entry in corrected if entry.correction] == [
+            "spare says billing, perhaps"
+        ]
         assert "first start" in page.inner_text("#log") and not faults
         assert page.inner_text("#drift") == "share of novel inputs: 0.040"
-        assert "Not looked at yet" in page.inner_text("#savings")
+        assert "Not computed yet" in page.inner_text("#savings")
         page.screenshot(path=str(tmp_path / "dashboard.png"), full_page=True)
         browser.close()
         assert get(f"{gateway.url}/v1/dashboard/triage")[0] == 401

@@ -108,18 +108,25 @@ def written(path: Path, *rows: Any) -> Path:
     ],
 )
 def test_requests_of_other_tools(tmp_path: Path, kind: str, row: Any) -> None:
-    (one,) = import_log(written(tmp_path / "log.jsonl", row, row), kind, "triage").requests  # once, not twice
-    assert (one.task, one.role, one.origin, one.model) == ("triage", "imported", kind, "gpt-5-mini")
-    assert (one.input, one.output, one.status) == ("charged twice", "billing", 200)
-    assert (one.input_tokens, one.output_tokens) == (20, 2)
-    assert one.messages is not None and one.messages[0]["content"] == "Route it."
-    assert one.at == pytest.approx(1_780_000_000.0 if kind == "openai" else 1_780_000_000.25)
+    (request,) = import_log(
+        written(tmp_path / "log.jsonl", row, row), kind, "triage"
+    ).requests  # once, not twice
+    assert (request.task, request.role, request.origin, request.model) == (
+        "triage",
+        "imported",
+        kind,
+        "gpt-5-mini",
+    )
+    assert (request.input, request.output, request.status) == ("charged twice", "billing", 200)
+    assert (request.input_tokens, request.output_tokens) == (20, 2)
+    assert request.messages is not None and request.messages[0]["content"] == "Route it."
+    assert request.at == pytest.approx(1_780_000_000.0 if kind == "openai" else 1_780_000_000.25)
     if kind in ("litellm", "langfuse"):
-        assert one.cost_usd == Decimal("0.000123000") and one.parameters["temperature"] == 0.2
+        assert request.cost_usd == Decimal("0.000123000") and request.parameters["temperature"] == 0.2
     if kind != "openai":
-        assert one.seconds == pytest.approx(0.75)
+        assert request.seconds == pytest.approx(0.75)
     if kind == "litellm":
-        assert one.user is not None and "u1" not in one.user
+        assert request.user is not None and "u1" not in request.user
 
 
 def test_a_batch_of_openai_and_a_list_in_one_file(tmp_path: Path) -> None:
@@ -140,12 +147,12 @@ def test_what_is_no_request_is_left_and_counted(tmp_path: Path) -> None:
         {**LITELLM, "id": "2", "call_type": "aembedding"},
         {**LITELLM, "id": "3", "messages": None},
     ]
-    found = import_log(written(tmp_path / "a.jsonl", *rows), "litellm", "t")
-    assert found.skipped == {"calls of type aembedding": 1, "without messages": 1}
-    assert str(found) == "1 requests\n  skipped: 1 calls of type aembedding\n  skipped: 1 without messages"
+    report = import_log(written(tmp_path / "a.jsonl", *rows), "litellm", "t")
+    assert report.skipped == {"calls of type aembedding": 1, "without messages": 1}
+    assert str(report) == "1 requests\n  skipped: 1 calls of type aembedding\n  skipped: 1 without messages"
     failed = {**LITELLM, "id": "4", "status": "failure", "error_str": "timed out", "response": None}
-    (one,) = import_log(written(tmp_path / "b.jsonl", failed), "litellm", "t").requests
-    assert (one.status, one.error, one.output) == (502, "timed out", "")
+    (request,) = import_log(written(tmp_path / "b.jsonl", failed), "litellm", "t").requests
+    assert (request.status, request.error, request.output) == (502, "timed out", "")
 
 
 def test_results_of_promptfoo(tmp_path: Path) -> None:
@@ -240,12 +247,12 @@ def test_the_command_writes_requests_redacted_and_trials_apart(tmp_path: Path) -
     for _ in range(2):  # twice is once
         assert CliRunner().invoke(app, [*words, "--task", "triage"]).exit_code == 0
     with open_store(store) as opened:
-        (one,) = opened.requests("triage")
-    assert one.input == "I am <email>"
+        (request,) = opened.requests("triage")
+    assert request.input == "I am <email>"
     header = {"eval": {"task": "sums", "model": "m"}, "samples": [SAMPLE]}
     (tmp_path / "log.json").write_text(json.dumps(header))
     words = ["import", str(tmp_path / "log.json"), "--from", "inspect", "--out", str(tmp_path / "t.jsonl")]
-    found = CliRunner().invoke(app, words)
-    assert found.exit_code == 0 and "1 trials" in found.output
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0 and "1 trials" in result.output
     again = CliRunner().invoke(app, words)
     assert again.exit_code == 2 and "already exists" in again.output

@@ -30,10 +30,10 @@ def opening(fake: Fake, kept: list[OpenAIEndpoint]) -> Any:
     return opened
 
 
-def measured(fake: Fake, **more: Any) -> Throughput:
+def measured(fake: Fake, **options: Any) -> Throughput:
     kept: list[OpenAIEndpoint] = []
     try:
-        return measure_throughput("x", opening(fake, kept), ["one", "two"], seconds=0.2, **more)
+        return measure_throughput("x", opening(fake, kept), ["one", "two"], seconds=0.2, **options)
     finally:
         for endpoint in kept:
             endpoint.close()
@@ -41,11 +41,13 @@ def measured(fake: Fake, **more: Any) -> Throughput:
 
 def test_throughput_rises_with_concurrency_and_the_time_of_an_answer_is_the_server_s() -> None:
     with serving(Fake(hello, latency=0.05)) as fake:
-        found = measured(fake, max_concurrency=4)
-    assert [step.concurrency for step in found.steps] == [1, 2, 4]
-    assert all(step.p50_seconds > 0.05 and step.errors == 0 for step in found.steps)
-    assert found.sustained == found.steps[-1]
-    for step in found.steps:  # each place is busy all the time: requests/s = places / seconds of an answer
+        throughput = measured(fake, max_concurrency=4)
+    assert [step.concurrency for step in throughput.steps] == [1, 2, 4]
+    assert all(step.p50_seconds > 0.05 and step.errors == 0 for step in throughput.steps)
+    assert throughput.sustained == throughput.steps[-1]
+    for (
+        step
+    ) in throughput.steps:  # each place is busy all the time: requests/s = places / seconds of an answer
         assert step.requests_per_second == pytest.approx(step.concurrency / step.p50_seconds, rel=0.15)
 
 
@@ -61,8 +63,8 @@ def test_a_server_that_loads_its_model_first_is_not_judged_by_that() -> None:
             return answer(messages, body)
 
         fake.answer = slow_at_first
-        found = measured(fake, max_concurrency=1, p95_limit=0.3)
-    assert found.sustained is not None and found.steps[0].p95_seconds < 0.3
+        throughput = measured(fake, max_concurrency=1, p95_limit=0.3)
+    assert throughput.sustained is not None and throughput.steps[0].p95_seconds < 0.3
 
 
 def test_what_held_before_a_server_went_down_is_kept() -> None:
@@ -77,12 +79,14 @@ def test_what_held_before_a_server_went_down_is_kept() -> None:
             return whole(concurrency)
 
         try:
-            found = measure_throughput("x", breaking, ["one"], seconds=0.05)
+            throughput = measure_throughput("x", breaking, ["one"], seconds=0.05)
         finally:
             for endpoint in opened:
                 endpoint.close()
-    assert [step.concurrency for step in found.steps] in ([1, 2], [1])
-    assert found.steps[0].tokens_per_second == pytest.approx(2 * found.steps[0].requests_per_second, rel=0.01)
+    assert [step.concurrency for step in throughput.steps] in ([1, 2], [1])
+    assert throughput.steps[0].tokens_per_second == pytest.approx(
+        2 * throughput.steps[0].requests_per_second, rel=0.01
+    )
 
 
 def test_a_step_that_is_too_slow_or_fails_is_the_last_and_does_not_count() -> None:
@@ -116,7 +120,7 @@ def test_the_command_prints_the_table_and_the_hosting_to_declare(small_task: Pat
         words = ["load", f"{fake.url}#tiny", "--task", str(small_task), "--seconds", "0.1", "--most", "2"]
         done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "load.json")])
         assert done.exit_code == 0, done.output
-        asked = {call["messages"][0]["content"] for call in fake.calls}
-    assert "requests_per_second = " in done.output and "at once" in done.output and len(asked) > 3
+        questions = {call["messages"][0]["content"] for call in fake.calls}
+    assert "requests_per_second = " in done.output and "at once" in done.output and len(questions) > 3
     kept = json.loads((tmp_path / "load.json").read_text())
     assert kept["steps"][0]["concurrency"] == 1 and kept["endpoint"].endswith("#tiny")

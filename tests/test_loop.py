@@ -1,4 +1,4 @@
-"""The circle: its steps with a world of paper, then a small one with real studies and a real gateway."""
+"""The loop: its steps with a fake deployment, then a small one with real studies and a real gateway."""
 
 from __future__ import annotations
 
@@ -9,21 +9,33 @@ import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import pytest
 from conftest import EXAMPLE, QUEUES
-from gateways import running
+from gateways import behind, running
 
 from tunepoint import Task
-from tunepoint.capture.harvest import Harvest, Harvested
+from tunepoint.capture.acceptance import HarvestedExample
+from tunepoint.capture.harvest import Harvest
 from tunepoint.capture.opening import open_store
 from tunepoint.data.examples import Example
 from tunepoint.errors import EvidenceError
 from tunepoint.loop.deployment import LocalDeployment
 from tunepoint.loop.drift import input_drift, mean_drift
-from tunepoint.loop.state import Challenger, Goals, LoopError, LoopState, Step, StudyOutcome
+from tunepoint.loop.gateway_client import GatewayClient
+from tunepoint.loop.settings_file import LoopSettings, write_settings
+from tunepoint.loop.state import (
+    NO_CHANGES,
+    CanaryStatus,
+    Challenger,
+    Goals,
+    LoopError,
+    LoopFacts,
+    LoopState,
+    Step,
+    StudyOutcome,
+)
 from tunepoint.loop.turn import advance
 from tunepoint.models.encoder import Encoder
 from tunepoint.serve.settings import ServeSettings
@@ -35,118 +47,170 @@ RNG = np.random.default_rng
 
 
 @dataclass
-class Paper:
-    """A world that does what it is told, and notes the moves."""
+class FakeDeployment:
+    """A deployment that does what it is told, and lists the moves."""
 
     now: LoopState = field(default_factory=lambda: LoopState("serve"))
     serves: bool = True
     good: int = 0
     missing: tuple[str, ...] = ()
     studied: list[StudyOutcome] = field(default_factory=list)
-    state: Literal["runs", "promoted", "rolled back"] = "runs"
-    speaks: tuple[str, ...] = ()
-    yes: set[str] = field(default_factory=set)
+    status: CanaryStatus = "runs"
+    reasons: tuple[str, ...] = ()
+    approvals: set[str] = field(default_factory=set)
     moves: list[str] = field(default_factory=list)
     promoted: list[str] = field(default_factory=list)
 
-    def standing(self) -> LoopState:
+    def state(self) -> LoopState:
         return self.now
 
-    def move(self, step: Step, why: str, **facts: Any) -> LoopState:
-        number = facts.pop("round", self.now.round)
-        self.now = LoopState(step, number, "", {**self.now.facts, **facts})
+    def move(
+        self, step: Step, why: str, changes: LoopFacts = NO_CHANGES, *, round: int | None = None
+    ) -> LoopState:
+        number = self.now.round if round is None else round
+        self.now = LoopState(step, number, facts=self.now.facts.updated(changes))
         self.moves.append(f"{step}: {why}")
         return self.now
 
-    def wait(self, state: LoopState, what: str) -> LoopState:
-        self.now = replace(state, waits=what)
+    def wait(self, state: LoopState, reason: str) -> LoopState:
+        self.now = replace(state, waits=reason)
         return self.now
 
-    def said_yes(self, to: str) -> bool:
-        return to in self.yes
+    def approved(self, step: str) -> bool:
+        return step in self.approvals
 
     def serve_prompt(self) -> tuple[str | None, str]:
         return ("prompt", "") if self.serves else (None, "the gateway")
 
     def harvest(self) -> Harvest:
-        one = Harvested(Example("i", "x", "y"), "feedback", "a", "r")
-        return Harvest((one,) * self.good, self.good, {})
+        item = HarvestedExample(Example("i", "x", "y"), "feedback", "a", "r")
+        return Harvest((item,) * self.good, self.good, {})
 
-    def fresh(self, found: Harvest) -> int:
+    def count_new(self, harvest: Harvest) -> int:
         return 2
 
-    def lacking(self, found: Harvest) -> Sequence[str]:
+    def lacking_labels(self, harvest: Harvest) -> Sequence[str]:
         return self.missing
 
-    def study(self, found: Harvest) -> StudyOutcome:
+    def study(self, harvest: Harvest) -> StudyOutcome:
         return self.studied.pop(0)
 
-    def canary(self, challenger: Challenger) -> tuple[Literal["runs", "promoted", "rolled back"], str]:
-        return self.state, "so it is"
+    def canary(self, challenger: Challenger) -> tuple[CanaryStatus, str]:
+        return self.status, "so it is"
 
     def promote(self, challenger: Challenger) -> None:
         self.promoted.append(challenger.name)
-        self.state = "promoted"
+        self.status = "promoted"
 
-    def reasons(self) -> tuple[Sequence[str], str]:
-        return self.speaks, "inputs"
-
-
-WON = StudyOutcome("hybrid", {"studies": 2}, Challenger("s", "tuned", "tuned #2"))
+    def reasons_to_retrain(self) -> tuple[Sequence[str], str]:
+        return self.reasons, "inputs"
 
 
-def test_the_circle_waits_at_every_step_and_goes_on_from_there() -> None:
-    world, goals = Paper(serves=False), Goals(good=10)
-    assert advance(world, goals).waits == "the gateway"
-    world.serves = True
-    assert (advance(world, goals).step, world.now.waits) == ("collect", "0 of 10 good examples")
-    world.good, world.missing = 12, ("billing",)
-    assert advance(world, goals).waits == "more than 10 examples of billing"
-    world.missing, world.studied = (), [WON]
-    assert (advance(world, goals).step, world.now.waits) == ("canary", "so it is")
-    assert world.now.facts["challenger"]["name"] == "tuned #2" and world.now.facts["studies"] == 2
-    world.state = "promoted"
-    assert (advance(world, goals).step, world.now.waits) == (
+CHALLENGER = Challenger("s", "tuned", "tuned #2")
+
+
+def undecided(examples: int) -> StudyOutcome:
+    facts = LoopFacts(examples_needed=examples)
+    return StudyOutcome("undecided", facts, examples_needed=examples)
+
+
+WON = StudyOutcome("hybrid", LoopFacts(study_count=2, challenger=CHALLENGER), CHALLENGER)
+
+
+def test_the_loop_waits_at_every_step_and_goes_on_from_there() -> None:
+    deployment, goals = FakeDeployment(serves=False), Goals(min_examples=10)
+    assert advance(deployment, goals).waits == "the gateway"
+    deployment.serves = True
+    assert (advance(deployment, goals).step, deployment.now.waits) == ("collect", "0 of 10 good examples")
+    deployment.good, deployment.missing = 12, ("billing",)
+    assert advance(deployment, goals).waits == "at least 10 examples of each label; too few of billing"
+    deployment.missing, deployment.studied = (), [WON]
+    assert (advance(deployment, goals).step, deployment.now.waits) == ("canary", "so it is")
+    assert deployment.now.facts.challenger == CHALLENGER and deployment.now.facts.study_count == 2
+    deployment.status = "promoted"
+    assert (advance(deployment, goals).step, deployment.now.waits) == (
         "watch",
-        "nothing speaks for asking again (inputs)",
+        "a reason to retrain (checked: inputs)",
     )
-    world.speaks = ("drift",)
-    assert (advance(world, goals).step, world.now.round) == ("collect", 2)
-    assert world.now.waits == "2 of 100 good examples"  # what the last study has seen does not count again
-    assert world.moves == [
+    deployment.reasons = ("drift",)
+    assert (advance(deployment, goals).step, deployment.now.round) == ("collect", 2)
+    assert deployment.now.waits == "2 of 100 good examples"  # the last study has seen the others
+    assert deployment.moves == [
         "collect: prompt serves",
         "tune: 12 good examples were collected",
         "canary: hybrid",
         "watch: tuned #2 was promoted: so it is",
-        "collect: asked again: drift",
+        "collect: retraining: drift",
     ]
 
 
 def test_each_step_can_wait_for_a_persons_yes() -> None:
-    goals = Goals(good=1, ask=frozenset({"tune", "canary", "promote", "collect"}))
-    world = Paper(good=5, studied=[WON])
-    assert advance(world, goals).waits == "a person's yes to tuning"
-    world.yes.add("tune")
-    assert advance(world, goals).waits == "a person's yes to the canary"
-    world.yes.add("canary")
-    assert advance(world, goals).waits == "so it is" and not world.promoted
-    world.yes.add("promote")
-    assert advance(world, goals).step == "watch" and world.promoted == ["tuned #2"]
-    world.speaks = ("drift",)
-    assert advance(world, goals).waits == "a person's yes to asking again: drift"
+    goals = Goals(min_examples=1, ask=frozenset({"tune", "canary", "promote", "collect"}))
+    deployment = FakeDeployment(good=5, studied=[WON])
+    assert advance(deployment, goals).waits == "approval to tune (--yes tune)"
+    deployment.approvals.add("tune")
+    assert advance(deployment, goals).waits == "approval to start the canary (--yes canary)"
+    deployment.approvals.add("canary")
+    assert advance(deployment, goals).waits == "so it is" and not deployment.promoted
+    deployment.approvals.add("promote")
+    assert advance(deployment, goals).step == "watch" and deployment.promoted == ["tuned #2"]
+    deployment.reasons = ("drift",)
+    assert advance(deployment, goals).waits == "approval to retrain (--yes collect): drift"
 
 
 def test_an_undecided_study_asks_for_more_examples_and_a_lost_one_goes_on_watching() -> None:
-    world = Paper(good=10, studied=[StudyOutcome("undecided", {}, needed=15), StudyOutcome("prompt", {})])
-    assert advance(world, Goals(good=5)).waits == "10 of 15 good examples"
-    world.good = 15
-    assert advance(world, Goals(good=5)).step == "watch"
+    deployment = FakeDeployment(good=10, studied=[undecided(15), StudyOutcome("prompt")])
+    assert advance(deployment, Goals(min_examples=5)).waits == "10 of 15 good examples"
+    deployment.good = 15
+    assert advance(deployment, Goals(min_examples=5)).step == "watch"
     # In a later round what the last study has seen does not count: it is not asked again at once.
-    again = Paper(LoopState("tune", 2), good=50, studied=[StudyOutcome("undecided", {}, needed=75)])
-    assert (advance(again, Goals(good=5)).step, again.now.waits) == ("collect", "2 of 100 good examples")
-    world = Paper(good=10, studied=[WON], state="rolled back")
-    assert advance(world, Goals(good=5)).step == "watch"
-    assert world.moves[-1] == "watch: tuned #2 was rolled back: so it is"
+    again = FakeDeployment(LoopState("tune", 2), good=50, studied=[undecided(75)])
+    assert (advance(again, Goals(min_examples=5)).step, again.now.waits) == (
+        "collect",
+        "2 of 100 good examples",
+    )
+    deployment = FakeDeployment(good=10, studied=[WON], status="rolled back")
+    assert advance(deployment, Goals(min_examples=5)).step == "watch"
+    assert deployment.moves[-1] == "watch: tuned #2 was rolled back: so it is"
+
+
+def test_facts_keep_their_keys_in_the_store_and_change_field_by_field() -> None:
+    content = {
+        "studies": 2,
+        "studied": 5.0,
+        "challenger": {"study": "s", "arm": "tuned", "name": "tuned #2"},
+        "arms": [{"study": "s", "arm": "tuned", "name": "tuned #2"}],
+        "first": "prompt",
+        "tried": "tuned #2",
+        "asked": ["drift"],
+        "yes": ["tune"],
+    }
+    facts = LoopFacts.model_validate(content)
+    assert facts.challenger == CHALLENGER and facts.challengers == (CHALLENGER,)
+    assert facts.document() == content
+    changed = facts.updated(LoopFacts(approvals=())).updated(LoopFacts(examples_needed=None))
+    assert changed.document() == {**content, "yes": []}
+
+
+def test_the_gateways_settings_hold_every_challenger(tmp_path: Path) -> None:
+    settings = LoopSettings(8_500, str(tmp_path / "c.sqlite"), 'a "task"', tmp_path, "p", (CHALLENGER,))
+    write_settings(tmp_path / "serve.toml", settings)
+    loaded = ServeSettings.load(tmp_path / "serve.toml")
+    (task,) = loaded.tasks
+    assert (loaded.server.port, loaded.store()) == (8_500, str(tmp_path / "c.sqlite"))
+    assert (task.name, task.champion, task.only, task.study) == ('a "task"', "p", ("p",), tmp_path)
+    assert [vars(arm) for arm in task.more] == [vars(CHALLENGER) | {"study": Path("s")}]
+
+
+def test_a_gateway_that_is_down_and_another_server_say_so(tmp_path: Path) -> None:
+    down = GatewayClient("http://127.0.0.1:1", None, tmp_path / "serve.toml")
+    assert not down.is_running() and down.port == 1
+    with pytest.raises(LoopError, match=r"start it with `tunepoint serve .*serve.toml`"):
+        down.routes("t")
+    with behind() as server:
+        other = GatewayClient(server.url.removesuffix("/v1"), "key", tmp_path / "serve.toml")
+        with pytest.raises(LoopError, match=r"rejected POST /v1/reload \(HTTP 404\)"):
+            other.reload()
 
 
 # -- drift ----------------------------------------------------------------------------------------
@@ -231,38 +295,38 @@ def ask(url: str, text: str, user: str) -> tuple[str, str]:
         f"{url}/v1/chat/completions", json.dumps(body).encode(), {"content-type": "application/json"}
     )
     with urllib.request.urlopen(request, timeout=60) as reply:
-        found = json.load(reply)
-        return found["choices"][0]["message"]["content"], reply.headers["x-request-id"]
+        completion = json.load(reply)
+        return completion["choices"][0]["message"]["content"], reply.headers["x-request-id"]
 
 
 def say(url: str, request: str, answer: str, right: str) -> None:
-    said = (
+    feedback = (
         {"request_id": request, "thumbs": "up"}
         if answer == right
         else {"request_id": request, "correction": right}
     )
     sent = urllib.request.Request(
-        f"{url}/v1/feedback", json.dumps(said).encode(), {"content-type": "application/json"}
+        f"{url}/v1/feedback", json.dumps(feedback).encode(), {"content-type": "application/json"}
     )
     urllib.request.urlopen(sent, timeout=60).close()
 
 
-def test_a_small_circle_from_prompt_to_promotion_and_drift(tmp_path: Path) -> None:
+def test_a_small_loop_from_prompt_to_promotion_and_drift(tmp_path: Path) -> None:
     path, traffic = parts(tmp_path)
     folder, where = tmp_path / "loop", str(tmp_path / "capture.sqlite")
-    goals = Goals(good=60, per_label=5)
+    goals = Goals(min_examples=60, min_per_label=5)
     canary = {"steps": [0.5], "requests": 15, "margin": 0.6}
     with open_store(where) as store:
-        circle = LocalDeployment(
+        loop = LocalDeployment(
             Task.load(path), folder, store, where, "http://127.0.0.1:1", goals, canary_settings=canary
         )
-        waits = advance(circle, goals)
+        waits = advance(loop, goals)
         assert waits.step == "serve" and "tunepoint serve" in waits.waits
-        with pytest.raises(LoopError, match="no step that waits"):
-            circle.say_yes("dance", "me")
+        with pytest.raises(LoopError, match="not a step that needs approval"):
+            loop.approve("dance", "me")
         with running(lambda: ServeSettings.load(folder / "serve.toml")) as gateway:
-            circle.gateway = gateway.url
-            assert advance(circle, goals).waits == "0 of 60 good examples"
+            loop.gateway = gateway.url
+            assert advance(loop, goals).waits == "0 of 60 good examples"
             for row in traffic[:90]:
                 answer, request = ask(gateway.url, row["text"], row["customer_id"])
                 say(gateway.url, request, answer, row["queue"])
@@ -272,16 +336,17 @@ def test_a_small_circle_from_prompt_to_promotion_and_drift(tmp_path: Path) -> No
             again = LocalDeployment(
                 Task.load(path), folder, store, where, gateway.url, goals, canary_settings=canary
             )
-            stands = advance(again, goals)  # another process goes on where the first one stopped
-            assert stands.step == "canary", store.log("small")
-            challenger = stands.facts["challenger"]["name"]
+            state = advance(again, goals)  # another process goes on where the first one stopped
+            assert state.step == "canary", store.audit_log("small")
+            assert state.facts.challenger is not None
+            challenger = state.facts.challenger.name
             assert challenger.endswith("#2")
             for number, row in enumerate(traffic * 3):
                 answer, request = ask(gateway.url, row["text"], f"user {number}")
                 say(gateway.url, request, answer, row["queue"])
                 if number % 60 == 59 and advance(again, goals).step == "watch":
                     break
-            assert again.standing().step == "watch", again.standing()
+            assert again.state().step == "watch", again.state()
             routes = json.load(urllib.request.urlopen(f"{gateway.url}/v1/routes/small"))
             assert routes["policy"]["champion"] == challenger
             with (EXAMPLE / "new_product.csv").open(newline="", encoding="utf-8") as file:
@@ -290,11 +355,11 @@ def test_a_small_circle_from_prompt_to_promotion_and_drift(tmp_path: Path) -> No
             deadline = time.monotonic() + 20
             while advance(again, goals).round < 2 and time.monotonic() < deadline:
                 time.sleep(0.2)
-        lines = [line["what"] for line in store.log("small")]
-    assert again.standing().round == 2 and again.standing().step == "collect"
-    assert again.standing().waits.endswith(" of 100 good examples")
+        lines = [line["what"] for line in store.audit_log("small")]
+    assert again.state().round == 2 and again.state().step == "collect"
+    assert again.state().waits.endswith(" of 100 good examples")
     assert any(
-        line.startswith("watch -> collect: asked again: drift, share of novel inputs") for line in lines
+        line.startswith("watch -> collect: retraining: drift, share of novel inputs") for line in lines
     )
     heads = (
         "serve -> collect",

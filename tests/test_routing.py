@@ -45,10 +45,10 @@ from tunepoint.serve.upstream import ArmFault
 RNG = np.random.default_rng
 
 
-def asking(number: int = 0, input_of: str | None = None, **more: Any) -> ChatRequest:
+def chat_request(number: int = 0, input_of: str | None = None, **changes: Any) -> ChatRequest:
     text = f"q{number}" if input_of is None else input_of
     body = {"model": "t", "messages": [{"role": "user", "content": text}]}
-    fields: dict[str, Any] = {"stream": False, "wants_usage": False, "user": None, **more}
+    fields: dict[str, Any] = {"stream": False, "wants_usage": False, "user": None, **changes}
     return ChatRequest(f"req_{number}", "t", body, text, **fields)
 
 
@@ -104,22 +104,22 @@ def test_a_server_that_asks_to_wait_is_left_alone_so_long() -> None:
 def test_the_plan_goes_from_the_champion_to_its_fallbacks() -> None:
     policy = Policy("a", ("b", "a", "c"), {"de": "c"})
     router = Router("t", ["a", "b", "c"], policy, None)
-    assert router.plan(asking()) == [("a", "champion"), ("b", "fallback"), ("c", "fallback")]
-    sliced = router.plan(asking(slice="de"))
+    assert router.plan(chat_request()) == [("a", "champion"), ("b", "fallback"), ("c", "fallback")]
+    sliced = router.plan(chat_request(slice="de"))
     assert sliced == [("c", "slice"), ("a", "fallback"), ("b", "fallback")]
 
 
 def test_a_canary_has_its_share_of_the_users_and_always_the_same_ones() -> None:
     router = Router("t", ["a", "b"], Policy("a", canary=Canary("b", (0.2, 0.5))), None)
     users = [f"user {n}" for n in range(4_000)]
-    first = {user for user in users if router.is_canary(asking(user=user))}
+    first = {user for user in users if router.is_canary(chat_request(user=user))}
     assert len(first) == pytest.approx(800, abs=100)
-    assert first == {user for user in users if router.is_canary(asking(7, user=user))}
+    assert first == {user for user in users if router.is_canary(chat_request(7, user=user))}
     router.raise_canary(10, "me", "why not")
-    more = {user for user in users if router.is_canary(asking(user=user))}
-    assert first < more and len(more) == pytest.approx(2_000, abs=130)
+    raised = {user for user in users if router.is_canary(chat_request(user=user))}
+    assert first < raised and len(raised) == pytest.approx(2_000, abs=130)
     other = Router("t", ["a", "b", "c"], Policy("a", canary=Canary("c", (0.2,))), None)
-    overlap = {user for user in users if other.is_canary(asking(user=user))} & first
+    overlap = {user for user in users if other.is_canary(chat_request(user=user))} & first
     assert len(overlap) == pytest.approx(160, abs=60)  # another challenger gets other users
 
 
@@ -129,12 +129,12 @@ def test_a_canary_has_its_share_of_the_users_and_always_the_same_ones() -> None:
 def filled(
     canary: Canary, answers: int, *, bad: float = 0.0, score: float | None = None, seed: int = 0
 ) -> Outcomes:
-    rng, found = RNG(seed), Outcomes()
+    rng, outcomes = RNG(seed), Outcomes()
     for _ in range(answers):
-        found.record(canary, answered=bool(rng.random() >= bad), readable=True, seconds=0.1, usd=0.001)
+        outcomes.record(canary, answered=bool(rng.random() >= bad), readable=True, seconds=0.1, usd=0.001)
         if score is not None:
-            found.record_feedback(float(rng.random() < score))
-    return found
+            outcomes.record_feedback(float(rng.random() < score))
+    return outcomes
 
 
 def test_a_canary_without_anything_against_it_is_raised_step_by_step() -> None:
@@ -148,16 +148,16 @@ def test_a_canary_without_anything_against_it_is_raised_step_by_step() -> None:
 
 def test_a_canary_that_is_worse_is_rolled_back_with_the_reason() -> None:
     canary = Canary("b")
-    found = decide_canary(canary, filled(canary, 2_000, bad=0.01), filled(canary, 150, bad=0.4))
-    assert found.move == "roll back" and found.why.startswith("answered: b 0.6")
-    found = decide_canary(canary, filled(canary, 3_000, score=0.9), filled(canary, 400, score=0.6, seed=1))
-    assert found.move == "roll back" and found.why.startswith("feedback: b")
+    decision = decide_canary(canary, filled(canary, 2_000, bad=0.01), filled(canary, 150, bad=0.4))
+    assert decision.move == "roll back" and decision.why.startswith("answered: b 0.6")
+    decision = decide_canary(canary, filled(canary, 3_000, score=0.9), filled(canary, 400, score=0.6, seed=1))
+    assert decision.move == "roll back" and decision.why.startswith("feedback: b")
     slow = Outcomes()
     limited = Canary("b", seconds=0.5, usd=0.01)
     for _ in range(200):
         slow.record(limited, answered=True, seconds=0.9, usd=0.002)
-    found = decide_canary(limited, filled(limited, 1_000), slow)
-    assert found.move == "roll back" and found.why.startswith("fast: b 0.000")
+    decision = decide_canary(limited, filled(limited, 1_000), slow)
+    assert decision.move == "roll back" and decision.why.startswith("fast: b 0.000")
     dear = Outcomes()
     for _ in range(200):
         dear.record(limited, answered=True, seconds=0.1, usd=0.02)
@@ -195,12 +195,12 @@ def test_equal_arms_are_rarely_rolled_back_however_often_one_looks() -> None:
 
 def test_each_user_has_one_voice_and_callers_faults_say_nothing(tmp_path: Path) -> None:
     canary = Canary("b")
-    one = Outcomes()
+    heavy = Outcomes()
     for _ in range(60):
-        one.record(canary, user="heavy", answered=False)
-        one.record_feedback(0.0, "heavy")
-    assert one.answers == 60 and one.values["answered"] == [0.0] and one.values["feedback"] == [0.0]
-    assert decide_canary(canary, filled(canary, 500, score=0.9), one).move is None
+        heavy.record(canary, user="heavy", answered=False)
+        heavy.record_feedback(0.0, "heavy")
+    assert heavy.answers == 60 and heavy.values["answered"] == [0.0] and heavy.values["feedback"] == [0.0]
+    assert decide_canary(canary, filled(canary, 500, score=0.9), heavy).move is None
     with open_store(tmp_path / "c.sqlite") as store:
         router = Router("t", ["a", "b"], Policy("a"), store)
         router.start_canary(canary, "me")
@@ -289,9 +289,11 @@ def test_a_canary_in_the_gateway_is_raised_promoted_and_survives_a_restart(
             use(gateway.url, 200)
             until(lambda: get(f"{gateway.url}/v1/routes/triage")[1]["policy"]["champion"] == "spare")
             lines = [line["what"] for line in get(f"{gateway.url}/v1/audit?task=triage")[1]["data"]]
-            with client(gateway) as one:
-                said = one.chat.completions.create(model="triage", messages=ASK).choices[0].message.content
-    assert said == "spare says billing, perhaps"
+            with client(gateway) as asker:
+                answer = (
+                    asker.chat.completions.create(model="triage", messages=ASK).choices[0].message.content
+                )
+    assert answer == "spare says billing, perhaps"
     assert lines[1] == "canary: spare for 30% of the users"
     assert lines[2].startswith("spare for 60%: ") and lines[3].startswith("promoted spare: no worse by more")
 
@@ -326,8 +328,8 @@ def test_requests_that_come_together_are_answered_together() -> None:
     batcher = MicroBatcher(echo, max_inputs=16)
 
     async def ask() -> list[str]:
-        found = await asyncio.gather(*(batcher.answer(f"q{n}") for n in range(40)))
-        return [reply.text for reply, _ in found]
+        replies = await asyncio.gather(*(batcher.answer(f"q{n}") for n in range(40)))
+        return [reply.text for reply, _ in replies]
 
     assert asyncio.run(ask()) == [f"q{n}" for n in range(40)]
     assert echo.batches == [16, 16, 8]
@@ -335,11 +337,11 @@ def test_requests_that_come_together_are_answered_together() -> None:
 
 
 def test_a_batch_is_those_who_came_first_and_no_longer_than_it_gains_by() -> None:
-    asked: list[list[int]] = []
+    batches: list[list[int]] = []
 
     class Noting(Echo):
         def answer(self, inputs: Sequence[str]) -> list[Reply]:
-            asked.append([len(text) for text in inputs])
+            batches.append([len(text) for text in inputs])
             return super().answer(inputs)
 
     batcher = MicroBatcher(Noting(pause=0.01), max_inputs=4)
@@ -347,11 +349,11 @@ def test_a_batch_is_those_who_came_first_and_no_longer_than_it_gains_by() -> Non
     lengths = [300, 10, 1_000, 35, 280, 5, 290, 200]
 
     async def ask() -> list[int]:
-        found = await asyncio.gather(*(batcher.answer("x" * n) for n in lengths))
-        return [len(reply.text) for reply, _ in found]
+        replies = await asyncio.gather(*(batcher.answer("x" * n) for n in lengths))
+        return [len(reply.text) for reply, _ in replies]
 
     assert asyncio.run(ask()) == lengths
-    assert asked == [[300, 10], [1_000], [35, 280, 5], [290], [200]]
+    assert batches == [[300, 10], [1_000], [35, 280, 5], [290], [200]]
     batcher.close()
 
 
@@ -366,8 +368,8 @@ def test_batches_are_answered_at_the_same_time_on_several_cores() -> None:
     batcher = MicroBatcher(Meeting(), threads=2, max_inputs=1)
 
     async def ask(count: int) -> list[str]:
-        found = await asyncio.gather(*(batcher.answer(f"q{n}") for n in range(count)))
-        return [reply.text for reply, _ in found]
+        replies = await asyncio.gather(*(batcher.answer(f"q{n}") for n in range(count)))
+        return [reply.text for reply, _ in replies]
 
     assert asyncio.run(ask(2)) == ["q0", "q1"]
     assert asyncio.run(ask(6)) == [f"q{n}" for n in range(6)]
@@ -386,8 +388,8 @@ def test_a_batch_whose_caller_went_away_answers_the_others_and_faults_are_told()
             await batcher.answer("too many")
         return list(await asyncio.gather(*tasks, return_exceptions=True))
 
-    found = asyncio.run(leave())
-    assert isinstance(found[1], asyncio.CancelledError) and found[2][0].text == "q2"
+    results = asyncio.run(leave())
+    assert isinstance(results[1], asyncio.CancelledError) and results[2][0].text == "q2"
     echo.fault = True
     with pytest.raises(ModelError, match="no weights"):
         asyncio.run(batcher.answer("x"))
@@ -435,17 +437,25 @@ def test_an_arm_is_asked_by_several_threads_only_where_it_says_so(may: bool, thr
 
 def test_arms_of_a_study_answer_in_openais_form() -> None:
     arm = LocalArm("a", Echo(), "here")
-    found = asyncio.run(arm.answer(asking(3)))
-    assert found.completion["choices"][0]["message"]["content"] == "q3" and found.completion["model"] == "t"
-    assert (found.answer, found.format_ok, found.input_tokens, found.output_tokens) == ("q3", True, 7, 2)
-    assert found.core_seconds is not None and found.cost_nanousd is None
+    response = asyncio.run(arm.answer(chat_request(3)))
+    assert (
+        response.completion["choices"][0]["message"]["content"] == "q3"
+        and response.completion["model"] == "t"
+    )
+    assert (response.answer, response.format_ok, response.input_tokens, response.output_tokens) == (
+        "q3",
+        True,
+        7,
+        2,
+    )
+    assert response.core_seconds is not None and response.cost_nanousd is None
     arm.close()
     calling = RemoteArm("b", Echo(), "elsewhere", {}, 2)
-    assert asyncio.run(calling.answer(asking(4))).text == "q4"
+    assert asyncio.run(calling.answer(chat_request(4))).text == "q4"
     calling.close()
     broken = RemoteArm("c", Echo(fault=True), "elsewhere", {}, 2)
     with pytest.raises(ArmFault, match="no weights"):
-        asyncio.run(broken.answer(asking()))
+        asyncio.run(broken.answer(chat_request()))
     broken.close()
 
 
@@ -455,9 +465,9 @@ def test_a_cascade_asks_the_strong_arm_where_the_cheap_one_is_unsure(confidence:
     arm = CascadeArm(
         "both", LocalArm("cheap", cheap, "c"), LocalArm("strong", strong, "s"), Gate(1.0, 0.0, 0.5)
     )
-    found = asyncio.run(arm.answer(asking()))
+    response = asyncio.run(arm.answer(chat_request()))
     assert (len(cheap.batches), len(strong.batches)) == (1, int(who == "strong"))
-    assert found.core_seconds is not None
+    assert response.core_seconds is not None
     arm.close()
 
 
@@ -484,8 +494,10 @@ def test_spans_say_who_answered_and_not_what_was_asked() -> None:
     exporter, provider = InMemorySpanExporter(), sdk.TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     tracer = Tracer(provider)
-    more = {"seconds": 0.25, "input_tokens": 7, "cost_nanousd": 1_000}
-    tracer.record(CapturedRequest("r1", 1_000.5, "t", "a", "champion", "m", "a secret", "another", **more))  # type: ignore[arg-type]
+    measured = {"seconds": 0.25, "input_tokens": 7, "cost_nanousd": 1_000}
+    tracer.record(
+        CapturedRequest("r1", 1_000.5, "t", "a", "champion", "m", "a secret", "another", **measured)
+    )  # type: ignore[arg-type]
     tracer.record(CapturedRequest("r2", 1_001.0, "t", "b", "fallback", "m", "a secret", "", status=504))
     good, bad = exporter.get_finished_spans()
     assert good.name == "chat t" and good.end_time - good.start_time == 250_000_000
@@ -499,13 +511,13 @@ def test_spans_say_who_answered_and_not_what_was_asked() -> None:
 
 
 def test_streams_cut_anywhere_come_out_whole() -> None:
-    asked = asking(stream=True)
-    whole = completion(asked, 'say "model" and größe 🙂', usage_of(3, 4))
-    raw = b"".join(completion_chunks(asked, {**whole, "model": "inner"})).replace(
+    request = chat_request(stream=True)
+    whole = completion(request, 'say "model" and größe 🙂', usage_of(3, 4))
+    raw = b"".join(completion_chunks(request, {**whole, "model": "inner"})).replace(
         b'"model":"t"', b'"model":"inner"'
     )
     for size in (1, 2, 7, 50, 10_000):
-        relay = Relay(asked)
+        relay = Relay(request)
         events = [
             event for start in range(0, len(raw), size) for event in relay.feed(raw[start : start + size])
         ]
@@ -514,11 +526,11 @@ def test_streams_cut_anywhere_come_out_whole() -> None:
 
 
 def test_requests_are_read_and_their_input_found() -> None:
-    found = read_request(
+    request = read_request(
         b'{"model":"t","messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"},'
         b'{"role":"user","content":[{"type":"text","text":"c"},{"type":"image_url"}]},{"role":"tool","content":"d"}],'
         b'"temperature":1,"stream":true,"stream_options":{"include_usage":true},"safety_identifier":"u"}'
     )
-    assert (found.input, found.stream, found.wants_usage, found.user) == ("c", True, True, "u")
-    assert found.conversation is not None and found.parameters == {"temperature": 1}
+    assert (request.input, request.stream, request.wants_usage, request.user) == ("c", True, True, "u")
+    assert request.conversation is not None and request.parameters == {"temperature": 1}
     assert text_of(None) == "" and text_of([1, {"text": 2}]) == ""

@@ -16,7 +16,9 @@ from tunepoint.capture.records import CapturedRequest, Role, nanodollars
 from tunepoint.capture.store import Store
 from tunepoint.cli.app import app
 from tunepoint.errors import StoreError, StudyError
-from tunepoint.loop.savings import SECONDS_A_MONTH, realized_savings, savings_words, write_savings
+from tunepoint.loop.savings import realized_savings
+from tunepoint.loop.savings_report import savings_words, write_savings
+from tunepoint.loop.traffic import SECONDS_A_MONTH
 from tunepoint.study.whatif import reopen
 
 DAY = 86_400.0
@@ -71,13 +73,13 @@ def test_savings_by_hand(finished: Result, store: Store) -> None:
     serve(store, "small", second.arm, 200, days=30, dollars=0.004, role="shadow")
     serve(store, "small", "an arm of last year", 10, days=30)
     with store:
-        found = realized_savings(study, store, against=second.arm)
-    assert (found.arm, found.against, found.requests) == (first.arm, second.arm, 10_500)
-    assert found.volume == pytest.approx(10_500 * SECONDS_A_MONTH / (30 * DAY))
+        savings = realized_savings(study, store, against=second.arm)
+    assert (savings.arm, savings.against, savings.requests) == (first.arm, second.arm, 10_500)
+    assert savings.volume == pytest.approx(10_500 * SECONDS_A_MONTH / (30 * DAY))
     # 10,000 requests at $.0001 in place of $.004; 200 copies for the shadow were paid on top.
-    assert found.saved.likely == pytest.approx(10_000 * (0.004 - 0.0001) - 200 * 0.004, rel=0.01)
-    assert found.saved.low < found.saved.likely < found.saved.high
-    served = next(one for one in found.arms if one.arm == second.arm)
+    assert savings.saved.likely == pytest.approx(10_000 * (0.004 - 0.0001) - 200 * 0.004, rel=0.01)
+    assert savings.saved.low < savings.saved.likely < savings.saved.high
+    served = next(arm for arm in savings.arms if arm.arm == second.arm)
     assert (served.requests, served.shadows, served.input_tokens, served.output_tokens) == (700, 200, 100, 2)
     assert served.seconds == pytest.approx(0.25) and served.forecast_input_tokens is None
     timed = before.table.arms[before.table.names.index(second.arm)].seconds
@@ -85,7 +87,7 @@ def test_savings_by_hand(finished: Result, store: Store) -> None:
     assert served.measured is not None and served.measured.likely == pytest.approx(0.004)
     half = 1.96 * 0.0004 * np.sqrt(700 / 699) / np.sqrt(700)  # prices are a tenth off on either side
     assert served.measured.high - served.measured.likely == pytest.approx(half, rel=1e-6)
-    assert "1 arm in the store is none of this study and left out" in found.notes
+    assert "1 arm in the store not of this study, left out" in savings.notes
 
 
 def test_an_arm_that_the_loop_serves_under_a_number_is_known(finished: Result, store: Store) -> None:
@@ -106,13 +108,13 @@ def test_the_break_even_moves_with_what_was_measured(finished: Result, store: St
     serve(store, "small", prompt.arm, 2_000, days=10, dollars=0.01)
     serve(store, "small", tuned.arm, 2_000, days=10, core_seconds=0.02)
     with store:
-        found = realized_savings(study, store, against=tuned.arm)
-    moved = found.break_even
+        savings = realized_savings(study, store, against=tuned.arm)
+    moved = savings.break_even
     assert moved.cheaper_to_run == tuned.arm and moved.queries_per_month is not None
-    forecast = found.forecast_break_even.queries_per_month
+    forecast = savings.forecast_break_even.queries_per_month
     assert forecast is None or moved.queries_per_month.likely < forecast.likely
-    text = " ".join(savings_words(found))
-    assert "Break-even with measured prices and volume: " in text and "forecast: " in text
+    text = " ".join(savings_words(savings))
+    assert "Break-even at measured prices and volume: " in text and "forecast: " in text
 
 
 def with_costs(finished: Result, tmp_path: Path, hosting: str = "", **costs: object) -> Path:
@@ -136,8 +138,8 @@ def test_review_is_on_both_sides_and_left_out(finished: Result, store: Store, tm
     serve(store, "small", first.arm, 3_000, days=30, dollars=0.001)
     serve(store, "small", second.arm, 100, days=30, dollars=0.002, role="shadow")
     with store:
-        found = realized_savings(study, store, against=second.arm)
-    assert found.saved.likely == pytest.approx(3_000 * (0.002 - 0.001) - 100 * 0.002, rel=0.01)
+        savings = realized_savings(study, store, against=second.arm)
+    assert savings.saved.likely == pytest.approx(3_000 * (0.002 - 0.001) - 100 * 0.002, rel=0.01)
 
 
 def test_machines_are_paid_for_as_long_as_an_arm_was_asked(
@@ -150,11 +152,11 @@ def test_machines_are_paid_for_as_long_as_an_arm_was_asked(
     serve(store, "small", second.arm, 3_000, days=30, dollars=0.001)
     serve(store, "small", first.arm, 2, days=1, role="shadow")
     with store:
-        found = realized_savings(study, store, against=first.arm)
+        savings = realized_savings(study, store, against=first.arm)
     month = 0.1 * 730
     served = 30 * DAY / SECONDS_A_MONTH * month - DAY / SECONDS_A_MONTH * month - 3_000 * 0.001
-    assert found.saved.likely == pytest.approx(served, rel=0.01)
-    machines = next(one for one in found.arms if one.arm == first.arm)
+    assert savings.saved.likely == pytest.approx(served, rel=0.01)
+    machines = next(arm for arm in savings.arms if arm.arm == first.arm)
     assert machines.measured is None
 
 
@@ -171,10 +173,10 @@ def test_what_was_paid_counts_and_failures_do_not(finished: Result, store: Store
     )
     serve(store, "small", second.arm, 400, days=10, dollars=0.02, role="fallback")
     with store:
-        found = realized_savings(study, store, against=second.arm)
-    assert found.requests == 1_400
-    assert found.volume == pytest.approx(1_400 * SECONDS_A_MONTH / (10 * DAY))
-    assert found.saved.likely == pytest.approx(1_400 * 0.02 - 1_000 * 0.01 - 400 * 0.02, rel=0.01)
+        savings = realized_savings(study, store, against=second.arm)
+    assert savings.requests == 1_400
+    assert savings.volume == pytest.approx(1_400 * SECONDS_A_MONTH / (10 * DAY))
+    assert savings.saved.likely == pytest.approx(1_400 * 0.02 - 1_000 * 0.01 - 400 * 0.02, rel=0.01)
 
 
 def test_few_answers_count_with_the_money_they_took(finished: Result, store: Store) -> None:
@@ -183,10 +185,10 @@ def test_few_answers_count_with_the_money_they_took(finished: Result, store: Sto
     first, second = [cost for cost in reopen(study).costs if cost.kind != "cascade"][:2]
     serve(store, "small", first.arm, 29, days=2, dollars=1.0)
     with store:
-        found = realized_savings(study, store, against=second.arm)
-        with pytest.raises(StudyError, match="is what serves; give --against another arm"):
+        savings = realized_savings(study, store, against=second.arm)
+        with pytest.raises(StudyError, match="is what serves; compare it --against another arm"):
             realized_savings(study, store, against=first.arm)
-    assert found.saved.likely == pytest.approx(-29 * 1.0, rel=0.02)
+    assert savings.saved.likely == pytest.approx(-29 * 1.0, rel=0.02)
 
 
 def test_a_short_time_keeps_the_volume_and_few_requests_the_price(finished: Result, store: Store) -> None:
@@ -195,11 +197,11 @@ def test_a_short_time_keeps_the_volume_and_few_requests_the_price(finished: Resu
     arm = finished.document["winner"]
     serve(store, "small", arm, 20, days=0.5, dollars=5.0)
     with store:
-        found = realized_savings(study, store)
-    assert found.volume is None and found.against != arm
-    (one,) = found.arms
-    assert one.measured is None  # 20 requests say too little
-    assert "less than a day was captured: the volume of the task stands" in found.notes
+        savings = realized_savings(study, store)
+    assert savings.volume is None and savings.against != arm
+    (only,) = savings.arms
+    assert only.measured is None  # 20 requests say too little
+    assert "less than a day of traffic was captured, so the volume is the task's" in savings.notes
 
 
 def test_nothing_captured_is_an_error_and_not_zero(finished: Result, store: Store) -> None:
@@ -230,9 +232,9 @@ def test_the_report_shows_it_and_the_command_too(finished: Result, tmp_path: Pat
         and "–, –" in page
         and "250 ms" in page
     )
-    found = CliRunner().invoke(app, ["savings", str(study), "--store", str(tmp_path / "c.sqlite"), "--json"])
-    assert found.exit_code == 0, found.output
-    content = json.loads(found.output)
+    result = CliRunner().invoke(app, ["savings", str(study), "--store", str(tmp_path / "c.sqlite"), "--json"])
+    assert result.exit_code == 0, result.output
+    content = json.loads(result.output)
     assert content["requests"] == 400 and content["arms"][0]["measured"]["likely"] == pytest.approx(0.002)
     with open_store(tmp_path / "c.sqlite") as store:
         kept = store.state("savings/small")

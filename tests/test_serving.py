@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from gateways import behind, until
-from test_routing import asking
+from test_routing import chat_request
 from typer.testing import CliRunner
 
 from tunepoint import Result, Task
@@ -42,18 +42,20 @@ def test_what_is_served_is_what_was_measured(finished: Result, small_task: Path)
         for trial in reversed(read_trials(finished.folder / "trials.jsonl"))
         if trial.seed in (None, "0")
     }
-    asked = {item for _, item in measured}
+    items = {item for _, item in measured}
     seed = int(json.loads((finished.folder / "manifest.json").read_text())["seed"])
-    test = [e for e in prepare(Task.load(small_task), seed).split.test if e.id in asked]
-    assert len(test) == len(asked)
+    test = [e for e in prepare(Task.load(small_task), seed).split.test if e.id in items]
+    assert len(test) == len(items)
 
     async def answers(arm: ServedArm) -> list[str]:
-        found = await asyncio.gather(*(arm.answer(asking(input_of=example.input)) for example in test))
-        return [one.text for one in found]
+        responses = await asyncio.gather(
+            *(arm.answer(chat_request(input_of=example.input)) for example in test)
+        )
+        return [response.text for response in responses]
 
     with study_arms(finished.folder) as study:
         assert study.winner == finished.document["winner"] and set(study.arms) == {
-            one["arm"] for one in finished.document["finalists"]
+            response["arm"] for response in finished.document["finalists"]
         }
         for name, arm in study.arms.items():
             assert asyncio.run(answers(arm)) == [measured[name, example.id] for example in test], name
@@ -81,9 +83,9 @@ def test_a_study_that_cannot_be_served_says_why(finished: Result, tmp_path: Path
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def settings_file(folder: Path, url: str, port: int, arms: tuple[str, ...] = ("main",)) -> Path:
@@ -106,8 +108,8 @@ def ask(port: int, number: int, key: str = "none") -> str:
 
 def routes(port: int) -> dict[str, Any]:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/routes/triage", timeout=30) as reply:
-        found: dict[str, Any] = json.load(reply)
-        return found
+        content: dict[str, Any] = json.load(reply)
+        return content
 
 
 def test_the_process_writes_everything_on_sigterm_and_reads_its_settings_on_sighup(tmp_path: Path) -> None:
@@ -133,9 +135,9 @@ def test_the_process_writes_everything_on_sigterm_and_reads_its_settings_on_sigh
             process.kill()
             process.wait()
             log.close()
-    said = (tmp_path / "log").read_text()
-    assert process.returncode == 0, said
-    assert "secret" not in said and "Traceback" not in said
+    printed = (tmp_path / "log").read_text()
+    assert process.returncode == 0, printed
+    assert "secret" not in printed and "Traceback" not in printed
     with open_store(tmp_path / "c.sqlite") as store:
         assert len(list(store.requests())) == 300  # nothing is lost
 
@@ -177,9 +179,9 @@ def test_a_port_that_is_taken_and_one_that_is_none(tmp_path: Path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         path = settings_file(tmp_path, server.url, port)
-        found = subprocess.run([TUNEPOINT, "serve", str(path)], capture_output=True, text=True, timeout=60)
-        assert found.returncode == 2 and "cannot listen on" in found.stderr + found.stdout
-        assert "is ready" not in found.stdout
+        result = subprocess.run([TUNEPOINT, "serve", str(path)], capture_output=True, text=True, timeout=60)
+        assert result.returncode == 2 and "cannot listen on" in result.stderr + result.stdout
+        assert "is ready" not in result.stdout
         none = CliRunner().invoke(app, ["serve", str(path), "--port", "99999"])
         assert none.exit_code == 2 and "server.port" in none.output
 
@@ -193,10 +195,10 @@ def test_a_killed_process_loses_moments_and_no_acknowledged_feedback(tmp_path: P
         until(lambda: "is ready" in str(process.stdout.readline()), 60)  # type: ignore[union-attr]
         for number in range(200):
             ask(port, number)
-        said = {"request_id": "req_x", "comment": "kept"}
+        feedback = {"request_id": "req_x", "comment": "kept"}
         request = urllib.request.Request(
             f"http://127.0.0.1:{port}/v1/feedback",
-            json.dumps(said).encode(),
+            json.dumps(feedback).encode(),
             {"content-type": "application/json"},
         )
         urllib.request.urlopen(request, timeout=30).close()
@@ -246,5 +248,5 @@ def test_settings_that_cannot_be_used_are_named(
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     (tmp_path / "serve.toml").write_text(text)
-    found = CliRunner().invoke(app, ["serve", str(tmp_path / "serve.toml")])
-    assert found.exit_code == 2 and words in " ".join(found.output.split()), found.output
+    result = CliRunner().invoke(app, ["serve", str(tmp_path / "serve.toml")])
+    assert result.exit_code == 2 and words in " ".join(result.output.split()), result.output

@@ -1,1 +1,1 @@
-"""What was asked, answered and judged, kept."""
+"""The capture store: requests with their answers and feedback, and the examples made of them."""

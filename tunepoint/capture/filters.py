@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from numpy.random import Generator
 
 from tunepoint.capture.acceptance import Embed, HarvestedExample, Rejections
+from tunepoint.capture.records import THIS_MACHINE
 from tunepoint.data.audit import doubtful_labels
 from tunepoint.data.dedupe import link_near_duplicates, match_near_duplicates, normalize
 from tunepoint.data.examples import Example
 from tunepoint.task.task import Task
 
-THIS_MACHINE = "this machine"
-"""The model of arms that run in the gateway; nobody's terms forbid learning from them."""
 MIN_AUDITED = 10
 """Examples below which labels are not audited: they are compared with each other."""
 
@@ -25,7 +24,7 @@ def drop_unlicensed(
     """Drop answers whose model's terms do not allow training.
 
     Only models with `train_on_outputs = true` are allowed. A cascade's model names both of its models,
-    and both have to be. A correction is the person's own.
+    and both have to be. Nobody's terms forbid learning from an arm of this machine, or from a correction.
     """
     allowed = {THIS_MACHINE, *(model.name for model in task.models if model.train_on_outputs)}
     kept = []

@@ -137,16 +137,13 @@ def _langfuse(row: Json, task: str) -> list[CapturedRequest]:
         raise SkippedEntry(f"observations of type {row['type']}")
     usage = row.get("usageDetails") or row.get("usage") or {}
     tokens = {"prompt_tokens": usage.get("input"), "completion_tokens": usage.get("output")}
+    messages = _langfuse_messages(row["input"])
     start = _time(row["startTime"])
     end = _time(row["endTime"]) if row.get("endTime") else None
     cost = row.get("costDetails") or {}
     entry = _Entry(
         origin="langfuse",
-        request={
-            "messages": _langfuse_messages(row["input"]),
-            "model": row.get("model"),
-            **(row.get("modelParameters") or {}),
-        },
+        request={"messages": messages, "model": row.get("model"), **(row.get("modelParameters") or {})},
         response={"choices": [{"message": _langfuse_message(row.get("output"))}], "usage": tokens},
         at=start,
         identity=row["id"],

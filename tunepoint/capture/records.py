@@ -12,6 +12,8 @@ Role = Literal["champion", "fallback", "cascade", "shadow", "canary", "slice", "
 """Why an arm was called: it is the champion; another arm failed; another arm was unsure; it answers a copy;
 it is tried on a share of the users; it has the slice's route. `imported` answers come from another tool."""
 NANO = Decimal("1e-9")
+THIS_MACHINE = "this machine"
+"""The model of arms that run in the gateway, in captured requests."""
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""The whole circle."""
+"""The improvement loop: serve, collect, tune, canary, promote, watch, and again."""

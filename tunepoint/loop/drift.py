@@ -1,4 +1,4 @@
-"""Whether what is asked, what is said of the answers, or their form is another now than before."""
+"""Detects drift in inputs, feedback and the format of answers."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from tunepoint.stats.novelty import MAX_COMPARED_INPUTS, USUAL_NOVELTY, nearest_
 from tunepoint.stats.sequential import betting_interval
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
-DRIFTED = 0.15
-"""Share of novel inputs from which, for sure, something else is asked."""
-LEVEL = 0.99
-"""Of each interval: several measures are looked at every week."""
+DRIFT_SHARE = 0.15
+"""Share of novel inputs above which it is drift, with the whole interval; 5% are novel by definition."""
+CONFIDENCE = 0.99
+"""Of each interval: several measures are compared every week, so 95% would give false alarms."""
+MIN_INPUTS = 20
+"""Different ones, on either side."""
 
 
 @dataclass(frozen=True)
 class Drift:
-    """One measure, before and now."""
+    """One measure, then and now."""
 
     what: str
     now: Interval
@@ -37,50 +39,55 @@ class Drift:
 
 
 def input_drift(embed: Embed, known: Sequence[str], recent: Sequence[str], rng: np.random.Generator) -> Drift:
-    """Share of novel inputs: less like their nearest known one than 95% of those are like theirs.
+    """Measure the share of novel inputs, those unlike everything known.
 
-    The interval is that of a binomial share (Clopper and Pearson 1934); it is drift once all of it lies
-    above 15%.
+    Novel is an input that is less similar to its nearest known one than 95% of the known ones are to
+    theirs. The interval is that of a binomial share (Clopper and Pearson 1934); it is drift once all of it
+    lies above 15%.
 
     Args:
         embed: (texts) -> (n, width) unit vectors.
-        known: inputs that the arm has learnt from, at least 20 different ones.
-        recent: inputs of the time that is looked at, at least 20 different ones.
+        known: inputs that the arm has learned from, at least 20 different ones.
+        recent: inputs to compare, at least 20 different ones.
+        rng: draws the inputs that are compared, where there are many.
 
     Raises:
         EvidenceError: too few of either.
 
     """
     known, recent = _distinct(known), _distinct(recent)
-    if min(len(known), len(recent)) < 20:
+    if min(len(known), len(recent)) < MIN_INPUTS:
         raise EvidenceError(
-            f"drift needs 20 different known and recent inputs, got {len(known)} and {len(recent)}"
+            f"drift needs {MIN_INPUTS} different known and recent inputs, got {len(known)} and {len(recent)}"
         )
-    learnt, asked = (embed(_some(texts, rng)) for texts in (known, recent))
-    near, threshold = nearest_similarity(learnt, asked)
-    novel = (near < threshold).astype(np.float64)
-    now = exact_score(novel, np.arange(len(novel)), level=LEVEL)
-    return Drift("share of novel inputs", now, USUAL_NOVELTY, now.low > DRIFTED)
+    known_vectors, recent_vectors = (embed(_sample(texts, rng)) for texts in (known, recent))
+    similarity, threshold = nearest_similarity(known_vectors, recent_vectors)
+    novel = (similarity < threshold).astype(np.float64)
+    now = exact_score(novel, np.arange(len(novel)), level=CONFIDENCE)
+    return Drift("share of novel inputs", now, USUAL_NOVELTY, now.low > DRIFT_SHARE)
 
 
 def _distinct(texts: Sequence[str]) -> list[str]:
-    """Each text once, up to case and punctuation: a copy would be its own nearest neighbour."""
+    """Each text once, up to case and punctuation: a copy would be its own nearest neighbor."""
     return list({normalize(text) or text: text for text in texts}.values())
 
 
-def _some(texts: Sequence[str], rng: np.random.Generator) -> list[str]:
+def _sample(texts: Sequence[str], rng: np.random.Generator) -> list[str]:
+    """At most `MAX_COMPARED_INPUTS` of the texts, by lot, in their order."""
     if len(texts) <= MAX_COMPARED_INPUTS:
         return list(texts)
     return [texts[i] for i in sorted(rng.permutation(len(texts))[:MAX_COMPARED_INPUTS].tolist())]
 
 
 def mean_drift(what: str, before: Sequence[float], recent: Sequence[float], margin: float) -> Drift:
-    """Whether the mean of values in 0..1 has fallen by more than the margin, however often one looks.
+    """Whether the mean of values in 0..1 has fallen by more than the margin.
+
+    By confidence sequences, which stay valid however often one looks.
 
     Raises:
         EvidenceError: no values on one side.
 
     """
-    was = betting_interval(np.array(before), level=LEVEL, low=0.0, high=1.0)
-    now = betting_interval(np.array(recent), level=LEVEL, low=0.0, high=1.0)
-    return Drift(what, now, was.estimate, now.high < was.low - margin)
+    then = betting_interval(np.array(before), level=CONFIDENCE, low=0.0, high=1.0)
+    now = betting_interval(np.array(recent), level=CONFIDENCE, low=0.0, high=1.0)
+    return Drift(what, now, then.estimate, now.high < then.low - margin)

@@ -1,369 +1,246 @@
-"""Forecast against what was measured since it serves: money by arm, volume, break-even."""
+"""Compares a study's forecast with what was captured since it serves: money by arm, volume, break-even."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tunepoint.capture.store import ServedTotals, Store
+from tunepoint.capture.store import Store
+from tunepoint.capture.totals import ServedTotals
 from tunepoint.costs.arm_cost import NOTHING, ArmCost
 from tunepoint.costs.break_even import BreakEven
-from tunepoint.costs.prices import money
 from tunepoint.costs.simulation import simulate
-from tunepoint.decision.verdict import DRAWS, Decision
-from tunepoint.errors import StoreError, StudyError, nearest
-from tunepoint.files.text import write_json
-from tunepoint.report.html import REALISED, rebuild_report
-from tunepoint.report.words import usd
-from tunepoint.stats.moments import Mean, sum_of
+from tunepoint.decision.verdict import DECISION_DRAWS, Decision
+from tunepoint.errors import StudyError, nearest
+from tunepoint.loop.measured_costs import measured, with_measured
+from tunepoint.loop.traffic import CapturedTraffic, captured_traffic, months, period
+from tunepoint.stats.moments import sum_of
 from tunepoint.stats.ranges import Quantiles, Range, quantiles
 from tunepoint.stats.streams import Stream, stream
 from tunepoint.study.whatif import Reopened, reopen
 from tunepoint.task.task import Task
 from tunepoint.trials.table import ArmScores
 
-ANSWERING = ("champion", "fallback", "cascade", "canary", "slice")
-"""Roles whose requests are the traffic; a shadow's are copies, and cost money without being asked for."""
-SECONDS_A_MONTH = 365.25 * 86_400 / 12
-SHORTEST = 86_400.0
-"""Seconds of traffic from which a month is extrapolated."""
-FEWEST = 30
-"""Requests from which an arm's measured price rules over its forecast."""
+NORMAL_95 = 1.96
+"""Standard errors on either side of a mean, for a 95% interval."""
 
 
 @dataclass(frozen=True)
 class ArmSavings:
-    """One arm: dollars, tokens and seconds of an answer, as forecast and as they came."""
+    """Cost, tokens and time of one arm's answers, as forecast and as captured.
+
+    Field names are keys of realised.json.
+    """
 
     arm: str
     requests: int
     shadows: int
-    """Copies among them, which nobody waited for."""
+    """Requests that were copies for the shadow."""
     failed: int
     unreadable: int
     forecast: Quantiles
+    """Dollars of an answer."""
     measured: Quantiles | None
-    """95% of the mean; None where fewer than 30 requests have a price."""
+    """Mean dollars of an answer with its 95% interval; None if too few answers have a price."""
     input_tokens: float | None
-    """Of a request, on average; None where no server counted."""
+    """Of a request, on average; None if no server counted them."""
     output_tokens: float | None
     seconds: float | None
     """Of an answer, on average."""
     forecast_input_tokens: float | None
-    """Of a test item, on average, as the study measured it; None where its server did not count."""
+    """Of a test item, on average, as the study measured it; None if its server did not count them."""
     forecast_output_tokens: float | None
     forecast_seconds: float | None
 
 
 @dataclass(frozen=True)
 class RealizedSavings:
-    """What a study forecast, beside what the capture store holds."""
+    """A study's forecast beside what the capture store holds. Field names are keys of realised.json."""
 
     task: str
     since: str
     until: str
     requests: int
-    """That were answered, copies for shadows not among them."""
+    """Answered, copies for shadows not counted."""
     forecast_volume: float
+    """Requests a month."""
     volume: float | None
-    """Requests of a month at the rate of this time; None before there is a day of it."""
+    """Requests a month at the captured rate; None before there is a day of traffic."""
     arms: tuple[ArmSavings, ...]
     arm: str
-    """That answered most."""
+    """The arm that answered most."""
     against: str
+    """The arm that it is compared with."""
     saved: Quantiles
-    """Dollars so far: what `against` would have cost for the same questions, less what all arms took;
-    without what building cost."""
+    """Dollars so far: what `against` would have cost for the same questions, less what all arms cost;
+    building not counted."""
     built: float
-    """Dollars that `arm` cost more to build than `against`."""
+    """Dollars that building `arm` cost more than building `against`."""
     forecast_break_even: BreakEven
     break_even: BreakEven
-    """With measured prices and volume."""
+    """At measured costs and volume."""
     winner: str
-    """Of a decision with what was measured."""
+    """Of a decision at measured costs and volume."""
     verdict: str
     notes: tuple[str, ...]
 
 
 def realized_savings(study: Path, store: Store, *, against: str | None = None) -> RealizedSavings:
-    """Compare a study's forecast with what was served since.
+    """Compare a study's forecast with what was captured since it serves.
 
     Args:
         against: the arm that would serve otherwise; the verdict's rival if None.
 
     Raises:
         StudyError: the folder is no study that has decided, or has no such arm.
-        StoreError: nothing of the task was captured.
+        StoreError: no arm of the study has answered a question of the task.
 
     """
-    found = reopen(study)
-    names = list(found.table.names)
-    served = [replace(one, arm=_own_name(one.arm, names)) for one in store.served(found.task.name)]
-    known = [one for one in served if one.arm in names and one.role != "imported"]
-    if not any(one.role in ANSWERING and one.requests > one.failed for one in known):
-        others = ", ".join(sorted({f"{one.arm} ({one.role})" for one in served})) or "none"
-        raise StoreError(
-            f"{store.shown}: no question of task {found.task.name!r} was answered by an arm of this study "
-            f"({', '.join(names)}); captured of this task: {others}. `tunepoint serve {study}` captures them"
-        )
+    reopened = reopen(study)
+    names = list(reopened.table.names)
+    traffic = captured_traffic(study, store, reopened)
     if against is not None and against not in names:
         raise StudyError(f"{study}: no finalist named {against!r}; {nearest(against, names)}")
-    strangers = {one.arm for one in served} - set(names)
-    return _compared(found, known, len(strangers), against)
-
-
-def _own_name(captured: str, names: Sequence[str]) -> str:
-    """The study's name of an arm that the loop serves as `NAME #2`."""
-    plain, mark, number = captured.rpartition(" #")
-    return plain if mark and number.isdigit() and captured not in names and plain in names else captured
-
-
-def _compared(
-    found: Reopened, known: Sequence[ServedTotals], unknown: int, against: str | None
-) -> RealizedSavings:
-    names, task = list(found.table.names), found.task
-    before = found.decide(task, found.costs)
-    sums = {name: [one for one in known if one.arm == name] for name in names}
-    answered = {
-        name: sum(one.requests - one.failed for one in sums[name] if one.role in ANSWERING) for name in names
-    }
-    arm = max(names, key=lambda name: answered[name])
+    before = reopened.decide(reopened.task, reopened.costs)
+    arm = max(names, key=traffic.answered)
     rival = against or _rival(before, arm)
     if rival == arm:
         others = ", ".join(name for name in names if name != arm)
-        raise StudyError(f"{arm!r} is what serves; give --against another arm: {others}")
-    first, last = min(one.first for one in known), max(one.last for one in known)
-    total = sum(answered.values())
-    volume = total * SECONDS_A_MONTH / (last - first) if last - first >= SHORTEST else None
-    costs = [_with_measured(cost, sums[cost.arm]) for cost in found.costs]
-    now = task if volume is None else _at_volume(found, volume)
-    after = found.decide(now, costs)
-    place, other = names.index(arm), names.index(rival)
-    upfront, core_second = before.evidence.costs.upfront, task.costs.core_hour_usd.likely / 3600
-    few = "1 arm in the store is" if unknown == 1 else f"{unknown} arms in the store are"
-    notes = [f"{few} none of this study and left out"] if unknown else []
-    if volume is None:
-        notes.append("less than a day was captured: the volume of the task stands")
-    return RealizedSavings(
-        task=task.name,
-        since=_day(first),
-        until=_day(last),
-        requests=total,
-        forecast_volume=task.traffic.queries_per_month.likely,
-        volume=volume,
-        arms=tuple(
-            _arm(before, cost, scores, sums[cost.arm], core_second)
-            for cost, scores in zip(found.costs, found.table.arms, strict=True)
-            if sums[cost.arm]
-        ),
-        arm=arm,
-        against=rival,
-        saved=quantiles(_saved(found, costs, now, known, rival)),
-        built=float(np.median(upfront[:, place] - upfront[:, other])),
-        forecast_break_even=before.evidence.break_even(arm, rival),
-        break_even=after.evidence.break_even(arm, rival),
-        winner=after.winner,
-        verdict=after.verdict,
-        notes=tuple(notes),
-    )
+        raise StudyError(f"{arm!r} is what serves; compare it --against another arm: {others}")
+    return _compare(reopened, traffic, before, arm, rival)
 
 
 def _rival(decision: Decision, arm: str) -> str:
-    """The verdict's rival; its winner where the rival serves."""
+    """The verdict's rival; its winner if the rival serves."""
     if decision.rival is not None and decision.rival != arm:
         return decision.rival
     return decision.winner
 
 
+def _compare(
+    reopened: Reopened, traffic: CapturedTraffic, before: Decision, arm: str, rival: str
+) -> RealizedSavings:
+    names, task = list(reopened.table.names), reopened.task
+    volume = traffic.volume
+    costs = [with_measured(cost, traffic.of(cost.arm)) for cost in reopened.costs]
+    task_now = task if volume is None else _at_volume(task, volume)
+    after = reopened.decide(task_now, costs)
+    upfront = before.evidence.costs.upfront
+    core_second_usd = task.costs.core_hour_usd.likely / 3600
+    first, last = period(traffic.totals)
+    return RealizedSavings(
+        task=task.name,
+        since=_minute(first),
+        until=_minute(last),
+        requests=traffic.answered(),
+        forecast_volume=task.traffic.queries_per_month.likely,
+        volume=volume,
+        arms=tuple(
+            _arm(before, cost, scores, traffic.of(cost.arm), core_second_usd)
+            for cost, scores in zip(reopened.costs, reopened.table.arms, strict=True)
+            if traffic.of(cost.arm)
+        ),
+        arm=arm,
+        against=rival,
+        saved=quantiles(_saved(reopened, costs, task_now, traffic, rival)),
+        built=float(np.median(upfront[:, names.index(arm)] - upfront[:, names.index(rival)])),
+        forecast_break_even=before.evidence.break_even(arm, rival),
+        break_even=after.evidence.break_even(arm, rival),
+        winner=after.winner,
+        verdict=after.verdict,
+        notes=_notes(traffic),
+    )
+
+
+def _notes(traffic: CapturedTraffic) -> tuple[str, ...]:
+    notes = []
+    if traffic.unknown_arms:
+        arms = "1 arm" if traffic.unknown_arms == 1 else f"{traffic.unknown_arms} arms"
+        notes.append(f"{arms} in the store not of this study, left out")
+    if traffic.volume is None:
+        notes.append("less than a day of traffic was captured, so the volume is the task's")
+    return tuple(notes)
+
+
 def _saved(
-    found: Reopened, costs: Sequence[ArmCost], task: Task, known: Sequence[ServedTotals], rival: str
+    reopened: Reopened, costs: Sequence[ArmCost], task: Task, traffic: CapturedTraffic, rival: str
 ) -> NDArray[np.float64]:
-    """(D,) dollars: the rival on all answered questions for all of the time, less what each arm took.
+    """(D,) dollars: the rival on all answered questions over the whole time, less what each arm cost.
 
-    What an arm took is the money that was written down with its answers, its core seconds at their
-    rate, its drawn price for answers with neither, and its fixed cost (reserved machines, hosting) from
-    its first to its last request. People review whatever serves: that is on both sides and left out.
+    An arm cost the money recorded with its answers, its core seconds at their rate, its drawn price for
+    answers with neither, and its fixed cost (reserved machines, hosting) from its first to its last
+    request. People review whatever serves: that cost is on both sides and left out.
     """
-    alone = task.model_copy(
-        update={"costs": task.costs.model_copy(update={"review_hours_per_month": NOTHING})}
+    without_review = task.costs.model_copy(update={"review_hours_per_month": NOTHING})
+    seed = reopened.manifest.seed
+    draws = simulate(
+        costs,
+        task.model_copy(update={"costs": without_review}),
+        DECISION_DRAWS,
+        stream(seed, Stream.SAVINGS),
     )
-    draws = simulate(costs, alone, DRAWS, stream(int(found.manifest["seed"]), Stream.SAVINGS))
-    standing = draws.per_month(draws.volume) - draws.volume[:, None] * draws.per_query
-    place = {name: position for position, name in enumerate(draws.arms)}
-    rate = (
-        task.costs.core_hour_usd.sample(DRAWS, stream(int(found.manifest["seed"]), Stream.SAVINGS_MACHINES))
-        / 3600
+    core_second_usd = (
+        task.costs.core_hour_usd.sample(DECISION_DRAWS, stream(seed, Stream.SAVINGS_MACHINES)) / 3600
     )
-    spent = np.zeros(DRAWS)
-    for name in {one.arm for one in known}:
-        mine = [one for one in known if one.arm == name]
-        bare = sum(max(0, one.requests - one.failed - max(one.priced, one.timed)) for one in mine)
-        months = (max(one.last for one in mine) - min(one.first for one in mine)) / SECONDS_A_MONTH
-        spent += sum(one.cost_nanousd for one in mine) / 1e9 + sum(one.core_seconds for one in mine) * rate
-        spent += bare * draws.per_query[:, place[name]] + months * standing[:, place[name]]
-    total = sum(one.requests - one.failed for one in known if one.role in ANSWERING)
-    whole = (max(one.last for one in known) - min(one.first for one in known)) / SECONDS_A_MONTH
-    return np.asarray(total * draws.per_query[:, place[rival]] + whole * standing[:, place[rival]] - spent)
-
-
-def _with_measured(cost: ArmCost, served: Sequence[ServedTotals]) -> ArmCost:
-    """The cost of an arm at the price of the answers that were captured, where there are enough.
-
-    An arm whose forecast is in money stays so, and one in seconds too, unless the other was captured alone.
-    """
-    dollars, seconds = _measured(cost, served)
-    if dollars is None and seconds is None:
-        return cost
-    paid, timed = dollars or Mean(), seconds or Mean()
-    return replace(
-        cost,
-        usd_per_query=Range.parse(paid.value),
-        query_error_usd=paid.error,
-        query_skew=0.0,
-        core_seconds_per_query=timed.value,
-        core_seconds_error=timed.error,
-        core_seconds_skew=0.0,
-    )
-
-
-def _measured(cost: ArmCost, served: Sequence[ServedTotals]) -> tuple[Mean | None, Mean | None]:
-    """Dollars and core seconds of an answer; both None where machines are reserved, or too few came."""
-    if cost.dedicated is not None or not served:
-        return None, None
-    money_ = [(one.priced, one.cost_nanousd / 1e9, one.cost_squares / 1e18) for one in served]
-    time_ = [(one.timed, one.core_seconds, one.core_squares) for one in served]
-    dollars, seconds = (_mean(*(sum(part) for part in zip(*parts, strict=True))) for parts in (money_, time_))
-    if dollars is not None and dollars.value == 0 and seconds is None and cost.core_seconds_per_query:
-        return None, None  # no price is no proof that it is free
-    return dollars, seconds
-
-
-def _mean(count: float, total: float, squares: float) -> Mean | None:
-    """Mean and standard error from sums; None of too few."""
-    if count < FEWEST:
-        return None
-    middle = total / count
-    variance = max(0.0, squares / count - middle**2) * count / (count - 1)
-    return Mean(middle, math.sqrt(variance / count))
+    fixed_per_month = draws.per_month(draws.volume) - draws.volume[:, None] * draws.per_query
+    column = {name: position for position, name in enumerate(draws.arms)}
+    spent = np.zeros(DECISION_DRAWS)
+    for name in dict.fromkeys(total.arm for total in traffic.totals):
+        totals = traffic.of(name)
+        unpriced = sum(
+            max(0, total.requests - total.failed - max(total.priced, total.timed)) for total in totals
+        )
+        spent += sum(total.cost_nanousd for total in totals) / 1e9
+        spent += sum(total.core_seconds for total in totals) * core_second_usd
+        spent += unpriced * draws.per_query[:, column[name]]
+        spent += months(totals) * fixed_per_month[:, column[name]]
+    answered = traffic.answered() * draws.per_query[:, column[rival]]
+    return np.asarray(answered + months(traffic.totals) * fixed_per_month[:, column[rival]] - spent)
 
 
 def _arm(
-    before: Decision, cost: ArmCost, scores: ArmScores, served: Sequence[ServedTotals], core_second: float
+    before: Decision,
+    cost: ArmCost,
+    scores: ArmScores,
+    totals: Sequence[ServedTotals],
+    core_second_usd: float,
 ) -> ArmSavings:
-    found = before.finalist(cost.arm)
-    dollars, seconds = _measured(cost, served)
-    parts = [
-        part for part in (dollars, None if seconds is None else seconds * core_second) if part is not None
-    ]
+    dollars, seconds = measured(cost, totals)
+    machine = None if seconds is None else seconds * core_second_usd
+    parts = [part for part in (dollars, machine) if part is not None]
     mean = sum_of(parts)
-    requests = sum(one.requests for one in served)
-    half = 1.96 * mean.error
-
-    counted, clocked = (
-        sum(part) for part in zip(*((one.counted, one.clocked) for one in served), strict=True)
+    half = NORMAL_95 * mean.error
+    counted, clocked = sum(total.counted for total in totals), sum(total.clocked for total in totals)
+    counted_items = scores.tokens[~np.isnan(scores.tokens[:, 0])]
+    input_tokens, _, output_tokens = (
+        counted_items.mean(axis=0).tolist() if len(counted_items) else (None, None, None)
     )
-    tested = scores.tokens[~np.isnan(scores.tokens[:, 0])]
-    given, _, output = tested.mean(axis=0).tolist() if len(tested) else (None, None, None)
-
     return ArmSavings(
         arm=cost.arm,
-        requests=requests,
-        shadows=sum(one.requests for one in served if one.role == "shadow"),
-        failed=sum(one.failed for one in served),
-        unreadable=sum(one.unreadable for one in served),
-        forecast=found.cost_per_query_usd,
+        requests=sum(total.requests for total in totals),
+        shadows=sum(total.requests for total in totals if total.role == "shadow"),
+        failed=sum(total.failed for total in totals),
+        unreadable=sum(total.unreadable for total in totals),
+        forecast=before.finalist(cost.arm).cost_per_query_usd,
         measured=Quantiles(max(0.0, mean.value - half), mean.value, mean.value + half) if parts else None,
-        input_tokens=sum(one.input_tokens for one in served) / counted if counted else None,
-        output_tokens=sum(one.output_tokens for one in served) / counted if counted else None,
-        seconds=sum(one.seconds for one in served) / clocked if clocked else None,
-        forecast_input_tokens=given,
-        forecast_output_tokens=None if output is None or np.isnan(output) else output,
+        input_tokens=sum(total.input_tokens for total in totals) / counted if counted else None,
+        output_tokens=sum(total.output_tokens for total in totals) / counted if counted else None,
+        seconds=sum(total.seconds for total in totals) / clocked if clocked else None,
+        forecast_input_tokens=input_tokens,
+        forecast_output_tokens=None if output_tokens is None or np.isnan(output_tokens) else output_tokens,
         forecast_seconds=float(scores.seconds.mean()) if len(scores.seconds) else None,
     )
 
 
-def _at_volume(found: Reopened, volume: float) -> Task:
-    traffic = found.task.traffic.model_copy(update={"queries_per_month": Range(volume, volume, volume)})
-    return found.task.model_copy(update={"traffic": traffic})
+def _at_volume(task: Task, volume: float) -> Task:
+    traffic = task.traffic.model_copy(update={"queries_per_month": Range(volume, volume, volume)})
+    return task.model_copy(update={"traffic": traffic})
 
 
-def _day(at: float) -> str:
+def _minute(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="minutes")
-
-
-def save_savings_words(store: Store, task: str, found: RealizedSavings) -> None:
-    """Keep what was saved so far in the store: the gateway's dashboard shows it."""
-    store.set_state(f"savings/{task}", {"words": savings_words(found), "until": found.until})
-
-
-# -- for the report --------------------------------------------------------------------------------
-
-
-def write_savings(study: Path, found: RealizedSavings) -> Path:
-    """Keep it as realised.json in the study, and write the report anew; its path."""
-    write_json(study / REALISED, savings_document(found))
-    return rebuild_report(study)
-
-
-def savings_document(found: RealizedSavings) -> dict[str, Any]:
-    """The content of realised.json."""
-    content = asdict(found)
-    content["arms"] = [{**asdict(one), "words": _arm_words(one)} for one in found.arms]
-    content["saved"] = {name: float(money(value)) for name, value in asdict(found.saved).items()}
-    content["words"] = savings_words(found)
-    return content
-
-
-def savings_words(found: RealizedSavings) -> list[str]:
-    """What was realised, in sentences."""
-    measured = "" if found.volume is None else f", {found.volume:,.0f} a month"
-    lines = [
-        f"{found.requests:,} questions were answered from {found.since} to {found.until}{measured}; "
-        f"{found.forecast_volume:,.0f} a month were forecast."
-    ]
-    saved = found.saved
-    lines.append(
-        f"Serving {found.arm} in place of {found.against} has saved {_usd(saved.likely)} so far "
-        f"({_usd(saved.low)} to {_usd(saved.high)}); building it cost {usd(abs(found.built))} "
-        f"{'more' if found.built >= 0 else 'less'}."
-    )
-    lines.append(
-        f"Break-even with measured prices and volume: {_volume_words(found.break_even)}; "
-        f"forecast: {_volume_words(found.forecast_break_even)}."
-    )
-    lines.append(f"Decided again with what was measured: {found.verdict}, {found.winner}.")
-    return [*lines, *(f"{note[:1].upper()}{note[1:]}." for note in found.notes)]
-
-
-def _usd(value: float) -> str:
-    """Dollars; parts of a cent are said as such, for they are not nothing."""
-    return f"{'-' if value < 0 else ''}${abs(value):.2g}" if 0 < abs(value) < 0.01 else usd(value)
-
-
-def _volume_words(crossing: BreakEven) -> str:
-    band = crossing.queries_per_month
-    if band is None:
-        return f"{crossing.cheaper_to_run} never becomes cheaper than {crossing.cheaper_to_build}"
-    return (
-        f"{crossing.cheaper_to_run} is cheaper than {crossing.cheaper_to_build} from {band.likely:,.0f} "
-        f"({band.low:,.0f} to {band.high:,.0f}) queries a month"
-    )
-
-
-def _arm_words(one: ArmSavings) -> str:
-    """How far the price is off, in words."""
-    if one.measured is None:
-        return "too few with a price, or paid by the hour"
-    if one.measured.low <= one.forecast.high and one.forecast.low <= one.measured.high:
-        return "as forecast"
-    if not one.forecast.likely:
-        return "forecast as free"
-    share = one.measured.likely / one.forecast.likely - 1
-    return f"{abs(share):.0%} {'dearer' if share > 0 else 'cheaper'} than forecast"

@@ -1,1 +1,1 @@
-"""The winner behind an OpenAI-compatible endpoint."""
+"""The gateway: arms behind an OpenAI-compatible endpoint, with routes, canaries, keys and capture."""

@@ -143,9 +143,11 @@ def decide_canary(canary: Canary, champion: Outcomes, challenger: Outcomes) -> C
     there is any, since that is what people think of the answers; otherwise on every measure.
     """
     intervals = _intervals(champion, challenger)
-    for measure, (ours, theirs) in intervals.items():
-        if theirs.high < ours.low - canary.margin:
-            reason = f"{measure}: {canary.arm} {_in_words(theirs)} against {_in_words(ours)}"
+    for measure, (champion_mean, challenger_mean) in intervals.items():
+        if challenger_mean.high < champion_mean.low - canary.margin:
+            reason = (
+                f"{measure}: {canary.arm} {_in_words(challenger_mean)} against {_in_words(champion_mean)}"
+            )
             return CanaryDecision("roll back", reason, intervals)
     missing = canary.requests - (challenger.answers - canary.at_step)
     if missing > 0:
@@ -153,7 +155,11 @@ def decide_canary(canary: Canary, champion: Outcomes, challenger: Outcomes) -> C
         return CanaryDecision(None, reason, intervals)
     if canary.step + 1 < len(canary.steps):
         return CanaryDecision("raise", f"{canary.requests} answers and nothing against it", intervals)
-    unclear = [name for name, (ours, theirs) in intervals.items() if theirs.low < ours.high - canary.margin]
+    unclear = [
+        measure
+        for measure, (champion_mean, challenger_mean) in intervals.items()
+        if challenger_mean.low < champion_mean.high - canary.margin
+    ]
     if "feedback" in unclear or ("feedback" not in intervals and unclear):
         return CanaryDecision(None, f"could still be worse on: {', '.join(unclear)}", intervals)
     basis = "feedback" if "feedback" in intervals else "every measure"

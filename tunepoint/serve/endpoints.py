@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from importlib import resources
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from tunepoint.capture.records import Feedback
 from tunepoint.errors import StoreError, TunepointError
+from tunepoint.serve.bodies import FeedbackBody, RoutesChange, read_body
 from tunepoint.serve.protocol import RequestError
-from tunepoint.serve.settings import CanarySettings
 
 if TYPE_CHECKING:
     from tunepoint.serve.auth import Key, Role
     from tunepoint.serve.gateway import Gateway
-    from tunepoint.serve.routing import Router
 
-MAX_TEXT_LENGTH = 100_000
-"""Characters of a correction or a comment."""
-MAX_BODY_BYTES = 2 * MAX_TEXT_LENGTH * 4
-"""Both of them, at UTF-8's longest."""
 MAX_AUDIT_ENTRIES = 1_000
 ANONYMOUS = "anybody here"
 """Who changed the routes, where no key is needed."""
@@ -46,7 +38,6 @@ PAGE_HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
-Body = TypeVar("Body", bound=BaseModel)
 Handler = Callable[["Gateway", Request, "Key | None"], Awaitable[Any]]
 
 
@@ -56,79 +47,6 @@ class Admit(Protocol):
     def __call__(self, headers: dict[bytes, bytes], role: Role, *, writes: bool = False) -> Key:
         """Return the key, or raise a RequestError."""
         ...
-
-
-class FeedbackBody(BaseModel):
-    """The body of POST /v1/feedback."""
-
-    model_config = ConfigDict(extra="forbid")
-    request_id: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.-]+$")]
-    score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
-    thumbs: Literal["up", "down"] | None = None
-    correction: Annotated[str, Field(min_length=1, max_length=MAX_TEXT_LENGTH)] | None = None
-    comment: Annotated[str, Field(max_length=MAX_TEXT_LENGTH)] | None = None
-
-    @model_validator(mode="after")
-    def _says_something(self) -> FeedbackBody:
-        if self.score is None and self.thumbs is None and not self.correction and not self.comment:
-            raise ValueError("give score, thumbs, correction or comment")
-        return self
-
-    def feedback(self, key: Key | None) -> Feedback:
-        """The feedback as the store keeps it, given now with a key."""
-        return Feedback(
-            request=self.request_id,
-            at=time.time(),
-            score=self.score,
-            thumbs=None if self.thumbs is None else self.thumbs == "up",
-            correction=self.correction,
-            comment=self.comment,
-            key=(key.name or None) if key else None,
-        )
-
-
-class RoutesChange(BaseModel):
-    """The body of POST /v1/routes/TASK: one change."""
-
-    model_config = ConfigDict(extra="forbid")
-    promote: str | None = None
-    roll_back: Literal[True] | None = None
-    canary: CanarySettings | None = None
-    shadow: str | None = None
-    """The empty string ends it."""
-    fallback: tuple[str, ...] | None = None
-    why: Annotated[str, Field(max_length=1_000)] = "requested"
-
-    @model_validator(mode="after")
-    def _is_one_change(self) -> RoutesChange:
-        changes = (self.promote, self.roll_back, self.canary, self.shadow, self.fallback)
-        if sum(change is not None for change in changes) != 1:
-            raise ValueError(
-                'give exactly one of promote, roll_back, canary, shadow ("" ends it) and fallback'
-            )
-        return self
-
-    def apply(self, router: Router, who: str) -> None:
-        """Change the routes.
-
-        Raises:
-            RouteError: the change makes no sense.
-            StoreError: it could not be written.
-
-        """
-        if self.promote is not None:
-            router.promote(self.promote, who, self.why)
-        elif self.roll_back:
-            router.roll_back(who, self.why)
-        elif self.canary is not None:
-            router.start_canary(self.canary.canary(), who)
-        elif self.shadow is not None:
-            policy = replace(router.policy, shadow=self.shadow or None)
-            router.change(policy, who, f"shadow: {self.shadow or 'none'}: {self.why}")
-        else:
-            fallback = self.fallback or ()
-            policy = replace(router.policy, fallback=fallback)
-            router.change(policy, who, f"fallback: {', '.join(fallback) or 'none'}")
 
 
 def routes(gateway: Gateway, admit: Admit) -> list[Route]:
@@ -191,7 +109,7 @@ def _model(name: str) -> dict[str, Any]:
 
 
 async def _give_feedback(gateway: Gateway, request: Request, key: Key | None) -> dict[str, Any]:
-    body = await _read_body(request, FeedbackBody)
+    body = await read_body(request, FeedbackBody)
     await gateway.dispatcher.feedback(body.feedback(key))
     return {"object": "feedback", "request_id": body.request_id, "kept": True}
 
@@ -216,7 +134,7 @@ async def _get_routes(gateway: Gateway, request: Request, key: Key | None) -> di
 
 async def _change_routes(gateway: Gateway, request: Request, key: Key | None) -> dict[str, Any]:
     task = gateway.dispatcher.task(request.path_params["task"])
-    change = await _read_body(request, RoutesChange)
+    change = await read_body(request, RoutesChange)
     who = (key.name if key else "") or ANONYMOUS
     await asyncio.to_thread(change.apply, task.router, who)
     return await _get_routes(gateway, request, key)
@@ -247,31 +165,7 @@ async def _openapi(gateway: Gateway, request: Request, key: Key | None) -> dict[
     return openapi_document(list(gateway.dispatcher.tasks))
 
 
-# -- bodies and errors -------------------------------------------------------------------------------
-
-
-async def _read_body(request: Request, model: type[Body]) -> Body:
-    """Read the body as a model.
-
-    Raises:
-        RequestError: the body is too large, not JSON, or a field is wrong; names it.
-
-    """
-    parts, size = [], 0
-    async for part in request.stream():
-        parts.append(part)
-        size += len(part)
-        if size > MAX_BODY_BYTES:
-            raise RequestError(413, f"the body has over {MAX_BODY_BYTES:,} bytes")
-    try:
-        return model.model_validate(orjson.loads(b"".join(parts)))
-    except orjson.JSONDecodeError as error:
-        raise RequestError(400, f"the body is not JSON: {error}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        reason = first["msg"].removeprefix("Value error, ")
-        raise RequestError(400, f"{field}: {reason}" if field else reason, param=field or None) from None
+# -- responses -------------------------------------------------------------------------------
 
 
 def _json(content: Any) -> Response:

@@ -80,7 +80,20 @@ ERROR = {
 
 def openapi_document(tasks: Sequence[str]) -> dict[str, Any]:
     """Return the content of `/openapi.json` for the tasks that are served."""
-    task_name = {**TEXT, "enum": list(tasks)}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Tunepoint gateway", "version": __version__},
+        "paths": _paths({**TEXT, "enum": list(tasks)}),
+        "components": {
+            "schemas": {"Error": ERROR},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{"key": []}],
+    }
+
+
+def _paths(task_name: dict[str, Any]) -> dict[str, Any]:
+    """The operations of each path, where a task's name has this schema."""
     task = {"name": "task", "in": "path", "required": True, "schema": task_name}
     name = {"name": "name", "in": "path", "required": True, "schema": task_name}
     filter_ = {"name": "task", "in": "query", "required": False, "schema": TEXT}
@@ -89,41 +102,30 @@ def openapi_document(tasks: Sequence[str]) -> dict[str, Any]:
     chat_responses["200"]["content"]["text/event-stream"] = {"schema": TEXT}
     denied = (401, 403)
     return {
-        "openapi": "3.1.0",
-        "info": {"title": "Tunepoint gateway", "version": __version__},
-        "paths": {
-            "/v1/chat/completions": {
-                "post": {"requestBody": {"required": True, **_json(chat)}, "responses": chat_responses}
-            },
-            "/v1/models": {"get": {"responses": _responses(OBJECT, *denied)}},
-            "/v1/models/{name}": {
-                "get": {"parameters": [name], "responses": _responses(OBJECT, *denied, 404)}
-            },
-            "/v1/feedback": {
-                "post": {
-                    "requestBody": {"required": True, **_json(FEEDBACK)},
-                    "responses": _responses(OBJECT, 400, *denied, 413, 415, 503),
-                }
-            },
-            "/v1/routes/{task}": {
-                "get": {"parameters": [task], "responses": _responses(OBJECT, *denied, 404)},
-                "post": {
-                    "parameters": [task],
-                    "requestBody": {"required": True, **_json(CHANGE)},
-                    "responses": _responses(OBJECT, 400, *denied, 404, 413, 415, 503),
-                },
-            },
-            "/v1/reload": {"post": {"responses": _responses(OBJECT, 400, *denied, 415, 503)}},
-            "/v1/dashboard/{task}": {
-                "get": {"parameters": [task], "responses": _responses(OBJECT, *denied, 404, 503)}
-            },
-            "/v1/audit": {"get": {"parameters": [filter_], "responses": _responses(OBJECT, *denied, 503)}},
-            "/healthz": {"get": {"responses": _responses(OBJECT)}},
-            "/metrics": {"get": {"responses": _responses(None, *denied)}},
+        "/v1/chat/completions": {
+            "post": {"requestBody": {"required": True, **_json(chat)}, "responses": chat_responses}
         },
-        "components": {
-            "schemas": {"Error": ERROR},
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        "/v1/models": {"get": {"responses": _responses(OBJECT, *denied)}},
+        "/v1/models/{name}": {"get": {"parameters": [name], "responses": _responses(OBJECT, *denied, 404)}},
+        "/v1/feedback": {
+            "post": {
+                "requestBody": {"required": True, **_json(FEEDBACK)},
+                "responses": _responses(OBJECT, 400, *denied, 413, 415, 503),
+            }
         },
-        "security": [{"key": []}],
+        "/v1/routes/{task}": {
+            "get": {"parameters": [task], "responses": _responses(OBJECT, *denied, 404)},
+            "post": {
+                "parameters": [task],
+                "requestBody": {"required": True, **_json(CHANGE)},
+                "responses": _responses(OBJECT, 400, *denied, 404, 413, 415, 503),
+            },
+        },
+        "/v1/reload": {"post": {"responses": _responses(OBJECT, 400, *denied, 415, 503)}},
+        "/v1/dashboard/{task}": {
+            "get": {"parameters": [task], "responses": _responses(OBJECT, *denied, 404, 503)}
+        },
+        "/v1/audit": {"get": {"parameters": [filter_], "responses": _responses(OBJECT, *denied, 503)}},
+        "/healthz": {"get": {"responses": _responses(OBJECT)}},
+        "/metrics": {"get": {"responses": _responses(None, *denied)}},
     }

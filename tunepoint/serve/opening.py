@@ -12,6 +12,7 @@ import aiohttp
 from tunepoint.arms.cascade import Cascade, FittedCascade
 from tunepoint.arms.contract import Arm, FittedArm, HasModel
 from tunepoint.arms.templates import base_template
+from tunepoint.capture.records import THIS_MACHINE
 from tunepoint.errors import ModelError, TaskError
 from tunepoint.models.chat import Prompt
 from tunepoint.models.opening import ChatModels
@@ -77,7 +78,7 @@ def _served(arm: Arm, fitted: FittedArm, models: ChatModels, folder: Path) -> Se
         return CascadeArm(arm.name, cheap, strong, fitted.gate)
     if not arm.remote:
         use_onnxruntime(fitted, folder)
-        return LocalArm(arm.name, fitted, "this machine")
+        return LocalArm(arm.name, fitted, THIS_MACHINE)
     model = fitted.model.name if isinstance(fitted, HasModel) else arm.family
     return RemoteArm(arm.name, fitted, model, models.prices, MAX_CONCURRENT_CALLS)
 

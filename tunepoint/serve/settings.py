@@ -12,6 +12,7 @@ from tunepoint.files.amounts import TokenPrice
 from tunepoint.files.toml import Section, read_toml, validated
 from tunepoint.serve.canary import Canary
 
+DEFAULT_PORT = 8_484
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -19,7 +20,7 @@ class Server(Section):
     """Where the gateway listens, and what it keeps."""
 
     host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65_535)] = 8_484
+    port: Annotated[int, Field(ge=0, le=65_535)] = DEFAULT_PORT
     store: str = "capture.sqlite"
     """A file, or `postgresql://USER@HOST/DATABASE`."""
     sample: Annotated[float, Field(ge=0, le=1)] = 1.0

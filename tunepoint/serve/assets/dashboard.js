@@ -1,5 +1,5 @@
 "use strict";
-// Shows what /v1/dashboard/TASK says; corrections go to /v1/feedback. No key is kept beyond the tab.
+// Shows the data of /v1/dashboard/TASK and sends corrections to /v1/feedback. The key stays in this tab.
 (function () {
   const $ = (id) => document.getElementById(id);
   const keyField = $("key");
@@ -26,13 +26,13 @@
   const dollars = (v) => (v === null ? "–" : v !== 0 && Math.abs(v) < 0.01 ? "$" + v.toPrecision(2) : "$" + v.toFixed(2));
   const seconds = (v) => (v === null ? "–" : v < 1 ? `${Math.round(1000 * v)} ms` : `${v.toFixed(1)} s`);
 
-  function arms(found) {
-    const champion = found.policy.champion;
-    $("arms").replaceChildren(...found.arms.map((one) => {
-      const row = element("tr", undefined, one.arm === champion ? "winner" : "");
-      const cells = [one.arm, one.role, one.requests.toLocaleString("en-US"), one.failed.toLocaleString("en-US"),
-        one.score ? `${percent(one.score)} of ${one.feedback}` : "–", one.readable ? `${(100 * one.readable.estimate).toFixed(1)}%` : "–",
-        one.usd ? dollars(one.usd.estimate) : "–", dollars(one.spent_usd), seconds(one.p50_seconds), seconds(one.p95_seconds)];
+  function arms(data) {
+    const champion = data.policy.champion;
+    $("arms").replaceChildren(...data.arms.map((arm) => {
+      const row = element("tr", undefined, arm.arm === champion ? "winner" : "");
+      const cells = [arm.arm, arm.role, arm.requests.toLocaleString("en-US"), arm.failed.toLocaleString("en-US"),
+        arm.score ? `${percent(arm.score)} of ${arm.feedback}` : "–", arm.readable ? `${(100 * arm.readable.estimate).toFixed(1)}%` : "–",
+        arm.usd ? dollars(arm.usd.estimate) : "–", dollars(arm.spent_usd), seconds(arm.p50_seconds), seconds(arm.p95_seconds)];
       row.append(...cells.map((text, i) => element("td", text, i > 1 ? "number" : "")));
       return row;
     }));
@@ -54,60 +54,61 @@
   }
 
   function progress(loop) {
-    $("loop").textContent = loop ? `Round ${loop.round}, ${loop.step}` + (loop.waits ? `: waits for ${loop.waits}` : "") : "No loop runs on this store (tunepoint loop).";
-    const counted = loop && /^(\d+) of (\d+) good/.exec(loop.waits);
-    $("progress").hidden = !counted;
-    if (counted) { $("progress").value = Number(counted[1]); $("progress").max = Number(counted[2]); }
+    $("loop").textContent = loop ? `Round ${loop.round}, ${loop.step}` + (loop.waits ? `: waits for ${loop.waits}` : "") : "No loop uses this store. Start one with `tunepoint loop`.";
+    const examples = loop && /^(\d+) of (\d+) good/.exec(loop.waits);  // as loop/turn.py words it
+    $("progress").hidden = !examples;
+    if (examples) { $("progress").value = Number(examples[1]); $("progress").max = Number(examples[2]); }
   }
 
-  function disagreements(found) {
-    const shown = found.disagreements.map((one) => {
+  function disagreements(data) {
+    const boxes = data.disagreements.map((question) => {
       const box = element("article");
-      box.append(element("p", one.input));
-      one.answers.forEach((said) => {
+      box.append(element("p", question.input));
+      question.answers.forEach(({ arm, answer }) => {
         const line = element("p"), button = element("button", "this is right");
-        line.append(element("b", said.answer), ` ${said.arm} `, button);
-        button.addEventListener("click", () => correct(one.request_id, said.answer, box));
+        line.append(element("b", answer), ` ${arm} `, button);
+        button.addEventListener("click", () => correct(question.request_id, answer, box));
         box.append(line);
       });
-      const field = element("input"), button = element("button", "it should have been this");
-      field.setAttribute("aria-label", "what the answer should have been");
-      button.addEventListener("click", () => field.value.trim() && correct(one.request_id, field.value.trim(), box));
+      const field = element("input"), button = element("button", "save as the right answer");
+      field.setAttribute("aria-label", "the right answer");
+      button.addEventListener("click", () => field.value.trim() && correct(question.request_id, field.value.trim(), box));
       box.append(field, " ", button);
       return box;
     });
-    $("disagreements").replaceChildren(...(shown.length ? shown : [element("p", "None that nobody has judged: a shadow answers copies to find them.")]));
+    const none = "No open ones. A shadow option answers copies of requests to find them.";
+    $("disagreements").replaceChildren(...(boxes.length ? boxes : [element("p", none)]));
   }
 
   async function correct(request, answer, box) {
     try {
       await ask("/v1/feedback", { request_id: request, correction: answer });
       box.remove();
-    } catch (error) { $("said").textContent = String(error.message); }
+    } catch (error) { $("status").textContent = String(error.message); }
   }
 
   async function update() {
     try {
-      const found = await ask("/v1/dashboard/" + encodeURIComponent($("task").value));
-      $("title").textContent = `${found.task}: ${found.policy.champion}`;
-      $("days").textContent = String(found.days);
-      $("said").textContent = `${found.most ? "the latest " : ""}${found.requests.toLocaleString("en-US")} requests`;
-      arms(found); traffic(found.by_hour); progress(found.loop); disagreements(found);
-      const canary = found.policy.canary;
-      $("canary").textContent = canary ? `${canary.arm}, ${(100 * canary.steps[canary.step]).toFixed(0)}% of the users. ${found.canary || ""}` : "None runs.";
+      const data = await ask("/v1/dashboard/" + encodeURIComponent($("task").value));
+      $("title").textContent = `${data.task}: ${data.policy.champion}`;
+      $("days").textContent = String(data.days);
+      $("status").textContent = `${data.most ? "the latest " : ""}${data.requests.toLocaleString("en-US")} requests`;
+      arms(data); traffic(data.by_hour); progress(data.loop); disagreements(data);
+      const canary = data.policy.canary;
+      $("canary").textContent = canary ? `${canary.arm} answers ${(100 * canary.steps[canary.step]).toFixed(0)}% of the users. ${data.canary || ""}` : "No canary runs.";
       const list = (id, lines, none) => $(id).replaceChildren(...(lines.length ? lines : [none]).map((line) => element("li", line)));
-      list("savings", found.savings, "Not looked at yet: tunepoint savings STUDY compares forecast and store.");
-      list("drift", found.drift, "Not looked at yet: the loop does while it watches.");
-      $("log").replaceChildren(...found.log.slice().reverse().map((line) =>
+      list("savings", data.savings, "Not computed yet. Run `tunepoint savings STUDY`.");
+      list("drift", data.drift, "Not checked yet. The loop checks for drift while it watches.");
+      $("log").replaceChildren(...data.log.slice().reverse().map((line) =>
         element("li", `${new Date(1000 * line.at).toISOString().slice(0, 16).replace("T", " ")}  ${line.who}: ${line.what}`)));
-    } catch (error) { $("said").textContent = String(error.message); }
+    } catch (error) { $("status").textContent = String(error.message); }
   }
 
   async function start() {
     try {
       const tasks = (await ask("/healthz")).tasks;
       $("task").replaceChildren(...tasks.map((name) => element("option", name)));
-    } catch (error) { $("said").textContent = String(error.message); }
+    } catch (error) { $("status").textContent = String(error.message); }
     await update();
   }
 
