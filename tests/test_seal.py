@@ -84,7 +84,7 @@ def test_seeds_differ_in_what_they_seal(folder: Path, sealed: set[str]) -> None:
 def test_export_writes_no_sealed_item(folder: Path, sealed: set[str], form: str) -> None:
     call("export", folder, "--for", form, "--to", folder / "out")
     text = "".join(path.read_text() for path in (folder / "out").iterdir())
-    assert not [one for one in sealed if json.dumps(one, ensure_ascii=False)[1:-1] in text]
+    assert not [item for item in sealed if json.dumps(item, ensure_ascii=False)[1:-1] in text]
     assert [e for e in prepare(Task.load(folder), SEED).split.train if e.input in text]
 
 
@@ -141,8 +141,8 @@ def test_the_loop_keeps_the_seal_of_its_first_study(
     open_study_at(Task.load(folder), loop / "study-1", SEED)
 
     def stop(deployment: LocalDeployment, *rest: object) -> NoReturn:
-        train, dev, test = deployment._parts()
-        assert inputs(test) == sealed and not inputs((*train, *dev)) & sealed
+        split = deployment.split()
+        assert inputs(split.test) == sealed and not inputs((*split.train, *split.dev)) & sealed
         raise Stopped("seen")
 
     monkeypatch.setattr("tunepoint.cli.loop._rounds", stop)
@@ -156,18 +156,18 @@ def test_what_looks_at_all_examples_prints_no_input(
     folder: Path, sealed: set[str], command: tuple[str, ...]
 ) -> None:
     text = call(command[0], folder, *command[1:])
-    assert not [one for one in sealed if one in text]
+    assert not [item for item in sealed if item in text]
 
 
 def test_another_seed_than_the_studys_is_refused(folder: Path) -> None:
-    said = call("export", folder, "--for", "openai", "--to", folder / "out", "--seed", 0, code=2)
-    assert "--seed 0" in said and "by seed 7" in said.replace("\n", " ") and not (folder / "out").exists()
+    output = call("export", folder, "--for", "openai", "--to", folder / "out", "--seed", 0, code=2)
+    assert "--seed 0" in output and "by seed 7" in output.replace("\n", " ") and not (folder / "out").exists()
 
 
 def test_studies_of_several_seeds_have_to_be_named(folder: Path, sealed: set[str]) -> None:
     other = open_study_at(Task.load(folder), folder / "other", 1)
-    said = call("export", folder, "--for", "openai", "--to", folder / "out", code=2)
-    assert "(seed 1)" in said and "(seed 7)" in said and "--study" in said
+    output = call("export", folder, "--for", "openai", "--to", folder / "out", code=2)
+    assert "(seed 1)" in output and "(seed 7)" in output and "--study" in output
     assert seed_of_seal(Task.load(folder), study=other) == 1
 
 
