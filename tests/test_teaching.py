@@ -148,7 +148,7 @@ def test_a_providers_model_is_taught_by_a_job_of_its_own(
     with providing(FakeProvider(KEY)) as provider:
         monkeypatch.setenv("TUNEPOINT_API_KEY", KEY)
         monkeypatch.setenv("TUNEPOINT_OPENAI_URL", provider.url)
-        monkeypatch.setattr("tunepoint.arms.hosted.hosted.POLL", 0.0)
+        monkeypatch.setattr("tunepoint.arms.hosted.jobs.POLL_SECONDS", 0.0)
         entry = {"name": f"{fake.url}#tiny", "price": PRICE, "train_on_outputs": True}
         tune = {"base": "gpt-4o-mini-2024-07-18", "provider": "openai", "distil": True}
         task = routing(tmp_path, 100, models=[entry], tune=[tune], search={"calls": 0})

@@ -96,7 +96,7 @@ def provider(monkeypatch: pytest.MonkeyPatch) -> Any:
     with providing(FakeProvider(KEY)) as running:
         monkeypatch.setenv("TUNEPOINT_API_KEY", KEY)
         monkeypatch.setenv("TUNEPOINT_OPENAI_URL", running.url)
-        monkeypatch.setattr("tunepoint.arms.hosted.hosted.POLL", 0.0)
+        monkeypatch.setattr("tunepoint.arms.hosted.jobs.POLL_SECONDS", 0.0)
         yield running
 
 
