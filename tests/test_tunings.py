@@ -190,6 +190,8 @@ def test_worse_answers_or_another_template_block_the_promotion_and_are_shown() -
     assert not blocked.holds and blocked.difference.estimate == -0.5
     assert "1: 'fault' measured, 'billing' served" in str(blocked)
     other = parity(DEV, right, replies_of([example.target for example in DEV], tokens=31), EXACT)
-    assert not other.holds and "100 prompts have other tokens (0: 20 measured, 31 served)" in str(other)
-    with pytest.raises(EvidenceError, match="7 examples show no parity"):
+    assert not other.holds and "100 prompts have another number of tokens (0: 20 measured, 31 served)" in str(
+        other
+    )
+    with pytest.raises(EvidenceError, match="7 examples are too few"):
         parity(DEV[:7], right[:7], right[:7], EXACT)
