@@ -8,7 +8,7 @@ from tunepoint.decision.verdict import Decision
 
 
 def verdict_reason(decision: Decision) -> str:
-    """Return the verdict's reason in words: the score, the rivals, the money, and what would settle it."""
+    """Return the verdict's reason in words: the score, the lead over the rivals, and the money."""
     winner = decision.finalist(decision.winner)
     interval = f"{percent(winner.score.low)} to {percent(winner.score.high)}"
     sentences = [
@@ -18,8 +18,6 @@ def verdict_reason(decision: Decision) -> str:
     sentences.append(f"That is {' and '.join(leads)}.")
     months = f"{decision.evidence.costs.months:g}"
     sentences.append(f"It costs about {about_usd(winner.horizon_usd.likely)} over {months} months.")
-    if decision.evidence_needed is not None:
-        sentences.append(decision.evidence_needed.why)
     return " ".join(sentences)
 
 

@@ -9,11 +9,11 @@
   const title = (arm) => labels.get(arm) || arm;
   const strengthWords = { confident: "confident", leaning: "likely", undecided: "not sure yet" };
   const palette = ["#0b8f7a", "#c2571a", "#5b6ee1", "#b0428f", "#8a8f2a", "#4a90b8", "#7a5c3e"];
-  const colour = (i) => palette[i % palette.length];
+  const colorOf = (i) => palette[i % palette.length];
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const options = { responsive: true, displayModeBar: false };
 
-  function layout(x, y, entries, more) {
+  function layout(x, y, entries, overrides) {
     const axis = { gridcolor: css("--line"), zerolinecolor: css("--line"), linecolor: css("--line"),
       automargin: true };
     const columns = document.querySelector("main").clientWidth < 600 ? 1 : 2;
@@ -25,7 +25,7 @@
       legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom" }, hovermode: "closest",
       xaxis: Object.assign({ title: { text: x } }, axis),
       yaxis: Object.assign({ title: { text: y } }, axis),
-    }, more || {});
+    }, overrides || {});
   }
 
   function dollars(value) {
@@ -52,10 +52,10 @@
   }
 
   function eligible(volume) {
-    const limit = economics.monthly_limit, one = { present: [1], traffic: [1] };
+    const limit = economics.monthly_limit, firstMonth = { present: [1], traffic: [1] };
     return arms.map((_, a) => economics.fit[a] && (limit === null ||
       median(draws.monthly.map((row, d) =>
-        row[a] + queries(d, volume) * answer(d, a) + reserved(d, a, volume, one))) <= limit));
+        row[a] + queries(d, volume) * answer(d, a) + reserved(d, a, volume, firstMonth))) <= limit));
   }
 
   // What a dollar of each month is worth today, and its traffic over the first month's: costs/schedule.py.
@@ -103,15 +103,15 @@
   }
 
   function decide(volume, months) {
-    const fit = eligible(volume), field = fit.some(Boolean) ? fit : arms.map(() => true);
+    const fit = eligible(volume), candidates = fit.some(Boolean) ? fit : arms.map(() => true);
     const unacceptable = arms.map(() => 0), passed = arms.map(() => 0), wrong = arms.map(() => 0),
       mean = arms.map(() => 0);
     for (let d = 0; d < count; d++) {
       const totals = arms.map((_, a) => total(d, a, volume, months));
-      const top = Math.max(...arms.map((_, a) => field[a] ? draws.score[d][a] : -1));
+      const top = Math.max(...arms.map((_, a) => candidates[a] ? draws.score[d][a] : -1));
       const good = arms.map((_, a) => draws.score[d][a] >= top - economics.margin &&
         (economics.min_score === null || draws.score[d][a] >= economics.min_score));
-      const least = Math.min(...totals.filter((_, a) => field[a]));
+      const least = Math.min(...totals.filter((_, a) => candidates[a]));
       arms.forEach((_, a) => {
         mean[a] += totals[a] / count;
         let missed, bad;
@@ -119,7 +119,7 @@
           missed = totals[a] - least > economics.materiality * totals[a];
           bad = economics.min_score !== null && draws.score[d][a] < economics.min_score;
         } else {
-          missed = arms.some((_, b) => field[b] && good[b] &&
+          missed = arms.some((_, b) => candidates[b] && good[b] &&
             totals[a] - totals[b] > economics.materiality * totals[a]);
           bad = !good[a];
         }
@@ -130,7 +130,7 @@
     }
     const loss = (a) => economics.error_usd !== null
       ? (unacceptable[a] > 0.5 ? Infinity : mean[a]) : unacceptable[a] + passed[a];
-    const order = arms.map((_, a) => a).filter((a) => field[a])
+    const order = arms.map((_, a) => a).filter((a) => candidates[a])
       .sort((a, b) => loss(a) - loss(b) || unacceptable[a] - unacceptable[b] || mean[a] - mean[b]);
     const best = order[0], risk = wrong[best];
     const strength = !fit[best] || !economics.enough ? "undecided" :
@@ -141,23 +141,23 @@
   const priced = economics.error_usd !== null;
 
   function crossing(from, to, months) {
-    const one = arms.indexOf(from), other = arms.indexOf(to), found = [];
+    const build = arms.indexOf(from), run = arms.indexOf(to), volumes = [];
     const fixed = (d, a) => cost(d, a, 0, months);
     const running = (d, a) => answer(d, a) +
       (priced ? economics.error_usd * (1 - draws.score[d][a]) : 0);
-    const stairs = economics.machines[one] || economics.machines[other];
+    const stairs = economics.machines[build] || economics.machines[run];
     for (let d = 0; d < (stairs ? Math.min(count, 500) : count); d++) {
-      const extra = fixed(d, other) - fixed(d, one), saving = running(d, one) - running(d, other);
-      if (extra < 0 && (stairs || saving >= 0)) found.push(0);
-      else if (stairs) bisected(d, one, other, months, found);
-      else if (saving > 0) found.push(extra / (weights(months).queries * saving));
+      const extra = fixed(d, run) - fixed(d, build), saving = running(d, build) - running(d, run);
+      if (extra < 0 && (stairs || saving >= 0)) volumes.push(0);
+      else if (stairs) bisected(d, build, run, months, volumes);
+      else if (saving > 0) volumes.push(extra / (weights(months).queries * saving));
     }
-    return found.length ? median(found) : null;
+    return volumes.length ? median(volumes) : null;
   }
 
   // With reserved machines the cost is a staircase: a root of the difference, as in costs/break_even.py.
-  function bisected(d, one, other, months, found) {
-    const behind = (v) => total(d, other, v, months) - total(d, one, v, months);
+  function bisected(d, build, run, months, volumes) {
+    const behind = (v) => total(d, run, v, months) - total(d, build, v, months);
     let low = 0, high = null;
     for (let e = 0; e <= 72 && high === null; e++) {
       const volume = Math.pow(10, 1 + e / 8);
@@ -168,7 +168,7 @@
       const middle = (low + high) / 2;
       if (behind(middle) < 0) high = middle; else low = middle;
     }
-    found.push(high);
+    volumes.push(high);
   }
 
   function band(a, volume, months, of, most) {
@@ -196,9 +196,9 @@
       return {
         type: "scatter", mode: "markers", name: title(f.arm),
         x: [f[cost].likely * scale], y: [score.estimate],
-        marker: { size: chosen ? 16 : 10, color: colour(i), symbol: chosen ? "star" : "circle" },
-        error_x: spread(f[cost], scale, colour(i)),
-        error_y: spread({ low: score.low, likely: score.estimate, high: score.high }, 1, colour(i)),
+        marker: { size: chosen ? 16 : 10, color: colorOf(i), symbol: chosen ? "star" : "circle" },
+        error_x: spread(f[cost], scale, colorOf(i)),
+        error_y: spread({ low: score.low, likely: score.estimate, high: score.high }, 1, colorOf(i)),
       };
     });
     const shape = layout(axis, "right answers (95% interval)", traces.length);
@@ -259,13 +259,13 @@
     arms.forEach((name, a) => {
       const bands = grid.map((v) =>
         band(a, v, months, total, 1000).map((c) => Math.max(c / months, 1e-6)));
-      const tint = colour(a) + "22";
+      const tint = colorOf(a) + "22";
       traces.push({ type: "scatter", mode: "lines", x: grid, y: bands.map((b) => b[0]),
         line: { width: 0 }, hoverinfo: "skip", showlegend: false });
       traces.push({ type: "scatter", mode: "lines", x: grid, y: bands.map((b) => b[2]), fill: "tonexty",
         fillcolor: tint, line: { width: 0 }, hoverinfo: "skip", showlegend: false });
       traces.push({ type: "scatter", mode: "lines", name: title(name), x: grid, y: bands.map((b) => b[1]),
-        line: { color: colour(a), width: 2 } });
+        line: { color: colorOf(a), width: 2 } });
     });
     return traces;
   }
@@ -279,18 +279,18 @@
   const [least, highest] = economics.traffic;
   let chosen = { volume: null, months: economics.months };
 
-  function said(volume) {
+  function volumeWords(volume) {
     if (volume !== null) return few(volume, 2);
     return least === highest ? few(least, 4) : few(least, 4) + " to " + few(highest, 4);
   }
 
   function update() {
     const { volume, months } = chosen;
-    document.getElementById("volume-value").textContent = said(volume);
+    document.getElementById("volume-value").textContent = volumeWords(volume);
     document.getElementById("months-value").textContent = String(months);
     const result = decide(volume, months);
     document.getElementById("live").textContent =
-      "At " + said(volume) + " queries a month over " + months + " months: " +
+      "At " + volumeWords(volume) + " queries a month over " + months + " months: " +
       title(arms[result.best]) + " (" + strengthWords[result.strength] + "), for about " +
       dollars(band(result.best, volume, months)[1]) + " in all.";
     const body = document.getElementById("live-rows");
@@ -313,9 +313,9 @@
 
   volumeInput.max = String(most);
   monthsInput.max = String(Math.max(60, Math.ceil(economics.months)));
-  const given = { growth: economics.growth, discount: economics.discount, error_usd: economics.error_usd };
+  const declared = { growth: economics.growth, discount: economics.discount, error_usd: economics.error_usd };
   function asDeclared() {
-    Object.assign(economics, given);
+    Object.assign(economics, declared);
     factors.fill(1);
     weighed = { months: null };
     drawn = { months: null, traces: [] };
