@@ -256,7 +256,7 @@ price = {{ input = 1, output = 4 }}
     )
     called = CliRunner().invoke(app, ["run", str(folder), "--out", str(tmp_path / "s"), "--quiet"])
     assert called.exit_code == 0, called.stderr
-    assert "Chat models will be asked: about" in called.stderr
+    assert "This study calls chat models: about" in called.stderr
     assert "calls (at most" in called.stderr and "$" in called.stderr
     assert CliRunner().invoke(app, ["check", str(folder)]).exit_code == 0
 
@@ -278,7 +278,7 @@ def test_the_instruction_is_optimised_and_exported(fake: Fake, tmp_path: Path) -
     manifest = json.loads((out / "manifest.json").read_text())
     assert "stands last" in manifest["search"]["instruction"] and manifest["search"]["proposals"] >= 1
     signal = next(signal for signal in result.document["signals"] if signal["id"] == "F3")
-    assert "one more would gain" in signal["detail"] and "on dev" in signal["detail"]
+    assert "one more would gain" in signal["detail"] and "validation set" in signal["detail"]
     # The exported prompt gives the same score with nothing but a client of the server.
     exported = json.loads((out / "prompt.json").read_text())
     assert "stands last" in (out / "prompt.txt").read_text() and "optimised" in exported["arm"]
@@ -350,12 +350,12 @@ def test_doctor_finds_keys_and_servers(fake: Fake, monkeypatch: pytest.MonkeyPat
             monkeypatch.delenv(provider.key, raising=False)
     port = int(fake.url.split(":")[2].split("/")[0])
     found = {finding.name: finding for finding in diagnose([port])}
-    assert found[f"{fake.url}#tiny"].ok and "answers, in" in found[f"{fake.url}#tiny"].detail
+    assert found[f"{fake.url}#tiny"].ok and "answers in" in found[f"{fake.url}#tiny"].detail
     assert found["openai"].detail == "OPENAI_API_KEY is not set" and not found["openai"].needed
     monkeypatch.setitem(PROVIDERS, "openai", Provider(fake.url, "OPENAI_API_KEY"))
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     fake.key = KEY
-    assert {f.name: f for f in diagnose([])}["openai"].detail.endswith("2 models, as openai/tiny")
+    assert {f.name: f for f in diagnose([])}["openai"].detail.endswith("2 models, such as openai/tiny")
     fake.key = "another"
     refused = {f.name: f for f in diagnose([])}["openai"]
     assert not refused.ok and "the key was refused" in refused.detail and KEY not in refused.detail
