@@ -61,6 +61,7 @@ def compare_winner(
     """
     pairs = [(winner, other) for other in range(len(table.arms)) if other != winner]
     other_pairs = [(i, j) for i in range(len(table.arms)) for j in range(i) if winner not in (i, j)]
+    # The other pairs widen the intervals: the winner is known only after a look at all of them.
     comparisons = compare(joint, pairs, rng, beside=other_pairs)
     p_values = holm([comparison.p_value for comparison in comparisons])
     resampled, low, high = _bootstrap(joint, winner, rng)

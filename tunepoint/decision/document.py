@@ -71,6 +71,7 @@ def _finalist(finalist: Finalist) -> dict[str, Any]:
     regret = finalist.expected_regret_usd
     return {
         "arm": finalist.arm,
+        # Left out where there is none, so that a decision without labels has the keys it always had.
         **({} if finalist.label is None else {"label": finalist.label}),
         "kind": finalist.kind,
         "items": finalist.items,

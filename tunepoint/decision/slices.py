@@ -91,7 +91,7 @@ def by_slice(
             the prompted arm, where the target itself cannot be seen.
 
     """
-    table, _ = calibrate(table)
+    table, _ = calibrate(table)  # slices compare the scores that the verdict compares
     names, by = [name if name is not None else "" for name in table.slices], "slice"
     router_keys = names
     if not any(names) and labels is not None:

@@ -104,7 +104,7 @@ def _script_json(value: Any) -> Markup:
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     for character, code in (("&", "\\u0026"), ("<", "\\u003c"), (">", "\\u003e")):
         text = text.replace(character, code)
-    return Markup(text)
+    return Markup(text)  # escaped above; autoescape would break the JSON
 
 
 def write_report(folder: Path, decision: Mapping[str, Any], measurements: Mapping[str, Any]) -> Path:

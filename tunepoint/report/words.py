@@ -94,6 +94,7 @@ def headline(decision: Mapping[str, Any]) -> str:
     if decision["strength"] is None:
         return f"Not sure yet. Best so far: {winner}."
     kind = names.kinds.get(decision["winner"], "")
+    # The kind says more than the verdict: "hybrid" is one model with a prompt, or two models.
     advice = ADVICE.get(kind, ADVICE_BY_VERDICT[decision["verdict"]])
     extra = NO_DIFFERENCE.get(kind) if _equals_a_tuned_model(decision) else None
     if extra and kind == "hybrid":

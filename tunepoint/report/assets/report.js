@@ -33,6 +33,9 @@
     return "$" + value.toFixed(2);
   }
 
+  // Three digits are enough in a sentence; the tables have the rest.
+  const aboutDollars = (value) => dollars(Math.abs(value) >= 100 ? Number(value.toPrecision(3)) : value);
+
   // ---- the rule ------------------------------------------------------------------------
 
   const draws = economics.draws;
@@ -292,7 +295,7 @@
     document.getElementById("live").textContent =
       "At " + volumeWords(volume) + " queries a month over " + months + " months: " +
       title(arms[result.best]) + " (" + strengthWords[result.strength] + "), for about " +
-      dollars(band(result.best, volume, months)[1]) + " in all.";
+      aboutDollars(band(result.best, volume, months)[1]) + " in all.";
     const body = document.getElementById("live-rows");
     body.replaceChildren(...arms.map((name, a) => {
       const row = document.createElement("tr");
