@@ -227,7 +227,7 @@ def test_the_report_shows_it_and_the_command_too(finished: Result, tmp_path: Pat
         write_savings(study, realized_savings(study, store))
     page = (study / "report.html").read_text()
     assert (
-        "Since it serves" in page
+        "<h2>In production</h2>" in page
         and "400 questions were answered" in page
         and "–, –" in page
         and "250 ms" in page
@@ -246,4 +246,4 @@ def test_the_report_shows_it_and_the_command_too(finished: Result, tmp_path: Pat
     for damaged in ("{dam", '{"words": []}', "[1]"):
         (study / "realised.json").write_text(damaged)
         assert CliRunner().invoke(app, ["report", str(study)]).exit_code == 0
-        assert "Since it serves" not in (study / "report.html").read_text()
+        assert "<h2>In production</h2>" not in (study / "report.html").read_text()
