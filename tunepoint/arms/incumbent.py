@@ -70,7 +70,9 @@ class Incumbent:
 
     def covered(self, examples: Sequence[Example]) -> list[Example]:
         """Return the examples that the log has an output for."""
-        return [example for example in examples if self.outputs.output_for(example.id, example.input) is not None]
+        return [
+            example for example in examples if self.outputs.output_for(example.id, example.input) is not None
+        ]
 
 
 def incumbent_arms(
