@@ -52,13 +52,13 @@ def extract(messages: list[dict[str, str]], body: dict[str, Any]) -> str:
     titles = re.findall(r"(\w+) box of (\d+)", "\n".join(m["content"] for m in messages))
     if not titles:
         return "ok"
-    found = titles[-1]
-    answer = {"brand": found[0], "size": found[1]}
+    title = titles[-1]
+    answer = {"brand": title[0], "size": title[1]}
     shown = sum(message["role"] == "assistant" for message in messages) > 1
-    if found[0] == "Umbra" and not shown:
+    if title[0] == "Umbra" and not shown:
         del answer["size"]
-    if "<input>" in text and "could not be read" not in text and hash(found[1]) % 2:
-        return f"The brand is {found[0]}."
+    if "<input>" in text and "could not be read" not in text and hash(title[1]) % 2:
+        return f"The brand is {title[0]}."
     return json.dumps(answer)
 
 
@@ -97,8 +97,8 @@ def test_a_study_of_a_chat_model_alone(fake: Fake, tmp_path: Path) -> None:
     manifest = json.loads((out / "manifest.json").read_text())
     facts = manifest["models"][f"{fake.url}#tiny"]
     assert facts["abilities"]["schema"] and facts["price"] == "declared in the task"
-    asked = len(fake.calls)
-    assert quotes[0].calls.low * 0.5 <= asked <= quotes[0].calls.high
+    calls = len(fake.calls)
+    assert quotes[0].calls.low * 0.5 <= calls <= quotes[0].calls.high
     assert manifest["labels"] == {} and result.audit is not None and result.audit.thin == {}
     spent = sum(trial.cost_usd or 0 for trial in read_trials(out / "trials.jsonl"))
     assert spent < manifest["spent_usd"] <= quotes[0].usd.high
@@ -111,7 +111,7 @@ def test_a_study_of_a_chat_model_alone(fake: Fake, tmp_path: Path) -> None:
         "sections",
     }
     again = run(task(goods(tmp_path), fake), out=out)
-    assert len(fake.calls) == asked and again.document["finalists"] == result.document["finalists"]
+    assert len(fake.calls) == calls and again.document["finalists"] == result.document["finalists"]
 
 
 def test_several_decodes_ask_the_finalists_again_and_choose_on_one(fake: Fake, tmp_path: Path) -> None:
@@ -126,9 +126,9 @@ def test_several_decodes_ask_the_finalists_again_and_choose_on_one(fake: Fake, t
     assert quotes[0].calls.low * 0.5 <= len(fake.calls) <= quotes[0].calls.high
     assert {body.get("seed") for body in fake.calls} >= {0, 1_000, 2_000}  # each decode a call of its own
     assert all(f["standard_errors"]["decodes"] is not None for f in result.document["finalists"])
-    asked = len(fake.calls)
+    calls = len(fake.calls)
     run(task(goods(tmp_path), fake, models=[model]), out=out, replay=True)
-    assert len(fake.calls) == asked
+    assert len(fake.calls) == calls
 
 
 def test_the_table_of_candidates_says_who_was_stopped_by_whom(fake: Fake, tmp_path: Path) -> None:
@@ -149,18 +149,18 @@ def test_test_items_are_bought_only_while_they_are_worth_their_price(
     folder, out = goods(tmp_path), tmp_path / "study"
     cheap: dict[str, Any] = {"value": {"error_usd": 1e-9}, "traffic": {"queries_per_month": 10}}
     stopped = run(task(folder, fake, **cheap), out=out)
-    whole = len(json.loads((out / "manifest.json").read_text())["items"]["test"])
-    assert stopped.decision.items == 10 < whole
-    assert any(f"stopped after 10 of {whole} items" in caveat for caveat in stopped.decision.caveats)
-    asked, quotes = len(fake.calls), []
+    test_size = len(json.loads((out / "manifest.json").read_text())["items"]["test"])
+    assert stopped.decision.items == 10 < test_size
+    assert any(f"stopped after 10 of {test_size} items" in caveat for caveat in stopped.decision.caveats)
+    calls, quotes = len(fake.calls), []
     again = run(task(folder, fake, **cheap), out=out, confirm=quotes.append)
-    assert len(fake.calls) == asked and not quotes and again.decision.items == 10
+    assert len(fake.calls) == calls and not quotes and again.decision.items == 10
     dear: dict[str, Any] = {"value": {"error_usd": 1_000}, "traffic": {"queries_per_month": 1_000_000}}
     measured = run(task(folder, fake, **dear), out=out, confirm=quotes.append)
-    assert quotes and len(fake.calls) > asked and measured.decision.items > 10
+    assert quotes and len(fake.calls) > calls and measured.decision.items > 10
     ended = any("the test stopped after" in caveat for caveat in measured.decision.caveats)
-    assert ended == (measured.decision.items < whole)
-    assert run(task(folder, fake), out=out).decision.items == whole  # without a price all are asked
+    assert ended == (measured.decision.items < test_size)
+    assert run(task(folder, fake), out=out).decision.items == test_size  # without a price all are asked
 
 
 def test_a_cap_is_never_passed_and_a_second_run_pays_for_the_rest_only(fake: Fake, tmp_path: Path) -> None:
@@ -290,8 +290,8 @@ def test_the_instruction_is_optimised_and_exported(fake: Fake, tmp_path: Path) -
             {**turn, "content": turn["content"].replace("{input}", example.input)}
             for turn in exported["messages"]
         ]
-        said = client.chat.completions.create(model="tiny", messages=turns).choices[0].message.content
-        scores.append(json_fields(str(said), example))
+        reply = client.chat.completions.create(model="tiny", messages=turns).choices[0].message.content
+        scores.append(json_fields(str(reply), example))
     assert np.mean(scores) == exported["dev_score"] == 1.0
 
 
@@ -326,8 +326,8 @@ def test_what_runs_today_is_an_arm_from_its_log(fake: Fake, tmp_path: Path) -> N
     thin = run(asking, out=tmp_path / "fresh")
     assert len(fake.calls) - calls < 0.1 * calls  # the recording came along; one more finalist was asked
     assert "incumbent" not in {f["kind"] for f in thin.document["finalists"]}
-    left = json.loads((tmp_path / "fresh" / "measurements.json").read_text())["not_run"]
-    assert "its log answers" in next(row["reason"] for row in left if row["name"] == "today")
+    not_run = json.loads((tmp_path / "fresh" / "measurements.json").read_text())["not_run"]
+    assert "its log answers" in next(row["reason"] for row in not_run if row["name"] == "today")
 
 
 def test_a_recorded_study_replays_with_no_server(tmp_path: Path) -> None:
@@ -338,8 +338,8 @@ def test_a_recorded_study_replays_with_no_server(tmp_path: Path) -> None:
     (tmp_path / "again").mkdir()
     shutil.copy(tmp_path / "study" / "calls.sqlite", tmp_path / "again")
     again = run(asking, out=tmp_path / "again", replay=True)
-    for one, other in zip(first.document["finalists"], again.document["finalists"], strict=True):
-        assert one == other
+    for finalist, replayed in zip(first.document["finalists"], again.document["finalists"], strict=True):
+        assert finalist == replayed
     with pytest.raises(ModelError, match="calls are not in"):
         run(asking, out=tmp_path / "empty", replay=True)
 
@@ -349,9 +349,9 @@ def test_doctor_finds_keys_and_servers(fake: Fake, monkeypatch: pytest.MonkeyPat
         if provider.key:
             monkeypatch.delenv(provider.key, raising=False)
     port = int(fake.url.split(":")[2].split("/")[0])
-    found = {finding.name: finding for finding in diagnose([port])}
-    assert found[f"{fake.url}#tiny"].ok and "answers in" in found[f"{fake.url}#tiny"].detail
-    assert found["openai"].detail == "OPENAI_API_KEY is not set" and not found["openai"].needed
+    findings = {finding.name: finding for finding in diagnose([port])}
+    assert findings[f"{fake.url}#tiny"].ok and "answers in" in findings[f"{fake.url}#tiny"].detail
+    assert findings["openai"].detail == "OPENAI_API_KEY is not set" and not findings["openai"].needed
     monkeypatch.setitem(PROVIDERS, "openai", Provider(fake.url, "OPENAI_API_KEY"))
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     fake.key = KEY
@@ -372,7 +372,7 @@ def test_models_are_called_by_what_tells_them_apart() -> None:
 
 def test_races_stop_the_hopeless_early() -> None:
     assert look_sizes(50) == [16, 20, 25, 31, 39, 49, 50] and look_sizes(10) == [10]
-    asked: dict[str, int] = {}
+    answered: dict[str, int] = {}
 
     class Runner:
         def __init__(self, name: str, skill: float) -> None:
@@ -386,11 +386,11 @@ def test_races_stop_the_hopeless_early() -> None:
     def measure(arm: Any, items: Any) -> None:
         have = {trial.item for trial in log.setdefault(arm.name, [])}
         fresh = [item for item in items if item.id not in have]
-        asked[arm.name] = asked.get(arm.name, 0) + len(fresh)
+        answered[arm.name] = answered.get(arm.name, 0) + len(fresh)
         log[arm.name] += [Trial(arm=arm.name, item=item.id, score=arm.skill) for item in fresh]
 
     arms: Any = [Runner(f"arm {i}", i / 10) for i in range(10)]
     winner, places = race(arms, dev, measure, lambda name: log[name], {})
-    assert winner.name == "arm 9" and asked["arm 9"] == 150
-    assert asked["arm 0"] == 16 and places[0].stopped_by == "arm 9" and places[9].stopped_by is None
-    assert asked["arm 0"] <= asked["arm 5"] <= asked["arm 8"] < 150 and sum(asked.values()) < 600
+    assert winner.name == "arm 9" and answered["arm 9"] == 150
+    assert answered["arm 0"] == 16 and places[0].stopped_by == "arm 9" and places[9].stopped_by is None
+    assert answered["arm 0"] <= answered["arm 5"] <= answered["arm 8"] < 150 and sum(answered.values()) < 600
