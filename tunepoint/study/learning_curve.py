@@ -113,8 +113,8 @@ def still_rising(
         return []  # its score did not decide, or will not
     per_label = learning.examples / max(1, learning.labels)
     return [
-        f"{decision.titles[tuned]} learned from {learning.examples} examples ({per_label:.0f} per label), and "
-        f"its curve may still rise: {MAX_MULTIPLE} times as many would bring {gain.estimate:+.3f} "
+        f"{decision.titles[tuned]} learned from {learning.examples} examples ({per_label:.0f} per label), "
+        f"and its curve may still rise: {MAX_MULTIPLE} times as many would bring {gain.estimate:+.3f} "
         f"({gain.low:+.3f} to {gain.high:+.3f}, 90%), and it is {behind:.3f} behind. The verdict holds for "
         "the examples at hand and does not rule tuning out"
     ]
