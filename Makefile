@@ -3,6 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PYTEST = $(BIN)/python -m pytest -n logical --dist loadgroup
 SOURCES := tunepoint tests benchmarks
 
 help: ## Explain every target
@@ -27,8 +28,11 @@ demo: $(VENV)/.installed ## Run the whole main job on examples/support-triage
 loop: $(VENV)/.installed ## Run the whole loop on examples/support-triage: prompt, collect, tune, canary, promote, drift
 	$(BIN)/python examples/support-triage/loop.py
 
-test: $(VENV)/.developing ## Run the tests, with branch coverage
-	$(BIN)/python -m pytest -m "not slow" --cov --cov-branch --cov-fail-under=90
+test: $(VENV)/.developing ## Run the tests on all cores, with branch coverage
+	$(PYTEST) -m "not slow" --durations=20 --cov --cov-branch --cov-fail-under=90
+
+test-fast: $(VENV)/.developing ## Run the tests that train nothing and start no server or browser
+	$(PYTEST) -m "not slow and not heavy"
 
 test-slow: $(VENV)/.developing ## Run the simulations that take minutes
 	$(BIN)/python -m pytest -m slow
@@ -60,4 +64,4 @@ wheel: $(VENV)/.developing ## Build the wheel into dist/
 clean: ## Remove the environment and everything that was built
 	rm -rf $(VENV) dist build studies .coverage .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install demo loop test test-slow lint types format bench architecture screenshots wheel clean
+.PHONY: help install demo loop test test-fast test-slow lint types format bench architecture screenshots wheel clean

@@ -25,6 +25,29 @@ EXAMPLE = ROOT / "examples" / "support-triage"
 QUEUES = ("billing", "device_setup", "privacy_security")
 
 
+HEAVY_FIXTURES = {"encoder", "finished"}
+"""Fixtures that load a model or run a study."""
+HEAVY_MODULES = {
+    *("test_capture", "test_causal", "test_chat_study", "test_docs", "test_extraction", "test_fuzz"),
+    *("test_gateway", "test_hosted", "test_judge", "test_launches", "test_load", "test_local", "test_loop"),
+    *("test_onnx", "test_routing", "test_served", "test_serving", "test_teaching", "test_tuned_study"),
+    *("test_tunings", "test_whatif"),
+}
+"""Modules whose tests train a model, run a study, or start a server or a browser."""
+ONE_PROCESS_MODULES = {"test_extraction", "test_served", "test_serving", "test_whatif"}
+"""Modules with a costly fixture, made once because one process runs all their tests."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `make test-fast` leaves out, and what stays in one process."""
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if item.path.stem in HEAVY_MODULES or fixtures & HEAVY_FIXTURES:
+            item.add_marker(pytest.mark.heavy)
+        if item.path.stem in ONE_PROCESS_MODULES:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 @pytest.fixture(scope="session")
 def encoder() -> Encoder:
     return Encoder.load()

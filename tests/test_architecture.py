@@ -12,6 +12,7 @@ from architecture import (
     imports_block,
     modules_block,
     reachable,
+    sources,
     with_block,
 )
 from conftest import ROOT
@@ -43,3 +44,12 @@ def test_every_file_that_is_named_exists() -> None:
     for name in names:
         places = (PACKAGE / name, PACKAGE / "arms" / name, ROOT / name)
         assert any(place.exists() for place in places), name
+
+
+def test_every_name_that_a_newcomer_shall_edit_exists() -> None:
+    page = ARCHITECTURE.read_text(encoding="utf-8")
+    names = set(re.findall(r"`([A-Z][A-Z_]+|[A-Z][a-z]+[A-Z]\w+|measure_signals|add_to)`", page))
+    code = "\n".join(path.read_text(encoding="utf-8") for path in sources())
+    assert {"PROVIDERS", "SCORERS", "measure_signals"} <= names
+    for name in names:
+        assert re.search(rf"^(?:class |def )?{name}\b", code, re.M), name

@@ -171,6 +171,24 @@ def test_studies_of_several_seeds_have_to_be_named(folder: Path, sealed: set[str
     assert seed_of_seal(Task.load(folder), study=other) == 1
 
 
+def test_quote_and_load_split_as_the_named_study_did(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = open_study_at(Task.load(folder), folder / "other", 1)
+    seeds: list[int] = []
+    monkeypatch.setattr("tunepoint.study.estimate.estimate", lambda task, seed: seeds.append(seed) or [])
+    call("quote", folder, "--study", study)
+    assert seeds == [1]
+    expected = inputs(prepare(Task.load(folder), 1).split.test)
+
+    def stop(at: str, opening: object, sent: list[str], **settings: object) -> NoReturn:
+        assert sent and not set(sent) & expected
+        raise Stopped("seen")
+
+    monkeypatch.setattr("tunepoint.costs.throughput.measure_throughput", stop)
+    words = ("load", "http://127.0.0.1:1/v1#x", "--task", folder)
+    assert "seen" in call(*words, "--study", study, code=2)
+    assert "name one with --study" in call(*words, code=2)
+
+
 def test_a_study_of_other_examples_seals_nothing_here(folder: Path, tmp_path: Path) -> None:
     task = Task.load(folder)
     (tmp_path / "more").mkdir()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tunepoint.cli.options import SplitStudyOption
 from tunepoint.cli.terminal import clear_errors
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def add_to(app: typer.Typer) -> None:
 def load(
     at: Annotated[str, typer.Argument(help="The server: http://HOST/v1#NAME.")],
     task: Annotated[Path | None, typer.Option(help="Send the inputs of this task.")] = None,
+    study: SplitStudyOption = None,
     seconds: Annotated[float, typer.Option(help="Seconds of each step.", min=0.1)] = 5.0,
     p95: Annotated[
         float | None,
@@ -39,7 +41,7 @@ def load(
         from tunepoint.task.task import Task
 
         loaded = Task.load(task) if task is not None else None
-        inputs = [SHORT_QUESTION] if loaded is None else inputs_of(loaded, seed_of_seal(loaded))
+        inputs = [SHORT_QUESTION] if loaded is None else inputs_of(loaded, seed_of_seal(loaded, study=study))
         limit = loaded.limits.p95_seconds if p95 is None and loaded is not None else p95
         typer.echo("at once  requests/s  tokens/s     p50      p95  errors")
         with ExitStack() as stack:

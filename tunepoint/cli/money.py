@@ -12,6 +12,7 @@ from tunepoint.cli.options import (
     DEFAULT_STORE,
     JsonOption,
     SplitSeedOption,
+    SplitStudyOption,
     StoreOption,
     StudyArgument,
     TaskArgument,
@@ -39,7 +40,7 @@ def prices(
             typer.echo(line)
 
 
-def quote(task: TaskArgument, seed: SplitSeedOption = None) -> None:
+def quote(task: TaskArgument, seed: SplitSeedOption = None, study: SplitStudyOption = None) -> None:
     """Estimate what a study and a month of serving cost. Includes fine-tuning. Spends nothing."""
     with clear_errors():
         from tunepoint.study.estimate import estimate
@@ -47,7 +48,7 @@ def quote(task: TaskArgument, seed: SplitSeedOption = None) -> None:
         from tunepoint.task.task import Task
 
         loaded = Task.load(task)
-        for line in estimate(loaded, seed_of_seal(loaded, seed=seed)):
+        for line in estimate(loaded, seed_of_seal(loaded, seed=seed, study=study)):
             typer.echo(line)
 
 
