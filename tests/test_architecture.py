@@ -46,7 +46,7 @@ def test_every_file_that_is_named_exists() -> None:
         assert any(place.exists() for place in places), name
 
 
-def test_every_name_that_a_newcomer_shall_edit_exists() -> None:
+def test_every_name_in_where_do_i_put_exists() -> None:
     page = ARCHITECTURE.read_text(encoding="utf-8")
     names = set(re.findall(r"`([A-Z][A-Z_]+|[A-Z][a-z]+[A-Z]\w+|measure_signals|add_to)`", page))
     code = "\n".join(path.read_text(encoding="utf-8") for path in sources())
