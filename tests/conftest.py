@@ -19,6 +19,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from tunepoint import Result, Task, run
 from tunepoint.models.encoder import Encoder
+from tunepoint.study.seal import REGISTER
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "examples" / "support-triage"
@@ -111,12 +112,19 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 
 
 @pytest.fixture(scope="session")
-def small_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_small(tmp_path_factory.mktemp("small"))
+def small_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small(tmp_path_factory.mktemp("small")).parent
+
+
+@pytest.fixture
+def small_task(small_folder: Path) -> Path:
+    """The small task, with no study of an earlier test on its register."""
+    (small_folder / REGISTER).unlink(missing_ok=True)
+    return small_folder / "task.toml"
 
 
 @pytest.fixture(scope="session")
-def finished(small_task: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Result:
     """One finished study that many tests look at; each test process has a copy of its own."""
 
     def study(folder: Path) -> None:

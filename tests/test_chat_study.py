@@ -57,7 +57,7 @@ def extract(messages: list[dict[str, str]], body: dict[str, Any]) -> str:
     shown = sum(message["role"] == "assistant" for message in messages) > 1
     if title[0] == "Umbra" and not shown:
         del answer["size"]
-    if "<input>" in text and "could not be read" not in text and hash(title[1]) % 2:
+    if "<input>" in text and "could not be read" not in text and int(title[1]) % 2:
         return f"The brand is {title[0]}."
     return json.dumps(answer)
 

@@ -342,11 +342,11 @@ def test_extraction_of_fields_that_nobody_can_read_says_so(tmp_path: Path) -> No
     (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, log)) + "\n")
     data = {"path": "data.jsonl", "input": "text", "target": "label"}
     task = extraction(tmp_path, data=data, models=[{"name": "recorded:log.jsonl"}])
-    with pytest.raises(TaskError, match=r"nothing is left to be measured.* summary: 0 of its"):
+    with pytest.raises(TaskError, match=r"no option can be measured.* summary: 0 of its"):
         run(task, out=tmp_path / "study")
 
 
 def test_extraction_with_nothing_to_compare_is_refused_before_anything_is_fitted(tmp_path: Path) -> None:
-    with pytest.raises(TaskError, match="needs another arm to be compared with: name one"):
+    with pytest.raises(TaskError, match="needs a second option to be compared with"):
         run(extraction(tmp_path), out=tmp_path / "study")
     assert not (tmp_path / "study").exists()
