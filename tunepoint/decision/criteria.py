@@ -31,7 +31,9 @@ class Criterion:
     claim: str
     """What holds if the criterion favors its direction."""
 
-    def measured(self, *, value: float, threshold: float | None, holds: bool | None, detail: str) -> Signal:
+    def measured(
+        self, *, value: float | None, threshold: float | None, holds: bool | None, detail: str
+    ) -> Signal:
         """Return the signal of a measurement; `holds` is None without a threshold to compare it with."""
         return Signal(
             id=self.id,
@@ -45,15 +47,7 @@ class Criterion:
 
     def unmeasured(self, why: str, *, threshold: float | None = None, value: float | None = None) -> Signal:
         """Return the signal of a criterion that could not be measured."""
-        return Signal(
-            id=self.id,
-            points_to=self.points_to,
-            criterion=self.claim,
-            value=value,
-            threshold=threshold,
-            holds=None,
-            detail=f"not measured: {why}",
-        )
+        return self.measured(value=value, threshold=threshold, holds=None, detail=f"not measured: {why}")
 
 
 CHANGING = Criterion("P1", "prompt", "requirements still change")

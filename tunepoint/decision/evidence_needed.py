@@ -157,9 +157,9 @@ def _cheapest_first(options: Mapping[Kind, Option], *, graded_by_people: bool) -
     if others:
         rest = (f"{_amount(kind, options[kind])} ({about_usd(options[kind].usd)})" for kind in others)
         why += f" So would {' or '.join(rest)}."
-    more = {kind: options[kind].more if kind in options else None for kind in EVIDENCE_WORDS}
+    amounts = {kind: options[kind].more if kind in options else None for kind in EVIDENCE_WORDS}
     usd = {kind: option.usd for kind, option in options.items()}
-    return EvidenceNeeded(**more, why=f"About {why}", usd=usd)
+    return EvidenceNeeded(**amounts, why=f"About {why}", usd=usd)
 
 
 def _amount(kind: Kind, option: Option) -> str:

@@ -36,10 +36,10 @@ def write_settings(path: Path, settings: LoopSettings) -> None:
         }
     )
     if settings.challengers:
-        more = tomlkit.aot()
+        challengers = tomlkit.aot()
         for challenger in settings.challengers:
-            more.append(_table(vars(challenger)))
-        task["more"] = more
+            challengers.append(_table(vars(challenger)))
+        task["more"] = challengers
     tasks = tomlkit.aot()
     tasks.append(task)
     document = tomlkit.document()
