@@ -4,8 +4,9 @@ import csv
 import os
 import pickle
 import shutil
+import sys
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from filelock import FileLock
 # for each other by spinning make a training several times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import small_encoder
 
 from tunepoint import Result, Task, run
 from tunepoint.models.encoder import Encoder
@@ -39,6 +42,7 @@ ONE_PROCESS_MODULES = {"test_extraction", "test_served", "test_serving", "test_w
 """Modules with a costly fixture, made once because one process runs all their tests."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what `make test-fast` leaves out, and what stays in one process."""
     for item in items:
@@ -47,11 +51,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.heavy)
         if item.path.stem in ONE_PROCESS_MODULES:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
-
-
-@pytest.fixture(scope="session")
-def encoder() -> Encoder:
-    return Encoder.load()
 
 
 def write_small(folder: Path, per_queue: int = 26) -> Path:
@@ -109,6 +108,33 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
             make(folder)
             complete.touch()
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the small encoder, which stands in for MiniLM in every test that does not ask for it."""
+    folder = made_once(tmp_path_factory, "small-encoder", small_encoder.write_small_encoder)
+    small_encoder.use(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def with_small_encoder(small_weights: Path) -> list[str]:
+    """The command line in a process of its own, with the small encoder."""
+    return [sys.executable, small_encoder.__file__, str(small_weights)]
+
+
+@pytest.fixture(scope="session")
+def encoder(small_weights: Path) -> Encoder:
+    return Encoder.load()
+
+
+@pytest.fixture(scope="module")
+def minilm(small_weights: Path) -> Iterator[Encoder]:
+    """MiniLM itself; whatever else the module loads is the published encoder too."""
+    small_encoder.use(None)
+    yield Encoder.load()
+    small_encoder.use(small_weights)
 
 
 @pytest.fixture(scope="session")

@@ -133,7 +133,7 @@ def test_several_decodes_ask_the_finalists_again_and_choose_on_one(fake: Fake, t
 
 def test_the_table_of_candidates_says_who_was_stopped_by_whom(fake: Fake, tmp_path: Path) -> None:
     out = tmp_path / "study"
-    run(task(goods(tmp_path, 400), fake), out=out)
+    run(task(goods(tmp_path, 160), fake), out=out)
     ladder = json.loads((out / "measurements.json").read_text())["ladder"]
     races = json.loads((out / "manifest.json").read_text())["races"]
     assert {row["arm"]: row["stopped_by"] for row in ladder if row["arm"] in races} == {

@@ -408,9 +408,9 @@ def test_a_judged_study_is_quoted_graded_checked_by_people_and_corrected(fake: F
 
 
 def test_answers_that_the_judge_cannot_grade_are_left_out_and_said(fake: Fake, tmp_path: Path) -> None:
-    shop(tmp_path)
+    shop(tmp_path, 80)
     item = run(judged_task(tmp_path, fake), out=tmp_path / "study").document["finalists"][0]
-    assert item["items"] > 20
+    assert item["items"] > 12
     test = json.loads((tmp_path / "study" / "manifest.json").read_text())["items"]["test"]
     lines = (tmp_path / "shop.csv").read_text().splitlines()
     words = lines[int(test[0].rpartition(":")[2]) - 1].split(" is the")[0]

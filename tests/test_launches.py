@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tunepoint.arms.causal.distributed import LOCK_FILE
 from tunepoint.arms.causal.job import TrainingJob
 from tunepoint.arms.causal.launchers import ProcessLauncher, accelerate_command
 from tunepoint.arms.causal.memory import smaller_batch
+from tunepoint.arms.causal.ray_train import ray_cluster
 from tunepoint.arms.causal.recipe import CausalRecipe
 from tunepoint.arms.causal.sft import fine_tune, train
 from tunepoint.arms.causal.trained import Trained
@@ -43,7 +45,20 @@ def alone(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("launcher", launches.LAUNCHERS)
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """One Ray cluster for the tests that train on one."""
+    with ray_cluster(2):
+        yield
+
+
+@pytest.fixture(params=launches.LAUNCHERS)
+def launcher(request: pytest.FixtureRequest) -> Any:
+    if request.param == "ray":
+        request.getfixturevalue("cluster")
+    return request.param
+
+
 def test_two_processes_make_the_weights_that_one_makes(
     base: Path, alone: Path, tmp_path: Path, launcher: Any
 ) -> None:
@@ -59,7 +74,6 @@ def test_two_processes_make_the_weights_that_one_makes(
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("launcher", launches.LAUNCHERS)
 def test_what_goes_wrong_in_a_process_is_said_as_if_it_were_here(
     base: Path, tmp_path: Path, launcher: Any
 ) -> None:
@@ -160,17 +174,30 @@ def test_two_runs_do_not_write_into_one_folder(base: Path, tmp_path: Path) -> No
             fine_tune(TrainingJob(str(base), rows(base), (), CALM, tmp_path / "run", seed=1))
 
 
-def test_a_race_of_checkpoints_follows_a_launched_run(base: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Trains what is launched in this process; the numbers of processes that were asked for."""
+    asked: list[int] = []
+
+    def start(path: Path, processes: int) -> None:
+        asked.append(processes)
+        work(str(path))
+
+    monkeypatch.setattr(launches, "run_accelerate", start)
+    return asked
+
+
+def test_a_race_of_checkpoints_follows_a_launched_run(base: Path, tmp_path: Path, here: list[int]) -> None:
     dev = tuple(examples(40))
     recipe = CausalRecipe(learning_rate=5e-3, epochs=3, checkpoint_steps=5, patience=5)
     shared = CausalBase(str(base), tmp_path, recipe=recipe, dev=dev, launch=ProcessLauncher("accelerate", 2))
     run, built = shared.run(task(), examples(), 3)
     assert Trained.read(tmp_path / run) is not None and built.examples == 64
-    assert shared.endpoint(run) is not None
+    assert shared.endpoint(run) is not None and here == [2]
 
 
 def test_the_command_line_tunes_in_processes_and_names_what_it_does_not_know(
-    base: Path, tmp_path: Path
+    base: Path, tmp_path: Path, here: list[int]
 ) -> None:
     routing(tmp_path, 100)
     (tmp_path / "task.toml").write_text(
@@ -191,7 +218,7 @@ def test_the_command_line_tunes_in_processes_and_names_what_it_does_not_know(
     unknown = CliRunner().invoke(app, [*words, "--launch", "acelerate"])
     assert unknown.exit_code == 2 and "accelerate" in unknown.output
     done = CliRunner().invoke(app, [*words, "--launch", "accelerate", "--processes", "2"])
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == 0 and here == [2], done.output
     assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").exists()
 
 

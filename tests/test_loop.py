@@ -240,7 +240,7 @@ def test_feedback_that_falls_is_drift_beyond_the_margin() -> None:
     assert not mean_drift("feedback", before, (rng.random(300) < 0.89).astype(float).tolist(), 0.05).drifted
 
 
-def test_drift_of_the_example_by_the_real_encoder(encoder: Encoder) -> None:
+def test_drift_of_the_example_by_the_real_encoder(minilm: Encoder) -> None:
     with (EXAMPLE / "messages.csv").open(newline="", encoding="utf-8") as file:
         old = [row["text"] for row in csv.DictReader(file) if row["text"]]
     with (EXAMPLE / "new_product.csv").open(newline="", encoding="utf-8") as file:
@@ -248,7 +248,7 @@ def test_drift_of_the_example_by_the_real_encoder(encoder: Encoder) -> None:
     messages = [old[i] for i in RNG(0).permutation(len(old))[:650].tolist()]
     known, rest = messages[:500], messages[500:]
     texts = [*messages, *new]
-    vectors = dict(zip(texts, encoder.embed(texts), strict=True))  # each text is read once
+    vectors = dict(zip(texts, minilm.embed(texts), strict=True))  # each text is read once
 
     def embed(inputs: Sequence[str]) -> np.ndarray:
         return np.stack([vectors[text] for text in inputs])

@@ -71,6 +71,11 @@ ANSWERS = ["billing", "fault", "shipping"]
 RNG = np.random.default_rng
 
 
+@pytest.fixture(scope="module")
+def encoder(minilm: Encoder) -> Encoder:
+    return minilm
+
+
 def answers(fitted: object) -> list[str | None]:
     return [reply.answer for reply in fitted.answer(QUESTIONS)]  # type: ignore[attr-defined]
 

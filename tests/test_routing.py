@@ -177,9 +177,9 @@ def test_a_canary_is_promoted_only_once_it_is_shown_to_be_no_worse() -> None:
 
 
 def test_equal_arms_are_rarely_rolled_back_however_often_one_looks() -> None:
-    """A hundred canaries of equal arms, looked at forty times each: five would be allowed."""
+    """Forty canaries of equal arms, looked at forty times each: two would be allowed."""
     canary, gone = Canary("b", margin=0.0), 0
-    for seed in range(100):
+    for seed in range(40):
         champion, challenger = Outcomes(), Outcomes()
         rng = RNG(seed)
         for _ in range(40):
@@ -188,9 +188,9 @@ def test_equal_arms_are_rarely_rolled_back_however_often_one_looks() -> None:
                     side.record(canary, answered=bool(rng.random() < 0.95))
                     side.record_feedback(float(rng.random() < 0.7))
             gone += decide_canary(canary, champion, challenger).move == "roll back"
-            if gone > 5:
+            if gone > 2:
                 break
-    assert gone <= 5
+    assert gone <= 2
 
 
 def test_each_user_has_one_voice_and_callers_faults_say_nothing(tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ def test_arms_that_are_right_all_the_time_are_told_apart_by_no_fifty_items() -> 
 
 def test_confident_verdicts_near_the_top_are_wrong_in_a_twentieth_at_most() -> None:
     """A cheap arm that is right in 97.5%, against a dear one that always is: beyond the margin."""
-    rng, confident_and_wrong, studies = RNG(5), 0, 150
+    rng, confident_and_wrong, studies = RNG(5), 0, 60
     costs = [
         ArmCost("a", "prompt", usd_per_query=Range.parse(0.001), deterministic=True),
         ArmCost("b", "prompt", usd_per_query=Range.parse(0.01), deterministic=True),

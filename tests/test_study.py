@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -301,14 +300,11 @@ def test_twins_in_given_parts_are_reported_and_left_out(tmp_path: Path) -> None:
     assert set(contamination["score_without_them"]) and contamination["verdict_without_them"]
 
 
-COMMAND = [sys.executable, "-m", "tunepoint.cli.app", "run"]
-
-
 def test_a_killed_study_resumes_without_repeating_trials(
-    finished: Result, small_task: Path, tmp_path: Path
+    finished: Result, small_task: Path, tmp_path: Path, with_small_encoder: list[str]
 ) -> None:
     out = tmp_path / "killed"
-    command = [*COMMAND, str(small_task), "--out", str(out), "--seed", "3", "--quiet"]
+    command = [*with_small_encoder, "run", str(small_task), "--out", str(out), "--seed", "3", "--quiet"]
     # Killed when selection has begun, and once more when the test is open.
     for name in ("dev.jsonl", "trials.jsonl"):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

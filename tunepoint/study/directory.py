@@ -17,7 +17,7 @@ import numpy as np
 from tunepoint.data.prepare import Prepared
 from tunepoint.errors import StudyError
 from tunepoint.files.machine import cores
-from tunepoint.files.text import make_folder, write_json
+from tunepoint.files.text import make_folder, write_json, write_text
 from tunepoint.stats.streams import Stream, stream
 from tunepoint.study.manifest import MANIFEST, SCHEMA, Manifest, read_manifest
 from tunepoint.study.records import Items, Machine, ModelFacts, SealedTest
@@ -86,7 +86,7 @@ class Study:
 
     def save(self) -> None:
         """Write the manifest."""
-        write_json(self.folder / MANIFEST, self.manifest.content())
+        write_text(self.folder / MANIFEST, self.manifest.text())
 
     def update(self, **entries: Any) -> None:
         """Replace entries of the manifest, and write it.

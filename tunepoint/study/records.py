@@ -22,6 +22,10 @@ class Record(BaseModel):
         # what was never set stays out of the file, as in a study made before the key existed
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
+    def text(self) -> str:
+        """The text of the file; many times as fast as `json.dumps`, which writes indented JSON in Python."""
+        return self.model_dump_json(indent=2, by_alias=True, exclude_unset=True) + "\n"
+
 
 class Items(Record):
     """Ids of the examples in each part."""

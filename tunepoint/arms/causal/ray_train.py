@@ -31,7 +31,7 @@ def run_on_ray(job: Path, processes: int) -> str | None:
             from ray.train.torch import TorchTrainer
         except ImportError as error:
             raise MissingExtra(f"--launch ray needs {error.name}", "ray") from None
-        with _cluster(processes), tempfile.TemporaryDirectory() as storage:
+        with ray_cluster(processes), tempfile.TemporaryDirectory() as storage:
             trainer = TorchTrainer(
                 _work,
                 train_loop_config={"job": str(job.absolute()), "threads": threads_per_process(processes)},
@@ -61,7 +61,7 @@ def _work(config: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _cluster(processes: int) -> Iterator[None]:
+def ray_cluster(processes: int) -> Iterator[None]:
     """Connect to a Ray cluster for the time of a run; keep a connection that is there already."""
     import ray
 
