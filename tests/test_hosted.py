@@ -24,7 +24,7 @@ from tunepoint.arms.hosted.rows import tokens_of, validate
 from tunepoint.arms.templates import chat_rows
 from tunepoint.data.examples import Example
 from tunepoint.errors import DataError, ModelError
-from tunepoint.models.chat_completions import Abilities
+from tunepoint.models.abilities import Abilities
 from tunepoint.models.endpoints import TextModel
 from tunepoint.models.openai import OpenAIEndpoint
 from tunepoint.stats.ranges import Range

@@ -48,7 +48,7 @@ def test_labels(text: str, answer: str | None) -> None:
         ('{"brand": 3}', None, "brand: 3 is not of type 'string'"),
         ("{}", None, "the object: 'brand' is a required property"),
         ('{"brand": ', None, "its JSON is broken"),
-        ("nothing", None, "no JSON object"),
+        ("nothing", None, "no JSON in it"),
     ],
 )
 def test_json(text: str, answer: str | None, why: str | None) -> None:

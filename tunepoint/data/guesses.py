@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tunepoint.errors import DataError
 from tunepoint.models.chat import AnswerKind
+from tunepoint.models.numbers import plain_number
 
 MAX_LABEL_CHARACTERS = 60
 """Mean length above which even repeated answers count as texts."""
@@ -95,16 +96,8 @@ def guess_kind(values: Sequence[str]) -> AnswerKind:
     if answers and all(value[0] in "{[" for value in answers):
         return "json"
     different = len(set(answers))
-    if different > MAX_GUESSED_LABELS and all(_is_number(value) for value in answers):
+    if different > MAX_GUESSED_LABELS and all(plain_number(value) is not None for value in answers):
         return "number"
     if different > max(MAX_GUESSED_LABELS, len(answers) / 2):
         return "text"
     return "text" if _mean_length(answers or [""]) > MAX_LABEL_CHARACTERS else "label"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text.replace(",", ""))
-    except ValueError:
-        return False
-    return True

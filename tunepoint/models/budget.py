@@ -84,6 +84,8 @@ class BudgetedEndpoint:
         self.endpoint = endpoint
         self.budget = budget
         self.price = price
+        self._excess_usd = 0.0
+        """The most by which a call has cost more than its limits allow: servers may ignore these."""
 
     def complete(self, requests: Sequence[Request], done: Done, allow: Allow) -> None:
         """Complete all requests that the budget allows."""
@@ -96,15 +98,16 @@ class BudgetedEndpoint:
         reservations: dict[int, int] = {}
 
         def reserve(request: Request) -> bool:
-            reservation = self.budget.reserve(price.max_dollars(request))
+            reservation = self.budget.reserve(price.max_dollars(request) + self._excess_usd)
             if reservation is None:
                 return False
             reservations[id(request)] = reservation
             return True
 
         def settle(position: int, completion: Completion) -> None:
-            reservation = reservations.pop(id(requests[position]))
-            self.budget.settle(reservation, price.dollars(completion.usage))
+            request, dollars = requests[position], price.dollars(completion.usage)
+            self._excess_usd = max(self._excess_usd, dollars - price.max_dollars(request))
+            self.budget.settle(reservations.pop(id(request)), dollars)
             done(position, completion)
 
         try:

@@ -76,6 +76,8 @@ class Usage:
     seconds: float | None = None
     """From question to answer; None where a batch was timed as a whole."""
     calls: int = 1
+    estimated: bool = False
+    """Whether the server counted no tokens, so that these are by the length of the texts."""
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -86,6 +88,7 @@ class Usage:
             self.reasoning_tokens + other.reasoning_tokens,
             _add(self.seconds, other.seconds),
             self.calls + other.calls,
+            self.estimated or other.estimated,
         )
 
 

@@ -2,49 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tunepoint.models.abilities import Abilities, refusal_words
 from tunepoint.models.chat import Usage
 from tunepoint.models.endpoints import CUT_OFF, Completion, Request
 
 MAX_QUOTED_CHARACTERS = 200
 """Characters of a refusal that the error quotes."""
+CHARACTERS_PER_TOKEN = 4
+"""Of English text; what is charged where a server counts no tokens."""
+MAX_TOKENS = 10**9
+"""A count of tokens above this is none."""
+FILTERED = "refused by the content filter"
 
 
-@dataclass(frozen=True)
-class Abilities:
-    """Which parameters a server accepts; it is found out by sending them."""
-
-    schema: bool = True
-    logprobs: bool = True
-    temperature: bool = True
-    seed: bool = True
-    token_parameter: str = "max_completion_tokens"
-
-    def without(self, message: str) -> Abilities | None:
-        """Return the abilities left after a complaint, or None if it is about something else.
-
-        Servers share no error codes for this, so the complaint is searched for the parameter's name.
-        """
-        words = message.casefold()
-        if self.schema and any(word in words for word in ("response_format", "schema", "guided")):
-            return replace(self, schema=False)
-        if self.logprobs and "logprob" in words:
-            return replace(self, logprobs=False)
-        # OpenAI's newer models reject max_tokens and name max_completion_tokens; older servers
-        # know max_tokens only.
-        if self.token_parameter == "max_completion_tokens" and "max_completion_tokens" in words:
-            return replace(self, token_parameter="max_tokens")
-        if self.token_parameter == "max_tokens" and "max_tokens" in words and "max_completion" in words:
-            return replace(self, token_parameter="max_completion_tokens")
-        if self.temperature and "temperature" in words:
-            return replace(self, temperature=False)
-        if self.seed and "seed" in words:
-            return replace(self, seed=False)
-        return None
+class TransientFault(ValueError):
+    """A reply with HTTP 200 that says that something broke, and a later attempt may not."""
 
 
 def request_body(model: str, request: Request, abilities: Abilities) -> dict[str, Any]:
@@ -66,51 +43,156 @@ def request_body(model: str, request: Request, abilities: Abilities) -> dict[str
     return body
 
 
-def read_completion(name: str, reply: Any, seconds: float) -> Completion:
+def read_completion(name: str, reply: Any, seconds: float, request: Request | None = None) -> Completion:
     """Return the completion in a reply's JSON.
 
     Args:
         name: of the model, for the usage.
-        reply: the JSON, whatever it is.
+        reply: the JSON, or its text, whatever it is.
         seconds: that the call took.
+        request: that was sent; its tokens are estimated where the server counts none.
 
     Raises:
+        TransientFault: it says that the model could not be reached.
         ValueError: the reply is not a chat completion.
 
     """
-    try:
-        choice = reply["choices"][0]
-        message = choice["message"]
-        usage = _usage(name, reply.get("usage") or {}, seconds)
-    except (KeyError, IndexError, TypeError, AttributeError):
-        raise ValueError("no choices in it") from None
-    text, reason = message.get("content") or "", choice.get("finish_reason")
-    if message.get("refusal"):
-        return Completion("", usage, error=f"refused: {message['refusal'][:MAX_QUOTED_CHARACTERS]}")
+    content = _as_object(reply)
+    choice = _first_choice(content)
+    given = choice.get("message")
+    message: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
+    reason = choice.get("finish_reason")
+    fault = refusal_words(choice.get("error"))
+    if reason == "error" or fault:
+        raise TransientFault(f"error in a reply: {fault or 'no reason given'}"[:MAX_QUOTED_CHARACTERS])
+    text, thoughts = text_of(message.get("content")), text_of(message.get("reasoning_content"))
+    usage = read_usage(name, content.get("usage"), seconds, _written(request), text + thoughts)
+    refusal = text_of(message.get("refusal"))
+    if refusal:
+        return Completion("", usage, error=f"refused: {refusal[:MAX_QUOTED_CHARACTERS]}")
     if reason == "content_filter":
-        return Completion("", usage, error="refused by the content filter")
+        return Completion("", usage, error=FILTERED)
+    if "message" not in choice and "text" not in choice:
+        raise ValueError("its choice has no message")
     if reason == "length" and not text:
         return Completion("", usage, error=CUT_OFF)
-    return Completion(text, usage, confidence=_confidence(choice.get("logprobs") or {}))
+    text = text or text_of(choice.get("text"))
+    return Completion(text, usage, confidence=_confidence(choice.get("logprobs")))
 
 
-def _usage(name: str, counts: Mapping[str, Any], seconds: float) -> Usage:
-    prompt = counts.get("prompt_tokens_details") or {}
-    output = counts.get("completion_tokens_details") or {}
+def _as_object(reply: Any) -> Mapping[str, Any]:
+    """Return a reply as an object; some servers send JSON as plain text."""
+    if isinstance(reply, (str, bytes)):
+        try:
+            reply = json.loads(reply)
+        except (ValueError, RecursionError):
+            raise ValueError("it is not JSON") from None
+    if not isinstance(reply, Mapping):
+        raise ValueError("it is not a JSON object")
+    return reply
+
+
+def _first_choice(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    choices = content.get("choices")
+    if isinstance(choices, Sequence) and choices and isinstance(choices[0], Mapping):
+        return choices[0]
+    words = refusal_words(content.get("error"))
+    if words:
+        raise TransientFault(f"error in a reply: {words}"[:MAX_QUOTED_CHARACTERS])
+    raise ValueError("no choices in it")
+
+
+def text_of(content: Any) -> str:
+    """Return the text of a message's content: a string, a list of parts, one part, or nothing.
+
+    Parts that think, call tools or show images are left out.
+    """
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Mapping):
+        if content.get("type", "text") not in ("text", "output_text"):
+            return ""
+        return text_of(content.get("text"))
+    if isinstance(content, (list, tuple)):
+        return "".join(text_of(part) for part in content)
+    return ""
+
+
+def _written(request: Request | None) -> str:
+    """Return all that a request says, for the estimate of its tokens."""
+    return "" if request is None else "\n".join(message.content for message in request.messages)
+
+
+def read_usage(name: str, counts: Any, seconds: float | None, asked: str = "", answered: str = "") -> Usage:
+    """Return the usage in a reply, or an estimate by the length of the texts where it counts nothing.
+
+    Args:
+        name: of the model.
+        counts: the reply's `usage`, whatever it is.
+        seconds: that the call took.
+        asked: text of the request.
+        answered: text of the reply, thoughts included.
+
+    """
+    counts = counts if isinstance(counts, Mapping) else {}
+    prompt, output = _count(counts.get("prompt_tokens")), _count(counts.get("completion_tokens"))
+    total = _count(counts.get("total_tokens"))
+    details = counts.get("completion_tokens_details")
+    reasoning = _count(details.get("reasoning_tokens")) if isinstance(details, Mapping) else None
+    cached = _cached(counts)
+    estimated = False
+    if prompt is None and total is not None and output is not None and total >= output:
+        prompt = total - output
+    elif prompt is None:
+        prompt, estimated = _estimate(asked), True
+    if output is None and total is not None and total >= prompt and (total > prompt or not answered):
+        output = total - prompt
+    elif output is None:
+        output, estimated = _estimate(answered), True
+    # Gemini and xAI count thoughts in the total only.
+    if total is not None and total - prompt > output:
+        output = total - prompt
+    elif reasoning is not None and reasoning > output:
+        output += reasoning
     return Usage(
         name,
-        input_tokens=counts.get("prompt_tokens") or 0,
-        cached_tokens=prompt.get("cached_tokens") or 0,
-        output_tokens=counts.get("completion_tokens") or 0,
-        reasoning_tokens=output.get("reasoning_tokens") or 0,
+        input_tokens=prompt,
+        cached_tokens=min(cached or 0, prompt),
+        output_tokens=output,
+        reasoning_tokens=min(reasoning or 0, output),
         seconds=seconds,
+        estimated=estimated,
     )
 
 
-def _confidence(logprobs: Mapping[str, Any]) -> float | None:
-    """Return the probability of the text: the exponential of its summed log-probabilities."""
-    tokens = logprobs.get("content")
-    if not tokens:
+def _cached(counts: Mapping[str, Any]) -> int | None:
+    details = counts.get("prompt_tokens_details")
+    return _count(details.get("cached_tokens")) if isinstance(details, Mapping) else None
+
+
+def _count(value: Any) -> int | None:
+    """Return a number of tokens, rounded up; None if it is none: missing, negative, endless."""
+    try:
+        number = float(value) if isinstance(value, (int, float, str)) and value is not True else math.nan
+    except (ValueError, OverflowError):
         return None
+    return math.ceil(number) if 0 <= number <= MAX_TOKENS else None
+
+
+def _estimate(text: str) -> int:
+    return math.ceil(len(text) / CHARACTERS_PER_TOKEN)
+
+
+def _confidence(logprobs: Any) -> float | None:
+    """Return the probability of the text: the exponential of its summed log-probabilities."""
+    tokens = logprobs.get("content") if isinstance(logprobs, Mapping) else None
+    if not isinstance(tokens, (list, tuple)) or not tokens:
+        return None
+    total = 0.0
+    for token in tokens:
+        value = token.get("logprob") if isinstance(token, Mapping) else None
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+            return None
+        total += max(value, -1e6)
     # Rounding on the server can make the sum positive.
-    return min(1.0, math.exp(sum(float(token["logprob"]) for token in tokens)))
+    return math.exp(min(0.0, total))

@@ -8,18 +8,23 @@ out by sending them, once.
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
+from typing import Any
 
+import aiohttp
 import openai
 
 from tunepoint.errors import ModelError, nearest
+from tunepoint.models.abilities import Abilities, is_bad_key, refusal_words
 from tunepoint.models.backoff import backoff, wait_after_rate_limit
 from tunepoint.models.chat import Usage
-from tunepoint.models.chat_completions import Abilities, read_completion, request_body
+from tunepoint.models.chat_completions import TransientFault, read_completion, request_body
 from tunepoint.models.endpoints import Allow, Completion, Done, Request
 from tunepoint.models.providers import CUSTOM_ENDPOINT_KEY, parse_model_name
 from tunepoint.models.rate_limit import ConcurrencyLimiter
@@ -31,8 +36,14 @@ MAX_FAILED_REQUESTS = 8
 """Requests in a row without an answer after all attempts: then the server counts as dead."""
 POLL_SECONDS = 0.02
 """How often a request that may not be sent yet asks again."""
+MAX_FIRST_REFUSALS = 8
+"""Requests that a server may refuse before its first answer: then no request will be answered."""
 MAX_QUOTED_CHARACTERS = 300
 """Characters of a server's error that ours quotes."""
+AGAIN_LATER = (408, 409, 425)
+"""Statuses of the moment: a later attempt may succeed."""
+ESTIMATED = "no token counts in the reply: estimated by its length"
+_MODERATED = re.compile(r"moderat|flagged|content.{0,10}(policy|filter|management)|safety|blocked")
 
 
 @dataclass(frozen=True)
@@ -81,10 +92,14 @@ class OpenAIEndpoint:
         self._pause = pause
         self._limiter = ConcurrencyLimiter(concurrency)
         self._failed_in_a_row = 0
+        self._answers = 0
+        self._first_refusals = 0
         self._key = self.address.key()
         self._client = openai.AsyncOpenAI(
             api_key=self._key,
             base_url=self.address.url,
+            default_query=dict(self.address.query),
+            default_headers={"api-key": self._key} if self.address.query else None,  # Azure's own header
             max_retries=0,  # attempts are counted here, where rate limits lower the concurrency
             timeout=timeout,
             http_client=openai.DefaultAioHttpClient(timeout=timeout),
@@ -106,11 +121,8 @@ class OpenAIEndpoint:
         except (KeyboardInterrupt, CancelledError):
             future.cancel()
             raise
-        except _UnknownModel:
-            raise ModelError(
-                f"{self.name} ({self.address.url}): no model {self.address.model!r}; "
-                f"{nearest(self.address.model, self.models())}"
-            ) from None
+        except _NotFound as error:
+            raise self._not_found(str(error)) from None
 
     def models(self) -> list[str]:
         """Return the names of the models that the server offers.
@@ -120,13 +132,19 @@ class OpenAIEndpoint:
 
         """
 
-        async def list_names() -> list[str]:
-            return sorted([model.id async for model in self._client.models.list()])
+        async def list_models() -> Any:
+            return await self._client.get("/models", cast_to=object)
 
         try:
-            return asyncio.run_coroutine_threadsafe(list_names(), self._loop).result()
+            listed = asyncio.run_coroutine_threadsafe(list_models(), self._loop).result()
         except openai.OpenAIError as error:
             raise self._systemic(error) from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise ModelError(
+                f"{self.name} ({self.address.url}): its list of models cannot be read "
+                f"({type(error).__name__}); is it a server of models?"
+            ) from None
+        return model_names(listed)
 
     def close(self) -> None:
         """Close the connections and stop the thread that serves them."""
@@ -200,22 +218,37 @@ class OpenAIEndpoint:
             # and of the reply, half of a call's time; ours are plain, and we read five fields.
             body = request_body(self.address.model, request, abilities)
             reply = await self._client.post("/chat/completions", body=body, cast_to=object)
-            completion = read_completion(self.name, reply, time.perf_counter() - started)
+            completion = read_completion(self.name, reply, time.perf_counter() - started, request)
         except openai.RateLimitError as error:
             seconds = self._after_rate_limit(error, attempt)
             self._limiter.throttled(seconds)
             return _Retry(self._count("HTTP 429"), seconds)
-        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-            return self._after_rejection(abilities, error)
         except (openai.InternalServerError, openai.APIConnectionError) as error:
             return self._retry_later(_kind_of(error), attempt)
-        except (openai.APIResponseValidationError, ValueError) as error:
-            return self._retry_later(f"a reply that is not a completion ({type(error).__name__})", attempt)
+        except (aiohttp.ClientError, OSError, EOFError) as error:
+            return self._retry_later(f"a broken reply ({type(error).__name__})", attempt)
         except openai.APIStatusError as error:
-            raise self._systemic(error) from None
+            if error.status_code in AGAIN_LATER:
+                return self._retry_later(_kind_of(error), attempt)
+            return self._after_refusal(abilities, error)
+        except TransientFault as error:
+            return self._retry_later(str(error), attempt)
+        except (openai.APIResponseValidationError, ValueError) as error:
+            return self._retry_later(f"a reply that is not a completion ({error})"[:100], attempt)
         self._limiter.succeeded()
         self._failed_in_a_row = 0
+        self._learn_from(completion, request)
         return completion
+
+    def _learn_from(self, completion: Completion, request: Request) -> None:
+        """Note an answer, and whether the server keeps to the limit of output tokens."""
+        self._answers += completion.error is None
+        usage = completion.usage
+        if usage.estimated:
+            self._count(ESTIMATED)
+        elif usage.output_tokens > request.max_output_tokens and self.abilities is not None:
+            # Some servers pass over a parameter that they do not know: they may know the older one.
+            self.abilities = self.abilities.with_old_token_parameter()
 
     # -- faults ----------------------------------------------------------------------------
 
@@ -231,17 +264,34 @@ class OpenAIEndpoint:
             )
         return wait_after_rate_limit(self.name, error.response.headers, attempt, pause=self._pause)
 
-    def _after_rejection(self, abilities: Abilities, error: openai.APIStatusError) -> Completion | _Retry:
-        """Drop the parameter that the server complains about, if it does; else the request is at fault."""
-        message = self._message_of(error)
-        fewer = abilities.without(message)
-        if fewer is None:
-            self._count(f"HTTP {error.status_code}")
-            return Completion("", Usage(self.name), error=f"rejected (HTTP {error.status_code}): {message}")
-        # Another call may have dropped it meanwhile; then its abilities count, which are as few or fewer.
-        if self.abilities is None or self.abilities == abilities:
-            self.abilities = fewer
-        return _Retry(None)
+    def _after_refusal(self, abilities: Abilities, error: openai.APIStatusError) -> Completion | _Retry:
+        """Drop the parameter that the server refuses, if it does; else the request is at fault, or all are.
+
+        Raises:
+            ModelError: every further call would be refused too.
+
+        """
+        words, status = self._message_of(error), error.status_code
+        fewer = None if status in (401, 402, 404) else abilities.without(words)
+        if fewer is not None:
+            # Another call may have dropped it meanwhile; then its abilities count, which are as few or fewer.
+            if self.abilities is None or self.abilities == abilities:
+                self.abilities = fewer
+            return _Retry(None)
+        moderated = status == 403 and _MODERATED.search(words.casefold()) is not None
+        if (status in (401, 402, 403, 404) and not moderated) or is_bad_key(words):
+            raise self._systemic(error) from None
+        self._count(f"HTTP {status}")
+        refused = f"rejected (HTTP {status}): {words}"
+        if not self._answers:
+            self._first_refusals += 1
+            if self._first_refusals >= MAX_FIRST_REFUSALS:
+                raise ModelError(
+                    f"{self.name} ({self.address.url}) refused its first {self._first_refusals} requests and "
+                    f"answered none; the last: HTTP {status}: {words}"
+                )
+        # Before its first answer nothing shows that the request is at fault and not the server.
+        return Completion("", Usage(self.name), error=refused, lasting=self._answers > 0)
 
     def _transient(self, error: str) -> Completion:
         """Return a completion without text that is not recorded, so that the next run asks again."""
@@ -250,13 +300,36 @@ class OpenAIEndpoint:
     def _systemic(self, error: openai.OpenAIError) -> ModelError:
         """Return the error for a fault that every further call would have too."""
         status = getattr(error, "status_code", None)
-        where = f"{self.name} ({self.address.url})"
-        if status in (401, 403):
-            key = self.address.key_name or CUSTOM_ENDPOINT_KEY
-            return ModelError(f"{where}: the key was refused (HTTP {status}); check {key}")
+        where, words = f"{self.name} ({self.address.url})", self._message_of(error)
+        key = self.address.key_name or CUSTOM_ENDPOINT_KEY
         if status == 404:
-            return _UnknownModel(f"{where}: no model {self.address.model!r}")
-        return ModelError(f"{where}: {_kind_of(error)}: {self._message_of(error)}")
+            return _NotFound(words)
+        if status == 402:
+            return ModelError(
+                f"{where}: the account has no credit (HTTP 402: {words}); add some and run again"
+            )
+        if status == 401 or is_bad_key(words):
+            said = "" if status == 401 else f": {words}"  # servers repeat parts of the key there
+            return ModelError(f"{where}: the key was refused (HTTP {status}{said}); check {key}")
+        if status == 403:
+            return ModelError(f"{where}: not allowed (HTTP 403: {words}); check what {key} may do")
+        return ModelError(f"{where}: {_kind_of(error)}: {words}")
+
+    def _not_found(self, words: str) -> ModelError:
+        """Return the error for HTTP 404: another model, or another address."""
+        try:
+            models = self.models()
+        except ModelError:
+            models = []
+        if models and self.address.model not in models:
+            return ModelError(
+                f"{self.name} ({self.address.url}): no model {self.address.model!r}; "
+                f"{nearest(self.address.model, models)}"
+            )
+        return ModelError(
+            f"{self.name}: HTTP 404 at {self.address.url}/chat/completions ({words}); does the address end "
+            "in /v1? Write it as http://HOST/v1#MODEL"
+        )
 
     def _count(self, failure: str) -> str:
         self.failures[failure] = self.failures.get(failure, 0) + 1
@@ -264,14 +337,39 @@ class OpenAIEndpoint:
 
     def _message_of(self, error: openai.OpenAIError) -> str:
         """Return the server's own words without the key, which some servers repeat."""
-        body = getattr(error, "body", None)
-        message = body.get("message") if isinstance(body, Mapping) else None
-        text = str(message or getattr(error, "message", "") or error)
+        text = refusal_words(getattr(error, "body", None))
+        response = getattr(error, "response", None)
+        if not text and response is not None:
+            text = refusal_words(response.text)
+        text = text or str(getattr(error, "message", "") or error)
         return text.replace(self._key, "…")[:MAX_QUOTED_CHARACTERS]
 
 
-class _UnknownModel(ModelError):
-    """The server has no such model; the caller lists those that it has."""
+class _NotFound(ModelError):
+    """HTTP 404: the caller finds out whether the model or the address is unknown."""
+
+
+def model_names(listed: Any) -> list[str]:
+    """Return the sorted names in the reply to `/v1/models`.
+
+    Servers send `{"data": [...]}`, `{"models": [...]}` or a bare list.
+    """
+    if isinstance(listed, str):
+        try:
+            listed = json.loads(listed)
+        except (ValueError, RecursionError):
+            return []
+    if isinstance(listed, Mapping):
+        listed = listed.get("data") or listed.get("models")
+    if not isinstance(listed, list):
+        return []
+    names = (
+        next((entry[key] for key in ("id", "name", "model") if isinstance(entry.get(key), str)), None)
+        if isinstance(entry, Mapping)
+        else entry
+        for entry in listed
+    )
+    return sorted({name for name in names if isinstance(name, str) and name})
 
 
 async def _wait_until_allowed(allow: Allow, request: Request, stop: asyncio.Event | None = None) -> bool:

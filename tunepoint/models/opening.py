@@ -18,7 +18,7 @@ from tunepoint.models.providers import LOCAL_PREFIX
 from tunepoint.models.recording import CallRecording, RecordedEndpoint
 
 if TYPE_CHECKING:
-    from tunepoint.models.chat_completions import Abilities
+    from tunepoint.models.abilities import Abilities
     from tunepoint.models.local import LocalEndpoint
     from tunepoint.models.openai import OpenAIEndpoint
 

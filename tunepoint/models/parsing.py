@@ -8,12 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunepoint.models.chat import Prompt
+from tunepoint.models.label_matching import named_labels, same_label
+from tunepoint.models.numbers import last_number
 from tunepoint.models.templates import ANSWER_MARK
+from tunepoint.models.thinking import without_thinking
 
 EMPTY_REPLY = "the reply is empty"
-_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:[,_ ]\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?")
+UNFINISHED_THOUGHT = "it ends before its thinking does"
 _FENCE = re.compile(r"```(?:\w+)?\s*\n(.*?)```", re.DOTALL)
-_THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
+_DECODER = json.JSONDecoder()
+MAX_JSON_STARTS = 50
+"""Brackets of a text at which JSON is tried to be read: text from a model may hold any number."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +31,9 @@ class ParsedAnswer:
 
 def parse(prompt: Prompt, text: str) -> ParsedAnswer:
     """Read an answer of the prompt's kind out of a model's text."""
-    # Open reasoning models write their thoughts into the reply.
-    plain = _THOUGHT.sub("", text).strip()
+    plain = without_thinking(text)
     if not plain:
-        return ParsedAnswer(None, EMPTY_REPLY)
+        return ParsedAnswer(None, UNFINISHED_THOUGHT if text.strip() else EMPTY_REPLY)
     if prompt.reasoning:
         _, mark, after = plain.rpartition(ANSWER_MARK)
         if not mark:
@@ -44,63 +48,72 @@ def _text(prompt: Prompt, text: str) -> ParsedAnswer:
 
 def _label(prompt: Prompt, text: str) -> ParsedAnswer:
     """Read the label that the text is, or the only one that it names."""
-    wanted = _words(_unwrapped(text))
-    labels = {_words(label): label for label in prompt.labels}
-    if wanted in labels:
-        return ParsedAnswer(labels[wanted])
-    named = {label for key, label in labels.items() if re.search(rf"(?<!\w){re.escape(key)}(?!\w)", wanted)}
-    # A label inside a longer one is not a second answer: 'card' in 'card arrival'.
-    outer = {a for a in named if not any(a != b and _words(a) in _words(b) for b in named)}
-    if len(outer) == 1:
-        return ParsedAnswer(outer.pop())
-    if outer:
-        return ParsedAnswer(None, f"it names {len(outer)} labels: {', '.join(sorted(outer)[:3])}")
+    wanted = _unwrapped(text)
+    label = same_label(wanted, prompt.labels)
+    if label is not None:
+        return ParsedAnswer(label)
+    named = named_labels(wanted, prompt.labels)
+    if len(named) == 1:
+        return ParsedAnswer(named[0])
+    if named:
+        return ParsedAnswer(None, f"it names {len(named)} labels: {', '.join(sorted(named)[:3])}")
     return ParsedAnswer(None, "it is none of the labels")
 
 
 def _unwrapped(text: str) -> str:
     """Return the value of `{"answer": ...}`, as schema modes return it; else the text itself."""
+    content = _json_value(text, "{[")
     try:
-        value = json.loads(_json_object(text) or text)
-    except ValueError:
+        value = text if content is None else json.loads(content)
+    except (ValueError, RecursionError):
         return text
-    if isinstance(value, dict) and len(value) == 1:
-        value = next(iter(value.values()))
+    if isinstance(value, dict):
+        value = value.get("answer", next(iter(value.values())) if len(value) == 1 else None)
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, (bool, int, float)):
+        return json.dumps(value)
     return value if isinstance(value, str) else text
 
 
-def _words(text: str) -> str:
-    """Return the words of a text in lower case, without the punctuation between them."""
-    return " ".join(re.findall(r"\w+", text.casefold().replace("_", " ")))
-
-
 def _json(prompt: Prompt, text: str) -> ParsedAnswer:
-    """Read a JSON object that follows the schema, and write it with sorted keys."""
-    content = _json_object(text)
+    """Read a JSON object or list that follows the schema, and write it with sorted keys."""
+    content = _json_value(text, "{[")
     if content is None:
-        return ParsedAnswer(None, "there is no JSON object in it")
+        return ParsedAnswer(None, "there is no JSON in it")
     try:
         value = json.loads(content)
+        answer = json.dumps(value, ensure_ascii=False, sort_keys=True)
     except (ValueError, RecursionError) as error:
         return ParsedAnswer(None, f"its JSON is broken: {error}")
     fault = schema_fault(prompt.schema, value) if prompt.schema else None
-    if fault:
-        return ParsedAnswer(None, fault)
-    return ParsedAnswer(json.dumps(value, ensure_ascii=False, sort_keys=True))
+    return ParsedAnswer(None, fault) if fault else ParsedAnswer(answer)
 
 
-def _json_object(text: str) -> str | None:
-    """Return the first JSON object of a text, without its code fence; broken JSON up to the end."""
+def _json_value(text: str, opening: str) -> str | None:
+    """Return the first JSON value of a text that begins with one of these signs; broken JSON up to the end.
+
+    A code fence around it is left out. A sign in prose, as in "[1] says", begins no JSON as long as
+    whole JSON follows.
+    """
     fence = _FENCE.search(text)
     inner = fence.group(1) if fence else text
-    start = inner.find("{")
-    if start < 0:
+    starts = [match.start() for match in re.finditer(f"[{re.escape(opening)}]", inner)][:MAX_JSON_STARTS]
+    if not starts:
         return None
-    try:
-        _, end = json.JSONDecoder().raw_decode(inner[start:])
-    except (ValueError, RecursionError):
-        return inner[start:]
-    return inner[start : start + end]
+    best: str | None = None
+    position = -1
+    for start in starts:
+        if start < position:
+            continue  # inside the value before
+        try:
+            _, end = _DECODER.raw_decode(inner, start)
+        except (ValueError, RecursionError):
+            continue
+        position = end
+        if best is None or (inner[start] == "{" and best[0] == "["):
+            best = inner[start:end]
+    return inner[starts[0] :] if best is None else best
 
 
 def schema_fault(schema: Any, value: Any) -> str | None:
@@ -114,8 +127,6 @@ def schema_fault(schema: Any, value: Any) -> str | None:
 
 
 def _number(prompt: Prompt, text: str) -> ParsedAnswer:
-    """Read the last number of the text, in plain digits: what comes before it is usually the working."""
-    numbers = _NUMBER.findall(_unwrapped(text))
-    if not numbers:
-        return ParsedAnswer(None, "there is no number in it")
-    return ParsedAnswer(re.sub(r"[,_ ]", "", numbers[-1]))
+    """Read the last number of the text, in plain digits."""
+    number = last_number(_unwrapped(text))
+    return ParsedAnswer(None, "there is no number in it") if number is None else ParsedAnswer(number)

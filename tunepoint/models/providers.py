@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from tunepoint.errors import ModelError, nearest
 
@@ -54,6 +56,8 @@ class Address:
     """What the server calls it."""
     key_name: str | None
     """Environment variable with the key; None for a custom endpoint, and where none is needed."""
+    query: tuple[tuple[str, str], ...] = ()
+    """Parameters that every call's address ends in, as Azure's api-version."""
 
     def key(self) -> str:
         """Return the key from the environment.
@@ -82,7 +86,11 @@ def parse_model_name(name: str) -> Address:
         url, mark, model = name.partition("#")
         if not mark or not model:
             raise ModelError(f"{name}: names no model; write it as {url}#MODEL")
-        return Address(name, url.rstrip("/"), model, None)
+        parts = urlsplit(url)
+        # People copy the address of a call; the calls of Tunepoint add its end themselves.
+        path = re.sub(r"(/chat)?/completions/?$|/$", "", parts.path)
+        base = urlunsplit((parts.scheme, parts.netloc, path, "", ""))
+        return Address(name, base, model, None, tuple(parse_qsl(parts.query)))
     provider, slash, model = name.partition("/")
     if provider in PROVIDERS and slash and model:
         return Address(name, PROVIDERS[provider].url, model, PROVIDERS[provider].key)

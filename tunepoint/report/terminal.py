@@ -65,6 +65,17 @@ def print_decision(decision: Mapping[str, Any], console: Console) -> None:
         if decision[key]:
             console.print(f"\n[bold]{title}[/bold]")
             _print_list([sentence(line) for line in decision[key]], console)
+    console.print("\n[bold]Names in the files[/bold], for --arm and serve.toml")
+    _print_names(decision["finalists"], names, console)
+
+
+def _print_names(finalists: Sequence[Mapping[str, Any]], names: Names, console: Console) -> None:
+    """Print each option's name in the files, its score and its title; a line is never broken."""
+    width = max(len(finalist["arm"]) for finalist in finalists)
+    for finalist in finalists:
+        arm, score = finalist["arm"], finalist["score"]["estimate"]
+        line = f"  {arm:<{width}}  {score:.3f}  {names.title(arm)}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_list(lines: Sequence[str], console: Console) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from tunepoint.data.examples import Example
 from tunepoint.models.chat import Reply, Usage
+from tunepoint.models.label_matching import exact_key
 from tunepoint.stats.arrays import Floats
 from tunepoint.task.task import Task
 from tunepoint.trials.scorers import Scorer, scorer
@@ -54,13 +55,24 @@ def task_scorer(task: Task) -> BatchScorer:
 def grade_replies(
     scoring: BatchScorer, replies: Sequence[Reply], examples: Sequence[Example]
 ) -> list[Grading]:
-    """Grade each reply; an unreadable one is worth 0, and the scorer never sees it."""
-    readable = [i for i, reply in enumerate(replies) if reply.format_ok and reply.answer is not None]
+    """Grade each reply; an unreadable one is worth 0, and the scorer never sees it.
+
+    The target itself, repeated, is an answer of every kind, also where the target is no number
+    or no JSON though the task says so.
+    """
+    answers = [_answer_to_score(reply, example) for reply, example in zip(replies, examples, strict=True)]
+    readable = [i for i, answer in enumerate(answers) if answer is not None]
     gradings = [Grading(0.0)] * len(replies)
-    graded = scoring([replies[i].answer or "" for i in readable], [examples[i] for i in readable])
+    graded = scoring([answers[i] or "" for i in readable], [examples[i] for i in readable])
     for i, grading in zip(readable, graded, strict=True):
         gradings[i] = grading
     return gradings
+
+
+def _answer_to_score(reply: Reply, example: Example) -> str | None:
+    if reply.format_ok and reply.answer is not None:
+        return reply.answer
+    return reply.text if reply.text and exact_key(reply.text) == exact_key(example.target) else None
 
 
 def score_replies(scoring: BatchScorer, replies: Sequence[Reply], examples: Sequence[Example]) -> Floats:

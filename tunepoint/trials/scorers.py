@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Set
@@ -16,6 +15,8 @@ from typing import Any
 
 from tunepoint.data.examples import Example
 from tunepoint.errors import TaskError, nearest
+from tunepoint.models.label_matching import caseless_key
+from tunepoint.models.numbers import equal_numbers, plain_number
 from tunepoint.task.sections import JUDGE
 
 Scorer = Callable[[str, Example], float]
@@ -24,11 +25,11 @@ Scorer = Callable[[str, Example], float]
 
 def exact(answer: str, example: Example) -> float:
     """Return 1 if the answer is the target, up to case and outer spaces; else 0."""
-    return float(answer.strip().casefold() == example.target.strip().casefold())
+    return float(caseless_key(answer) == caseless_key(example.target))
 
 
 def f1(answer: str, example: Example) -> float:
-    """Return the F1 of two sets: JSON lists, or words between commas, semicolons, bars or line ends."""
+    """Return the F1 of two sets: JSON lists, or what stands between commas, semicolons, bars or line ends."""
     return _set_f1(_set(answer), _set(example.target))
 
 
@@ -43,32 +44,42 @@ def _set(text: str) -> set[str]:
     """Return the members of a list, which people write with separators and models as JSON too."""
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
-    members = value if isinstance(value, list) else re.split(r"[,;|\n]", text)
-    return {str(member).strip().casefold() for member in members if str(member).strip()}
+    members = map(_member, value) if isinstance(value, list) else re.split(r"[,;|\n]", text.strip("[](){}"))
+    keys = (caseless_key(member.strip(" \t\"'")) for member in members)
+    return {key for key in keys if key}
+
+
+def _member(value: Any) -> str:
+    """Return a member of a JSON list as text: an object with its keys in order."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
 def numeric(answer: str, example: Example, tolerance: float = 1e-6) -> float:
-    """Return 1 if both are numbers that differ by at most `tolerance`, absolutely or relatively; else 0."""
-    try:
-        # Commas group thousands here; a decimal comma would need the user's own scorer.
-        number, target = (float(text.replace(",", "").strip()) for text in (answer, example.target))
-    except ValueError:
-        return 0.0
-    return float(math.isclose(number, target, rel_tol=tolerance, abs_tol=tolerance))
+    """Return 1 if both are numbers that differ by at most `tolerance`, absolutely or relatively; else 0.
+
+    Both are read as people write them, by `plain_number`. A target that is no number is right
+    where the answer is the same text.
+    """
+    number, target = plain_number(answer), plain_number(example.target)
+    if number is None or target is None:
+        return exact(answer, example)
+    return float(equal_numbers(number, target, tolerance))
 
 
 def json_fields(answer: str, example: Example) -> float:
     """Return the share of fields that are right: the F1 of the (path, value) pairs of both objects."""
     fields, target = _fields(answer), _fields(example.target)
-    return 0.0 if fields is None or target is None else _set_f1(fields, target)
+    if fields is None or target is None:
+        return exact(answer, example)  # a target that is no JSON is right where the answer is the same text
+    return _set_f1(fields, target)
 
 
 def json_whole(answer: str, example: Example) -> float:
     """Return 1 if every field is right and none is superfluous; else 0."""
-    fields = _fields(answer)
-    return float(fields is not None and fields == _fields(example.target))
+    fields, target = _fields(answer), _fields(example.target)
+    return exact(answer, example) if fields is None or target is None else float(fields == target)
 
 
 def _fields(text: str) -> set[tuple[str, str]] | None:

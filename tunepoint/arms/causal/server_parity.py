@@ -114,7 +114,7 @@ def record_parity(folder: Path, report: ParityReport) -> None:
 @contextmanager
 def _opened(name: str, task: Task) -> Iterator[ChatModel]:
     """Open the server; labels are not wrapped into a schema, because the model was measured without one."""
-    from tunepoint.models.chat_completions import Abilities
+    from tunepoint.models.abilities import Abilities
     from tunepoint.models.endpoints import TextModel
     from tunepoint.models.openai import OpenAIEndpoint
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tunepoint.data.examples import Example
 from tunepoint.errors import DataError
+from tunepoint.models.numbers import plain_number
 
 Path = tuple[str, ...]
 """The keys that lead to a field through nested objects."""
@@ -58,15 +58,9 @@ def as_text(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-_NUMBER = re.compile(r"[-+]?(\d{1,3}(?:[, ]\d{3})+|\d+)(?:([.,])(\d+))?")
-
-
 def parse_number(text: str) -> int | float | str:
     """Read a number as people write it: `1,500`, `1,5` and `1.5`. Anything else stays text."""
-    match = _NUMBER.fullmatch(text.strip())
-    if match is None:
+    number = plain_number(text)
+    if number is None or number.endswith("%"):
         return text
-    sign = -1 if text.strip().startswith("-") else 1
-    whole, _, decimals = match.groups()
-    digits = re.sub(r"[, ]", "", whole)
-    return sign * (float(f"{digits}.{decimals}") if decimals else int(digits))
+    return int(number) if number.lstrip("-").isdigit() else float(number)

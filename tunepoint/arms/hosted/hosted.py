@@ -24,8 +24,8 @@ from tunepoint.arms.templates import chat_rows, template_for_length
 from tunepoint.data.examples import Example
 from tunepoint.data.licences import open_to_training, trainable
 from tunepoint.errors import ModelError
+from tunepoint.models.abilities import Abilities
 from tunepoint.models.chat import ChatModel, Prompt, Reply
-from tunepoint.models.chat_completions import Abilities
 from tunepoint.models.endpoints import TextModel
 from tunepoint.models.openai import OpenAIEndpoint
 from tunepoint.models.providers import PROVIDERS as CHAT_PROVIDERS

@@ -1,0 +1,95 @@
+"""What a server can be asked for, learned from its refusals: one table for studies and the gateway."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+MAX_WORDS_CHARACTERS = 4_000
+"""Characters of a refusal that are searched; a server may answer with a whole web page."""
+
+_TOO_LONG = re.compile(
+    r"context.{0,20}(length|window|size)|too (large|long|many (input )?tokens)|reduce (the|your)|"
+    r"maximum (input|prompt|sequence) length|exceeds? the (model|maximum|limit)",
+)
+_BAD_KEY = re.compile(
+    r"(api|access|auth\w*)[ _-]?(key|token).{0,40}"
+    r"(not valid|invalid|incorrect|expired|revoked|missing|not found|required)|"
+    r"(invalid|incorrect|expired|missing|no) (api|access|auth\w*)[ _-]?(key|token)|unauthenticated"
+)
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """Which parameters a server accepts; each is given up once at most."""
+
+    schema: bool = True
+    logprobs: bool = True
+    temperature: bool = True
+    seed: bool = True
+    token_parameter: str = "max_completion_tokens"
+    stream_options: bool = True
+
+    def without(self, words: str) -> Abilities | None:
+        """Return the abilities left after a refusal in these words, or None if it is about something else.
+
+        Servers share no error codes for this, so the refusal is searched for the parameters' names;
+        all that it names are given up at once. A request that is too long is not the parameter's fault.
+        """
+        words = words.casefold()[:MAX_WORDS_CHARACTERS]
+        if is_too_long(words):
+            return None
+        refused: dict[str, Any] = {
+            name: False
+            for name, parameters in _PARAMETERS.items()
+            if getattr(self, name) and any(word in words for word in parameters)
+        }
+        fewer = replace(self, **refused)
+        # OpenAI's newer models know max_completion_tokens only, older servers max_tokens only.
+        if fewer == self and (self.token_parameter in words or OLD_TOKEN_PARAMETER in words):
+            fewer = self.with_old_token_parameter()
+        return None if fewer == self else fewer
+
+    def with_old_token_parameter(self) -> Abilities:
+        """Return the abilities of a server that knows `max_tokens`."""
+        return replace(self, token_parameter=OLD_TOKEN_PARAMETER)
+
+
+OLD_TOKEN_PARAMETER = "max_tokens"
+_PARAMETERS: Mapping[str, tuple[str, ...]] = {
+    "schema": ("response_format", "json_schema", "schema", "guided", "structured output", "grammar"),
+    "logprobs": ("logprob",),
+    "temperature": ("temperature",),
+    "seed": ("seed",),
+    "stream_options": ("stream_options", "include_usage"),
+}
+"""Ability -> words of refusals that are about it, in lower case."""
+
+
+def is_too_long(words: str) -> bool:
+    """Whether a refusal says that the request has too many tokens."""
+    return _TOO_LONG.search(words.casefold()[:MAX_WORDS_CHARACTERS]) is not None
+
+
+def is_bad_key(words: str) -> bool:
+    """Whether a refusal is about the key: some providers answer HTTP 400 to a wrong one."""
+    return _BAD_KEY.search(words.casefold()[:MAX_WORDS_CHARACTERS]) is not None
+
+
+def refusal_words(body: Any) -> str:
+    """Return what a server says in an error, whatever its shape: an object, a list, text or a web page."""
+    if isinstance(body, str):
+        return " ".join(re.sub(r"<[^<>]{0,200}>", " ", body[:MAX_WORDS_CHARACTERS]).split())
+    if isinstance(body, Mapping):
+        for key in ("error", "errors", "message", "detail", "error_message", "msg", "description", "title"):
+            words = refusal_words(body.get(key))
+            if words:
+                metadata = body.get("metadata")  # OpenRouter hands on the provider's own words there
+                raw = metadata.get("raw") if isinstance(metadata, Mapping) else None
+                return f"{words}: {refusal_words(raw)}" if raw else words
+        return ""
+    if isinstance(body, (list, tuple)):
+        return "; ".join(filter(None, (refusal_words(part) for part in body[:10])))
+    return ""
