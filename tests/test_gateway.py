@@ -23,11 +23,13 @@ from gateways import Behind, Running, behind, running, settings, until
 from sqlalchemy.exc import SQLAlchemyError
 from test_report import CHROMIUM
 
+from tunepoint.capture.keys import active_keys, revoke_key
 from tunepoint.capture.opening import open_store
 from tunepoint.capture.records import CapturedRequest
+from tunepoint.capture.schema import gateway_keys
 from tunepoint.capture.store import Store
 from tunepoint.errors import ModelError, StoreError, TaskError
-from tunepoint.serve.auth import make_key, revoke_key
+from tunepoint.serve.auth import make_key
 from tunepoint.serve.routing import RouteError
 from tunepoint.serve.settings import ServeSettings
 
@@ -536,11 +538,12 @@ def test_while_the_store_is_away_the_gateway_answers_and_says_so(
         raise StoreError("database or disk is full")
 
     monkeypatch.setattr(Store, "add", away)
-    with client(gateway) as asking:
-        assert asking.chat.completions.create(model="triage", messages=ASK).choices
+    status, _, headers = post(f"{gateway.url}/v1/chat/completions", {"model": "triage", "messages": ASK})
+    assert status == 200
     until(lambda: get(f"{gateway.url}/healthz")[1]["capture"] == "away")
     assert "tunepoint_capture_failing 1.0" in get(f"{gateway.url}/metrics")[1]
-    status, reply, _ = post(f"{gateway.url}/v1/feedback", {"request_id": "r", "score": 1})
+    feedback = {"request_id": headers["x-request-id"], "score": 1}
+    status, reply, _ = post(f"{gateway.url}/v1/feedback", feedback)
     assert status == 503 and "disk is full" in reply["error"]["message"]
     monkeypatch.undo()
     until(lambda: len(list(store.requests())) == 1)  # nothing was lost meanwhile
@@ -569,7 +572,7 @@ def test_keys_roles_budgets_and_rates(server: Behind, tmp_path: Path) -> None:
         fast = make_key(store, "fast", ("call",), requests_a_minute=2)
         for number in range(200):
             make_key(store, f"k{number}", ("call",))
-        raw = json.dumps(store.state("keys"))
+        raw = repr(active_keys(store))
         assert app not in raw and ops not in raw
         with pytest.raises(StoreError, match="already a key named 'app'"):
             make_key(store, "app", ("call",))
@@ -630,11 +633,11 @@ def test_the_last_key_that_is_revoked_opens_nothing(server: Behind, tmp_path: Pa
 def test_ten_thousand_keys_are_one_lookup(server: Behind, tmp_path: Path) -> None:
     with open_store(tmp_path / "capture.sqlite") as store:
         token = make_key(store, "mine", ("call",))
-        facts = {"roles": ["call"], "usd_a_month": None, "requests_a_minute": None}
-        others = {
-            hashlib.sha256(str(n).encode()).hexdigest(): {**facts, "name": f"k{n}"} for n in range(10_000)
-        }
-        store.set_state("keys", {**(store.state("keys") or {}), **others})
+        digests = [hashlib.sha256(str(n).encode()).hexdigest() for n in range(10_000)]
+        facts = {"roles": ["call"], "made_at": 0.0}
+        rows = [{**facts, "digest": digest, "name": digest} for digest in digests]
+        with store.transaction("written") as connection:
+            connection.execute(gateway_keys.insert(), rows)
     with running(lambda: settings(tmp_path, server.url)) as gateway:
         url, body = f"{gateway.url}/v1/chat/completions", {"model": "triage", "messages": ASK}
         assert post(url, body, authorization=f"Bearer {token}")[0] == 200

@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from conftest import EXAMPLE, QUEUES
 from gateways import behind, running
 
 from tunepoint import Task
+from tunepoint.arms import catalog
+from tunepoint.arms.prompting.demonstrations import RetrievedFewShot
 from tunepoint.capture.acceptance import HarvestedExample
 from tunepoint.capture.harvest import Harvest
 from tunepoint.capture.opening import open_store
@@ -317,6 +320,18 @@ def say(url: str, request: str, answer: str, right: str) -> None:
     urllib.request.urlopen(sent, timeout=60).close()
 
 
+@pytest.fixture
+def prompts_without_retrieval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On so few messages, the nearest labeled ones are as good as a tuned model, and no challenger would win."""
+    offered = catalog._encoder_prompts
+
+    def fewer(*arguments: Any) -> list[Any]:
+        return [arm for arm in offered(*arguments) if not isinstance(arm, RetrievedFewShot)]
+
+    monkeypatch.setattr(catalog, "_encoder_prompts", fewer)
+
+
+@pytest.mark.usefixtures("prompts_without_retrieval")
 def test_a_small_loop_from_prompt_to_promotion_and_drift(tmp_path: Path) -> None:
     path, traffic = parts(tmp_path)
     folder, where = tmp_path / "loop", str(tmp_path / "capture.sqlite")

@@ -32,7 +32,6 @@ from tunepoint.serve.protocol import (
     ChatRequest,
     completion,
     completion_chunks,
-    read_events,
     read_request,
     text_of,
     usage_of,
@@ -522,7 +521,7 @@ def test_streams_cut_anywhere_come_out_whole() -> None:
             event for start in range(0, len(raw), size) for event in relay.feed(raw[start : start + size])
         ]
         assert relay.done and b"inner" not in b"".join(events)
-        assert read_events(b"".join(events)).text == 'say "model" and größe 🙂'
+        assert relay.kept.text() == 'say "model" and größe 🙂'
 
 
 def test_requests_are_read_and_their_input_found() -> None:

@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 
 from tunepoint import Result, Task
 from tunepoint.capture.opening import open_store
+from tunepoint.capture.spending import spending
 from tunepoint.cli.app import app
 from tunepoint.data.prepare import prepare
 from tunepoint.errors import StudyError, TaskError
@@ -164,8 +165,7 @@ def test_sigterm_waits_for_a_store_that_is_locked(tmp_path: Path) -> None:
         process.stdout.close()
     with open_store(tmp_path / "c.sqlite") as store:
         assert len(list(store.requests())) == 30
-        spent = store.state(f"spent/{datetime.now(UTC):%Y-%m}")
-        assert spent == {"app": 30 * (40 * 1_000 + 6 * 2_000)}
+        assert spending(store) == {"app": 30 * (40 * 1_000 + 6 * 2_000)}
 
 
 def test_answers_are_sent_at_once() -> None:
@@ -195,7 +195,9 @@ def test_a_killed_process_loses_moments_and_no_acknowledged_feedback(tmp_path: P
         until(lambda: "is ready" in str(process.stdout.readline()), 60)  # type: ignore[union-attr]
         for number in range(200):
             ask(port, number)
-        feedback = {"request_id": "req_x", "comment": "kept"}
+        with open_store(tmp_path / "c.sqlite") as store:
+            answered = until(lambda: [kept.id for kept in store.requests()])[0]
+        feedback = {"request_id": answered, "comment": "kept"}
         request = urllib.request.Request(
             f"http://127.0.0.1:{port}/v1/feedback",
             json.dumps(feedback).encode(),
@@ -207,7 +209,8 @@ def test_a_killed_process_loses_moments_and_no_acknowledged_feedback(tmp_path: P
         process.wait()
         process.stdout.close()
     with open_store(tmp_path / "c.sqlite") as store:
-        assert len(list(store.requests())) == 200 and store.feedback(["req_x"])["req_x"][0].comment == "kept"
+        assert len(list(store.requests())) == 200
+        assert [entry.comment for entry in store.feedback([answered])[answered]] == ["kept"]
 
 
 def test_the_commands_of_keys(tmp_path: Path) -> None:
