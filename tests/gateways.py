@@ -16,7 +16,9 @@ import uvicorn
 from aiohttp import web
 
 from tunepoint.serve.application import Application
+from tunepoint.serve.connections import Limits
 from tunepoint.serve.gateway import Gateway
+from tunepoint.serve.process import server_config
 from tunepoint.serve.settings import ServeSettings
 
 WORDS = ("bill", "ing", ", per", "haps")
@@ -128,7 +130,8 @@ class Behind:
                 await asyncio.sleep(0.2)
             delta = {"role": "assistant", "content": word} if number == 0 else {"content": word}
             await send({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
-        await send({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+        if fault != "endless":
+            await send({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
         if (body.get("stream_options") or {}).get("include_usage"):
             await send({"choices": [], "usage": usage})
         if fault != "endless":
@@ -186,20 +189,11 @@ class Running:
 
 
 @contextmanager
-def running(load: Callable[[], ServeSettings]) -> Iterator[Running]:
+def running(load: Callable[[], ServeSettings], limits: Limits | None = None) -> Iterator[Running]:
     """A gateway in a thread; closed as SIGTERM closes it."""
     gateway = Gateway(load)
     application = Application(gateway)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            application,
-            port=0,
-            lifespan="off",
-            log_level="error",
-            access_log=False,
-            timeout_graceful_shutdown=2,
-        )
-    )
+    server = uvicorn.Server(server_config(application, limits or Limits(), grace=2))
     ready, loops, fault = threading.Event(), [], []  # type: ignore[var-annotated]
 
     async def main() -> None:

@@ -164,6 +164,7 @@ def test_the_loss_falls_and_the_adapter_comes_back_to_the_same_logits(base: Path
     assert torch.allclose(first, merged, atol=1e-4)
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_seeds_differ_and_the_same_seed_gives_the_same_weights(
     base: Path, whole: Path, tmp_path: Path
 ) -> None:
@@ -237,6 +238,7 @@ def test_dev_stops_a_run_whose_answers_get_worse_and_keeps_the_best(base: Path, 
     assert np.average(losses, weights=weights_) == pytest.approx(min(trained.dev_losses), rel=0.02)
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_checkpoints_race_on_dev_and_the_best_answers_are_kept(base: Path, tmp_path: Path) -> None:
     shared = CausalBase(str(base), tmp_path, recipe=QUICK, dev=tuple(examples(60)))
     met: list[list[str]] = []
@@ -281,6 +283,7 @@ def test_a_race_of_checkpoints_stops_the_hopeless_and_counts_groups_whole(
     assert race(None, None, checkpoints).name == "checkpoint-30"  # ties: the last
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_memory_that_runs_out_halves_the_batch_and_goes_on(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -349,6 +352,7 @@ def test_three_prompts_share_one_run_and_answers_are_labels(base: Path, tmp_path
     assert tokens[0] > tokens[1] > tokens[2]
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_each_fitted_arm_answers_with_its_own_seed(base: Path, tmp_path: Path) -> None:
     shared = CausalBase(str(base), tmp_path, recipe=QUICK)
     arm = CausalTuned(shared, "none", "tiny")

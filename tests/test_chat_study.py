@@ -114,6 +114,7 @@ def test_a_study_of_a_chat_model_alone(fake: Fake, tmp_path: Path) -> None:
     assert len(fake.calls) == calls and again.document["finalists"] == result.document["finalists"]
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_several_decodes_ask_the_finalists_again_and_choose_on_one(fake: Fake, tmp_path: Path) -> None:
     quotes: list[Quote] = []
     model = {"name": f"{fake.url}#tiny", "price": {"input": 1, "output": 4}, "decodes": 3}
@@ -131,6 +132,7 @@ def test_several_decodes_ask_the_finalists_again_and_choose_on_one(fake: Fake, t
     assert len(fake.calls) == calls
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_the_table_of_candidates_says_who_was_stopped_by_whom(fake: Fake, tmp_path: Path) -> None:
     out = tmp_path / "study"
     run(task(goods(tmp_path, 160), fake), out=out)
@@ -141,6 +143,7 @@ def test_the_table_of_candidates_says_who_was_stopped_by_whom(fake: Fake, tmp_pa
     }
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_test_items_are_bought_only_while_they_are_worth_their_price(
     fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +166,7 @@ def test_test_items_are_bought_only_while_they_are_worth_their_price(
     assert run(task(folder, fake), out=out).decision.items == test_size  # without a price all are asked
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_a_cap_is_never_passed_and_a_second_run_pays_for_the_rest_only(fake: Fake, tmp_path: Path) -> None:
     out = tmp_path / "study"
     asking = task(goods(tmp_path), fake)
@@ -184,6 +188,7 @@ def body_cost(body: dict[str, Any]) -> float:
     return (words * 1 + 2 * 4) / 1e6
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_faults_are_said_and_nothing_paid_for_is_lost(fake: Fake, tmp_path: Path) -> None:
     fake.faults = {5: "429", 9: "500", 20: "bad json", 31: "cut", 40: "refusal", 50: "empty", 61: "long"}
     result = run(task(goods(tmp_path), fake), out=tmp_path / "study")
@@ -192,6 +197,7 @@ def test_faults_are_said_and_nothing_paid_for_is_lost(fake: Fake, tmp_path: Path
         assert what in caveats, caveats
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_an_unreadable_reply_is_repaired_and_counted(fake: Fake, tmp_path: Path) -> None:
     fake.answer = lambda messages, body: (
         extract(messages, body) if "could not be read" in messages[-1]["content"] else "Let me think."
@@ -202,6 +208,7 @@ def test_an_unreadable_reply_is_repaired_and_counted(fake: Fake, tmp_path: Path)
     assert any("at the second attempt" in caveat for caveat in result.document["caveats"])
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_keys_are_in_no_file(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNEPOINT_API_KEY", KEY)
     fake.key = KEY
@@ -295,6 +302,7 @@ def test_the_instruction_is_optimised_and_exported(fake: Fake, tmp_path: Path) -
     assert np.mean(scores) == exported["dev_score"] == 1.0
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_what_runs_today_is_an_arm_from_its_log(fake: Fake, tmp_path: Path) -> None:
     folder = goods(tmp_path)
     rows = [json.loads(line) for line in (folder / "goods.jsonl").read_text().splitlines()]
@@ -330,6 +338,7 @@ def test_what_runs_today_is_an_arm_from_its_log(fake: Fake, tmp_path: Path) -> N
     assert "its log answers" in next(row["reason"] for row in not_run if row["name"] == "today")
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_a_recorded_study_replays_with_no_server(tmp_path: Path) -> None:
     folder = goods(tmp_path, 80)
     with serving(Fake(extract)) as fake:

@@ -35,6 +35,7 @@ def test_an_early_many_class_curve_leaves_room_for_the_top() -> None:
     assert curve.at(4_096).high > 0.85
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_intervals_hold_about_as_often_as_they_say() -> None:
     rng, held, studies = RNG(1), 0, 80
     for _ in range(studies):

@@ -12,6 +12,7 @@ from gateways import behind, running, settings
 
 from tunepoint.serve.openapi import openapi_document
 
+pytestmark = pytest.mark.no_cover  # what they run, other tests cover
 FUZZER = shutil.which("schemathesis", path=str(Path(sys.executable).parent))
 
 

@@ -220,6 +220,7 @@ def test_noise_and_position_are_measured() -> None:
     assert judged.calibrations == () and judged.graded[0] == ("prompt a", 0)
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_the_noise_share_is_the_variance_of_repeated_judging() -> None:
     """Judging the same answers anew moves the mean by as much as the share says."""
     rng = np.random.default_rng(5)
@@ -407,6 +408,7 @@ def test_a_judged_study_is_quoted_graded_checked_by_people_and_corrected(fake: F
     assert f'<td class="number">{corrected[worst["arm"]]["items"]}</td>' in page
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_answers_that_the_judge_cannot_grade_are_left_out_and_said(fake: Fake, tmp_path: Path) -> None:
     shop(tmp_path, 80)
     item = run(judged_task(tmp_path, fake), out=tmp_path / "study").document["finalists"][0]
@@ -427,6 +429,7 @@ def test_answers_that_the_judge_cannot_grade_are_left_out_and_said(fake: Fake, t
     assert result.document["finalists"][0]["items"] == item["items"] - 1
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_a_judge_that_grades_itself_is_said(fake: Fake, tmp_path: Path) -> None:
     fake.models = ("tiny", "judge")
     task = judged_task(shop(tmp_path, 80), fake)

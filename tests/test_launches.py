@@ -28,6 +28,7 @@ from tunepoint.arms.causal.worker import work
 from tunepoint.cli.app import app
 from tunepoint.errors import ModelError
 
+pytestmark = pytest.mark.no_cover  # what they run, other tests cover
 CALM = CausalRecipe(learning_rate=1e-3, epochs=2, checkpoint_steps=5)
 """At a high rate two runs of any kind drift apart by rounding."""
 

@@ -98,6 +98,7 @@ def test_what_is_no_model_is_said(tmp_path: Path) -> None:
         LocalEndpoint.load("local:base", tmp_path)
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_a_study_prompts_a_local_model(tmp_path: Path) -> None:
     """Some of its prompts do not fit into the context: those items fail, the study goes on."""
     write_small(tmp_path, per_queue=12)
@@ -147,6 +148,7 @@ def served(checkpoint: Path, hub: Path) -> Iterator[str]:
 @pytest.mark.skipif(
     importlib.util.find_spec("fastapi") is None, reason="`transformers serve` needs fastapi and uvicorn"
 )
+@pytest.mark.no_cover  # what it runs, others cover
 def test_a_real_server_answers(checkpoint: Path, tmp_path: Path) -> None:
     with served(checkpoint, tmp_path / "home") as url:
         endpoint = OpenAIEndpoint(f"{url}#{checkpoint}", concurrency=2)

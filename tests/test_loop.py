@@ -243,6 +243,7 @@ def test_feedback_that_falls_is_drift_beyond_the_margin() -> None:
     assert not mean_drift("feedback", before, (rng.random(300) < 0.89).astype(float).tolist(), 0.05).drifted
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_drift_of_the_example_by_the_real_encoder(minilm: Encoder) -> None:
     with (EXAMPLE / "messages.csv").open(newline="", encoding="utf-8") as file:
         old = [row["text"] for row in csv.DictReader(file) if row["text"]]
@@ -322,7 +323,7 @@ def say(url: str, request: str, answer: str, right: str) -> None:
 
 @pytest.fixture
 def prompts_without_retrieval(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On so few messages, the nearest labeled ones are as good as a tuned model, and no challenger would win."""
+    """On so few messages, the nearest examples are as good as a tuned model, and no challenger would win."""
     offered = catalog._encoder_prompts
 
     def fewer(*arguments: Any) -> list[Any]:

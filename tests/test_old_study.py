@@ -73,6 +73,7 @@ def test_its_report_is_written_again(old: Path) -> None:
     assert winner in rebuild_report(old).read_text()
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_its_prompt_is_served_without_measuring_anything_again(old: Path) -> None:
     logs = {name: (old / name).read_bytes() for name in ("dev.jsonl", "trials.jsonl")}
     prompt = "few-shot, 3 per label"

@@ -31,6 +31,7 @@ from tunepoint.serve.onnx import GRAPHS, use_onnxruntime
 from tunepoint.study.encoder_export import GRAPH, export_encoder
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_a_study_s_encoder_is_written_with_its_card_and_runs_by_the_card_s_own_code(
     finished: Result, small_task: Path, tmp_path: Path
 ) -> None:
@@ -106,6 +107,7 @@ def test_the_command_writes_the_best_encoder_and_names_what_it_cannot(
         export_encoder(other, finished.folder, tmp_path / "other")
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_a_graph_that_answers_otherwise_is_not_kept_and_nothing_else_goes(
     finished: Result, small_task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +124,7 @@ def test_a_graph_that_answers_otherwise_is_not_kept_and_nothing_else_goes(
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_weights_that_are_not_those_that_were_measured_are_noticed(
     finished: Result, small_task: Path, tmp_path: Path
 ) -> None:
@@ -137,6 +140,7 @@ def test_weights_that_are_not_those_that_were_measured_are_noticed(
         export_encoder(Task.load(small_task), study, tmp_path / "out", "fine-tuned encoder")
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_an_extractor_s_graph_finds_the_same_places_in_long_inputs_too(
     encoder: Encoder, tmp_path: Path
 ) -> None:

@@ -175,6 +175,7 @@ def test_a_canary_is_promoted_only_once_it_is_shown_to_be_no_worse() -> None:
     assert silent.move == "promote"
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_equal_arms_are_rarely_rolled_back_however_often_one_looks() -> None:
     """Forty canaries of equal arms, looked at forty times each: two would be allowed."""
     canary, gone = Canary("b", margin=0.0), 0
@@ -210,6 +211,7 @@ def test_each_user_has_one_voice_and_callers_faults_say_nothing(tmp_path: Path) 
         assert monitor.evaluate() is None
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_equal_arms_with_users_that_differ_are_rarely_rolled_back() -> None:
     """A tenth of the users can never be answered readably; they ask forty times each."""
     canary, gone = Canary("b", margin=0.0), 0

@@ -87,6 +87,7 @@ def test_lines_with_and_without_a_seed_are_said_and_slices_come_from_any_line() 
         tabulate([*[t.model_copy(update={"slice": "y"}) for t in answered("a", 5)], *sliced])
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_raising_the_decodes_of_a_finished_study_asks_again_and_quotes_first(
     fake: Fake, tmp_path: Path
 ) -> None:
@@ -107,6 +108,7 @@ def test_raising_the_decodes_of_a_finished_study_asks_again_and_quotes_first(
         task(folder, fake, models=[{**model, "decodes": 2}])
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_a_cap_that_ends_the_buying_leaves_a_verdict_on_the_whole_rounds(
     fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +172,7 @@ def test_few_differing_groups_have_the_p_value_of_their_signs() -> None:
     assert compare(joint_of_scores(base, worse), [(0, 1)], RNG(0))[0].p_value == pytest.approx(2 / 32)
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_arms_that_hardly_differ_have_a_narrow_interval_that_holds() -> None:
     rng, covered, widths = RNG(7), 0, []
     groups, size, up, down = 60, 5, 0.02, 0.01
@@ -208,6 +211,7 @@ def test_arms_that_are_right_all_the_time_are_told_apart_by_no_fifty_items() -> 
     assert risks[0] > 0.2 and risks[1] > 0.05 and risks[3] < 0.05
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_confident_verdicts_near_the_top_are_wrong_in_a_twentieth_at_most() -> None:
     """A cheap arm that is right in 97.5%, against a dear one that always is: beyond the margin."""
     rng, confident_and_wrong, studies = RNG(5), 0, 60

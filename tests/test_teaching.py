@@ -82,6 +82,7 @@ def test_a_model_learns_what_the_best_prompt_answers_well_and_each_row_knows_its
     assert len(fake.calls) == calls and again.document["winner"] == result.document["winner"]
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_a_teacher_that_is_right_on_everything_still_costs_what_it_cost(base: Path, tmp_path: Path) -> None:
     def right(messages: list[dict[str, str]], body: dict[str, Any]) -> str:
         return "billing" if "invoice" in messages[-1]["content"].split("\n")[-1] else "device_setup"
@@ -95,6 +96,7 @@ def test_a_teacher_that_is_right_on_everything_still_costs_what_it_cost(base: Pa
     assert {usd for name, usd in costs.items() if " taught, " not in name} == {0.0}
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_the_best_teacher_that_is_allowed_teaches(base: Path, tmp_path: Path) -> None:
     def answered(messages: list[dict[str, str]], body: dict[str, Any]) -> str:
         return mostly_right(messages, body) if body["model"] == "tiny" else "billing"
@@ -116,6 +118,7 @@ def test_what_is_good_enough_is_part_of_a_study_that_teaches(fake: Fake, base: P
     assert task.trials_fingerprint() != other.trials_fingerprint()
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_nobody_guesses_whether_outputs_may_be_trained_on(fake: Fake, base: Path, tmp_path: Path) -> None:
     for number, model in enumerate(({}, {"train_on_outputs": False})):
         out = tmp_path / f"study{number}"
@@ -126,6 +129,7 @@ def test_nobody_guesses_whether_outputs_may_be_trained_on(fake: Fake, base: Path
         assert not (out / "arms" / "taught.jsonl").exists()
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_too_few_good_answers_teach_nothing_and_that_is_said(base: Path, tmp_path: Path) -> None:
     with serving(Fake(lambda messages, body: "no idea")) as fake:
         task = teaching(tmp_path, fake, base, train_on_outputs=True)
@@ -135,6 +139,7 @@ def test_too_few_good_answers_teach_nothing_and_that_is_said(base: Path, tmp_pat
     assert why.startswith("0 of 55 answers of tiny") and "10 are the fewest" in why
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_without_a_chat_model_there_is_no_teacher(base: Path, tmp_path: Path) -> None:
     tune = {"base": str(base), "seeds": 1, "epochs": 1, "distil": True}
     run(routing(tmp_path, 100, tune=[tune]), out=tmp_path / "study")
@@ -142,6 +147,7 @@ def test_without_a_chat_model_there_is_no_teacher(base: Path, tmp_path: Path) ->
     assert any("no chat model is prompted" in row["reason"] for row in not_run)
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_a_providers_model_is_taught_by_a_job_of_its_own(
     fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

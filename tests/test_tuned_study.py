@@ -73,6 +73,7 @@ def test_a_tuned_language_model_is_measured_with_three_prompts_and_decided_on(
     assert again.document["winner"] == result.document["winner"]
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_a_task_that_writes_text_needs_no_chat_model_if_it_tunes_one(base: Path, tmp_path: Path) -> None:
     goods(tmp_path, 60)
     content = {
@@ -135,6 +136,7 @@ def _not_run(out: Path) -> list[dict[str, str]]:
     return rows
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_a_cap_stops_before_anything_is_uploaded(provider: FakeProvider, tmp_path: Path) -> None:
     task = routing(tmp_path, 400, tune=[HOSTED])
     with pytest.raises(BudgetReached, match=r"fine-tuning may cost \$.* Nothing was uploaded"):

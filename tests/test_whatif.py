@@ -199,6 +199,7 @@ def test_bad_prices_of_a_project_are_named(tmp_path: Path, text: str, words: str
     assert words in str(caught.value)
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_a_projects_own_prices_are_what_a_study_pays(tmp_path: Path) -> None:
     with serving(Fake(mostly_right)) as fake:
         name = f"{fake.url}#tiny"
