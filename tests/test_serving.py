@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ from tunepoint.trials.trial import read_trials
 TUNEPOINT = str(Path(sys.executable).with_name("tunepoint"))
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_what_is_served_is_what_was_measured(finished: Result, small_task: Path) -> None:
     assert finished.folder is not None
     measured = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -13,6 +13,10 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from tunepoint.capture import schema
 from tunepoint.capture.store import Store, database_reason
 from tunepoint.errors import MissingExtra, StoreError
+from tunepoint.files.private import create_private
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 EXAMPLE_URL = "postgresql://USER@HOST/DATABASE"
 MIGRATION_ATTEMPTS = 5
@@ -42,7 +46,8 @@ def open_store(address: str | Path, *, create: bool = True) -> Store:
             raise StoreError(f"{path}: is a folder, expected a file; name the file in it")
         if not create and not path.exists():
             raise StoreError(f"{path}: no such capture store; `tunepoint serve` writes one")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not str(path).startswith("file:"):
+            _create_file(path)
     store = Store(_engine(url, label), label)
     try:
         _check_owner(store, create=create)
@@ -51,6 +56,17 @@ def open_store(address: str | Path, *, create: bool = True) -> Store:
         store.close()
         raise
     return store
+
+
+def _create_file(path: Path) -> None:
+    """Create the file of a store and the folders above it; what it holds is for its owner's eyes."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        create_private(path)
+    except OSError as error:
+        raise StoreError(
+            f"{path}: cannot be created ({error.strerror}); choose another path, or correct its permissions"
+        ) from None
 
 
 def parse_address(address: str) -> tuple[sa.URL, str]:
@@ -91,8 +107,17 @@ def _engine(url: sa.URL, label: str) -> sa.Engine:
         raise StoreError(f"{label}: cannot be opened ({error})") from None
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _configure_sqlite)
-        sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("begin"))
+        sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    """Begin a transaction; one that reads before it writes has to take the lock at once (`immediate`).
+
+    SQLite refuses to turn a reader into a writer, without waiting, if another one has written since.
+    """
+    immediate = connection.get_execution_options().get("immediate", False)
+    connection.exec_driver_sql("begin immediate" if immediate else "begin")
 
 
 def _configure_sqlite(connection: Any, record: Any) -> None:
@@ -102,7 +127,8 @@ def _configure_sqlite(connection: Any, record: Any) -> None:
     """
     connection.isolation_level = None
     cursor = connection.cursor()
-    for setting in ("journal_mode = wal", "synchronous = full", "busy_timeout = 10000"):
+    # The timeout first: the change of the journal needs a lock that another process may hold.
+    for setting in ("busy_timeout = 10000", "journal_mode = wal", "synchronous = full"):
         cursor.execute(f"pragma {setting}")
     cursor.close()
 
@@ -126,7 +152,6 @@ def _check_owner(store: Store, *, create: bool) -> None:
 
 def _migrate(store: Store) -> None:
     """Run the missing migrations; one of several processes does, the others wait."""
-    from alembic import command
     from alembic.config import Config
     from alembic.util.exc import CommandError
 
@@ -134,11 +159,8 @@ def _migrate(store: Store) -> None:
     config.set_main_option("script_location", "tunepoint.capture:migrations")
     for attempt in range(MIGRATION_ATTEMPTS):
         try:
-            with _ALEMBIC_LOCK, store.engine.begin() as connection:
-                if connection.dialect.name == "postgresql":
-                    connection.execute(sa.text(f"select pg_advisory_xact_lock({POSTGRES_LOCK})"))
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
+            if not _is_current(store, config):
+                _upgrade(store, config)
             return
         except CommandError as error:
             raise StoreError(
@@ -148,6 +170,28 @@ def _migrate(store: Store) -> None:
             if attempt == MIGRATION_ATTEMPTS - 1 or not _is_migrating(error):
                 raise StoreError(f"{store.label}: cannot be opened ({database_reason(error)})") from None
             time.sleep(0.1 * 2**attempt)
+
+
+def _is_current(store: Store, config: Config) -> bool:
+    """Whether no migration is missing: then opening a store waits for nobody who writes to it."""
+    from alembic.script import ScriptDirectory
+
+    version = sa.table(schema.VERSION, sa.column("version_num"))
+    if not sa.inspect(store.engine).has_table(schema.VERSION):
+        return False
+    with store.engine.begin() as connection:
+        stored = connection.scalars(sa.select(version.c.version_num)).all()
+    return list(stored) == [ScriptDirectory.from_config(config).get_current_head()]
+
+
+def _upgrade(store: Store, config: Config) -> None:
+    from alembic import command
+
+    with _ALEMBIC_LOCK, store.engine.execution_options(immediate=True).begin() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(sa.text(f"select pg_advisory_xact_lock({POSTGRES_LOCK})"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
 
 
 def _is_migrating(error: DBAPIError) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -14,6 +15,9 @@ it is tried on a share of the users; it has the slice's route. `imported` answer
 NANO = Decimal("1e-9")
 THIS_MACHINE = "this machine"
 """The model of arms that run in the gateway, in captured requests."""
+
+MAX_SLICE_LENGTH = 200
+"""Characters of a slice's name that are kept; clients choose it."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,12 @@ class CapturedRequest:
     licence: str | None = None
 
     @property
+    def attempt(self) -> str:
+        """The id of the arm's attempt: a failed one is kept under it, an answer under the request's id."""
+        ending = attempt_id("", self.arm)
+        return self.id if self.id.endswith(ending) else f"{self.id}{ending}"
+
+    @property
     def cost_usd(self) -> Decimal | None:
         """Dollars, exactly."""
         return None if self.cost_nanousd is None else self.cost_nanousd * NANO
@@ -86,6 +96,11 @@ class Feedback:
     comment: str | None = None
     key: str | None = None
     """Name of the API key with which it was given."""
+
+
+def attempt_id(request: str, arm: str) -> str:
+    """Return the id of an arm's attempt to answer a request; each arm gets one attempt."""
+    return f"{request}-{hashlib.sha256(arm.encode()).hexdigest()[:8]}"
 
 
 def nanodollars(dollars: float | Decimal) -> int:

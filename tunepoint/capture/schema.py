@@ -14,6 +14,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    text,
 )
 
 metadata = MetaData()
@@ -77,7 +78,7 @@ states = Table(
     Column("content", JSON, nullable=False),
     Column("at", Double, nullable=False),
 )
-"""What survives a restart: routes, canaries, budgets, the loop's step."""
+"""What survives a restart: routes, canaries, the loop's step."""
 
 audit = Table(
     "audit",
@@ -90,3 +91,44 @@ audit = Table(
     Column("detail", JSON(none_as_null=True)),
 )
 """Every change of what serves; rows are only added."""
+
+gateway_keys = Table(
+    "gateway_keys",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("name", String(100), nullable=False),
+    Column("roles", JSON, nullable=False),
+    Column("usd_a_month", Double),
+    Column("requests_a_minute", Integer),
+    Column("made_at", Double, nullable=False),
+    Column("revoked_at", Double),
+)
+"""API keys by the SHA-256 of the key. Revoked ones stay: once a key has existed, one is always needed."""
+Index(
+    "gateway_keys_by_name",
+    gateway_keys.c.name,
+    unique=True,
+    sqlite_where=text("revoked_at is null"),
+    postgresql_where=text("revoked_at is null"),
+)
+
+key_spending = Table(
+    "key_spending",
+    metadata,
+    Column("key", String(100), primary_key=True),
+    Column("month", String(7), primary_key=True),
+    Column("cost_nanousd", BigInteger, nullable=False),
+)
+"""What the answers to a key have cost, by month (UTC): written with the answers, and kept when they go."""
+
+key_reservations = Table(
+    "key_reservations",
+    metadata,
+    Column("attempt", String(80), primary_key=True),
+    Column("key", String(100), nullable=False),
+    Column("month", String(7), nullable=False),
+    Column("at", Double, nullable=False),
+    Column("cost_nanousd", BigInteger, nullable=False),
+    Index("key_reservations_by_key", "key", "month"),
+)
+"""What calls on their way may cost; a killed process leaves its rows, and they count as spent."""

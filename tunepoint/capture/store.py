@@ -22,6 +22,7 @@ from sqlalchemy.exc import (
 
 from tunepoint.capture import schema
 from tunepoint.capture.records import CapturedRequest, Feedback
+from tunepoint.capture.spending import settle
 from tunepoint.capture.totals import ServedTotals, read_totals, totals_query
 from tunepoint.errors import RefusedRow, StoreError
 
@@ -50,18 +51,29 @@ class Store:
     def add(self, requests: Sequence[CapturedRequest] = (), feedback: Sequence[Feedback] = ()) -> None:
         """Write both in one transaction; a request with a known id leaves the stored one as it is.
 
+        What the answers cost counts against their keys in the same transaction, so that a killed process
+        never leaves one without the other.
+
         Raises:
             RefusedRow: the database rejects a value; nothing was written.
             StoreError: the disk is full, or the server is away; nothing was written.
 
         """
-        with self._transaction("written") as connection:
+        with self.transaction("written") as connection:
             if requests:
-                # The writer may send a batch again whose acknowledgement was lost.
-                insert = self._insert(schema.requests).on_conflict_do_nothing(index_elements=["id"])
-                connection.execute(insert, [_row(request) for request in requests])
+                self._add_requests(connection, requests)
             if feedback:
                 connection.execute(sa.insert(schema.feedback), [asdict(entry) for entry in feedback])
+
+    def _add_requests(self, connection: sa.Connection, requests: Sequence[CapturedRequest]) -> None:
+        # The writer may send a batch again whose acknowledgement was lost.
+        insert = self.insert(schema.requests).on_conflict_do_nothing(index_elements=["id"])
+        rows = [_row(request) for request in requests]
+        if not any(request.key for request in requests):
+            connection.execute(insert, rows)
+            return
+        new = set(connection.scalars(insert.returning(schema.requests.c.id), rows))
+        settle(self, connection, [request for request in requests if request.id in new])
 
     def set_state(
         self, name: str, content: Mapping[str, Any], *, audit: Mapping[str, Any] | None = None
@@ -73,9 +85,9 @@ class Store:
             audit: `task`, `who`, `what` and `detail` of an audit entry, written in the same transaction.
 
         """
-        insert = self._insert(schema.states).values(name=name, content=dict(content), at=time.time())
+        insert = self.insert(schema.states).values(name=name, content=dict(content), at=time.time())
         update = {"content": insert.excluded.content, "at": insert.excluded.at}
-        with self._transaction("written") as connection:
+        with self.transaction("written") as connection:
             connection.execute(insert.on_conflict_do_update(index_elements=["name"], set_=update))
             if audit is not None:
                 connection.execute(sa.insert(schema.audit), [{"at": time.time(), **audit}])
@@ -97,7 +109,7 @@ class Store:
             "what": what,
             "detail": None if detail is None else dict(detail),
         }
-        with self._transaction("written") as connection:
+        with self.transaction("written") as connection:
             connection.execute(sa.insert(schema.audit), [row])
 
     def purge(self, before: float) -> int:
@@ -111,7 +123,7 @@ class Store:
         old = sa.select(requests.id).where(requests.at < before)
         # Feedback may come before its request, so only old feedback without one is an orphan.
         orphans = (feedback.at < before) & feedback.request.not_in(sa.select(requests.id))
-        with self._transaction("written") as connection:
+        with self.transaction("written") as connection:
             connection.execute(sa.delete(schema.feedback).where(feedback.request.in_(old)))
             connection.execute(sa.delete(schema.feedback).where(orphans))
             deleted = connection.execute(sa.delete(schema.requests).where(requests.at < before))
@@ -135,7 +147,7 @@ class Store:
             page = (
                 query if last is None else query.where(sa.tuple_(columns.at, columns.id) > sa.tuple_(*last))
             )
-            with self._transaction("read") as connection:
+            with self.transaction("read") as connection:
                 rows = connection.execute(page.limit(PAGE_ROWS)).mappings().all()
             yield from (_captured(row) for row in rows)
             if len(rows) < PAGE_ROWS:
@@ -147,14 +159,14 @@ class Store:
         columns = schema.requests.c
         query = sa.select(schema.requests).where(columns.task == task, columns.at >= since)
         query = query.order_by(columns.at.desc(), columns.id.desc()).limit(count)
-        with self._transaction("read") as connection:
+        with self.transaction("read") as connection:
             rows = connection.execute(query).mappings().all()
         return [_captured(row) for row in reversed(rows)]
 
     def find(self, request_id: str) -> CapturedRequest | None:
         """The request of that id; None if it is not stored."""
         query = sa.select(schema.requests).where(schema.requests.c.id == request_id)
-        with self._transaction("read") as connection:
+        with self.transaction("read") as connection:
             row = connection.execute(query).mappings().first()
         return None if row is None else _captured(row)
 
@@ -162,7 +174,7 @@ class Store:
         """Feedback by the id of its request, in the order in which it came."""
         by_request: dict[str, list[Feedback]] = {}
         columns = schema.feedback.c
-        with self._transaction("read") as connection:
+        with self.transaction("read") as connection:
             # In pages: databases limit the parameters of a statement.
             for start in range(0, len(request_ids), PAGE_ROWS):
                 page = columns.request.in_(request_ids[start : start + PAGE_ROWS])
@@ -174,13 +186,13 @@ class Store:
 
     def totals(self, task: str, *, since: float = 0.0, until: float = math.inf) -> list[ServedTotals]:
         """Sums over a task's answers, by arm and role."""
-        with self._transaction("read") as connection:
+        with self.transaction("read") as connection:
             return [read_totals(row) for row in connection.execute(totals_query(task, since, until))]
 
     def state(self, name: str) -> dict[str, Any] | None:
         """The state of that name; None if there is none."""
         query = sa.select(schema.states.c.content).where(schema.states.c.name == name)
-        with self._transaction("read") as connection:
+        with self.transaction("read") as connection:
             content = connection.scalar(query)
         return None if content is None else dict(content)
 
@@ -189,19 +201,19 @@ class Store:
         query = sa.select(schema.audit).order_by(schema.audit.c.number)
         if task is not None:
             query = query.where(schema.audit.c.task == task)
-        with self._transaction("read") as connection:
+        with self.transaction("read") as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
     # -- the database ------------------------------------------------------------------------------
 
-    def _insert(self, table: sa.Table) -> Any:
+    def insert(self, table: sa.Table) -> Any:
         """An insert of the database's own dialect, which knows `on conflict`."""
         from sqlalchemy.dialects import postgresql, sqlite
 
         return (postgresql if self.engine.dialect.name == "postgresql" else sqlite).insert(table)
 
     @contextmanager
-    def _transaction(self, done: str) -> Iterator[sa.Connection]:
+    def transaction(self, done: str) -> Iterator[sa.Connection]:
         """A transaction whose errors are ours; `done` is "read" or "written", for their text."""
         try:
             with self.engine.begin() as connection:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
-from tunepoint.capture.records import CapturedRequest, Feedback
+from tunepoint.capture.records import MAX_SLICE_LENGTH, CapturedRequest, Feedback
 from tunepoint.capture.redaction import Redactor, redacted
 from tunepoint.errors import RefusedRow, StoreError
 
@@ -19,7 +19,7 @@ FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.1, 5.0
 """Wait before an unavailable store is tried again; doubles each time, up to the second."""
 LAST_RETRY_SECONDS = 1.0
 """While closing, an unavailable store is given up once the wait would be longer than this."""
-CLEANED_FIELDS = ("id", "task", "arm", "model", "slice", "user", "key", "copy_of", "origin", "licence")
+CLEANED_FIELDS = ("id", "task", "arm", "model", "user", "key", "copy_of", "origin", "licence")
 """Fields of a request that hold no prose: cleaned for the database, not redacted."""
 _PendingFeedback = tuple[Feedback, "Future[None]"]
 
@@ -76,6 +76,8 @@ class Writer:
         self._pause = pause
         self._requests: deque[CapturedRequest] = deque()
         self._feedback: deque[_PendingFeedback] = deque()
+        self._acknowledgements: dict[str, Future[None]] = {}
+        """Id of a request that somebody waits for -> done when it is written."""
         self._wake = threading.Event()
         self._in_hand = 0
         """Requests of the batch that is being written."""
@@ -95,13 +97,23 @@ class Writer:
             return
         if len(self._requests) >= self.capacity:
             try:
-                self._requests.popleft()
+                dropped = self._requests.popleft()
                 self.counts.dropped += 1
+                self._acknowledge([dropped], StoreError("the store is away, and too many requests wait"))
             except IndexError:  # the thread has just taken them all
                 pass
         self._requests.append(request)
         if not self._wake.is_set():  # cheaper than setting it: that takes a lock
             self._wake.set()
+
+    def put_acknowledged(self, request: CapturedRequest) -> Future[None]:
+        """Take a request that is written without lingering; the future is done when it is, or fails."""
+        written: Future[None] = Future()
+        self._acknowledgements[request.id] = written
+        self.put(request)
+        if self._closed:
+            self._acknowledge([request], StoreError("the store is closed"))
+        return written
 
     def put_feedback(self, feedback: Feedback) -> Future[None]:
         """Take feedback; the future is done when it is written, or fails with a StoreError."""
@@ -134,7 +146,8 @@ class Writer:
         retry = FIRST_RETRY_SECONDS
         while True:
             self._wake.wait()
-            if not self._closing and not self._feedback and not self.counts.failing:
+            awaited = self._feedback or self._acknowledgements
+            if not self._closing and not awaited and not self.counts.failing:
                 self._pause(self.linger)
             # Cleared before the batch is taken: what arrives from now on wakes the thread again.
             self._wake.clear()
@@ -207,12 +220,24 @@ class Writer:
         else:
             for _, written in feedback:
                 written.set_result(None)
+            self._acknowledge(requests)
             return len(requests), 0
-        refused = sum(_rejection(partial(self._add_request, request)) is not None for request in requests)
+        refused = 0
+        for request in requests:
+            rejection = _rejection(partial(self._add_request, request))
+            refused += rejection is not None
+            self._acknowledge([request], rejection)
         for entry, written in feedback:
             rejection = _rejection(partial(self._add_feedback, entry))
             written.set_result(None) if rejection is None else written.set_exception(rejection)
         return len(requests) - refused, refused
+
+    def _acknowledge(self, requests: Sequence[CapturedRequest], fault: StoreError | None = None) -> None:
+        """Tell those who wait for these requests that they are written, or why they are not."""
+        for request in requests if self._acknowledgements else ():
+            written = self._acknowledgements.pop(request.id, None)
+            if written is not None and written.set_running_or_notify_cancel():
+                written.set_result(None) if fault is None else written.set_exception(fault)
 
     def _add_request(self, request: CapturedRequest) -> None:
         self.store.add([self._cleaned(request)], [])
@@ -230,6 +255,7 @@ class Writer:
         return replace(
             request,
             **names,
+            slice=None if request.slice is None else clean(request.slice)[:MAX_SLICE_LENGTH],
             input=clean(request.input),
             output=clean(request.output),
             answer=None if request.answer is None else clean(request.answer),

@@ -48,16 +48,16 @@ def add(
 def list_keys(store: StoreOption = DEFAULT_STORE) -> None:
     """List keys: name, roles and limits."""
     with clear_errors():
+        from tunepoint.capture.keys import active_keys
         from tunepoint.capture.opening import open_store
-        from tunepoint.serve.auth import KEYS
 
         with open_store(store, create=False) as opened:
-            keys = opened.state(KEYS) or {}
-        for key in sorted(keys.values(), key=lambda key: str(key["name"])):
-            usd, requests = key["usd_a_month"], key["requests_a_minute"]
+            keys = active_keys(opened)
+        for key in keys:
+            usd, requests = key.usd_a_month, key.requests_a_minute
             money = "" if usd is None else f", ${usd:,.2f} a month"
             rate = "" if requests is None else f", {requests} requests a minute"
-            typer.echo(f"{key['name']}: {' and '.join(key['roles'])}{money}{rate}")
+            typer.echo(f"{key.name}: {' and '.join(key.roles)}{money}{rate}")
 
 
 def revoke(
@@ -65,8 +65,8 @@ def revoke(
 ) -> None:
     """Revoke a key. A running gateway refuses it within seconds."""
     with clear_errors():
+        from tunepoint.capture.keys import revoke_key
         from tunepoint.capture.opening import open_store
-        from tunepoint.serve.auth import revoke_key
 
         with open_store(store, create=False) as opened:
             revoke_key(opened, name)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import orjson
 from starlette.applications import Starlette
 
+from tunepoint.capture.records import MAX_SLICE_LENGTH
 from tunepoint.serve.asgi import (
     JSON,
     ClientDisconnected,
@@ -21,10 +24,17 @@ from tunepoint.serve.asgi import (
 from tunepoint.serve.auth import Key, Role
 from tunepoint.serve.endpoints import exception_handlers, routes
 from tunepoint.serve.gateway import Gateway
+from tunepoint.serve.memory import BodyMemory
 from tunepoint.serve.protocol import ChatRequest, RequestError, read_request
 from tunepoint.serve.settings import LOOPBACK
+from tunepoint.serve.turns import LONG_BYTES, turn
 
 CHAT_PATH = "/v1/chat/completions"
+MAX_BODY_MEMORY_BYTES = 96 * 2**20
+"""Of all chat requests that are on their way, as text and as what it becomes when it is read."""
+MAX_QUOTED_CHARACTERS = 100
+"""Of a header, in an error."""
+HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]*\]|[^\[\]:/@?#\s]*)(?::\d{1,5})?")
 STREAM_HEADERS = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -38,7 +48,10 @@ class Application:
         self.gateway = gateway
         self.in_flight = 0
         """Chat requests that are being answered."""
+        self.memory = BodyMemory(max(MAX_BODY_MEMORY_BYTES, 4 * self._max_body_bytes))
         self.router = Starlette(routes=routes(gateway, self.admit), exception_handlers=exception_handlers())
+        # Its address would be made of the header host, which anybody can forge.
+        self.router.router.redirect_slashes = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Route a request; chat completions skip the router, which would double their overhead."""
@@ -51,26 +64,43 @@ class Application:
 
     async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway = self.gateway
+        try:
+            headers = dict(scope["headers"])
+            key = self.admit(headers, "call", writes=True)
+            with self.memory.share() as share:
+                body = await read_body(headers, receive, self._max_body_bytes, share.take)
+                share.take_values(body)
+                await self._answer(body, headers, key, receive, send)
+        except RequestError as error:
+            gateway.metrics.record_refused(error.status)
+            await send_response(send, error.status, error.body(), error_headers(error))
+
+    async def _answer(
+        self, body: bytes, headers: dict[bytes, bytes], key: Key, receive: Receive, send: Send
+    ) -> None:
+        """Answer a request whose body is there: one that still arrives does not count as in flight."""
+        gateway = self.gateway
         self.in_flight += 1
         gateway.metrics.in_flight.inc()
         try:
             if self.in_flight > gateway.settings.server.at_once:
                 raise RequestError(503, "too many requests at once; try again", kind="server_error", wait=1.0)
-            headers = dict(scope["headers"])
-            key = self.admit(headers, "call", writes=True)
-            request = read_request(await read_body(headers, receive, self._max_body_bytes))
-            request.slice = header_text(headers.get(b"x-tunepoint-slice"))
+            request = await self._read(body)
+            request.slice = (header_text(headers.get(b"x-tunepoint-slice")) or "")[:MAX_SLICE_LENGTH] or None
             gateway.access.charge_request(key)
             if request.stream:
                 await self._answer_as_stream(request, key, receive, send)
             else:
                 await self._answer_whole(request, key, receive, send)
-        except RequestError as error:
-            gateway.metrics.record_refused(error.status)
-            await send_response(send, error.status, error.body(), error_headers(error))
         finally:
             self.in_flight -= 1
             gateway.metrics.in_flight.dec()
+
+    async def _read(self, body: bytes) -> ChatRequest:
+        if len(body) < LONG_BYTES:
+            return read_request(body)
+        async with turn():
+            return read_request(body)
 
     async def _answer_whole(self, request: ChatRequest, key: Key, receive: Receive, send: Send) -> None:
         with DisconnectWatch(receive):
@@ -108,10 +138,12 @@ class Application:
 
     # -- admission -------------------------------------------------------------------------------
 
-    def admit(self, headers: dict[bytes, bytes], role: Role, *, writes: bool = False) -> Key:
+    def admit(self, headers: dict[bytes, bytes], *roles: Role, writes: bool = False) -> Key:
         """Authenticate the caller and check the role.
 
         Args:
+            headers: of the request.
+            roles: one of them is enough.
             writes: whether the request has a body; without keys it then has to be JSON.
 
         Raises:
@@ -121,7 +153,7 @@ class Application:
         access = self.gateway.access
         if access.is_open:
             self._reject_web_pages(headers, writes=writes)
-        return access.admit(header_text(headers.get(b"authorization")), role)
+        return access.admit(header_text(headers.get(b"authorization")), *roles)
 
     def _reject_web_pages(self, headers: dict[bytes, bytes], *, writes: bool) -> None:
         """Keep other sites' pages out while no key is needed.
@@ -130,19 +162,21 @@ class Application:
         host, a cross-site request another origin, and one that avoids the preflight is no JSON.
         """
         host = header_text(headers.get(b"host")) or ""
-        name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
+        parts = HOST.fullmatch(host)
         own_names = (*LOOPBACK, self.gateway.settings.server.host.casefold(), "")
-        if name.strip("[]").casefold() not in own_names:
+        if parts is None or parts["name"].strip("[]").casefold() not in own_names:
             raise RequestError(
                 403,
-                f"the host {host!r} is not this machine; make a key with `tunepoint keys add`",
+                f"the host {host[:MAX_QUOTED_CHARACTERS]!r} is not this machine; "
+                "make a key with `tunepoint keys add`",
                 kind="permission_error",
             )
         origin = header_text(headers.get(b"origin"))
-        if origin is not None and origin.partition("://")[2] != host:
+        if origin is not None and origin.partition("://")[2].casefold() != host.casefold():
             raise RequestError(
                 403,
-                f"pages of {origin!r} may not call this gateway; make a key with `tunepoint keys add`",
+                f"pages of {origin[:MAX_QUOTED_CHARACTERS]!r} may not call this gateway; "
+                "make a key with `tunepoint keys add`",
                 kind="permission_error",
             )
         media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()

@@ -1,4 +1,4 @@
-"""API keys: kept as hashes, with their roles, rate limits and budgets."""
+"""API keys: kept as hashes, with their roles and rate limits."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ import hashlib
 import secrets
 import time
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from decimal import Decimal
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from tunepoint.capture.records import NANO
+from tunepoint.capture.keys import StoredKey, active_keys, add_key, any_key_ever
+from tunepoint.capture.keys import revoke_key as revoke_key  # beside `make_key`, for those who use both
+from tunepoint.capture.spending import absorb, spending
 from tunepoint.capture.store import Store
 from tunepoint.errors import StoreError
+from tunepoint.serve.budgets import Budgets
 from tunepoint.serve.protocol import RequestError
 
 Role = Literal["call", "read", "operate"]
 """Call tasks and give feedback; read metrics and the dashboard; change what serves."""
 ROLES: tuple[Role, ...] = get_args(Role)
-KEYS = "keys"
-"""Name of the keys in the store: digest -> name, roles and limits."""
 MAX_NAME_LENGTH = 100
 """Characters of a key's name."""
+FEEDBACK_A_MINUTE = 600
+"""Feedback entries that any key may give in a minute."""
+MAX_CALL_SECONDS = 4 * 3_600.0
+"""After which a call cannot be on its way: several arms in turn, each for the longest timeout."""
 
 
 @dataclass(frozen=True)
@@ -57,30 +59,9 @@ def make_key(
     """
     if not name.strip() or len(name) > MAX_NAME_LENGTH:
         raise StoreError(f"{name!r} cannot name a key: give 1 to {MAX_NAME_LENGTH} characters")
-    keys = store.state(KEYS) or {}
-    if any(key["name"] == name for key in keys.values()):
-        raise StoreError(f"there is already a key named {name!r}: revoke it first, or choose another name")
     token = f"tp-{secrets.token_urlsafe(32)}"
-    limits = asdict(Key(name, roles, usd_a_month, requests_a_minute))
-    store.set_state(KEYS, {**keys, _digest(token): {**limits, "roles": list(roles)}})
-    store.add_audit("", "command line", f"made key {name!r} ({', '.join(roles)})")
+    add_key(store, StoredKey(_digest(token), name, roles, usd_a_month, requests_a_minute))
     return token
-
-
-def revoke_key(store: Store, name: str) -> None:
-    """Revoke a key.
-
-    Raises:
-        StoreError: no key has this name.
-
-    """
-    keys = store.state(KEYS) or {}
-    remaining = {digest: key for digest, key in keys.items() if key["name"] != name}
-    if len(remaining) == len(keys):
-        names = ", ".join(sorted(key["name"] for key in keys.values())) or "none"
-        raise StoreError(f"there is no key named {name!r}; the keys are: {names}")
-    store.set_state(KEYS, remaining)
-    store.add_audit("", "command line", f"revoked key {name!r}")
 
 
 def _digest(token: str) -> str:
@@ -89,9 +70,7 @@ def _digest(token: str) -> str:
 
 
 class Access:
-    """Checks keys, rate limits and budgets.
-
-    `save` writes down what was spent; a killed process forgets the dollars since the last one.
+    """Checks keys and rate limits; `budgets` reserves what calls may cost.
 
     Args:
         alone: whether only this machine can connect; then no key is needed until the first one is made.
@@ -100,27 +79,19 @@ class Access:
 
     def __init__(self, store: Store, *, alone: bool = True, clock: Any = time.monotonic) -> None:
         self.store = store
+        self.budgets = Budgets(store)
         self._alone = alone
         self._clock = clock
         self._keys: dict[str, Key] = {}
         self._buckets: dict[str, tuple[float, float]] = {}
-        """Name of a key -> its remaining requests, and the time of that count (a token bucket)."""
-        self._month = ""
-        self._spent: dict[str, int] = {}
-        """Name of a key -> billionths of a dollar in this month."""
-        self._changed = False
+        """Name of a limit -> its remaining requests, and the time of that count (a token bucket)."""
         self.reload()
-        self._start_new_month()
 
     def reload(self) -> None:
         """Read the keys again; those revoked since are rejected from now on."""
-        keys = self.store.state(KEYS) or {}
-        self._keys = {
-            digest: Key(key["name"], tuple(key["roles"]), key["usd_a_month"], key["requests_a_minute"])
-            for digest, key in keys.items()
-        }
-        # Never back to True: revoking the last key must not open the gateway to everybody.
-        self._alone &= not self._keys
+        self._keys = {key.digest: _key(key) for key in active_keys(self.store)}
+        # Revoking the last key must not open the gateway to everybody, nor must a restart after it.
+        self._alone = self._alone and not any_key_ever(self.store)
 
     @property
     def is_open(self) -> bool:
@@ -132,11 +103,11 @@ class Access:
         """Whether there is any key."""
         return bool(self._keys)
 
-    def admit(self, authorization: str | None, role: Role) -> Key:
-        """Return the key that a request carries, if it has the role.
+    def admit(self, authorization: str | None, *roles: Role) -> Key:
+        """Return the key that a request carries, if it has one of the roles.
 
         Raises:
-            RequestError: no key, an unknown key, or one without the role.
+            RequestError: no key, an unknown key, or one without any of the roles.
 
         """
         if self._alone:
@@ -150,79 +121,64 @@ class Access:
                 kind="authentication_error",
                 code="invalid_api_key",
             )
-        if role not in key.roles:
+        if not set(roles) & set(key.roles):
             raise RequestError(
                 403,
-                f"the key {key.name!r} has the role {' and '.join(key.roles)}, this needs {role!r}",
+                f"the key {key.name!r} has the role {' and '.join(key.roles)}, "
+                f"this needs {' or '.join(map(repr, roles))}",
                 kind="permission_error",
             )
         return key
 
     def charge_request(self, key: Key) -> None:
-        """Count a request against the key's rate limit and budget.
+        """Count a request against the key's rate limit.
 
         Raises:
-            RequestError: over one of them; with the seconds to wait for the rate limit.
+            RequestError: over it; with the seconds to wait.
 
         """
         if key.requests_a_minute is not None:
-            self._take_token(key)
-        if key.usd_a_month is not None:
-            self._start_new_month()
-            spent = self._spent.get(key.name, 0) * NANO
-            if spent >= Decimal(repr(key.usd_a_month)):
-                raise RequestError(
-                    429,
-                    f"the key {key.name!r} has spent ${spent:.2f} of ${key.usd_a_month:.2f} this month",
-                    kind="insufficient_quota",
-                    code="insufficient_quota",
-                )
+            self._take_token(key, key.name, key.requests_a_minute, "requests")
 
-    def _take_token(self, key: Key) -> None:
+    def charge_feedback(self, key: Key) -> None:
+        """Count feedback as a request, and against a limit that holds for keys without one too.
+
+        Raises:
+            RequestError: over one of them; with the seconds to wait.
+
+        """
+        self.charge_request(key)
+        self._take_token(key, f"feedback/{key.name}", FEEDBACK_A_MINUTE, "feedback entries")
+
+    def _take_token(self, key: Key, bucket: str, per_minute: int, what: str) -> None:
         """Take one request from a bucket that holds a minute's requests and refills evenly."""
-        per_minute = float(key.requests_a_minute or 0)
         now = self._clock()
-        remaining, counted_at = self._buckets.get(key.name, (per_minute, now))
+        remaining, counted_at = self._buckets.get(bucket, (float(per_minute), now))
         remaining = min(per_minute, remaining + max(0.0, now - counted_at) * per_minute / 60)
         if remaining < 1:
-            self._buckets[key.name] = (remaining, now)
+            self._buckets[bucket] = (remaining, now)
             raise RequestError(
                 429,
-                f"the key {key.name!r} is limited to {per_minute:g} requests a minute",
+                f"the key {key.name!r} is limited to {per_minute:g} {what} a minute",
                 kind="rate_limit_error",
                 code="rate_limit_exceeded",
                 wait=(1 - remaining) * 60 / per_minute if per_minute else 60.0,
             )
-        self._buckets[key.name] = (remaining - 1, now)
-
-    def spend(self, key: str, nanodollars: int) -> None:
-        """Add an answer's cost to what a key has spent."""
-        if key and nanodollars:
-            self._start_new_month()
-            self._spent[key] = self._spent.get(key, 0) + nanodollars
-            self._changed = True
+        self._buckets[bucket] = (remaining - 1, now)
 
     def spent(self) -> Mapping[str, int]:
         """Return the billionths of a dollar spent in this month, by the name of the key."""
-        self._start_new_month()
-        return dict(self._spent)
+        return spending(self.store)
 
-    def save(self) -> None:
-        """Write down what was spent, if it has changed."""
-        if self._changed:
-            self.store.set_state(f"spent/{self._month}", dict(self._spent))
-            self._changed = False
+    def absorb_abandoned(self) -> None:
+        """Count what killed processes had reserved as spent."""
+        absorb(self.store, time.time() - MAX_CALL_SECONDS)
 
-    def _start_new_month(self) -> None:
-        """In a new month, start with what the store has of it; do nothing otherwise."""
-        month = datetime.now(UTC).strftime("%Y-%m")
-        if month == self._month:
-            return
-        with suppress(StoreError):
-            self.save()
-        self._changed = False
-        self._month = month
-        self._spent = {}
-        with suppress(StoreError):  # an unavailable store must not stop answers: count from 0
-            saved = self.store.state(f"spent/{month}") or {}
-            self._spent = {name: int(nanodollars) for name, nanodollars in saved.items()}
+    def close(self) -> None:
+        """End the thread of the budgets."""
+        self.budgets.close()
+
+
+def _key(stored: StoredKey) -> Key:
+    roles = tuple(role for role in ROLES if role in stored.roles)
+    return Key(stored.name, roles, stored.usd_a_month, stored.requests_a_minute)

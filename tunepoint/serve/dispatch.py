@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from tunepoint.capture.records import CapturedRequest, Feedback, Role
+from tunepoint.capture.records import Feedback, Role, attempt_id
 from tunepoint.capture.writer import Writer
-from tunepoint.errors import nearest
+from tunepoint.errors import StoreError, nearest
 from tunepoint.serve.auth import Key
 from tunepoint.serve.backends import ArmResponse, ServedArm
 from tunepoint.serve.errors import arm_fault, bad_request_error, no_answer_error, stream_error
+from tunepoint.serve.feedback import AnsweredRequests, check_right, check_room, with_target
 from tunepoint.serve.protocol import ChatRequest, RequestError, completion_chunks
 from tunepoint.serve.recording import DISCONNECTED, DISCONNECTED_BY_CLIENT, OK, Attempt, Outcome, Recorder
-from tunepoint.serve.streaming import Relay, read_first_event
+from tunepoint.serve.streaming import OpenStream, open_stream
 from tunepoint.serve.tasks import ServedTask
 from tunepoint.serve.upstream import ArmFault, BadRequestFault
 
 T = TypeVar("T")
 MAX_SHADOW_COPIES = 64
 """Copies that shadows answer at the same time; further ones are skipped."""
-MAX_REMEMBERED = 10_000
-"""Requests whose arm is remembered for feedback; older ones are looked up in the store."""
 
 
 @dataclass(slots=True)
@@ -42,7 +40,7 @@ class Dispatcher:
     """Answers the requests of all tasks. One for a process; it lives in one event loop.
 
     Args:
-        find: looks up a request by its id, where it is too old to be remembered.
+        answered: the requests that feedback may be about.
 
     """
 
@@ -51,14 +49,12 @@ class Dispatcher:
         tasks: Mapping[str, ServedTask],
         writer: Writer,
         recorder: Recorder,
-        find: Callable[[str], CapturedRequest | None] = lambda request_id: None,
+        answered: AnsweredRequests,
     ) -> None:
-        self._find = find
+        self.answered = answered
         self.tasks = dict(tasks)
         self.writer, self.recorder = writer, recorder
         self._shadow_copies: set[asyncio.Task[None]] = set()
-        self._recent: OrderedDict[str, tuple[str, Role, str | None]] = OrderedDict()
-        """Request id -> task, role and user."""
 
     def task(self, name: str) -> ServedTask:
         """Return the task that a request names as its model.
@@ -86,6 +82,7 @@ class Dispatcher:
         """
         attempt, response = await self._first_success(request, key, lambda arm: arm.answer(request))
         self._succeeded(attempt, response)
+        await self.recorder.settled(attempt)
         return Answer(response, attempt.arm, attempt.role)
 
     async def stream(
@@ -100,17 +97,18 @@ class Dispatcher:
             RequestError: as `answer`, before the first event. Later faults are an event of their own.
 
         """
-        attempt, (first, events) = await self._first_success(
-            request, key, lambda arm: _open_stream(arm, request)
-        )
+        attempt, stream = await self._first_success(request, key, lambda arm: open_stream(arm, request))
         on_start(attempt.arm, attempt.role)
-        if isinstance(first, ArmResponse):
-            first.seconds = time.perf_counter() - attempt.started
-            self._succeeded(attempt, first)
-            for event in completion_chunks(request, first.completion):
+        whole = stream.whole
+        if whole is None:
+            async for event in self._relayed(attempt, stream):
                 yield event
+            await self.recorder.settled(attempt)
             return
-        async for event in self._relayed(attempt, first, events):
+        whole.seconds = time.perf_counter() - attempt.started
+        self._succeeded(attempt, whole)
+        await self.recorder.settled(attempt)
+        for event in completion_chunks(request, whole.completion):
             yield event
 
     async def _first_success(
@@ -126,10 +124,16 @@ class Dispatcher:
                 continue
             attempt = Attempt(request, task, arm, role, key, time.perf_counter())
             try:
+                await self.recorder.reserve(attempt)
+            except BaseException:
+                breaker.abandoned()
+                raise
+            try:
                 async with asyncio.timeout(task.timeouts[arm]):
                     return attempt, await call(task.arms[arm])
             except Exception as error:
                 faults.append(self._failed(attempt, error))
+                await self.recorder.settled(attempt)  # what it reserved is there for the next arm
             except asyncio.CancelledError:
                 breaker.abandoned()
                 self._record_failure(attempt, DISCONNECTED_BY_CLIENT)
@@ -158,21 +162,19 @@ class Dispatcher:
         self._record_failure(attempt, Outcome(fault.status, str(fault)))
         return fault
 
-    async def _relayed(
-        self, attempt: Attempt, first: bytes, events: AsyncIterator[bytes | ArmResponse]
-    ) -> AsyncIterator[bytes]:
+    async def _relayed(self, attempt: Attempt, stream: OpenStream) -> AsyncIterator[bytes]:
         """Relay what the arm streams; it is recorded at its end, however it ends."""
         first_token = time.perf_counter() - attempt.started
-        relay, status, reason = Relay(attempt.request), 200, None
+        relay, status, reason = stream.relay, 200, None
         try:
-            for event in relay.feed(first):
-                yield event
-            async for chunk in events:
-                assert isinstance(chunk, bytes)
-                for event in relay.feed(chunk):
-                    yield event
-            if not relay.done:
+            async with aclosing(stream.events()) as passed:
+                async for events in passed:
+                    yield events
+            if relay.error is not None:
+                status, reason = 502, relay.error
+            elif not relay.done:
                 status, reason = 502, "the stream ended without [DONE]"
+            if reason is not None:
                 yield stream_error(reason)
         except ArmFault as fault:
             status, reason = fault.status, str(fault)
@@ -182,8 +184,6 @@ class Dispatcher:
             raise
         finally:
             response = relay.response(attempt.task.arms[attempt.arm])
-            if status == 200 and relay.error is not None:
-                status, reason = 502, relay.error
             breaker = attempt.task.router.breakers[attempt.arm]
             breaker.succeeded() if status in (200, DISCONNECTED) else breaker.failed()
             response.seconds = time.perf_counter() - attempt.started
@@ -212,6 +212,11 @@ class Dispatcher:
         attempt = Attempt(copy, task, shadow, "shadow", original.key, time.perf_counter())
         breaker = task.router.breakers[shadow]
         try:
+            await self.recorder.reserve(attempt)
+        except RequestError:
+            breaker.abandoned()  # the key's budget has no room for a copy
+            return
+        try:
             async with asyncio.timeout(task.timeouts[shadow]):
                 response = await task.arms[shadow].answer(copy)
         except BadRequestFault:
@@ -239,52 +244,39 @@ class Dispatcher:
         captured = self.recorder.record(attempt, response, outcome)
         attempt.task.monitor.record(captured)
         if outcome.copy_of is None and outcome.status == 200:
-            self._recent[captured.id] = (captured.task, captured.role, captured.user)
-            if len(self._recent) > MAX_REMEMBERED:
-                self._recent.popitem(last=False)
+            self.answered.remember(captured)
 
     def _record_failure(self, attempt: Attempt, outcome: Outcome) -> None:
         """Record a failed answer, under an id of its own: another arm may answer under the request's."""
         request, arm = attempt.request, attempt.arm
         seconds = time.perf_counter() - attempt.started
         response = ArmResponse({}, "", attempt.task.arms[arm].model, seconds=seconds)
-        suffix = hashlib.sha256(arm.encode()).hexdigest()[:8]
-        failed = replace(attempt, request=replace(request, id=f"{request.id}-{suffix}"))
+        failed = replace(attempt, request=replace(request, id=attempt_id(request.id, arm)))
         self._record(failed, response, replace(outcome, attempt_of=request.id))
+        attempt.settled = failed.settled
 
-    async def feedback(self, feedback: Feedback) -> None:
+    async def feedback(self, feedback: Feedback, key: Key | None = None) -> None:
         """Keep feedback, and count it for the canary; returns when it is written.
 
+        Args:
+            feedback: as it was given.
+            key: with which it was given; None where no key is needed.
+
         Raises:
+            RequestError: no such request, one of another key, or a correction that is no answer of the task.
             StoreError: it could not be written.
 
         """
-        await asyncio.wrap_future(self.writer.put_feedback(feedback))
-        answered = self._recent.get(feedback.request)
-        if answered is None and any(task.router.policy.canary for task in self.tasks.values()):
-            stored = await asyncio.to_thread(self._find, feedback.request)
-            answered = None if stored is None else (stored.task, stored.role, stored.user)
-        if answered is None:
-            return
-        task, role, user = answered
-        if task in self.tasks:
-            self.tasks[task].monitor.record_feedback(role, feedback, user)
-
-
-async def _open_stream(
-    arm: ServedArm, request: ChatRequest
-) -> tuple[bytes | ArmResponse, AsyncIterator[bytes | ArmResponse]]:
-    """Start an arm's answer: what its stream begins with, or the whole answer; and the rest."""
-    events = _events(arm, request)
-    return await read_first_event(events), events
-
-
-async def _events(arm: ServedArm, request: ChatRequest) -> AsyncIterator[bytes | ArmResponse]:
-    """Raw bytes of a server's stream; or one whole answer, from an arm that cannot stream."""
-    stream = arm.stream(request)
-    if stream is None:
-        yield await arm.answer(request)
-        return
-    async with stream as chunks:
-        async for chunk in chunks:
-            yield chunk
+        answered = await self.answered.find(feedback.request)
+        check_right(answered, key)
+        task = self.tasks.get(answered.task)
+        feedback = with_target(feedback, None if task is None else task.template)
+        check_room(answered)
+        answered.entries += 1
+        try:
+            await asyncio.wrap_future(self.writer.put_feedback(feedback))
+        except StoreError:
+            answered.entries -= 1
+            raise
+        if task is not None:
+            task.monitor.record_feedback(answered.role, feedback, answered.user)

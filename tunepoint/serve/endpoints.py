@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from importlib import resources
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from tunepoint.serve.gateway import Gateway
 
 MAX_AUDIT_ENTRIES = 1_000
+FEEDBACK_ROLES: tuple[Role, ...] = ("call", "operate")
+"""Roles that may give feedback at all; on which requests, `feedback.check_right` says."""
 ANONYMOUS = "anybody here"
 """Who changed the routes, where no key is needed."""
 PAGES = (
@@ -44,7 +46,7 @@ Handler = Callable[["Gateway", Request, "Key | None"], Awaitable[Any]]
 class Admit(Protocol):
     """Authenticates a caller; `Application.admit`."""
 
-    def __call__(self, headers: dict[bytes, bytes], role: Role, *, writes: bool = False) -> Key:
+    def __call__(self, headers: dict[bytes, bytes], *roles: Role, writes: bool = False) -> Key:
         """Return the key, or raise a RequestError."""
         ...
 
@@ -52,11 +54,14 @@ class Admit(Protocol):
 def routes(gateway: Gateway, admit: Admit) -> list[Route]:
     """All endpoints but chat."""
 
-    def endpoint(role: Role | None, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    def endpoint(
+        roles: Role | Sequence[Role] | None, handler: Handler
+    ) -> Callable[[Request], Awaitable[Response]]:
         async def respond(request: Request) -> Response:
             key = None
-            if role is not None:
-                key = admit(dict(request.scope["headers"]), role, writes=request.method == "POST")
+            if roles is not None:
+                any_of = (roles,) if isinstance(roles, str) else roles
+                key = admit(dict(request.scope["headers"]), *any_of, writes=request.method == "POST")
             content = await handler(gateway, request, key)
             return content if isinstance(content, Response) else _json(content)
 
@@ -65,7 +70,7 @@ def routes(gateway: Gateway, admit: Admit) -> list[Route]:
     return [
         Route("/v1/models", endpoint("call", _list_models)),
         Route("/v1/models/{name:path}", endpoint("call", _get_model)),
-        Route("/v1/feedback", endpoint("call", _give_feedback), methods=["POST"]),
+        Route("/v1/feedback", endpoint(FEEDBACK_ROLES, _give_feedback), methods=["POST"]),
         Route("/v1/routes/{task}", endpoint("read", _get_routes)),
         Route("/v1/routes/{task}", endpoint("operate", _change_routes), methods=["POST"]),
         Route("/v1/reload", endpoint("operate", _reload), methods=["POST"]),
@@ -109,8 +114,10 @@ def _model(name: str) -> dict[str, Any]:
 
 
 async def _give_feedback(gateway: Gateway, request: Request, key: Key | None) -> dict[str, Any]:
+    assert key is not None
+    gateway.access.charge_feedback(key)
     body = await read_body(request, FeedbackBody)
-    await gateway.dispatcher.feedback(body.feedback(key))
+    await gateway.dispatcher.feedback(body.feedback(key), key)
     return {"object": "feedback", "request_id": body.request_id, "kept": True}
 
 

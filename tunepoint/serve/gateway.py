@@ -18,6 +18,7 @@ from tunepoint.errors import StoreError, TaskError, TunepointError
 from tunepoint.serve.auth import Access
 from tunepoint.serve.canary_monitor import CanaryMonitor
 from tunepoint.serve.dispatch import Dispatcher
+from tunepoint.serve.feedback import AnsweredRequests, count_in
 from tunepoint.serve.metrics import Metrics
 from tunepoint.serve.opening import TaskArms, opened_tasks
 from tunepoint.serve.recording import Recorder
@@ -28,7 +29,7 @@ from tunepoint.serve.tracing import Tracer
 from tunepoint.serve.upstream import open_session
 
 CHECK_SECONDS = 2.0
-"""Between two looks at the canaries, each with a write of what the keys have spent."""
+"""Between two looks at the canaries."""
 KEY_RELOAD_SECONDS = 10.0
 """How long a revoked key may still be used."""
 PURGE_SECONDS = 3_600.0
@@ -107,7 +108,9 @@ class Gateway:
             salt=await asyncio.to_thread(_salt, self.store),
             tracer=Tracer() if server.traces else None,
         )
-        self.dispatcher = Dispatcher(tasks, self.writer, recorder, self.store.find)
+        self.dispatcher = Dispatcher(
+            tasks, self.writer, recorder, AnsweredRequests(self.store.find, count_in(self.store))
+        )
 
     def _open_tasks(self, settings: ServeSettings) -> tuple[dict[str, ServedTask], ExitStack]:
         """Open every task with its arms, and the routes and canary from before a restart."""
@@ -162,13 +165,11 @@ class Gateway:
     # -- maintenance and stop --------------------------------------------------------------------
 
     async def _maintain(self) -> None:
-        """Look after canaries, budgets, keys and old requests; an unavailable store stops nothing."""
+        """Look after canaries, keys, budgets and old requests; an unavailable store stops nothing."""
         keys_loaded = purged = time.monotonic()
         while True:
             await asyncio.sleep(CHECK_SECONDS)
             now = time.monotonic()
-            with suppress(StoreError):
-                await asyncio.to_thread(self.access.save)
             for task in list(self.dispatcher.tasks.values()):
                 with suppress(TunepointError):
                     await asyncio.to_thread(task.monitor.evaluate)
@@ -176,6 +177,8 @@ class Gateway:
                 keys_loaded = now
                 with suppress(StoreError):
                     await asyncio.to_thread(self.access.reload)
+                with suppress(StoreError):
+                    await asyncio.to_thread(self.access.absorb_abandoned)
             days = self.settings.server.retention_days
             if days is not None and now - purged > PURGE_SECONDS:
                 purged = now
@@ -185,9 +188,8 @@ class Gateway:
     async def stop(self) -> None:
         """Write everything down and close."""
         await self.dispatcher.drain()
-        with suppress(StoreError):
-            await asyncio.to_thread(self.access.save)
         await asyncio.to_thread(self.writer.close)
+        await asyncio.to_thread(self.access.close)
         await asyncio.to_thread(self._arms.close)
         if self.dispatcher.recorder.tracer is not None:
             await asyncio.to_thread(self.dispatcher.recorder.tracer.close)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from tunepoint.capture.records import CapturedRequest, Role
+from tunepoint.capture.records import CapturedRequest, Role, attempt_id, nanodollars
+from tunepoint.capture.spending import Reservation
 from tunepoint.capture.writer import Writer
+from tunepoint.errors import StoreError
 from tunepoint.models.parsing import parse
 from tunepoint.serve.auth import Access, Key
 from tunepoint.serve.backends import ArmResponse
+from tunepoint.serve.estimates import estimate_cost
 from tunepoint.serve.metrics import Metrics
 from tunepoint.serve.protocol import ChatRequest
 from tunepoint.serve.tasks import ServedTask
@@ -17,6 +23,8 @@ from tunepoint.serve.tracing import Tracer
 
 DISCONNECTED = 499
 """HTTP status, by nginx's convention, of a request whose client disconnected."""
+SETTLE_SECONDS = 2.0
+"""How long an answer waits until its cost is written."""
 
 
 @dataclass(slots=True)
@@ -31,6 +39,10 @@ class Attempt:
     key: Key
     started: float
     """`time.perf_counter()` when the arm was called."""
+    reserved: bool = False
+    """Whether the store has reserved what the call may cost."""
+    settled: Future[None] | None = None
+    """Done when what it did cost is written, if it was reserved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +88,51 @@ class Recorder:
         self.writer, self.access, self.metrics = writer, access, metrics
         self.sample, self._salt = sample, salt
 
+    async def reserve(self, attempt: Attempt) -> None:
+        """Reserve what an attempt may cost, if its key has a budget.
+
+        Raises:
+            RequestError: it does not fit into the budget.
+
+        """
+        key, request = attempt.key, attempt.request
+        if key.usd_a_month is None:
+            return
+        estimate = estimate_cost(attempt.task.arms[attempt.arm], request)
+        limit = nanodollars(key.usd_a_month)
+        reservation = Reservation(
+            attempt_id(request.id, attempt.arm),
+            key.name,
+            request.at,
+            estimate.nanodollars,
+            limit,
+            estimate.guessed,
+        )
+        attempt.reserved = await self.access.budgets.reserve(reservation)
+
+    async def settled(self, attempt: Attempt) -> None:
+        """Wait until what an attempt cost is written, so that its client's next call finds the right budget.
+
+        If the store is slow the client gets its answer all the same: the reservation counts meanwhile.
+        """
+        if attempt.settled is not None:
+            with suppress(StoreError, TimeoutError):
+                async with asyncio.timeout(SETTLE_SECONDS):
+                    await asyncio.wrap_future(attempt.settled)
+
     def record(self, attempt: Attempt, response: ArmResponse, outcome: Outcome = OK) -> CapturedRequest:
         """Count an answer and keep it, with its content if it is in the sample."""
         captured = self._captured(attempt, response, outcome)
         self.metrics.record(captured)
         if self.tracer is not None:
             self.tracer.record(captured)
-        self.access.spend(attempt.key.name, response.cost_nanousd or 0)
         request_id = outcome.copy_of or outcome.attempt_of or captured.id
         in_sample = self.sample >= 1 or self._sampling_position(request_id) < self.sample
-        self.writer.put(captured if in_sample else without_content(captured))
+        kept = captured if in_sample else without_content(captured)
+        if attempt.reserved:
+            attempt.settled = self.writer.put_acknowledged(kept)
+        else:
+            self.writer.put(kept)
         return captured
 
     def _captured(self, attempt: Attempt, response: ArmResponse, outcome: Outcome) -> CapturedRequest:
