@@ -86,6 +86,7 @@ def refusal_words(body: Any) -> str:
         for key in ("error", "errors", "message", "detail", "error_message", "msg", "description", "title"):
             words = refusal_words(body.get(key))
             if words:
+                words = _with_field(words, body)
                 metadata = body.get("metadata")  # OpenRouter hands on the provider's own words there
                 raw = metadata.get("raw") if isinstance(metadata, Mapping) else None
                 return f"{words}: {refusal_words(raw)}" if raw else words
@@ -93,3 +94,12 @@ def refusal_words(body: Any) -> str:
     if isinstance(body, (list, tuple)):
         return "; ".join(filter(None, (refusal_words(part) for part in body[:10])))
     return ""
+
+
+def _with_field(words: str, body: Mapping[str, Any]) -> str:
+    """Put the field that an error is about before its words: OpenAI names it in `param`, pydantic in `loc`."""
+    place = body.get("param") or body.get("loc")
+    if isinstance(place, (list, tuple)):
+        place = ".".join(str(part) for part in place[:10])
+    named = isinstance(place, str) and place and place not in words
+    return f"{place}: {words}" if named else words

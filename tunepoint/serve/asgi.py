@@ -15,8 +15,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
-BODY_TIMEOUT_SECONDS = 30.0
-"""How long a request's body may take to arrive."""
 DISCONNECT_CHECK_SECONDS = 1.0
 """How long an answer may take before the gateway watches whether its client is still connected."""
 MAX_DISCARDED_BYTES, DISCARD_SECONDS = 32 * 2**20, 5.0
@@ -32,36 +30,41 @@ class ClientDisconnected(RequestError):
         super().__init__(499, "the client disconnected")
 
 
-async def read_body(headers: dict[bytes, bytes], receive: Receive, max_bytes: int) -> bytes:
-    """Read a request's body.
+async def read_body(
+    headers: dict[bytes, bytes],
+    receive: Receive,
+    max_bytes: int,
+    take: Callable[[int], None] = lambda size: None,
+) -> bytes:
+    """Read a request's body; how long it may take, the connection knows.
+
+    Args:
+        take: is told how many bytes arrive, and raises if there is no room for them.
 
     Raises:
-        RequestError: the body is too large or too slow, or its client disconnected.
+        RequestError: the body is too large, or its client disconnected.
 
     """
     announced = headers.get(b"content-length", b"")
     if announced.isdigit() and int(announced) > max_bytes:
         await _discard(receive)
         raise _too_large(int(announced), max_bytes)
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
-            return await _joined_body(receive, max_bytes)
-    except TimeoutError:
-        raise RequestError(408, f"the body did not arrive within {BODY_TIMEOUT_SECONDS:g} s") from None
-
-
-async def _joined_body(receive: Receive, max_bytes: int) -> bytes:
-    message = await _next_message(receive)
-    body: bytes = message.get("body", b"")
-    parts, size = [body], len(body)
-    while message.get("more_body"):
+    parts, size, more = [], 0, True
+    while more:
         message = await _next_message(receive)
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > max_bytes:
-            await _discard(receive)
-            raise _too_large(size, max_bytes)
-    return body if len(parts) == 1 else b"".join(parts)
+        part, more = message.get("body", b""), message.get("more_body", False)
+        parts.append(part)
+        size += len(part)
+        try:
+            if size > max_bytes:
+                raise _too_large(size, max_bytes)
+            take(len(part))
+        except RequestError:
+            if more:
+                parts.clear()
+                await _discard(receive)
+            raise
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 async def _discard(receive: Receive) -> None:
@@ -143,7 +146,7 @@ def header_text(value: bytes | None) -> str | None:
 def _too_large(size: int, max_bytes: int) -> RequestError:
     return RequestError(
         413,
-        f"the body has {size:,} bytes or more, the limit is {max_bytes:,} (server.max_body_mb)",
+        f"the body has {size:,} bytes or more, the limit is {max_bytes:,}",
     )
 
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -17,13 +17,12 @@ from tunepoint.errors import TunepointError
 from tunepoint.files.amounts import TokenPrice
 from tunepoint.files.machine import cores
 from tunepoint.models.chat import Reply, Usage
+from tunepoint.models.chat_completions import read_completion, read_usage, text_of
 from tunepoint.models.prices import CallPrice
 from tunepoint.serve.batching import MicroBatcher
-from tunepoint.serve.protocol import ChatRequest, completion, text_of, usage_of
+from tunepoint.serve.protocol import ChatRequest, completion, usage_of
 from tunepoint.serve.upstream import ArmFault, Upstream
 
-MAX_TOKENS = 2**31 - 1
-"""What a database's integer holds; a server's token counts are cut to it."""
 LONG_CONTEXT_TOKENS = 100_000
 """Input tokens above which a price may differ, and is looked up for each answer."""
 
@@ -59,8 +58,13 @@ class ServedArm(Protocol):
         """Return the whole answer."""
         ...
 
-    def stream(self, request: ChatRequest) -> AbstractAsyncContextManager[AsyncIterator[bytes]] | None:
-        """Open the answer's events; None where the arm cannot stream."""
+    def stream(
+        self, request: ChatRequest
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes | ArmResponse]] | None:
+        """Open the answer's events, or the whole answer of a server that does not stream.
+
+        None where the arm cannot stream.
+        """
         ...
 
     def close(self) -> None:
@@ -85,20 +89,9 @@ class Pricer:
         return round(self._rates.microdollars(input_tokens, cached_tokens, output_tokens) * 1_000)
 
 
-def tokens_of(usage: Mapping[str, Any] | None) -> tuple[int, int, int] | None:
-    """Input, cached and output tokens as a server counts them; None where it does not.
-
-    Servers report all kinds of things here: what is no count is 0, and no more is cached than sent.
-    """
-    if not usage or not isinstance(usage, dict):
-        return None
-    details = usage.get("prompt_tokens_details")
-    reported_cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-    counts = usage.get("prompt_tokens"), reported_cached, usage.get("completion_tokens")
-    input_tokens, cached, output_tokens = (
-        min(count, MAX_TOKENS) if isinstance(count, int) and count > 0 else 0 for count in counts
-    )
-    return input_tokens, min(cached, input_tokens), output_tokens
+def request_text(request: ChatRequest) -> str:
+    """All text of a request, by which its tokens are estimated where a server counts none."""
+    return "\n".join(text_of(message.get("content")) for message in request.body["messages"])
 
 
 class ProxyArm:
@@ -115,29 +108,61 @@ class ProxyArm:
         body = {**request.body, "model": self.upstream.address.model}
         body.pop("stream", None)
         body.pop("stream_options", None)
-        completion = await self.upstream.complete(body)
-        completion["model"] = request.task
-        choice = completion["choices"][0] if isinstance(completion["choices"], list) else None
-        message = choice.get("message") if isinstance(choice, dict) else None
-        if not isinstance(message, dict):
+        return self.whole(request, await self.upstream.complete(body), started)
+
+    def whole(self, request: ChatRequest, completion: dict[str, Any], started: float) -> ArmResponse:
+        """Return the response that holds a server's whole completion.
+
+        Args:
+            started: `time.perf_counter()` when the server was called.
+
+        Raises:
+            ArmFault: the completion reports an error, or is none.
+
+        """
+        try:
+            read = read_completion(self.model, completion, 0.0)
+            choice = completion["choices"][0]
+        except ValueError as fault:
+            raise ArmFault(str(fault)) from None
+        if not isinstance(choice.get("message"), dict) and read.error is None:
             raise ArmFault("the reply is not a chat completion")
-        response = ArmResponse(completion, text_of(message.get("content")), self.model)
+        completion["model"] = request.task
+        response = ArmResponse(completion, read.text, self.model)
         response.seconds = time.perf_counter() - started
-        self.count(response, completion.get("usage"))
+        thoughts = text_of((choice.get("message") or {}).get("reasoning_content"))
+        self.count(response, completion.get("usage"), request_text(request), read.text + thoughts)
         return response
 
-    def count(self, response: ArmResponse, usage: Mapping[str, Any] | None) -> None:
-        """Set the response's tokens and their price."""
-        tokens = tokens_of(usage)
-        if tokens is not None:
-            response.input_tokens, response.cached_tokens, response.output_tokens = tokens
-            response.cost_nanousd = self.pricer.nanodollars(*tokens)
+    def count(self, response: ArmResponse, counts: Any, asked: str, answered: str) -> None:
+        """Set the response's tokens and their price.
 
-    def stream(self, request: ChatRequest) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        Args:
+            counts: the server's `usage`; what it does not count is estimated.
+            asked: text of the request.
+            answered: text of the answer, thoughts included.
+
+        """
+        usage = read_usage(self.model, counts, None, asked, answered)
+        tokens = usage.input_tokens, usage.cached_tokens, usage.output_tokens
+        response.input_tokens, response.cached_tokens, response.output_tokens = tokens
+        response.cost_nanousd = self.pricer.nanodollars(*tokens)
+
+    def stream(self, request: ChatRequest) -> AbstractAsyncContextManager[AsyncIterator[bytes | ArmResponse]]:
         """Open the server's events; its usage is always requested, since it is what we are charged for."""
-        options = {**(request.body.get("stream_options") or {}), "include_usage": True}
-        body = {**request.body, "model": self.upstream.address.model, "stream_options": options}
-        return self.upstream.stream(body)
+        return self._stream(request)
+
+    @asynccontextmanager
+    async def _stream(self, request: ChatRequest) -> AsyncIterator[AsyncIterator[bytes | ArmResponse]]:
+        started = time.perf_counter()
+        body = {**request.body, "model": self.upstream.address.model}
+
+        async def items(chunks: AsyncIterator[bytes | dict[str, Any]]) -> AsyncIterator[bytes | ArmResponse]:
+            async for chunk in chunks:
+                yield chunk if isinstance(chunk, bytes) else self.whole(request, chunk, started)
+
+        async with self.upstream.stream(body) as chunks:
+            yield items(chunks)
 
     def close(self) -> None:
         """Do nothing: all arms share one session."""

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from starlette.requests import Request
 
 from tunepoint.capture.records import Feedback
+from tunepoint.serve.asgi import read_body as read_bytes
 from tunepoint.serve.auth import Key
 from tunepoint.serve.protocol import RequestError
 from tunepoint.serve.routing import Router
@@ -103,14 +104,9 @@ async def read_body(request: Request, model: type[Body]) -> Body:
         RequestError: the body is too large, not JSON, or a field is wrong; names it.
 
     """
-    parts, size = [], 0
-    async for part in request.stream():
-        parts.append(part)
-        size += len(part)
-        if size > MAX_BODY_BYTES:
-            raise RequestError(413, f"the body has over {MAX_BODY_BYTES:,} bytes")
+    body = await read_bytes(dict(request.scope["headers"]), request.receive, MAX_BODY_BYTES)
     try:
-        return model.model_validate(orjson.loads(b"".join(parts)))
+        return model.model_validate(orjson.loads(body))
     except orjson.JSONDecodeError as error:
         raise RequestError(400, f"the body is not JSON: {error}") from None
     except ValidationError as error:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import orjson
+from contextlib import suppress
 
-from tunepoint.serve.protocol import RequestError, server_sent_event
+from tunepoint.serve.protocol import RequestError, read_json, server_sent_event
 from tunepoint.serve.upstream import ArmFault, BadRequestFault
 
 
@@ -37,14 +37,13 @@ def arm_fault(error: BaseException, timeout: float) -> ArmFault:
 
 
 def bad_request_error(fault: BadRequestFault) -> RequestError:
-    """Pass on why the server calls the request wrong, in its own words where they can be read."""
-    try:
-        error = orjson.loads(fault.body)["error"]
-        return RequestError(
-            fault.status, str(error["message"])[:2_000], code=error.get("code"), param=error.get("param")
-        )
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
-        return RequestError(fault.status, f"the server rejected the request (HTTP {fault.status})")
+    """Pass on why the server calls the request wrong, in its own words where there are any."""
+    code = param = None
+    with suppress(ValueError, KeyError, TypeError, AttributeError):
+        error = read_json(fault.body)["error"]
+        code, param = (error[key] if isinstance(error.get(key), str) else None for key in ("code", "param"))
+    words = fault.words or f"the server rejected the request (HTTP {fault.status})"
+    return RequestError(fault.status, words[:2_000], code=code, param=param)
 
 
 def no_answer_error(faults: list[ArmFault]) -> RequestError:

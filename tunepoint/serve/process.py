@@ -9,17 +9,25 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 
 import uvicorn
 
 from tunepoint.errors import TaskError, TunepointError
 from tunepoint.serve.application import Application
+from tunepoint.serve.connections import Limits, guarded_protocol
 from tunepoint.serve.gateway import Gateway
 from tunepoint.serve.settings import ServeSettings
 
-GRACE_SECONDS = 30
+GRACE_SECONDS = 15
 """How long requests on their way may take when the process is asked to stop."""
+STOP_SECONDS = 25.0
+"""When the process ends, at the latest, after it was asked to: those who asked kill it after 30."""
+FILES_BESIDE_CONNECTIONS = 128
+"""Files that the process opens for other things: the store, libraries, the terminal."""
+SEND_BUFFER_BYTES = 128 * 2**10
+"""The kernel's, for each client: with its own choice, one that reads nothing would be noticed late."""
 SWITCH_INTERVAL_SECONDS = 0.0005
 """How soon the writing thread hands over to the answering one; Python's default of .005 would show in p99."""
 BACKLOG = 2_048
@@ -43,22 +51,52 @@ def run_gateway(load: Callable[[], ServeSettings], echo: Callable[[str], None]) 
     gateway = Gateway(load)
     gateway.on_arms_closed = freeze_garbage
     server = gateway.settings.server
-    config = uvicorn.Config(
-        Application(gateway),
-        host=server.host,
-        port=server.port,
-        access_log=False,
-        log_level="warning",
-        lifespan="off",
-        timeout_graceful_shutdown=GRACE_SECONDS,
-        server_header=False,
-        date_header=False,
-    )
+    config = server_config(Application(gateway), Limits(connections=max_connections()))
     with (
         open_socket(server.host, server.port) as listener,
         asyncio.Runner(loop_factory=_loop_factory()) as runner,
     ):
         runner.run(_serve(gateway, _Server(config), listener, echo))
+
+
+def server_config(application: Application, limits: Limits, grace: int = GRACE_SECONDS) -> uvicorn.Config:
+    """Return how the gateway is run: within limits, and believing no header about who calls.
+
+    Args:
+        limits: of a client's connection.
+        grace: seconds that requests on their way may take when the server is asked to stop.
+
+    """
+    return uvicorn.Config(
+        application,
+        http=guarded_protocol(limits),
+        ws="none",
+        port=0,
+        access_log=False,
+        log_level="error",  # a warning for each broken request would let anybody fill the disk
+        lifespan="off",
+        proxy_headers=False,
+        timeout_graceful_shutdown=grace,
+        server_header=False,
+        date_header=False,
+    )
+
+
+def max_connections() -> int:
+    """How many clients may be connected; each may need a connection to a server behind the gateway too."""
+    most = Limits().connections
+    try:
+        import resource
+    except ImportError:  # Windows
+        return most
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * most + FILES_BESIDE_CONNECTIONS
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(16, min(most, (soft - FILES_BESIDE_CONNECTIONS) // 2))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -83,6 +121,7 @@ def open_socket(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         listener.bind((host, port))
         listener.listen(BACKLOG)
         return listener
@@ -128,8 +167,18 @@ def _handle_signals(gateway: Gateway, server: uvicorn.Server, echo: Callable[[st
 
     with contextlib.suppress(NotImplementedError):  # Windows
         loop.add_signal_handler(signal.SIGHUP, reload)
-        for stop in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(stop, server.handle_exit, stop, None)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, _stop, server, number)
+
+
+def _stop(server: uvicorn.Server, number: int) -> None:
+    """Stop when all is answered and written; at the latest after `STOP_SECONDS`."""
+    if not server.should_exit:
+        # A thread that waits for a model cannot be cancelled, and Python waits for it at its end.
+        last = threading.Timer(STOP_SECONDS, os._exit, (1,))
+        last.daemon = True
+        last.start()
+    server.handle_exit(number, None)
 
 
 def freeze_garbage() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,8 @@ NOT_PARAMETERS = (
 )
 """Keys of a request that are not captured as its parameters."""
 DONE = b"data: [DONE]\n\n"
+MAX_DEPTH = 100
+"""Lists and objects inside each other, in the body of a request."""
 
 
 class RequestError(TunepointError):
@@ -104,6 +107,8 @@ def read_request(body: bytes) -> ChatRequest:
         raise RequestError(400, f"the body is not JSON: {error}") from None
     if not isinstance(content, dict):
         raise RequestError(400, f"the body is a JSON {_json_type(content)}, expected an object")
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _is_too_deep(content):
+        raise RequestError(400, f"the body is nested too deep: over {MAX_DEPTH} lists and objects")
     task = content.get("model")
     if not isinstance(task, str) or not task:
         raise RequestError(400, "model: expected the name of a task", param="model")
@@ -127,6 +132,17 @@ def read_request(body: bytes) -> ChatRequest:
         user=user,
         at=time.time(),
     )
+
+
+def _is_too_deep(content: Any) -> bool:
+    """Whether JSON is nested deeper than what comes after can walk; it is read level by level here."""
+    level = [content]
+    for _ in range(MAX_DEPTH):
+        inner = (part.values() if isinstance(part, dict) else part for part in level)
+        level = [part for parts in inner for part in parts if isinstance(part, (dict, list))]
+        if not level:
+            return False
+    return True
 
 
 def _checked_messages(messages: Any) -> list[dict[str, Any]]:
@@ -200,77 +216,49 @@ def completion_chunks(request: ChatRequest, completion: Mapping[str, Any]) -> li
         "created": completion.get("created"),
         "model": request.task,
     }
-    choice = (completion.get("choices") or [{}])[0]
-    message = choice.get("message") or {}
-    delta: dict[str, Any] = {"role": "assistant", "content": message.get("content")}
-    if message.get("tool_calls"):
-        delta["tool_calls"] = [{"index": i, **call} for i, call in enumerate(message["tool_calls"])]
 
-    def event(delta: Mapping[str, Any], finish_reason: str | None) -> bytes:
-        choices = [{"index": 0, "delta": delta, "finish_reason": finish_reason}]
+    def event(index: int, delta: Mapping[str, Any], finish_reason: str | None) -> bytes:
+        choices = [{"index": index, "delta": delta, "finish_reason": finish_reason}]
         return server_sent_event({**head, "choices": choices})
 
-    events = [event(delta, None), event({}, choice.get("finish_reason") or "stop")]
-    if request.wants_usage:
-        events.append(server_sent_event({**head, "choices": [], "usage": completion.get("usage")}))
+    events = []
+    for index, choice in enumerate(completion["choices"]):
+        message = choice.get("message") if isinstance(choice, dict) else None
+        if isinstance(message, dict):
+            events.append(event(index, _as_delta(message), None))
+            events.append(event(index, {}, choice.get("finish_reason") or "stop"))
+    if request.wants_usage and completion.get("usage"):
+        events.append(server_sent_event({**head, "choices": [], "usage": completion["usage"]}))
     return [*events, DONE]
+
+
+def _as_delta(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A whole message as the only delta of a stream."""
+    delta = {"role": "assistant", **message}
+    calls = message.get("tool_calls")
+    if isinstance(calls, list):
+        delta["tool_calls"] = [{"index": i, **call} for i, call in enumerate(calls) if isinstance(call, dict)]
+    return delta
+
+
+def read_json(raw: bytes) -> Any:
+    """Read a server's JSON; NaN and infinities, which some write among log-probabilities, become None.
+
+    Raises:
+        ValueError: it is not JSON.
+
+    """
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        if b"NaN" not in raw and b"Infinity" not in raw:
+            raise
+    try:
+        return json.loads(raw, parse_constant=lambda name: None)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
 
 
 def server_sent_event(content: Mapping[str, Any]) -> bytes:
     """Encode one event."""
     return b"data: " + orjson.dumps(content) + b"\n\n"
-
-
-# -- streams -----------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class StreamContent:
-    """What a stream of events held."""
-
-    text: str = ""
-    usage: Mapping[str, Any] | None = None
-    finish: str | None = None
-    tool_calls: bool = False
-    error: str | None = None
-
-
-def read_events(raw: bytes) -> StreamContent:
-    """Put a whole stream together again; what is not JSON is skipped."""
-    content, parts = StreamContent(), []
-    for line in raw.split(b"\n"):
-        if not line.startswith(b"data:"):
-            continue
-        payload = line[5:].strip()
-        if payload in (b"", b"[DONE]"):
-            continue
-        try:
-            event = orjson.loads(payload)
-        except orjson.JSONDecodeError:
-            continue
-        if not isinstance(event, dict):
-            continue
-        if isinstance(event.get("usage"), dict):
-            content.usage = event["usage"]
-        if event.get("error"):
-            content.error = str(event["error"])[:300]
-        parts += _read_choices(event.get("choices"), content)
-    content.text = "".join(parts)
-    return content
-
-
-def _read_choices(choices: Any, content: StreamContent) -> list[str]:
-    """The text of the first choice; how it ends, and whether it calls tools, go into `content`."""
-    parts = []
-    for choice in choices if isinstance(choices, list) else ():
-        # With n > 1 the choices are alternatives; capture keeps the first.
-        if not isinstance(choice, dict) or choice.get("index", 0):
-            continue
-        delta = choice.get("delta")
-        if not isinstance(delta, dict):
-            continue
-        if isinstance(delta.get("content"), str):
-            parts.append(delta["content"])
-        content.tool_calls |= bool(delta.get("tool_calls"))
-        content.finish = choice.get("finish_reason") or content.finish
-    return parts

@@ -1,0 +1,76 @@
+"""The memory that requests take: bodies of many clients at once, and what JSON becomes when it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tunepoint.serve.protocol import RequestError
+
+BYTES_PER_VALUE = 56
+"""Of a value in Python's memory beside its text: an empty list or a small dictionary has that many."""
+COPIES = 2
+"""Of a body's bytes: as it came, or as text, and as it goes on to a server."""
+
+ALWAYS_FREE_BYTES = 32 * 2**10
+"""For each request: short ones are answered although long ones fill the memory."""
+
+
+class BodyMemory:
+    """Counts the memory of all requests that are on their way.
+
+    Args:
+        limit: bytes for all of them together.
+
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+
+    @contextmanager
+    def share(self) -> Iterator[Share]:
+        """Open the account of one request, which gives all back at its end."""
+        share = Share(self)
+        try:
+            yield share
+        finally:
+            self.used -= share.used
+
+
+class Share:
+    """What one request takes."""
+
+    def __init__(self, memory: BodyMemory) -> None:
+        self._memory = memory
+        self.used = 0
+
+    def take(self, size: int) -> None:
+        """Take more memory for a part of a body.
+
+        Raises:
+            RequestError: all requests together would take too much.
+
+        """
+        self._take(size * COPIES)
+
+    def take_values(self, body: bytes) -> None:
+        """Take what a body's JSON will need once it is read, before it is.
+
+        Raises:
+            RequestError: as `take`; or the body alone would take too much.
+
+        """
+        size = BYTES_PER_VALUE * sum(body.count(mark) for mark in (b",", b"[", b"{"))
+        if self.used + size > self._memory.limit:
+            raise RequestError(413, f"the body has too many values: they would take {size:,} bytes of memory")
+        self._take(size)
+
+    def _take(self, size: int) -> None:
+        memory = self._memory
+        if memory.used + size > memory.limit and self.used + size > ALWAYS_FREE_BYTES:
+            raise RequestError(
+                503, "other requests fill the memory; try again", kind="server_error", wait=1.0
+            )
+        self.used += size
+        memory.used += size
