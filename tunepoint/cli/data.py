@@ -23,7 +23,7 @@ MAX_SHOWN_LINES = 8
 
 
 def init(
-    data: Annotated[Path, typer.Argument(help="CSV, JSONL or Parquet with your examples.")],
+    data: Annotated[Path, typer.Argument(help="CSV, JSON, JSONL or Parquet with your examples.")],
     force: Annotated[bool, typer.Option(help="Replace an existing task.toml.")] = False,
 ) -> None:
     """Write a commented task.toml for your data. It prints its guesses. Correct them in task.toml."""
@@ -50,12 +50,12 @@ def check(task: TaskArgument, seed: SeedOption = 0, as_json: JsonOption = False)
     with clear_errors():
         from tunepoint.arms.catalog import check_supported
         from tunepoint.data.prepare import prepare
+        from tunepoint.errors import TaskError
         from tunepoint.task.sections import JUDGE
         from tunepoint.task.task import Task
         from tunepoint.trials.grading import task_scorer
 
         loaded = Task.load(task)
-        check_supported(loaded)
         if loaded.score.metric != JUDGE:  # a judge is a model, and opening one needs its key
             task_scorer(loaded)
         prepared = prepare(loaded, seed)
@@ -73,6 +73,10 @@ def check(task: TaskArgument, seed: SeedOption = 0, as_json: JsonOption = False)
                 "start."
             )
         typer.echo("`tunepoint run` also looks for doubtful labels; that takes the encoder.")
+        try:
+            check_supported(loaded)
+        except TaskError as missing:  # the data can be audited all the same
+            typer.echo(f"Before `tunepoint run`: {missing}")
 
 
 def _findings(audit: Audit) -> Iterator[tuple[str, list[str]]]:
@@ -83,6 +87,10 @@ def _findings(audit: Audit) -> Iterator[tuple[str, list[str]]]:
     yield "labels with few examples", [f"{label}: {count}" for label, count in audit.thin.items()]
     yield "personal data", [f"{finding.id}: {finding.kind}" for finding in audit.personal]
     yield "not to be trained on", [f"{reason}: {count}" for reason, count in audit.untrainable.items()]
+    if audit.unreadable:
+        yield "targets that cannot be read", [f"{t.id}: {t.target!r} is {t.reason}" for t in audit.unreadable]
+    if audit.notes:
+        yield "about the file", list(audit.notes)
     certificate = audit.certificate
     shared = [f"{certificate.shared_groups} groups"] if certificate.shared_groups else []
     shared += [f"{item} ~ {twin}" for item, twin in certificate.twins.items()]

@@ -11,6 +11,7 @@ from functools import partial
 
 from rensa import RMinHash, RMinHashLSH
 
+from tunepoint.data.copies import copy_key
 from tunepoint.data.examples import Dropped, Example
 
 SHINGLE_LENGTH = 4
@@ -40,29 +41,34 @@ class Deduplicated:
 
 
 def normalize(text: str) -> str:
-    """Return the words of a text in lower case, without differences that no reader would notice."""
+    """Return the words of a text in lower case, without its signs: what near duplicates are compared by.
+
+    The splits of studies on disk depend on it. Whether two texts are copies is for `copy_key` to say.
+    """
     folded = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(re.findall(r"\w+", folded))
 
 
-def deduplicate(examples: Sequence[Example], threshold: float = 0.8) -> Deduplicated:
-    """Drop copies (up to case, spaces and punctuation), and find near duplicates.
+def deduplicate(
+    examples: Sequence[Example], threshold: float = 0.8, *, meaning: Callable[[str], str] = str
+) -> Deduplicated:
+    """Drop copies (up to case, spaces and punctuation of prose), and find near duplicates.
 
     Args:
         examples: in the order of their files; the first of several copies stays.
         threshold: Jaccard similarity of shingles from which inputs are near duplicates.
+        meaning: of a target: copies contradict each other if theirs differ.
 
     """
     copies_of: dict[str, list[Example]] = defaultdict(list)
     for example in examples:
-        # A text without a single word, such as "?!", is its own key.
-        copies_of[normalize(example.input) or example.input].append(example)
+        copies_of[copy_key(example.input)].append(example)
     kept: list[Example] = []
     dropped: list[Dropped] = []
     contradictions: list[Contradiction] = []
     for copies in copies_of.values():
         targets = tuple(dict.fromkeys(copy.target for copy in copies))
-        if len(targets) > 1:
+        if len(set(map(meaning, targets))) > 1:
             ids = tuple(copy.id for copy in copies)
             contradictions.append(Contradiction(ids, targets))
             dropped += [Dropped(copy.id, f"contradicts {_others(copy.id, ids)}") for copy in copies]

@@ -6,11 +6,12 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from tunepoint.data.rows import Row, read_rows
+from tunepoint.data.rows import read_rows as read_rows  # also for those who import it from here
+from tunepoint.data.rows import read_table
+from tunepoint.data.table import Row, Table, cell_text, column_names
 from tunepoint.errors import DataError, nearest
 from tunepoint.task.columns import Columns
 from tunepoint.task.task import Task
@@ -59,6 +60,17 @@ class Dropped:
     reason: str
 
 
+@dataclass(frozen=True)
+class Source:
+    """What a file holds."""
+
+    examples: tuple[Example, ...]
+    dropped: tuple[Dropped, ...]
+    """Rows that are no examples."""
+    notes: tuple[str, ...]
+    """What was found in the file and how it was read, a sentence each."""
+
+
 def labels_of(task: Task, examples: Sequence[Example]) -> tuple[str, ...]:
     """Return the labels of a task: those it declares, else the sorted labels of its examples."""
     if task.answer.labels:
@@ -70,45 +82,95 @@ def read_examples(path: Path, columns: Columns) -> tuple[list[Example], list[Dro
     """Return the examples of a file, and the rows without an input or a target.
 
     Raises:
+        DataError: as `read_source`.
+
+    """
+    source = read_source(path, columns)
+    return list(source.examples), list(source.dropped)
+
+
+def read_source(path: Path, columns: Columns) -> Source:
+    """Return the examples of a file, the rows that are none, and what was found in the file.
+
+    A key that a row leaves out is an empty cell, as long as another row has it.
+
+    Raises:
         DataError: a column is missing, two rows have the same id, or no example is left.
 
     """
+    table = read_table(path)
+    names = _existing(path, table, columns)
     examples: list[Example] = []
-    dropped: list[Dropped] = []
+    dropped = [Dropped(f"{path.name}:{line}", reason) for line, reason in table.left_out]
     line_of: dict[str, int] = {}
-    for line, row in read_rows(path):
-        _check_columns(path, row, columns)
-        identity = _text(row[columns.id]) if columns.id else f"{path.name}:{line}"
-        if not identity:
-            raise DataError(f"{path}:{line}: the id is empty; give every row one, or leave data.id out")
+    for line, row in table.rows:
+        identity = _identity(path, line, row, names)
         if identity in line_of:
             raise DataError(
                 f"{path}:{line}: the id {identity!r} is on line {line_of[identity]} as well; "
                 "give every row its own"
             )
         line_of[identity] = line
-        example = _example(row, columns, identity)
+        example = _example(row, names, identity)
         missing = "input" if not example.input else "target" if not example.target else None
         if missing:
             dropped.append(Dropped(identity, f"empty {missing}"))
         else:
             examples.append(example)
     if not examples:
-        raise DataError(f"{path}: no row has both an input and a target ({len(dropped)} rows read)")
-    return examples, dropped
+        raise DataError(f"{path}: no row has both an input and a target ({len(table.rows)} rows read)")
+    return Source(tuple(examples), tuple(dropped), (*table.notes, *_blank_groups(path, examples, names)))
 
 
-def _check_columns(path: Path, row: Row, columns: Columns) -> None:
-    for name in columns.needed:
-        if name not in row:
-            raise DataError(f"{path}: no column {name!r}; {nearest(name, row)}")
+def _identity(path: Path, line: int, row: Row, columns: Columns) -> str:
+    """Return the id of a row: the user's own, or file and line."""
+    identity = cell_text(row.get(columns.id)) if columns.id else f"{path.name}:{line}"
+    if not identity:
+        raise DataError(f"{path}:{line}: the id is empty; give every row one, or leave data.id out")
+    return identity
+
+
+def _existing(path: Path, table: Table, columns: Columns) -> Columns:
+    """Return the columns by the names that they have in the file, which holds no spaces around them.
+
+    Raises:
+        DataError: no row has one of them.
+
+    """
+    known = set(column_names(table.rows))
+
+    def existing(name: str) -> str:
+        found = name if name in known else name.strip()
+        if known and found not in known:
+            raise DataError(f"{path}: no column {name!r}; {nearest(name, known)}")
+        return found
+
+    optional = {
+        field: existing(name)
+        for field in ("group", "slice", "date", "id", "origin", "licence")
+        if (name := getattr(columns, field))
+    }
+    return replace(
+        columns, input=tuple(map(existing, columns.input)), target=existing(columns.target), **optional
+    )
+
+
+def _blank_groups(path: Path, examples: Sequence[Example], columns: Columns) -> list[str]:
+    """Return a note of the examples without a group, if others have one."""
+    blank = sum(example.group is None for example in examples)
+    if columns.group is None or not blank:
+        return []
+    return [
+        f"{path.name}: {blank} of {len(examples)} examples have no {columns.group!r}; each counts as a group "
+        "of its own"
+    ]
 
 
 def _example(row: Row, columns: Columns, identity: str) -> Example:
     def optional(name: str | None) -> str | None:
-        return (_text(row[name]) or None) if name else None
+        return (cell_text(row.get(name)) or None) if name else None
 
-    fields = [(name, _text(row[name])) for name in columns.input]
+    fields = [(name, cell_text(row.get(name))) for name in columns.input]
     if len(fields) == 1:
         text = fields[0][1]
     else:
@@ -116,22 +178,13 @@ def _example(row: Row, columns: Columns, identity: str) -> Example:
     return Example(
         id=identity,
         input=text,
-        target=_text(row[columns.target]),
+        target=cell_text(row.get(columns.target)),
         group=optional(columns.group),
         slice=optional(columns.slice),
         date=optional(columns.date),
         origin=optional(columns.origin) or HUMAN,
         licence=optional(columns.licence),
     )
-
-
-def _text(value: Any) -> str:
-    """Return a cell as text; lists and objects as JSON."""
-    if value is None:
-        return ""
-    if isinstance(value, (dict, list)):
-        return json.dumps(value, ensure_ascii=False, sort_keys=True)
-    return str(value).strip()
 
 
 def fingerprint(examples: Sequence[Example]) -> str:

@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from tunepoint.data.audit import DoubtfulLabel, PersonalDataFinding, personal_data, thin_labels
 from tunepoint.data.dedupe import Contradiction, Deduplicated, deduplicate
-from tunepoint.data.examples import Dropped, Example, fingerprint, read_examples
+from tunepoint.data.examples import Dropped, Example, fingerprint, read_source
 from tunepoint.data.licences import forbids_training
 from tunepoint.data.split import PARTS, Certificate, Split, label_counts, split, split_given_parts
+from tunepoint.data.targets import (
+    UnreadableTarget,
+    meaning_of,
+    missing_values,
+    unify_labels,
+    unreadable_targets,
+)
 from tunepoint.errors import DataError, TaskError, nearest
 from tunepoint.stats.streams import Stream, stream
+from tunepoint.task.sections import Data
 from tunepoint.task.task import Task
 
 _UNSPLIT = "all"
 """The name of one file with all examples, among the names of the parts."""
+_NAMES_OTHERS = {
+    "contradicts": "contradict a copy of their input, which has another target",
+    "copy of": "are copies",
+}
+"""Beginnings of reasons that name other rows -> the reason in words."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +67,10 @@ class Audit:
     """Who wrote the targets -> examples."""
     untrainable: dict[str, int]
     """Reason not to train on examples -> examples; prompts and the test set may use them."""
+    unreadable: tuple[UnreadableTarget, ...] = ()
+    """Targets that are no number or no JSON, though the task says so."""
+    notes: tuple[str, ...] = ()
+    """What was found in the files and how it was read, a sentence each."""
     doubts: tuple[DoubtfulLabel, ...] | None = None
     """Doubtful labels; None until an encoder has checked them."""
 
@@ -93,19 +112,50 @@ def prepare(task: Task, seed: int) -> Prepared:
         raise TaskError("the task has no [data]; give data.path, or use `decide` on trials")
     # A stream of its own: the test set depends on nothing else that a study draws.
     rng = stream(seed, Stream.SPLIT)
-    parts, empty = _read(task)
-    clean = {name: deduplicate(examples) for name, examples in parts.items()}
-    if task.data.path is not None:
-        unsplit = clean[_UNSPLIT]
-        sets = split(unsplit.kept, unsplit.near_duplicates, task.data.split, rng)
-    else:
-        kept = {name: part.kept for name, part in clean.items()}
-        sets = split_given_parts(kept, task.data.split, rng)
+    sources = _read(task)
+    meaning = meaning_of(task.answer.kind)
+    clean = {name: deduplicate(part, meaning=meaning) for name, part in sources.parts.items()}
+    dropped = (*sources.dropped, *(row for file in clean.values() for row in file.dropped))
+    try:
+        sets = _split(task.data, clean, rng)
+    except DataError as error:
+        raise DataError(f"{error}{_losses(dropped, sources.rows)}{_ties(clean)}") from None
     examples = (*sets.train, *sets.dev, *sets.test)
     _check_labels(task, examples)
-    read = len(empty) + sum(len(part) for part in parts.values())
-    audit = _audit(task, sets, clean, read, empty)
+    audit = _audit(task, sets, clean, sources)
     return Prepared(sets, audit, _fingerprint(task, examples))
+
+
+def _split(data: Data, clean: Mapping[str, Deduplicated], rng: np.random.Generator) -> Split:
+    """Return the split of the only file, or the parts as their files give them."""
+    if data.path is None:
+        return split_given_parts({name: part.kept for name, part in clean.items()}, data.split, rng)
+    unsplit = clean[_UNSPLIT]
+    return split(unsplit.kept, unsplit.near_duplicates, data.split, rng)
+
+
+def _losses(dropped: Sequence[Dropped], read: int) -> str:
+    """Return why rows were left out, as a clause with counts and the first row of each reason."""
+    if not dropped:
+        return ""
+    of_reason: dict[str, list[Dropped]] = defaultdict(list)
+    for row in dropped:
+        # Without the ids of other rows, which every such row has in its reason.
+        of_reason[next((kind for kind in _NAMES_OTHERS if row.reason.startswith(kind)), row.reason)].append(
+            row
+        )
+    reasons = "; ".join(
+        f"{len(rows)} {_NAMES_OTHERS.get(reason, reason)} (the first: {rows[0].id} {rows[0].reason:.60})"
+        for reason, rows in sorted(of_reason.items(), key=lambda item: -len(item[1]))
+    )
+    return f". {len(dropped)} of {read} rows were left out: {reasons}"
+
+
+def _ties(clean: Mapping[str, Deduplicated]) -> str:
+    """Return, as a clause, that near duplicates tie more than half of the examples together."""
+    links = sum(len(file.near_duplicates) for file in clean.values())
+    kept = sum(len(file.kept) for file in clean.values())
+    return f". Near duplicates tie the {kept} examples together ({links} links)" if 2 * links > kept else ""
 
 
 def _fingerprint(task: Task, examples: Sequence[Example]) -> str:
@@ -119,8 +169,24 @@ def _fingerprint(task: Task, examples: Sequence[Example]) -> str:
     return hashlib.sha256(json.dumps([data, forbidden]).encode()).hexdigest() if forbidden else data
 
 
-def _read(task: Task) -> tuple[dict[str, list[Example]], list[Dropped]]:
-    """Return the examples of each file, by the part that it holds, and the rows without input or target."""
+@dataclass(frozen=True)
+class _Sources:
+    """What the files of a task hold."""
+
+    parts: Mapping[str, Sequence[Example]]
+    """Examples of each file, by the part that it holds."""
+    dropped: tuple[Dropped, ...]
+    """Rows that are no examples."""
+    notes: tuple[str, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows in all files."""
+        return len(self.dropped) + sum(len(part) for part in self.parts.values())
+
+
+def _read(task: Task) -> _Sources:
+    """Return what the files hold, with labels that are numbers in one spelling."""
     assert task.data is not None
     data = task.data
     if data.path is not None:
@@ -129,15 +195,21 @@ def _read(task: Task) -> tuple[dict[str, list[Example]], list[Dropped]]:
         files = zip(PARTS, (data.train, data.dev, data.test), strict=True)
         sources = {name: path for name, path in files if path is not None}
     parts: dict[str, list[Example]] = {}
-    empty: list[Dropped] = []
+    dropped: list[Dropped] = []
+    notes: list[str] = []
     for name, path in sources.items():
-        parts[name], dropped = read_examples(task.resolve(path), data.columns)
+        source = read_source(task.resolve(path), data.columns)
+        parts[name] = list(source.examples)
         if name != _UNSPLIT and data.id is None:
             # Two files in different folders may have one name, and then the same `FILE:LINE`.
             parts[name] = [replace(example, id=f"{name}/{example.id}") for example in parts[name]]
-        empty += dropped
+        dropped += source.dropped
+        notes += source.notes
     _check_ids(parts)
-    return parts, empty
+    if task.answer.kind == "label":
+        parts, unified = unify_labels(parts, list(task.answer.labels or ()))
+        notes += unified
+    return _Sources(parts, tuple(dropped), tuple(notes))
 
 
 def _check_ids(parts: Mapping[str, Sequence[Example]]) -> None:
@@ -153,26 +225,23 @@ def _check_ids(parts: Mapping[str, Sequence[Example]]) -> None:
                 )
 
 
-def _audit(
-    task: Task, sets: Split, clean: Mapping[str, Deduplicated], read: int, empty: Sequence[Dropped]
-) -> Audit:
+def _audit(task: Task, sets: Split, clean: Mapping[str, Deduplicated], sources: _Sources) -> Audit:
     """Return the findings about the examples.
 
     Args:
         task: declares the labels, and what may be trained on.
         sets: the three parts of the split.
         clean: the de-duplicated examples of each file.
-        read: rows in the files.
-        empty: rows without an input or a target.
+        sources: what the files hold.
 
     """
     examples = (*sets.train, *sets.dev, *sets.test)
     labels = task.answer.labels or ()
     reasons = (forbids_training(task, example) for example in examples)
     return Audit(
-        read=read,
+        read=sources.rows,
         kept=len(examples),
-        dropped=(*empty, *(dropped for file in clean.values() for dropped in file.dropped)),
+        dropped=(*sources.dropped, *(dropped for file in clean.values() for dropped in file.dropped)),
         contradictions=tuple(text for file in clean.values() for text in file.contradictions),
         near_duplicates=tuple(
             (file.kept[earlier].id, file.kept[later].id)
@@ -186,6 +255,8 @@ def _audit(
         groups=len({example.group for example in examples if example.group is not None}),
         origins=dict(Counter(example.origin for example in examples)),
         untrainable=dict(Counter(reason for reason in reasons if reason)),
+        unreadable=unreadable_targets(task.answer.kind, examples),
+        notes=(*sources.notes, *missing_values(examples)),
     )
 
 

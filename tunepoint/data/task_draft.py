@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunepoint.data.guesses import guess_columns, guess_kind
-from tunepoint.data.rows import read_rows
+from tunepoint.data.chats import CHAT_TEXTS
+from tunepoint.data.guesses import (
+    ColumnGuess,
+    ColumnValues,
+    guess_columns,
+    guess_group,
+    guess_kind,
+    names_look_like_data,
+)
+from tunepoint.data.json_schema import Schema, common_schema, schema_toml, toml_key
+from tunepoint.data.rows import read_table
+from tunepoint.data.table import Table, cell_text, column_names, counted
+from tunepoint.data.targets import in_python_notation, label_spellings
 from tunepoint.errors import DataError
 from tunepoint.models.chat import AnswerKind
-
-MAX_SAMPLED_ROWS = 5_000
-"""Rows that the guesses are based on, from the start of the file."""
 
 
 @dataclass(frozen=True)
@@ -22,56 +30,70 @@ class Draft:
 
     path: Path
     """The file."""
-    input: str
-    """Column of the input."""
-    target: str
-    """Column of the right answer."""
-    group: str | None
-    """Column of groups; None if no column looks like one."""
+    columns: tuple[str, ...]
+    """All columns."""
+    guess: ColumnGuess
+    """Columns of input, target and group."""
     kind: AnswerKind
     """Kind of the answers."""
     labels: tuple[str, ...]
     """Different targets, sorted; empty unless `kind` is label."""
     rows: int
-    """Rows that were read, at most MAX_SAMPLED_ROWS."""
-    columns: tuple[str, ...]
-    """All columns."""
+    """Rows in the file."""
+    schema: Schema | None = None
+    """JSON schema that all targets follow, if they are JSON."""
+    notes: tuple[str, ...] = ()
+    """What was found in the file and how it was read."""
+
+    @property
+    def target(self) -> str:
+        """Column of the right answer."""
+        return self.guess.target
+
+    @property
+    def group(self) -> str | None:
+        """Column of groups; None if no column looks like one."""
+        return self.guess.group
 
     @property
     def guesses(self) -> list[str]:
         """The guesses, each in a sentence."""
-        labels = f", with {len(self.labels)} labels" if self.labels else ""
+        guess, labels = self.guess, f", with {len(self.labels)} labels" if self.labels else ""
+        inputs = guess.inputs[0] if len(guess.inputs) == 1 else list(guess.inputs)
         return [
             f"{self.rows} rows with the columns {', '.join(self.columns)}",
-            f"input is {self.input!r}",
-            f"target is {self.target!r}: answers of kind {self.kind}{labels}",
-            f"group is {self.group!r}: its rows stay on one side of the split"
-            if self.group
+            *self.notes,
+            f"input is {inputs!r}, {guess.why_input}",
+            f"target is {guess.target!r}, {guess.why_target}: answers of kind {self.kind}{labels}",
+            f"group is {guess.group!r}: its rows stay on one side of the split"
+            if guess.group
             else "no column looks like a group: rows count as independent",
         ]
 
     def toml(self) -> str:
         """Return the text of task.toml, with comments."""
-        quoted = json.dumps  # a JSON string is a TOML string too
-        group = (
-            f"group = {quoted(self.group)}"
-            if self.group
-            else '# group = "customer_id"         # rows of one group stay on one side of the split'
-        )
-        labels = "".join(f'# {_key(label)} = "what this label means"\n' for label in self.labels)
-        advice = "\n# Descriptions help prompts: remove the # and say what each label means.\n"
-        described = f"{advice}# [answer.labels]\n{labels}" if labels else ""
+        inputs = [_quoted(name) for name in self.guess.inputs]
         return _TEMPLATE.format(
             name=_slug(self.path.stem),
-            path=quoted(self.path.name),
-            input=quoted(self.input),
-            target=quoted(self.target),
-            group=group,
+            path=_quoted(self.path.name),
+            input=inputs[0] if len(inputs) == 1 else f"[{', '.join(inputs)}]",
+            target=_quoted(self.target),
+            group=f"group = {_quoted(self.group)}" if self.group else _NO_GROUP,
             kind=self.kind,
-            described=described,
+            described=self._described(),
             metric=DEFAULT_METRICS[self.kind],
             models="" if self.kind == "label" else _MODELS,
         )
+
+    def _described(self) -> str:
+        """Return the section of the labels or of the JSON schema."""
+        if self.schema is not None:
+            return "\n# All targets follow this schema: correct it, or remove it.\n" + schema_toml(
+                self.schema
+            )
+        labels = "".join(f'# {toml_key(label)} = "what this label means"\n' for label in self.labels)
+        advice = "\n# Descriptions help prompts: remove the # and say what each label means.\n"
+        return f"{advice}# [answer.labels]\n{labels}" if labels else ""
 
 
 DEFAULT_METRICS: dict[AnswerKind, str] = {
@@ -129,35 +151,97 @@ margin = 0.02                  # how much lower a cheaper option may score
 """
 
 
+_NO_GROUP = '# group = "customer_id"         # rows of one group stay on one side of the split'
+
+
+def _quoted(text: str) -> str:
+    """Return a text as a TOML string, which a JSON string is too."""
+    return json.dumps(text, ensure_ascii=False)
+
+
 def _slug(text: str) -> str:
     """Return the text as a task's name: letters, digits, `.`, `-` and `_`."""
     name = "".join(c if (c.isalnum() and c.isascii()) or c in "-_." else "-" for c in text.lower())
     return name.strip("-.") or "task"
 
 
-def _key(label: str) -> str:
-    """Return a label as a TOML key, in quotes if it needs them."""
-    bare = label.isascii() and all(c.isalnum() or c in "-_" for c in label)
-    return label if bare and label else json.dumps(label)
-
-
 def draft_task(path: Path) -> Draft:
     """Guess the columns, the kind of answer and the labels of a data file.
 
     Raises:
-        DataError: the file cannot be read, or no two columns look like input and target.
+        DataError: the file cannot be read, has no line of names, or holds no input and target.
 
     """
-    rows = [row for _, row in itertools.islice(read_rows(path), MAX_SAMPLED_ROWS)]
-    if not rows:
+    table = read_table(path)
+    names = column_names(table.rows)
+    if not names:
         raise DataError(f"{path}: has no rows; add examples")
-    columns = {
-        str(name): ["" if row.get(name) is None else str(row[name]).strip() for row in rows]
-        for name in rows[0]
-    }
+    columns = {name: [cell_text(row.get(name)) for _, row in table.rows] for name in names}
     if len(columns) < 2:
-        raise DataError(f"{path}: one column only ({next(iter(columns))!r}); add one with the right answers")
-    input_name, target, group = guess_columns(path, columns)
-    kind = guess_kind(columns[target])
-    labels = tuple(sorted(set(columns[target]) - {""})) if kind == "label" else ()
-    return Draft(path, input_name, target, group, kind, labels, len(rows), tuple(columns))
+        raise DataError(f"{path}: one column only ({names[0]!r}); add one with the right answers")
+    _check_names(path, table, columns)
+    guess = guess_columns(path, columns) if table.roles is None else _by_form(table.roles, columns)
+    targets = [target for target in columns[guess.target] if target]
+    kind = guess_kind(targets)
+    notes = [*table.notes, *_left_out(path, table), *_gaps(path, columns, guess)]
+    if kind == "json" and any(map(in_python_notation, targets)) and common_schema(targets) is None:
+        notes.append(f"{guess.target!r} is in Python's notation, not JSON: write it with json.dumps")
+    return Draft(
+        path,
+        names,
+        guess,
+        kind,
+        labels=_labels(targets) if kind == "label" else (),
+        rows=len(table.rows) + len(table.left_out),
+        schema=common_schema(targets) if kind == "json" else None,
+        notes=tuple(notes),
+    )
+
+
+def _check_names(path: Path, table: Table, columns: ColumnValues) -> None:
+    """Raise an error if the file has no line of names, so that its first row is taken for one."""
+    if table.header is None:
+        return
+    # Where files were joined, the line of names stands among the rows as well.
+    repeated = [all(column[i] == name for name, column in columns.items()) for i in range(len(table.rows))]
+    rows = {
+        name: [value for value, is_header in zip(column, repeated, strict=True) if not is_header]
+        for name, column in columns.items()
+    }
+    value = names_look_like_data(rows)
+    if value is not None:
+        raise DataError(
+            f"{path}: the first line looks like data, not like names of columns ({value!r} is a value of its "
+            "column); add a line with names above it, such as text,label"
+        )
+
+
+def _by_form(roles: tuple[tuple[str, ...], str], columns: ColumnValues) -> ColumnGuess:
+    """Return the columns of chats; one of the others may tie rows together."""
+    inputs, target = roles
+    others = {name: values for name, values in columns.items() if name not in (*CHAT_TEXTS, *inputs, target)}
+    why = "what stands before the last answer", "the last answer of a chat"
+    return ColumnGuess(inputs, target, guess_group(others), *why)
+
+
+def _labels(targets: Sequence[str]) -> tuple[str, ...]:
+    spelling = label_spellings(sorted(set(targets)))
+    return tuple(sorted({spelling.get(target, target) for target in targets}))
+
+
+def _left_out(path: Path, table: Table) -> list[str]:
+    if not table.left_out:
+        return []
+    line, reason = table.left_out[0]
+    return [f"{counted(len(table.left_out), 'row')} left out, the first at {path.name}:{line}: {reason}"]
+
+
+def _gaps(path: Path, columns: ColumnValues, guess: ColumnGuess) -> list[str]:
+    """Return which guessed columns have empty cells, and in how many rows."""
+    used = (*guess.inputs, guess.target, *([guess.group] if guess.group else []))
+    blank = {name: columns[name].count("") for name in used}
+    return [
+        f"{path.name}: {counted(count, 'row')} of {len(columns[name])} without {name!r}"
+        for name, count in blank.items()
+        if count
+    ]
