@@ -1,18 +1,15 @@
-"""Removes personal data from captured texts before anything is written.
-
-`phonenumbers` (Google's libphonenumber) finds phone numbers, `python-stdnum` verifies the check digits of
-cards and bank accounts. Names and postal addresses are not found.
-"""
+"""Removes personal data from captured texts before anything is written."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-import phonenumbers
-from stdnum import iban, luhn
-from stdnum.us import ssn
+from tunepoint.data.personal.budget import TimeBudget
+from tunepoint.data.personal.finder import DEFAULT_REGIONS, find_personal_data
+
+BUDGET_SECONDS = 0.5
+"""Time for one text, or for all texts of one request."""
 
 
 class Redactor(Protocol):
@@ -23,64 +20,43 @@ class Redactor(Protocol):
         ...
 
 
-# The fewest digits of all that is looked for: most texts have fewer, and are done after this test.
-_SEVEN_DIGITS = re.compile(r"\d(?:[^\d\n]{0,3}\d){6}")
-# Lengths are bounded: without, a long text took time quadratic in its length.
-_EMAIL = re.compile(r"(?<![\w.+'-])[\w.+'-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+")
-_CARD = re.compile(r"(?<![\w-])\d(?:[ -]?\d){12,18}(?![\w-])")
-_IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{1,4}){3,8}\b")
-_SSN = re.compile(r"(?<![\w-])\d{3}-\d{2}-\d{4}(?![\w-])")
-_IP = re.compile(r"(?<![\w.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?!\w|\.\d)")
-_SECRET = re.compile(r"\b(?:sk|pk|ghp|gho|xox[bp])[-_][A-Za-z0-9_-]{16,}\b|\bAKIA[0-9A-Z]{16}\b")
-
-
 class PatternRedactor:
-    """Redacts e-mail and IP addresses, phone numbers, cards, bank accounts, US SSNs and API keys."""
+    """Redacts e-mail and IP addresses, phone numbers, cards, bank accounts, US SSNs and API keys.
 
-    def __init__(self, regions: Sequence[str] = ("US", "GB")) -> None:
+    A text that takes longer than its budget loses every number of four digits or more as `<unverified>`.
+
+    Args:
+        regions: countries whose phone numbers are found without a country code (ISO 3166).
+        seconds: the time budget of each text.
+
+    """
+
+    def __init__(self, regions: Sequence[str] = DEFAULT_REGIONS, seconds: float = BUDGET_SECONDS) -> None:
         self.regions = tuple(regions)
-        """Countries whose phone numbers are found without a country code (ISO 3166)."""
+        self.seconds = seconds
 
     def __call__(self, text: str) -> str:
         """Return the text, each piece of personal data replaced by its kind in angle brackets."""
-        if "@" in text:
-            text = _EMAIL.sub("<email>", text)
-        text = _SECRET.sub("<secret>", text)
-        if not _SEVEN_DIGITS.search(text):
-            return text
-        # Cards before phone numbers: the digits of a card can be read as one.
-        text = _IBAN.sub(_redact_account, text)
-        text = _CARD.sub(_redact_if(_is_card, "<card>"), text)
-        text = _SSN.sub(_redact_if(ssn.is_valid, "<ssn>"), text)
-        text = _IP.sub("<ip>", text)
-        return self._redact_phones(text)
+        return self.within(TimeBudget(self.seconds))(text)
 
-    def _redact_phones(self, text: str) -> str:
-        for region in (None, *self.regions):
-            spans = [(match.start, match.end) for match in phonenumbers.PhoneNumberMatcher(text, region)]
-            for start, end in reversed(spans):
-                text = f"{text[:start]}<phone>{text[end:]}"
-            if spans and not _SEVEN_DIGITS.search(text):
-                break
-        return text
+    def within(self, budget: TimeBudget) -> Redactor:
+        """Return a redactor whose texts share the budget."""
+        return lambda text: _replaced(text, self.regions, budget)
 
 
-def _redact_if(valid: Callable[[str], bool], kind: str) -> Callable[[re.Match[str]], str]:
-    """A replacement for matches whose check digits are right; others stay."""
-    return lambda match: kind if valid(match.group()) else match.group()
+def for_one_request(redact: Redactor) -> Redactor:
+    """Return a redactor for the texts of one request: many short texts take no longer than a long one."""
+    if isinstance(redact, PatternRedactor):
+        return redact.within(TimeBudget(redact.seconds))
+    return redact
 
 
-def _redact_account(match: re.Match[str]) -> str:
-    """Replace the longest start of the match that is an IBAN; words in capitals may follow it."""
-    groups = match.group().split(" ")
-    for count in range(len(groups), 0, -1):
-        if iban.is_valid(" ".join(groups[:count])):
-            return " ".join(["<account>", *groups[count:]])
-    return match.group()
-
-
-def _is_card(text: str) -> bool:
-    return bool(luhn.is_valid(re.sub(r"\D", "", text)))
+def _replaced(text: str, regions: Sequence[str], budget: TimeBudget) -> str:
+    pieces, position = [], 0
+    for finding in find_personal_data(text, regions, budget):
+        pieces += [text[position : finding.start], f"<{finding.kind}>"]
+        position = finding.end
+    return "".join([*pieces, text[position:]]) if pieces else text
 
 
 def redacted(value: Any, redact: Redactor) -> Any:

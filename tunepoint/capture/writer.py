@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from tunepoint.capture.records import MAX_SLICE_LENGTH, CapturedRequest, Feedback
-from tunepoint.capture.redaction import Redactor, redacted
+from tunepoint.capture.redaction import Redactor, for_one_request, redacted
 from tunepoint.errors import RefusedRow, StoreError
 
 FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.1, 5.0
@@ -248,7 +248,9 @@ class Writer:
     # -- cleaning ----------------------------------------------------------------------------------
 
     def _cleaned(self, request: CapturedRequest) -> CapturedRequest:
-        clean = self._clean_text
+        # Its texts share one time budget.
+        redact = None if self.redact is None else for_one_request(self.redact)
+        clean = partial(self._clean_text, redact=redact)
         names: dict[str, Any] = {
             name: _storable(value) for name in CLEANED_FIELDS if (value := getattr(request, name))
         }
@@ -274,10 +276,10 @@ class Writer:
             comment=None if comment is None else self._clean_text(comment),
         )
 
-    def _clean_text(self, text: str) -> str:
+    def _clean_text(self, text: str, redact: Redactor | None = None) -> str:
         """Remove personal data, and what no database takes."""
-        text = _storable(text)
-        return text if self.redact is None else self.redact(text)
+        text, redact = _storable(text), redact or self.redact
+        return text if redact is None else redact(text)
 
 
 def _rejection(add: Callable[[], None]) -> RefusedRow | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -11,15 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunepoint.data.examples import Example
+from tunepoint.data.personal.finder import find_personal_data
 
 MIN_LABEL_EXAMPLES = 20
 """Examples below which a label is thin: hard to learn and to measure."""
 
-_EMAIL = re.compile(r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+\b")
-_PHONE = re.compile(r"(?<![\w-])\+?\(?\d{2,4}\)?(?:[ .\-/]\(?\d{2,4}\)?){2,5}(?![\w-])")
-_CARD = re.compile(r"(?<![\w-])\d(?:[ -]?\d){12,18}(?![\w-])")
-_IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b")
-_DATE = re.compile(r"^(?:19|20)\d\d[ .\-/]\d\d?[ .\-/]\d\d?$|^\d\d?[ .\-/]\d\d?[ .\-/](?:19|20)\d\d$")
+_KINDS = {
+    "email": "e-mail address",
+    "phone": "phone number",
+    "card": "payment card",
+    "account": "bank account",
+    "ssn": "social security number",
+    "ip": "IP address",
+    "secret": "API key",
+    "unverified": "number in a text that takes too long to check",
+}
+"""Kinds of personal data in words."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class PersonalDataFinding:
     id: str
     """Of the example."""
     kind: str
-    """E-mail address, payment card, phone number or bank account."""
+    """In words, such as "e-mail address"."""
 
 
 def thin_labels(
@@ -63,7 +69,7 @@ def thin_labels(
 
 
 def personal_data(examples: Sequence[Example]) -> list[PersonalDataFinding]:
-    """Return where inputs hold e-mail addresses, phone numbers, payment cards and IBANs."""
+    """Return which kinds of personal data inputs hold; the capture store redacts the same."""
     findings = []
     for example in examples:
         findings += [PersonalDataFinding(example.id, kind) for kind in _kinds(example.input)]
@@ -71,29 +77,7 @@ def personal_data(examples: Sequence[Example]) -> list[PersonalDataFinding]:
 
 
 def _kinds(text: str) -> list[str]:
-    kinds = []
-    if _EMAIL.search(text):
-        kinds.append("e-mail address")
-    # The digits of a card also look like a phone number, so a card is not searched for one.
-    if any(_luhn(match.group()) for match in _CARD.finditer(text)):
-        kinds.append("payment card")
-    elif any(_is_phone(match.group()) for match in _PHONE.finditer(text)):
-        kinds.append("phone number")
-    if _IBAN.search(text):
-        kinds.append("bank account")
-    return kinds
-
-
-def _is_phone(text: str) -> bool:
-    digits = sum(character.isdigit() for character in text)
-    return 8 <= digits <= 15 and not _DATE.match(text)
-
-
-def _luhn(text: str) -> bool:
-    """Whether the digits pass the check of payment cards (ISO/IEC 7812-1, annex B)."""
-    digits = [int(character) for character in reversed(text) if character.isdigit()]
-    doubled = [sum(divmod(2 * digit, 10)) for digit in digits[1::2]]
-    return (sum(digits[::2]) + sum(doubled)) % 10 == 0
+    return list(dict.fromkeys(_KINDS[finding.kind] for finding in find_personal_data(text)))
 
 
 def doubtful_labels(
