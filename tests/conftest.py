@@ -34,7 +34,16 @@ HEAVY_FIXTURES = {"encoder", "finished"}
 HEAVY_MODULES = {
     *("test_capture", "test_causal", "test_chat_study", "test_docs", "test_extraction", "test_fuzz"),
     *("test_gateway", "test_hosted", "test_judge", "test_launches", "test_load", "test_local", "test_loop"),
-    *("test_onnx", "test_routing", "test_served", "test_serving", "test_teaching", "test_tuned_study"),
+    *(
+        "test_onnx",
+        "test_routing",
+        "test_served",
+        "test_servers_behind",
+        "test_serving",
+        "test_slow_clients",
+        "test_teaching",
+        "test_tuned_study",
+    ),
     *("test_tunings", "test_whatif"),
 }
 """Modules whose tests train a model, run a study, or start a server or a browser."""

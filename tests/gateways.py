@@ -32,6 +32,8 @@ class Behind:
     """Model -> what goes wrong with it."""
     replies: dict[str, Any] = field(default_factory=dict)
     """Model -> what it answers in place of a completion."""
+    streams: dict[str, list[bytes]] = field(default_factory=dict)
+    """Model -> the pieces of its stream, which then ends."""
     starts: dict[str, bytes] = field(default_factory=dict)
     """Model -> what its stream begins with before the connection is lost."""
     calls: list[dict[str, Any]] = field(default_factory=list)
@@ -54,8 +56,16 @@ class Behind:
             raise
 
     async def respond(self, request: web.Request, body: dict[str, Any], fault: str) -> web.StreamResponse:
-        if body["model"] in self.replies and not body.get("stream"):
+        if body["model"] in self.replies and (fault == "whole" or not body.get("stream")):
             return web.json_response(self.replies[body["model"]])
+        if fault in ("refuses options", "refuses silently") and "stream_options" in body:
+            place = ["body", "stream_options", "include_usage"]
+            detail = [{"type": "extra_forbidden", "loc": place, "msg": "Extra inputs are not permitted"}]
+            silent = web.Response(status=400, text="<html>Bad Request</html>")
+            return web.json_response({"detail": detail}, status=422) if "options" in fault else silent
+        if fault == "echoes":
+            words = f"tools: unknown; the request was {dict(request.headers)}"
+            return web.json_response({"error": {"message": words, "code": words}}, status=400)
         if fault == "slow":
             await asyncio.sleep(30)
         if fault == "429":
@@ -82,7 +92,7 @@ class Behind:
             "total_tokens": 46,
             "prompt_tokens_details": {"cached_tokens": 10},
         }
-        if body.get("stream"):
+        if body.get("stream") and fault != "whole":
             return await self.streamed(request, body, fault, usage)
         message: dict[str, Any] = {"role": "assistant", "content": text}
         if body.get("tools"):
@@ -102,6 +112,10 @@ class Behind:
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
+        if body["model"] in self.streams:
+            for piece in self.streams[body["model"]]:
+                await response.write(piece)
+            return response
         if body["model"] in self.starts:
             await response.write(self.starts[body["model"]])
             assert request.transport is not None

@@ -157,8 +157,8 @@ class GuardedProtocol(HttpToolsProtocol):
             self._stop(400, "the request has more than one header 'host'")
         if len(self.pipeline) >= self.limits.pipelined:
             self._stop(400, f"over {self.limits.pipelined} requests wait on this connection")
-        self._stage = "body"
         super().on_headers_complete()
+        self._stage = "body"
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 MIN_SECRET_CHARACTERS = 8
 """Of a key that is looked for; shorter ones, as `none`, are words like others."""
-REPLACEMENT = b"<key>"
+REPLACEMENT = b"[key]"
 
 
 class SecretFilter:
