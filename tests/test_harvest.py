@@ -146,6 +146,40 @@ def test_one_rejection_outweighs_praise(store: Store) -> None:
     assert harvest.examples == () and harvest.rejections == {"rejected by feedback": 1}
 
 
+def test_no_label_is_taken_that_the_task_does_not_have(store: Store) -> None:
+    examples = [Example(f"e{n}", f"example {n}", target) for n, target in enumerate(("billing", "device"))]
+    harvest = harvest_of(
+        store,
+        [captured(1, "BILLING"), captured(2), captured(3), captured(4, "refund")],
+        [
+            Feedback("r1", 1.0, 1.0),
+            Feedback("r2", 1.0, correction="<script>"),
+            Feedback("r3", 1.0, correction="Device"),
+            Feedback("r4", 1.0, 1.0),
+        ],
+        task(answer={"kind": "label"}),  # the labels are those of the data
+        known=examples,
+    )
+    assert [item.example.target for item in harvest.examples] == ["device", "billing"]
+    assert harvest.rejections == {
+        "corrected to a label that the task does not have": 1,
+        "with an answer that is not a label of the task": 1,
+    }
+    with pytest.raises(DataError, match=r"list them in answer\.labels"):
+        harvest_of(store, [], [], task(answer={"kind": "label"}))
+
+
+def test_no_target_is_taken_that_no_answer_can_be(store: Store) -> None:
+    harvest = harvest_of(
+        store,
+        [captured(1, "12"), captured(2, "3")],
+        [Feedback("r1", 1.0, correction="a dozen or so"), Feedback("r2", 1.0, correction="4")],
+        task(answer={"kind": "number"}),
+    )
+    assert [item.example.target for item in harvest.examples] == ["4"]
+    assert harvest.rejections == {"corrected to what is not a number": 1}
+
+
 def test_the_sealed_test_is_never_touched_and_nothing_is_taken_twice(store: Store) -> None:
     rows = [captured(n) for n in range(6)]
     twin = rows[1].input.upper() + "!"

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunepoint.capture.records import CapturedRequest, Feedback
+from tunepoint.capture.targets import expected_targets, read_target
 from tunepoint.data.examples import HUMAN, Example
-from tunepoint.task.task import Task
+from tunepoint.models.chat import Prompt
 
 Accepted = Literal["corrected", "feedback", "agreement", "scorer"]
 """Why an answer was accepted; written to harvested examples, so the words are stable."""
@@ -63,10 +64,15 @@ class Rules:
     """Written on every example; that of the request if None."""
 
 
-def accept(question: Question, task: Task, rules: Rules) -> HarvestedExample | str | None:
+def accept(question: Question, template: Prompt, rules: Rules) -> HarvestedExample | str | None:
     """Accept or reject a question's answer.
 
     A person's correction counts before everything else, then feedback, then agreement of two arms.
+
+    Args:
+        question: a request with all that is known of it.
+        template: of the task's answers: nothing becomes an example that cannot be its target.
+        rules: what is good enough.
 
     Returns:
         An example; or the reason why it is none; or None where only a judge can tell.
@@ -77,35 +83,37 @@ def accept(question: Question, task: Task, rules: Rules) -> HarvestedExample | s
         return "without text, or with text that was not kept"
     corrections = [feedback.correction for feedback in question.feedback if feedback.correction]
     if corrections:
-        target = corrections[-1].strip()
-        if not _is_target(target, task):
-            return "corrected to a label that the task does not have"
+        target = read_target(template, corrections[-1])
+        if target is None:
+            return _correction_fault(template)
         return _example(question, target, "corrected", rules)
     votes = _votes(question.feedback)
     # One rejection outweighs any praise: a doubtful example costs more than it teaches.
     if votes and min(votes) < rules.accept:
         return "rejected by feedback"
-    answer = answer_of(request)
-    if answer is None or request.format_ok is False:
+    text = answer_of(request)
+    if text is None or request.format_ok is False:
         return "with an answer that could not be parsed"
-    if not _is_target(answer, task):
-        return "with an answer that is not a label of the task"
+    answer = read_target(template, text)
+    if answer is None:
+        return _answer_fault(template)
     if votes:
         return _example(question, answer, "feedback", rules)
     others = [answer_of(copy) for copy in question.copies if copy.arm != request.arm]
-    if any(other is not None and _same_text(other, answer) for other in others):
+    targets = [None if other is None else read_target(template, other) for other in others]
+    if any(target is not None and _same_text(target, answer) for target in targets):
         return _example(question, answer, "agreement", rules)
     return "with another answer from another arm" if others else None
 
 
 def accept_by_judge(
-    questions: Sequence[Question], rules: Rules, rejections: Rejections
+    questions: Sequence[Question], template: Prompt, rules: Rules, rejections: Rejections
 ) -> list[HarvestedExample]:
     """Let the judge grade what nothing else accepts or rejects; without one all of it is left out."""
     if rules.judge is None:
         rejections["that nobody accepted"] += len(questions)
         return []
-    answers = [answer_of(question.request) or "" for question in questions]
+    answers = [read_target(template, answer_of(question.request) or "") or "" for question in questions]
     examples = [Example(question.request.id, question.request.input, "") for question in questions]
     accepted = []
     for question, answer, score in zip(questions, answers, rules.judge(answers, examples), strict=True):
@@ -131,9 +139,16 @@ def _votes(feedback: Sequence[Feedback]) -> list[float]:
     return [float(score) for score in scores if score is not None]
 
 
-def _is_target(text: str, task: Task) -> bool:
-    """Whether a text can be a target of the task."""
-    return task.answer.kind != "label" or not task.answer.labels or text in task.answer.labels
+def _correction_fault(template: Prompt) -> str:
+    if template.kind == "label":
+        return "corrected to a label that the task does not have"
+    return f"corrected to what is not {expected_targets(template)}"
+
+
+def _answer_fault(template: Prompt) -> str:
+    if template.kind == "label":
+        return "with an answer that is not a label of the task"
+    return f"with an answer that is not {expected_targets(template)}"
 
 
 def _same_text(answer: str, other: str) -> bool:

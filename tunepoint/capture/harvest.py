@@ -28,9 +28,10 @@ from tunepoint.capture.filters import (
 )
 from tunepoint.capture.records import CapturedRequest
 from tunepoint.capture.store import Store
-from tunepoint.data.examples import Example
+from tunepoint.data.examples import Example, labels_of
 from tunepoint.errors import DataError
 from tunepoint.files.text import write_text
+from tunepoint.models.chat import Prompt
 from tunepoint.task.task import Task
 
 ACCEPTED_WORDS: Mapping[Accepted, str] = {
@@ -84,11 +85,15 @@ def harvest(
         rng: draws which examples of a too frequent label are kept.
         rules: those of the task's `score.accept` if None.
 
+    Raises:
+        DataError: nobody knows the labels: the task declares none, and there are no examples.
+
     """
     rules = rules or Rules(task.score.accept)
+    template = _template(task, known)
     rejections: Rejections = Counter()
     questions = _questions(store, task.name)
-    harvested = _accepted(questions, task, rules, rejections)
+    harvested = _accepted(questions, template, rules, rejections)
     harvested = drop_unlicensed(harvested, task, rejections)
     harvested = drop_similar(harvested, sealed, "similar to the test set", rejections)
     harvested = drop_similar(harvested, known, "similar to an existing example", rejections)
@@ -98,6 +103,22 @@ def harvest(
     harvested = balance_labels(harvested, rules.most_per_label, rng, rejections)
     by_count = {reason: count for reason, count in rejections.most_common() if count}
     return Harvest(tuple(harvested), len(questions), by_count)
+
+
+def _template(task: Task, known: Sequence[Example]) -> Prompt:
+    """What all answers of the task have in common.
+
+    Raises:
+        DataError: it is a task with labels, and nobody knows them.
+
+    """
+    labels = labels_of(task, known) if task.answer.kind == "label" else ()
+    if task.answer.kind == "label" and not labels:
+        raise DataError(
+            f"{task.name}: which labels to harvest is not known: the task declares none and has no examples; "
+            "list them in answer.labels"
+        )
+    return Prompt(input="", labels=labels, kind=task.answer.kind, schema=task.answer.json_schema)
 
 
 def _questions(store: Store, task: str) -> list[Question]:
@@ -119,20 +140,20 @@ def _questions(store: Store, task: str) -> list[Question]:
 
 
 def _accepted(
-    questions: Sequence[Question], task: Task, rules: Rules, rejections: Rejections
+    questions: Sequence[Question], template: Prompt, rules: Rules, rejections: Rejections
 ) -> list[HarvestedExample]:
     """Accepted examples: corrections first, so that of two similar ones the person's is kept."""
     harvested: list[HarvestedExample] = []
     undecided: list[Question] = []
     for question in questions:
-        result = accept(question, task, rules)
+        result = accept(question, template, rules)
         if result is None:
             undecided.append(question)
         elif isinstance(result, str):
             rejections[result] += 1
         else:
             harvested.append(result)
-    harvested += accept_by_judge(undecided, rules, rejections)
+    harvested += accept_by_judge(undecided, template, rules, rejections)
     order = {question.request.id: position for position, question in enumerate(questions)}
     return sorted(harvested, key=lambda item: (item.accepted != "corrected", order[item.request]))
 

@@ -7,11 +7,13 @@ import sqlite3
 import threading
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tunepoint.errors import ModelError, StudyError
+from tunepoint.files.private import create_private
 from tunepoint.models.chat import Usage
 from tunepoint.models.endpoints import Allow, Completion, Done, Endpoint, Request
 
@@ -40,6 +42,8 @@ class CallRecording:
         """
         self.path = path
         self._lock = threading.Lock()
+        with suppress(OSError):  # the database says why it cannot be opened
+            create_private(path)
         try:
             self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             # A killed process loses nothing; a power cut may cost the last calls, never the file.

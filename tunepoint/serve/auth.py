@@ -22,6 +22,7 @@ Role = Literal["call", "read", "operate"]
 ROLES: tuple[Role, ...] = get_args(Role)
 MAX_NAME_LENGTH = 100
 """Characters of a key's name."""
+MAX_USD_A_MONTH = 1e9
 FEEDBACK_A_MINUTE = 600
 """Feedback entries that any key may give in a minute."""
 MAX_CALL_SECONDS = 4 * 3_600.0
@@ -54,11 +55,15 @@ def make_key(
     """Make a key and keep its hash; the key itself is returned once and written nowhere.
 
     Raises:
-        StoreError: the name is empty, too long, or taken.
+        StoreError: the name is empty, too long, or taken, or the budget is no amount of money.
 
     """
     if not name.strip() or len(name) > MAX_NAME_LENGTH:
         raise StoreError(f"{name!r} cannot name a key: give 1 to {MAX_NAME_LENGTH} characters")
+    if usd_a_month is not None and not 0 <= usd_a_month <= MAX_USD_A_MONTH:
+        raise StoreError(
+            f"a budget of {usd_a_month:g} dollars a month cannot be kept: give 0 to {MAX_USD_A_MONTH:,.0f}"
+        )
     token = f"tp-{secrets.token_urlsafe(32)}"
     add_key(store, StoredKey(_digest(token), name, roles, usd_a_month, requests_a_minute))
     return token

@@ -6,6 +6,7 @@ import csv
 import io
 
 from tunepoint.costs.prices import money
+from tunepoint.files.cells import escape_cell
 from tunepoint.stats.ranges import quantiles
 from tunepoint.study.whatif import WhatIf
 
@@ -26,5 +27,7 @@ def costs_csv(comparison: WhatIf) -> str:
             for i, arm in enumerate(costs.arms):
                 ranges = [quantiles(values[:, i]) for values in (month, horizon)]
                 dollars = [money(usd) for band in ranges for usd in (band.low, band.likely, band.high)]
-                writer.writerow([scenario, arm, decision.finalist(arm).kind, f"{volume:g}", *dollars])
+                writer.writerow(
+                    [scenario, escape_cell(arm), decision.finalist(arm).kind, f"{volume:g}", *dollars]
+                )
     return out.getvalue()

@@ -13,6 +13,7 @@ import numpy as np
 from tunepoint.data.examples import Example
 from tunepoint.data.rows import read_rows
 from tunepoint.errors import DataError, nearest
+from tunepoint.files.cells import escape_cell, unescape_cell
 from tunepoint.files.text import write_text
 from tunepoint.task.task import Task
 from tunepoint.trials.trial import Trial
@@ -58,7 +59,7 @@ def _read(path: Path, scale: int) -> Iterator[tuple[tuple[str, str], float]]:
         cell = str(row["grade"] if row["grade"] is not None else "").strip()
         if not cell:
             continue
-        key = str(row["item"]), normalize_answer(str(row["answer"]))
+        key = unescape_cell(str(row["item"])), normalize_answer(unescape_cell(str(row["answer"])))
         yield key, (_grade(path, line, cell, scale) - 1) / (scale - 1)
 
 
@@ -125,5 +126,6 @@ def write_grading_sheet(
         example = test[i]
         item_answers = list(answers[example.id].values())
         for k in rng.permutation(len(item_answers)).tolist():
-            rows.writerow((example.id, example.input, example.target, item_answers[k], ""))
+            cells = (example.id, example.input, example.target, item_answers[k], "")
+            rows.writerow(map(escape_cell, cells))
     write_text(path, text.getvalue())
