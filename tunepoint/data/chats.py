@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunepoint.data.table import NumberedRow, Row, Table, counted
+from tunepoint.data.table import NumberedRow, Row, Table, counted, python_literal
 from tunepoint.errors import DataError
 
 CHAT_COLUMNS = ("messages", "conversations", "conversation", "contents")
@@ -116,14 +116,14 @@ def _holds_chats(column: str, rows: Sequence[NumberedRow]) -> bool:
 
 
 def _decoded(value: Any) -> Any:
-    """Return a list of messages that CSV and Parquet hold as JSON; anything else as it is."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            decoded = json.loads(value)
-        except (ValueError, RecursionError):
-            return value
-        return decoded if _are_messages(decoded) else value
-    return value
+    """Return messages that CSV and Parquet hold as JSON or as Python prints them; anything else as it is."""
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return value
+    try:
+        decoded = json.loads(value)
+    except (ValueError, RecursionError):
+        decoded = python_literal(value)
+    return decoded if _are_messages(decoded) else value
 
 
 def _are_messages(value: Any) -> bool:

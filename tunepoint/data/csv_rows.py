@@ -17,6 +17,8 @@ MAX_FIELD_CHARACTERS = 10_000_000
 """Characters in a CSV field; the csv module stops at 131,072, which a long document exceeds."""
 MIN_SWALLOWED_LINES = 3
 """Lines inside one quoted field that look like rows, from which on a quote may be open."""
+MIN_ROWS_BELOW = 5
+"""Rows that show whether the first of them names the columns."""
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[,;\t| ]*', re.IGNORECASE)
 """Excel's first line; it names the delimiter."""
 
@@ -69,14 +71,32 @@ def csv_table(path: Path, text: str) -> Table:
         start, delimiter = 1, named[1]
     start = _next_line(lines, start)
     try:
-        return _read(path, lines, start, delimiter)
+        table = _read(path, lines, start, delimiter)
     except DataError:
         header = _header_below(lines, start)
         if header is None:
             raise
+    else:
+        if not _is_comment(table):
+            return table
+        header = _next_line(lines, start + 1)
     table = _read(path, lines, header, delimiter)
     note = f"{path.name}: the header is line {header + 1}; the lines above it are left out"
     return Table(table.rows, (note, *table.notes), header=table.header)
+
+
+def _is_comment(table: Table) -> bool:
+    """Whether the header is a comment, because the row below it names the columns.
+
+    Names stand in no row below, and that of the longest texts is shorter than all of them.
+    """
+    if not (table.header or ("",))[0].startswith("#") or len(table.rows) < MIN_ROWS_BELOW:
+        return False
+    (_, names), *rows = table.rows
+    below = {column: [row[column] for _, row in rows] for column in names}
+    longest = max(below, key=lambda column: sum(map(len, below[column])))
+    recurs = any(names[column] in values for column, values in below.items())
+    return not recurs and len(names[longest]) < min(map(len, below[longest]))
 
 
 def _next_line(lines: Sequence[str], start: int) -> int:
@@ -107,11 +127,15 @@ def _header_below(lines: Sequence[str], start: int) -> int | None:
 
 def _is_preamble(above: Sequence[str], delimiter: str, count: int) -> bool:
     """Whether lines above a header of so many delimiters are a title or comments, and no header."""
-    if any(_outside_quotes(line).count(delimiter) == count for line in above):
+    comments = [line.startswith("#") for line in above]
+    if any(
+        not comment and _outside_quotes(line).count(delimiter) == count
+        for line, comment in zip(above, comments, strict=True)
+    ):
         return False
     return "" in above or all(
-        line.startswith("#") or (" " in line and not any(sign in line for sign in DELIMITERS))
-        for line in above
+        comment or (" " in line and not any(sign in line for sign in DELIMITERS))
+        for line, comment in zip(above, comments, strict=True)
     )
 
 
@@ -194,8 +218,18 @@ def _quoted(source: _Source) -> Table:
             )
         if fields:
             rows.append((record.line, dict(zip(header, fields, strict=True))))
-    note = _swallowed_lines(source, rows, len(header))
-    return Table(tuple(rows), (note,) if note else (), header=tuple(header))
+    notes = _doubtful_header(source, header) + _swallowed_lines(source, rows, len(header))
+    return Table(tuple(rows), tuple(notes), header=tuple(header))
+
+
+def _doubtful_header(source: _Source, header: Sequence[str]) -> list[str]:
+    """Return a note if the names begin as a comment does; some programs begin a line of names like that."""
+    if not header or not header[0].startswith("# "):
+        return []
+    return [
+        f"{source.path.name}:{source.start + 1}: read as the names of the columns; remove the line if it is "
+        "a comment"
+    ]
 
 
 def _header(path: Path, line: int, names: Sequence[str]) -> list[str]:
@@ -224,7 +258,7 @@ def _fitted(fields: list[str], width: int) -> list[str] | None:
     return fields[:width]
 
 
-def _swallowed_lines(source: _Source, rows: Sequence[NumberedRow], width: int) -> str | None:
+def _swallowed_lines(source: _Source, rows: Sequence[NumberedRow], width: int) -> list[str]:
     """Return a warning of fields that hold lines which look like rows of their own."""
     starts = [line for line, _ in rows]
     suspects = []
@@ -234,12 +268,12 @@ def _swallowed_lines(source: _Source, rows: Sequence[NumberedRow], width: int) -
         if width > 1 and alike >= max(MIN_SWALLOWED_LINES, 0.8 * len(inner)):
             suspects.append((line, len(inner)))
     if not suspects:
-        return None
+        return []
     line, count = suspects[0]
-    return (
+    return [
         f"{source.path.name}:{line}: a quoted field holds {counted(count, 'line')} that look like rows "
         f"({counted(len(suspects), 'field')} like that); is its quote left open?"
-    )
+    ]
 
 
 def _tab_separated(source: _Source) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +14,10 @@ from rensa import RMinHash, RMinHashLSH
 from tunepoint.data.copies import copy_key
 from tunepoint.data.examples import Dropped, Example
 
+_TURN = re.compile(r"^(?:user|assistant|tool): .*$", re.MULTILINE)
+"""A line of a conversation, as `chats` writes it."""
+MIN_COMMON_TURNS = 10
+"""Conversations that must share a turn before it counts as common."""
 SHINGLE_LENGTH = 4
 """Characters in a shingle: few enough that short texts have several."""
 
@@ -91,6 +95,7 @@ def link_near_duplicates(texts: Sequence[str], threshold: float = 0.8) -> list[t
     there are no false ones; 32 bands of 4 rows propose a pair of similarity .8 with a probability of
     1 - (1 - .8^4)^32 > .9999.
     """
+    texts = _without_common_turns(texts)
     index = _Index(threshold)
     families = DisjointSets(len(texts))
     links: list[tuple[int, int]] = []
@@ -106,11 +111,29 @@ def match_near_duplicates(
     texts: Sequence[str], others: Sequence[str], threshold: float = 0.8
 ) -> dict[int, int]:
     """Match texts with their near duplicates among others: position of a text -> position of the first."""
+    both = _without_common_turns([*texts, *others])
+    texts, others = both[: len(texts)], both[len(texts) :]
     index = _Index(threshold)
     for other in others:
         index.add(other)
     firsts = ((position, next(iter(index.similar(text)), None)) for position, text in enumerate(texts))
     return {position: other for position, other in firsts if other is not None}
+
+
+def _without_common_turns(texts: Sequence[str]) -> Sequence[str]:
+    """Return conversations without the turns that most of them share, word for word.
+
+    A fixed greeting or a tool's "ok" would make near duplicates of conversations about different things.
+    """
+    turns = [_TURN.findall(text) for text in texts]
+    counts = Counter(turn for text in turns for turn in set(text))
+    common = {turn for turn, count in counts.items() if count >= max(MIN_COMMON_TURNS, len(texts) / 2)}
+    if not common:
+        return texts
+    return [
+        "\n".join(line for line in text.split("\n") if line not in common) if set(said) & common else text
+        for text, said in zip(texts, turns, strict=True)
+    ]
 
 
 class DisjointSets:

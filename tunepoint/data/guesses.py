@@ -17,6 +17,8 @@ MAX_LABEL_CHARACTERS = 60
 """Mean length above which even repeated answers count as texts."""
 MAX_GUESSED_LABELS = 20
 """Different answers up to which short ones count as labels, numbers included."""
+MIN_NUMBERS = 0.95
+"""Share of numbers from which answers are numbers, some of them written in another way."""
 MAX_TRIED_VALUES = 200
 """Values of a column that are parsed to see whether it holds JSON."""
 MIN_ID_ROWS = 10
@@ -39,6 +41,7 @@ TARGET_NAMES = (
     "sentiment",
     "tag",
     "type",
+    "assistant",
 )
 """Words in the name of a column of right answers, the likeliest first."""
 INPUT_NAMES = (
@@ -55,6 +58,10 @@ INPUT_NAMES = (
     "request",
 )
 """Words in the name of a column of inputs, the likeliest first."""
+QUESTION_NAMES = ("question", "query", "prompt")
+"""Inputs that may be about something in a column of its own."""
+CONTEXT_NAMES = ("context", "passage", "paragraph")
+"""Names of that column."""
 GROUP_NAMES = (
     "customer",
     "user",
@@ -114,20 +121,29 @@ def guess_columns(path: Path, columns: ColumnValues) -> ColumnGuess:
     if not others:
         raise DataError(f"{path}: no column is left for the input beside {target!r} and {group!r}; add one")
     input_name, why_input = _guess_input(others)
+    inputs = _with_context(input_name, others)
     if target is not None:
-        return ColumnGuess((input_name,), target, group, why_input)
-    candidates = _without(telling, input_name) or _repeating(_without(rest, input_name))
+        return ColumnGuess(inputs, target, group, why_input)
+    candidates = _without(telling, *inputs) or _repeating(_without(rest, *inputs))
     if not candidates:
         raise DataError(
             f"{path}: no column is left for the target beside {input_name!r} and {group!r}; add one with the "
             "right answers"
         )
     target, why_target = _guess_target(candidates)
-    return ColumnGuess((input_name,), target, group, why_input, why_target)
+    return ColumnGuess(inputs, target, group, why_input, why_target)
 
 
-def _without(columns: ColumnValues, name: str | None) -> ColumnValues:
-    return {other: values for other, values in columns.items() if other != name}
+def _with_context(name: str, columns: ColumnValues) -> tuple[str, ...]:
+    """Return the input, after the column with what a question is about, if there is one."""
+    if _telling_word(_words(name), QUESTION_NAMES) is None:
+        return (name,)
+    context = next((other for other in columns if other != name and other.lower() in CONTEXT_NAMES), None)
+    return (context, name) if context is not None else (name,)
+
+
+def _without(columns: ColumnValues, *names: str | None) -> ColumnValues:
+    return {name: values for name, values in columns.items() if name not in names}
 
 
 def _repeating(columns: ColumnValues) -> ColumnValues:
@@ -280,7 +296,8 @@ def guess_kind(values: Sequence[str]) -> AnswerKind:
     if is_structured(answers):
         return "json"
     different = len(set(answers))
-    if different > MAX_GUESSED_LABELS and all(plain_number(value) is not None for value in answers):
+    numbers = sum(plain_number(value) is not None for value in answers)
+    if different > MAX_GUESSED_LABELS and numbers >= MIN_NUMBERS * len(answers):
         return "number"
     if different > max(MAX_GUESSED_LABELS, len(answers) / 2):
         return "text"
@@ -290,12 +307,12 @@ def guess_kind(values: Sequence[str]) -> AnswerKind:
 def names_look_like_data(columns: ColumnValues) -> str | None:
     """Return a name that is rather a value, because the file has no line of names; None if all are names.
 
-    Such a name repeats a value of its column, or is a number above numbers, and every name is as long as
-    the values below it.
+    Such a name repeats a value of its column, or is a number above numbers, and no name is much
+    shorter than the values below it.
     """
     for name, values in columns.items():
         given = sorted(map(len, filter(None, values)))
-        if not given or not given[len(given) // 20] <= len(name):
+        if not given or not given[0] <= 2 * len(name):
             return None
     return next((name for name, values in columns.items() if name and _repeats(name, values)), None)
 

@@ -42,7 +42,12 @@ def _array(path: Path, text: str) -> list[Any] | None:
         raise DataError(f"{path}:{error.lineno}: not JSON ({error.msg} at column {error.colno})") from None
     except (ValueError, RecursionError) as error:  # endless numbers, deep nests
         raise DataError(f"{path}:1: cannot be used ({error}); correct or remove that value") from None
-    return value if isinstance(value, list) else _held_array(path, value)
+    if isinstance(value, list):
+        return value
+    held = _held_array(path, value)
+    if held is None and "\n" in text.strip():
+        raise DataError(f"{path}: expected a list of rows or one object per line, found a single object")
+    return held
 
 
 def _held_array(path: Path, value: dict[str, Any]) -> list[Any] | None:
@@ -74,7 +79,10 @@ def _lines(path: Path, text: str) -> Iterator[NumberedRow]:
         try:
             value = json.loads(content)
         except json.JSONDecodeError as error:
-            raise DataError(f"{where}: not JSON ({error.msg} at column {error.colno})") from None
+            raise DataError(
+                f"{where}: not JSON ({error.msg} at column {error.colno}); each line must hold one whole "
+                "object"
+            ) from None
         except (ValueError, RecursionError) as error:  # endless numbers, deep nests
             raise DataError(f"{where}: cannot be used ({error}); correct or remove the line") from None
         yield line, _row(where, value)

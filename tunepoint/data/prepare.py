@@ -14,7 +14,7 @@ from tunepoint.data.audit import DoubtfulLabel, PersonalDataFinding, personal_da
 from tunepoint.data.dedupe import Contradiction, Deduplicated, deduplicate
 from tunepoint.data.examples import Dropped, Example, fingerprint, read_source
 from tunepoint.data.licences import forbids_training
-from tunepoint.data.split import PARTS, Certificate, Split, label_counts, split, split_given_parts
+from tunepoint.data.split import PARTS, SET_NAMES, Certificate, Split, label_counts, split, split_given_parts
 from tunepoint.data.targets import (
     UnreadableTarget,
     meaning_of,
@@ -116,10 +116,15 @@ def prepare(task: Task, seed: int) -> Prepared:
     meaning = meaning_of(task.answer.kind)
     clean = {name: deduplicate(part, meaning=meaning) for name, part in sources.parts.items()}
     dropped = (*sources.dropped, *(row for file in clean.values() for row in file.dropped))
+    empty = [name for name, file in clean.items() if not file.kept]
+    if empty:
+        of_part = "" if empty[0] == _UNSPLIT else f" for the {SET_NAMES[empty[0]]}"
+        raise DataError(f"no example is left{of_part}{_losses(dropped, sources.rows)}")
     try:
         sets = _split(task.data, clean, rng)
     except DataError as error:
-        raise DataError(f"{error}{_losses(dropped, sources.rows)}{_ties(clean)}") from None
+        ties = "" if "near duplicates" in str(error) else _ties(clean)
+        raise DataError(f"{error}{ties}{_losses(dropped, sources.rows)}") from None
     examples = (*sets.train, *sets.dev, *sets.test)
     _check_labels(task, examples)
     audit = _audit(task, sets, clean, sources)
@@ -145,7 +150,9 @@ def _losses(dropped: Sequence[Dropped], read: int) -> str:
             row
         )
     reasons = "; ".join(
-        f"{len(rows)} {_NAMES_OTHERS.get(reason, reason)} (the first: {rows[0].id} {rows[0].reason:.60})"
+        f"{len(rows)} {_NAMES_OTHERS[reason]} (the first: {rows[0].id} {rows[0].reason.split(',')[0]})"
+        if reason in _NAMES_OTHERS
+        else f"{len(rows)} {reason} (the first: {rows[0].id})"
         for reason, rows in sorted(of_reason.items(), key=lambda item: -len(item[1]))
     )
     return f". {len(dropped)} of {read} rows were left out: {reasons}"
@@ -236,6 +243,7 @@ def _audit(task: Task, sets: Split, clean: Mapping[str, Deduplicated], sources: 
 
     """
     examples = (*sets.train, *sets.dev, *sets.test)
+    in_files = [example for file in clean.values() for example in file.kept]
     labels = task.answer.labels or ()
     reasons = (forbids_training(task, example) for example in examples)
     return Audit(
@@ -255,8 +263,8 @@ def _audit(task: Task, sets: Split, clean: Mapping[str, Deduplicated], sources: 
         groups=len({example.group for example in examples if example.group is not None}),
         origins=dict(Counter(example.origin for example in examples)),
         untrainable=dict(Counter(reason for reason in reasons if reason)),
-        unreadable=unreadable_targets(task.answer.kind, examples),
-        notes=(*sources.notes, *missing_values(examples)),
+        unreadable=unreadable_targets(task.answer.kind, in_files),
+        notes=(*sources.notes, *missing_values(in_files)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ Row = Mapping[str, Any]
 """Name of a column -> its value; a row may lack a column."""
 NumberedRow = tuple[int, Row]
 """A row with its line number, or its row number where the file has no lines."""
+
+MAX_LITERAL_CHARACTERS = 50_000
+"""Length up to which a text is tried as Python's notation."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,16 @@ def cell_text(value: Any) -> str:
         # Parquet also nests what JSON has no form for, such as dates.
         return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
     return str(value).strip()
+
+
+def python_literal(text: str) -> Any:
+    """Return the value that Python prints like this, with `None` or single quotes; None if it is no value."""
+    if len(text) > MAX_LITERAL_CHARACTERS:
+        return None
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return None
 
 
 def counted(count: int, what: str) -> str:

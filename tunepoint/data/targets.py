@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections import Counter
@@ -10,14 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tunepoint.data.examples import Example
-from tunepoint.data.table import counted
+from tunepoint.data.table import counted, python_literal
 from tunepoint.models.chat import AnswerKind
 from tunepoint.models.numbers import plain_number
 
 MAX_QUOTED_CHARACTERS = 60
 """Characters of a target that a message repeats."""
-MAX_LITERAL_CHARACTERS = 10_000
-"""Length up to which a text is tried as Python's notation."""
 MISSING_WORDS = frozenset({"nan", "<na>", "n/a", "#n/a", "na", "nat", "null", "none"})
 """What programs write for a value that is not there; each may be a label all the same."""
 _WHOLE_NUMBER = re.compile(r"(-?(?:0|[1-9]\d*))(?:\.0+)?")
@@ -83,12 +80,7 @@ def _json_fault(target: str) -> str | None:
 
 def in_python_notation(text: str) -> bool:
     """Whether a text is a dictionary or list as Python prints it, with `None`, `True` or single quotes."""
-    if text[:1] not in ("{", "[") or len(text) > MAX_LITERAL_CHARACTERS:
-        return False
-    try:
-        return isinstance(ast.literal_eval(text), (dict, list))
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-        return False
+    return text[:1] in ("{", "[") and isinstance(python_literal(text), (dict, list))
 
 
 def unify_labels(

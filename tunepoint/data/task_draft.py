@@ -58,10 +58,11 @@ class Draft:
     @property
     def guesses(self) -> list[str]:
         """The guesses, each in a sentence."""
-        guess, labels = self.guess, f", with {len(self.labels)} labels" if self.labels else ""
+        guess, labels = self.guess, f", with {counted(len(self.labels), 'label')}" if self.labels else ""
         inputs = guess.inputs[0] if len(guess.inputs) == 1 else list(guess.inputs)
+        names = ", ".join(name or "(without a name)" for name in self.columns)
         return [
-            f"{self.rows} rows with the columns {', '.join(self.columns)}",
+            f"{self.rows} rows with the columns {names}",
             *self.notes,
             f"input is {inputs!r}, {guess.why_input}",
             f"target is {guess.target!r}, {guess.why_target}: answers of kind {self.kind}{labels}",
