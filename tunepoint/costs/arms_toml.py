@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from dataclasses import fields
 from decimal import Decimal
@@ -17,7 +16,7 @@ from tunepoint.costs.arm_cost import NOTHING, ArmCost
 from tunepoint.errors import TrialsError, nearest
 from tunepoint.files.amounts import Amount, Dollars, TokenPrice, as_file_content
 from tunepoint.files.currencies import RATES_KEY, in_dollars
-from tunepoint.files.text import read_text
+from tunepoint.files.toml import parse_toml
 from tunepoint.task.hosting import Dedicated
 from tunepoint.trials.trial import ArmKind
 
@@ -119,9 +118,7 @@ def read_arms(path: Path) -> dict[str, DeclaredArm]:
 def _arm_tables(path: Path) -> list[Any]:
     """The [[arm]] entries, with amounts of other currencies turned into dollars."""
     try:
-        content: dict[str, Any] = in_dollars(tomllib.loads(read_text(path, TrialsError)))
-    except tomllib.TOMLDecodeError as error:
-        raise TrialsError(f"{path}: not valid TOML: {error}") from None
+        content: dict[str, Any] = in_dollars(parse_toml(path, TrialsError))
     except ValueError as error:
         raise TrialsError(f"{path}: {error}") from None
     unknown = set(content) - {"arm", RATES_KEY}

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from tunepoint.errors import TaskError, nearest
+from tunepoint.errors import TaskError, TunepointError, nearest
 from tunepoint.files.currencies import in_dollars
 from tunepoint.files.text import read_text
 
@@ -37,10 +37,22 @@ def read_toml(path: Path, hint: str) -> dict[str, Any]:
     """
     if not path.exists():
         raise TaskError(f"{path}: no such file; {hint}")
+    return parse_toml(path, TaskError)
+
+
+def parse_toml(path: Path, kind: type[TunepointError]) -> dict[str, Any]:
+    """Return the content of a TOML file; failures to read it raise `kind`.
+
+    Raises:
+        TunepointError: of the given kind.
+
+    """
     try:
-        return tomllib.loads(read_text(path, TaskError))
-    except tomllib.TOMLDecodeError as error:
-        raise TaskError(f"{path}: not valid TOML: {error}") from None
+        return tomllib.loads(read_text(path, kind))
+    except ValueError as error:  # no TOML, or an integer with thousands of digits
+        raise kind(f"{path}: not valid TOML: {error}") from None
+    except RecursionError:
+        raise kind(f"{path}: not valid TOML: arrays or tables are nested too deeply") from None
 
 
 def validated(root: type[Model], content: Mapping[str, Any], *, where: str, folder: Path) -> Model:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from tunepoint.errors import ModelError
 from tunepoint.files.amounts import Dollars, TokenPrice
 from tunepoint.files.currencies import RATES_KEY, in_dollars
-from tunepoint.files.text import read_text
+from tunepoint.files.toml import parse_toml
 from tunepoint.models.chat import Usage
 from tunepoint.models.endpoints import Request
 from tunepoint.models.providers import PROVIDERS, parse_model_name
@@ -40,11 +40,7 @@ def project_prices(folder: Path) -> dict[str, TokenPrice]:
     if not path.exists():
         return {}
     try:
-        content = tomllib.loads(read_text(path, ModelError))
-    except tomllib.TOMLDecodeError as error:
-        raise ModelError(f"{path}: not valid TOML: {error}") from None
-    try:
-        content = in_dollars(content, money=lambda path: True)
+        content = in_dollars(parse_toml(path, ModelError), money=lambda path: True)
     except ValueError as error:
         raise ModelError(f"{path}: {error}") from None
     prices = {}

@@ -14,7 +14,8 @@ from markupsafe import Markup
 
 from tunepoint.decision.numbers import percent, points, points_range, seconds, tiny_usd, usd
 from tunepoint.errors import StudyError
-from tunepoint.files.text import read_text, write_text
+from tunepoint.files.foreign_json import read_json
+from tunepoint.files.text import write_text
 from tunepoint.report import words
 from tunepoint.report.glossary import TERMS, anchor
 
@@ -165,10 +166,7 @@ def _read_part(folder: Path, name: str) -> dict[str, Any]:
     path = folder / f"{name}.json"
     if not path.exists():
         raise StudyError(f"{folder}: no {path.name}, so the study is not finished; run it again to resume it")
-    try:
-        content = json.loads(read_text(path, StudyError))
-    except json.JSONDecodeError as error:
-        raise StudyError(f"{path}: not JSON at line {error.lineno}; run the study again") from None
+    content = read_json(path, StudyError, advice="run the study again")
     missing = REQUIRED_KEYS[name] - set(content if isinstance(content, dict) else ())
     if missing:
         raise StudyError(f"{path}: {', '.join(sorted(missing))} missing; run the study again")
@@ -180,8 +178,8 @@ def _read_realized(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     # A broken file is no error: `tunepoint savings` writes it anew from the store.
-    with contextlib.suppress(json.JSONDecodeError):
-        content = json.loads(read_text(path, StudyError))
+    with contextlib.suppress(StudyError):
+        content = read_json(path, StudyError)
         if isinstance(content, dict) and content.keys() >= REALIZED_KEYS:
             return content
     return None

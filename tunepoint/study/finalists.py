@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from tunepoint.arms.contract import Arm, FittedArm
 from tunepoint.data.examples import Example
 from tunepoint.data.prepare import prepare
 from tunepoint.errors import StudyError, TaskError, nearest
-from tunepoint.files.text import read_text
+from tunepoint.files.foreign_json import mapping, read_json
 from tunepoint.models.budget import Budget
 from tunepoint.models.opening import ChatModels
 from tunepoint.study.chat_models import open_chat_models
@@ -90,8 +89,11 @@ def _task(folder: Path) -> Task:
     if not path.exists():
         read_manifest(folder)  # a folder that is no study at all gets that error
         raise StudyError(f"{folder}: was made before studies kept their task; run `tunepoint run` on it once")
-    content = json.loads(read_text(path, StudyError))
-    return Task.parse(content["task"], where=str(path), folder=Path(content["folder"]))
+    content = mapping(read_json(path, StudyError))
+    task, task_folder = mapping(content.get("task")), content.get("folder")
+    if not task or not isinstance(task_folder, str):
+        raise StudyError(f"{path}: has no task or no folder; run `tunepoint run` on the study once")
+    return Task.parse(task, where=str(path), folder=Path(task_folder))
 
 
 def _winner(folder: Path) -> str:
@@ -99,4 +101,7 @@ def _winner(folder: Path) -> str:
     if not path.exists():
         read_manifest(folder)
         raise StudyError(f"{folder}: has not decided yet; resume it with `tunepoint run`")
-    return str(json.loads(read_text(path, StudyError))["winner"])
+    winner = mapping(read_json(path, StudyError)).get("winner")
+    if not isinstance(winner, str):
+        raise StudyError(f"{path}: names no winner; run the study again")
+    return winner

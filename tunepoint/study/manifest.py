@@ -6,14 +6,13 @@ written again, and keys that were never set are not written.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError
 
 from tunepoint.errors import StudyError
-from tunepoint.files.text import read_text
+from tunepoint.files.foreign_json import read_json
 from tunepoint.study.records import (
     Bought,
     CurvePoint,
@@ -63,6 +62,8 @@ class Manifest(Record):
     """The opening of the test set; None before it."""
     spent_usd: float
     """Dollars spent, this machine's time included."""
+    calls_usd: float | None = None
+    """The part of `spent_usd` that went to calls of chat models; None before the first."""
     arms: dict[str, MeasuredArm]
     """Name -> an arm that was fitted, parts of the learning curve included."""
     machine: Machine
@@ -115,10 +116,7 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.exists():
         raise StudyError(f"{folder}: no study here (no manifest.json); `tunepoint run` makes one")
-    try:
-        content: Any = json.loads(read_text(path, StudyError))
-    except json.JSONDecodeError as error:
-        raise StudyError(f"{path}: not JSON at line {error.lineno}; restore it or start anew") from None
+    content = read_json(path, StudyError, advice="restore it or start anew")
     schema = content.get("schema") if isinstance(content, dict) else type(content).__name__
     if schema != SCHEMA:
         raise StudyError(f"{path}: its schema is {schema!r}, this version reads {SCHEMA}; start anew")
