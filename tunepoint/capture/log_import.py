@@ -2,105 +2,112 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tunepoint.capture.log_formats import REQUEST_READERS, Json, RequestReader, SkippedEntry
+from tunepoint.capture.log_formats import REQUEST_READERS, Placed, RequestFormat
 from tunepoint.capture.records import CapturedRequest
 from tunepoint.errors import DataError, nearest
-from tunepoint.files.text import read_text
+from tunepoint.files.foreign_json import json_values
+from tunepoint.files.left_out import LeftOut, Tally
+from tunepoint.trials.imported import ImportedResults
 from tunepoint.trials.results_import import TRIAL_READERS
 from tunepoint.trials.trial import Trial
 
 KINDS = (*REQUEST_READERS, *TRIAL_READERS)
 """Of logs: the first four hold requests, the others trials."""
+UNDATED_NOTE = "Some calls have no time in the log. They get the time of the file."
 
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What a log held."""
+    """What logs held."""
 
     requests: tuple[CapturedRequest, ...] = ()
     trials: tuple[Trial, ...] = ()
-    skipped: Mapping[str, int] = field(default_factory=dict)
-    """Reason -> how many entries."""
+    left_out: Tally = field(default_factory=Tally)
+    notes: tuple[str, ...] = ()
+    """Sentences about what was read."""
+
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """Reason -> how many entries were left out."""
+        return self.left_out.counts
 
     def __str__(self) -> str:
         counts = [(len(self.requests), "requests"), (len(self.trials), "trials")]
         lines = [" and ".join(f"{count} {what}" for count, what in counts if count) or "nothing"]
-        lines += [f"  skipped: {count} {reason}" for reason, count in self.skipped.items()]
-        return "\n".join(lines)
+        return "\n  ".join([*lines, *self.left_out.lines(), *self.notes])
 
 
 def import_log(path: Path, kind: str, task: str) -> ImportReport:
-    """Read the log of another tool.
+    """Read the log of another tool, as `import_logs` does."""
+    return import_logs([path], kind, task)
+
+
+def import_logs(paths: Sequence[Path], kind: str, task: str, score: str | None = None) -> ImportReport:
+    """Read logs of another tool.
 
     Args:
+        paths: of the logs; what belongs together, as the two files of a batch, may be in different ones.
         kind: one of `KINDS`.
         task: the task that the requests belong to.
+        score: name of the score that counts, if results have several.
 
     Raises:
-        DataError: no such file, an unknown kind, or nothing in the file that can be read.
+        DataError: no such file, an unknown kind, or nothing in the files that can be read.
 
     """
     if kind not in KINDS:
         raise DataError(f"{kind!r} is not a known kind of log; {nearest(kind, KINDS)}")
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
+    for path in paths:
+        if not path.is_file():
+            raise DataError(f"{path}: {'a folder; name a log in it' if path.is_dir() else 'no such file'}")
     if kind in TRIAL_READERS:
-        report = ImportReport(trials=tuple(TRIAL_READERS[kind](path)))
+        report = _read_trials(paths, kind, score)
     else:
-        report = _read_requests(path, REQUEST_READERS[kind], kind, task)
+        report = _read_requests(paths, REQUEST_READERS[kind], task)
     if not report.requests and not report.trials:
         skipped = str(report).removeprefix("nothing")
-        raise DataError(f"{path}: no entries as {kind} writes them{skipped}")
+        names = ", ".join(map(str, paths))
+        raise DataError(f"{names}: no entries as {kind} writes them that can be used{skipped}")
     return report
 
 
-def _read_requests(path: Path, read: RequestReader, kind: str, task: str) -> ImportReport:
+def _read_trials(paths: Sequence[Path], kind: str, score: str | None) -> ImportReport:
+    results = ImportedResults()
+    for path in paths:
+        results.update(TRIAL_READERS[kind](path, score))
+    return ImportReport(trials=tuple(results.trials), left_out=results.left_out, notes=tuple(results.notes))
+
+
+def _read_requests(paths: Sequence[Path], log: RequestFormat, task: str) -> ImportReport:
     requests: dict[str, CapturedRequest] = {}
-    skipped: Counter[str] = Counter()
-    for place, entry in _entries(path):
+    left_out = Tally()
+    undated = max(path.stat().st_mtime for path in paths)
+    for place, entry in log.parts(_entries(paths, left_out)):
         try:
-            for request in read(entry, task):
-                requests.setdefault(request.id, request)
-        except SkippedEntry as reason:
-            skipped[str(reason)] += 1
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise DataError(f"{place}: not an entry of {kind} ({type(error).__name__}: {error})") from None
-    return ImportReport(requests=tuple(requests.values()), skipped=dict(skipped))
+            request = log.call(entry).captured(task, undated)
+        except LeftOut as reason:
+            left_out.add(reason, place)
+        else:
+            requests.setdefault(request.id, request)
+    guessed = any(request.at == undated for request in requests.values())
+    notes = (UNDATED_NOTE,) if guessed else ()
+    return ImportReport(requests=tuple(requests.values()), left_out=left_out, notes=notes)
 
 
-def _entries(path: Path) -> Iterator[tuple[str, Json]]:
-    """Entries of a log with their places: JSON that holds one or a list of them, or JSONL."""
-    text = read_text(path, DataError)
-    try:
-        content = json.loads(text)
-    except ValueError:
-        content = None
-    if content is None:
-        yield from _lines(path, text)
-        return
-    rows = content
-    if isinstance(content, dict):
-        rows = content.get("data", [content])
-    for number, row in enumerate(rows if isinstance(rows, list) else (), start=1):
-        if not isinstance(row, dict):
-            raise DataError(f"{path}, entry {number}: must be a JSON object")
-        yield f"{path}, entry {number}", row
-
-
-def _lines(path: Path, text: str) -> Iterator[tuple[str, Json]]:
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{path}:{number}: not JSON ({error})") from None
-        if not isinstance(row, dict):
-            raise DataError(f"{path}:{number}: must be a JSON object")
-        yield f"{path}:{number}", row
+def _entries(paths: Sequence[Path], left_out: Tally) -> Iterator[Placed]:
+    """Yield the objects in logs with their places: JSON that holds one or a list of them, or JSONL."""
+    for path in paths:
+        for place, content in json_values(path, DataError):
+            listed = content.get("data") if isinstance(content, dict) else content
+            if not isinstance(listed, list):
+                listed = [content]
+            for position, row in enumerate(listed, start=1):
+                where = place if listed == [content] else f"{place}, entry {position}"
+                if isinstance(row, dict):
+                    yield where, row
+                else:
+                    left_out.add("that are no JSON object", where)

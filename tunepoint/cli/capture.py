@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tunepoint.capture.records import CapturedRequest
     from tunepoint.data.examples import Example
     from tunepoint.task.task import Task
+    from tunepoint.trials.trial import Trial
 
 WRITE_SECONDS = 600
 """To wait for imported requests to be written."""
@@ -29,34 +30,58 @@ def add_to(app: typer.Typer) -> None:
 
 
 def import_(
-    log: Annotated[Path, typer.Argument(help="The log.")],
+    logs: Annotated[list[Path], typer.Argument(help="The logs.")],
     kind: Annotated[
         str, typer.Option("--from", help="openai, litellm, langfuse, otel, promptfoo or inspect.")
     ],
     task: Annotated[str, typer.Option(help="Name of the task that the requests belong to.")] = "",
     store: StoreOption = DEFAULT_STORE,
-    out: Annotated[Path, typer.Option(help="File for trials.")] = Path("trials.jsonl"),
+    out: Annotated[Path, typer.Option(help="File for trials, after those that it holds.")] = Path(
+        "trials.jsonl"
+    ),
+    score: Annotated[
+        str | None, typer.Option(help="Scorer (Inspect) or metric (promptfoo) to use, if there are several.")
+    ] = None,
     keep_personal: Annotated[
         bool, typer.Option("--keep-personal", help="Do not redact personal data.")
     ] = False,
 ) -> None:
-    """Import the log of another tool. Requests go to the capture store, evaluations become trials."""
+    """Import logs of another tool. Requests go to the capture store, evaluations become trials."""
     with clear_errors():
-        from tunepoint.capture.log_import import import_log
+        from tunepoint.capture.log_import import import_logs
         from tunepoint.errors import DataError
-        from tunepoint.files.text import write_text
 
-        imported = import_log(log, kind, task)
+        imported = import_logs(logs, kind, task, score)
         if imported.trials:
-            if out.exists():
-                raise DataError(f"{out} already exists: name another file with --out")
-            write_text(out, "".join(trial.line() for trial in imported.trials))
-            typer.echo(f"{out}: {imported}. Next: `tunepoint decide --trials {out}`")
+            new, arms = _add_trials(out, imported.trials)
+            known = len(imported.trials) - new
+            typer.echo(f"{out}: {imported}{f' ({known} were there already)' if known else ''}")
+            typer.echo(_next(out, arms))
             return
         if not task:
             raise DataError("--task is missing: give the name of the task that these requests belong to")
         _write(store, imported.requests, keep_personal)
         typer.echo(f"{store}: {imported}")
+
+
+def _add_trials(out: Path, trials: Sequence[Trial]) -> tuple[int, int]:
+    """Add trials to a file; return how many are new, and how many arms the file then has."""
+    from tunepoint.errors import DataError
+    from tunepoint.study.manifest import MANIFEST
+    from tunepoint.trials.imported import add_trials
+    from tunepoint.trials.trial import read_trials
+
+    if (out.parent / MANIFEST).exists():
+        raise DataError(f"{out}: belongs to a study; name a file outside its directory with --out")
+    new = add_trials(out, trials)
+    return new, len({trial.arm for trial in read_trials(out)})
+
+
+def _next(out: Path, arms: int) -> str:
+    """Return what to do with a file of trials."""
+    if arms < 2:
+        return f"A decision compares at least two options. Next: import results of another with --out {out}"
+    return f"Next: `tunepoint decide --task task.toml --trials {out}`"
 
 
 def _write(store: str, requests: Sequence[CapturedRequest], keep_personal: bool) -> None:
