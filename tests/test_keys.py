@@ -21,6 +21,7 @@ from test_capture import captured, postgres
 from test_gateway import ASK, post
 from test_routing import chat_request
 from test_serving import TUNEPOINT, free_port, settings_file
+from typer.testing import CliRunner
 
 from tunepoint.arms.cascade import Gate
 from tunepoint.capture.keys import active_keys, revoke_key
@@ -30,6 +31,7 @@ from tunepoint.capture.schema import VERSION, metadata
 from tunepoint.capture.spending import Reservation, absorb, month_of, release, reserve, spending
 from tunepoint.capture.store import Store
 from tunepoint.capture.writer import Writer
+from tunepoint.cli.app import app
 from tunepoint.errors import StoreError
 from tunepoint.files.amounts import TokenPrice
 from tunepoint.models.prices import call_price
@@ -114,6 +116,16 @@ def test_of_two_keys_with_one_name_the_first_is_taken(address: str) -> None:
     results = at_once(address, 6, lambda store, number: make_key(store, "app", ("call",)))
     refused = [result for result in results if isinstance(result, StoreError)]
     assert len(refused) == 5 and all("already a key named 'app'" in str(error) for error in refused)
+
+
+def test_the_list_of_keys_says_what_each_has_spent(tmp_path: Path) -> None:
+    where = tmp_path / "c.sqlite"
+    with open_store(where) as store:
+        make_key(store, "app", ("call",), usd_a_month=50)
+        make_key(store, "idle", ("call",))
+        store.add([captured(1, key="app", cost_nanousd=1_234_000_000, at=NOW)])
+    listed = CliRunner().invoke(app, ["keys", "list", "--store", str(where)]).output
+    assert listed.splitlines() == ["app: call, $50.00 a month, $1.23 spent this month", "idle: call"]
 
 
 @pytest.mark.parametrize("usd", [float("nan"), float("inf"), -1.0, 1e10])

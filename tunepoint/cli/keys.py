@@ -46,18 +46,21 @@ def add(
 
 
 def list_keys(store: StoreOption = DEFAULT_STORE) -> None:
-    """List keys: name, roles and limits."""
+    """List keys: name, roles, limits, and what each has spent this month."""
     with clear_errors():
         from tunepoint.capture.keys import active_keys
         from tunepoint.capture.opening import open_store
+        from tunepoint.capture.records import NANO
+        from tunepoint.capture.spending import spending
 
         with open_store(store, create=False) as opened:
-            keys = active_keys(opened)
+            keys, spent = active_keys(opened), spending(opened)
         for key in keys:
             usd, requests = key.usd_a_month, key.requests_a_minute
             money = "" if usd is None else f", ${usd:,.2f} a month"
             rate = "" if requests is None else f", {requests} requests a minute"
-            typer.echo(f"{key.name}: {' and '.join(key.roles)}{money}{rate}")
+            so_far = f", ${spent[key.name] * NANO:,.2f} spent this month" if spent.get(key.name) else ""
+            typer.echo(f"{key.name}: {' and '.join(key.roles)}{money}{rate}{so_far}")
 
 
 def revoke(
