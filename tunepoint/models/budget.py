@@ -4,18 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tunepoint.errors import BudgetReached
+from tunepoint.errors import BudgetReached, TunepointError
 from tunepoint.models.endpoints import Allow, Completion, Done, Endpoint, Request
+from tunepoint.models.payments import PaymentLog
 from tunepoint.models.prices import CallPrice
 
 
 class Budget:
     """What the study has spent and may spend; seconds of this machine count as money."""
 
-    def __init__(self, cap_usd: float | None, usd_per_second: float, spent_usd: float = 0.0) -> None:
+    def __init__(
+        self,
+        cap_usd: float | None,
+        usd_per_second: float,
+        spent_usd: float = 0.0,
+        payments: PaymentLog | None = None,
+    ) -> None:
+        """Start with what was spent before.
+
+        Args:
+            cap_usd: what may be spent in all; None for no limit.
+            usd_per_second: of this machine.
+            spent_usd: so far, all calls in `payments` included.
+            payments: where calls are written down; nowhere if None.
+
+        """
         self.cap_usd = cap_usd
         self.usd_per_second = usd_per_second
         self.spent_usd = spent_usd
+        self.calls_usd = 0.0 if payments is None else payments.usd
+        """The part of `spent_usd` that went to calls of chat models."""
+        self._payments = payments
         self._reserved: dict[int, float] = {}
         self._reservations = 0
 
@@ -67,13 +86,18 @@ class Budget:
                 f"may cost ${dollars:.6f}. All answers are kept: run again with a higher --max-usd to resume"
             )
         self._reservations += 1
-        self._reserved[self._reservations] = dollars
-        return self._reservations
+        number = self._reservations if self._payments is None else self._payments.intend(dollars)
+        self._reserved[number] = dollars
+        return number
 
-    def settle(self, reservation: int, dollars: float) -> None:
-        """Replace a reservation by what the call cost."""
-        del self._reserved[reservation]
+    def settle(self, reservation: int, dollars: float | None) -> None:
+        """Replace a reservation by what the call cost; None if nobody knows, so that all of it counts."""
+        reserved = self._reserved.pop(reservation)
+        dollars = reserved if dollars is None else dollars
+        if self._payments is not None:
+            self._payments.settle(reservation, dollars)
         self.spent_usd += dollars
+        self.calls_usd += dollars
 
 
 class BudgetedEndpoint:
@@ -110,8 +134,12 @@ class BudgetedEndpoint:
             self.budget.settle(reservations.pop(id(request)), dollars)
             done(position, completion)
 
+        refused = False
         try:
             self.endpoint.complete(requests, settle, reserve)
+        except TunepointError:
+            refused = True  # calls that no server took cost nothing
+            raise
         finally:
             for reservation in reservations.values():
-                self.budget.settle(reservation, 0.0)  # calls that were stopped on their way
+                self.budget.settle(reservation, 0.0 if refused else None)

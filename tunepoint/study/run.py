@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 from tunepoint.arms.catalog import load_encoder
 from tunepoint.data.prepare import prepare
 from tunepoint.files.machine import cores
 from tunepoint.models.budget import Budget
+from tunepoint.models.payments import PAYMENTS, PaymentLog
 from tunepoint.study.adaptive import purchase_policy
 from tunepoint.study.chat_models import open_chat_models
 from tunepoint.study.conclusion import Result, conclude
 from tunepoint.study.curve_drawing import draw_curve
-from tunepoint.study.directory import default_folder, open_study
+from tunepoint.study.directory import Study, default_folder, open_study
 from tunepoint.study.holdout import open_test
 from tunepoint.study.planning import Confirm, find_doubtful_labels, plan
 from tunepoint.study.runner import Progress, Runner, silent
@@ -50,9 +52,12 @@ def run(
     prepared = prepare(task, seed)
     encoder = load_encoder(task)
     folder = Path(out) if out is not None else default_folder(task, prepared, seed)
-    with open_study(folder, task, prepared, seed) as study:
+    with (
+        open_study(folder, task, prepared, seed) as study,
+        closing(PaymentLog(folder / PAYMENTS)) as payments,
+    ):
         register_study(task, folder)
-        budget = Budget(max_usd, _machine_usd_per_second(task), study.manifest.spent_usd)
+        budget = _budget(study, task, max_usd, payments)
         with open_chat_models(task, folder / "calls.sqlite", budget, replay=replay) as models:
             runner = Runner(study, task, prepared, budget, models, progress)
             candidates = plan(runner, encoder, None if replay else confirm)
@@ -63,5 +68,9 @@ def run(
             return conclude(runner, selection, doubts)
 
 
-def _machine_usd_per_second(task: Task) -> float:
-    return task.costs.core_hour_usd.likely / 3600 * cores()
+def _budget(study: Study, task: Task, max_usd: float | None, payments: PaymentLog) -> Budget:
+    """What the study may still spend; payments that a killed run did not note in the manifest count."""
+    manifest = study.manifest
+    unnoted = payments.usd - (manifest.calls_usd or 0.0)
+    usd_per_second = task.costs.core_hour_usd.likely / 3600 * cores()
+    return Budget(max_usd, usd_per_second, manifest.spent_usd + unnoted, payments)

@@ -149,7 +149,8 @@ class Runner:
 
     def _spend(self, seconds: float) -> None:
         self.budget.charge_seconds(seconds)
-        self.study.update(spent_usd=round(self.budget.spent_usd, 9))
+        calls = {"calls_usd": round(self.budget.calls_usd, 9)} if self.budget.calls_usd else {}
+        self.study.update(spent_usd=round(self.budget.spent_usd, 9), **calls)
 
     def fit(self, arm: Arm, train: Sequence[Example], number: int, name: str) -> FittedArm:
         """Fit an arm with one of its training seeds, and record what that took."""
