@@ -37,9 +37,10 @@ def find_emails(page: Page) -> Iterator[Finding]:
 
 def find_ips(page: Page, budget: TimeBudget) -> Iterator[Finding]:
     """Find addresses of both versions of the Internet Protocol."""
-    sixes = list(_find_ipv6(page, budget))
-    yield from sixes
-    page.blank(sixes)
+    if page.folded.count(b":") > 1:
+        sixes = list(_find_ipv6(page, budget))
+        yield from sixes
+        page.blank(sixes)
     for match in _IPV4.finditer(page.folded):
         if budget.spent:
             return

@@ -51,8 +51,7 @@ def _searches(page: Page, regions: Sequence[str], budget: TimeBudget) -> Iterato
     """Each kind in turn; what one has found, the next do not see."""
     yield find_keys(page)
     yield find_emails(page)
-    if b":" in page.folded or b"." in page.folded:
-        yield find_ips(page, budget)
+    yield find_ips(page, budget)
     if _SEVEN_DIGITS.search(page.folded):
         yield find_accounts(page, budget)
         # Cards before phone numbers: the digits of a card can be read as one.

@@ -207,7 +207,8 @@ def _candidate(page: Page, start: int, end: int) -> _Candidate | None:
 
 
 def _is_date_or_decimal(text: str) -> bool:
-    return bool(_DATE.fullmatch(text) or _DECIMAL.fullmatch(text))
+    bare = text.strip("()+ ")
+    return bool(_DATE.fullmatch(bare) or _DECIMAL.fullmatch(bare))
 
 
 def _most_groups(page: Page, groups: Sequence[_Span]) -> int:
