@@ -12,7 +12,8 @@ BEFORE, AFTER = 40, 24
 _PHONE_WORDS = (
     r"(?:tele)?phone[sd]?|phoning|tele?|fon|call(?:s|ed|ing)?|ring|rang|dial(?:l?ed|l?ing)?|mobiles?|mob|"
     r"cell(?:phone)?|fax|whats\s?app|sms|landline|hotline|(?:text|reach|contact) (?:me|us|him|her|them)|"
-    r"contact (?:no|number)|my (?:number|digits)|t[ée]l[ée]phon\w*|t[ée]l|portable|appel\w*|telef\w*|tlf|"
+    r"contact(?=\s?:| no| number)|wa\.me|my (?:number|digits)|"
+    r"t[ée]l[ée]phon\w*|t[ée]l|portable|appel\w*|telef\w*|tlf|"
     r"m[óo]vil|celular|cellulare|handy\w*|mobil\w*|rufnummer|anruf\w*|durchwahl|gsm|тел\w*"
 )
 _OTHER_WORDS = (

@@ -14,7 +14,7 @@ PREFIXES = {
     "sk_": 16,
     "pk_": 16,
     "rk_": 16,
-    "tp-": 40,
+    "tp-": 20,
     "csk-": 20,
     "hf_": 20,
     "api_org_": 20,
@@ -49,7 +49,7 @@ PREFIXES = {
     "dapi": 32,
 }
 """Beginnings of keys -> how many letters, digits, `_` and `-` follow at least."""
-MIN_RANDOM, LONGEST_WORD = 10, 16
+MIN_RANDOM, LONGEST_WORD = 8, 16
 """Characters of one part of a key: at least one part is mixed and as long as the first, or as the second."""
 _WORDS = re.compile(r"[A-Za-z0-9]+")
 _BODY = r"[A-Za-z0-9_-]"
