@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from tunepoint.costs.declared_costs import declared_cost
 from tunepoint.decision.verdict import Decision, decide
 from tunepoint.errors import StudyError, TaskError
 from tunepoint.files.amounts import as_file_content
+from tunepoint.files.foreign_json import mapping, read_json
 from tunepoint.stats.streams import Stream, stream
 from tunepoint.study.manifest import Manifest, read_manifest
 from tunepoint.study.repricing import NewPrices, Rates, reprice
@@ -117,10 +117,11 @@ def task_of(study: Path) -> Task:
         raise StudyError(
             f"{study}: no decision.json, so it has not decided yet; resume it with `tunepoint run`"
         )
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return Task.parse(
-        {"name": content["task"], **as_file_content(content["provenance"]["assumptions"])}, where=str(path)
-    )
+    content = mapping(read_json(path, StudyError, advice="run the study again"))
+    assumptions = mapping(mapping(content.get("provenance")).get("assumptions"))
+    if not assumptions:
+        raise StudyError(f"{path}: holds no provenance.assumptions; run the study again")
+    return Task.parse({"name": content.get("task"), **as_file_content(assumptions)}, where=str(path))
 
 
 def _changed(task: Task, settings: Mapping[str, Any]) -> Task:
