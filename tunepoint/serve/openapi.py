@@ -110,7 +110,7 @@ def _paths(task_name: dict[str, Any]) -> dict[str, Any]:
         "/v1/feedback": {
             "post": {
                 "requestBody": {"required": True, **_json(FEEDBACK)},
-                "responses": _responses(OBJECT, 400, *denied, 413, 415, 503),
+                "responses": _responses(OBJECT, 400, *denied, 404, 413, 415, 422, 429, 503),
             }
         },
         "/v1/routes/{task}": {
