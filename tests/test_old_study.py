@@ -20,6 +20,7 @@ from tunepoint.study.curve_drawing import curve_points
 from tunepoint.study.directory import Study, open_study
 from tunepoint.study.manifest import read_manifest
 from tunepoint.study.whatif import Scenario, what_if
+from tunepoint.trials.scorers import scorer_code
 
 OLD = ROOT / "tests" / "data" / "old-study"
 
@@ -81,3 +82,18 @@ def test_its_prompt_is_served_without_measuring_anything_again(old: Path) -> Non
         assert set(study.arms) == {prompt}
         study.arms[prompt].close()
     assert {name: (old / name).read_bytes() for name in logs} == logs
+
+
+def test_opening_it_runs_no_code_of_its_folder(old: Path) -> None:
+    (old / "theirs.py").write_text("raise SystemExit('their code ran')")
+    saved = json.loads((old / "task.json").read_text())
+    saved["task"]["score"] = {"metric": "theirs:score"}
+    (old / "task.json").write_text(json.dumps(saved))
+    manifest = json.loads((old / "manifest.json").read_text())
+    manifest["task_sha256"] = Task.parse(saved["task"], folder=old).trials_fingerprint()
+    manifest["scorer_sha256"] = scorer_code("theirs:score", old)
+    (old / "manifest.json").write_text(json.dumps(manifest))
+    with study_arms(old, ["few-shot, 3 per label"]) as study:
+        study.arms["few-shot, 3 per label"].close()
+    what_if(old, Scenario({"traffic.queries_per_month": 1_000_000}))
+    assert rebuild_report(old).exists()

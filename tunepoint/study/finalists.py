@@ -22,6 +22,7 @@ from tunepoint.study.planning import plan
 from tunepoint.study.runner import Runner
 from tunepoint.study.selection import select
 from tunepoint.task.task import Task
+from tunepoint.trials.grading import Grading
 
 SERVING_ATTEMPTS = 2
 """Tries of a call while a user waits for the answer."""
@@ -59,7 +60,9 @@ def open_finalists(folder: Path, only: Sequence[str] = ()) -> Iterator[Finalists
     budget = Budget(None, 0.0, manifest.spent_usd)
     with open_chat_models(task, folder / "calls.sqlite", budget) as models:
         with open_study(folder, task, prepared, manifest.seed) as study:
-            runner = Runner(study, task, prepared, budget, models)
+            own_scorer = ":" in task.score.metric
+            scorer = _refuse_to_score if own_scorer else None
+            runner = Runner(study, task, prepared, budget, models, scorer=scorer)
             # names in the manifest do not make arms: an optimized instruction, a distilled model and the
             # gate of a cascade come from selection. All of it is measured, so it answers from the logs.
             finalists = select(runner, plan(runner, encoder, None)).finalists
@@ -74,6 +77,19 @@ def open_finalists(folder: Path, only: Sequence[str] = ()) -> Iterator[Finalists
             encoder.clear_states()  # kept for the inputs that selection asks again and again
         models.go_live(attempts=SERVING_ATTEMPTS)
         yield Finalists(task, prepared.split.train, arms, models, winner)
+
+
+def _refuse_to_score(answers: Sequence[str], examples: Sequence[Example]) -> list[Grading]:
+    """Score nothing: whoever opens a study of somebody else's must not run the scorer that it names.
+
+    Raises:
+        StudyError: always; a measured study has its scores, only a distilled training set is scored again.
+
+    """
+    raise StudyError(
+        f"opening this study would run the scorer that its task names, on {len(examples)} answers; name "
+        "finalists that were not distilled, or use a metric of Tunepoint's"
+    )
 
 
 def _check_names(folder: Path, only: Sequence[str], servable: Sequence[Arm]) -> None:

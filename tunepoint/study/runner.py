@@ -45,7 +45,14 @@ class Runner:
         budget: Budget,
         models: ChatModels,
         progress: Progress = silent,
+        scorer: BatchScorer | None = None,
     ) -> None:
+        """Prepare to measure; nothing is fitted or asked yet.
+
+        Args:
+            scorer: grades the answers; the task's own if None, which imports the module of a user's scorer.
+
+        """
         self.study = study
         self.task = task
         self.prepared = prepared
@@ -54,7 +61,7 @@ class Runner:
         self.progress = progress
         self.done_seconds = 0.0
         self.planned_seconds = 0.0
-        self._scorer: BatchScorer = task_scorer(task) if models.judge is None else Judge(models.judge, task)
+        self._scorer = scorer or (task_scorer(task) if models.judge is None else Judge(models.judge, task))
         self._writer = TrialWriter(study, prepared.split.clusters, self._scorer, models.prices)
 
     @property

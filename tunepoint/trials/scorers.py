@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
+import importlib
 import json
 import re
 import sys
@@ -160,18 +160,21 @@ def scorer(name: str, folder: Path = Path(), *, tolerance: float | None = None) 
 
 
 def scorer_code(name: str, folder: Path = Path()) -> str | None:
-    """Return the SHA-256 of the module of a user's scorer; None for Tunepoint's own."""
+    """Return the SHA-256 of the module of a user's scorer, without running it.
+
+    None for Tunepoint's own, and for a module that is not found.
+    """
     # Part of a study's identity: scores by another version of the scorer are not comparable.
     if name in SCORERS or ":" not in name:
         return None
-    with _importing_from(folder):
-        try:
-            spec = importlib.util.find_spec(name.partition(":")[0])
-        except (ImportError, ValueError):
-            return None
-    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
-        return None
-    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
+    # Found as a file and not by the import system, which would run the packages above the module.
+    parts = name.partition(":")[0].split(".")
+    for root in (folder, Path.cwd(), *map(Path, sys.path)):
+        stem = root.joinpath(*parts)
+        for path in (stem.with_suffix(".py"), stem / "__init__.py"):
+            if path.is_file():
+                return hashlib.sha256(path.read_bytes()).hexdigest()
+    return None
 
 
 def _checked(name: str, function: Callable[[str, Example], Any]) -> Scorer:
