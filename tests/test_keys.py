@@ -251,7 +251,7 @@ def test_a_request_that_somebody_waits_for_is_written_at_once(tmp_path: Path) ->
         writer = Writer(store, None, linger=60.0)
         writer.put_acknowledged(captured(1)).result(10)
         assert store.find("r1") is not None
-        refused = writer.put_acknowledged(captured(2, input=None))
+        refused = writer.put_acknowledged(captured(2, input_tokens=2**70))
         with pytest.raises(StoreError):
             refused.result(10)
         writer.close()
