@@ -97,7 +97,7 @@ def refusal_words(body: Any) -> str:
 
 
 def _with_field(words: str, body: Mapping[str, Any]) -> str:
-    """Put the field that an error is about before its words: OpenAI names it in `param`, pydantic in `loc`."""
+    """Put the field that an error is about before its words: it stands in `param` or in `loc`."""
     place = body.get("param") or body.get("loc")
     if isinstance(place, (list, tuple)):
         place = ".".join(str(part) for part in place[:10])
