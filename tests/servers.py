@@ -125,6 +125,19 @@ FAULTS: dict[str, Callable[[web.Request], Any]] = {
     ),
     "bad json": lambda _: respond(web.Response(text='{"id": ', content_type="application/json")),
     "not a completion": lambda _: respond(web.json_response({"hello": 1})),
+    "no such thing": lambda _: respond(refusal(400, "no such thing here")),
+    "bad key": lambda _: respond(
+        web.json_response([{"error": {"message": "API key not valid."}}], status=400)
+    ),
+    "moderated": lambda _: respond(refusal(403, "Your input was flagged by moderation")),
+    "too large": lambda _: respond(refusal(413, "Request too large, please reduce your message")),
+    "conflict": lambda _: respond(refusal(409, "try again")),
+    "error in 200": lambda _: respond(web.json_response({"error": {"message": "upstream", "code": 502}})),
+    "as text": lambda _: respond(
+        web.Response(
+            text=json.dumps({"choices": [{"message": {"content": "billing"}}]}), content_type="text/plain"
+        )
+    ),
     "cut": cut,
     "hang": hang,
 }

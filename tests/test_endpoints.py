@@ -147,6 +147,52 @@ def test_systemic_faults_say_what_to_do_and_never_show_the_key(
         TextModel(endpoint(fake)).answer(prompts(3))
 
 
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (
+            "no such thing",
+            r"refused its first 8 requests and answered none; the last: HTTP 400: no such thing",
+        ),
+        ("bad key", r"the key was refused \(HTTP 400: API key not valid"),
+    ],
+)
+def test_a_server_that_answers_nothing_ends_the_study_with_its_words(
+    fake: Fake, fault: str, message: str, tmp_path: Path
+) -> None:
+    fake.always = fault
+    recording = CallRecording(tmp_path / "calls.sqlite")
+    recorded = RecordedEndpoint("m", recording, endpoint(fake, concurrency=2))
+    with pytest.raises(ModelError, match=message):
+        TextModel(recorded).answer(prompts(40))
+    assert len(fake.calls) < 12 and len(recording) == 0  # nothing of it is taken for an answer later
+    recording.close()
+
+
+@pytest.mark.parametrize(("fault", "words"), [("moderated", "flagged"), ("too large", "too large")])
+def test_what_one_request_is_refused_for_costs_one_item(fake: Fake, fault: str, words: str) -> None:
+    fake.faults = {3: fault}
+    replies = TextModel(endpoint(fake, concurrency=1)).answer(prompts(8))
+    assert [reply.format_ok for reply in replies].count(False) == 1
+    assert words in next(str(reply.error) for reply in replies if not reply.format_ok)
+
+
+@pytest.mark.parametrize("fault", ["conflict", "error in 200", "as text"])
+def test_what_passes_or_can_be_read_costs_nothing(fake: Fake, fault: str) -> None:
+    fake.faults = {3: fault}
+    replies = TextModel(endpoint(fake, concurrency=1)).answer(prompts(8))
+    assert all(reply.answer == "billing" for reply in replies)
+    assert any(reply.usage.estimated for reply in replies) == (fault == "as text")
+
+
+def test_a_wrong_address_is_told_from_a_wrong_model(fake: Fake) -> None:
+    root = fake.url.removesuffix("/v1")
+    with pytest.raises(ModelError, match=r"does the address end in /v1\?"):
+        TextModel(endpoint(None, f"{root}#tiny")).answer(prompts(1))
+    (reply,) = TextModel(endpoint(None, f"{fake.url}/chat/completions?api-version=1#tiny")).answer(prompts(1))
+    assert reply.answer == "billing"
+
+
 def test_names_of_models(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parse_model_name("openai/gpt-5-mini").model == "gpt-5-mini"
     assert parse_model_name("openrouter/meta/llama").model == "meta/llama"
