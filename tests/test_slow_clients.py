@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from gateways import Behind, Running, behind, running, settings, until
 from test_gateway import ASK, get, post
 
+from tunepoint.capture.records import CapturedRequest, Feedback
+from tunepoint.capture.writer import Writer
 from tunepoint.serve.connections import Limits
 from tunepoint.serve.memory import ALWAYS_FREE_BYTES, BodyMemory
 from tunepoint.serve.process import max_connections
@@ -192,3 +195,49 @@ def test_connections_leave_room_for_the_servers_behind() -> None:
 
     assert 16 <= max_connections() <= Limits().connections
     assert max_connections() * 2 < resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+class SlowStore:
+    """A store that keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.rows: list[CapturedRequest] = []
+
+    def add(self, requests: Sequence[CapturedRequest] = (), feedback: Sequence[Feedback] = ()) -> None:
+        self.rows += requests
+
+
+def test_texts_that_cannot_be_redacted_in_time_are_left_out_and_the_facts_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tunepoint.capture.writer.MAX_WAITING_CHARACTERS", 100)
+    stop, store = threading.Event(), SlowStore()
+
+    def redact(text: str) -> str:
+        stop.wait(0 if not text else 10)
+        return text
+
+    writer = Writer(store, redact, linger=0)
+    for number in range(5):
+        writer.put(
+            CapturedRequest(f"r{number}", 1.0, "t", "a", "champion", "m", "x" * 30, "", cost_nanousd=7)
+        )
+    assert writer.counts.shortened == 2  # three fit
+    threading.Timer(0.2, stop.set).start()
+    assert writer.close(patience=10) == 0
+    assert [row.input for row in store.rows] == ["x" * 30] * 3 + [""] * 2
+    assert {row.cost_nanousd for row in store.rows} == {7}
+
+
+def test_a_writer_in_a_hurry_leaves_texts_out() -> None:
+    store = SlowStore()
+
+    def redact(text: str) -> str:
+        time.sleep(0.2 if text else 0)
+        return text
+
+    writer = Writer(store, redact, linger=0)
+    for number in range(30):
+        writer.put(CapturedRequest(f"r{number}", 1.0, "t", "a", "champion", "m", "some text", ""))
+    assert writer.close(patience=2) == 0
+    assert len(store.rows) == 30 and writer.counts.shortened > 10

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, Literal
@@ -115,3 +115,24 @@ def nanodollars(dollars: float | Decimal) -> int:
     if not exact.is_finite():
         raise ValueError(f"{dollars} is not an amount of money")
     return round(exact * 1_000_000_000)
+
+
+def without_content(request: CapturedRequest) -> CapturedRequest:
+    """Return a copy without question and answer; without the error too, which may quote either."""
+    return replace(request, input="", output="", answer=None, error=None, messages=None, parameters={})
+
+
+def characters(request: CapturedRequest) -> int:
+    """How long the texts of a request are, together: what it takes in memory, and in time to redact."""
+    texts = (request.input, request.output, request.error, request.messages, request.parameters)
+    return sum(map(_characters, texts))
+
+
+def _characters(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(map(_characters, value.values())) + len(value)
+    if isinstance(value, list | tuple):
+        return sum(map(_characters, value)) + len(value)
+    return 1

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
-from tunepoint.capture.records import MAX_SLICE_LENGTH, CapturedRequest, Feedback
+from tunepoint.capture.records import MAX_SLICE_LENGTH, CapturedRequest, Feedback, characters, without_content
 from tunepoint.capture.redaction import Redactor, for_one_request, redacted
 from tunepoint.errors import RefusedRow, StoreError
 
@@ -21,6 +21,10 @@ LAST_RETRY_SECONDS = 1.0
 """While closing, an unavailable store is given up once the wait would be longer than this."""
 CLEANED_FIELDS = ("id", "task", "arm", "model", "user", "key", "copy_of", "origin", "licence")
 """Fields of a request that hold no prose: cleaned for the database, not redacted."""
+MAX_WAITING_CHARACTERS = 16 * 2**20
+"""Of texts that wait; with more, requests are kept without their texts."""
+BATCH_CHARACTERS = 256 * 2**10
+"""Of texts, after which a batch takes no more requests: what waits for it waits for their redaction too."""
 _PendingFeedback = tuple[Feedback, "Future[None]"]
 
 
@@ -41,6 +45,8 @@ class Counts:
     """Requests pushed out of a full buffer while the store was away, the oldest first."""
     refused: int = 0
     """Requests that the store rejected, one by one."""
+    shortened: int = 0
+    """Requests written without their texts: longer ones came than can be redacted in time."""
     failing: bool = False
     """Whether the last batch could not be written."""
 
@@ -79,6 +85,10 @@ class Writer:
         self._acknowledgements: dict[str, Future[None]] = {}
         """Id of a request that somebody waits for -> done when it is written."""
         self._wake = threading.Event()
+        self._characters_put = self._characters_done = 0
+        """Of texts, since the start; each is changed by one thread only."""
+        self._hurry = False
+        """Whether there is no time left to redact texts."""
         self._in_hand = 0
         """Requests of the batch that is being written."""
         self._closing = self._closed = False
@@ -99,12 +109,21 @@ class Writer:
             try:
                 dropped = self._requests.popleft()
                 self.counts.dropped += 1
+                self._characters_put -= characters(dropped)
                 self._acknowledge([dropped], StoreError("the store is away, and too many requests wait"))
             except IndexError:  # the thread has just taken them all
                 pass
+        size = characters(request)
+        if self._characters_put - self._characters_done + size > MAX_WAITING_CHARACTERS:
+            request, size = self._shortened(request), 0
+        self._characters_put += size
         self._requests.append(request)
         if not self._wake.is_set():  # cheaper than setting it: that takes a lock
             self._wake.set()
+
+    def _shortened(self, request: CapturedRequest) -> CapturedRequest:
+        self.counts.shortened += 1
+        return without_content(request)
 
     def put_acknowledged(self, request: CapturedRequest) -> Future[None]:
         """Take a request that is written without lingering; the future is done when it is, or fails."""
@@ -126,10 +145,15 @@ class Writer:
         return written
 
     def close(self, patience: float = 30.0) -> int:
-        """Write what waits; return how many requests could not be written within `patience` seconds."""
+        """Write what waits; return how many requests could not be written within `patience` seconds.
+
+        Texts that take longer than half of it are left out: who answered, and what it cost, is kept.
+        """
         self._closing = True
         self._wake.set()
-        self._thread.join(patience)
+        self._thread.join(patience / 2)
+        self._hurry = True
+        self._thread.join(patience / 2)
         self._closed = True
         while self._feedback:
             _, written = self._feedback.popleft()
@@ -183,6 +207,7 @@ class Writer:
             return False
         finally:
             self._in_hand = 0
+        self._characters_done += sum(map(characters, requests))
         self.counts.written += written
         self.counts.refused += refused
         self.counts.failing = False
@@ -190,11 +215,13 @@ class Writer:
 
     def _take_requests(self) -> list[CapturedRequest]:
         requests: list[CapturedRequest] = []
-        while self._requests and len(requests) < self.batch:
+        size = 0
+        while self._requests and len(requests) < self.batch and size < BATCH_CHARACTERS:
             try:
                 requests.append(self._requests.popleft())
             except IndexError:  # `put` has just dropped the last one
                 break
+            size += characters(requests[-1])
         return requests
 
     def _write(
@@ -248,6 +275,8 @@ class Writer:
     # -- cleaning ----------------------------------------------------------------------------------
 
     def _cleaned(self, request: CapturedRequest) -> CapturedRequest:
+        if self._hurry:
+            request = self._shortened(request)
         # Its texts share one time budget.
         redact = None if self.redact is None else for_one_request(self.redact)
         clean = partial(self._clean_text, redact=redact)

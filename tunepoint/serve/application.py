@@ -27,14 +27,16 @@ from tunepoint.serve.gateway import Gateway
 from tunepoint.serve.memory import BodyMemory
 from tunepoint.serve.protocol import ChatRequest, RequestError, read_request
 from tunepoint.serve.settings import LOOPBACK
-from tunepoint.serve.turns import LONG_BYTES, turn
+from tunepoint.serve.turns import LONG_BYTES, Pace, turn
 
 CHAT_PATH = "/v1/chat/completions"
-MAX_BODY_MEMORY_BYTES = 96 * 2**20
+MAX_BODY_MEMORY_BYTES = 32 * 2**20
 """Of all chat requests that are on their way, as text and as what it becomes when it is read."""
 MAX_QUOTED_CHARACTERS = 100
 """Of a header, in an error."""
 HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]*\]|[^\[\]:/@?#\s]*)(?::\d{1,5})?")
+STARTS_PER_TURN = 4
+"""Chat requests that start in one turn of the event loop."""
 STREAM_HEADERS = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -48,6 +50,7 @@ class Application:
         self.gateway = gateway
         self.in_flight = 0
         """Chat requests that are being answered."""
+        self.pace = Pace(STARTS_PER_TURN)
         self.memory = BodyMemory(max(MAX_BODY_MEMORY_BYTES, 4 * self._max_body_bytes))
         self.router = Starlette(routes=routes(gateway, self.admit), exception_handlers=exception_handlers())
         # Its address would be made of the header host, which anybody can forge.
@@ -85,6 +88,7 @@ class Application:
         try:
             if self.in_flight > gateway.settings.server.at_once:
                 raise RequestError(503, "too many requests at once; try again", kind="server_error", wait=1.0)
+            await self.pace.start()
             request = await self._read(body)
             request.slice = (header_text(headers.get(b"x-tunepoint-slice")) or "")[:MAX_SLICE_LENGTH] or None
             gateway.access.charge_request(key)
@@ -99,7 +103,7 @@ class Application:
     async def _read(self, body: bytes) -> ChatRequest:
         if len(body) < LONG_BYTES:
             return read_request(body)
-        async with turn():
+        async with turn("body"):
             return read_request(body)
 
     async def _answer_whole(self, request: ChatRequest, key: Key, receive: Receive, send: Send) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
@@ -32,6 +33,8 @@ CHECK_SECONDS = 2.0
 """Between two looks at the canaries."""
 KEY_RELOAD_SECONDS = 10.0
 """How long a revoked key may still be used."""
+STOP_SECONDS = 30.0
+"""How long the store may take to write what waits, at the end."""
 PURGE_SECONDS = 3_600.0
 """Between two deletions of requests that are older than `retention_days`."""
 
@@ -55,6 +58,10 @@ class Gateway:
         self.settings = load()
         self.on_arms_closed: Callable[[], None] = lambda: None
         """Called after a reload, once the previous arms are closed."""
+        self.stop_at = math.inf
+        """`time.monotonic()` by which all has to be written, once the process was asked to stop."""
+        self.unwritten = 0
+        """Captured requests that could not be written in time."""
         self._reload_lock = asyncio.Lock()
         self._arms = ExitStack()
         self._session: aiohttp.ClientSession | None = None
@@ -188,7 +195,8 @@ class Gateway:
     async def stop(self) -> None:
         """Write everything down and close."""
         await self.dispatcher.drain()
-        await asyncio.to_thread(self.writer.close)
+        patience = min(STOP_SECONDS, max(1.0, self.stop_at - time.monotonic()))
+        self.unwritten = await asyncio.to_thread(self.writer.close, patience)
         await asyncio.to_thread(self.access.close)
         await asyncio.to_thread(self._arms.close)
         if self.dispatcher.recorder.tracer is not None:

@@ -28,6 +28,7 @@ class _CaptureCollector(Collector):
             ("written", counts.written, "Requests written to the store."),
             ("dropped", counts.dropped, "Requests dropped because the buffer was full."),
             ("refused", counts.refused, "Requests that the store rejected."),
+            ("shortened", counts.shortened, "Requests written without their texts, of which too many came."),
         ):
             yield CounterMetricFamily(f"tunepoint_capture_{name}", description, value)
         yield GaugeMetricFamily("tunepoint_capture_waiting", "Requests not yet written.", self.writer.waiting)

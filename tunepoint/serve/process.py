@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import os
 import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import uvicorn
@@ -24,12 +26,17 @@ GRACE_SECONDS = 15
 """How long requests on their way may take when the process is asked to stop."""
 STOP_SECONDS = 25.0
 """When the process ends, at the latest, after it was asked to: those who asked kill it after 30."""
+SECONDS_TO_CLOSE = 3.0
+"""Of them, after all is written: for connections, and for models that are loaded."""
 FILES_BESIDE_CONNECTIONS = 128
 """Files that the process opens for other things: the store, libraries, the terminal."""
 SEND_BUFFER_BYTES = 128 * 2**10
 """The kernel's, for each client: with its own choice, one that reads nothing would be noticed late."""
 SWITCH_INTERVAL_SECONDS = 0.0005
 """How soon the writing thread hands over to the answering one; Python's default of .005 would show in p99."""
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
+"""Names of settings in glibc's malloc.h."""
+LARGE_BLOCK_BYTES, MEMORY_ARENAS = 64 * 2**10, 2
 BACKLOG = 2_048
 """Connections that may wait to be accepted."""
 
@@ -46,6 +53,7 @@ def run_gateway(load: Callable[[], ServeSettings], echo: Callable[[str], None]) 
 
     """
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+    give_memory_back()
     # Every core tokenizes for its own batch; threads of the tokenizer would only compete with them.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     gateway = Gateway(load)
@@ -80,6 +88,18 @@ def server_config(application: Application, limits: Limits, grace: int = GRACE_S
         server_header=False,
         date_header=False,
     )
+
+
+def give_memory_back() -> None:
+    """Let the C library return large blocks to the system when they are freed.
+
+    glibc keeps blocks of up to 32 MB once one of that size was freed: after some large bodies the process
+    would stay as large as at its worst moment.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
+        mallopt(M_ARENA_MAX, MEMORY_ARENAS)
 
 
 def max_connections() -> int:
@@ -153,6 +173,8 @@ async def _serve(
         host, port = gateway.settings.server.host, listener.getsockname()[1]
         echo(f"http://{host}:{port}/v1 is ready; the model's name is the task's. Ctrl-C stops it.")
         await server.serve(sockets=[listener])
+    if gateway.unwritten:
+        echo(f"{gateway.unwritten:,} captured requests could not be written before the process had to end")
 
 
 def _handle_signals(gateway: Gateway, server: uvicorn.Server, echo: Callable[[str], None]) -> None:
@@ -168,12 +190,13 @@ def _handle_signals(gateway: Gateway, server: uvicorn.Server, echo: Callable[[st
     with contextlib.suppress(NotImplementedError):  # Windows
         loop.add_signal_handler(signal.SIGHUP, reload)
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, _stop, server, number)
+            loop.add_signal_handler(number, _stop, gateway, server, number)
 
 
-def _stop(server: uvicorn.Server, number: int) -> None:
+def _stop(gateway: Gateway, server: uvicorn.Server, number: int) -> None:
     """Stop when all is answered and written; at the latest after `STOP_SECONDS`."""
     if not server.should_exit:
+        gateway.stop_at = time.monotonic() + STOP_SECONDS - SECONDS_TO_CLOSE
         # A thread that waits for a model cannot be cancelled, and Python waits for it at its end.
         last = threading.Timer(STOP_SECONDS, os._exit, (1,))
         last.daemon = True

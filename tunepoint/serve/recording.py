@@ -6,9 +6,9 @@ import asyncio
 import hashlib
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from tunepoint.capture.records import CapturedRequest, Role, attempt_id, nanodollars
+from tunepoint.capture.records import CapturedRequest, Role, attempt_id, nanodollars, without_content
 from tunepoint.capture.spending import Reservation
 from tunepoint.capture.writer import Writer
 from tunepoint.errors import StoreError
@@ -187,8 +187,3 @@ def _parsed(attempt: Attempt, response: ArmResponse, outcome: Outcome) -> tuple[
         return response.answer, response.format_ok
     answer = parse(template, response.text).answer
     return answer, answer is not None
-
-
-def without_content(request: CapturedRequest) -> CapturedRequest:
-    """Return a copy without question and answer; without the error too, which may quote either."""
-    return replace(request, input="", output="", answer=None, error=None, messages=None, parameters={})

@@ -225,7 +225,9 @@ class OpenStream:
             try:
                 async for chunk in self._chunks:
                     assert isinstance(chunk, bytes)
-                    if passed := b"".join(await self._fed(chunk)):
+                    passed = b"".join(await self._fed(chunk))
+                    del chunk  # a slow client makes the next line wait
+                    if passed:
                         yield passed
                     if self.relay.done or self.relay.error is not None:
                         break
@@ -250,7 +252,7 @@ class OpenStream:
         """The events of a chunk; long chunks take turns, so that many streams never stop the others."""
         if len(chunk) < LONG_BYTES:
             return list(self.relay.feed(chunk))
-        async with turn():
+        async with turn("stream"):
             return list(self.relay.feed(chunk))
 
 
