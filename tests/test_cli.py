@@ -143,6 +143,7 @@ def test_a_bug_of_ours_is_a_paragraph_too(tmp_path: Path, monkeypatch: pytest.Mo
     assert "what was measured is kept" in call("report", tmp_path, code=130)
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_run_resumes_and_prints_the_verdict(finished: Result, small_task: Path) -> None:
     text = call("run", small_task, "--out", finished.folder, "--seed", 3)
     finalists = {finalist["arm"]: finalist for finalist in finished.document["finalists"]}
