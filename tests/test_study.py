@@ -12,7 +12,7 @@ import pytest
 from conftest import write_small
 
 from tunepoint import Result, Task, decide_trials, prepare, read_trials, run
-from tunepoint.errors import BudgetReached, StudyError, TrialsError
+from tunepoint.errors import BudgetReached, StudyError, TaskError, TrialsError
 from tunepoint.models.budget import Budget
 from tunepoint.study.curve_drawing import nested_subsets
 from tunepoint.study.directory import Study, default_folder, open_study
@@ -357,3 +357,34 @@ def test_decide_on_the_second_example(tmp_path: Path) -> None:
     (tmp_path / "arms.toml").write_text("[[arm]]\nname = 'x'\nkind = 'prompt'\n")
     with pytest.raises(TrialsError, match=r"no \[\[arm\]\] named"):
         decide_trials(folder / "trials.jsonl", task, arms=tmp_path / "arms.toml")
+
+
+def test_two_logs_are_compared_where_no_model_writes_numbers(tmp_path: Path) -> None:
+    """Numbers as people write them are the same amounts."""
+    amounts = [round(7.25 * i + 0.5, 2) for i in range(60)]
+    rows = [
+        "text,amount",
+        *(f"sum of lot {i} {chr(97 + i % 26)},{amount}" for i, amount in enumerate(amounts)),
+    ]
+    (tmp_path / "sums.csv").write_text("\n".join(rows) + "\n")
+    forms = {
+        "plain": str,
+        "german": lambda v: f"{v:,.2f} EUR".replace(",", "_").replace(".", ",").replace("_", "."),
+    }
+    for name, form in forms.items():
+        lines = [
+            {"input": row.split(",")[0], "output": form(v)} for row, v in zip(rows[1:], amounts, strict=True)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    content = {
+        "name": "sums",
+        "data": {"path": "sums.csv", "input": "text", "target": "amount"},
+        "answer": {"kind": "number"},
+        "score": {"metric": "numeric"},
+        "models": [{"name": f"recorded:{name}.jsonl"} for name in forms],
+    }
+    result = run(Task.parse(content, folder=tmp_path), out=tmp_path / "study")
+    assert {f.arm: f.score.estimate for f in result.decision.finalists} == {"plain": 1.0, "german": 1.0}
+    alone = Task.parse({**content, "models": content["models"][:1]}, folder=tmp_path)  # type: ignore[index]
+    with pytest.raises(TaskError, match="One log alone has nothing to be compared with"):
+        run(alone, out=tmp_path / "other")

@@ -94,7 +94,8 @@ def check_supported(task: Task) -> None:
         if not name.startswith(LOCAL_PREFIX):
             parse_model_name(name)
     kind = task.answer.kind
-    if kind == "label" or chat_names(task) or task.tune or (kind == "json" and task.logs()):
+    logs = len(task.logs())  # two of them are compared with each other, whatever they hold
+    if kind == "label" or chat_names(task) or task.tune or logs > 1 or (kind == "json" and logs):
         return
     encoder = "only chooses labels"
     if kind == "json":
@@ -103,7 +104,7 @@ def check_supported(task: Task) -> None:
         f"answer.kind {kind!r} needs a model that writes text: the embedded encoder {encoder}. Name a chat "
         'model, as in [[models]] name = "openai/gpt-5-mini"; or tune one ([[tune]] base); or name the log of '
         'what runs today ([[models]] name = "recorded:LOG.jsonl"); or measure with your own tool and run '
-        "`tunepoint decide --trials`"
+        "`tunepoint decide --trials`. One log alone has nothing to be compared with"
     )
 
 

@@ -49,7 +49,7 @@ def plan(runner: Runner, encoder: Encoder | None, confirm: Confirm | None) -> Ca
     incumbents, not_run = incumbent_arms(runner.task, runner.prepared.examples, split.test)
     candidates = with_tuned(candidates, runner, confirm)
     candidates = replace(candidates, incumbents=tuple(incumbents), not_run=(*not_run, *candidates.not_run))
-    if not candidates.local and not candidates.raced:
+    if not candidates.local and not candidates.raced and len(incumbents) < 2:
         reasons = "; ".join(f"{arm.name}: {arm.reason}" for arm in candidates.not_run)
         raise TaskError(f"no option can be measured, so there is nothing to decide. {reasons}")
     _announce(runner, candidates)
