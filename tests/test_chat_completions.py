@@ -153,7 +153,7 @@ def test_the_name_of_the_token_limit_changes_once_and_not_for_a_request_that_is_
     [
         ({"error": {"message": "no"}}, "no"),
         ([{"error": {"code": 400, "message": "no"}}], "no"),
-        ({"detail": [{"loc": ["seed"], "msg": "extra field"}]}, "extra field"),
+        ({"detail": [{"loc": ["seed"], "msg": "extra field"}]}, "seed: extra field"),
         ({"detail": "no"}, "no"),
         ({"error": "no"}, "no"),
         (

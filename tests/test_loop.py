@@ -292,7 +292,7 @@ privacy_security = "personal data and security"
 queries_per_month = 90_000
 [value]
 error_usd = 2.0
-materiality = 0.5
+materiality = 0.75
 """,
         encoding="utf-8",
     )
