@@ -69,10 +69,11 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def at_once(address: str, count: int, work: Callable[[Store, int], Any]) -> list[Any]:
     """Do work `count` times at the same moment, each over a store of its own as a process would."""
     ready = threading.Barrier(count)
+    open_store(address).close()  # a new store is set up once, by one
 
     def one(number: int) -> Any:
         with open_store(address) as store:
-            ready.wait(30)
+            ready.wait(120)
             try:
                 return work(store, number)
             except StoreError as error:
