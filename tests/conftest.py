@@ -39,7 +39,7 @@ HEAVY_MODULES = {
     *("test_slow_clients", "test_teaching", "test_tuned_study", "test_tunings", "test_whatif"),
 }
 """Modules whose tests train a model, run a study, start a server or a browser, or simulate for seconds."""
-ONE_PROCESS_MODULES = {"test_extraction", "test_served", "test_serving", "test_whatif"}
+ONE_PROCESS_MODULES = {"test_extraction", "test_launches", "test_served", "test_serving", "test_whatif"}
 """Modules with a costly fixture, made once because one process runs all their tests."""
 
 
