@@ -60,10 +60,10 @@ def serve_models(port: int) -> None:
             yield event * 50
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        body, more = b"", True
-        while more:
+        body, expects_more = b"", True
+        while expects_more:
             part = await receive()
-            body, more = body + part.get("body", b""), part.get("more_body", False)
+            body, expects_more = body + part.get("body", b""), part.get("more_body", False)
         request = json.loads(body)
         kind = b"text/event-stream" if request.get("stream") else b"application/json"
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})

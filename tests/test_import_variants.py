@@ -70,13 +70,17 @@ def test_a_refused_request_of_a_batch_keeps_status_and_words(tmp_path: Path) -> 
 
 
 def test_calls_of_the_responses_api(tmp_path: Path) -> None:
-    said = [
+    messages = [
         {"type": "reasoning"},
         {"type": "message", "content": [{"type": "output_text", "text": "billing"}]},
     ]
     row = {
         "request": {"model": "m", "instructions": "Route it.", "input": "charged twice"},
-        "response": {"object": "response", "output": said, "usage": {"input_tokens": 20, "output_tokens": 2}},
+        "response": {
+            "object": "response",
+            "output": messages,
+            "usage": {"input_tokens": 20, "output_tokens": 2},
+        },
     }
     request = one_request(tmp_path, "openai", row)
     assert (request.input, request.output, request.input_tokens) == ("charged twice", "billing", 20)
@@ -213,9 +217,11 @@ def otlp(*spans: Any) -> dict[str, Any]:
 def tree(value: Any) -> dict[str, Any]:
     """A value as OTLP nests it."""
     if isinstance(value, list):
-        return {"arrayValue": {"values": [tree(one) for one in value]}}
+        return {"arrayValue": {"values": [tree(member) for member in value]}}
     if isinstance(value, dict):
-        return {"kvlistValue": {"values": [{"key": key, "value": tree(one)} for key, one in value.items()]}}
+        return {
+            "kvlistValue": {"values": [{"key": key, "value": tree(member)} for key, member in value.items()]}
+        }
     return {"stringValue": value}
 
 
@@ -230,8 +236,8 @@ NESTED = [
     {"key": "gen_ai.output.messages", "value": tree(ANSWERED)},
 ]
 LISTED = [
-    {"key": "gen_ai.input.messages", "value": tree([json.dumps(one) for one in SAID])},
-    {"key": "gen_ai.output.messages", "value": tree([json.dumps(one) for one in ANSWERED])},
+    {"key": "gen_ai.input.messages", "value": tree([json.dumps(message) for message in SAID])},
+    {"key": "gen_ai.output.messages", "value": tree([json.dumps(message) for message in ANSWERED])},
 ]
 NUMBERED = [
     attribute("gen_ai.prompt.1.role", stringValue="user"),

@@ -301,10 +301,10 @@ def test_an_arm_of_a_study_and_a_cascade_are_estimated_too() -> None:
     assert price is not None
     remote = RemoteArm.__new__(RemoteArm)
     remote.model, remote.prices = "m", {"m": price}
-    asked = estimate_cost(remote, chat_request())
-    assert asked.guessed and asked.nanodollars > DEFAULT_OUTPUT_TOKENS * 2_000
+    request = estimate_cost(remote, chat_request())
+    assert request.guessed and request.nanodollars > DEFAULT_OUTPUT_TOKENS * 2_000
     cascade = CascadeArm("c", remote, proxy(), Gate(1.0, 0.0, 0.5))
-    assert estimate_cost(cascade, chat_request()).nanodollars > asked.nanodollars
+    assert estimate_cost(cascade, chat_request()).nanodollars > request.nanodollars
     remote.prices = {}
     assert estimate_cost(remote, chat_request()) == FREE
 

@@ -178,14 +178,14 @@ def test_two_runs_do_not_write_into_one_folder(base: Path, tmp_path: Path) -> No
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Trains what is launched in this process; the numbers of processes that were asked for."""
-    asked: list[int] = []
+    launched: list[int] = []
 
     def start(path: Path, processes: int) -> None:
-        asked.append(processes)
+        launched.append(processes)
         work(str(path))
 
     monkeypatch.setattr(launches, "run_accelerate", start)
-    return asked
+    return launched
 
 
 def test_a_race_of_checkpoints_follows_a_launched_run(base: Path, tmp_path: Path, here: list[int]) -> None:

@@ -13,8 +13,8 @@ from tunepoint.data.personal.finder import find_personal_data
 
 def test_findings_say_where_they_are() -> None:
     text = "é jörg@müller.example, card 4111 1111 1111 1111"
-    found = [(text[f.start : f.end], f.kind) for f in find_personal_data(text)]
-    assert found == [("jörg@müller.example", "email"), ("4111 1111 1111 1111", "card")]
+    findings = [(text[f.start : f.end], f.kind) for f in find_personal_data(text)]
+    assert findings == [("jörg@müller.example", "email"), ("4111 1111 1111 1111", "card")]
 
 
 # -- phone numbers ------------------------------------------------------------------------------
@@ -238,8 +238,8 @@ class Clock:
 
 def test_what_is_not_verified_in_time_is_removed() -> None:
     text = "jo@mail.example, order 4829103847, 020 7946 0958, on the 5th"
-    found = find_personal_data(text, budget=TimeBudget(2.0, Clock()))
-    kinds = {text[finding.start : finding.end]: finding.kind for finding in found}
+    findings = find_personal_data(text, budget=TimeBudget(2.0, Clock()))
+    kinds = {text[finding.start : finding.end]: finding.kind for finding in findings}
     assert kinds == {
         "jo@mail.example": "email",
         "4829103847, 020 7946 0958": "unverified",

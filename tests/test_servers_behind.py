@@ -280,13 +280,13 @@ def test_an_event_without_an_end_is_cut_off_in_linear_time(monkeypatch: pytest.M
 
 
 def test_events_are_split_at_every_end_of_a_line() -> None:
-    one, two = b': hi\r\n\r\ndata: {"a": 1}\r\rdata: {"a": 2}\n', b'data: {"a": 3}\n\n'
-    raw = b"\xef\xbb\xbf" + one + two + b'data: {"a":\ndata: 4}\n\n'
+    first, second = b': hi\r\n\r\ndata: {"a": 1}\r\rdata: {"a": 2}\n', b'data: {"a": 3}\n\n'
+    raw = b"\xef\xbb\xbf" + first + second + b'data: {"a":\ndata: 4}\n\n'
     for size in (1, 2, 3, 1_000):
         splitter = EventSplitter()
-        found = [e for start in range(0, len(raw), size) for e in splitter.feed(raw[start : start + size])]
-        assert [e.content for e in found] == [None, {"a": 1}, {"a": 2}, {"a": 3}, {"a": 4}]
-        assert [e.is_comment for e in found] == [True, False, False, False, False]
+        events = [e for start in range(0, len(raw), size) for e in splitter.feed(raw[start : start + size])]
+        assert [e.content for e in events] == [None, {"a": 1}, {"a": 2}, {"a": 3}, {"a": 4}]
+        assert [e.is_comment for e in events] == [True, False, False, False, False]
 
 
 def test_a_long_text_is_passed_on_and_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:

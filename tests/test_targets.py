@@ -142,7 +142,7 @@ def test_a_label_that_reads_like_a_missing_value_is_pointed_at(tmp_path: Path) -
 )
 def test_targets_that_are_not_what_the_task_says(kind: AnswerKind, target: str, reason: str | None) -> None:
     unreadable = unreadable_targets(kind, examples(("a", target)))
-    assert [(found.id, found.reason) for found in unreadable] == ([("r0", reason)] if reason else [])
+    assert [(finding.id, finding.reason) for finding in unreadable] == ([("r0", reason)] if reason else [])
 
 
 def test_an_error_of_too_few_examples_says_why_rows_went(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def _litellm(row: Json) -> LoggedCall:
 
     """
     row = mapping(first_of(row, "standard_logging_object", "standard_logging_payload")) or row
-    asked = mapping(first_of(row, "request_kwargs", "kwargs"))
+    arguments = mapping(first_of(row, "request_kwargs", "kwargs"))
     proxied = mapping(row.get("proxy_server_request"))
     sent = mapping(proxied.get("body")) or proxied
     call_type = str(first_of(row, "call_type") or "")
@@ -107,8 +107,8 @@ def _litellm(row: Json) -> LoggedCall:
         raise LeftOut("without an answer: switch the logging of responses on")
     return LoggedCall(
         origin="litellm",
-        messages=decoded(row.get("messages")) or decoded(sent.get("messages")) or asked.get("messages"),
-        model=first_of(row, "model") or first_of(sent, "model") or asked.get("model"),
+        messages=decoded(row.get("messages")) or decoded(sent.get("messages")) or arguments.get("messages"),
+        model=first_of(row, "model") or first_of(sent, "model") or arguments.get("model"),
         parameters=mapping(row.get("model_parameters")),
         reply=reply,
         usage={key: row.get(key) for key in ("prompt_tokens", "completion_tokens")},
@@ -177,11 +177,11 @@ def _langfuse_usage(row: Json) -> Json:
     if usage.get("unit") not in (None, "TOKENS"):
         return {}
     every = {**row, **usage}
-    asked = usage.get("input"), first_of(every, "promptTokens", "prompt_tokens", "inputTokens")
-    answered = usage.get("output"), first_of(every, "completionTokens", "completion_tokens", "outputTokens")
+    prompt = usage.get("input"), first_of(every, "promptTokens", "prompt_tokens", "inputTokens")
+    completion = usage.get("output"), first_of(every, "completionTokens", "completion_tokens", "outputTokens")
     return {
-        "prompt_tokens": asked[1] if asked[0] is None else asked[0],
-        "completion_tokens": answered[1] if answered[0] is None else answered[0],
+        "prompt_tokens": prompt[1] if prompt[0] is None else prompt[0],
+        "completion_tokens": completion[1] if completion[0] is None else completion[0],
     }
 
 

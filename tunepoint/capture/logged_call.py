@@ -158,8 +158,8 @@ def _flat(content: Any) -> Iterator[Any]:
         written = decoded(content)
         yield from _flat(written) if _is_chat(written) else [content] if content.strip() else []
     elif isinstance(content, list):
-        for one in content:
-            yield from _flat(one)
+        for member in content:
+            yield from _flat(member)
     elif isinstance(content, dict):
         inner = None if "role" in content else first_of(content, "messages", "prompt", "input")
         yield from _flat(inner) if inner is not None else [content] if content else []
@@ -219,8 +219,10 @@ def reply_in(value: Any) -> Reply:
     if isinstance(content.get("choices"), list):
         return _chosen(content["choices"], usage, fault)
     if content.get("object") == "response":
-        outputs = [mapping(one) for one in sequence(content.get("output"))]
-        return Reply("\n".join(filter(None, (text_in(one.get("content")) for one in outputs))), usage, fault)
+        outputs = [mapping(output) for output in sequence(content.get("output"))]
+        return Reply(
+            "\n".join(filter(None, (text_in(output.get("content")) for output in outputs))), usage, fault
+        )
     if isinstance(content.get("message"), dict):
         return Reply(text_in(content["message"].get("content")), usage, fault)
     if not content.keys().isdisjoint(WHOLE_REPLIES):

@@ -69,16 +69,16 @@ def otel_call(span: Json) -> LoggedCall:
     for event in events:
         attributes = {**_attributes(event.get("attributes")), **attributes}
     _check_operation(attributes)
-    asked = _messages(attributes, INPUTS, INPUT_LISTS) or _said(events, MESSAGE_EVENT.fullmatch)
-    if not asked:
+    question = _messages(attributes, INPUTS, INPUT_LISTS) or _event_messages(events, MESSAGE_EVENT.fullmatch)
+    if not question:
         raise LeftOut(SWITCH)
-    answered = _messages(attributes, OUTPUTS, OUTPUT_LISTS) or _said(events, CHOICE_EVENT.__eq__)
+    answer = _messages(attributes, OUTPUTS, OUTPUT_LISTS) or _event_messages(events, CHOICE_EVENT.__eq__)
     start, end = (_moment(span, name) for name in ("start", "end"))
     return LoggedCall(
         origin="otel",
-        messages=asked,
+        messages=question,
         model=first_of(attributes, *MODELS),
-        reply=Reply(text_in(answered[0]["content"]) if answered else None),
+        reply=Reply(text_in(answer[0]["content"]) if answer else None),
         usage={
             "prompt_tokens": first_of(attributes, *ASKED),
             "completion_tokens": first_of(attributes, *ANSWERED),
@@ -122,10 +122,10 @@ def _messages(attributes: Json, whole: Iterable[str], lists: Iterable[str]) -> l
     value = first_of(attributes, *whole)
     content = decoded(value)
     rows = [mapping(message) for message in (content if isinstance(content, list) else [content])]
-    found = [_message(row) for row in rows if not row.keys().isdisjoint(("role", "parts", "content"))]
-    if isinstance(value, str) and value.strip() and content and not found:
+    messages = [_message(row) for row in rows if not row.keys().isdisjoint(("role", "parts", "content"))]
+    if isinstance(value, str) and value.strip() and content and not messages:
         return [{"role": "user", "content": value}]  # a text, which may be JSON
-    return found or next(filter(None, (_numbered(attributes, prefix) for prefix in lists)), [])
+    return messages or next(filter(None, (_numbered(attributes, prefix) for prefix in lists)), [])
 
 
 def _message(row: Json) -> dict[str, Any]:
@@ -150,9 +150,9 @@ def _numbered(attributes: Json, prefix: str) -> list[dict[str, Any]]:
     ]
 
 
-def _said(events: Iterable[Json], wanted: Any) -> list[dict[str, Any]]:
+def _event_messages(events: Iterable[Json], wanted: Any) -> list[dict[str, Any]]:
     """Return the messages in events that have one each, as older versions of the conventions say."""
-    said = []
+    messages = []
     for event in events:
         name = str(event.get("name") or "")
         if not wanted(name):
@@ -160,8 +160,8 @@ def _said(events: Iterable[Json], wanted: Any) -> list[dict[str, Any]]:
         values = _attributes(event.get("attributes"))
         message = mapping(values.get("message")) or values
         role = name.split(".")[1] if name != CHOICE_EVENT else "assistant"
-        said.append({"role": role, "content": plain_text(message.get("content"))})
-    return said
+        messages.append({"role": role, "content": plain_text(message.get("content"))})
+    return messages
 
 
 # -- values ------------------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ def _any_value(value: Any) -> Any:
         return number(whole)
     array = mapping(first_of(value, "arrayValue", "array_value"))
     if array:
-        return [decoded(_any_value(one)) for one in sequence(array.get("values"))]
+        return [decoded(_any_value(member)) for member in sequence(array.get("values"))]
     pairs = mapping(first_of(value, "kvlistValue", "kvlist_value"))
     return _attributes(sequence(pairs.get("values"))) if pairs else first_of(value, *PLAIN_VALUES)
 

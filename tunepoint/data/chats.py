@@ -141,11 +141,11 @@ def _chat_table(path: Path, rows: Sequence[NumberedRow], column: str) -> Table:
     for line, row in rows:
         rest = {key: value for key, value in row.items() if key != column}
         try:
-            found = _last_exchange(column, _decoded(row.get(column)), rest.get(SYSTEM))
+            exchange = _last_exchange(column, _decoded(row.get(column)), rest.get(SYSTEM))
         except _Unusable as fault:
             left_out.append((line, str(fault)))
         else:
-            exchanges.append((line, rest, found))
+            exchanges.append((line, rest, exchange))
     exchanges, calls_alone = _without_calls_among_texts(exchanges)
     left_out = sorted([*left_out, *calls_alone])
     if not exchanges and left_out:

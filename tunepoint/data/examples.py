@@ -140,10 +140,10 @@ def _existing(path: Path, table: Table, columns: Columns) -> Columns:
     known = set(column_names(table.rows))
 
     def existing(name: str) -> str:
-        found = name if name in known else name.strip()
-        if known and found not in known:
+        column = name if name in known else name.strip()
+        if known and column not in known:
             raise DataError(f"{path}: no column {name!r}; {nearest(name, known)}")
-        return found
+        return column
 
     optional = {
         field: existing(name)

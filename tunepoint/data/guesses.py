@@ -167,8 +167,8 @@ def _check_preferences(path: Path, columns: ColumnValues) -> None:
 def _instructed(columns: ColumnValues) -> tuple[tuple[str, ...], str] | None:
     """Return the inputs and the target of a table in the form of Alpaca; None if it has another form."""
     names = {name.lower(): name for name in columns}
-    found = [next((names[word] for word in words if word in names), None) for words in _INSTRUCTED]
-    instruction, context, answer = found
+    columns_of_form = [next((names[word] for word in words if word in names), None) for words in _INSTRUCTED]
+    instruction, context, answer = columns_of_form
     if instruction is None or answer is None:
         return None
     return (instruction, *([context] if context else [])), answer

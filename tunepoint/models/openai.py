@@ -309,8 +309,8 @@ class OpenAIEndpoint:
                 f"{where}: the account has no credit (HTTP 402: {words}); add some and run again"
             )
         if status == 401 or is_bad_key(words):
-            said = "" if status == 401 else f": {words}"  # servers repeat parts of the key there
-            return ModelError(f"{where}: the key was refused (HTTP {status}{said}); check {key}")
+            quoted = "" if status == 401 else f": {words}"  # servers repeat parts of the key there
+            return ModelError(f"{where}: the key was refused (HTTP {status}{quoted}); check {key}")
         if status == 403:
             return ModelError(f"{where}: not allowed (HTTP 403: {words}); check what {key} may do")
         return ModelError(f"{where}: {_kind_of(error)}: {words}")

@@ -49,10 +49,10 @@ async def read_body(
     if announced.isdigit() and int(announced) > max_bytes:
         await _discard(receive)
         raise _too_large(int(announced), max_bytes)
-    parts, size, more = [], 0, True
-    while more:
+    parts, size, expects_more = [], 0, True
+    while expects_more:
         message = await _next_message(receive)
-        part, more = message.get("body", b""), message.get("more_body", False)
+        part, expects_more = message.get("body", b""), message.get("more_body", False)
         parts.append(part)
         size += len(part)
         try:
@@ -60,7 +60,7 @@ async def read_body(
                 raise _too_large(size, max_bytes)
             take(len(part))
         except RequestError:
-            if more:
+            if expects_more:
                 parts.clear()
                 await _discard(receive)
             raise

@@ -66,26 +66,26 @@ def inspect_log(path: Path, score: str | None = None) -> ImportedResults:
     if not evaluation.get("model") or not evaluation.get("task"):
         raise DataError(
             f"{path}: no log of Inspect, which has the model and the task under the key 'eval'"
-            f"{_told_error(header)}; give a log that Inspect wrote"
+            f"{_error_words(header)}; give a log that Inspect wrote"
         )
     reader, seen = _Samples(evaluation, score), 0
     for place, sample in _packed_samples(path) if archive else _plain_samples(path, header):
         reader.read_sample(place, sample)
         seen += 1
     if not seen:
-        raise DataError(f"{path}: the log holds no samples{_told_error(header)}; run the evaluation again")
+        raise DataError(f"{path}: the log holds no samples{_error_words(header)}; run the evaluation again")
     results = reader.finish()
     results.notes += reader.notes()
     if header.get("status", "success") != "success":
-        results.notes.append(f"{path}: the evaluation did not finish{_told_error(header)}.")
+        results.notes.append(f"{path}: the evaluation did not finish{_error_words(header)}.")
     return results
 
 
-def _told_error(header: Json) -> str:
+def _error_words(header: Json) -> str:
     """Return what a log says about the end of its evaluation, in brackets."""
     words = [str(header.get("status") or ""), str(mapping(header.get("error")).get("message") or "")]
-    told = ": ".join(filter(None, words))
-    return f" (it says {told[:MAX_ERROR_CHARACTERS]!r})" if told else ""
+    error = ": ".join(filter(None, words))
+    return f" (it says {error[:MAX_ERROR_CHARACTERS]!r})" if error else ""
 
 
 class _Samples(ResultReader):

@@ -65,10 +65,10 @@ def _find_ipv6(page: Page, budget: TimeBudget) -> Iterator[Finding]:
             return
         if match.end() - match.start() > MAX_IPV6 + 2:
             continue
-        found = _SINGLE_COLON.sub("", match.group().decode().rstrip("."))
-        start = match.start() + match.group().decode().index(found)
-        end = start + len(found)
-        if not _touched(page, start, end) and _is_ipv6(found):
+        address = _SINGLE_COLON.sub("", match.group().decode().rstrip("."))
+        start = match.start() + match.group().decode().index(address)
+        end = start + len(address)
+        if not _touched(page, start, end) and _is_ipv6(address):
             yield Finding(start, end, "ip")
 
 

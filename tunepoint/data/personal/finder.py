@@ -39,12 +39,12 @@ def find_personal_data(
     """
     if len(text) < MIN_CHARACTERS:
         return []
-    page, found = Page(text), list[Finding]()
+    page, all_findings = Page(text), list[Finding]()
     for search in _searches(page, regions, budget or TimeBudget()):
         findings = list(search)
         page.blank(findings)
-        found += findings
-    return sorted(found, key=lambda finding: finding.start)
+        all_findings += findings
+    return sorted(all_findings, key=lambda finding: finding.start)
 
 
 def _searches(page: Page, regions: Sequence[str], budget: TimeBudget) -> Iterator[Iterator[Finding]]:

@@ -233,8 +233,8 @@ def _parsed(written: str, region: str | None = None) -> PhoneNumber | None:
 def _is_grouped_as_in(region: str, written: str) -> bool:
     """Whether it is a valid number of the region, and its digits stand in groups that are in use there."""
     matcher = PhoneNumberMatcher(written, region, leniency=Leniency.STRICT_GROUPING, max_tries=MAX_TRIES)
-    found = next(iter(matcher), None)
-    return found is not None and found.start <= 1 and found.end == len(written)
+    match = next(iter(matcher), None)
+    return match is not None and match.start <= 1 and match.end == len(written)
 
 
 def _moved(span: _Span, by: int) -> _Span:
