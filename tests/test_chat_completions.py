@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from datetime import date
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tunepoint.models.abilities import Abilities, is_bad_key, is_too_long, refusal_words
 from tunepoint.models.chat import Message
-from tunepoint.models.chat_completions import FILTERED, TransientFault, read_completion, read_usage, text_of
+from tunepoint.models.chat_completions import (
+    FILTERED,
+    UNCOUNTED,
+    TransientFault,
+    read_completion,
+    read_usage,
+    text_of,
+)
 from tunepoint.models.endpoints import CUT_OFF, Request
 from tunepoint.models.openai import model_names
+from tunepoint.study.records import ModelFacts
+from tunepoint.study.warnings import model_warnings
 
 ASKED = Request((Message("user", "x" * 400),))
 
@@ -181,3 +192,11 @@ def test_names_of_models_are_listed_in_any_shape() -> None:
     for shape in (listed, {"data": listed}, {"models": listed}):
         assert model_names(shape) == ["a", "b", "c", "d"]
     assert model_names("<html>") == model_names(None) == model_names({"data": {}}) == []
+
+
+def test_replies_without_token_counts_are_a_caveat_of_their_own() -> None:
+    facts = ModelFacts(asked_again={"HTTP 429": 2, UNCOUNTED: 7}, price="declared in the task")
+    study: Any = SimpleNamespace(manifest=SimpleNamespace(models={"m": facts}))
+    uncounted, failed = model_warnings(study, date(2026, 11, 26))
+    assert uncounted.startswith("m: its server counted no tokens in 7 replies; their cost is estimated")
+    assert failed == "m: calls that failed or were repeated: HTTP 429 (2)"

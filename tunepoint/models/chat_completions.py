@@ -18,6 +18,8 @@ CHARACTERS_PER_TOKEN = 4
 MAX_TOKENS = 10**9
 """A count of tokens above this is none."""
 FILTERED = "refused by the content filter"
+UNCOUNTED = "replies without token counts"
+"""Entry of a model's failures: how many replies had their tokens estimated."""
 
 
 class TransientFault(ValueError):

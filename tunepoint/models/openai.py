@@ -24,7 +24,7 @@ from tunepoint.errors import ModelError, nearest
 from tunepoint.models.abilities import Abilities, is_bad_key, refusal_words
 from tunepoint.models.backoff import backoff, wait_after_rate_limit
 from tunepoint.models.chat import Usage
-from tunepoint.models.chat_completions import TransientFault, read_completion, request_body
+from tunepoint.models.chat_completions import UNCOUNTED, TransientFault, read_completion, request_body
 from tunepoint.models.endpoints import Allow, Completion, Done, Request
 from tunepoint.models.providers import CUSTOM_ENDPOINT_KEY, parse_model_name
 from tunepoint.models.rate_limit import ConcurrencyLimiter
@@ -42,7 +42,6 @@ MAX_QUOTED_CHARACTERS = 300
 """Characters of a server's error that ours quotes."""
 AGAIN_LATER = (408, 409, 425)
 """Statuses of the moment: a later attempt may succeed."""
-ESTIMATED = "no token counts in the reply: estimated by its length"
 _MODERATED = re.compile(r"moderat|flagged|content.{0,10}(policy|filter|management)|safety|blocked")
 
 
@@ -245,7 +244,7 @@ class OpenAIEndpoint:
         self._answers += completion.error is None
         usage = completion.usage
         if usage.estimated:
-            self._count(ESTIMATED)
+            self._count(UNCOUNTED)
         elif usage.output_tokens > request.max_output_tokens and self.abilities is not None:
             # Some servers pass over a parameter that they do not know: they may know the older one.
             self.abilities = self.abilities.with_old_token_parameter()

@@ -7,6 +7,7 @@ from datetime import date
 
 from tunepoint.costs.prices import OLD_DAYS
 from tunepoint.decision.caveats import MAX_FAILURES_NAMED
+from tunepoint.models.chat_completions import CHARACTERS_PER_TOKEN, UNCOUNTED
 from tunepoint.models.prices import UNKNOWN_PRICE
 from tunepoint.study.directory import Study
 from tunepoint.task.task import Task
@@ -28,7 +29,14 @@ def model_warnings(study: Study, today: date) -> list[str]:
     """Return which calls of chat models failed, and which prices are unknown or old."""
     warnings = []
     for name, facts in study.manifest.models.items():
-        reasons = ", ".join(f"{reason} ({count})" for reason, count in facts.asked_again.items())
+        failures = dict(facts.asked_again)
+        uncounted = failures.pop(UNCOUNTED, 0)
+        if uncounted:
+            warnings.append(
+                f"{name}: its server counted no tokens in {uncounted} replies; their cost is estimated by their "
+                f"length, {CHARACTERS_PER_TOKEN} characters a token"
+            )
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in failures.items())
         if reasons:
             warnings.append(f"{name}: calls that failed or were repeated: {reasons}")
         if facts.price == UNKNOWN_PRICE:
