@@ -33,8 +33,8 @@ def model_warnings(study: Study, today: date) -> list[str]:
         uncounted = failures.pop(UNCOUNTED, 0)
         if uncounted:
             warnings.append(
-                f"{name}: its server counted no tokens in {uncounted} replies; their cost is estimated by their "
-                f"length, {CHARACTERS_PER_TOKEN} characters a token"
+                f"{name}: its server counted no tokens in {uncounted} replies; their cost is estimated "
+                f"by their length, {CHARACTERS_PER_TOKEN} characters a token"
             )
         reasons = ", ".join(f"{reason} ({count})" for reason, count in failures.items())
         if reasons:
