@@ -84,6 +84,11 @@ def test_a_server_that_passes_its_limit_is_expected_to_do_so_again() -> None:
     assert 0.2 < budget.spent_usd <= 0.5
 
 
+def test_a_study_without_calls_leaves_no_log(tmp_path: Path) -> None:
+    PaymentLog(tmp_path / "p.jsonl").close()
+    assert not (tmp_path / "p.jsonl").exists()
+
+
 def test_a_damaged_log_is_named(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text("[1, 0.5]\nnonsense\n")
     with pytest.raises(StudyError, match=r"p.jsonl:2: is no payment"):

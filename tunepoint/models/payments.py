@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
+from typing import BinaryIO
 
 from tunepoint.errors import StudyError
 from tunepoint.files.text import reading
@@ -17,24 +18,19 @@ class PaymentLog:
     """A file of payments. A call without a second line counts as the most that it may have cost."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create the file.
+        """Read the file, if there is one; the first call creates it.
 
         Raises:
-            StudyError: the file cannot be read or written, or a line of it is no payment.
+            StudyError: the file cannot be read, or a line of it is no payment.
 
         """
         self.path = path
         self._lock = threading.Lock()
         self._usd: dict[int, float] = {}
         """Number of a call -> dollars."""
-        whole = self._read()
-        try:
-            self._file = path.open("ab")
-            self._file.truncate(whole)  # a killed process may have cut off its last line
-        except OSError as error:
-            raise StudyError(
-                f"{path}: cannot be written ({error.strerror}); make room and run again"
-            ) from None
+        self._whole_bytes = self._read()
+        """Of the lines that were written to their end; a killed process may have cut off the last one."""
+        self._file: BinaryIO | None = None
 
     @property
     def usd(self) -> float:
@@ -43,7 +39,12 @@ class PaymentLog:
             return sum(self._usd.values())
 
     def intend(self, most_usd: float) -> int:
-        """Write down that a call will be sent, and return its number."""
+        """Write down that a call will be sent, and return its number.
+
+        Raises:
+            StudyError: the file cannot be written.
+
+        """
         with self._lock:
             number = len(self._usd) + 1
             self._write(number, most_usd)
@@ -56,11 +57,15 @@ class PaymentLog:
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def _write(self, number: int, usd: float) -> None:
         self._usd[number] = usd
         try:
+            if self._file is None:
+                self._file = self.path.open("ab")
+                self._file.truncate(self._whole_bytes)
             self._file.write(json.dumps([number, usd]).encode() + b"\n")
             self._file.flush()  # into the system's hands: only a power cut can lose it
         except OSError as error:
