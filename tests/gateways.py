@@ -115,6 +115,8 @@ class Behind:
         if body["model"] in self.streams:
             for piece in self.streams[body["model"]]:
                 await response.write(piece)
+            if fault == "lingers":
+                await asyncio.sleep(30)
             return response
         if body["model"] in self.starts:
             await response.write(self.starts[body["model"]])

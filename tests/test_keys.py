@@ -24,7 +24,7 @@ from test_serving import TUNEPOINT, free_port, settings_file
 from typer.testing import CliRunner
 
 from tunepoint.arms.cascade import Gate
-from tunepoint.capture.keys import active_keys, revoke_key
+from tunepoint.capture.keys import active_keys, any_key_ever, revoke_key
 from tunepoint.capture.opening import open_store
 from tunepoint.capture.records import attempt_id
 from tunepoint.capture.schema import VERSION, metadata
@@ -159,6 +159,23 @@ def test_keys_and_spending_of_the_old_documents_are_taken_over(address: str) -> 
         assert store.state("keys") is None and store.state(f"spent/{month_of(NOW)}") is None
 
 
+def test_a_store_whose_last_key_was_revoked_before_the_upgrade_stays_closed(tmp_path: Path) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", "tunepoint.capture:migrations")
+    with open_store(tmp_path / "c.sqlite") as store:
+        make_key(store, "only", ("call",))
+        revoke_key(store, "only")
+        with store.engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.downgrade(config, "0001")
+        assert store.state("keys") == {}  # as the earlier version left it
+    with open_store(tmp_path / "c.sqlite") as store:
+        assert any_key_ever(store) and active_keys(store) == []
+
+
 def test_a_restart_after_the_last_key_was_revoked_opens_nothing(server: Behind, tmp_path: Path) -> None:
     with open_store(tmp_path / "capture.sqlite") as store:
         make_key(store, "only", ("call",))
@@ -224,7 +241,16 @@ def test_an_answer_settles_its_reservation_once(address: str) -> None:
 
 @pytest.mark.parametrize(
     ("status", "cost", "spent"),
-    [(200, None, 60), (499, None, 60), (504, None, 60), (499, 7, 7), (500, None, 0), (429, None, 0)],
+    [
+        (200, None, 60),
+        (499, None, 60),
+        (504, None, 60),
+        (499, 7, 60),
+        (499, 70, 70),
+        (502, 7, 7),
+        (500, None, 0),
+        (429, None, 0),
+    ],
 )
 def test_calls_that_may_have_been_billed_count_as_estimated(
     tmp_path: Path, status: int, cost: int | None, spent: int
@@ -260,6 +286,13 @@ def test_a_request_that_somebody_waits_for_is_written_at_once(tmp_path: Path) ->
             writer.put_acknowledged(captured(3)).result(10)
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway that waits for its store, however slow the disk of the machine is."""
+    monkeypatch.setattr("tunepoint.serve.budgets.STORE_SECONDS", 60.0)
+    monkeypatch.setattr("tunepoint.serve.recording.SETTLE_SECONDS", 60.0)
+
+
 # -- estimates ----------------------------------------------------------------------------------
 
 
@@ -284,6 +317,10 @@ def test_an_estimate_is_what_the_request_allows() -> None:
     assert estimate(max_tokens=10, n=3) == (short + 40_000, False)
     assert estimate(max_tokens=10, tools=[{"type": "function"}])[0] > short
     assert estimate() == (short + (DEFAULT_OUTPUT_TOKENS - 10) * 2_000, True)
+    for three in ("3", 3.0, 2.5):
+        assert estimate(max_tokens=10, n=three) == estimate(max_tokens=10, n=3)
+    for nonsense in (None, "many", float("nan"), -4, True):
+        assert estimate(max_tokens=10, n=nonsense) == estimate(max_tokens=10)
     for nonsense in (None, True, -5, "10", 1.5):
         assert estimate(max_tokens=nonsense) == estimate()
     assert estimate(max_tokens=10**30)[0] > 10**12
@@ -323,6 +360,7 @@ def ask_at_once(url: str, token: str, count: int, **parameters: Any) -> list[int
 
 
 @pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.usefixtures("patient")
 def test_callers_at_once_do_not_pass_a_budget(server: Behind, tmp_path: Path, stream: bool) -> None:
     server.latency = 0.3
     budget = 4 * ANSWER_NANOUSD
@@ -351,6 +389,7 @@ def test_callers_at_once_do_not_pass_a_budget(server: Behind, tmp_path: Path, st
         assert 0 < gateway.gateway.access.spent()["app"] <= budget
 
 
+@pytest.mark.usefixtures("patient")
 def test_without_a_limit_one_answer_at_most_passes_a_budget(server: Behind, tmp_path: Path) -> None:
     server.latency = 0.2
     with open_store(tmp_path / "capture.sqlite") as store:
@@ -374,6 +413,7 @@ def test_a_call_that_may_cost_more_than_is_left_says_what_to_do(server: Behind, 
         assert post(url, {**ask, "max_tokens": 100, "n": 9}, authorization=bearer)[0] == 429
 
 
+@pytest.mark.usefixtures("patient")
 def test_an_arm_that_fails_gives_back_what_it_had_reserved(server: Behind, tmp_path: Path) -> None:
     server.faults["main"] = "500"
     with open_store(tmp_path / "capture.sqlite") as store:
@@ -383,6 +423,7 @@ def test_an_arm_that_fails_gives_back_what_it_had_reserved(server: Behind, tmp_p
         assert gateway.gateway.access.spent() == {"app": ANSWER_NANOUSD}
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_copy_for_the_shadow_fits_into_the_budget_or_is_not_made(server: Behind, tmp_path: Path) -> None:
     with open_store(tmp_path / "capture.sqlite") as store:
         token = make_key(store, "app", ("call",), usd_a_month=2.5 * ANSWER_NANOUSD / 1e9)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from test_gateway import ASK, client, kept, post
 from test_routing import chat_request
 
 from tunepoint.models.abilities import Abilities, refusal_words
+from tunepoint.models.chat_completions import generated_text
 from tunepoint.serve import events, streaming
+from tunepoint.serve.backends import ArmResponse
 from tunepoint.serve.events import Event, EventSplitter, EventTooLong
 from tunepoint.serve.redaction import SecretFilter
-from tunepoint.serve.streaming import KeptText, Relay
+from tunepoint.serve.streaming import KeptText, OpenStream, Relay
 from tunepoint.serve.upstream import ArmFault
 
 KEY = "key-of-ours-1234567890"
@@ -84,6 +87,49 @@ def test_a_stream_that_ends_in_the_middle_is_broken(gateway: Running, server: Be
     with pytest.raises(openai.APIError, match="the answer was interrupted"):
         streamed(gateway)
     assert kept(gateway)[0].status == 502
+
+
+def test_a_server_that_goes_on_after_done_keeps_nobody_waiting(gateway: Running, server: Behind) -> None:
+    server.faults["main"] = "lingers"
+    server.streams["main"] = [chunk("billing") + chunk(finish="stop") + b"data: [DONE]\n\n"]
+    with client(gateway) as asking:
+        events = asking.with_options(timeout=10).chat.completions.create(
+            model="triage", messages=ASK, stream=True
+        )
+        assert text_of(list(events)) == "billing"
+    (captured,) = kept(gateway)
+    assert (captured.status, captured.error, captured.output) == (200, None, "billing")
+
+
+def test_a_client_that_leaves_at_done_has_its_whole_answer() -> None:
+    async def chunks() -> AsyncGenerator[bytes | ArmResponse, None]:
+        yield chunk("billing") + chunk(finish="stop") + b"data: [DONE]\n\n"
+        await asyncio.sleep(60)
+
+    async def left_early() -> tuple[bool, list[bytes]]:
+        stream = OpenStream(chat_request(stream=True), chunks())
+        await stream.begin()
+        events = stream.events()
+        received = [await anext(events)]
+        await events.aclose()  # the client closes while more may come
+        await stream.close()
+        return stream.relay.done, received
+
+    done, received = asyncio.run(left_early())
+    assert done and received[0].endswith(b"[DONE]\n\n")
+
+
+def test_all_that_was_generated_counts_where_a_server_counts_nothing() -> None:
+    call = {"function": {"name": "route", "arguments": "x" * 390}}
+    function = {"function_call": call["function"]}
+    parts = [{"tool_calls": [call]}, {"reasoning": "y" * 400}, {"content": "z" * 400}, function]
+    assert [len(generated_text(part)) for part in parts] == [395, 400, 400, 395]
+    relay = Relay(chat_request(stream=True))
+    for part in parts:
+        body = {"choices": [{"index": 0, "delta": part}, {"index": 1, "delta": part}]}
+        list(relay.feed(b"data: " + json.dumps(body).encode() + b"\n\n"))
+    assert relay.kept.characters == 2 * 1_590 and relay.kept.text() == "z" * 400
+    relay.kept.drop()
 
 
 def test_with_alternatives_a_stream_is_whole_when_all_are() -> None:

@@ -17,9 +17,10 @@ from tunepoint.capture.records import CapturedRequest
 if TYPE_CHECKING:
     from tunepoint.capture.store import Store
 
-PERHAPS_BILLED = (200, 499, 504)
+COMPLETE, INTERRUPTED, TOO_LATE = 200, 499, 504
+PERHAPS_BILLED = (COMPLETE, INTERRUPTED, TOO_LATE)
 """HTTP statuses after which a server may send a bill although we know of no cost: it counted no tokens, the
-client disconnected, or the answer came too late. A server that refuses a call bills nothing."""
+client disconnected, or the answer came too late. Other failures count what is known of them."""
 _Account = tuple[str, str]
 """Name of a key, and month."""
 
@@ -125,12 +126,19 @@ def settle(store: Store, connection: sa.Connection, requests: Sequence[CapturedR
         if request.key is None:
             continue
         account, estimate = reserved.get(request.attempt, ((request.key, month_of(request.at)), 0))
-        if request.cost_nanousd is not None:
-            costs[account] += request.cost_nanousd
-        elif request.status in PERHAPS_BILLED:
-            costs[account] += estimate
+        costs[account] += _counted(request, estimate)
     _add(store, connection, costs)
     _delete(connection, list(reserved))
+
+
+def _counted(request: CapturedRequest, estimate: int) -> int:
+    """What an answer counts; an interrupted one at least its estimate, as the server may have gone on."""
+    known = request.cost_nanousd
+    if request.status not in PERHAPS_BILLED:
+        return known or 0
+    if known is None:
+        return estimate
+    return known if request.status == COMPLETE else max(known, estimate)
 
 
 def absorb(store: Store, before: float) -> None:

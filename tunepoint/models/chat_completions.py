@@ -67,8 +67,8 @@ def read_completion(name: str, reply: Any, seconds: float, request: Request | No
     fault = refusal_words(choice.get("error"))
     if reason == "error" or fault:
         raise TransientFault(f"error in a reply: {fault or 'no reason given'}"[:MAX_QUOTED_CHARACTERS])
-    text, thoughts = text_of(message.get("content")), text_of(message.get("reasoning_content"))
-    usage = read_usage(name, content.get("usage"), seconds, _written(request), text + thoughts)
+    text = text_of(message.get("content"))
+    usage = read_usage(name, content.get("usage"), seconds, _written(request), generated_text(message))
     refusal = text_of(message.get("refusal"))
     if refusal:
         return Completion("", usage, error=f"refused: {refusal[:MAX_QUOTED_CHARACTERS]}")
@@ -118,6 +118,27 @@ def text_of(content: Any) -> str:
     if isinstance(content, (list, tuple)):
         return "".join(text_of(part) for part in content)
     return ""
+
+
+def generated_text(message: Any) -> str:
+    """Return all that a model generated in a message or a delta: text, thoughts, calls of tools.
+
+    By its length tokens are estimated where a server counts none; every part of it is billed.
+    """
+    if not isinstance(message, Mapping):
+        return ""
+    texts = [text_of(message.get(key)) for key in ("content", "reasoning_content", "reasoning", "refusal")]
+    calls = message.get("tool_calls")
+    functions = [message.get("function_call")]
+    functions += (
+        [call.get("function") for call in calls if isinstance(call, Mapping)]
+        if isinstance(calls, list)
+        else []
+    )
+    for function in functions:
+        if isinstance(function, Mapping):
+            texts += [text_of(function.get(key)) for key in ("name", "arguments")]
+    return "".join(texts)
 
 
 def _written(request: Request | None) -> str:

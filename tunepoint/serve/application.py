@@ -51,7 +51,7 @@ class Application:
         self.in_flight = 0
         """Chat requests that are being answered."""
         self.pace = Pace(STARTS_PER_TURN)
-        self.memory = BodyMemory(max(MAX_BODY_MEMORY_BYTES, 4 * self._max_body_bytes))
+        self.memory = BodyMemory(lambda: max(MAX_BODY_MEMORY_BYTES, 4 * self._max_body_bytes))
         self.router = Starlette(routes=routes(gateway, self.admit), exception_handlers=exception_handlers())
         # Its address would be made of the header host, which anybody can forge.
         self.router.router.redirect_slashes = False

@@ -17,7 +17,7 @@ from tunepoint.errors import TunepointError
 from tunepoint.files.amounts import TokenPrice
 from tunepoint.files.machine import cores
 from tunepoint.models.chat import Reply, Usage
-from tunepoint.models.chat_completions import read_completion, read_usage, text_of
+from tunepoint.models.chat_completions import generated_text, read_completion, read_usage, text_of
 from tunepoint.models.prices import CallPrice
 from tunepoint.serve.batching import MicroBatcher
 from tunepoint.serve.protocol import ChatRequest, completion, usage_of
@@ -130,8 +130,9 @@ class ProxyArm:
         completion["model"] = request.task
         response = ArmResponse(completion, read.text, self.model)
         response.seconds = time.perf_counter() - started
-        thoughts = text_of((choice.get("message") or {}).get("reasoning_content"))
-        self.count(response, completion.get("usage"), request_text(request), read.text + thoughts)
+        choices = [choice for choice in completion["choices"] if isinstance(choice, dict)]
+        answered = "".join(generated_text(choice.get("message")) for choice in choices)
+        self.count(response, completion.get("usage"), request_text(request), answered)
         return response
 
     def count(self, response: ArmResponse, counts: Any, asked: str, answered: str) -> None:
@@ -140,7 +141,7 @@ class ProxyArm:
         Args:
             counts: the server's `usage`; what it does not count is estimated.
             asked: text of the request.
-            answered: text of the answer, thoughts included.
+            answered: all text that was generated, thoughts and calls of tools included.
 
         """
         usage = read_usage(self.model, counts, None, asked, answered)

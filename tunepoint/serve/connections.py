@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, ClassVar
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
@@ -11,12 +12,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tunepoint.serve.protocol import RequestError
 
-REASONS = {
-    400: b"Bad Request",
-    408: b"Request Timeout",
-    431: b"Request Header Fields Too Large",
-    503: b"Service Unavailable",
-}
 MAX_FRAMING_SHARE = 8
 """Bytes of chunk sizes and extensions for each byte of a body; a body in chunks of one byte has 5."""
 
@@ -32,7 +27,7 @@ class Limits:
     header_count: int = 100
     head_seconds: float = 10.0
     """From the connection, or the first byte of a later request, to the end of the headers."""
-    body_seconds: float = 30.0
+    body_seconds: float = 60.0
     """From the end of the headers to the end of the body."""
     write_seconds: float = 60.0
     """How long a client may read nothing of an answer that waits for it."""
@@ -64,6 +59,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._timed_stage = ""
         self._deadline: asyncio.TimerHandle | None = None
         self._write_deadline: asyncio.TimerHandle | None = None
+        self._unread_bytes = 0
+        """What waited for the client when it was last looked at."""
         self._refusal = (400, "this is no HTTP request")
         self._reset_counts()
 
@@ -105,6 +102,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what has arrived, and time what is still missing."""
+        self._cancel_write_deadline()  # a client that sends is there: it gets its time anew
+        self._time_writing()
         stage = self._stage
         if stage == "head":
             self._head_bytes += len(data)
@@ -211,9 +210,10 @@ class GuardedProtocol(HttpToolsProtocol):
         self._time_writing()
 
     def _time_writing(self) -> None:
-        """Give the client `write_seconds` to read what waits for it."""
-        if self._write_deadline is None and self.transport.get_write_buffer_size():
-            self._write_deadline = self.loop.call_later(self.limits.write_seconds, self._unread)
+        """Give the client `write_seconds` to read some of what waits for it."""
+        self._unread_bytes = self.transport.get_write_buffer_size()
+        if self._write_deadline is None and self._unread_bytes:
+            self._write_deadline = self.loop.call_later(self.limits.write_seconds, self._look_at_unread)
 
     def resume_writing(self) -> None:
         """Go on: the client has read all that waited."""
@@ -225,10 +225,14 @@ class GuardedProtocol(HttpToolsProtocol):
             self._write_deadline.cancel()
             self._write_deadline = None
 
-    def _unread(self) -> None:
+    def _look_at_unread(self) -> None:
+        """Close the connection if as much waits as at the last look; a slow client that reads goes on."""
         self._write_deadline = None
-        if self.transport.get_write_buffer_size():
+        unread = self.transport.get_write_buffer_size()
+        if unread and unread >= self._unread_bytes:
             self.transport.abort()
+        else:
+            self._time_writing()
 
     # -- refusals --------------------------------------------------------------------------------
 
@@ -251,7 +255,8 @@ class GuardedProtocol(HttpToolsProtocol):
             body = RequestError(status, message).body()
             self.transport.write(
                 b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\nconnection: close\r\n"
-                b"content-length: %d\r\n\r\n%s" % (status, REASONS[status], len(body), body)
+                b"content-length: %d\r\n\r\n%s"
+                % (status, HTTPStatus(status).phrase.encode(), len(body), body)
             )
         if not idle:
             cycle.disconnected = True

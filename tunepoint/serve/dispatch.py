@@ -105,6 +105,7 @@ class Dispatcher:
                 yield event
             await self.recorder.settled(attempt)
             return
+        await stream.close()
         whole.seconds = time.perf_counter() - attempt.started
         self._succeeded(attempt, whole)
         await self.recorder.settled(attempt)
@@ -176,12 +177,14 @@ class Dispatcher:
                 status, reason = 502, "the stream ended without [DONE]"
             if reason is not None:
                 yield stream_error(reason)
-        except ArmFault as fault:
+        except (GeneratorExit, asyncio.CancelledError):
+            if not relay.done:  # clients leave at [DONE], which is no interruption
+                status, reason = DISCONNECTED_BY_CLIENT.status, DISCONNECTED_BY_CLIENT.error
+            raise
+        except Exception as error:
+            fault = arm_fault(error, attempt.task.timeouts[attempt.arm])
             status, reason = fault.status, str(fault)
             yield stream_error(reason)
-        except (GeneratorExit, asyncio.CancelledError):
-            status, reason = DISCONNECTED_BY_CLIENT.status, DISCONNECTED_BY_CLIENT.error
-            raise
         finally:
             response = relay.response(attempt.task.arms[attempt.arm])
             breaker = attempt.task.router.breakers[attempt.arm]
@@ -190,6 +193,7 @@ class Dispatcher:
             self._record(attempt, response, Outcome(status, reason, first_token))
             if status == 200:
                 self._start_shadow(attempt)
+            await stream.close()  # last, as it may wait for the server
 
     # -- copies for the shadow -------------------------------------------------------------------
 
@@ -223,8 +227,9 @@ class Dispatcher:
             breaker.succeeded()
             self._record_failure(attempt, Outcome(422, copy_of=request.id))
         except Exception as error:
-            breaker.failed(error.wait if isinstance(error, ArmFault) else None)
-            self._record_failure(attempt, Outcome(502, type(error).__name__, copy_of=request.id))
+            fault = arm_fault(error, task.timeouts[shadow])
+            breaker.failed(fault.wait)
+            self._record_failure(attempt, Outcome(fault.status, str(fault), copy_of=request.id))
         except BaseException:
             breaker.abandoned()
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -72,12 +73,20 @@ def _output_tokens(body: Mapping[str, Any]) -> tuple[int, bool]:
     """Tokens of the answers to a request, and whether they are a guess."""
     limits = [limit for key in LIMIT_KEYS if (limit := _count(body.get(key)))]
     tokens = max(limits, default=DEFAULT_OUTPUT_TOKENS)
-    return min(tokens * (_count(body.get("n")) or 1), MAX_TOKENS), not limits
+    return min(tokens * _alternatives(body.get("n")), MAX_TOKENS), not limits
 
 
 def _count(value: Any) -> int:
     """A positive whole number; 0 for anything else."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+
+
+def _alternatives(value: Any) -> int:
+    """How many answers a request asks for; some servers take the number as a text or a fraction, too."""
+    try:
+        return max(1, math.ceil(min(float(value), MAX_TOKENS)))
+    except (TypeError, ValueError, OverflowError):
+        return 1
 
 
 def _input_tokens(body: Mapping[str, Any]) -> int:

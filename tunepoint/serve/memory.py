@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tunepoint.serve.protocol import RequestError
@@ -16,17 +17,28 @@ ALWAYS_FREE_BYTES = 32 * 2**10
 """For each request: short ones are answered although long ones fill the memory."""
 
 
+FEW_VALUES = 2_000
+"""Up to so many marks in a body, they are counted without looking for strings around them."""
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_MARKS = (b",", b"[", b"{")
+
+
 class BodyMemory:
     """Counts the memory of all requests that are on their way.
 
     Args:
-        limit: bytes for all of them together.
+        limit: returns the bytes for all of them together, which a reload may change.
 
     """
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
+    def __init__(self, limit: Callable[[], int]) -> None:
+        self._limit = limit
         self.used = 0
+
+    @property
+    def limit(self) -> int:
+        """Bytes for all requests together."""
+        return self._limit()
 
     @contextmanager
     def share(self) -> Iterator[Share]:
@@ -61,7 +73,7 @@ class Share:
             RequestError: as `take`; or the body alone would take too much.
 
         """
-        size = BYTES_PER_VALUE * sum(body.count(mark) for mark in (b",", b"[", b"{"))
+        size = BYTES_PER_VALUE * _count_values(body)
         if self.used + size > self._memory.limit:
             raise RequestError(413, f"the body has too many values: they would take {size:,} bytes of memory")
         self._take(size)
@@ -74,3 +86,12 @@ class Share:
             )
         self.used += size
         memory.used += size
+
+
+def _count_values(body: bytes) -> int:
+    """About how many values a JSON text has: commas and opening brackets, those in its strings left out."""
+    count = sum(body.count(mark) for mark in _MARKS)
+    if count <= FEW_VALUES:
+        return count
+    outside = _STRING.sub(b"", body)
+    return sum(outside.count(mark) for mark in _MARKS)

@@ -36,7 +36,8 @@ SWITCH_INTERVAL_SECONDS = 0.0005
 """How soon the writing thread hands over to the answering one; Python's default of .005 would show in p99."""
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
 """Names of settings in glibc's malloc.h."""
-LARGE_BLOCK_BYTES, MEMORY_ARENAS = 64 * 2**10, 2
+LARGE_BLOCK_BYTES, MEMORY_ARENAS = 4 * 2**20, 2
+"""Smaller blocks are reused: models in this process need some of 1 MiB for each answer."""
 BACKLOG = 2_048
 """Connections that may wait to be accepted."""
 

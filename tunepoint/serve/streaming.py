@@ -8,7 +8,7 @@ from contextlib import aclosing, suppress
 from typing import Any
 
 from tunepoint.models.abilities import refusal_words
-from tunepoint.models.chat_completions import text_of
+from tunepoint.models.chat_completions import generated_text, text_of
 from tunepoint.serve.backends import ArmResponse, ProxyArm, ServedArm, request_text
 from tunepoint.serve.events import Event, EventSplitter, EventTooLong, renamed
 from tunepoint.serve.protocol import DONE, ChatRequest
@@ -36,13 +36,12 @@ class KeptText:
 
     def __init__(self) -> None:
         self.characters = 0
-        """Of all text and thoughts, kept or not: tokens are estimated by them."""
+        """Of all that was generated, kept or not: tokens are estimated by them."""
         self._bytes = bytearray()  # a list of strings would take ten times as much
         self._dropped = False
 
     def add(self, text: str) -> None:
         """Keep more text."""
-        self.characters += len(text)
         if self._dropped or not text:
             return
         raw = text.encode("utf-8", "replace")
@@ -153,13 +152,9 @@ class Relay:
         delta = choice.get("delta")
         if not isinstance(delta, dict):
             return
-        # With n > 1 the choices are alternatives; capture keeps the first.
-        text, thoughts = delta.get("content"), delta.get("reasoning_content")
-        if index == 0:
-            self.kept.add(_text(text))
-        else:
-            self.kept.characters += len(_text(text))
-        self.kept.characters += len(_text(thoughts))
+        self.kept.characters += _length(delta)
+        if index == 0:  # with n > 1 the choices are alternatives; capture keeps the first
+            self.kept.add(_text(delta.get("content")))
 
     def _report(self, error: Any) -> None:
         words = refusal_words(error) or (error if isinstance(error, str) else "no reason given")
@@ -179,6 +174,13 @@ def _text(content: Any) -> str:
         return text_of(content)
     except RecursionError:  # JSON may be nested deeper than Python's stack
         return ""
+
+
+def _length(delta: dict[str, Any]) -> int:
+    try:
+        return len(generated_text(delta))
+    except RecursionError:
+        return 0
 
 
 class OpenStream:
@@ -220,33 +222,42 @@ class OpenStream:
             ArmFault: the server breaks off before the answer is whole.
 
         """
-        async with aclosing(self._chunks):
-            yield self._first
-            try:
-                async for chunk in self._chunks:
-                    assert isinstance(chunk, bytes)
-                    passed = b"".join(await self._fed(chunk))
-                    del chunk  # a slow client makes the next line wait
-                    if passed:
-                        yield passed
-                    if self.relay.done or self.relay.error is not None:
-                        break
-            except ArmFault:
-                if not self.relay.complete:
-                    raise
-            if passed := b"".join(self.relay.end()):
-                yield passed
-            await self._read_to_the_end()
+        yield self._first
+        try:
+            while not self._has_ended:
+                chunk = await anext(self._chunks, None)
+                if chunk is None:
+                    break
+                assert isinstance(chunk, bytes)
+                passed = b"".join(await self._fed(chunk))
+                del chunk  # a slow client makes the next line wait
+                if passed:
+                    yield passed
+        except ArmFault:
+            if not self.relay.complete:
+                raise
+        if passed := b"".join(self.relay.end()):
+            yield passed
 
-    async def _read_to_the_end(self) -> None:
-        """Read what comes after [DONE], so that the connection can be used again; but not for long."""
-        remaining = MAX_BYTES_AFTER_DONE
-        with suppress(TimeoutError, ArmFault):
-            async with asyncio.timeout(SECONDS_AFTER_DONE):
-                async for chunk in self._chunks:
-                    remaining -= len(chunk) if isinstance(chunk, bytes) else 0
-                    if remaining < 0:
-                        break
+    @property
+    def _has_ended(self) -> bool:
+        return self.relay.done or self.relay.error is not None
+
+    async def close(self) -> None:
+        """Close the server's stream.
+
+        What comes after [DONE] is read first, but not for long, so that the connection can be used again.
+        """
+        async with aclosing(self._chunks):
+            if not self.relay.done:
+                return
+            remaining = MAX_BYTES_AFTER_DONE
+            with suppress(TimeoutError, ArmFault):
+                async with asyncio.timeout(SECONDS_AFTER_DONE):
+                    async for chunk in self._chunks:
+                        remaining -= len(chunk) if isinstance(chunk, bytes) else 0
+                        if remaining < 0:
+                            break
 
     async def _fed(self, chunk: bytes) -> list[bytes]:
         """The events of a chunk; long chunks take turns, so that many streams never stop the others."""

@@ -252,7 +252,8 @@ def _completion_in(raw: bytes) -> dict[str, Any]:
 
 def _retry_after(header: str) -> float | None:
     """Seconds of a retry-after; None where it is missing or a date."""
-    if len(header) >= 12 or not header.replace(".", "", 1).isdigit():
+    digits = header.replace(".", "", 1)
+    if len(header) >= 12 or not (digits.isascii() and digits.isdigit()):
         return None
     return min(float(header), MAX_WAIT_SECONDS)
 

@@ -36,9 +36,10 @@ def upgrade() -> None:
     """Create the tables, and move the documents' content into them."""
     _create_keys()
     _create_spending()
-    keys = [
-        _key_row(digest, key) for _, content in _documents(KEYS_DOCUMENT) for digest, key in content.items()
-    ]
+    documents = list(_documents(KEYS_DOCUMENT))
+    keys = [_key_row(digest, key) for _, content in documents for digest, key in content.items()]
+    if documents and not keys:
+        keys = [_last_key_revoked()]  # or a gateway that had keys would need none from now on
     spending = [
         {"key": name, "month": state.removeprefix(SPENT_DOCUMENT), "cost_nanousd": int(nanousd)}
         for state, content in _documents(SPENT_DOCUMENT)
@@ -107,6 +108,18 @@ def _documents(start: str) -> Iterator[tuple[str, dict[str, Any]]]:
 def _key_row(digest: str, key: dict[str, Any]) -> dict[str, Any]:
     facts = {name: key[name] for name in KEY_FIELDS}
     return {"digest": digest, **facts, "made_at": time.time(), "revoked_at": None}
+
+
+def _last_key_revoked() -> dict[str, Any]:
+    """A row for the keys that were revoked before there were rows."""
+    facts: dict[str, Any] = {
+        "name": "revoked before the upgrade",
+        "roles": [],
+        "usd_a_month": None,
+        "requests_a_minute": None,
+    }
+    now = time.time()
+    return {"digest": "revoked", **facts, "made_at": now, "revoked_at": now}
 
 
 def downgrade() -> None:
