@@ -82,7 +82,7 @@ def test_jsonl_chat_and_parquet(tmp_path: Path) -> None:
         ("a.csv", "text,label\n", "no row has both"),
         ("a.csv", "txt,label\na,b\n", "no column 'text'; did you mean 'txt'"),
         ("a.csv", "text,label\na,b,c\n", "a.csv:2: 3 fields where the header has 2"),
-        ("a.csv", "text,label\na\n", "a.csv:2: 1 fields where the header has 2"),
+        ("a.csv", "text,label\na\n", "a.csv:2: 1 field where the header has 2; add the missing ones"),
         ("a.csv", 'text,label\n"a,b\n', "quote left open"),
         ("a.jsonl", "{not json}\n", "a.jsonl:1: not JSON"),
         ("a.jsonl", "[1]\n", "a.jsonl:1: expected one JSON object"),

@@ -261,6 +261,17 @@ def test_chats_in_other_forms(tmp_path: Path, column: str, chat: Any) -> None:
     assert (row["input"], row["target"]) == ("q", "a")
 
 
+def test_a_column_that_a_chat_replaces_is_named(tmp_path: Path) -> None:
+    chat = [{"role": "human", "content": "q"}, {"role": "ai", "content": "a"}]
+    table = read_table(
+        write(tmp_path, "chat.jsonl", as_jsonl([{"messages": chat, "input": "mine", "id": 1}]))
+    )
+    assert dict(table.rows[0][1]) == {"id": 1, "input": "q", "target": "a", "system": ""}
+    assert table.notes == (
+        "chat.jsonl: the column 'input' holds what stands in 'messages' now; rename yours to keep it",
+    )
+
+
 def test_messages_of_trl_stay_in_their_columns(tmp_path: Path) -> None:
     row = {"prompt": [{"role": "system", "content": "s"}, user("q")], "completion": [assistant("a")]}
     table = read_table(write(tmp_path, "trl.jsonl", as_jsonl([row])))

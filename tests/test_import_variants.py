@@ -10,6 +10,7 @@ import pytest
 from test_imports import ASKED, LANGFUSE, LITELLM, REPLY, SPAN, written
 
 from tunepoint.capture.log_import import ImportReport, import_log, import_logs
+from tunepoint.capture.logged_call import moment_of
 from tunepoint.capture.records import CapturedRequest
 from tunepoint.errors import DataError
 
@@ -69,6 +70,16 @@ def test_a_refused_request_of_a_batch_keeps_status_and_words(tmp_path: Path) -> 
     assert (request.status, request.error, request.output) == (400, "too long", "")
 
 
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [(None, "status 503"), ({"detail": "no such model"}, "no such model"), ("busy", "status 503")],
+)
+def test_what_a_failed_call_returned_is_no_answer(tmp_path: Path, body: Any, error: str) -> None:
+    row = {"id": "1", "request": {"messages": ASKED}, "response": {"status_code": 503, "body": body}}
+    request = one_request(tmp_path, "openai", row)
+    assert (request.status, request.error, request.output) == (503, error, "")
+
+
 def test_calls_of_the_responses_api(tmp_path: Path) -> None:
     messages = [
         {"type": "reasoning"},
@@ -92,6 +103,20 @@ def test_a_call_without_a_time_gets_that_of_the_file(tmp_path: Path) -> None:
     report = report_of(tmp_path, "openai", row)
     assert report.requests[0].at == pytest.approx((tmp_path / "log.jsonl").stat().st_mtime)
     assert "the time of the file" in str(report)
+
+
+def test_calls_without_an_id_are_one_only_if_all_of_them_is_alike(tmp_path: Path) -> None:
+    rows = [
+        {"request": {"messages": [system, ASKED[-1]], "model": model}, "response": "billing"}
+        for system in ({"role": "system", "content": "a"}, {"role": "system", "content": "b"})
+        for model in ("m", "n")
+    ]
+    assert len(report_of(tmp_path, "openai", *rows, rows[0]).requests) == 4
+
+
+@pytest.mark.parametrize("power", [0, 3, 6, 9])
+def test_times_are_read_in_any_unit(power: int) -> None:
+    assert moment_of(1_764_000_000 * 10**power) == 1_764_000_000
 
 
 # -- LiteLLM -----------------------------------------------------------------------------------------

@@ -174,6 +174,15 @@ def test_the_schema_of_values(values: Sequence[Any], schema: dict[str, Any] | No
     assert common_schema([json.dumps(value) for value in values]) == schema
 
 
+def test_any_sign_may_stand_in_names_and_labels(tmp_path: Path) -> None:
+    strange = 'a\x7f"\\ b\u2028'
+    guessed = draft(tmp_path, {"text": TEXTS, strange: [strange, "\t\x01", "c"] * 20})
+    assert Task.load(tmp_path / "task.toml").data.target == guessed.guess.target == strange
+    records = [{strange: text, "count": strange} for text in TEXTS]
+    draft(tmp_path, {"text": TEXTS, "record": records})
+    assert Task.load(tmp_path / "task.toml").answer.kind == "json"
+
+
 def test_targets_in_the_notation_of_python_are_named(tmp_path: Path) -> None:
     guessed = draft(tmp_path, {"text": TEXTS, "booking": [str(booking) for booking in BOOKINGS]})
     assert guessed.kind == "json" and guessed.schema is None

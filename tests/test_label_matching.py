@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import pytest
 
 from tunepoint import Example
-from tunepoint.models.chat import Prompt
+from tunepoint.models.chat import AnswerKind, Prompt, Reply, Usage
 from tunepoint.models.numbers import equal_numbers, last_number, plain_number
 from tunepoint.models.parsing import UNFINISHED_THOUGHT, parse
+from tunepoint.trials.grading import batch_scorer, grade_replies
 from tunepoint.trials.scorers import SCORERS
 
 SETS = {
@@ -44,12 +46,23 @@ def test_labels_are_read_loosely_only_where_that_is_unique() -> None:
     assert label_in("cafe\u0301", ("caf\u00e9", "bar")) == "caf\u00e9"  # one word in two Unicode forms
     assert label_in("This is a B", ("A", "B")) == "B"  # the article is no label
     assert label_in("-1", ("1", "2")) is None and label_in("1.5", ("1", "2")) is None
+    assert label_in("1.0", ("0", "2")) is None and label_in("It is 4.5", ("4", "5")) is None
+    assert label_in("2-1", ("-1", "0", "1")) is None and label_in("1,2", ("1", "2")) is None
+    assert label_in("2.0", ("1", "2")) == "2" and label_in("4", ("4.0", "5.0")) == "4.0"
+    assert label_in("yes", ("Yes.", "No.")) == "Yes." and label_in("1.05", ("15", "2")) is None
+    assert label_in("Urgent, as the guide says [1].", ("1", "urgent")) is None  # either of two
+    assert label_in("Urgent, as the guide says [1].", ("0", "urgent")) == "urgent"
+    assert (
+        label_in('["urgent"]', ("0", "urgent"))
+        == label_in('```json\n["urgent"]\n```', ("0", "urgent"))
+        == "urgent"
+    )
     assert label_in('{"answer": -1}', SETS["polarity"]) == "-1"
     assert label_in('{"label": true}', SETS["truth"]) == "true"
     assert label_in("card, not card arrival", ("card", "card_arrival")) is None
 
 
-def test_a_text_of_labels_alone_takes_time_in_proportion() -> None:
+def test_a_text_of_one_label_again_and_again_names_it() -> None:
     assert label_in("1 " * 50_000, ("-1", "0", "1")) == "1"
 
 
@@ -74,7 +87,16 @@ def test_a_text_of_labels_alone_takes_time_in_proportion() -> None:
         ("0,123", "0.123"),
         ("1e5", "1e5"),
         ("१२", "12"),
+        ("(-5)", "-5"),
+        ("5k", "5e3"),
+        ("1.5 million", "1.5e6"),
+        ("$2bn", "2e9"),
+        ("300 K", "300"),
+        ("12 m²", "12"),
+        ("A$5", "5"),
+        ("٣٫٥", "3.5"),
         ("abc", None),
+        ("LH400", None),
         ("2024-01-05", None),
         ("", None),
     ],
@@ -83,6 +105,12 @@ def test_numbers_as_people_write_them(text: str, number: str | None) -> None:
     assert plain_number(text) == number
     if number is not None and "(" not in text:
         assert last_number(f"2 and 2 make {text} in all.") == number
+
+
+@pytest.mark.parametrize("text", ["400½", "10²", "1,2,3", "100,00,000", "192.168.1.1", "05.01.2024", "1e5k"])
+def test_what_stands_last_and_is_no_number_is_not_passed_over(text: str) -> None:
+    assert plain_number(text) is None
+    assert last_number(f"2 and 2 make {text}") is None
 
 
 def test_numbers_are_equal_in_value_and_percent_in_either_reading() -> None:
@@ -122,9 +150,20 @@ def test_json_lists_are_read_whole_and_signs_in_prose_are_none() -> None:
     assert parse(prompt, "[" * 100_000).answer is None
 
 
-@pytest.mark.parametrize("metric", SCORERS)
-@pytest.mark.parametrize(
-    "target", ["a, b", '["b", "a"]', '{"a": [1, {"b": null}]}', "12,50", "not a number", "{broken", "C++"]
+TARGETS = (
+    *("a, b", '["b", "a"]', '{"a": [1, {"b": null}]}', "{'a': [1]}", "{broken", "C++", "Yes."),
+    *("12,50", "about 5", "2024-01-05", "1/2", "not a number", "5k", "[1]"),
 )
-def test_the_target_repeated_is_right_by_every_metric(metric: str, target: str) -> None:
-    assert SCORERS[metric](target, Example("1", "in", target)) == 1.0
+
+
+@pytest.mark.parametrize("kind", get_args(AnswerKind))
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_target_repeated_is_right_in_every_kind_and_by_every_metric(
+    kind: AnswerKind, target: str
+) -> None:
+    prompt = Prompt("in", labels=(target, "other") if kind == "label" else (), kind=kind)
+    parsed = parse(prompt, target)
+    reply = Reply(target, parsed.answer, Usage("m"), format_ok=parsed.answer is not None)
+    for metric, score in SCORERS.items():
+        (grading,) = grade_replies(batch_scorer(score), [reply], [Example("1", "in", target)])
+        assert grading.score == 1.0, metric

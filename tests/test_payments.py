@@ -84,6 +84,29 @@ def test_a_server_that_passes_its_limit_is_expected_to_do_so_again() -> None:
     assert 0.2 < budget.spent_usd <= 0.5
 
 
+def test_under_a_cap_the_first_call_shows_alone_whether_the_server_keeps_limits() -> None:
+    class AllAtOnce:
+        """Sends as many requests as it may, then answers them: none keeps its limit."""
+
+        name = "m"
+
+        def complete(self, requests: Sequence[Request], done: Done, allow: Allow) -> None:
+            waiting = list(range(len(requests)))
+            while waiting:
+                sent = [position for position in waiting if allow(requests[position])]
+                at_once.append(len(sent))
+                for position in sent:
+                    waiting.remove(position)
+                    done(position, Completion("ok", Usage("m", input_tokens=100, output_tokens=20_000)))
+
+    at_once: list[int] = []
+    budget = Budget(0.7, 0.0)
+    requests = [Request((Message("user", str(number)),), 100) for number in range(64)]
+    with pytest.raises(BudgetReached):
+        BudgetedEndpoint(AllAtOnce(), budget, PRICE).complete(requests, lambda *_: None, allow_all)
+    assert at_once == [1, 2] and budget.spent_usd == pytest.approx(3 * 0.2001)
+
+
 def test_a_study_without_calls_leaves_no_log(tmp_path: Path) -> None:
     PaymentLog(tmp_path / "p.jsonl").close()
     assert not (tmp_path / "p.jsonl").exists()

@@ -10,6 +10,7 @@ from tunepoint.capture.batches import NO_PARTNER, joined
 from tunepoint.capture.logged_call import (
     Json,
     LoggedCall,
+    Reply,
     chat_messages,
     error_in,
     moment_of,
@@ -53,25 +54,28 @@ def _openai(row: Json) -> LoggedCall:
     request, response = (_body(row.get(key)) for key in ("request", "response"))
     if not request:
         raise LeftOut("without a request")
-    fault = error_in(row.get("error"))
     status = number(mapping(row.get("response")).get("status_code"))
+    failed = status is not None and 400 <= status <= 599
+    fault = error_in(row.get("error"))
+    if failed:
+        fault = fault or error_in(response.get("error") or response) or f"status {status:.0f}"
     return LoggedCall(
         origin="openai",
         messages=_openai_messages(request),
         model=first_of(request, "model") or response.get("model"),
         parameters={key: value for key, value in request.items() if key not in NO_PARAMETERS},
-        reply=reply_in(response or row.get("response")),
+        reply=Reply(None) if failed else reply_in(response or row.get("response")),
         at=row.get("timestamp") or row.get("created_at") or response.get("created") or 0,
         identity=row.get("custom_id") or row.get("id") or response.get("id"),
         seconds=number(row.get("seconds")),
         error=fault,
-        status=int(status) if status is not None and 400 <= status <= 599 else None,
+        status=int(status) if failed and status is not None else None,
     )
 
 
 def _body(value: Any) -> Json:
     content = mapping(value)
-    return mapping(content["body"]) if content.get("body") is not None else content
+    return mapping(content["body"]) if "body" in content else content
 
 
 def _openai_messages(request: Json) -> Any:

@@ -10,13 +10,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tunepoint.capture.records import CapturedRequest, nanodollars
-from tunepoint.files.foreign_json import amount, count, decoded, first_of, mapping, number, sequence
+from tunepoint.files.foreign_json import ROLES, amount, count, decoded, first_of, mapping, number, sequence
 from tunepoint.files.left_out import LeftOut
 
 Json = Mapping[str, Any]
 LAST_SECONDS = 1e11
 """Times above this are milliseconds: as seconds they would be in the year 5138."""
 LAST_MILLISECONDS = 1e14
+"""Times above this are microseconds."""
+LAST_MICROSECONDS = 1e17
 """Times above this are nanoseconds."""
 CACHED = ("cached_tokens", "cache_read")
 """Names of the tokens that a provider read from its cache."""
@@ -27,8 +29,6 @@ MAX_MODEL_CHARACTERS = 300
 FAILED = 502
 """Status of a call that failed, where the log does not say."""
 NO_ANSWER = "no choices in the reply"
-ROLES = {"human": "user", "ai": "assistant", "model": "assistant"}
-"""Roles as LangChain and Google call them."""
 WHOLE_REPLIES = ("content", "text", "completion", "tool_calls")
 """Keys of the objects in which tools put the text of an answer."""
 TEXT_PARTS = ("text", "input_text", "output_text")
@@ -95,7 +95,7 @@ class LoggedCall:
         model = str(self.model or "unknown")[:MAX_MODEL_CHARACTERS]
         usd = amount(self.usd, MAX_USD)
         return CapturedRequest(
-            id=self._id(text),
+            id=self._id(text, messages, model),
             at=moment_of(self.at) or undated,
             task=task,
             arm=model,
@@ -116,9 +116,12 @@ class LoggedCall:
             origin=self.origin,
         )
 
-    def _id(self, text: str) -> str:
+    def _id(self, text: str, messages: Sequence[Json], model: str) -> str:
         """The same for the same entry: a log that is imported twice is stored once."""
-        content = json.dumps([self.identity, text, self.at], default=str, sort_keys=True)
+        entry = [self.identity, text, self.at]
+        if not self.identity:  # then only all of it tells it apart from other calls with this question
+            entry += [messages, model, self.reply.text]
+        content = json.dumps(entry, default=str, sort_keys=True)
         return f"{self.origin}-{hashlib.sha256(content.encode()).hexdigest()[:40]}"
 
 
@@ -262,8 +265,8 @@ def error_in(value: Any) -> str | None:
 def moment_of(value: Any) -> float | None:
     """Return a time in seconds since 1970, or None for anything that is no time.
 
-    Seconds, milliseconds, nanoseconds, ISO 8601 (without a zone it is UTC), and pairs of seconds and
-    nanoseconds are read.
+    Seconds, milliseconds, microseconds, nanoseconds, ISO 8601 (without a zone it is UTC), and pairs of
+    seconds and nanoseconds are read.
     """
     if isinstance(value, list) and len(value) == 2:
         seconds, nanoseconds = number(value[0]), number(value[1])
@@ -271,7 +274,7 @@ def moment_of(value: Any) -> float | None:
     instant = number(value)
     if instant is None:
         return _iso_moment(value) if isinstance(value, str) else None
-    for limit, divisor in ((LAST_MILLISECONDS, 1e9), (LAST_SECONDS, 1e3)):
+    for limit, divisor in ((LAST_MICROSECONDS, 1e9), (LAST_MILLISECONDS, 1e6), (LAST_SECONDS, 1e3)):
         if instant > limit:
             instant /= divisor
             break

@@ -10,6 +10,7 @@ from typing import Any
 
 from tunepoint.data.table import NumberedRow, Row, Table, counted, python_literal
 from tunepoint.errors import DataError
+from tunepoint.files.foreign_json import ROLES, decoded
 
 CHAT_COLUMNS = ("messages", "conversations", "conversation", "contents")
 """Columns that hold a chat: OpenAI and trl, ShareGPT, Gemini."""
@@ -18,20 +19,6 @@ INPUT, TARGET, SYSTEM, CONVERSATION = "input", "target", "system", "conversation
 CHAT_TEXTS = (INPUT, TARGET, SYSTEM, CONVERSATION)
 PROMPT, COMPLETION = "prompt", "completion"
 """Columns of trl, whose values may be messages."""
-_ROLES = {
-    "human": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "model": "assistant",
-    "bot": "assistant",
-    "function_call": "assistant",
-    "developer": "system",
-    "function": "tool",
-    "observation": "tool",
-    "ipython": "tool",
-}
-"""Other names of roles, most of them ShareGPT's."""
-
 _CONTENTS = ("content", "value", "parts", "text")
 """Keys of what a message says: OpenAI's, ShareGPT's, Gemini's."""
 
@@ -117,13 +104,9 @@ def _holds_chats(column: str, rows: Sequence[NumberedRow]) -> bool:
 
 def _decoded(value: Any) -> Any:
     """Return messages that CSV and Parquet hold as JSON or as Python prints them; anything else as it is."""
-    if not isinstance(value, str) or not value.lstrip().startswith("["):
-        return value
-    try:
-        decoded = json.loads(value)
-    except (ValueError, RecursionError):
-        decoded = python_literal(value)
-    return decoded if _are_messages(decoded) else value
+    held = decoded(value)
+    messages = python_literal(held) if isinstance(held, str) and held.lstrip().startswith("[") else held
+    return messages if _are_messages(messages) else value
 
 
 def _are_messages(value: Any) -> bool:
@@ -154,7 +137,17 @@ def _chat_table(path: Path, rows: Sequence[NumberedRow], column: str) -> Table:
     several = any(len(exchange.before) > 1 for exchange in found_all)
     unfolded = tuple((line, {**rest, **_columns(found, several)}) for line, rest, found in exchanges)
     roles = ((CONVERSATION if several else INPUT,), TARGET)
-    return Table(unfolded, tuple(_notes(path, found_all)), tuple(left_out), roles)
+    notes = [*_replaced(path, column, exchanges), *_notes(path, found_all)]
+    return Table(unfolded, tuple(notes), tuple(left_out), roles)
+
+
+def _replaced(path: Path, column: str, exchanges: Sequence[tuple[int, Row, _Exchange]]) -> list[str]:
+    """Return notes on columns of the file that had the names of those that a chat becomes."""
+    names = [name for name in CHAT_TEXTS if any(name in row and name != SYSTEM for _, row, _ in exchanges)]
+    return [
+        f"{path.name}: the column {name!r} holds what stands in {column!r} now; rename yours to keep it"
+        for name in names
+    ]
 
 
 def _columns(exchange: _Exchange, several: bool) -> dict[str, str]:
@@ -202,7 +195,7 @@ def _message(item: Any) -> _Message:
         raise _Unusable("every message needs a role and a text as its content")
     texts, others = _parts(content)
     return _Message(
-        role=_ROLES.get(role.lower(), role.lower()),
+        role=ROLES.get(role.lower(), role.lower()),
         text="\n".join(texts),
         calls=_calls(message),
         other_parts=others,

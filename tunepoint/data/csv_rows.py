@@ -212,9 +212,11 @@ def _quoted(source: _Source) -> Table:
         fields = _fitted(record.fields, len(header))
         if fields is None:
             doubt = "" if rows else f", or is line {top.begins} not the header?"
+            few = len(record.fields) < len(header)
+            remedy = "add the missing ones" if few else f"quote fields that contain {source.delimiter!r}"
             raise DataError(
-                f"{source.path}:{record.begins}: {len(record.fields)} fields where the header has "
-                f"{len(header)}; quote fields that contain {source.delimiter!r}{doubt}"
+                f"{source.path}:{record.begins}: {counted(len(record.fields), 'field')} where the header has "
+                f"{len(header)}; {remedy}{doubt}"
             )
         if fields:
             rows.append((record.line, dict(zip(header, fields, strict=True))))

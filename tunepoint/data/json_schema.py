@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tunepoint.files.toml import quoted
+
 MAX_KEYS = 40
 """Keys of an object up to which they are fields; more are rather data, such as names of people."""
 MAX_DEPTH = 6
@@ -87,10 +89,10 @@ def _toml(value: Any) -> str:
         return f"{{ {inner} }}" if inner else "{}"
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
-    return json.dumps(value, ensure_ascii=False)
+    return quoted(value) if isinstance(value, str) else json.dumps(value)
 
 
 def toml_key(key: str) -> str:
     """Return a key of TOML, in quotes if it needs them."""
     bare = key.isascii() and all(sign.isalnum() or sign in "-_" for sign in key)
-    return key if bare and key else json.dumps(key, ensure_ascii=False)
+    return key if bare and key else quoted(key)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from tunepoint.data.rows import read_table
 from tunepoint.data.table import Table, cell_text, column_names, counted
 from tunepoint.data.targets import in_python_notation, label_spellings
 from tunepoint.errors import DataError
+from tunepoint.files.toml import quoted
 from tunepoint.models.chat import AnswerKind
 
 
@@ -73,13 +73,13 @@ class Draft:
 
     def toml(self) -> str:
         """Return the text of task.toml, with comments."""
-        inputs = [_quoted(name) for name in self.guess.inputs]
+        inputs = [quoted(name) for name in self.guess.inputs]
         return _TEMPLATE.format(
             name=_slug(self.path.stem),
-            path=_quoted(self.path.name),
+            path=quoted(self.path.name),
             input=inputs[0] if len(inputs) == 1 else f"[{', '.join(inputs)}]",
-            target=_quoted(self.target),
-            group=f"group = {_quoted(self.group)}" if self.group else _NO_GROUP,
+            target=quoted(self.target),
+            group=f"group = {quoted(self.group)}" if self.group else _NO_GROUP,
             kind=self.kind,
             described=self._described(),
             metric=DEFAULT_METRICS[self.kind],
@@ -153,11 +153,6 @@ margin = 0.02                  # how much lower a cheaper option may score
 
 
 _NO_GROUP = '# group = "customer_id"         # rows of one group stay on one side of the split'
-
-
-def _quoted(text: str) -> str:
-    """Return a text as a TOML string, which a JSON string is too."""
-    return json.dumps(text, ensure_ascii=False)
 
 
 def _slug(text: str) -> str:

@@ -157,6 +157,22 @@ def _encodable(value: Any) -> Any:
 # -- looking up --------------------------------------------------------------------------------------
 
 
+ROLES = {
+    "human": "user",
+    "ai": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+    "function_call": "assistant",
+    "developer": "system",
+    "function": "tool",
+    "observation": "tool",
+    "ipython": "tool",
+}
+"""Other names of a chat's roles: LangChain's, Google's, ShareGPT's."""
+
+
 def decoded(value: Any) -> Any:
     """Return the value of a text that holds a JSON list or object; anything else as it is."""
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):

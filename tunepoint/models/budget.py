@@ -110,6 +110,8 @@ class BudgetedEndpoint:
         self.price = price
         self._excess_usd = 0.0
         """The most by which a call has cost more than its limits allow: servers may ignore these."""
+        self._answered = False
+        """Whether a call has shown if the server keeps limits; until then, under a cap, one goes alone."""
 
     def complete(self, requests: Sequence[Request], done: Done, allow: Allow) -> None:
         """Complete all requests that the budget allows."""
@@ -122,6 +124,8 @@ class BudgetedEndpoint:
         reservations: dict[int, int] = {}
 
         def reserve(request: Request) -> bool:
+            if self.budget.cap_usd is not None and not self._answered and reservations:
+                return False
             reservation = self.budget.reserve(price.max_dollars(request) + self._excess_usd)
             if reservation is None:
                 return False
@@ -131,6 +135,7 @@ class BudgetedEndpoint:
         def settle(position: int, completion: Completion) -> None:
             request, dollars = requests[position], price.dollars(completion.usage)
             self._excess_usd = max(self._excess_usd, dollars - price.max_dollars(request))
+            self._answered = True
             self.budget.settle(reservations.pop(id(request)), dollars)
             done(position, completion)
 

@@ -14,6 +14,7 @@ _ENDING = ".,;:!"
 
 _SEPARATORS = re.compile(r"(?<=[^\s_-])[\s_-]+(?=[^\s_-])")
 """Between two words of a label; the sign of '-1' is none."""
+_WHOLE_NUMBER = re.compile(r"^([-+]?\d+)\.0+$")
 
 
 def exact_key(text: str) -> str:
@@ -31,7 +32,12 @@ def loose_key(text: str) -> str:
     return " ".join(_SEPARATORS.sub(" ", caseless_key(text)).split())
 
 
-_KEYS: tuple[Callable[[str], str], ...] = (exact_key, caseless_key, loose_key)
+def _bare_key(text: str) -> str:
+    """Return `loose_key` without signs at the end and without the `.0` of a whole number."""
+    return _WHOLE_NUMBER.sub(r"\1", loose_key(text).rstrip(_ENDING))
+
+
+_KEYS: tuple[Callable[[str], str], ...] = (exact_key, caseless_key, loose_key, _bare_key)
 
 
 def same_label(text: str, labels: Sequence[str]) -> str | None:
@@ -98,13 +104,17 @@ def _is_whole(text: str, start: int, end: int) -> bool:
         return False
     if _is_mark(after):
         return False
-    if first.isdigit() and before and before in "-−+.," and not _in_word(text[start - 2 : start - 1] or " "):
-        return False  # -1 is not 1
+    if first in "-−+" and before.isdigit():
+        return False  # in 2-1, the sign is no sign of 1
+    further = text[start - 2 : start - 1] if start > 1 else ""
+    if first.isdigit() and before and before in "-−+.," and (further.isdigit() or not _in_word(further)):
+        return False  # neither -1 is 1, nor 2.1, nor 2-1
     next_one = text[end + 1 : end + 2]
     return not (last.isdigit() and after and after in ".," and next_one.isdigit())
 
 
 def _in_word(character: str) -> bool:
+    """Whether it is a letter, a digit or a mark; no character is none."""
     return character == "_" or character.isalnum() or _is_mark(character)
 
 

@@ -9,41 +9,70 @@ _GROUP = "[,.'’_ \u00a0\u202f]"
 _DIGITS = rf"(?:\d{{1,3}}(?:{_GROUP}\d{{3}})+(?!\d)|\d{{1,2}}(?:,\d\d)+,\d{{3}}(?!\d)|\d+)"
 _PLAIN = rf"(?:{_DIGITS}(?:[.,]\d+)?|[.,]\d+)(?:[eE][-+]?\d+)?"
 _MINUS = "-‐‑‒–−﹣－"
-_CURRENCY = r"[$€£¥₹₩₽₺₴₫฿¢]|[A-Z]{2,3}\$?|R\$|kr\.?"
+_HIGH_OR_BROKEN = "¹²³¼-¾⁰-⁹₀-₉⅐-⅞"
+"""Exponents, indices and fractions: 10² is no 10, and 5½ no 5."""
+_CODES = (
+    "AED|ARS|AUD|BDT|BGN|BRL|CAD|CHF|CLP|CNY|COP|CZK|DKK|EGP|EUR|GBP|HKD|HUF|IDR|ILS|INR|ISK|JPY|KES|KRW|KZT"
+    "|LKR|MAD|MXN|MYR|NGN|NOK|NZD|PEN|PHP|PKR|PLN|QAR|RMB|RON|RSD|RUB|SAR|SEK|SGD|THB|TRY|TWD|UAH|USD|UYU|VND|ZAR"
+)
+"""The currencies of ISO 4217 that are traded or held most; other capitals may be part of a name: LH400."""
+_CURRENCY = rf"(?:(?:R|US|A|C|NZ|HK|S)?[$€£¥₹₩₽₺₴₫฿¢]|(?:{_CODES})|kr\.?)"
 _UNIT = r"[°µ]?[^\W\d_]{1,12}[²³]?(?:/[^\W\d_]{1,8}[²³]?)?"
+_SCALES = {
+    **dict.fromkeys(("k", "K", "thousand"), 3),
+    **dict.fromkeys(("M", "mn", "mio", "million", "millions"), 6),
+    **dict.fromkeys(("bn", "billion", "billions"), 9),
+    **dict.fromkeys(("tn", "trillion", "trillions"), 12),
+}
+"""Word -> power of ten; its single letters stand close to the number, else they are units: 300 K."""
+_SCALE = r"(?P<scale>[kKM]|\s?(?i:mn|mio|bn|tn|thousand|millions?|billions?|trillions?))(?![^\W_])"
 _WHOLE = re.compile(
-    rf"(?P<open>\()?\s*(?P<sign>[{_MINUS}+])?\s*(?:{_CURRENCY})?\s*(?P<inner>[{_MINUS}+])?"
-    rf"(?P<number>{_PLAIN})\s*(?:(?P<percent>[%٪])|{_CURRENCY}|{_UNIT})?\s*(?(open)\))\.?"
+    rf"(?P<open>\()?\s*(?P<sign>[{_MINUS}+])?\s*{_CURRENCY}?\s*(?P<inner>[{_MINUS}+])?"
+    rf"(?P<number>{_PLAIN})(?:{_SCALE})?\s*(?:(?P<percent>[%٪])|{_CURRENCY}|(?P<unit>{_UNIT}))?\s*(?(open)\))\.?"
 )
 _IN_TEXT = re.compile(
-    rf"(?:(?<![\w)])(?P<sign>[{_MINUS}+])\s?(?:{_CURRENCY})?|(?<![\w.,]))(?P<number>{_PLAIN})\s?(?P<percent>[%٪])?"
+    rf"(?:(?<![\w)])(?P<sign>[{_MINUS}+])\s?{_CURRENCY}?|(?<![\w.,]))"
+    rf"(?:(?P<number>{_PLAIN})(?![.,]?\d|[{_HIGH_OR_BROKEN}])(?:{_SCALE})?\s?(?P<percent>[%٪])?"
+    rf"|\d+(?:[.,]\d+)*[{_HIGH_OR_BROKEN}]?)"  # a date, a version, a list, a power
 )
+_OTHER_POINTS = str.maketrans("٫٬", ".,")
 
 
 def plain_number(text: str) -> str | None:
     """Return a text that is one number in plain digits: `-1234.50`, with `%` if it has one.
 
-    A comma before three digits groups thousands, `12,50` has a decimal comma, `(12)` is negative;
-    a currency or a unit is left out. None if the text is anything else.
+    A comma before three digits groups thousands, `12,50` has a decimal comma, `(12)` is negative,
+    `1.5 million` is `1.5e6`; a currency or a unit is left out. None if the text is anything else.
     """
-    match = _WHOLE.fullmatch(unicodedata.normalize("NFC", text).strip())
-    if match is None:
+    match = _WHOLE.fullmatch(_normalized(text).strip())
+    if match is None or not _is_unit(match["unit"] or ""):
         return None
     signs = (match["sign"] or "") + (match["inner"] or "")
-    negative = (signs.strip("+") != "") != (match["open"] is not None)
-    return _written(match["number"], negative, match["percent"])
+    return _written(match, negative=signs.strip("+") != "" or match["open"] is not None)
 
 
 def last_number(text: str) -> str | None:
-    """Return the last number in a text as `plain_number` does: before it stands the working."""
+    """Return the last number in a text as `plain_number` does: before it stands the working.
+
+    None if there is none, or if what stands last is a row of digits and points that is no number: a
+    date, a version, a list.
+    """
     whole = plain_number(text)
     if whole is not None:
         return whole
-    matches = list(_IN_TEXT.finditer(text))
-    if not matches:
+    matches = list(_IN_TEXT.finditer(_normalized(text)))
+    if not matches or matches[-1]["number"] is None:
         return None
-    last = matches[-1]
-    return _written(last["number"], (last["sign"] or "+") != "+", last["percent"])
+    return _written(matches[-1], negative=(matches[-1]["sign"] or "+") != "+")
+
+
+def _normalized(text: str) -> str:
+    return unicodedata.normalize("NFC", text).translate(_OTHER_POINTS)
+
+
+def _is_unit(text: str) -> bool:
+    """Whether it is made of letters: `²` counts as a word's character, and so does `½`."""
+    return not text.startswith(("²", "³")) and all(c.isalpha() or c in "°/²³" for c in text)
 
 
 def equal_numbers(first: str, second: str, tolerance: float) -> bool:
@@ -66,11 +95,17 @@ def _close(a: float, b: float, tolerance: float) -> bool:
     return a == b or abs(a - b) <= max(tolerance * max(abs(a), abs(b)), tolerance)
 
 
-def _written(number: str, negative: bool, percent: str | None) -> str:
-    mantissa, exponent = re.fullmatch(r"(.*?)([eE][-+]?\d+)?", number).groups()  # type: ignore[union-attr]
+def _written(match: re.Match[str], *, negative: bool) -> str | None:
+    """Write what was matched in plain digits; None if it has an exponent and a scale."""
+    mantissa, exponent = re.fullmatch(r"(.*?)([eE][-+]?\d+)?", match["number"]).groups()  # type: ignore[union-attr]
+    if match["scale"]:
+        if exponent:
+            return None
+        scale = match["scale"].strip()
+        exponent = f"e{_SCALES.get(scale) or _SCALES[scale.casefold()]}"
     digits = _without_groups(mantissa)
     ascii_digits = "".join(str(unicodedata.digit(c)) if c.isdigit() else c for c in digits)
-    return f"{'-' if negative else ''}{ascii_digits}{exponent or ''}{'%' if percent else ''}"
+    return f"{'-' if negative else ''}{ascii_digits}{exponent or ''}{'%' if match['percent'] else ''}"
 
 
 def _without_groups(number: str) -> str:

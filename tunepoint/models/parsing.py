@@ -69,11 +69,17 @@ def _unwrapped(text: str) -> str:
         return text
     if isinstance(value, dict):
         value = value.get("answer", next(iter(value.values())) if len(value) == 1 else None)
-    if isinstance(value, list) and len(value) == 1:
+    if isinstance(value, list) and len(value) == 1 and _is_only(content, text):
         value = value[0]
     if isinstance(value, (bool, int, float)):
         return json.dumps(value)
     return value if isinstance(value, str) else text
+
+
+def _is_only(content: str | None, text: str) -> bool:
+    """Whether a text is this JSON and no more; in prose, `[1]` is a citation."""
+    fence = _FENCE.search(text)
+    return content == (fence.group(1) if fence else text).strip()
 
 
 def _json(prompt: Prompt, text: str) -> ParsedAnswer:

@@ -70,9 +70,9 @@ def grade_replies(
 
 
 def _answer_to_score(reply: Reply, example: Example) -> str | None:
-    if reply.format_ok and reply.answer is not None:
-        return reply.answer
-    return reply.text if reply.text and exact_key(reply.text) == exact_key(example.target) else None
+    if reply.text and exact_key(reply.text) == exact_key(example.target):
+        return reply.text  # what was read in it may be less: 5 in 'about 5'
+    return reply.answer if reply.format_ok else None
 
 
 def score_replies(scoring: BatchScorer, replies: Sequence[Reply], examples: Sequence[Example]) -> Floats:
