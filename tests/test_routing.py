@@ -32,8 +32,8 @@ from tunepoint.serve.protocol import (
     ChatRequest,
     completion,
     completion_chunks,
+    message_text,
     read_request,
-    text_of,
     usage_of,
 )
 from tunepoint.serve.routing import FAILURES_TO_OPEN, OPEN_SECONDS, Breaker, Policy, Router
@@ -534,4 +534,4 @@ def test_requests_are_read_and_their_input_found() -> None:
     )
     assert (request.input, request.stream, request.wants_usage, request.user) == ("c", True, True, "u")
     assert request.conversation is not None and request.parameters == {"temperature": 1}
-    assert text_of(None) == "" and text_of([1, {"text": 2}]) == ""
+    assert message_text(None) == "" and message_text([1, {"text": 2}]) == ""

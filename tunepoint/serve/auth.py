@@ -88,7 +88,7 @@ class Access:
         self._alone = alone
         self._clock = clock
         self._keys: dict[str, Key] = {}
-        self._buckets: dict[str, tuple[float, float]] = {}
+        self._buckets: dict[tuple[str, str], tuple[float, float]] = {}
         """Name of a limit -> its remaining requests, and the time of that count (a token bucket)."""
         self.reload()
 
@@ -143,7 +143,7 @@ class Access:
 
         """
         if key.requests_a_minute is not None:
-            self._take_token(key, key.name, key.requests_a_minute, "requests")
+            self._take_token(key, ("requests", key.name), key.requests_a_minute, "requests")
 
     def charge_feedback(self, key: Key) -> None:
         """Count feedback as a request, and against a limit that holds for keys without one too.
@@ -153,9 +153,9 @@ class Access:
 
         """
         self.charge_request(key)
-        self._take_token(key, f"feedback/{key.name}", FEEDBACK_A_MINUTE, "feedback entries")
+        self._take_token(key, ("feedback", key.name), FEEDBACK_A_MINUTE, "feedback entries")
 
-    def _take_token(self, key: Key, bucket: str, per_minute: int, what: str) -> None:
+    def _take_token(self, key: Key, bucket: tuple[str, str], per_minute: int, what: str) -> None:
         """Take one request from a bucket that holds a minute's requests and refills evenly."""
         now = self._clock()
         remaining, counted_at = self._buckets.get(bucket, (float(per_minute), now))

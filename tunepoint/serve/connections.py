@@ -34,7 +34,8 @@ class Limits:
     write_bytes: int = 16 * 2**10
     """Of an answer, held for a client that reads slowly; what comes after it waits at the server."""
     pipelined: int = 16
-    """Requests that wait on one connection for the answer to an earlier one."""
+    """Requests that wait on one connection for the answer to an earlier one. More are not read: the
+    connection closes after the answers."""
 
 
 class _Refusal(Exception):
@@ -62,6 +63,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._unread_bytes = 0
         """What waited for the client when it was last looked at."""
         self._refusal = (400, "this is no HTTP request")
+        self._reads_no_more = False
+        """Whether so many requests wait that the connection closes after their answers."""
         self._reset_counts()
 
     # -- the connection --------------------------------------------------------------------------
@@ -102,6 +105,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what has arrived, and time what is still missing."""
+        if self._reads_no_more:
+            return
         self._cancel_write_deadline()  # a client that sends is there: it gets its time anew
         self._time_writing()
         stage = self._stage
@@ -155,7 +160,8 @@ class GuardedProtocol(HttpToolsProtocol):
         if sum(name == b"host" for name, _ in self.headers) > 1:
             self._stop(400, "the request has more than one header 'host'")
         if len(self.pipeline) >= self.limits.pipelined:
-            self._stop(400, f"over {self.limits.pipelined} requests wait on this connection")
+            self._reads_no_more = True
+            raise _Refusal("this connection has requests enough")
         super().on_headers_complete()
         self._stage = "body"
 
@@ -174,7 +180,9 @@ class GuardedProtocol(HttpToolsProtocol):
         """Wait for the next request."""
         super().on_response_complete()
         self._time_writing()
-        if self._stage == "answer" and self.cycle.response_complete:
+        if self._reads_no_more and self.cycle.response_complete:
+            self.transport.close()
+        elif self._stage == "answer" and self.cycle.response_complete:
             self._stage = "head"
             self.waited_for[self] = None  # uvicorn closes it after `timeout_keep_alive`
 
@@ -242,8 +250,9 @@ class GuardedProtocol(HttpToolsProtocol):
         raise _Refusal(message)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what the parser has stopped at."""
-        self._refuse(*self._refusal)
+        """Refuse what the parser has stopped at, unless that is one request too many."""
+        if not self._reads_no_more:
+            self._refuse(*self._refusal)
 
     def _refuse(self, status: int, message: str) -> None:
         """Answer with an error if no other answer is under way, and close the connection."""

@@ -33,7 +33,7 @@ CHECK_SECONDS = 2.0
 """Between two looks at the canaries."""
 KEY_RELOAD_SECONDS = 10.0
 """How long a revoked key may still be used."""
-STOP_SECONDS = 30.0
+LAST_WRITES_SECONDS = 30.0
 """How long the store may take to write what waits, at the end."""
 PURGE_SECONDS = 3_600.0
 """Between two deletions of requests that are older than `retention_days`."""
@@ -195,7 +195,7 @@ class Gateway:
     async def stop(self) -> None:
         """Write everything down and close."""
         await self.dispatcher.drain()
-        patience = min(STOP_SECONDS, max(1.0, self.stop_at - time.monotonic()))
+        patience = min(LAST_WRITES_SECONDS, max(1.0, self.stop_at - time.monotonic()))
         self.unwritten = await asyncio.to_thread(self.writer.close, patience)
         await asyncio.to_thread(self.access.close)
         await asyncio.to_thread(self._arms.close)

@@ -164,11 +164,11 @@ def _json_type(value: Any) -> str:
 def _last_user_text(messages: Sequence[Mapping[str, Any]]) -> str:
     """The text of the last user message; of the last message if there is none."""
     message = next((m for m in reversed(messages) if m.get("role") == "user"), messages[-1])
-    return text_of(message.get("content"))
+    return message_text(message.get("content"))
 
 
-def text_of(content: Any) -> str:
-    """The text of a message's content, which may be in parts."""
+def message_text(content: Any) -> str:
+    """The text of a caller's message; each part is a line of its own."""
     if isinstance(content, str):
         return content
     if isinstance(content, list):
