@@ -278,7 +278,7 @@ def test_texts_that_cannot_be_redacted_in_time_are_left_out_and_the_facts_are_ke
     threading.Timer(0.2, stop.set).start()
     assert writer.close(patience=10) == 0
     assert [row.input for row in store.rows] == ["x" * 30] * 3 + [""] * 2
-    assert {row.cost_nanousd for row in store.rows} == {7}
+    assert {row.cost_nanousd for row in store.rows} == {7} and writer.waiting_characters == 0
 
 
 def test_a_writer_in_a_hurry_leaves_texts_out() -> None:

@@ -100,6 +100,11 @@ class Writer:
         """Requests that are not written yet, including the batch that is being written."""
         return len(self._requests) + self._in_hand
 
+    @property
+    def waiting_characters(self) -> int:
+        """Of the texts of requests that are not written yet."""
+        return self._characters_put - self._characters_done
+
     def put(self, request: CapturedRequest) -> None:
         """Take a request and return at once; after `close` it is dropped, and counted as such."""
         if self._closed:
@@ -114,8 +119,9 @@ class Writer:
             except IndexError:  # the thread has just taken them all
                 pass
         size = characters(request)
-        if self._characters_put - self._characters_done + size > MAX_WAITING_CHARACTERS:
-            request, size = self._shortened(request), 0
+        if self.waiting_characters + size > MAX_WAITING_CHARACTERS:
+            request = self._shortened(request)
+            size = characters(request)
         self._characters_put += size
         self._requests.append(request)
         if not self._wake.is_set():  # cheaper than setting it: that takes a lock
