@@ -201,6 +201,20 @@ def test_the_sealed_test_is_never_touched_and_nothing_is_taken_twice(store: Stor
     }
 
 
+def test_questions_that_differ_in_their_signs_are_not_the_same(store: Store) -> None:
+    rows = [
+        captured(n, input=text) for n, text in enumerate(("what is 2 + 2", "What is 2 - 2?", "what is 2+2"))
+    ]
+    harvest = harvest_of(
+        store,
+        rows,
+        [Feedback(row.id, 1.0, 1.0) for row in rows],
+        sealed=[Example("test:1", "what is 2 * 2", "billing")],
+    )
+    assert sorted(item.request for item in harvest.examples) == ["r0", "r1"]
+    assert harvest.rejections == {"similar to another question": 1}
+
+
 def test_a_judge_is_asked_about_what_nobody_said_anything_of(store: Store) -> None:
     rows = [captured(n) for n in range(4)]
     seen: list[int] = []

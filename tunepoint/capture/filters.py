@@ -10,6 +10,7 @@ from numpy.random import Generator
 from tunepoint.capture.acceptance import Embed, HarvestedExample, Rejections
 from tunepoint.capture.records import THIS_MACHINE
 from tunepoint.data.audit import doubtful_labels
+from tunepoint.data.copies import copy_key
 from tunepoint.data.dedupe import link_near_duplicates, match_near_duplicates, normalize
 from tunepoint.data.examples import Example
 from tunepoint.task.task import Task
@@ -48,11 +49,16 @@ def drop_similar(
 ) -> list[HarvestedExample]:
     """Drop examples that are copies or near duplicates of others."""
     texts, other_texts = [item.example.input for item in harvested], [other.input for other in others]
-    copies = {_normalized(text) for text in other_texts}
-    similar = match_near_duplicates(texts, other_texts) if other_texts else {}
+    copies = set(map(copy_key, other_texts))
+    matches = match_near_duplicates(texts, other_texts) if other_texts else {}
+    similar = {
+        position
+        for position, other in matches.items()
+        if not _signs_differ(texts[position], other_texts[other])
+    }
     kept = []
     for position, item in enumerate(harvested):
-        if position in similar or _normalized(item.example.input) in copies:
+        if position in similar or copy_key(item.example.input) in copies:
             rejections[reason] += 1
         else:
             kept.append(item)
@@ -61,11 +67,16 @@ def drop_similar(
 
 def drop_repeated(harvested: Sequence[HarvestedExample], rejections: Rejections) -> list[HarvestedExample]:
     """Drop copies and near duplicates of earlier examples."""
-    later = {position for _, position in link_near_duplicates([item.example.input for item in harvested])}
+    texts = [item.example.input for item in harvested]
+    later = {
+        position
+        for other, position in link_near_duplicates(texts)
+        if not _signs_differ(texts[position], texts[other])
+    }
     seen: set[str] = set()
     kept = []
     for position, item in enumerate(harvested):
-        text = _normalized(item.example.input)
+        text = copy_key(item.example.input)
         if position in later or text in seen:
             rejections["similar to another question"] += 1
         else:
@@ -112,6 +123,6 @@ def balance_labels(
     return [harvested[position] for position in sorted(kept)]
 
 
-def _normalized(text: str) -> str:
-    """The text without case and punctuation; as it is if nothing else is in it."""
-    return normalize(text) or text
+def _signs_differ(text: str, other: str) -> bool:
+    """Whether two texts have the same words, and signs that tell them apart: 2 + 2 is not 2 - 2."""
+    return normalize(text) == normalize(other) and copy_key(text) != copy_key(other)

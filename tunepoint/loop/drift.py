@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tunepoint.data.dedupe import normalize
+from tunepoint.data.copies import copy_key
 from tunepoint.errors import EvidenceError
 from tunepoint.stats.exact import exact_score
 from tunepoint.stats.intervals import Interval
@@ -69,7 +69,7 @@ def input_drift(embed: Embed, known: Sequence[str], recent: Sequence[str], rng: 
 
 def _distinct(texts: Sequence[str]) -> list[str]:
     """Each text once, up to case and punctuation: a copy would be its own nearest neighbor."""
-    return list({normalize(text) or text: text for text in texts}.values())
+    return list({copy_key(text): text for text in texts}.values())
 
 
 def _sample(texts: Sequence[str], rng: np.random.Generator) -> list[str]:
