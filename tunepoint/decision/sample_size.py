@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from tunepoint.data.examples import Example
 from tunepoint.data.prepare import prepare
@@ -112,7 +112,7 @@ class Design:
             seed_part = seeding * rng.chisquare(self.seeds - 1, POWER_SIMULATIONS) / (self.seeds - 1)
             welch = item_part**2 / (groups - 1) + seed_part**2 / (self.seeds - 1)
             degrees = (item_part + seed_part) ** 2 / welch
-        half = stats.t.ppf((1 + level) / 2, degrees) * np.sqrt(item_part + seed_part)
+        half = scipy.stats.t.ppf((1 + level) / 2, degrees) * np.sqrt(item_part + seed_part)
         return float((difference + errors - half > beyond).mean())
 
     def items_for(

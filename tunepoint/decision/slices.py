@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from tunepoint.decision.numbers import points_interval
 from tunepoint.decision.sides import PROMPTED_KINDS, TUNED_KINDS, best_of
@@ -137,7 +137,7 @@ def _compare_slices(
             continue
         compared.append((name, items, compare(joint_of(part), [pair], rng)[0]))
     p_values = [comparison.p_value for *_, comparison in compared]
-    adjusted: Sequence[float] = stats.false_discovery_control(p_values).tolist() if compared else []
+    adjusted: Sequence[float] = scipy.stats.false_discovery_control(p_values).tolist() if compared else []
     slices = tuple(
         Slice(
             name=name,
@@ -181,7 +181,7 @@ def _routing(
     mean = float(gains[held_out].mean())
     degrees = len(set(codes[held_out].tolist())) - 1
     error = cluster_error(gains[held_out], codes[held_out])
-    half_width = float(stats.t.ppf(0.975, degrees)) * error
+    half_width = float(scipy.stats.t.ppf(0.975, degrees)) * error
     names = [table.names[arm] for arm in pair]
     return Routing(
         arms={name: tuple(unique_keys[choice == i].tolist()) for i, name in enumerate(names)},

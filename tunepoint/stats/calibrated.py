@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from tunepoint.errors import EvidenceError
 from tunepoint.stats.arrays import Floats
@@ -71,7 +71,7 @@ def rectify(judged: Floats, human: Floats, clusters: NDArray[np.intp] | None = N
     scores[:, graded] += items / len(graded) * (residuals - mean_residual) * widening
     codes = graded if clusters is None else clusters[graded]
     error = cluster_error((human - judged)[:, graded].mean(axis=0), codes)
-    half_width = float(stats.t.ppf(0.975, groups - 1)) * error
+    half_width = float(scipy.stats.t.ppf(0.975, groups - 1)) * error
     shift = float(scores.mean() - judged.mean())
     return Rectified(scores, groups, power, Interval(shift, shift - half_width, shift + half_width))
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from tunepoint.stats.arrays import Floats
 from tunepoint.stats.exact import MIN_NORMAL_GROUPS, exact_difference, exact_score, sign_flip_p_value
@@ -157,7 +157,7 @@ def critical_values(
     errors = _standard_errors(joint, contrasts)
     statistics = np.abs(contrasts @ joint.estimates) / errors
     if len(contrasts) == 1 and not joint.blocks:
-        student = stats.t(joint.degrees)
+        student = scipy.stats.t(joint.degrees)
         return np.array([student.ppf((1 + level) / 2)]), 2 * student.sf(statistics)
     draws = min(draws, max(2_000, MAX_HELD_VALUES // len(contrasts)))
     studentized, worst_ranks = _sorted_errors(draw_errors(joint, draws, rng), contrasts, errors)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from tunepoint.stats.arrays import Floats, Integers
 from tunepoint.stats.intervals import Interval
@@ -29,7 +29,7 @@ def exact_score(scores: Floats, codes: Integers, *, level: float) -> Interval:
 
     """
     if int(codes.max()) + 1 == len(scores) and np.isin(scores, (0.0, 1.0)).all():
-        exact = stats.binomtest(int(scores.sum()), len(scores)).proportion_ci(level, method="exact")
+        exact = scipy.stats.binomtest(int(scores.sum()), len(scores)).proportion_ci(level, method="exact")
         return Interval(float(scores.mean()), exact.low, exact.high)
     return betting_interval(scores.clip(0, 1), codes, level=level, low=0.0)
 
@@ -61,7 +61,7 @@ def exact_difference(lead: Floats, codes: Integers, *, level: float) -> Interval
 def _positive_part(sums: Floats, level: float) -> tuple[float, float]:
     """Return limits of the mean over groups of max(sum, 0)."""
     above = sums[sums > 1e-12]
-    limits = stats.binomtest(len(above), len(sums)).proportion_ci(level, method="exact")
+    limits = scipy.stats.binomtest(len(above), len(sums)).proportion_ci(level, method="exact")
     if not len(above):
         return 0.0, float(limits.high)
     return float(limits.low * above.min()), float(limits.high * above.max())

@@ -10,8 +10,8 @@ random variables by betting", section B).
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 
 from tunepoint.errors import EvidenceError
 from tunepoint.stats.arrays import Floats
@@ -120,4 +120,4 @@ def _lower_bound(
     mean = float(unit.mean())
     if mean <= tiny or excess(tiny) <= 0:
         return 0.0
-    return float(brentq(excess, tiny, mean, xtol=1e-6)) if excess(mean) < 0 else mean
+    return float(scipy.optimize.brentq(excess, tiny, mean, xtol=1e-6)) if excess(mean) < 0 else mean

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from tunepoint.stats.arrays import Floats
 from tunepoint.stats.calibrated import cluster_error, rectify
@@ -150,7 +150,7 @@ def _position_effect(differences: Floats, clusters: NDArray[np.intp] | None) -> 
         return Interval(mean, -1.0, 1.0)
     # Half a discordant pair is added, as in joint_scores: no difference so far is not none ever.
     error = np.sqrt(cluster_error(effect, codes) ** 2 + 0.5 / (len(effect) + 2) ** 2)
-    half_width = float(stats.t.ppf(0.975, groups - 1) * error)
+    half_width = float(scipy.stats.t.ppf(0.975, groups - 1) * error)
     return Interval(mean, mean - half_width, mean + half_width)
 
 

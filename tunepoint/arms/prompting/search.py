@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from tunepoint.arms.prompting.gepa_adapter import GepaAdapter, run_gepa
 from tunepoint.data.examples import Example
@@ -126,7 +126,7 @@ def ceiling(proposals: int, gains: Sequence[Floats], headroom: float) -> Interva
     mean = float(last.mean())
     if len(last) < 2:
         return Interval(min(mean, headroom), 0.0, max_chance * headroom)
-    reach = float(stats.t.ppf(0.975, len(last) - 1) * last.std(ddof=1) / np.sqrt(len(last)))
+    reach = float(scipy.stats.t.ppf(0.975, len(last) - 1) * last.std(ddof=1) / np.sqrt(len(last)))
     max_size = min(headroom, max(0.0, mean + reach))
     likely = min(max_size, max(0.0, mean)) * successes / proposals if proposals else max_size
     return Interval(min(likely, max_chance * max_size), 0.0, max_chance * max_size)
@@ -136,4 +136,4 @@ def _highest_chance(successes: int, proposals: int) -> float:
     """Return the 97.5% upper bound of Clopper and Pearson (1934) for the chance of an improvement."""
     if successes == proposals:
         return 1.0
-    return float(stats.beta.ppf(0.975, successes + 1, proposals - successes))
+    return float(scipy.stats.beta.ppf(0.975, successes + 1, proposals - successes))
