@@ -15,7 +15,7 @@ from tunepoint.models.chat import Demonstration, Message, Prompt, Usage
 from tunepoint.models.endpoints import Completion, Request, TextModel, allow_all
 from tunepoint.models.openai import OpenAIEndpoint
 from tunepoint.models.production_log import read_production_log
-from tunepoint.models.providers import parse_model_name
+from tunepoint.models.providers import NO_KEY, parse_model_name
 from tunepoint.models.recording import CallRecording, RecordedEndpoint
 
 LABELS = ("billing", "fault")
@@ -204,6 +204,33 @@ def test_names_of_models(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(ModelError, match="set OPENAI_API_KEY in the environment"):
         OpenAIEndpoint("openai/gpt-5-mini")
+
+
+def test_a_key_goes_only_where_it_was_named_for(monkeypatch: pytest.MonkeyPatch, fake: Fake) -> None:
+    monkeypatch.setenv("TUNEPOINT_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-theirs")
+    monkeypatch.setenv("MINE", "sk-mine")
+    for local in ("127.0.0.1", "localhost", "[::1]"):
+        assert parse_model_name(f"http://{local}:8000/v1#m").key() == KEY
+    for elsewhere in ("http://10.0.0.5/v1#m", "https://models.example/v1#m", "http://localhost.example/v1#m"):
+        assert parse_model_name(elsewhere).key() == NO_KEY
+    assert parse_model_name("https://models.example/v1#m", "MINE").key() == "sk-mine"
+    assert parse_model_name("openai/gpt", "MINE").key() == "sk-mine"
+    with pytest.raises(ModelError, match=r"OPENAI_API_KEY is the key of api\.openai\.com, and evil\.example"):
+        parse_model_name("https://evil.example/v1#m", "OPENAI_API_KEY")
+    with pytest.raises(ModelError, match=r"MINE would travel to models\.example over plain http"):
+        parse_model_name("http://models.example/v1#m", "MINE").key()
+    with pytest.raises(ModelError, match="needs a key: set GONE"):
+        parse_model_name("https://models.example/v1#m", "GONE").key()
+    fake.key = "sk-mine"
+    assert TextModel(endpoint(fake, key_env="MINE")).answer(prompts(1))[0].format_ok
+
+
+def test_a_server_that_wants_a_key_and_got_none(monkeypatch: pytest.MonkeyPatch, fake: Fake) -> None:
+    fake.key = KEY
+    monkeypatch.setattr("tunepoint.models.providers.is_loopback", lambda url: False)
+    with pytest.raises(ModelError, match="no key was sent: name the variable that holds it with key_env"):
+        TextModel(endpoint(fake)).answer(prompts(1))
 
 
 def test_a_server_says_how_long_to_wait_and_else_the_wait_doubles() -> None:

@@ -195,7 +195,10 @@ def test_names_and_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     assert OPENAI.base_url("http://mine/v1") == "http://mine/v1"
     # the provider's key goes to nobody else
     monkeypatch.setenv("OPENAI_API_KEY", "sk-theirs")
-    assert OPENAI.credential("http://proxy/v1") == (KEY, "TUNEPOINT_API_KEY")
+    assert OPENAI.credential("https://proxy/v1") == (KEY, "TUNEPOINT_API_KEY")
+    with pytest.raises(ModelError, match="would travel to proxy over plain http"):
+        OPENAI.credential("http://proxy/v1")
+    assert OPENAI.model_key() == "TUNEPOINT_API_KEY" and PROVIDERS["together"].model_key() is None
     assert OPENAI.credential("https://api.openai.com/v1") == ("sk-theirs", "OPENAI_API_KEY")
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(ModelError, match="set OPENAI_API_KEY"):

@@ -22,6 +22,7 @@ def add_to(app: typer.Typer) -> None:
 
 def load(
     at: Annotated[str, typer.Argument(help="The server: http://HOST/v1#NAME.")],
+    key_env: Annotated[str | None, typer.Option(help="Environment variable with its key.")] = None,
     task: Annotated[Path | None, typer.Option(help="Send the inputs of this task.")] = None,
     study: SplitStudyOption = None,
     seconds: Annotated[float, typer.Option(help="Seconds of each step.", min=0.1)] = 5.0,
@@ -47,7 +48,7 @@ def load(
         with ExitStack() as stack:
 
             def connect(concurrency: int) -> OpenAIEndpoint:
-                endpoint = OpenAIEndpoint(at, concurrency=concurrency, attempts=1)
+                endpoint = OpenAIEndpoint(at, concurrency=concurrency, attempts=1, key_env=key_env)
                 stack.callback(endpoint.close)
                 return endpoint
 

@@ -26,7 +26,7 @@ from tunepoint.models.backoff import backoff, wait_after_rate_limit
 from tunepoint.models.chat import Usage
 from tunepoint.models.chat_completions import UNCOUNTED, TransientFault, read_completion, request_body
 from tunepoint.models.endpoints import Allow, Completion, Done, Request
-from tunepoint.models.providers import CUSTOM_ENDPOINT_KEY, parse_model_name
+from tunepoint.models.providers import parse_model_name
 from tunepoint.models.rate_limit import ConcurrencyLimiter
 
 TIMEOUT_SECONDS = 120.0
@@ -66,6 +66,7 @@ class OpenAIEndpoint:
         attempts: int = MAX_ATTEMPTS,
         abilities: Abilities | None = None,
         pause: float = 0.5,
+        key_env: str | None = None,
     ) -> None:
         """Start the thread that makes the calls; the first one is made by `complete`.
 
@@ -76,13 +77,14 @@ class OpenAIEndpoint:
             attempts: of one request, the first included.
             abilities: of the server; found out by the first request if None.
             pause: seconds of the first backoff.
+            key_env: environment variable with the key; see `parse_model_name`.
 
         Raises:
             ModelError: the name is not a model's, or its key is not set.
 
         """
         self.name = name
-        self.address = parse_model_name(name)
+        self.address = parse_model_name(name, key_env)
         self.abilities = abilities
         """None until the server has answered."""
         self.failures: dict[str, int] = {}
@@ -300,7 +302,7 @@ class OpenAIEndpoint:
         """Return the error for a fault that every further call would have too."""
         status = getattr(error, "status_code", None)
         where, words = f"{self.name} ({self.address.url})", self._message_of(error)
-        key = self.address.key_name or CUSTOM_ENDPOINT_KEY
+        hint = self.address.key_hint
         if status == 404:
             return _NotFound(words)
         if status == 402:
@@ -309,9 +311,9 @@ class OpenAIEndpoint:
             )
         if status == 401 or is_bad_key(words):
             quoted = "" if status == 401 else f": {words}"  # servers repeat parts of the key there
-            return ModelError(f"{where}: the key was refused (HTTP {status}{quoted}); check {key}")
+            return ModelError(f"{where}: the key was refused (HTTP {status}{quoted}); {hint}")
         if status == 403:
-            return ModelError(f"{where}: not allowed (HTTP 403: {words}); check what {key} may do")
+            return ModelError(f"{where}: not allowed (HTTP 403: {words}); {hint}")
         return ModelError(f"{where}: {_kind_of(error)}: {words}")
 
     def _not_found(self, words: str) -> ModelError:

@@ -36,6 +36,8 @@ class NamedModel:
     concurrency: int = 64
     folder: Path = Path()
     """Where relative directories of local models start."""
+    key_env: str | None = None
+    """Environment variable with the key of its server."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class ChatModels:
     """Proposes better prompts."""
     judge: TextModel | None = None
     """Grades answers."""
-    tuned: Callable[[str, Abilities], TextModel] | None = None
+    tuned: Callable[[str, Abilities, str | None], TextModel] | None = None
     """Opens a model that was tuned in this study, under the same recording and cap."""
     _hosted: Sequence[OpenAIEndpoint] = ()
     _recorded: Sequence[RecordedEndpoint] = ()
@@ -84,7 +86,9 @@ class ChatModels:
 def _open_hosted(model: NamedModel, abilities: Abilities | None = None) -> OpenAIEndpoint:
     from tunepoint.models.openai import OpenAIEndpoint
 
-    return OpenAIEndpoint(model.name, concurrency=model.concurrency, abilities=abilities)
+    return OpenAIEndpoint(
+        model.name, concurrency=model.concurrency, abilities=abilities, key_env=model.key_env
+    )
 
 
 def _open_local(model: NamedModel) -> LocalEndpoint:
@@ -153,11 +157,11 @@ class _Opener:
         self.stack.callback(hosted.close)
         return self.add_budget(hosted, price)
 
-    def open_tuned(self, name: str, abilities: Abilities) -> TextModel:
+    def open_tuned(self, name: str, abilities: Abilities, key_env: str | None = None) -> TextModel:
         """Open a model that was tuned in this study, once."""
-        return (
-            self.chats[name] if name in self.chats else self.open(NamedModel(name), abilities, trained=True)
-        )
+        if name in self.chats:
+            return self.chats[name]
+        return self.open(NamedModel(name, key_env=key_env), abilities, trained=True)
 
 
 def _distinct(*models: NamedModel | None) -> list[NamedModel]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from tunepoint.errors import ModelError, nearest
@@ -43,7 +44,9 @@ PROVIDERS: dict[str, Provider] = {
 """By the first part of a model's name, as in `openai/gpt-5-mini`."""
 
 CUSTOM_ENDPOINT_KEY = "TUNEPOINT_API_KEY"
-"""Environment variable with the key of an endpoint that is named by its URL."""
+"""Environment variable with the key of a server on this machine that is named by its URL."""
+NO_KEY = "none"
+"""The client insists on a key; servers without authentication ignore it."""
 
 
 @dataclass(frozen=True)
@@ -55,33 +58,74 @@ class Address:
     model: str
     """What the server calls it."""
     key_name: str | None
-    """Environment variable with the key; None for a custom endpoint, and where none is needed."""
+    """Environment variable with the key; None where none is needed."""
+    key_needed: bool = True
+    """Whether the variable must be set."""
     query: tuple[tuple[str, str], ...] = ()
     """Parameters that every call's address ends in, as Azure's api-version."""
 
     def key(self) -> str:
-        """Return the key from the environment.
+        """Return the key from the environment, or `NO_KEY`.
 
         Raises:
-            ModelError: the provider needs a key and it is not set.
+            ModelError: a key is needed and not set, or it would travel unencrypted to another machine.
 
         """
-        if self.key_name is None:
-            # The client insists on a key; servers without authentication ignore it.
-            return os.environ.get(CUSTOM_ENDPOINT_KEY) or "none"
-        key = os.environ.get(self.key_name)
-        if not key:
+        key = os.environ.get(self.key_name) if self.key_name else None
+        if not key and self.key_name and self.key_needed:
             raise ModelError(f"{self.name} needs a key: set {self.key_name} in the environment")
-        return key
+        if key and self.url.startswith("http://") and not is_loopback(self.url):
+            host = urlsplit(self.url).hostname
+            raise ModelError(
+                f"{self.name}: {self.key_name} would travel to {host} over plain http, for everybody "
+                "on the way to read; use https, or a tunnel to 127.0.0.1"
+            )
+        return key or NO_KEY
+
+    @property
+    def key_hint(self) -> str:
+        """What to check where a server refuses the key."""
+        if self.key_name is None:
+            return "no key was sent: name the variable that holds it with key_env"
+        return f"check {self.key_name}"
 
 
-def parse_model_name(name: str) -> Address:
+def is_loopback(url: str) -> bool:
+    """Whether the server of an address is on this machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def parse_model_name(name: str, key_env: str | None = None) -> Address:
     """Split a model's name: `provider/MODEL`, or `http://host:port/v1#MODEL`.
 
+    A server that is named by its URL gets the key that is named for it. On this machine that is
+    TUNEPOINT_API_KEY, if set, by default; elsewhere it gets none.
+
+    Args:
+        name: of the model.
+        key_env: environment variable with its key.
+
     Raises:
-        ModelError: the name has neither form, or the provider is unknown.
+        ModelError: the name has neither form, the provider is unknown, or the key is another provider's.
 
     """
+    address = _parsed(name)
+    if key_env is None:
+        return address
+    owner = next((owner for owner in PROVIDERS.values() if owner.key == key_env), None)
+    if owner is not None and urlsplit(owner.url).hostname != urlsplit(address.url).hostname:
+        raise ModelError(
+            f"{name}: {key_env} is the key of {urlsplit(owner.url).hostname}, and "
+            f"{urlsplit(address.url).hostname} would get it; put that server's own key into another variable"
+        )
+    return replace(address, key_name=key_env, key_needed=True)
+
+
+def _parsed(name: str) -> Address:
     if name.startswith(("http://", "https://")):
         url, mark, model = name.partition("#")
         if not mark or not model:
@@ -90,7 +134,8 @@ def parse_model_name(name: str) -> Address:
         # People copy the address of a call; the calls of Tunepoint add its end themselves.
         path = re.sub(r"(/chat)?/completions/?$|/$", "", parts.path)
         base = urlunsplit((parts.scheme, parts.netloc, path, "", ""))
-        return Address(name, base, model, None, tuple(parse_qsl(parts.query)))
+        key = CUSTOM_ENDPOINT_KEY if is_loopback(base) else None
+        return Address(name, base, model, key, key_needed=False, query=tuple(parse_qsl(parts.query)))
     provider, slash, model = name.partition("/")
     if provider in PROVIDERS and slash and model:
         return Address(name, PROVIDERS[provider].url, model, PROVIDERS[provider].key)

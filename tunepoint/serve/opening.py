@@ -90,7 +90,7 @@ def proxy_arm(settings: ArmSettings, session: aiohttp.ClientSession) -> ProxyArm
         ModelError: its name cannot be parsed, its API key is not set, or its price is unknown.
 
     """
-    address = parse_model_name(settings.model)
+    address = parse_model_name(settings.model, settings.key_env)
     price = call_price(settings.model, settings.price)
     if price is not None and price.source == UNKNOWN_PRICE:
         raise ModelError(missing_price(settings.model))

@@ -61,6 +61,8 @@ class ArmSettings(Section):
     name: str
     model: str
     """`openai/gpt-5-mini`, or `http://HOST/v1#NAME`."""
+    key_env: str | None = None
+    """Environment variable with the key of its server."""
     price: TokenPrice | None = None
     timeout_seconds: Annotated[float, Field(gt=0, le=3_600)] = 60.0
 

@@ -30,7 +30,7 @@ def open_chat_models(
     prices = project_prices(task.folder)
 
     def as_named(model: ModelName) -> NamedModel:
-        return NamedModel(model.name, model.price, model.concurrency, task.folder)
+        return NamedModel(model.name, model.price, model.concurrency, task.folder, model.key_env)
 
     def budgeted(endpoint: Endpoint, price: CallPrice | None) -> Endpoint:
         return BudgetedEndpoint(endpoint, budget, price)

@@ -124,6 +124,7 @@ def hosted_arm(tune: Tune, runner: Runner, confirm: Confirm | None) -> HostedTun
         raise TaskError(f"tune.provider {tune.provider!r} is not a known provider; {hint}")
     check_price(tune, project_prices(runner.task.folder))
     open_tuned = runner.models.tuned
+    key_env = tune.key_env or (None if tune.served_as else PROVIDERS[tune.provider].model_key())
     assert open_tuned is not None, "models are opened for tuning where a task names a provider"
 
     def confirm_within_budget(quote: HostedQuote) -> None:
@@ -145,7 +146,7 @@ def hosted_arm(tune: Tune, runner: Runner, confirm: Confirm | None) -> HostedTun
         confirm=confirm_within_budget,
         progress=lambda what, share: runner.announce(what),
         served_as=tune.served_as,
-        open=open_tuned,
+        open=lambda name, abilities: open_tuned(name, abilities, key_env),
         hosting=tune.hosting,
         seeds=tune.seeds or HOSTED_SEEDS,
     )

@@ -97,6 +97,8 @@ class ModelName(Section):
     """As in `openai/NAME`, `embedded:minilm` or `recorded:LOG.jsonl`."""
     price: TokenPrice | None = None
     """Takes precedence over the published price; a model without either runs on your own machine."""
+    key_env: str | None = None
+    """Environment variable with the key of its server."""
     concurrency: Annotated[int, Field(ge=1, le=1_000)] = 64
     """Calls at once."""
     decodes: Annotated[int, Field(ge=1, le=20)] = 1
@@ -204,6 +206,8 @@ class Tune(Section):
     """Examples per step."""
     served_as: str | None = None
     """Name of the deployed model, if the provider does not serve tuned models by itself."""
+    key_env: str | None = None
+    """Environment variable with the key of the server of the tuned model, if it is not the provider's."""
     retires: Annotated[date | None, AfterValidator(_in_future)] = None
     """The day on which the provider shuts down the base and all tuned from it; as announced if None."""
     hosting: Dedicated | None = None

@@ -94,11 +94,17 @@ class TuningProvider:
         TUNEPOINT_API_KEY, so that a changed address never receives a secret that is not meant for it.
 
         Raises:
-            ModelError: the provider needs a key and it is not set.
+            ModelError: the provider needs a key and it is not set, or it would travel unencrypted.
 
         """
-        own = self.key if url == self.url else None
-        return Address(self.name, url, "", own).key(), own or CUSTOM_ENDPOINT_KEY
+        own = url == self.url and self.key is not None
+        name = self.key if own else CUSTOM_ENDPOINT_KEY
+        return Address(self.name, url, "", name, key_needed=own).key(), str(name)
+
+    def model_key(self) -> str | None:
+        """Return the variable with the key of tuned models, if the environment gives another address."""
+        moved = bool(os.environ.get(self.setting)) and bool(os.environ.get(CUSTOM_ENDPOINT_KEY))
+        return CUSTOM_ENDPOINT_KEY if moved else None
 
 
 PROVIDERS: dict[str, TuningProvider] = {
