@@ -61,6 +61,18 @@ def test_text_from_the_data_cannot_become_code(finished: Result) -> None:
     assert page.count("alert(1)") >= 2
 
 
+def test_the_report_names_targets_that_cannot_be_read(finished: Result) -> None:
+    decision, measurements = parts(finished)
+    measurements["audit"]["notes"] = ["a.csv:1: read as the names of the columns"]
+    measurements["audit"]["unreadable"] = [{"id": "a.csv:7", "target": "about <5>", "reason": "no number"}]
+    page = build_report(decision, measurements)
+    assert "<li>a.csv:1: read as the names of the columns</li>" in page
+    assert "<li>a.csv:7: about &lt;5&gt; is no number</li>" in page
+    for added in ("notes", "unreadable"):  # studies of before have neither
+        del measurements["audit"][added]
+    assert "cannot be read" not in build_report(decision, measurements)
+
+
 def test_a_rebuilt_report_is_the_same(finished: Result) -> None:
     assert finished.folder is not None and finished.report is not None
     before = finished.report.read_text()

@@ -39,6 +39,8 @@ def audit_line(audit: Audit) -> str:
         "doubtful labels": len(audit.doubts or ()),
         "test items with a near duplicate outside the test set": len(audit.certificate.twins),
     }
+    if audit.unreadable:
+        counts["right answers that cannot be read"] = len(audit.unreadable)
     if audit.untrainable:
         counts["examples that may not be trained on"] = sum(audit.untrainable.values())
     rows = f"{audit.read} rows read, {audit.kept} kept; "
