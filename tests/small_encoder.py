@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from tunepoint.cli import app as cli
 from tunepoint.models import encoder, encoder_weights
 
-WIDTH, HEADS, INNER = 64, 4, 128
+WIDTH, HEADS, INNER, LAYERS = 64, 4, 128, 2
 DISTILLED = Path(__file__).parent / "data" / "small-encoder.safetensors"
 """Half-precision weights, with the word embeddings of KNOWN only."""
 KNOWN = "known_words"
@@ -52,6 +52,7 @@ def write_small_encoder(folder: Path) -> None:
 def _config() -> dict[str, object]:
     content = json.loads((PUBLISHED[0]() / "config.json").read_text(encoding="utf-8"))
     sizes = {"hidden_size": WIDTH, "num_attention_heads": HEADS, "intermediate_size": INNER}
+    sizes["num_hidden_layers"] = LAYERS
     return {**content, **sizes, "model_type": "bert"}
 
 

@@ -110,6 +110,11 @@ def test_a_study_of_a_chat_model_alone(fake: Fake, tmp_path: Path) -> None:
         "expert",
         "sections",
     }
+    races = manifest["races"]
+    assert {row["arm"]: row["stopped_by"] for row in ladder if row["arm"] in races} == {
+        arm: place["stopped_by"] for arm, place in races.items()
+    }
+    assert any(place["stopped_by"] for place in races.values())
     again = run(task(goods(tmp_path), fake), out=out)
     assert len(fake.calls) == calls and again.document["finalists"] == result.document["finalists"]
 
@@ -119,7 +124,8 @@ def test_several_decodes_ask_the_finalists_again_and_choose_on_one(fake: Fake, t
     quotes: list[Quote] = []
     model = {"name": f"{fake.url}#tiny", "price": {"input": 1, "output": 4}, "decodes": 3}
     out = tmp_path / "study"
-    result = run(task(goods(tmp_path), fake, models=[model]), out=out, confirm=quotes.append)
+    folder = goods(tmp_path, 60)
+    result = run(task(folder, fake, models=[model]), out=out, confirm=quotes.append)
     trials = read_trials(out / "trials.jsonl")
     assert {trial.decode for trial in trials} == {None, "1", "2"}
     assert len(trials) == 3 * len({(trial.arm, trial.item) for trial in trials})
@@ -128,19 +134,8 @@ def test_several_decodes_ask_the_finalists_again_and_choose_on_one(fake: Fake, t
     assert {body.get("seed") for body in fake.calls} >= {0, 1_000, 2_000}  # each decode a call of its own
     assert all(f["standard_errors"]["decodes"] is not None for f in result.document["finalists"])
     calls = len(fake.calls)
-    run(task(goods(tmp_path), fake, models=[model]), out=out, replay=True)
+    run(task(folder, fake, models=[model]), out=out, replay=True)
     assert len(fake.calls) == calls
-
-
-@pytest.mark.no_cover  # what it runs, others cover
-def test_the_table_of_candidates_says_who_was_stopped_by_whom(fake: Fake, tmp_path: Path) -> None:
-    out = tmp_path / "study"
-    run(task(goods(tmp_path, 160), fake), out=out)
-    ladder = json.loads((out / "measurements.json").read_text())["ladder"]
-    races = json.loads((out / "manifest.json").read_text())["races"]
-    assert {row["arm"]: row["stopped_by"] for row in ladder if row["arm"] in races} == {
-        arm: place["stopped_by"] for arm, place in races.items()
-    }
 
 
 @pytest.mark.no_cover  # what it runs, others cover
@@ -149,7 +144,7 @@ def test_test_items_are_bought_only_while_they_are_worth_their_price(
 ) -> None:
     monkeypatch.setattr("tunepoint.study.holdout.FIRST_ROUND", 10)
     monkeypatch.setattr("tunepoint.study.holdout.NEXT_ROUND", 5)
-    folder, out = goods(tmp_path), tmp_path / "study"
+    folder, out = goods(tmp_path, 70), tmp_path / "study"
     cheap: dict[str, Any] = {"value": {"error_usd": 1e-9}, "traffic": {"queries_per_month": 10}}
     stopped = run(task(folder, fake, **cheap), out=out)
     test_size = len(json.loads((out / "manifest.json").read_text())["items"]["test"])
@@ -169,7 +164,7 @@ def test_test_items_are_bought_only_while_they_are_worth_their_price(
 @pytest.mark.no_cover  # what it runs, others cover
 def test_a_cap_is_never_passed_and_a_second_run_pays_for_the_rest_only(fake: Fake, tmp_path: Path) -> None:
     out = tmp_path / "study"
-    asking = task(goods(tmp_path), fake)
+    asking = task(goods(tmp_path, 60), fake)
     with pytest.raises(BudgetReached, match="the next call may cost"):
         run(asking, out=out, max_usd=0.02)
     paid = len(fake.calls)
@@ -191,7 +186,7 @@ def body_cost(body: dict[str, Any]) -> float:
 @pytest.mark.no_cover  # what it runs, others cover
 def test_faults_are_said_and_nothing_paid_for_is_lost(fake: Fake, tmp_path: Path) -> None:
     fake.faults = {5: "429", 9: "500", 20: "bad json", 31: "cut", 40: "refusal", 50: "empty", 61: "long"}
-    result = run(task(goods(tmp_path), fake), out=tmp_path / "study")
+    result = run(task(goods(tmp_path, 60), fake), out=tmp_path / "study")
     caveats = " ".join(result.document["caveats"])
     for what in ("HTTP 429 (1)", "HTTP 500 (1)", "no connection (1)"):
         assert what in caveats, caveats
@@ -202,7 +197,7 @@ def test_an_unreadable_reply_is_repaired_and_counted(fake: Fake, tmp_path: Path)
     fake.answer = lambda messages, body: (
         extract(messages, body) if "could not be read" in messages[-1]["content"] else "Let me think."
     )
-    result = run(task(goods(tmp_path, 80), fake), out=tmp_path / "study")
+    result = run(task(goods(tmp_path, 60), fake), out=tmp_path / "study")
     best = result.document["finalists"][0]
     assert best["format_ok"] == 1.0 and best["repaired"] == 1.0
     assert any("at the second attempt" in caveat for caveat in result.document["caveats"])
@@ -340,7 +335,7 @@ def test_what_runs_today_is_an_arm_from_its_log(fake: Fake, tmp_path: Path) -> N
 
 @pytest.mark.no_cover  # what it runs, others cover
 def test_a_recorded_study_replays_with_no_server(tmp_path: Path) -> None:
-    folder = goods(tmp_path, 80)
+    folder = goods(tmp_path, 60)
     with serving(Fake(extract)) as fake:
         asking = task(folder, fake)
         first = run(asking, out=tmp_path / "study")

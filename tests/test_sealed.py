@@ -91,7 +91,7 @@ def test_lines_with_and_without_a_seed_are_said_and_slices_come_from_any_line() 
 def test_raising_the_decodes_of_a_finished_study_asks_again_and_quotes_first(
     fake: Fake, tmp_path: Path
 ) -> None:
-    folder, out, quotes = goods(tmp_path), tmp_path / "study", list[Quote]()
+    folder, out, quotes = goods(tmp_path, 60), tmp_path / "study", list[Quote]()
     model = {"name": f"{fake.url}#tiny", "price": {"input": 1, "output": 4}}
     run(task(folder, fake, models=[model]), out=out)
     calls = len(fake.calls)
@@ -114,7 +114,7 @@ def test_a_cap_that_ends_the_buying_leaves_a_verdict_on_the_whole_rounds(
 ) -> None:
     monkeypatch.setattr("tunepoint.study.holdout.FIRST_ROUND", 10)
     monkeypatch.setattr("tunepoint.study.holdout.NEXT_ROUND", 5)
-    folder, out = goods(tmp_path), tmp_path / "study"
+    folder, out = goods(tmp_path, 70), tmp_path / "study"
     cheap: dict[str, Any] = {"value": {"error_usd": 1e-9}, "traffic": {"queries_per_month": 10}}
     first = run(task(folder, fake, **cheap), out=out)
     spent = json.loads((out / "manifest.json").read_text())["spent_usd"]
@@ -214,7 +214,7 @@ def test_arms_that_are_right_all_the_time_are_told_apart_by_no_fifty_items() -> 
 @pytest.mark.no_cover  # what it runs, others cover
 def test_confident_verdicts_near_the_top_are_wrong_in_a_twentieth_at_most() -> None:
     """A cheap arm that is right in 97.5%, against a dear one that always is: beyond the margin."""
-    rng, confident_and_wrong, studies = RNG(5), 0, 60
+    rng, confident_and_wrong, studies = RNG(5), 0, 40
     costs = [
         ArmCost("a", "prompt", usd_per_query=Range.parse(0.001), deterministic=True),
         ArmCost("b", "prompt", usd_per_query=Range.parse(0.01), deterministic=True),

@@ -15,6 +15,7 @@ from test_tuned_study import routing
 
 from tunepoint import Task, run
 
+pytestmark = pytest.mark.usefixtures("chat_alone")
 PRICE = {"input": 1.0, "output": 4.0}
 
 
@@ -41,16 +42,19 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_checkpoint(tmp_path_factory.mktemp("base") / "tiny")
 
 
-def teaching(folder: Path, fake: Fake, base: Path, **model: Any) -> Task:
+def teaching(
+    folder: Path, fake: Fake, base: Path, *, count: int = 60, curve: bool = False, **model: Any
+) -> Task:
     entry = {"name": f"{fake.url}#tiny", "price": PRICE, **model}
-    tune = {"base": str(base), "seeds": 1, "epochs": 2, "learning_rate": 5e-3, "distil": True, "curve": True}
-    return routing(folder, 100, models=[entry], tune=[tune], search={"calls": 0})
+    tune = {"base": str(base), "seeds": 1, "epochs": 1, "learning_rate": 5e-3, "distil": True, "curve": curve}
+    return routing(folder, count, models=[entry], tune=[tune], search={"calls": 0})
 
 
 def test_a_model_learns_what_the_best_prompt_answers_well_and_each_row_knows_its_writer(
     fake: Fake, base: Path, tmp_path: Path
 ) -> None:
-    task, out = teaching(tmp_path, fake, base, train_on_outputs=True), tmp_path / "study"
+    task = teaching(tmp_path, fake, base, count=100, curve=True, train_on_outputs=True)
+    out = tmp_path / "study"
     result = run(task, out=out)
     manifest = json.loads((out / "manifest.json").read_text())
     taught = manifest["taught"]
@@ -107,9 +111,9 @@ def test_the_best_teacher_that_is_allowed_teaches(base: Path, tmp_path: Path) ->
             {"name": f"{fake.url}#tiny-large", "price": PRICE, "train_on_outputs": True},
         ]
         tune = {"base": str(base), "seeds": 1, "epochs": 1, "distil": True}
-        run(routing(tmp_path, 100, models=models, tune=[tune], search={"calls": 0}), out=tmp_path / "study")
+        run(routing(tmp_path, 60, models=models, tune=[tune], search={"calls": 0}), out=tmp_path / "study")
     taught = json.loads((tmp_path / "study" / "manifest.json").read_text())["taught"]
-    assert taught["teacher"].startswith("tiny-large ") and taught["accepted"] == 27
+    assert taught["teacher"].startswith("tiny-large ") and taught["accepted"] == 16
 
 
 def test_what_is_good_enough_is_part_of_a_study_that_teaches(fake: Fake, base: Path, tmp_path: Path) -> None:
@@ -136,13 +140,13 @@ def test_too_few_good_answers_teach_nothing_and_that_is_said(base: Path, tmp_pat
         run(task, out=tmp_path / "study")
     not_run = json.loads((tmp_path / "study" / "measurements.json").read_text())["not_run"]
     (why,) = [row["reason"] for row in not_run if row["name"] == "tuned on the best prompt's answers"]
-    assert why.startswith("0 of 55 answers of tiny") and "10 are the fewest" in why
+    assert why.startswith("0 of 33 answers of tiny") and "10 are the fewest" in why
 
 
 @pytest.mark.no_cover  # what it runs, others cover
 def test_without_a_chat_model_there_is_no_teacher(base: Path, tmp_path: Path) -> None:
     tune = {"base": str(base), "seeds": 1, "epochs": 1, "distil": True}
-    run(routing(tmp_path, 100, tune=[tune]), out=tmp_path / "study")
+    run(routing(tmp_path, 60, tune=[tune]), out=tmp_path / "study")
     not_run = json.loads((tmp_path / "study" / "measurements.json").read_text())["not_run"]
     assert any("no chat model is prompted" in row["reason"] for row in not_run)
 
@@ -157,7 +161,7 @@ def test_a_providers_model_is_taught_by_a_job_of_its_own(
         monkeypatch.setattr("tunepoint.arms.hosted.jobs.POLL_SECONDS", 0.0)
         entry = {"name": f"{fake.url}#tiny", "price": PRICE, "train_on_outputs": True}
         tune = {"base": "gpt-4o-mini-2024-07-18", "provider": "openai", "distil": True}
-        task = routing(tmp_path, 100, models=[entry], tune=[tune], search={"calls": 0})
+        task = routing(tmp_path, 60, models=[entry], tune=[tune], search={"calls": 0})
         run(task, out=tmp_path / "study")
         assert len(provider.jobs) == 2
     manifest = json.loads((tmp_path / "study" / "manifest.json").read_text())
@@ -165,5 +169,5 @@ def test_a_providers_model_is_taught_by_a_job_of_its_own(
         manifest["arms"][f"openai/gpt-4o-mini-2024-07-18 fine-tuned{suffix}"]["fits"]["0"]
         for suffix in ("", ", taught")
     )
-    assert taught["examples"] == manifest["taught"]["asked"] and plain["examples"] == 55
+    assert taught["examples"] == manifest["taught"]["asked"] and plain["examples"] == 33
     assert taught["usd"] >= manifest["taught"]["usd"] > 0

@@ -68,7 +68,7 @@ class OpenAIEndpoint:
         pause: float = 0.5,
         key_env: str | None = None,
     ) -> None:
-        """Start the thread that makes the calls; the first one is made by `complete`.
+        """Start the thread that makes the calls.
 
         Args:
             name: `provider/MODEL`, or `http://HOST/v1#MODEL`.

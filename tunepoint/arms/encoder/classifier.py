@@ -205,4 +205,4 @@ class FineTuned:
         run = TrainingRun(self.encoder, self.recipe, texts, targets, len(labels))
         losses = run.train(rng)
         built = Built(len(train), time.perf_counter() - started, loss_warnings(losses))
-        return Classifier(run.tuned, labels, *run.head(), built, self.recipe.frozen)
+        return Classifier(run.tuned, labels, *run.head(), built, run.frozen)

@@ -33,7 +33,7 @@ class Recipe:
     """Settings of fine-tuning; the defaults were found on banking77 (docs/log.md)."""
 
     frozen: int = 4
-    """Lowest layers, of six, that stay as they are."""
+    """Lowest layers, of six, that stay as they are; of an encoder with fewer, all but the last at most."""
     epochs: int = 4
     most_steps: int = 3_000
     """A run takes no more optimizer steps than this, whatever the epochs."""
@@ -60,12 +60,13 @@ class TrainingRun:
         self, encoder: Encoder, recipe: Recipe, texts: Sequence[str], targets: Tensor, labels: int
     ) -> None:
         self.recipe = recipe
-        self.tuned = encoder.tunable_copy(recipe.frozen)
+        self.frozen = min(recipe.frozen, len(encoder.layers) - 1)
+        self.tuned = encoder.tunable_copy(self.frozen)
         self.targets = targets
         self._texts = list(texts)
         self._lengths = np.array([len(text) for text in encoder.tokens(texts)])
         fits = int(self._lengths.sum()) <= MAX_CACHED_TOKENS
-        self._states = encoder.hidden_states(texts, recipe.frozen) if fits else None
+        self._states = encoder.hidden_states(texts, self.frozen) if fits else None
         # Vectors and weights are multiplied by the root of the scale each, so their product has all of it.
         self.root = math.sqrt(recipe.scale)
         self.weight = torch.nn.Parameter(self._centroids(labels) * self.root)
@@ -97,7 +98,7 @@ class TrainingRun:
 
     def _optimizer(self) -> torch.optim.Optimizer:
         layers = []
-        for layer in self.tuned.layers[self.recipe.frozen :]:
+        for layer in self.tuned.layers[self.frozen :]:
             for parameter in layer.parameters():
                 parameter.requires_grad_(True)
                 layers.append(parameter)
@@ -117,9 +118,9 @@ class TrainingRun:
         if self._states is not None:
             states = [self._states[i] for i in batch]
         else:
-            states = self.tuned.hidden_states([self._texts[i] for i in batch], self.recipe.frozen)
+            states = self.tuned.hidden_states([self._texts[i] for i in batch], self.frozen)
         state, mask = pad_states(states)
-        return self.tuned.pool(state, mask, self.recipe.frozen)
+        return self.tuned.pool(state, mask, self.frozen)
 
     def _batches(self, rng: Generator) -> list[list[int]]:
         """Return batches of like length, in random order."""
