@@ -58,6 +58,8 @@ class Gateway:
         self.settings = load()
         self.on_arms_closed: Callable[[], None] = lambda: None
         """Called after a reload, once the previous arms are closed."""
+        self.on_maintenance: Callable[[], None] = lambda: None
+        """Called in a thread every `KEY_RELOAD_SECONDS`."""
         self.stop_at = math.inf
         """`time.monotonic()` by which all has to be written, once the process was asked to stop."""
         self.unwritten = 0
@@ -186,6 +188,7 @@ class Gateway:
                     await asyncio.to_thread(self.access.reload)
                 with suppress(StoreError):
                     await asyncio.to_thread(self.access.absorb_abandoned)
+                await asyncio.to_thread(self.on_maintenance)
             days = self.settings.server.retention_days
             if days is not None and now - purged > PURGE_SECONDS:
                 purged = now

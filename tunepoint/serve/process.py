@@ -34,10 +34,8 @@ SEND_BUFFER_BYTES = 128 * 2**10
 """The kernel's, for each client: with its own choice, one that reads nothing would be noticed late."""
 SWITCH_INTERVAL_SECONDS = 0.0005
 """How soon the writing thread hands over to the answering one; Python's default of .005 would show in p99."""
-M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
-"""Names of settings in glibc's malloc.h."""
-LARGE_BLOCK_BYTES, MEMORY_ARENAS = 4 * 2**20, 2
-"""Smaller blocks are reused: models in this process need some of 1 MiB for each answer."""
+M_ARENA_MAX, MEMORY_ARENAS = -8, 2
+"""The name of a setting in glibc's malloc.h, and its value: heaps that threads share."""
 BACKLOG = 2_048
 """Connections that may wait to be accepted."""
 
@@ -53,12 +51,10 @@ def run_gateway(load: Callable[[], ServeSettings], echo: Callable[[str], None]) 
         TunepointError: the settings, a study, a server or the store cannot be used.
 
     """
-    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-    give_memory_back()
     # Every core tokenizes for its own batch; threads of the tokenizer would only compete with them.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     gateway = Gateway(load)
-    gateway.on_arms_closed = freeze_garbage
+    gateway.on_arms_closed, gateway.on_maintenance = freeze_garbage, give_memory_back
     server = gateway.settings.server
     config = server_config(Application(gateway), Limits(connections=max_connections()))
     with (
@@ -91,16 +87,19 @@ def server_config(application: Application, limits: Limits, grace: int = GRACE_S
     )
 
 
-def give_memory_back() -> None:
-    """Let the C library return large blocks to the system when they are freed.
+def limit_heaps() -> None:
+    """Let all threads share a few heaps: free memory in the heap of one is of no use to the others."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, MEMORY_ARENAS)
 
-    glibc keeps blocks of up to 32 MB once one of that size was freed: after some large bodies the process
-    would stay as large as at its worst moment.
+
+def give_memory_back() -> None:
+    """Let the C library return what is free to the system; after large bodies it keeps up to all of it.
+
+    A lower M_MMAP_THRESHOLD would return large blocks at once, and encoders would take 1.4 times as long.
     """
     with contextlib.suppress(OSError, AttributeError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
-        mallopt(M_ARENA_MAX, MEMORY_ARENAS)
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def max_connections() -> int:
@@ -167,6 +166,8 @@ async def _serve(
 ) -> None:
     echo("opening the arms ...")
     async with gateway.running():
+        sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+        limit_heaps()
         freeze_garbage()
         _handle_signals(gateway, server, echo)
         for name, task in gateway.dispatcher.tasks.items():
