@@ -15,7 +15,7 @@ import pytest
 from servers import Fake, serving
 from typer.testing import CliRunner
 
-from tunepoint import Task, run
+from tunepoint import Task, prepare, run
 from tunepoint.cli.app import app
 from tunepoint.costs.arm_cost import ArmCost
 from tunepoint.data.examples import Example
@@ -410,12 +410,9 @@ def test_a_judged_study_is_quoted_graded_checked_by_people_and_corrected(fake: F
 
 @pytest.mark.no_cover  # what it runs, others cover
 def test_answers_that_the_judge_cannot_grade_are_left_out_and_said(fake: Fake, tmp_path: Path) -> None:
-    shop(tmp_path, 80)
-    item = run(judged_task(tmp_path, fake), out=tmp_path / "study").document["finalists"][0]
-    assert item["items"] > 12
-    test = json.loads((tmp_path / "study" / "manifest.json").read_text())["items"]["test"]
-    lines = (tmp_path / "shop.csv").read_text().splitlines()
-    words = lines[int(test[0].rpartition(":")[2]) - 1].split(" is the")[0]
+    task = judged_task(shop(tmp_path, 60), fake)
+    test = prepare(task, 0).split.test
+    words = test[0].input.split(" is the")[0]
 
     def refusing(messages: list[dict[str, str]], body: dict[str, Any]) -> str:
         if body["model"] == "judge" and words in " ".join(turn["content"] for turn in messages):
@@ -423,16 +420,16 @@ def test_answers_that_the_judge_cannot_grade_are_left_out_and_said(fake: Fake, t
         return serve(messages, body)
 
     fake.answer = refusing
-    result = run(judged_task(tmp_path, fake), out=tmp_path / "other")
+    result = run(task, out=tmp_path / "study")
     caveats = " ".join(result.document["caveats"])
-    assert f"could not grade 1 of its answers ({test[0]}: " in caveats
-    assert result.document["finalists"][0]["items"] == item["items"] - 1
+    assert f"could not grade 1 of its answers ({test[0].id}: " in caveats
+    assert result.document["finalists"][0]["items"] == len(test) - 1
 
 
 @pytest.mark.no_cover  # what it runs, others cover
 def test_a_judge_that_grades_itself_is_said(fake: Fake, tmp_path: Path) -> None:
     fake.models = ("tiny", "judge")
-    task = judged_task(shop(tmp_path, 80), fake)
+    task = judged_task(shop(tmp_path, 60), fake)
     same = task.model_copy(update={"models": (task.score.judge,)})
     fake.answer = lambda messages, body: (
         serve(messages, body)
