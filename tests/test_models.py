@@ -171,6 +171,8 @@ def test_demonstrations_change_the_answer(encoder: Encoder) -> None:
     )
     vector = encoder.embed(["purple elephants"])[0]
     assert encoder.probabilities(demonstrated, vector).tolist() == pytest.approx([0, 1])
+    stranger = replace(demonstrated, demonstrations=(Demonstration("purple elephants", "maybe"),))
+    assert encoder.probabilities(stranger, vector).tolist() == [0, 0]  # a vote for neither
     assert encoder.probabilities(prompt, vector).sum() == pytest.approx(1)
     with pytest.raises(ModelError, match="needs labels"):
         encoder.answer([Prompt("x")])

@@ -50,13 +50,17 @@ def label_probabilities(encoder: CachingEncoder, prompt: Prompt, vector: Vectors
 
 
 def _votes(encoder: CachingEncoder, prompt: Prompt, vector: Vectors) -> Vectors:
-    """Return the (labels,) share of each label among the demonstrations, nearer ones heavier."""
+    """Return the (labels,) share of each label among the demonstrations, nearer ones heavier.
+
+    A demonstration of what is no label of the prompt takes its share along.
+    """
     inputs = [demonstration.input for demonstration in prompt.demonstrations]
     weights = softmax(encoder.embed(inputs) @ vector / SIMILARITY_TEMPERATURE)
     position = {label: i for i, label in enumerate(prompt.labels)}
     votes = np.zeros(len(prompt.labels), np.float32)
     for demonstration, weight in zip(prompt.demonstrations, weights, strict=True):
-        votes[position[demonstration.target]] += weight
+        if demonstration.target in position:
+            votes[position[demonstration.target]] += weight
     return votes
 
 

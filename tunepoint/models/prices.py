@@ -124,7 +124,7 @@ def call_price(name: str, own: TokenPrice | None = None) -> CallPrice | None:
     return CallPrice(name, lambda usage: 0.0, UNKNOWN_PRICE)
 
 
-UNKNOWN_PRICE = "no price is known: its calls count as free; give [[models]] price = { input, output }"
+UNKNOWN_PRICE = "no price is known; give [[models]] price = { input, output }"
 
 
 def tuned_price(name: str) -> TunedPrice | None:
