@@ -290,7 +290,9 @@ class KilledStudy:
             self.tally.kills[phase] += 1
             self.snapshots.append(OnDisk.read(self.out))
             return True
-        return self._end(attempt) != CAPPED
+        status = self._end(attempt)
+        self.tally.failed += status == FAILED
+        return status != CAPPED
 
     def _end(self, attempt: Attempt) -> int:
         status = attempt.finish()

@@ -215,6 +215,15 @@ def test_questions_that_differ_in_their_signs_are_not_the_same(store: Store) -> 
     assert harvest.rejections == {"similar to another question": 1}
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_another_sign_hides_no_near_duplicate_in_the_sealed_test(store: Store, order: int) -> None:
+    long = "the sum that I would like you to work out for me today, if you can find the time, is"
+    sealed = [Example("t1", f"{long}: 2 - 2", "billing"), Example("t2", f"kindly {long}: 2 + 2", "billing")]
+    row = captured(0, input=f"{long}: 2 + 2")
+    harvest = harvest_of(store, [row], [Feedback(row.id, 1.0, 1.0)], sealed=sealed[::order])
+    assert harvest.rejections == {"similar to the test set": 1}
+
+
 def test_a_judge_is_asked_about_what_nobody_said_anything_of(store: Store) -> None:
     rows = [captured(n) for n in range(4)]
     seen: list[int] = []

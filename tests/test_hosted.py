@@ -27,6 +27,7 @@ from tunepoint.errors import DataError, ModelError
 from tunepoint.models.abilities import Abilities
 from tunepoint.models.endpoints import TextModel
 from tunepoint.models.openai import OpenAIEndpoint
+from tunepoint.models.providers import parse_model_name
 from tunepoint.stats.ranges import Range
 from tunepoint.task.task import Task
 
@@ -198,7 +199,15 @@ def test_names_and_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     assert OPENAI.credential("https://proxy/v1") == (KEY, "TUNEPOINT_API_KEY")
     with pytest.raises(ModelError, match="would travel to proxy over plain http"):
         OPENAI.credential("http://proxy/v1")
+    with pytest.raises(ModelError, match="over plain http"):
+        OPENAI.credential(" HTTP://proxy/v1")
     assert OPENAI.model_key() == "TUNEPOINT_API_KEY" and PROVIDERS["together"].model_key() is None
+    monkeypatch.setenv("TUNEPOINT_OPENAI_URL", "https://api.openai.com/v1/")
+    assert OPENAI.model_key() is None  # it is the provider's own address
+    for own in PROVIDERS.values():
+        if own.key is not None:
+            with pytest.raises(ModelError, match=f"{own.key} is the key of"):
+                parse_model_name("https://evil.example/v1#m", own.key)
     assert OPENAI.credential("https://api.openai.com/v1") == ("sk-theirs", "OPENAI_API_KEY")
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(ModelError, match="set OPENAI_API_KEY"):

@@ -105,6 +105,12 @@ def test_a_call_without_a_time_gets_that_of_the_file(tmp_path: Path) -> None:
     assert "the time of the file" in str(report)
 
 
+def test_a_reply_without_a_body_is_no_answer(tmp_path: Path) -> None:
+    row = {"id": "1", "request": {"messages": ASKED}, "response": {"status_code": 200, "body": None}}
+    request = one_request(tmp_path, "openai", row)
+    assert request.status == 502 and request.output == "" and request.error
+
+
 def test_calls_without_an_id_are_one_only_if_all_of_them_is_alike(tmp_path: Path) -> None:
     rows = [
         {"request": {"messages": [system, ASKED[-1]], "model": model}, "response": "billing"}

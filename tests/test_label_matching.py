@@ -49,6 +49,10 @@ def test_labels_are_read_loosely_only_where_that_is_unique() -> None:
     assert label_in("1.0", ("0", "2")) is None and label_in("It is 4.5", ("4", "5")) is None
     assert label_in("2-1", ("-1", "0", "1")) is None and label_in("1,2", ("1", "2")) is None
     assert label_in("2.0", ("1", "2")) == "2" and label_in("4", ("4.0", "5.0")) == "4.0"
+    for between in ("4-5", "4\u20135", "4+5", "4.5"):
+        assert label_in(f"Rated {between}", ("4", "5")) is None
+    for nothing in (".", "***", '""', ",", "..."):
+        assert label_in(nothing, ("!", "none")) is None
     assert label_in("yes", ("Yes.", "No.")) == "Yes." and label_in("1.05", ("15", "2")) is None
     assert label_in("Urgent, as the guide says [1].", ("1", "urgent")) is None  # either of two
     assert label_in("Urgent, as the guide says [1].", ("0", "urgent")) == "urgent"
@@ -93,6 +97,10 @@ def test_a_text_of_one_label_again_and_again_names_it() -> None:
         ("$2bn", "2e9"),
         ("300 K", "300"),
         ("12 m²", "12"),
+        ("$5m", "5e6"),
+        ("£1.5 M", "1.5e6"),
+        ("5 m", "5"),
+        ("($ 12)", "-12"),
         ("A$5", "5"),
         ("٣٫٥", "3.5"),
         ("abc", None),
@@ -107,10 +115,17 @@ def test_numbers_as_people_write_them(text: str, number: str | None) -> None:
         assert last_number(f"2 and 2 make {text} in all.") == number
 
 
-@pytest.mark.parametrize("text", ["400½", "10²", "1,2,3", "100,00,000", "192.168.1.1", "05.01.2024", "1e5k"])
+@pytest.mark.parametrize(
+    "text", ["400½", "10²", "1,2,3", "100,00,000", "192.168.1.1", "05.01.2024", "1e5k", "5 ½", "1/2", "10-20"]
+)
 def test_what_stands_last_and_is_no_number_is_not_passed_over(text: str) -> None:
     assert plain_number(text) is None
     assert last_number(f"2 and 2 make {text}") is None
+
+
+def test_spaces_without_end_take_no_time() -> None:
+    for text in ("(" + " " * 50_000 + "x", "$ " * 20_000, "1," * 20_000, "1-" * 20_000 + "x"):
+        assert plain_number(text) is None
 
 
 def test_numbers_are_equal_in_value_and_percent_in_either_reading() -> None:

@@ -19,7 +19,7 @@ from test_gateway import ASK, get, post
 from tunepoint.capture.records import CapturedRequest, Feedback
 from tunepoint.capture.writer import Writer
 from tunepoint.serve.connections import GuardedProtocol, Limits
-from tunepoint.serve.memory import ALWAYS_FREE_BYTES, BodyMemory
+from tunepoint.serve.memory import ALWAYS_FREE_BYTES, BYTES_PER_VALUE, BodyMemory
 from tunepoint.serve.process import max_connections
 from tunepoint.serve.protocol import RequestError, read_request
 
@@ -124,6 +124,28 @@ def test_too_many_requests_on_one_connection_close_it_after_their_answers(patien
         raw.sendall(many)
         reply = b"".join(iter(lambda: raw.recv(65_536), b""))
     assert reply.count(b"HTTP/1.1 200 ") == 1 + Limits().pipelined
+
+
+def test_answers_that_take_longer_than_the_headers_may_go_out_too(server: Behind, gateway: Running) -> None:
+    body = json.dumps({"model": "triage", "messages": ASK}).encode()
+    call = CHAT + b"content-length: %d\r\n\r\n%s" % (len(body), body)
+    server.latency = 2 * TIGHT.head_seconds / Limits().pipelined
+    try:
+        with connected(gateway) as raw:
+            raw.sendall(call * (Limits().pipelined + 4))
+            reply = b"".join(iter(lambda: raw.recv(65_536), b""))
+    finally:
+        server.latency = 0.0
+    assert reply.count(b"HTTP/1.1 200 ") == 1 + Limits().pipelined
+
+
+@pytest.mark.parametrize("end", [b"", b'"', b"\\"])
+def test_values_in_a_string_without_end_are_counted_once(end: bytes) -> None:
+    body = b"," * 2_001 + b'"' + b'\\",' * 200_000 + end
+    memory = BodyMemory(lambda: 2**30)
+    with memory.share() as share:
+        share.take_values(body)
+        assert share.used == 2_001 * BYTES_PER_VALUE
 
 
 def test_half_open_connections_lock_nobody_out(patient: Running) -> None:

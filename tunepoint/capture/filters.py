@@ -54,7 +54,7 @@ def drop_similar(
     similar = {
         position
         for position, other in matches.items()
-        if not _signs_differ(texts[position], other_texts[other])
+        if not _signs_differ(texts[position], other_texts[other]) or _is_near(texts[position], other_texts)
     }
     kept = []
     for position, item in enumerate(harvested):
@@ -71,7 +71,7 @@ def drop_repeated(harvested: Sequence[HarvestedExample], rejections: Rejections)
     later = {
         position
         for other, position in link_near_duplicates(texts)
-        if not _signs_differ(texts[position], texts[other])
+        if not _signs_differ(texts[position], texts[other]) or _is_near(texts[position], texts[:position])
     }
     seen: set[str] = set()
     kept = []
@@ -126,3 +126,8 @@ def balance_labels(
 def _signs_differ(text: str, other: str) -> bool:
     """Whether two texts have the same words, and signs that tell them apart: 2 + 2 is not 2 - 2."""
     return normalize(text) == normalize(other) and copy_key(text) != copy_key(other)
+
+
+def _is_near(text: str, others: Sequence[str]) -> bool:
+    """Whether one of these texts is nearly the same in more than its signs."""
+    return bool(match_near_duplicates([text], [other for other in others if not _signs_differ(text, other)]))

@@ -64,13 +64,19 @@ def _openai(row: Json) -> LoggedCall:
         messages=_openai_messages(request),
         model=first_of(request, "model") or response.get("model"),
         parameters={key: value for key, value in request.items() if key not in NO_PARAMETERS},
-        reply=Reply(None) if failed else reply_in(response or row.get("response")),
+        reply=Reply(None) if failed else reply_in(_answered(row.get("response"))),
         at=row.get("timestamp") or row.get("created_at") or response.get("created") or 0,
         identity=row.get("custom_id") or row.get("id") or response.get("id"),
         seconds=number(row.get("seconds")),
         error=fault,
         status=int(status) if failed and status is not None else None,
     )
+
+
+def _answered(value: Any) -> Any:
+    """Return what a server answered: the body, where the log holds the whole HTTP response."""
+    content = mapping(value)
+    return content.get("body", value)
 
 
 def _body(value: Any) -> Json:

@@ -109,6 +109,7 @@ def parity(
     model: Annotated[Path, typer.Argument(help="Folder that `tunepoint tune` wrote.")],
     task: Annotated[Path, typer.Option(help="task.toml that it was tuned for.")],
     at: Annotated[str, typer.Option(help="The server: http://HOST/v1#NAME.")],
+    key_env: Annotated[str | None, typer.Option(help="Environment variable with its key.")] = None,
     prompt: Annotated[
         list[str] | None, typer.Option(help="full, short or none; may be repeated; by default all of them.")
     ] = None,
@@ -125,7 +126,7 @@ def parity(
             raise ModelError(
                 f"--prompt {' '.join(prompt or ())}: the prompts are {', '.join(PROMPT_LENGTHS)}"
             )
-        served = check_served(model, Task.load(task), at, prompts=chosen)
+        served = check_served(model, Task.load(task), at, prompts=chosen, key_env=key_env)
         typer.echo(str(served))
         if not served.holds:
             raise ModelError(

@@ -137,15 +137,20 @@ def _chat_table(path: Path, rows: Sequence[NumberedRow], column: str) -> Table:
     several = any(len(exchange.before) > 1 for exchange in found_all)
     unfolded = tuple((line, {**rest, **_columns(found, several)}) for line, rest, found in exchanges)
     roles = ((CONVERSATION if several else INPUT,), TARGET)
-    notes = [*_replaced(path, column, exchanges), *_notes(path, found_all)]
+    rest_of = {line: rest for line, rest, _ in exchanges}
+    notes = [*_replaced(path, rest_of, unfolded), *_notes(path, found_all)]
     return Table(unfolded, tuple(notes), tuple(left_out), roles)
 
 
-def _replaced(path: Path, column: str, exchanges: Sequence[tuple[int, Row, _Exchange]]) -> list[str]:
+def _replaced(path: Path, before: Mapping[int, Row], after: Sequence[NumberedRow]) -> list[str]:
     """Return notes on columns of the file that had the names of those that a chat becomes."""
-    names = [name for name in CHAT_TEXTS if any(name in row and name != SYSTEM for _, row, _ in exchanges)]
+    names = [
+        name
+        for name in CHAT_TEXTS
+        if any(name in before[line] and before[line][name] != row.get(name) for line, row in after)
+    ]
     return [
-        f"{path.name}: the column {name!r} holds what stands in {column!r} now; rename yours to keep it"
+        f"{path.name}: the column {name!r} holds what stands in the chats now; rename yours to keep it"
         for name in names
     ]
 

@@ -135,7 +135,7 @@ class BudgetedEndpoint:
         def settle(position: int, completion: Completion) -> None:
             request, dollars = requests[position], price.dollars(completion.usage)
             self._excess_usd = max(self._excess_usd, dollars - price.max_dollars(request))
-            self._answered = True
+            self._answered = self._answered or (completion.error is None and completion.lasting)
             self.budget.settle(reservations.pop(id(request)), dollars)
             done(position, completion)
 

@@ -34,7 +34,8 @@ def loose_key(text: str) -> str:
 
 def _bare_key(text: str) -> str:
     """Return `loose_key` without signs at the end and without the `.0` of a whole number."""
-    return _WHOLE_NUMBER.sub(r"\1", loose_key(text).rstrip(_ENDING))
+    loose = loose_key(text)
+    return _WHOLE_NUMBER.sub(r"\1", loose.rstrip(_ENDING) or loose)
 
 
 _KEYS: tuple[Callable[[str], str], ...] = (exact_key, caseless_key, loose_key, _bare_key)
@@ -47,7 +48,7 @@ def same_label(text: str, labels: Sequence[str]) -> str | None:
     for key in _KEYS:
         index = _index(labels, key)
         for spelling in spellings:
-            alike = index.get(key(spelling), [])
+            alike = index.get(key(spelling), []) if spelling else []
             if len(alike) == 1:
                 return alike[0]
     return None
@@ -110,7 +111,7 @@ def _is_whole(text: str, start: int, end: int) -> bool:
     if first.isdigit() and before and before in "-−+.," and (further.isdigit() or not _in_word(further)):
         return False  # neither -1 is 1, nor 2.1, nor 2-1
     next_one = text[end + 1 : end + 2]
-    return not (last.isdigit() and after and after in ".," and next_one.isdigit())
+    return not (last.isdigit() and after and after in "-−+.," and next_one.isdigit())
 
 
 def _in_word(character: str) -> bool:

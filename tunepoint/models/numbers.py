@@ -20,20 +20,21 @@ _CURRENCY = rf"(?:(?:R|US|A|C|NZ|HK|S)?[$€£¥₹₩₽₺₴₫฿¢]|(?:{_CO
 _UNIT = r"[°µ]?[^\W\d_]{1,12}[²³]?(?:/[^\W\d_]{1,8}[²³]?)?"
 _SCALES = {
     **dict.fromkeys(("k", "K", "thousand"), 3),
-    **dict.fromkeys(("M", "mn", "mio", "million", "millions"), 6),
-    **dict.fromkeys(("bn", "billion", "billions"), 9),
+    **dict.fromkeys(("M", "m", "mn", "mio", "million", "millions"), 6),
+    **dict.fromkeys(("B", "b", "bn", "billion", "billions"), 9),
     **dict.fromkeys(("tn", "trillion", "trillions"), 12),
 }
-"""Word -> power of ten; its single letters stand close to the number, else they are units: 300 K."""
-_SCALE = r"(?P<scale>[kKM]|\s?(?i:mn|mio|bn|tn|thousand|millions?|billions?|trillions?))(?![^\W_])"
+"""Word -> power of ten. Single letters may be units, as in 300 K and 5 m: after a currency they are none."""
+_WORDS = r"\s?(?i:mn|mio|bn|tn|thousand|millions?|billions?|trillions?)"
+_SCALE = rf"(?P<scale>[kKM]|{_WORDS}|(?(currency)\s?[kKmMbB]|(?!)))(?![^\W_])"
 _WHOLE = re.compile(
-    rf"(?P<open>\()?\s*(?P<sign>[{_MINUS}+])?\s*{_CURRENCY}?\s*(?P<inner>[{_MINUS}+])?"
-    rf"(?P<number>{_PLAIN})(?:{_SCALE})?\s*(?:(?P<percent>[%٪])|{_CURRENCY}|(?P<unit>{_UNIT}))?\s*(?(open)\))\.?"
+    rf"(?P<open>\(\s?)?(?:(?P<sign>[{_MINUS}+])\s?)?(?:(?P<currency>{_CURRENCY})\s?)?(?P<inner>[{_MINUS}+])?"
+    rf"(?P<number>{_PLAIN})(?:{_SCALE})?\s?(?:(?P<percent>[%٪])|{_CURRENCY}|(?P<unit>{_UNIT}))?(?(open)\s?\))\.?"
 )
 _IN_TEXT = re.compile(
-    rf"(?:(?<![\w)])(?P<sign>[{_MINUS}+])\s?{_CURRENCY}?|(?<![\w.,]))"
-    rf"(?:(?P<number>{_PLAIN})(?![.,]?\d|[{_HIGH_OR_BROKEN}])(?:{_SCALE})?\s?(?P<percent>[%٪])?"
-    rf"|\d+(?:[.,]\d+)*[{_HIGH_OR_BROKEN}]?)"  # a date, a version, a list, a power
+    rf"(?:(?<![\w)])(?P<sign>[{_MINUS}+])\s?|(?<![\w.,]))(?P<currency>{_CURRENCY}\s?)?"
+    rf"(?:(?P<number>{_PLAIN})(?![{_MINUS}.,/]?\d|\s?[{_HIGH_OR_BROKEN}])(?:{_SCALE})?\s?(?P<percent>[%٪])?"
+    rf"|\d+(?:[{_MINUS}.,/]\d+)*\s?[{_HIGH_OR_BROKEN}]?)"  # a date, a version, a list, a range, a power
 )
 _OTHER_POINTS = str.maketrans("٫٬", ".,")
 

@@ -89,12 +89,9 @@ class OpenAIEndpoint:
         """None until the server has answered."""
         self.failures: dict[str, int] = {}
         """What went wrong with single attempts, and how often."""
-        self.attempts = attempts
-        self._pause = pause
+        self.attempts, self._pause = attempts, pause
         self._limiter = ConcurrencyLimiter(concurrency)
-        self._failed_in_a_row = 0
-        self._answers = 0
-        self._first_refusals = 0
+        self._failed_in_a_row = self._answers = self._first_refusals = 0
         self._key = self.address.key()
         self._client = openai.AsyncOpenAI(
             api_key=self._key,

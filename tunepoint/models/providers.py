@@ -43,6 +43,9 @@ PROVIDERS: dict[str, Provider] = {
 }
 """By the first part of a model's name, as in `openai/gpt-5-mini`."""
 
+OTHER_OWNERS = {"NEBIUS_API_KEY": "api.tokenfactory.nebius.com"}
+"""Environment variable -> host, of providers that only tune."""
+
 CUSTOM_ENDPOINT_KEY = "TUNEPOINT_API_KEY"
 """Environment variable with the key of a server on this machine that is named by its URL."""
 NO_KEY = "none"
@@ -74,7 +77,7 @@ class Address:
         key = os.environ.get(self.key_name) if self.key_name else None
         if not key and self.key_name and self.key_needed:
             raise ModelError(f"{self.name} needs a key: set {self.key_name} in the environment")
-        if key and self.url.startswith("http://") and not is_loopback(self.url):
+        if key and urlsplit(self.url.strip()).scheme != "https" and not is_loopback(self.url):
             host = urlsplit(self.url).hostname
             raise ModelError(
                 f"{self.name}: {self.key_name} would travel to {host} over plain http, for everybody "
@@ -92,7 +95,7 @@ class Address:
 
 def is_loopback(url: str) -> bool:
     """Whether the server of an address is on this machine."""
-    host = urlsplit(url).hostname or ""
+    host = urlsplit(url.strip()).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -116,11 +119,12 @@ def parse_model_name(name: str, key_env: str | None = None) -> Address:
     address = _parsed(name)
     if key_env is None:
         return address
-    owner = next((owner for owner in PROVIDERS.values() if owner.key == key_env), None)
-    if owner is not None and urlsplit(owner.url).hostname != urlsplit(address.url).hostname:
+    owners = OTHER_OWNERS | {str(own.key): urlsplit(own.url).hostname for own in PROVIDERS.values()}
+    owner, host = owners.get(key_env), urlsplit(address.url).hostname
+    if owner not in (None, host):
         raise ModelError(
-            f"{name}: {key_env} is the key of {urlsplit(owner.url).hostname}, and "
-            f"{urlsplit(address.url).hostname} would get it; put that server's own key into another variable"
+            f"{name}: {key_env} is the key of {owner}, and {host} would get it; put that server's own key "
+            "into another variable"
         )
     return replace(address, key_name=key_env, key_needed=True)
 

@@ -107,8 +107,6 @@ class GuardedProtocol(HttpToolsProtocol):
         """Parse what has arrived, and time what is still missing."""
         if self._reads_no_more:
             return
-        self._cancel_write_deadline()  # a client that sends is there: it gets its time anew
-        self._time_writing()
         stage = self._stage
         if stage == "head":
             self._head_bytes += len(data)
@@ -161,6 +159,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._stop(400, "the request has more than one header 'host'")
         if len(self.pipeline) >= self.limits.pipelined:
             self._reads_no_more = True
+            self._stage = "answer"  # nothing more is waited for
             raise _Refusal("this connection has requests enough")
         super().on_headers_complete()
         self._stage = "body"

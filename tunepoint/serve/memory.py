@@ -19,7 +19,8 @@ ALWAYS_FREE_BYTES = 32 * 2**10
 
 FEW_VALUES = 2_000
 """Up to so many marks in a body, they are counted without looking for strings around them."""
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+"""A string of JSON, also one without an end; it never goes back, so its time grows with the body only."""
 _MARKS = (b",", b"[", b"{")
 
 

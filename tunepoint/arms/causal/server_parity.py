@@ -62,6 +62,7 @@ def check_served(
     *,
     model: ChatModel | None = None,
     prompts: Sequence[PromptLength] = (),
+    key_env: str | None = None,
 ) -> ParityReport:
     """Replay the validation set through an endpoint; keep the result in `parity.json` beside the model.
 
@@ -83,7 +84,7 @@ def check_served(
     measured = _measured_answers(folder, split, prompts or PROMPT_LENGTHS)
     scoring = task_scorer(task)
     comparisons: dict[PromptLength, Parity] = {}
-    with _opened(endpoint, task) if model is None else nullcontext(model) as server:
+    with _opened(endpoint, task, key_env) if model is None else nullcontext(model) as server:
         for length, answers in measured.items():
             template = template_for_length(task, split.train, length)
             template = replace(template, max_output_tokens=measured_model.answer_tokens)
@@ -112,13 +113,13 @@ def record_parity(folder: Path, report: ParityReport) -> None:
 
 
 @contextmanager
-def _opened(name: str, task: Task) -> Iterator[ChatModel]:
+def _opened(name: str, task: Task, key_env: str | None) -> Iterator[ChatModel]:
     """Open the server; labels are not wrapped into a schema, because the model was measured without one."""
     from tunepoint.models.abilities import Abilities
     from tunepoint.models.endpoints import TextModel
     from tunepoint.models.openai import OpenAIEndpoint
 
-    endpoint = OpenAIEndpoint(name, abilities=Abilities(schema=task.answer.kind == "json"))
+    endpoint = OpenAIEndpoint(name, abilities=Abilities(schema=task.answer.kind == "json"), key_env=key_env)
     try:
         yield TextModel(endpoint)
     finally:

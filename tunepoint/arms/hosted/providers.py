@@ -85,7 +85,7 @@ class TuningProvider:
         address = url or os.environ.get(self.setting) or self.url
         if not address:
             raise ModelError(f"{self.name} has no address: set {self.setting}, as in http://host:port/v1")
-        return address.rstrip("/")
+        return address.strip().rstrip("/")
 
     def credential(self, url: str) -> tuple[str, str]:
         """Return the key for an address, and the environment variable that holds it.
@@ -103,8 +103,8 @@ class TuningProvider:
 
     def model_key(self) -> str | None:
         """Return the variable with the key of tuned models, if the environment gives another address."""
-        moved = bool(os.environ.get(self.setting)) and bool(os.environ.get(CUSTOM_ENDPOINT_KEY))
-        return CUSTOM_ENDPOINT_KEY if moved else None
+        moved = bool(os.environ.get(self.setting)) and self.base_url() != self.url
+        return CUSTOM_ENDPOINT_KEY if moved and os.environ.get(CUSTOM_ENDPOINT_KEY) else None
 
 
 PROVIDERS: dict[str, TuningProvider] = {
