@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
 
 import pytest
 from filelock import FileLock
@@ -25,7 +24,6 @@ from tunepoint import Result, Task, run
 from tunepoint.models.encoder import Encoder
 from tunepoint.study.seal import REGISTER
 
-T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "examples" / "support-triage"
 QUEUES = ("billing", "device_setup", "privacy_security")
@@ -165,27 +163,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Result:
     shutil.copytree(made / "study", copy)
     result: Result = pickle.loads((made / "result.pickle").read_bytes())
     return replace(result, folder=copy)
-
-
-@pytest.fixture
-def untraced(request: pytest.FixtureRequest) -> Callable[[Callable[..., T]], Callable[..., T]]:
-    """Wraps what other tests cover: it runs without the tracer of branch coverage, in half the time."""
-    plugin: Any = request.config.pluginmanager.getplugin("_cov")
-    tracer = None if plugin is None else plugin.cov_controller
-
-    def wrap(call: Callable[..., T]) -> Callable[..., T]:
-        def untraced_call(*args: Any, **more: Any) -> T:
-            if tracer is None:
-                return call(*args, **more)
-            tracer.pause()
-            try:
-                return call(*args, **more)
-            finally:
-                tracer.resume()
-
-        return untraced_call
-
-    return wrap
 
 
 @pytest.fixture

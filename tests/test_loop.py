@@ -16,7 +16,7 @@ import pytest
 from conftest import EXAMPLE, QUEUES
 from gateways import behind, running
 
-from tunepoint import Task, run
+from tunepoint import Task
 from tunepoint.arms import catalog
 from tunepoint.arms.prompting.demonstrations import RetrievedFewShot
 from tunepoint.capture.acceptance import HarvestedExample
@@ -333,10 +333,7 @@ def prompts_without_retrieval(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("prompts_without_retrieval")
-def test_a_small_loop_from_prompt_to_promotion_and_drift(
-    tmp_path: Path, untraced: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tunepoint.loop.deployment.run", untraced(run))
+def test_a_small_loop_from_prompt_to_promotion_and_drift(tmp_path: Path) -> None:
     path, traffic = parts(tmp_path)
     folder, where = tmp_path / "loop", str(tmp_path / "capture.sqlite")
     goals = Goals(min_examples=60, min_per_label=5)
