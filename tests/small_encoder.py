@@ -1,4 +1,4 @@
-"""A small encoder in the format of the embedded one: what a study does with MiniLM, for a fiftieth of it.
+"""A small encoder in the format of the embedded one: what a study does with MiniLM, for a 160th of it.
 
 It was distilled from MiniLM on the messages of the example, so it tells the example's queues apart about
 as well, and knows no other words. Tests of what MiniLM itself does ask for the fixture `minilm`.
