@@ -16,11 +16,13 @@ from test_rates import TokenPrice
 
 from tunepoint import Task, decide_trials
 from tunepoint.arms.cascade import Cascade, Gate
+from tunepoint.arms.incumbent import incumbent_arms
 from tunepoint.capture.records import nanodollars
 from tunepoint.costs.arms_toml import arms_toml, read_arms
 from tunepoint.costs.break_even import break_even
 from tunepoint.costs.price_list import price_of
 from tunepoint.costs.simulation import simulate
+from tunepoint.data.examples import Example
 from tunepoint.decision.caveats import late_payback
 from tunepoint.errors import ModelError, TaskError, TrialsError
 from tunepoint.files.currencies import in_dollars
@@ -200,6 +202,19 @@ def test_only_money_is_converted(tmp_path: Path) -> None:
     (tmp_path / "prices.toml").write_text('["openai/x"]\ninput = "1 EUR"\noutput = 3\n')
     with pytest.raises(ModelError, match=r"openai/x.input: '1 EUR': the file has no rate for EUR"):
         project_prices(tmp_path)
+
+
+def test_what_is_declared_of_a_log_holds_for_what_runs_today(tmp_path: Path) -> None:
+    examples = [Example(str(i), f"question {i}", "yes") for i in range(4)]
+    rows = [json.dumps({"input": example.input, "output": "yes"}) for example in examples]
+    (tmp_path / "today.jsonl").write_text("\n".join(rows) + "\n")
+    hosting = {"mode": "dedicated", "usd_per_hour": 1, "requests_per_second": 5}
+    model = {"name": "recorded:today.jsonl", "hosting": hosting, "retires": "2999-01-01"}
+    declared = Task.parse({"name": "t", "models": [model]}, folder=tmp_path)
+    (arm,), _ = incumbent_arms(declared, examples, examples)
+    machines, cheap = hosting_of(arm, declared)
+    assert arm.name == "today" and machines == declared.models[0].hosting is not None and cheap is None
+    assert last_day(arm, declared) == date(2999, 1, 1)
 
 
 # -- a price that nobody knows ---------------------------------------------------------------------

@@ -53,16 +53,13 @@ class Incumbent:
     outputs: ProductionLog
     ids: Mapping[Input, str] = field(repr=False)
     """Input -> id of the example, for logs that name ids."""
+    base_model: str
+    """As the task names the log, `recorded:LOG.jsonl`: which model is behind it, the log does not say."""
     kind: ArmKind = "incumbent"
     family: str = "incumbent"
     label: str = "what runs today"
     remote: ClassVar[bool] = True
     seeds: int = 1
-
-    @property
-    def base_model(self) -> str:
-        """Its own name: which model is behind the log, the log does not say."""
-        return self.name
 
     def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> FittedIncumbent:
         """Learn nothing; `train` only gives the labels."""
@@ -88,7 +85,7 @@ def incumbent_arms(
     logs = task.logs()
     incumbents, not_run = [], []
     for name, path in logs.items():
-        arm = Incumbent(path.stem, read_production_log(path, name), ids)
+        arm = Incumbent(path.stem, read_production_log(path, name), ids, name)
         if len(logs) > 1:
             arm.label = f"{arm.label} ({arm.name})"  # readers must be able to tell them apart
         answered = len(arm.covered(test))

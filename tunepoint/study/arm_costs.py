@@ -99,7 +99,7 @@ def hosting_of(arm: Arm, task: Task) -> tuple[Dedicated | None, Dedicated | None
         return strong.model_copy(update={"requests_per_second": rate}), cheap
     if isinstance(arm, OnReservedMachines):
         return arm.hosting, None
-    name = arm.name if isinstance(arm, Incumbent) else None if arm.remote else EMBEDDED
+    name = arm.base_model if isinstance(arm, Incumbent) else None if arm.remote else EMBEDDED
     return next((model.hosting for model in task.models if model.name == name), None), None
 
 
