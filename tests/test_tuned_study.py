@@ -14,6 +14,7 @@ from test_chat_study import goods
 from typer.testing import CliRunner
 
 from tunepoint import Task, read_trials, run
+from tunepoint.arms.causal.from_task import tunes_with_titles
 from tunepoint.arms.hosted.quote import HostedQuote
 from tunepoint.cli.app import app
 from tunepoint.errors import BudgetReached, DataError, TaskError
@@ -142,6 +143,14 @@ def test_a_cap_stops_before_anything_is_uploaded(provider: FakeProvider, tmp_pat
     with pytest.raises(BudgetReached, match=r"fine-tuning may cost \$.* Nothing was uploaded"):
         run(task, out=tmp_path / "study", max_usd=0.01)
     assert not provider.jobs and not provider.files
+
+
+def test_two_recipes_for_one_base_have_names_of_their_own(base: Path, tmp_path: Path) -> None:
+    tune = [{"base": str(base), "rank": 4}, {"base": str(base), "rank": 8}, {"base": "other/base"}, HOSTED]
+    titles = [title for _, title in tunes_with_titles(routing(tmp_path, tune=tune))]
+    assert titles == ["tiny", "tiny #2", "base", HOSTED["base"]]
+    with pytest.raises(TaskError, match=r"two \[\[tune\]\] entries tune 'gpt-4o-mini-2024-07-18' at openai"):
+        tunes_with_titles(routing(tmp_path, tune=[HOSTED, {**HOSTED, "epochs": 5}]))
 
 
 def test_what_cannot_be_tuned_is_said_before_anything_runs(

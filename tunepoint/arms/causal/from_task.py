@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunepoint.data.examples import Example
+from tunepoint.errors import TaskError
 from tunepoint.files.machine import cores
 from tunepoint.models.providers import LOCAL_PREFIX, short_names
 from tunepoint.task.sections import Tune
@@ -23,9 +25,23 @@ dollars rather than cents."""
 
 
 def tunes_with_titles(task: Task) -> list[tuple[Tune, str]]:
-    """Return what a task tunes, each with the short name that its arms carry."""
-    titles = short_names([tune.base.removeprefix(LOCAL_PREFIX) for tune in task.tune])
-    return list(zip(task.tune, titles, strict=True))
+    """Return what a task tunes, with short names for the arms; a base that comes again has a number.
+
+    Raises:
+        TaskError: two entries tune one base at a provider, where their arms could not be told apart.
+
+    """
+    bases = [tune.base.removeprefix(LOCAL_PREFIX) for tune in task.tune]
+    titles = dict(zip(dict.fromkeys(bases), short_names(list(dict.fromkeys(bases))), strict=True))
+    seen: Counter[tuple[str | None, str]] = Counter()
+    titled = []
+    for tune, base in zip(task.tune, bases, strict=True):
+        seen[tune.provider, base] += 1
+        number = seen[tune.provider, base]
+        if number > 1 and tune.provider is not None:
+            raise TaskError(f"two [[tune]] entries tune {base!r} at {tune.provider}; leave one of them out")
+        titled.append((tune, titles[base] if number == 1 else f"{titles[base]} #{number}"))
+    return titled
 
 
 def causal_arms(
