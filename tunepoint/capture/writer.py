@@ -110,7 +110,7 @@ class Writer:
         if self._closed:
             self.counts.dropped += 1
             return
-        if len(self._requests) >= self.capacity:
+        if self.waiting >= self.capacity:
             try:
                 dropped = self._requests.popleft()
                 self.counts.dropped += 1
@@ -224,6 +224,7 @@ class Writer:
         size = 0
         while self._requests and len(requests) < self.batch and size < BATCH_CHARACTERS:
             try:
+                self._in_hand += 1  # before it leaves the queue: `put` counts both
                 requests.append(self._requests.popleft())
             except IndexError:  # `put` has just dropped the last one
                 break
