@@ -15,6 +15,7 @@ Checked:
 from __future__ import annotations
 
 import argparse
+import asyncio
 import hashlib
 import json
 import multiprocessing
@@ -26,11 +27,13 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mock_server import completion, start_server
 
 import tunepoint.study.run as study_run
 from tunepoint import Task, run
@@ -42,7 +45,7 @@ SCHEDULE = ("plan", "find_doubtful_labels", *["select"] * 3, "draw_curve", *["op
 """The phases in which one study is killed, in this order."""
 QUEUES = {"billing": "invoice", "device_setup": "pairing", "privacy_security": "password"}
 USD_PER_TOKEN = {"input": 1e-6, "output": 4e-6}
-LATENCY_SECONDS = 0.02
+OUTPUT_TOKENS, LATENCY_SECONDS = 3, 0.02
 UNDER_WAY_SECONDS = 2.0
 """From a request to its recording, at most."""
 FAILED, CAPPED = 3, 4
@@ -65,39 +68,17 @@ def rows(count: int, seed: int) -> list[tuple[str, str]]:
 # -- the mock ------------------------------------------------------------------------------------------
 
 
-def serve(log: Path, out: Connection) -> None:
-    """Answer chat completions; each is written down, with its price, before the answer is sent."""
-    import asyncio
-
-    from aiohttp import web
-
-    async def complete(request: web.Request) -> web.Response:
-        body = await request.json()
-        text = "\n".join(turn["content"] for turn in body["messages"])
-        words = len(text.split())
-        usage = {"prompt_tokens": words, "completion_tokens": 3, "total_tokens": words + 3}
-        usd = words * USD_PER_TOKEN["input"] + 3 * USD_PER_TOKEN["output"]
-        key = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-        with log.open("a") as file:
-            file.write(json.dumps([key, usd, time.time()]) + "\n")
-        await asyncio.sleep(LATENCY_SECONDS)
-        last = body["messages"][-1]["content"]
-        queue = next((name for name, word in QUEUES.items() if f"{word} question" in last), "billing")
-        message = {"role": "assistant", "content": queue}
-        choice = {"index": 0, "finish_reason": "stop", "message": message}
-        reply = {"id": "1", "object": "chat.completion", "created": 1, "model": "mock"}
-        return web.json_response({**reply, "choices": [choice], "usage": usage})
-
-    async def listen() -> None:
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", complete)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        out.send(runner.addresses[0][1])
-        await asyncio.Event().wait()
-
-    asyncio.run(listen())
+async def answer(log: Path, body: dict[str, Any]) -> dict[str, Any]:
+    """Answer with the queue; the request is written down, with its price, before that."""
+    words = sum(len(turn["content"].split()) for turn in body["messages"])
+    usd = words * USD_PER_TOKEN["input"] + OUTPUT_TOKENS * USD_PER_TOKEN["output"]
+    key = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    with log.open("a") as file:
+        file.write(json.dumps([key, usd, time.time()]) + "\n")
+    await asyncio.sleep(LATENCY_SECONDS)
+    last = body["messages"][-1]["content"]
+    queue = next((name for name, word in QUEUES.items() if f"{word} question" in last), "billing")
+    return completion(queue, words, OUTPUT_TOKENS)
 
 
 @dataclass
@@ -137,9 +118,8 @@ class Attempt:
     def kill_after(self, seconds: float) -> bool:
         """Kill it after a time; False if it had ended by then."""
         time.sleep(seconds)
-        os.kill(
-            self.pid, signal.SIGKILL
-        )  # one that has ended is still there until somebody asks for its status
+        # A process that has ended is there until somebody asks for its status.
+        os.kill(self.pid, signal.SIGKILL)
         return self.finish() == -signal.SIGKILL
 
     def finish(self) -> int:
@@ -331,11 +311,8 @@ def main() -> None:
         lines = [f"{text},{queue}" for text, queue in rows(options.items, options.seed)]
         (folder / "messages.csv").write_text("\n".join(["text,label", *lines]) + "\n")
         if options.kind == "chat":
-            inbox, out = multiprocessing.Pipe()
             log = folder / "mock.jsonl"
-            server = multiprocessing.get_context("spawn").Process(target=serve, args=(log, out), daemon=True)
-            server.start()
-            mock = Mock(log, inbox.recv())
+            mock = Mock(log, start_server(partial(answer, log))[1])
             price = {name: usd * 1e6 for name, usd in USD_PER_TOKEN.items()}
             content["models"] = [{"name": f"http://127.0.0.1:{mock.port}/v1#mock", "price": price}]
         task = Task.parse(content, folder=folder)
@@ -351,7 +328,8 @@ def main() -> None:
             KilledStudy(task, folder / f"study{number}", caps, mock, tally).run(seconds, rng)
             print(f"{number} studies: {tally}", flush=True)
     print(f"{tally.kills.total()} kills of {number} {options.kind} studies: {dict(tally.kills)}")
-    figures = {name: count for name, count in vars(tally).items() if name != "kills"}
+    of_server = () if mock else ("repeated", "unexplained", "over_cap")  # encoders call none
+    figures = {name: n for name, n in vars(tally).items() if name != "kills" and name not in of_server}
     for name, count in figures.items():
         print(f"{name:<14}{count:6}")
     print(

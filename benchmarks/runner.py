@@ -12,50 +12,24 @@ import argparse
 import asyncio
 import json
 import math
-import multiprocessing
 import resource
 import tempfile
 import time
-from multiprocessing.connection import Connection
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+from mock_server import completion, start_server
 
 from tunepoint.models.chat import Prompt
 from tunepoint.models.endpoints import TextModel
 from tunepoint.models.openai import OpenAIEndpoint
 from tunepoint.models.recording import CallRecording, RecordedEndpoint
 
-REPLY = {
-    "id": "1",
-    "object": "chat.completion",
-    "created": 1,
-    "model": "mock",
-    "choices": [
-        {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "billing"}}
-    ],
-    "usage": {"prompt_tokens": 50, "completion_tokens": 2, "total_tokens": 52},
-}
 
-
-def serve(latency: float, out: Connection) -> None:
-    from aiohttp import web
-
-    body = json.dumps(REPLY).encode()
-
-    async def complete(request: web.Request) -> web.Response:
-        await request.read()
-        await asyncio.sleep(latency)
-        return web.Response(body=body, content_type="application/json")
-
-    async def run() -> None:
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", complete)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        out.send(runner.addresses[0][1])
-        await asyncio.Event().wait()
-
-    asyncio.run(run())
+async def answer(latency: float, body: dict[str, Any]) -> dict[str, Any]:
+    await asyncio.sleep(latency)
+    return completion("billing", 50, 2)
 
 
 def main() -> None:
@@ -64,11 +38,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=64)
     parser.add_argument("--latency", type=float, default=0.05)
     options = parser.parse_args()
-    inbox, out = multiprocessing.Pipe()
-    context = multiprocessing.get_context("spawn")
-    server = context.Process(target=serve, args=(options.latency, out), daemon=True)
-    server.start()
-    port = inbox.recv()
+    server, port = start_server(partial(answer, options.latency))
     prompts = [Prompt(f"message {i}", "Route it.", ("billing", "fault")) for i in range(options.calls)]
     ideal = math.ceil(options.calls / options.concurrency) * options.latency
     with tempfile.TemporaryDirectory() as folder:

@@ -328,6 +328,25 @@ def test_while_the_store_is_away_requests_wait_and_the_oldest_go_first() -> None
     assert "r399" in sink.rows and len(sink.rows) + writer.counts.dropped == 400
 
 
+def test_the_batch_that_is_being_written_takes_its_part_of_the_capacity() -> None:
+    writing, go_on = threading.Event(), threading.Event()
+
+    class HeldSink(Sink):
+        def add(self, requests: Sequence[CapturedRequest] = (), feedback: Sequence[Feedback] = ()) -> None:
+            writing.set()
+            assert go_on.wait(60)
+            super().add(requests, feedback)
+
+    writer = Writer(HeldSink(), None, capacity=10, linger=0.0)
+    writer.put(captured(0))
+    assert writing.wait(60)
+    for number in range(1, 30):
+        writer.put(captured(number))
+    assert writer.waiting == 10 and writer.counts.dropped == 20
+    go_on.set()
+    assert writer.close() == 0
+
+
 def test_one_refused_row_keeps_no_other_out() -> None:
     sink = Sink()
     writer = Writer(sink, None)

@@ -279,6 +279,8 @@ def test_messages_of_trl_stay_in_their_columns(tmp_path: Path) -> None:
     table = read_table(write(tmp_path, "trl.jsonl", as_jsonl([row])))
     assert dict(table.rows[0][1]) == {"system": "s", "prompt": "q", "completion": "a"}
     assert table.roles == (("prompt",), "completion")
+    mine = read_table(write(tmp_path, "mine.jsonl", as_jsonl([{**row, "input": "mine", "target": 1}])))
+    assert mine.rows[0][1]["input"] == "mine" and mine.rows[0][1]["target"] == 1 and len(mine.notes) == 1
 
 
 @pytest.mark.parametrize("value", ["hello", ["one", "two"]])

@@ -81,7 +81,7 @@ def test_what_goes_wrong_in_a_process_is_said_as_if_it_were_here(
     with pytest.raises(ModelError, match=r"nowhere: cannot be loaded \("):
         fine_tune(
             TrainingJob(str(base.parent / "nowhere"), rows(base), (), CALM, tmp_path, seed=1),
-            launch=ProcessLauncher(launcher, 1 if launcher == "ray" else 2),
+            launch=ProcessLauncher(launcher, 1 if launcher == "ray" else 2),  # one of Ray's shows as much
         )
     assert Trained.read(tmp_path) is None
 

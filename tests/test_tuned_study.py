@@ -153,6 +153,12 @@ def test_two_recipes_for_one_base_have_names_of_their_own(base: Path, tmp_path: 
         tunes_with_titles(routing(tmp_path, tune=[HOSTED, {**HOSTED, "epochs": 5}]))
 
 
+def test_where_a_key_is_changes_no_study(base: Path, tmp_path: Path) -> None:
+    tune = {"base": str(base), "served_as": "https://models.example/v1#tuned"}
+    one, other = (routing(tmp_path, tune=[{**tune, **more}]) for more in ({}, {"key_env": "MINE"}))
+    assert one.trials_fingerprint() == other.trials_fingerprint()
+
+
 def test_what_cannot_be_tuned_is_said_before_anything_runs(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

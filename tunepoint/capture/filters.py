@@ -11,7 +11,7 @@ from tunepoint.capture.acceptance import Embed, HarvestedExample, Rejections
 from tunepoint.capture.records import THIS_MACHINE
 from tunepoint.data.audit import doubtful_labels
 from tunepoint.data.copies import copy_key
-from tunepoint.data.dedupe import link_near_duplicates, match_near_duplicates, normalize
+from tunepoint.data.dedupe import link_near_duplicates, match_near_duplicates
 from tunepoint.data.examples import Example
 from tunepoint.task.task import Task
 
@@ -50,12 +50,7 @@ def drop_similar(
     """Drop examples that are copies or near duplicates of others."""
     texts, other_texts = [item.example.input for item in harvested], [other.input for other in others]
     copies = set(map(copy_key, other_texts))
-    matches = match_near_duplicates(texts, other_texts) if other_texts else {}
-    similar = {
-        position
-        for position, other in matches.items()
-        if not _signs_differ(texts[position], other_texts[other]) or _is_near(texts[position], other_texts)
-    }
+    similar = match_near_duplicates(texts, other_texts, signs_count=True) if other_texts else {}
     kept = []
     for position, item in enumerate(harvested):
         if position in similar or copy_key(item.example.input) in copies:
@@ -68,11 +63,7 @@ def drop_similar(
 def drop_repeated(harvested: Sequence[HarvestedExample], rejections: Rejections) -> list[HarvestedExample]:
     """Drop copies and near duplicates of earlier examples."""
     texts = [item.example.input for item in harvested]
-    later = {
-        position
-        for other, position in link_near_duplicates(texts)
-        if not _signs_differ(texts[position], texts[other]) or _is_near(texts[position], texts[:position])
-    }
+    later = {position for _, position in link_near_duplicates(texts, signs_count=True)}
     seen: set[str] = set()
     kept = []
     for position, item in enumerate(harvested):
@@ -121,13 +112,3 @@ def balance_labels(
     if len(kept) < len(harvested):
         rejections[f"beyond {max_per_label} examples of their label"] += len(harvested) - len(kept)
     return [harvested[position] for position in sorted(kept)]
-
-
-def _signs_differ(text: str, other: str) -> bool:
-    """Whether two texts have the same words, and signs that tell them apart: 2 + 2 is not 2 - 2."""
-    return normalize(text) == normalize(other) and copy_key(text) != copy_key(other)
-
-
-def _is_near(text: str, others: Sequence[str]) -> bool:
-    """Whether one of these texts is nearly the same in more than its signs."""
-    return bool(match_near_duplicates([text], [other for other in others if not _signs_differ(text, other)]))

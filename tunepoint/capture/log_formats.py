@@ -51,37 +51,32 @@ def _openai(row: Json) -> LoggedCall:
     """
     if NO_PARTNER in row:
         raise LeftOut(row[NO_PARTNER])
-    request, response = (_body(row.get(key)) for key in ("request", "response"))
+    answered = _body(row.get("response"))
+    request, response = mapping(_body(row.get("request"))), mapping(answered)
     if not request:
         raise LeftOut("without a request")
     status = number(mapping(row.get("response")).get("status_code"))
-    failed = status is not None and 400 <= status <= 599
+    failure = int(status) if status is not None and 400 <= status <= 599 else None
     fault = error_in(row.get("error"))
-    if failed:
-        fault = fault or error_in(response.get("error") or response) or f"status {status:.0f}"
+    if failure is not None:
+        fault = fault or error_in(response.get("error") or response) or f"status {failure}"
     return LoggedCall(
         origin="openai",
         messages=_openai_messages(request),
         model=first_of(request, "model") or response.get("model"),
         parameters={key: value for key, value in request.items() if key not in NO_PARAMETERS},
-        reply=Reply(None) if failed else reply_in(_answered(row.get("response"))),
+        reply=reply_in(answered) if failure is None else Reply(None),
         at=row.get("timestamp") or row.get("created_at") or response.get("created") or 0,
         identity=row.get("custom_id") or row.get("id") or response.get("id"),
         seconds=number(row.get("seconds")),
         error=fault,
-        status=int(status) if failed and status is not None else None,
+        status=failure,
     )
 
 
-def _answered(value: Any) -> Any:
-    """Return what a server answered: the body, where the log holds the whole HTTP response."""
-    content = mapping(value)
-    return content.get("body", value)
-
-
-def _body(value: Any) -> Json:
-    content = mapping(value)
-    return mapping(content["body"]) if "body" in content else content
+def _body(value: Any) -> Any:
+    """Return the body, where the log holds a whole HTTP request or response; else the value itself."""
+    return mapping(value).get("body", value)
 
 
 def _openai_messages(request: Json) -> Any:

@@ -200,7 +200,6 @@ class Writer:
         taken = [self._feedback.popleft() for _ in range(len(self._feedback))]
         feedback = [(entry, written) for entry, written in taken if written.set_running_or_notify_cancel()]
         requests = self._take_requests()
-        self._in_hand = len(requests)
         try:
             written, refused = self._write(requests, feedback)
         except StoreError as error:
@@ -223,10 +222,11 @@ class Writer:
         requests: list[CapturedRequest] = []
         size = 0
         while self._requests and len(requests) < self.batch and size < BATCH_CHARACTERS:
+            self._in_hand += 1  # before it leaves the queue: `put` counts both
             try:
-                self._in_hand += 1  # before it leaves the queue: `put` counts both
                 requests.append(self._requests.popleft())
             except IndexError:  # `put` has just dropped the last one
+                self._in_hand -= 1
                 break
             size += characters(requests[-1])
         return requests

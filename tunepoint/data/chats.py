@@ -281,13 +281,22 @@ def _notes(path: Path, exchanges: Sequence[_Exchange]) -> list[str]:
 
 def _trl_table(path: Path, rows: Sequence[NumberedRow]) -> Table:
     """Return the rows of trl's conversational form, with the texts of its messages."""
-    joined = [(line, {**row, "messages": [*row[PROMPT], *row[COMPLETION]]}) for line, row in rows]
+    given = dict(rows)
+    joined = [
+        (
+            line,
+            {
+                "messages": [*row[PROMPT], *row[COMPLETION]],
+                **({SYSTEM: row[SYSTEM]} if SYSTEM in row else {}),
+            },
+        )
+        for line, row in rows
+    ]
     chats = _chat_table(path, joined, "messages")
-    unfolded = tuple((line, _as_trl(row)) for line, row in chats.rows)
+    unfolded = tuple((line, {**given[line], **_as_trl(row)}) for line, row in chats.rows)
     note = f"{path.name}: {PROMPT!r} and {COMPLETION!r} hold messages; their texts are read"
     return Table(unfolded, (note, *chats.notes), chats.left_out, ((PROMPT,), COMPLETION))
 
 
 def _as_trl(row: Row) -> Row:
-    rest = {key: value for key, value in row.items() if key not in (INPUT, TARGET, CONVERSATION)}
-    return {**rest, PROMPT: row.get(CONVERSATION, row[INPUT]), COMPLETION: row[TARGET]}
+    return {PROMPT: row.get(CONVERSATION, row[INPUT]), COMPLETION: row[TARGET], SYSTEM: row[SYSTEM]}

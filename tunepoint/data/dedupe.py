@@ -7,7 +7,6 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from rensa import RMinHash, RMinHashLSH
 
@@ -87,20 +86,33 @@ def _others(identity: str, ids: tuple[str, ...]) -> str:
     return ", ".join(other for other in ids if other != identity)
 
 
-def link_near_duplicates(texts: Sequence[str], threshold: float = 0.8) -> list[tuple[int, int]]:
+def link_near_duplicates(
+    texts: Sequence[str], threshold: float = 0.8, *, signs_count: bool = False
+) -> list[tuple[int, int]]:
     """Return links (earlier, later) between texts that share at least `threshold` of their shingles.
 
     A family of n near duplicates has n - 1 links, not all its pairs. MinHash proposes the links (Broder
     1997, "On the resemblance and containment of documents") and the exact Jaccard similarity decides, so
     there are no false ones; 32 bands of 4 rows propose a pair of similarity .8 with a probability of
     1 - (1 - .8^4)^32 > .9999.
+
+    Args:
+        texts: any.
+        threshold: Jaccard similarity of near duplicates, 0..1.
+        signs_count: whether texts of the same words with other signs, as 2 + 2 and 2 - 2, are none.
+
     """
-    texts = _without_common_turns(texts)
+    shown, texts = texts, _without_common_turns(texts)
     index = _Index(threshold)
     families = DisjointSets(len(texts))
     links: list[tuple[int, int]] = []
     for position, text in enumerate(texts):
-        for other in index.similar(text, partial(families.joined, position)):
+
+        def skip(other: int, position: int = position) -> bool:
+            apart = signs_count and _signs_differ(shown[position], shown[other])
+            return apart or families.joined(position, other)
+
+        for other in index.similar(text, skip):
             links.append((other, position))
             families.join(other, position)
         index.add(text)
@@ -108,16 +120,31 @@ def link_near_duplicates(texts: Sequence[str], threshold: float = 0.8) -> list[t
 
 
 def match_near_duplicates(
-    texts: Sequence[str], others: Sequence[str], threshold: float = 0.8
+    texts: Sequence[str], others: Sequence[str], threshold: float = 0.8, *, signs_count: bool = False
 ) -> dict[int, int]:
-    """Match texts with their near duplicates among others: position of a text -> position of the first."""
+    """Match texts with their near duplicates among others: position of a text -> position of the first.
+
+    The arguments are those of `link_near_duplicates`.
+    """
     both = _without_common_turns([*texts, *others])
-    texts, others = both[: len(texts)], both[len(texts) :]
     index = _Index(threshold)
-    for other in others:
+    for other in both[len(texts) :]:
         index.add(other)
-    firsts = ((position, next(iter(index.similar(text)), None)) for position, text in enumerate(texts))
-    return {position: other for position, other in firsts if other is not None}
+    matches: dict[int, int] = {}
+    for position, text in enumerate(both[: len(texts)]):
+
+        def skip(other: int, shown: str = texts[position]) -> bool:
+            return signs_count and _signs_differ(shown, others[other])
+
+        first = next(index.similar(text, skip), None)
+        if first is not None:
+            matches[position] = first
+    return matches
+
+
+def _signs_differ(text: str, other: str) -> bool:
+    """Whether two texts have the same words, and signs that tell them apart."""
+    return normalize(text) == normalize(other) and copy_key(text) != copy_key(other)
 
 
 def _without_common_turns(texts: Sequence[str]) -> Sequence[str]:

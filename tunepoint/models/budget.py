@@ -111,7 +111,7 @@ class BudgetedEndpoint:
         self._excess_usd = 0.0
         """The most by which a call has cost more than its limits allow: servers may ignore these."""
         self._answered = False
-        """Whether a call has shown if the server keeps limits; until then, under a cap, one goes alone."""
+        """Whether a call was answered. Under a cap the first goes alone, to show what the server charges."""
 
     def complete(self, requests: Sequence[Request], done: Done, allow: Allow) -> None:
         """Complete all requests that the budget allows."""

@@ -14,6 +14,8 @@ _ENDING = ".,;:!"
 
 _SEPARATORS = re.compile(r"(?<=[^\s_-])[\s_-]+(?=[^\s_-])")
 """Between two words of a label; the sign of '-1' is none."""
+_JOINTS = "-−+.,"
+"""Signs that make one number, range or sum of digits on both sides."""
 _WHOLE_NUMBER = re.compile(r"^([-+]?\d+)\.0+$")
 
 
@@ -108,10 +110,10 @@ def _is_whole(text: str, start: int, end: int) -> bool:
     if first in "-−+" and before.isdigit():
         return False  # in 2-1, the sign is no sign of 1
     further = text[start - 2 : start - 1] if start > 1 else ""
-    if first.isdigit() and before and before in "-−+.," and (further.isdigit() or not _in_word(further)):
+    if first.isdigit() and before and before in _JOINTS and (further.isdigit() or not _in_word(further)):
         return False  # neither -1 is 1, nor 2.1, nor 2-1
     next_one = text[end + 1 : end + 2]
-    return not (last.isdigit() and after and after in "-−+.," and next_one.isdigit())
+    return not (last.isdigit() and after and after in _JOINTS and next_one.isdigit())
 
 
 def _in_word(character: str) -> bool:

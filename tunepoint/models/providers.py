@@ -119,8 +119,8 @@ def parse_model_name(name: str, key_env: str | None = None) -> Address:
     address = _parsed(name)
     if key_env is None:
         return address
-    owners = OTHER_OWNERS | {str(own.key): urlsplit(own.url).hostname for own in PROVIDERS.values()}
-    owner, host = owners.get(key_env), urlsplit(address.url).hostname
+    hosts = {provider.key: urlsplit(provider.url).hostname for provider in PROVIDERS.values()}
+    owner, host = hosts.get(key_env) or OTHER_OWNERS.get(key_env), urlsplit(address.url).hostname
     if owner not in (None, host):
         raise ModelError(
             f"{name}: {key_env} is the key of {owner}, and {host} would get it; put that server's own key "

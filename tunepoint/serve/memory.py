@@ -16,7 +16,6 @@ COPIES = 2
 ALWAYS_FREE_BYTES = 32 * 2**10
 """For each request: short ones are answered although long ones fill the memory."""
 
-
 FEW_VALUES = 2_000
 """Up to so many marks in a body, they are counted without looking for strings around them."""
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)

@@ -183,7 +183,7 @@ class Search(Section):
     """Name of the model that proposes instructions; the task's first chat model if missing."""
 
 
-UNMEASURED_TUNE_KEYS = {"hosting", "log_to", "served_as", "retires"}
+UNMEASURED_TUNE_KEYS = {"hosting", "key_env", "log_to", "served_as", "retires"}
 """Keys of `[[tune]]` that change no trial."""
 
 

@@ -32,7 +32,8 @@ def tunes_with_titles(task: Task) -> list[tuple[Tune, str]]:
 
     """
     bases = [tune.base.removeprefix(LOCAL_PREFIX) for tune in task.tune]
-    titles = dict(zip(dict.fromkeys(bases), short_names(list(dict.fromkeys(bases))), strict=True))
+    distinct = list(dict.fromkeys(bases))
+    titles = dict(zip(distinct, short_names(distinct), strict=True))
     seen: Counter[tuple[str | None, str]] = Counter()
     titled = []
     for tune, base in zip(task.tune, bases, strict=True):

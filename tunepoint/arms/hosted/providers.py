@@ -97,9 +97,9 @@ class TuningProvider:
             ModelError: the provider needs a key and it is not set, or it would travel unencrypted.
 
         """
-        own = url == self.url and self.key is not None
-        name = self.key if own else CUSTOM_ENDPOINT_KEY
-        return Address(self.name, url, "", name, key_needed=own).key(), str(name)
+        if url == self.url and self.key is not None:
+            return Address(self.name, url, "", self.key).key(), self.key
+        return Address(self.name, url, "", CUSTOM_ENDPOINT_KEY, key_needed=False).key(), CUSTOM_ENDPOINT_KEY
 
     def model_key(self) -> str | None:
         """Return the variable with the key of tuned models, if the environment gives another address."""
