@@ -255,10 +255,10 @@ class KilledStudy:
         for phase in SCHEDULE:
             while not self._kill_in(phase, rng.uniform(0, seconds[phase])) and len(self.caps) > 1:
                 self.caps.pop(0)
-        while (status := self._end(start(self.task, self.out, self.caps[0]))) == CAPPED and len(
-            self.caps
-        ) > 1:
+        status = self._end(start(self.task, self.out, self.caps[0]))
+        while status == CAPPED and len(self.caps) > 1:
             self.caps.pop(0)
+            status = self._end(start(self.task, self.out, self.caps[0]))
         self.tally.failed += status != 0
         self._check()
 

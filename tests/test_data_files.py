@@ -268,7 +268,7 @@ def test_a_column_that_a_chat_replaces_is_named(tmp_path: Path) -> None:
     )
     assert dict(table.rows[0][1]) == {"id": 1, "input": "q", "target": "a", "system": ""}
     assert table.notes == (
-        "chat.jsonl: the column 'input' holds what stands in the chats now; rename yours to keep it",
+        "chat.jsonl: the column 'input' now holds text from the chats; rename yours to keep it",
     )
     kept = read_table(write(tmp_path, "b.jsonl", as_jsonl([{"messages": chat, "conversation": "mine"}])))
     assert kept.rows[0][1]["conversation"] == "mine" and kept.notes == ()

@@ -218,7 +218,7 @@ def test_a_key_goes_only_where_it_was_named_for(monkeypatch: pytest.MonkeyPatch,
     assert parse_model_name("openai/gpt", "MINE").key() == "sk-mine"
     with pytest.raises(ModelError, match=r"OPENAI_API_KEY is the key of api\.openai\.com, and evil\.example"):
         parse_model_name("https://evil.example/v1#m", "OPENAI_API_KEY")
-    with pytest.raises(ModelError, match=r"MINE would travel to models\.example over plain http"):
+    with pytest.raises(ModelError, match=r"plain http would send MINE to models\.example unencrypted"):
         parse_model_name("http://models.example/v1#m", "MINE").key()
     with pytest.raises(ModelError, match="needs a key: set GONE"):
         parse_model_name("https://models.example/v1#m", "GONE").key()

@@ -197,9 +197,9 @@ def test_names_and_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     # the provider's key goes to nobody else
     monkeypatch.setenv("OPENAI_API_KEY", "sk-theirs")
     assert OPENAI.credential("https://proxy/v1") == (KEY, "TUNEPOINT_API_KEY")
-    with pytest.raises(ModelError, match="would travel to proxy over plain http"):
+    with pytest.raises(ModelError, match="plain http would send TUNEPOINT_API_KEY to proxy unencrypted"):
         OPENAI.credential("http://proxy/v1")
-    with pytest.raises(ModelError, match="over plain http"):
+    with pytest.raises(ModelError, match="plain http"):
         OPENAI.credential(" HTTP://proxy/v1")
     assert OPENAI.model_key() == "TUNEPOINT_API_KEY" and PROVIDERS["together"].model_key() is None
     monkeypatch.setenv("TUNEPOINT_OPENAI_URL", "https://api.openai.com/v1/")

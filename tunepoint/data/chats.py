@@ -150,7 +150,7 @@ def _replaced(path: Path, before: Mapping[int, Row], after: Sequence[NumberedRow
         if any(name in before[line] and before[line][name] != row.get(name) for line, row in after)
     ]
     return [
-        f"{path.name}: the column {name!r} holds what stands in the chats now; rename yours to keep it"
+        f"{path.name}: the column {name!r} now holds text from the chats; rename yours to keep it"
         for name in names
     ]
 

@@ -80,8 +80,8 @@ class Address:
         if key and urlsplit(self.url.strip()).scheme != "https" and not is_loopback(self.url):
             host = urlsplit(self.url).hostname
             raise ModelError(
-                f"{self.name}: {self.key_name} would travel to {host} over plain http, for everybody "
-                "on the way to read; use https, or a tunnel to 127.0.0.1"
+                f"{self.name}: plain http would send {self.key_name} to {host} unencrypted; use https, or a "
+                "tunnel to 127.0.0.1"
             )
         return key or NO_KEY
 

@@ -160,7 +160,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= self.limits.pipelined:
             self._reads_no_more = True
             self._stage = "answer"  # nothing more is waited for
-            raise _Refusal("this connection has requests enough")
+            raise _Refusal("too many requests wait on this connection")
         super().on_headers_complete()
         self._stage = "body"
 

@@ -40,7 +40,7 @@ def tunes_with_titles(task: Task) -> list[tuple[Tune, str]]:
         seen[tune.provider, base] += 1
         number = seen[tune.provider, base]
         if number > 1 and tune.provider is not None:
-            raise TaskError(f"two [[tune]] entries tune {base!r} at {tune.provider}; leave one of them out")
+            raise TaskError(f"two [[tune]] entries tune {base!r} at {tune.provider}; remove one of them")
         titled.append((tune, titles[base] if number == 1 else f"{titles[base]} #{number}"))
     return titled
 
