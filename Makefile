@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST = $(BIN)/python -m pytest -n logical --dist loadgroup
+# The tracer doubles the time of the tests, so only `make test COVERAGE=1` (as .ci/run does) switches it on.
+TRACED = $(if $(COVERAGE),--cov --cov-branch --cov-fail-under=90)
 SOURCES := tunepoint tests benchmarks
 
 help: ## Explain every target
@@ -28,8 +30,8 @@ demo: $(VENV)/.installed ## Run the whole main job on examples/support-triage
 loop: $(VENV)/.installed ## Run the whole loop on examples/support-triage: prompt, collect, tune, canary, promote, drift
 	$(BIN)/python examples/support-triage/loop.py
 
-test: $(VENV)/.developing ## Run the tests on all cores, with branch coverage
-	$(PYTEST) -m "not slow" --durations=20 --cov --cov-branch --cov-fail-under=90
+test: $(VENV)/.developing ## Run the tests on all cores (COVERAGE=1: with branch coverage, at least 90%)
+	$(PYTEST) -m "not slow" --durations=20 $(TRACED)
 
 test-fast: $(VENV)/.developing ## Run the tests that train nothing and start no server or browser
 	$(PYTEST) -m "not slow and not heavy"
