@@ -71,9 +71,9 @@ class Fake:
             message["content"], reason = "", "length"
         choice: dict[str, Any] = {"index": 0, "message": message, "finish_reason": reason}
         if body.get("logprobs"):
-            choice["logprobs"] = {
-                "content": [{"token": "x", "logprob": -0.1, "bytes": None, "top_logprobs": []}]
-            }
+            text = message["content"] or ""
+            rivals = [{"token": text, "logprob": -0.1}, {"token": text + "?", "logprob": -3.0}]
+            choice["logprobs"] = {"content": [{**rivals[0], "bytes": None, "top_logprobs": rivals}]}
         words = sum(len(turn["content"].split()) for turn in body["messages"])
         usage = {
             "prompt_tokens": words,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import date
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from tunepoint.models.chat_completions import (
     text_of,
 )
 from tunepoint.models.endpoints import CUT_OFF, Request
+from tunepoint.models.label_confidence import label_probability
 from tunepoint.models.openai import model_names
 from tunepoint.study.records import ModelFacts
 from tunepoint.study.warnings import model_warnings
@@ -98,13 +100,57 @@ def test_tokens_are_counted_or_estimated_and_never_negative(counts: Any, tokens:
     ],
 )
 def test_broken_logprobs_are_none(logprobs: Any) -> None:
-    assert read_completion("m", reply(logprobs=logprobs), 0.1).confidence is None
+    request = Request((Message("user", "a or b?"),), choices=("a", "b"))
+    assert read_completion("m", reply("a", logprobs=logprobs), 0.1, request).confidence is None
 
 
-def test_logprobs_are_a_probability_however_large() -> None:
-    for value, confidence in ((800.0, 1.0), (-1e308, 0.0), (-0.5, pytest.approx(0.6065, abs=1e-3))):
-        completion = read_completion("m", reply(logprobs={"content": [{"logprob": value}]}), 0.1)
-        assert completion.confidence == confidence
+def token(text: str, logprob: Any, **others: float) -> dict[str, Any]:
+    """A token of a reply, with the alternatives that the server reports."""
+    listed = [{"token": text, "logprob": logprob}]
+    listed += [{"token": other.replace("_", " "), "logprob": math.log(p)} for other, p in others.items()]
+    return {"token": text, "logprob": logprob, "top_logprobs": listed}
+
+
+@pytest.mark.parametrize(
+    ("tokens", "labels", "probability"),
+    [
+        # A server that confines nothing: most of its probability is outside the labels.
+        ([token("bill", math.log(0.02), The=0.9, re=0.03), token("ing", math.log(0.5), x=0.4)],
+         ("billing", "returns"), 0.4),
+        # Behind the shorter of two labels, the end competes with the longer one.
+        ([token("billing", math.log(0.5)), token("", math.log(0.6), _and=0.2, x=0.2)],
+         ("billing", "billing and more"), 0.75),
+        ([token("billing", -0.5), token(" and", -1.6, x=0.2), token(" more", -0.1)],
+         ("billing", "billing and more"), 1.0),
+        # Inside JSON the forced text around the label does not count.
+        ([token('{"answer": "', -50.0, Hello=0.9), token("a", math.log(0.3), b=0.1, c=0.6), token('"}', -9)],
+         ("a", "b"), 0.75),
+        ([token('{"answer":', -50), token(' "a', -1, **{'_"b': math.exp(-1), '_"c': 0.2}), token('"}', -9)],
+         ("a", "b"), 0.5),
+    ],
+)  # fmt: skip
+def test_a_label_s_probability_is_among_the_labels(
+    tokens: Any, labels: tuple[str, ...], probability: float
+) -> None:
+    assert label_probability(tokens, labels) == pytest.approx(probability, abs=1e-6)
+
+
+def test_parts_of_characters_are_read_as_bytes() -> None:
+    first, second = "é".encode()[:1], "é".encode()[1:]
+    tokens = [
+        {"token": "\ufffd", "bytes": list(first), "logprob": math.log(0.2), "top_logprobs": [
+            {"token": "e", "bytes": [101], "logprob": math.log(0.2)}]},
+        {"token": "\ufffd", "bytes": list(second), "logprob": 0.0, "top_logprobs": []},
+    ]  # fmt: skip
+    assert label_probability(tokens, ("é", "e")) == pytest.approx(0.5)
+
+
+def test_a_probability_is_never_above_one_nor_an_error() -> None:
+    for value in (800.0, -1e308, -0.5, 5):
+        probability = label_probability([token("a", value, b=0.5)], ("a", "b"))
+        assert probability is not None and 0 <= probability <= 1
+    assert label_probability([token("c", 0.0, b=0.5)], ("a", "b")) is None
+    assert label_probability([{"token": "a", "logprob": -0.1}], ("a", "b")) is None  # no alternatives
 
 
 def test_reasons_to_stop_are_told_apart() -> None:

@@ -232,7 +232,7 @@ def test_labels_prompted_by_a_chat_model_and_tuned_on_this_machine(tmp_path: Pat
         content["models"] = [{"name": f"{fake.url}#tiny", "price": {"input": 1, "output": 4}}]
         result = run(Task.parse(content, folder=folder), out=tmp_path / "study")
     kinds = {finalist["kind"] for finalist in result.document["finalists"]}
-    assert kinds == {"prompt", "tuned", "hybrid", "cascade"}
+    assert kinds == {"prompt", "tuned", "cascade", "baseline"}
     prompted = next(f for f in result.document["finalists"] if f["kind"] == "prompt")
     assert prompted["score"]["estimate"] == 1.0 and prompted["cost_per_query_usd"]["likely"] > 1e-6
 

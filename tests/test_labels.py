@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from tunepoint import Example, Task
+from tunepoint.arms.baselines.nearest_examples import FixedExamples, NearestExamples
+from tunepoint.arms.baselines.nearest_label import NearestLabelDescription, NearestLabelName
 from tunepoint.arms.distilled import DistilledSet
 from tunepoint.arms.hosted.hosted import HostedTuned
 from tunepoint.arms.hosted.providers import PROVIDERS
 from tunepoint.arms.incumbent import incumbent_arms
 from tunepoint.arms.prompting.chains import Chain
 from tunepoint.arms.prompting.chat_prompts import PROMPT_STYLES, ChatPrompt
-from tunepoint.arms.prompting.demonstrations import FewShot, RetrievedFewShot
-from tunepoint.arms.prompting.instructions import Described, ZeroShot
 
 
 class Model:
@@ -60,7 +60,12 @@ def test_a_searched_prompt_and_a_chain_name_what_they_are() -> None:
 
 
 def test_labels_of_the_encoder_say_that_no_language_model_is_asked() -> None:
-    arms = (ZeroShot(MODEL), Described(MODEL), FewShot(MODEL, 3), RetrievedFewShot(MODEL, 8, 0.5))
+    arms = (
+        NearestLabelName(MODEL),
+        NearestLabelDescription(MODEL),
+        FixedExamples(MODEL, 3),
+        NearestExamples(MODEL, 8, 0.5),
+    )
     assert [arm.label for arm in arms] == [
         "nearest label name (no language model)",
         "nearest label description (no language model)",

@@ -16,7 +16,7 @@ from tunepoint import Example, Task, prepare
 from tunepoint.arms.catalog import candidates
 from tunepoint.arms.causal.export import export_examples
 from tunepoint.arms.encoder.classifier import FineTuned, Probe
-from tunepoint.arms.encoder.hybrids import TunedWithRetrieval
+from tunepoint.arms.encoder.mixtures import TunedWithRetrieval
 from tunepoint.cli.app import app
 from tunepoint.data.licences import forbids_training, trainable
 from tunepoint.errors import DataError, TaskError
@@ -108,7 +108,7 @@ def test_where_nothing_may_be_trained_on_prompts_are_measured_and_tuning_is_not_
     closed = task.model_copy(update={"data": task.data.model_copy(update=shut)})
     split = prepare(closed, 0).split
     tried = candidates(closed, encoder, (), split.train, split.dev, None)
-    assert tried.prompting and not tried.tuned and not tried.hybrid and tried.curve_arm is None
+    assert tried.baselines and not tried.tuned and not tried.hybrid and tried.curve_arm is None
     assert any("may be trained on" in arm.reason for arm in tried.not_run)
 
 

@@ -18,7 +18,7 @@ from gateways import behind, running
 
 from tunepoint import Task
 from tunepoint.arms import catalog
-from tunepoint.arms.prompting.demonstrations import RetrievedFewShot
+from tunepoint.arms.baselines.nearest_examples import NearestExamples
 from tunepoint.capture.acceptance import HarvestedExample
 from tunepoint.capture.harvest import Harvest
 from tunepoint.capture.opening import open_store
@@ -322,17 +322,17 @@ def say(url: str, request: str, answer: str, right: str) -> None:
 
 
 @pytest.fixture
-def prompts_without_retrieval(monkeypatch: pytest.MonkeyPatch) -> None:
+def baselines_without_retrieval(monkeypatch: pytest.MonkeyPatch) -> None:
     """On so few messages, the nearest examples are as good as a tuned model, and no challenger would win."""
-    offered = catalog._encoder_prompts
+    offered = catalog.label_baselines
 
-    def fewer(*arguments: Any) -> list[Any]:
-        return [arm for arm in offered(*arguments) if not isinstance(arm, RetrievedFewShot)]
+    def fewer(*arguments: Any) -> tuple[Any, ...]:
+        return tuple(arm for arm in offered(*arguments) if not isinstance(arm, NearestExamples))
 
-    monkeypatch.setattr(catalog, "_encoder_prompts", fewer)
+    monkeypatch.setattr(catalog, "label_baselines", fewer)
 
 
-@pytest.mark.usefixtures("prompts_without_retrieval")
+@pytest.mark.usefixtures("baselines_without_retrieval")
 def test_a_small_loop_from_prompt_to_promotion_and_drift(tmp_path: Path) -> None:
     path, traffic = parts(tmp_path)
     folder, where = tmp_path / "loop", str(tmp_path / "capture.sqlite")

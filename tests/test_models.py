@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from tunepoint import Example, Task
+from tunepoint.arms.baselines.nearest_examples import FixedExamples, NearestExamples
+from tunepoint.arms.baselines.nearest_label import NearestLabelDescription, NearestLabelName
 from tunepoint.arms.cascade import Cascade, Gate, choose_gate
 from tunepoint.arms.catalog import load_encoder
 from tunepoint.arms.contract import Built
 from tunepoint.arms.encoder.classifier import Classifier, FineTuned, Probe
-from tunepoint.arms.encoder.hybrids import TunedWithNames, TunedWithRetrieval
+from tunepoint.arms.encoder.mixtures import TunedWithNames, TunedWithRetrieval
 from tunepoint.arms.encoder.training import Recipe
-from tunepoint.arms.prompting.demonstrations import FewShot, RetrievedFewShot
-from tunepoint.arms.prompting.instructions import Described, ZeroShot
 from tunepoint.errors import EvidenceError, ModelError, TaskError
 from tunepoint.models import encoder_weights
 from tunepoint.models.chat import Demonstration, Prompt, Reply, Usage
@@ -140,26 +140,26 @@ def test_altered_and_missing_weights_are_refused(tmp_path: Path, monkeypatch: py
         find_weights()
 
 
-def test_prompting_arms_answer_and_report_confidence(encoder: Encoder) -> None:
+def test_baselines_of_the_encoder_answer_and_report_confidence(encoder: Encoder) -> None:
     for arm in (
-        ZeroShot(encoder),
-        Described(encoder),
-        FewShot(encoder, 3),
-        RetrievedFewShot(encoder, 4, 0.7),
+        NearestLabelName(encoder),
+        NearestLabelDescription(encoder),
+        FixedExamples(encoder, 3),
+        NearestExamples(encoder, 4, 0.7),
     ):
         fitted = arm.fit(TASK, TRAIN, RNG(0))
         assert answers(fitted) == ANSWERS, arm.name
-        assert arm.kind == "prompt"
+        assert arm.kind == "baseline"
         reply = asyncio.run(fitted.answer_one(QUESTIONS[0]))
         assert reply.answer == "billing" and reply.confidence is not None and 0 < reply.confidence <= 1
-    assert ZeroShot(encoder).fit(TASK, TRAIN, RNG(0)).built.examples == 0
-    assert FewShot(encoder, 3).fit(TASK, TRAIN, RNG(0)).built.examples == 9
-    assert RetrievedFewShot(encoder, 4, 0.7).fit(TASK, TRAIN, RNG(0)).built.examples == 15
+    assert NearestLabelName(encoder).fit(TASK, TRAIN, RNG(0)).built.examples == 0
+    assert FixedExamples(encoder, 3).fit(TASK, TRAIN, RNG(0)).built.examples == 9
+    assert NearestExamples(encoder, 4, 0.7).fit(TASK, TRAIN, RNG(0)).built.examples == 15
 
 
 def test_few_shot_draws_by_its_generator(encoder: Encoder) -> None:
     first, same, other = (
-        FewShot(encoder, 2).fit(TASK, TRAIN, RNG(s)).template.demonstrations for s in (0, 0, 5)
+        FixedExamples(encoder, 2).fit(TASK, TRAIN, RNG(s)).template.demonstrations for s in (0, 0, 5)
     )
     assert first == same != other
 
@@ -245,13 +245,13 @@ def test_epochs_are_cut_for_large_sets() -> None:
     assert Recipe(epochs=4, most_steps=100).epochs_for(32 * 60) == 1
 
 
-def test_hybrids_read_prompts_on_tuned_weights(encoder: Encoder) -> None:
+def test_mixtures_share_the_tuned_weights_of_their_base(encoder: Encoder) -> None:
     base = FineTuned(encoder)
     for arm in (TunedWithNames(base, 0.3), TunedWithRetrieval(base, 4, 0.5)):
         fitted = arm.fit(TASK, TRAIN, RNG(0))
         assert answers(fitted) == ANSWERS
         assert fitted.tuned is base.fit(TASK, TRAIN, RNG(0))
-        assert (arm.kind, arm.seeds) == ("hybrid", 3)
+        assert (arm.kind, arm.seeds) == ("tuned", 3)
 
 
 class Fixed:

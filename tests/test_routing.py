@@ -15,9 +15,9 @@ import pytest
 from gateways import behind, running, settings, until
 from test_gateway import ASK, client, get, post
 
+from tunepoint.arms.baselines.nearest_label import NearestLabel
 from tunepoint.arms.cascade import Gate
 from tunepoint.arms.contract import Built
-from tunepoint.arms.prompting.instructions import Prompted
 from tunepoint.capture.opening import open_store
 from tunepoint.capture.records import CapturedRequest, Feedback
 from tunepoint.errors import ModelError
@@ -430,7 +430,7 @@ def test_an_arm_is_asked_by_several_threads_only_where_it_says_so(may: bool, thr
     arm = LocalArm("a", Echo(concurrent=may), "here")
     assert arm.batcher.threads == threads
     assert (
-        LocalArm("a", Prompted(Encoder.__new__(Encoder), Prompt(""), Built(0)), "here").batcher.threads
+        LocalArm("a", NearestLabel(Encoder.__new__(Encoder), Prompt(""), Built(0)), "here").batcher.threads
         == cores()
     )
     arm.close()

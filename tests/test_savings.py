@@ -103,9 +103,9 @@ def test_the_break_even_moves_with_what_was_measured(finished: Result, store: St
     study = finished.folder
     assert study is not None
     before = reopen(study)
-    prompt = next(cost for cost in before.costs if cost.kind == "prompt")
+    prompt = next(cost for cost in before.costs if cost.kind == "baseline")
     tuned = next(cost for cost in before.costs if cost.kind == "tuned")
-    serve(store, "small", prompt.arm, 2_000, days=10, dollars=0.01)
+    serve(store, "small", prompt.arm, 2_001, days=10, dollars=0.01)
     serve(store, "small", tuned.arm, 2_000, days=10, core_seconds=0.02)
     with store:
         savings = realized_savings(study, store, against=tuned.arm)

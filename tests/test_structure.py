@@ -29,7 +29,7 @@ IMPORTS = {
     "cli": "errors stats files models task data trials costs decision report arms study capture serve loop",
 }
 """What each folder may import; a folder stands behind all that it imports, so there are no cycles."""
-APART = ("prompting", "encoder", "causal", "hosted")
+APART = ("baselines", "prompting", "encoder", "causal", "hosted")
 """Folders of `arms` that do not know each other."""
 HEAVY = ("torch", "transformers")
 MAY_LOAD_TORCH = ("models/encoder.py", "models/local.py", "arms/encoder/", "arms/causal/")

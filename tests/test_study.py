@@ -50,7 +50,7 @@ def test_a_finished_study_has_its_files_and_its_kinds(finished: Result) -> None:
     document = json.loads((finished.folder / "decision.json").read_text())
     assert document == finished.document
     kinds = {finalist["kind"] for finalist in document["finalists"]}
-    assert kinds == {"prompt", "tuned", "hybrid", "cascade"}
+    assert kinds == {"baseline", "tuned", "cascade"}
     assert len(document["finalists"]) == 5
     assert [s["id"] for s in document["signals"]][:3] == ["P1", "P2", "P3"]
     assert finished.report == finished.folder / "report.html"

@@ -109,7 +109,7 @@ class Cascade:
     seeds: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.name = f"cascade: {self.cheap.family}, then {self.strong.family}"
+        self.name = cascade_name(self.cheap, self.strong)
         self.seeds = self.strong.seeds
 
     @property
@@ -137,3 +137,8 @@ class Cascade:
             cheap.built.teacher_usd + strong.built.teacher_usd,
         )
         return FittedCascade(cheap, strong, self.gate, built)
+
+
+def cascade_name(cheap: Arm, strong: Arm) -> str:
+    """Return the name of the cascade of two arms."""
+    return f"cascade: {cheap.family}, then {strong.family}"

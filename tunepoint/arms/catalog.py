@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tunepoint.arms.baselines.controls import label_baselines, neighbor_counts
 from tunepoint.arms.contract import Arm, HasLearningCurve, NotRun
 from tunepoint.arms.distilled import Distiller
 from tunepoint.arms.incumbent import Incumbent
 from tunepoint.arms.prompting.chains import CHAINS, Chain
 from tunepoint.arms.prompting.chat_prompts import PROMPT_STYLES, ChatPrompt
-from tunepoint.arms.prompting.demonstrations import FewShot, RetrievedFewShot
-from tunepoint.arms.prompting.instructions import Described, ZeroShot
-from tunepoint.arms.prompting.similarity import word_vectors
+from tunepoint.arms.similarity import word_vectors
 from tunepoint.data.examples import Example
-from tunepoint.data.licences import trainable
+from tunepoint.data.licences import trainable, why_untrainable
 from tunepoint.errors import DataError, MissingExtra, TaskError
 from tunepoint.models.chat import ChatModel, Embed
 from tunepoint.models.embedded import CPU_TORCH, installed_encoder
-from tunepoint.models.providers import LOCAL_PREFIX, parse_model_name, short_names
+from tunepoint.models.providers import HERE_PREFIXES, parse_model_name, short_names
 from tunepoint.models.templates import TEMPLATES
 from tunepoint.task.sections import EMBEDDED, RECORDED_PREFIX
 from tunepoint.task.task import Task
@@ -34,9 +33,7 @@ MAX_FINALISTS = 5
 """Arms that meet the test set; each of them answers all of it, with every training seed."""
 CURVE_SHARES = (0.06, 0.15, 0.4)
 """Sizes of the learning curve as shares of the training set; each is about 2.5 times the one before."""
-NEIGHBORS = (8, 32)
-"""Numbers of similar examples that the embedded encoder is shown."""
-TRAINED_ENCODERS = ("probe", "fine-tuned encoder", "tuned + light prompt")
+TRAINED_ENCODERS = ("probe", "fine-tuned encoder", "tuned + nearest examples")
 """Names of what is left out where the encoder cannot be trained on the task."""
 
 
@@ -44,8 +41,8 @@ TRAINED_ENCODERS = ("probe", "fine-tuned encoder", "tuned + light prompt")
 class CandidateArms:
     """Arms in the order of their cost, and those left out."""
 
-    prompting: tuple[Arm, ...] = ()
-    """Those that the embedded encoder answers."""
+    baselines: tuple[Arm, ...] = ()
+    """Controls without a language model."""
     tuned: tuple[Arm, ...] = ()
     hybrid: tuple[Arm, ...] = ()
     not_run: tuple[NotRun, ...] = ()
@@ -54,7 +51,7 @@ class CandidateArms:
     incumbents: tuple[Incumbent, ...] = ()
     """What runs today, from its log."""
     fine_tuned: FineTuned | None = None
-    """The encoder with a classification head; the hybrids share its training runs."""
+    """The encoder with a classification head; the mixtures share its training runs."""
     curve_arm: HasLearningCurve | None = None
     """The arm whose learning curve is drawn."""
     distillers: tuple[Distiller, ...] = ()
@@ -64,12 +61,21 @@ class CandidateArms:
     @property
     def local(self) -> tuple[Arm, ...]:
         """All arms that are measured on the whole validation set."""
-        return (*self.prompting, *self.tuned, *self.hybrid)
+        return (*self.baselines, *self.tuned, *self.hybrid)
 
     @property
     def arms(self) -> tuple[Arm, ...]:
         """All arms."""
         return (*self.local, *self.raced, *self.incumbents)
+
+    def only(self, names: Collection[str]) -> CandidateArms:
+        """Return the candidates without the arms of this machine that have none of these names."""
+
+        def named(arms: Sequence[Arm]) -> tuple[Arm, ...]:
+            return tuple(arm for arm in arms if arm.name in names)
+
+        baselines, tuned, hybrid = map(named, (self.baselines, self.tuned, self.hybrid))
+        return replace(self, baselines=baselines, tuned=tuned, hybrid=hybrid)
 
     def leaving_out(self, *arms: NotRun) -> CandidateArms:
         """Return these candidates with further arms left out."""
@@ -91,7 +97,7 @@ def check_supported(task: Task) -> None:
     """
     helpers = [task.search.proposer, task.score.judge.name if task.score.judge else None]
     for name in (*chat_names(task), *(name for name in helpers if name)):
-        if not name.startswith(LOCAL_PREFIX):
+        if not name.startswith(HERE_PREFIXES):
             parse_model_name(name)
     kind = task.answer.kind
     logs = len(task.logs())  # two of them are compared with each other, whatever they hold
@@ -140,33 +146,33 @@ def candidates(
     """Return the arms of a task.
 
     Args:
-        encoder: prompted where the task names it, trained wherever the task has labels or extracts.
+        encoder: compared with and trained wherever the task has labels, trained where it extracts.
         chats: chat models, prompted in every way.
         train: limits how many demonstrations there can be.
         dev: inputs that selection asks again and again, so that their vectors are worth keeping.
         keep: folder for finished training runs.
 
     """
+    embed = encoder.embed if encoder else word_vectors(train)
     arms = CandidateArms(
-        raced=chat_arms(task, chats, encoder.embed if encoder else word_vectors(train)),
+        raced=chat_arms(task, chats, embed),
         not_run=tuple(_not_run(task, bool(chats), encoder is not None)),
         encoder=encoder,
     )
+    if task.answer.kind == "label":
+        voters = sorted({style.retrieved for style in PROMPT_STYLES if style.retrieved}) if chats else ()
+        arms = replace(arms, baselines=label_baselines(task, train, encoder, embed, voters))
+        if not any((task.answer.labels or {}).values()):
+            reason = "the task has no label descriptions ([answer.labels])"
+            arms = arms.leaving_out(NotRun("nearest label description", reason))
     if encoder is None:
         return arms
     if task.answer.kind == "json":
         return _with_extraction(arms, task, encoder, train, keep)
-    neighbors = [k for k in NEIGHBORS if k <= len(train)] or [len(train)]
-    if EMBEDDED in [model.name for model in task.models]:
-        arms = replace(arms, prompting=_encoder_prompts(task, encoder, train, neighbors))
-        if not any((task.answer.labels or {}).values()):
-            arms = arms.leaving_out(
-                NotRun("described", "the task has no label descriptions ([answer.labels])")
-            )
-    reason = why_untrainable(task, train)
-    if reason is not None:
-        return arms.leaving_out(*(NotRun(name, reason) for name in TRAINED_ENCODERS))
-    return _with_trained_encoder(arms, encoder, neighbors[0], dev, keep)
+    untrainable = why_untrainable(task, train)
+    if untrainable is not None:
+        return arms.leaving_out(*(NotRun(name, untrainable) for name in TRAINED_ENCODERS))
+    return _with_trained_encoder(arms, encoder, neighbor_counts(train)[0], dev, keep)
 
 
 def _with_trained_encoder(
@@ -174,15 +180,14 @@ def _with_trained_encoder(
 ) -> CandidateArms:
     """Add the arms that train the encoder on labels."""
     from tunepoint.arms.encoder.classifier import FineTuned, Probe
-    from tunepoint.arms.encoder.hybrids import TunedWithNames, TunedWithRetrieval
+    from tunepoint.arms.encoder.mixtures import TunedWithNames, TunedWithRetrieval
 
     fine_tuned = FineTuned(encoder, keep=keep, familiar=tuple(example.input for example in dev))
-    hybrid: list[Arm] = [TunedWithNames(fine_tuned, weight) for weight in (0.1, 0.3)]
-    hybrid += [TunedWithRetrieval(fine_tuned, neighbors, weight) for weight in (0.2, 0.5)]
+    mixtures: list[Arm] = [TunedWithNames(fine_tuned, weight) for weight in (0.1, 0.3)]
+    mixtures += [TunedWithRetrieval(fine_tuned, neighbors, weight) for weight in (0.2, 0.5)]
     return replace(
         arms,
-        tuned=(Probe(encoder), fine_tuned),
-        hybrid=tuple(hybrid),
+        tuned=(Probe(encoder), fine_tuned, *mixtures),
         fine_tuned=fine_tuned,
         curve_arm=fine_tuned,
     )
@@ -201,29 +206,6 @@ def _with_extraction(
         return arms.leaving_out(NotRun("span encoder", str(error)))
     spans = SpanTagger(encoder, fields=fields, keep=keep)
     return replace(arms, tuned=(spans,), curve_arm=spans)
-
-
-def why_untrainable(task: Task, train: Sequence[Example]) -> str | None:
-    """Return why no example may be trained on; None if some may."""
-    try:
-        trainable(task, train)
-    except DataError as error:
-        return str(error)
-    return None
-
-
-def _encoder_prompts(
-    task: Task, encoder: Encoder, train: Sequence[Example], neighbors: Sequence[int]
-) -> tuple[Arm, ...]:
-    """Return what the embedded encoder can be prompted with."""
-    per_label = max(1, len(train) // max(1, len({example.target for example in train})))
-    shots = [k for k in (1, 3, 5, 10) if k <= per_label] or [1]
-    arms: list[Arm] = [ZeroShot(encoder)]
-    if any((task.answer.labels or {}).values()):
-        arms.append(Described(encoder))
-    arms += [FewShot(encoder, k) for k in shots]
-    arms += [RetrievedFewShot(encoder, k, weight) for k in neighbors for weight in (0.5, 0.7, 0.9)]
-    return tuple(arms)
 
 
 def chat_arms(task: Task, chats: Sequence[ChatModel], embed: Embed) -> tuple[Arm, ...]:

@@ -41,3 +41,12 @@ def trainable(task: Task, examples: Sequence[Example]) -> list[Example]:
             "data.no_training and [[models]] train_on_outputs"
         )
     return allowed
+
+
+def why_untrainable(task: Task, train: Sequence[Example]) -> str | None:
+    """Return why no example may be trained on; None if some may."""
+    try:
+        trainable(task, train)
+    except DataError as error:
+        return str(error)
+    return None

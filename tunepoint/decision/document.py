@@ -14,6 +14,7 @@ from tunepoint.decision.differences import Difference
 from tunepoint.decision.finalists import Finalist
 from tunepoint.decision.reason import verdict_reason
 from tunepoint.decision.rule_of_thumb import measured_beside_the_rule, rule_of_thumb
+from tunepoint.decision.sides import PROMPTED_KINDS
 from tunepoint.decision.slices import Sliced, routing_words
 from tunepoint.decision.verdict import Decision
 from tunepoint.stats.intervals import Interval
@@ -42,6 +43,7 @@ def document(
         "verdict": decision.verdict,
         "strength": decision.strength,
         "winner": decision.winner,
+        "prompting_measured": any(finalist.kind in PROMPTED_KINDS for finalist in decision.finalists),
         "because": verdict_reason(decision),
         "risks": {name: _rounded(risk) for name, risk in asdict(decision.risks).items()},
         "items": decision.items,

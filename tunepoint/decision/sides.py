@@ -10,6 +10,8 @@ PROMPTED_KINDS: tuple[ArmKind, ...] = ("prompt", "incumbent")
 """Arms that fine-tuning would replace; what runs today is taken to be prompted."""
 TUNED_KINDS: tuple[ArmKind, ...] = ("tuned", "hybrid")
 """Arms that are one tuned model; a cascade is two models and stands for neither side alone."""
+CONTROL_KINDS: tuple[ArmKind, ...] = ("baseline",)
+"""Arms without a language model and without tuning: neither side, and what both must beat."""
 
 
 def best_of(kinds: Sequence[ArmKind], scores: Sequence[float], wanted: Collection[ArmKind]) -> int | None:
@@ -19,8 +21,16 @@ def best_of(kinds: Sequence[ArmKind], scores: Sequence[float], wanted: Collectio
 
 
 def rival_of(kinds: Sequence[ArmKind], scores: Sequence[float], arm: int) -> int:
-    """Return the position of the best arm on the other side; the best of all others where that is empty."""
-    prompted = kinds[arm] in PROMPTED_KINDS
+    """Return the position of the best arm on the other side.
+
+    Where that side is empty the best control stands for it, and where there is none the best of all others.
+    """
     others = [other for other in range(len(kinds)) if other != arm]
-    across = [other for other in others if (kinds[other] in PROMPTED_KINDS) != prompted]
-    return max(across or others, key=lambda other: scores[other])
+    controls = [other for other in others if kinds[other] in CONTROL_KINDS]
+    if kinds[arm] in PROMPTED_KINDS:
+        across = [other for other in others if kinds[other] not in (*PROMPTED_KINDS, *CONTROL_KINDS)]
+    elif kinds[arm] in CONTROL_KINDS:
+        across = [other for other in others if other not in controls]
+    else:
+        across = [other for other in others if kinds[other] in PROMPTED_KINDS]
+    return max(across or controls or others, key=lambda other: scores[other])

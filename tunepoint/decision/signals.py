@@ -45,6 +45,8 @@ MIN_GOOD_EXAMPLES = 500
 """Good examples, the rule of thumb's own number."""
 MAX_NOVELTY = 0.2
 """Share of novel inputs above which inputs are called diverse; 5% is normal by the definition of novel."""
+NOT_PROMPTED = "no language model was prompted"
+"""Why a signal about prompting is not measured."""
 MAX_NO_PAYBACK = 0.5
 """Probability that the base model retires before it has paid back, above which that speaks for a prompt."""
 
@@ -118,7 +120,7 @@ def _changing(decision: Decision, task: Task, facts: Facts) -> Signal:
 def _few_examples(decision: Decision, task: Task, facts: Facts) -> Signal:
     prompted = _best(decision, PROMPTED_KINDS)
     if prompted is None:
-        return FEW_EXAMPLES.unmeasured("there is no prompting option")
+        return FEW_EXAMPLES.unmeasured(NOT_PROMPTED)
     best = max(decision.finalists, key=lambda finalist: finalist.score.estimate)
     gap, margin = best.score.estimate - prompted.score.estimate, task.limits.margin
     detail = f"{prompted.title} is the best option"
@@ -133,6 +135,8 @@ def _diverse(decision: Decision, task: Task, facts: Facts) -> Signal:
             "it needs the inputs, and an encoder to compare them", threshold=MAX_NOVELTY
         )
     detail = f"{facts.novelty:.0%} of the test inputs look new (5% is normal)"
+    if _best(decision, PROMPTED_KINDS) is None:
+        return DIVERSE.unmeasured(f"{detail}, but {NOT_PROMPTED}", threshold=MAX_NOVELTY)
     tuning_loses = False
     if facts.far_slice is not None:
         tuning_loses = facts.far_slice.high < 0
@@ -197,7 +201,7 @@ def _lifetime_days(decision: Decision, arm: str) -> float | None:
 def _format(decision: Decision, task: Task, facts: Facts) -> Signal:
     prompted = _best(decision, ("prompt",))
     if prompted is None:
-        return FORMAT.unmeasured("there is no prompting option", threshold=MAX_FORMAT_FAILURES)
+        return FORMAT.unmeasured(NOT_PROMPTED, threshold=MAX_FORMAT_FAILURES)
     failures = 1 - prompted.format_ok
     holds = failures > MAX_FORMAT_FAILURES
     detail = f"{percent(failures)} of the answers of {prompted.title} are out of format"
@@ -227,7 +231,7 @@ def _examples(decision: Decision, task: Task, facts: Facts) -> Signal:
 def _ceiling(decision: Decision, task: Task, facts: Facts) -> Signal:
     margin = task.limits.margin
     if facts.ceiling is None:
-        why = "it needs several prompt styles, measured on the validation set"
+        why = "it needs several prompt styles of a language model, measured on the validation set"
         return CEILING.unmeasured(why, threshold=margin)
     gain = facts.ceiling
     at_most = f"{points(gain.estimate)} on the validation set, at most {points(gain.high)} (95%)"
@@ -244,7 +248,7 @@ def _volume(decision: Decision, task: Task, facts: Facts) -> Signal:
     queries = task.traffic.queries_per_month.likely
     tuned, prompted = _best(decision, TUNED_KINDS), _best(decision, PROMPTED_KINDS)
     if tuned is None or prompted is None:
-        return VOLUME.unmeasured("it needs a tuned and a prompting option", value=queries)
+        return VOLUME.unmeasured("it needs a tuned model and a prompted one", value=queries)
     crossing = decision.evidence.break_even(tuned.arm, prompted.arm)
     band = crossing.queries_per_month
     if band is None or crossing.cheaper_to_run != tuned.arm:
@@ -267,7 +271,8 @@ def _latency(decision: Decision, task: Task, facts: Facts) -> Signal:
     slow = None if prompted is None else prompted.p95_seconds
     fast = None if tuned is None else tuned.p95_seconds
     if slow is None:
-        return LATENCY.unmeasured("no prompting option has measured seconds", threshold=limit)
+        why = NOT_PROMPTED if prompted is None else "the prompted model has no measured seconds"
+        return LATENCY.unmeasured(why, threshold=limit)
     detail = f"95% of the answers take up to {seconds(slow)} with prompting"
     detail += "" if fast is None else f" and {seconds(fast)} with fine-tuning"
     if limit is None:

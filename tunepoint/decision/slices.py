@@ -9,7 +9,7 @@ import numpy as np
 import scipy
 
 from tunepoint.decision.numbers import points_interval
-from tunepoint.decision.sides import PROMPTED_KINDS, TUNED_KINDS, best_of
+from tunepoint.decision.sides import CONTROL_KINDS, PROMPTED_KINDS, TUNED_KINDS, best_of
 from tunepoint.stats.arrays import Floats, Integers
 from tunepoint.stats.calibrated import cluster_error
 from tunepoint.stats.comparisons import Comparison, compare
@@ -80,7 +80,7 @@ def by_slice(
     labels: Mapping[str, str] | None = None,
     answered: Mapping[str, str] | None = None,
 ) -> Sliced | None:
-    """Compare the best tuned arm with the best prompted one, slice by slice; None without slices.
+    """Compare the best tuned arm with its rival, slice by slice; None without slices.
 
     Args:
         table: trials of the finalists.
@@ -99,7 +99,7 @@ def by_slice(
         router_keys = [(answered or {}).get(item, "") for item in table.items]
     if not 2 <= len(set(names) - {""}) <= MAX_SLICES:
         return None
-    pair = _tuned_and_prompted(table, kinds)
+    pair = _tuned_and_rival(table, kinds)
     slices, too_small = _compare_slices(table, pair, names, rng)
     return Sliced(
         by=by,
@@ -111,12 +111,14 @@ def by_slice(
     )
 
 
-def _tuned_and_prompted(table: Table, kinds: Sequence[ArmKind]) -> tuple[int, int]:
-    """The best tuned and the best prompted arm; the best two where one side is missing."""
+def _tuned_and_rival(table: Table, kinds: Sequence[ArmKind]) -> tuple[int, int]:
+    """The best tuned arm, and the best prompted one or, without any, the best control; else the best two."""
     scores = [float(arm.scores.mean()) for arm in table.arms]
-    tuned, prompted = (best_of(kinds, scores, side) for side in (TUNED_KINDS, PROMPTED_KINDS))
-    if tuned is not None and prompted is not None:
-        return tuned, prompted
+    tuned = best_of(kinds, scores, TUNED_KINDS)
+    for side in (PROMPTED_KINDS, CONTROL_KINDS):
+        rival = best_of(kinds, scores, side)
+        if tuned is not None and rival is not None:
+            return tuned, rival
     first, second = sorted(range(len(scores)), key=lambda arm: -scores[arm])[:2]
     return first, second
 

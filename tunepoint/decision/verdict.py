@@ -33,7 +33,7 @@ from tunepoint.trials.judge_quality import JudgeQuality, calibrate
 from tunepoint.trials.table import Table, joint_of
 from tunepoint.trials.trial import ArmKind
 
-Verdict = Literal["prompt", "fine-tune", "hybrid", "keep", "undecided"]
+Verdict = Literal["prompt", "fine-tune", "hybrid", "keep", "baseline", "undecided"]
 
 DECISION_DRAWS = 4_000
 """Joint draws of scores and costs behind every probability of a decision."""
@@ -43,6 +43,7 @@ VERDICT_OF_KIND: dict[ArmKind, Verdict] = {
     "hybrid": "hybrid",
     "cascade": "hybrid",
     "incumbent": "keep",
+    "baseline": "baseline",
 }
 
 

@@ -33,6 +33,8 @@ from tunepoint.stats.streams import Stream, stream
 from tunepoint.study.run import run
 from tunepoint.task.task import Task
 
+UNTUNED_KINDS = (("prompt", "incumbent"), ("baseline",))
+"""What the loop may begin with: a prompted language model, else what needs none."""
 WEEK_SECONDS = 7 * 86_400.0
 UNDECIDED_GROWTH_PERCENT = 150
 """How many examples an undecided study asks for, in percent of its own."""
@@ -72,10 +74,9 @@ class LocalDeployment(StoredState):
         """Measure the prompts, write serve.toml, and check that the gateway serves the best one."""
         make_folder(self.folder)
         decision = run(self.task, out=self._first_study, seed=self.seed).document
-        prompts = [arm for arm in decision["finalists"] if arm["kind"] in ("prompt", "incumbent")]
-        if not prompts:
-            raise LoopError(f"{self._first_study}: no prompt among its finalists, so nothing to start with")
-        champion: str = max(prompts, key=lambda arm: arm["score"]["estimate"])["arm"]
+        champion = _untuned_champion(decision)
+        if champion is None:
+            raise LoopError(f"{self._first_study}: all of its finalists are tuned, so nothing to start with")
         if not self._settings_path.exists():
             self._write_settings(champion, ())
         if not self._client.is_running():
@@ -222,3 +223,12 @@ class LocalDeployment(StoredState):
         # These stay true after a round has answered them, and must not begin one after another.
         reasons += [reason for reason in lasting if reason not in facts.answered_reasons]
         return reasons, "; ".join(checked) or "too little traffic yet"
+
+
+def _untuned_champion(decision: Mapping[str, Any]) -> str | None:
+    """Return the name of the best finalist that is not tuned; None if all are."""
+    for kinds in UNTUNED_KINDS:
+        arms = [arm for arm in decision["finalists"] if arm["kind"] in kinds]
+        if arms:
+            return str(max(arms, key=lambda arm: arm["score"]["estimate"])["arm"])
+    return None

@@ -78,6 +78,8 @@ class Usage:
     calls: int = 1
     estimated: bool = False
     """Whether the server counted no tokens, so that these are by the length of the texts."""
+    core_seconds: float | None = None
+    """Processor time of this machine; None where another machine answers, or nobody measured it."""
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -89,6 +91,7 @@ class Usage:
             _add(self.seconds, other.seconds),
             self.calls + other.calls,
             self.estimated or other.estimated,
+            _add(self.core_seconds, other.core_seconds),
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from tunepoint.models.abilities import Abilities, refusal_words
 from tunepoint.models.chat import Usage
 from tunepoint.models.endpoints import CUT_OFF, Completion, Request
+from tunepoint.models.label_confidence import MAX_ALTERNATIVES, label_probability
 
 MAX_QUOTED_CHARACTERS = 200
 """Characters of a refusal that the error quotes."""
@@ -38,7 +39,7 @@ def request_body(model: str, request: Request, abilities: Abilities) -> dict[str
     if abilities.seed:
         body["seed"] = request.sample
     if abilities.logprobs and request.choices:
-        body["logprobs"] = True
+        body |= {"logprobs": True, "top_logprobs": MAX_ALTERNATIVES}
     if abilities.schema and request.schema is not None:
         schema = {"name": "answer", "schema": dict(request.schema), "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -79,7 +80,7 @@ def read_completion(name: str, reply: Any, seconds: float, request: Request | No
     if reason == "length" and not text:
         return Completion("", usage, error=CUT_OFF)
     text = text or text_of(choice.get("text"))
-    return Completion(text, usage, confidence=_confidence(choice.get("logprobs")))
+    return Completion(text, usage, confidence=_confidence(choice.get("logprobs"), request))
 
 
 def _as_object(reply: Any) -> Mapping[str, Any]:
@@ -206,16 +207,8 @@ def _estimate(text: str) -> int:
     return math.ceil(len(text) / CHARACTERS_PER_TOKEN)
 
 
-def _confidence(logprobs: Any) -> float | None:
-    """Return the probability of the text: the exponential of its summed log-probabilities."""
-    tokens = logprobs.get("content") if isinstance(logprobs, Mapping) else None
-    if not isinstance(tokens, (list, tuple)) or not tokens:
+def _confidence(logprobs: Any, request: Request | None) -> float | None:
+    """Return the probability of the label in a reply among the labels that were allowed."""
+    if request is None or not request.choices or not isinstance(logprobs, Mapping):
         return None
-    total = 0.0
-    for token in tokens:
-        value = token.get("logprob") if isinstance(token, Mapping) else None
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
-            return None
-        total += max(value, -1e6)
-    # Rounding on the server can make the sum positive.
-    return math.exp(min(0.0, total))
+    return label_probability(logprobs.get("content"), request.choices)

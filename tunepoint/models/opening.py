@@ -13,12 +13,14 @@ from tunepoint.errors import MissingExtra, ModelError
 from tunepoint.files.amounts import TokenPrice
 from tunepoint.models.embedded import CPU_TORCH
 from tunepoint.models.endpoints import Endpoint, TextModel
+from tunepoint.models.gguf.opening import open_gguf
 from tunepoint.models.prices import UNKNOWN_PRICE, CallPrice, call_price, missing_price, project_price
-from tunepoint.models.providers import LOCAL_PREFIX
+from tunepoint.models.providers import EMBEDDED_PREFIX, GGUF_PREFIX, HERE_PREFIXES
 from tunepoint.models.recording import CallRecording, RecordedEndpoint
 
 if TYPE_CHECKING:
     from tunepoint.models.abilities import Abilities
+    from tunepoint.models.gguf.endpoint import GgufEndpoint
     from tunepoint.models.local import LocalEndpoint
     from tunepoint.models.openai import OpenAIEndpoint
 
@@ -91,7 +93,10 @@ def _open_hosted(model: NamedModel, abilities: Abilities | None = None) -> OpenA
     )
 
 
-def _open_local(model: NamedModel) -> LocalEndpoint:
+def _open_here(model: NamedModel) -> LocalEndpoint | GgufEndpoint:
+    """Open a model that runs in this process."""
+    if model.name.startswith((EMBEDDED_PREFIX, GGUF_PREFIX)):
+        return open_gguf(model.name, model.folder)
     try:
         from tunepoint.models.local import LocalEndpoint
     except ImportError as error:
@@ -140,7 +145,7 @@ class _Opener:
             raise ModelError(missing_price(model.name, own=self.project_prices))
         if price is not None:
             self.prices[model.name] = price
-        local = model.name.startswith(LOCAL_PREFIX)
+        local = model.name.startswith(HERE_PREFIXES)
         endpoint = None if self.replay else self._endpoint(model, abilities, price, local=local)
         # The recording is outermost: a recorded answer passes no cap and costs nothing.
         self.recorded.append(RecordedEndpoint(model.name, self.recording, endpoint))
@@ -151,7 +156,9 @@ class _Opener:
         self, model: NamedModel, abilities: Abilities | None, price: CallPrice | None, *, local: bool
     ) -> Endpoint:
         if local:
-            return _open_local(model)
+            here = _open_here(model)
+            self.stack.callback(here.close)
+            return here
         hosted = _open_hosted(model, abilities)
         self.hosted.append(hosted)
         self.stack.callback(hosted.close)

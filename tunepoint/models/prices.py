@@ -19,7 +19,7 @@ from tunepoint.files.currencies import RATES_KEY, in_dollars
 from tunepoint.files.toml import parse_toml
 from tunepoint.models.chat import Usage
 from tunepoint.models.endpoints import Request
-from tunepoint.models.providers import PROVIDERS, parse_model_name
+from tunepoint.models.providers import HERE_PREFIXES, PROVIDERS, parse_model_name
 
 PROJECT_PRICES_FILE = "prices.toml"
 """Beside task.toml: prices that override the known ones."""
@@ -192,7 +192,7 @@ def missing_price(name: str, path: Path = Path(PROJECT_PRICES_FILE), own: Iterab
 def is_local(name: str) -> bool:
     """Return whether a model runs on this machine."""
     if not name.startswith("http"):
-        return name.startswith(("ollama/", "local:"))
+        return name.startswith(("ollama/", *HERE_PREFIXES))
     return urlparse(name).hostname in ("localhost", "127.0.0.1", "::1", "0.0.0.0")
 
 

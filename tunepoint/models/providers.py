@@ -15,12 +15,20 @@ from tunepoint.errors import ModelError, nearest
 def short_names(names: Sequence[str]) -> list[str]:
     """Return model names without provider or URL, unless two collide."""
     short = [name.rpartition("#")[2].rstrip("/").rpartition("/")[2] or name for name in names]
-    short = [name.removeprefix(LOCAL_PREFIX) or names[i] for i, name in enumerate(short)]
+    for prefix in HERE_PREFIXES:
+        short = [name.removeprefix(prefix) or names[i] for i, name in enumerate(short)]
+    short = [name.removesuffix(".gguf") for name in short]
     return [name if short.count(name) == 1 else names[i] for i, name in enumerate(short)]
 
 
 LOCAL_PREFIX = "local:"
-"""Begins the name of a model that runs in this process."""
+"""Begins the name of a model of transformers that runs in this process."""
+EMBEDDED_PREFIX = "embedded:"
+"""Begins the name of a model whose weights Tunepoint knows."""
+GGUF_PREFIX = "gguf:"
+"""Begins the name of a model in a GGUF file of the user's."""
+HERE_PREFIXES = (LOCAL_PREFIX, EMBEDDED_PREFIX, GGUF_PREFIX)
+"""Begin the names of models that run in this process."""
 
 
 @dataclass(frozen=True)

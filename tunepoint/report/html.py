@@ -42,6 +42,7 @@ def build_report(decision: Mapping[str, Any], measurements: Mapping[str, Any]) -
         .get_template("report.html.jinja")
         .render(
             decision=decision,
+            scope=words.scope_words(decision),
             headline=words.headline(decision),
             strength=words.strength_words(decision),
             settling=words.settling_words(decision),

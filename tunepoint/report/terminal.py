@@ -19,6 +19,7 @@ from tunepoint.report.words import (
     distinct_crossings,
     headline,
     months_words,
+    scope_words,
     sentence,
     settling_words,
     signal_words,
@@ -49,7 +50,9 @@ def audit_line(audit: Audit) -> str:
 
 def print_decision(decision: Mapping[str, Any], console: Console) -> None:
     """Print the verdict with its evidence."""
-    names = Names.of(decision)
+    names, scope = Names.of(decision), scope_words(decision)
+    if scope is not None:
+        console.print(f"\n{escape(scope)}", highlight=False)
     console.print(f"\n[bold]{escape(headline(decision))}[/bold]", highlight=False)
     console.print(escape(decision["because"]), highlight=False)
     console.print(_options_table(decision, names, wide=console.width >= WIDE_COLUMNS))

@@ -16,6 +16,7 @@ ADVICE = {
     "hybrid": "Fine-tune a model and give it a light prompt",
     "cascade": "Use two models",
     "incumbent": "Keep what runs today",
+    "baseline": "Use a simple method without a language model",
 }
 """What to do, by the kind of the winner."""
 ADVICE_BY_VERDICT = {
@@ -23,7 +24,10 @@ ADVICE_BY_VERDICT = {
     "fine-tune": ADVICE["tuned"],
     "hybrid": ADVICE["hybrid"],
     "keep": ADVICE["incumbent"],
+    "baseline": ADVICE["baseline"],
 }
+NO_LANGUAGE_MODEL = "(no language model)"
+"""Ends the label of a baseline."""
 NO_DIFFERENCE = {
     "hybrid": "Its prompt makes no measurable difference.",
     "cascade": "The second model makes no measurable difference.",
@@ -37,6 +41,7 @@ KIND_WORDS = {
     "hybrid": "fine-tuned, with a prompt",
     "cascade": "two models",
     "incumbent": "runs today",
+    "baseline": "no language model",
 }
 CONCLUSION_WORDS = {
     "better": "better",
@@ -76,7 +81,7 @@ class Names:
         """Return the names of a decision; one without labels shows the arms' own names."""
         finalists = decision.get("finalists", ())
         titles = {finalist["arm"]: finalist.get("label") or finalist["arm"] for finalist in finalists}
-        return cls(titles, {finalist["arm"]: finalist["kind"] for finalist in finalists})
+        return cls(titles, {finalist["arm"]: _kind_of(finalist) for finalist in finalists})
 
     def title(self, arm: str) -> str:
         """Return what people read for an arm; its name where it is no finalist."""
@@ -85,6 +90,26 @@ class Names:
     def is_prompted(self, arm: str) -> bool:
         """Return whether an arm is on the prompting side."""
         return self.kinds.get(arm) in PROMPTED_KINDS
+
+
+def _kind_of(finalist: Mapping[str, Any]) -> str:
+    """Return the kind of a finalist; older versions called what compares vectors a prompt."""
+    if finalist["kind"] == "prompt" and str(finalist.get("label")).endswith(NO_LANGUAGE_MODEL):
+        return "baseline"
+    return str(finalist["kind"])
+
+
+def scope_words(decision: Mapping[str, Any]) -> str | None:
+    """Return what the verdict is not about; None where a language model was prompted."""
+    kinds = Names.of(decision).kinds.values()
+    if any(kind in PROMPTED_KINDS for kind in kinds):
+        return None
+    return (
+        "No language model was prompted, so nothing here is about prompting: the study asks whether tuning "
+        "beats not tuning. To ask 'prompt or fine-tune?', name a language model in task.toml: [[models]] "
+        'name = "openai/gpt-5-mini" with a key, or "embedded:qwen2.5-coder-0.5b" without one, after '
+        "`tunepoint models pull qwen2.5-coder-0.5b`."
+    )
 
 
 def headline(decision: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from tunepoint.arms.cascade import Cascade
 from tunepoint.arms.contract import Arm, HasTrainingTime, OnReservedMachines, TunedByProvider
 from tunepoint.arms.incumbent import Incumbent
 from tunepoint.costs.arm_cost import NOTHING, ArmCost
+from tunepoint.decision.sides import CONTROL_KINDS, PROMPTED_KINDS
 from tunepoint.files.machine import cores
 from tunepoint.stats.moments import Mean, mean_of, sum_of
 from tunepoint.stats.ranges import Range
@@ -22,6 +23,9 @@ from tunepoint.task.hosting import Dedicated
 from tunepoint.task.sections import EMBEDDED
 from tunepoint.task.task import Task
 from tunepoint.trials.table import Table
+
+UNTRAINED_KINDS = (*PROMPTED_KINDS, *CONTROL_KINDS)
+"""Kinds that take little work to put into production, and no retraining."""
 
 
 def measured_costs(arms: Sequence[Arm], study: Study, table: Table, task: Task) -> list[ArmCost]:
@@ -47,7 +51,7 @@ def _measured_cost(arm: Arm, study: Study, table: Table, task: Task) -> ArmCost:
         core_seconds_per_query=seconds.value,
         core_seconds_error=seconds.error,
         core_seconds_skew=seconds.skew,
-        retrain_hours=task.costs.retrain_hours if arm.kind not in ("prompt", "incumbent") else NOTHING,
+        retrain_hours=task.costs.retrain_hours if arm.kind not in UNTRAINED_KINDS else NOTHING,
         rented=_has_price(arm, table) and hosting is None,
         retires_months=_retires(arm, task),
         deterministic=arm.seeds == 1 and not isinstance(arm, HasTrainingTime),
@@ -82,6 +86,8 @@ def answer_cost(arm: Arm, table: Table, task: Task) -> tuple[Mean, Mean]:
     scores = table.arms[table.names.index(arm.name)]
     if _has_price(arm, table):
         return mean_of(scores.cost_usd), Mean()
+    if len(scores.core_seconds):
+        return Mean(), mean_of(scores.core_seconds)
     return Mean(), mean_of(scores.seconds) * cores()
 
 
@@ -138,4 +144,4 @@ def _hours(arm: Arm, task: Task) -> Range:
     """Hours of people to put an arm into production; the incumbent is there already."""
     if arm.kind == "incumbent":
         return NOTHING
-    return task.costs.prompt_hours if arm.kind == "prompt" else task.costs.engineering_hours
+    return task.costs.prompt_hours if arm.kind in UNTRAINED_KINDS else task.costs.engineering_hours

@@ -65,7 +65,8 @@ def open_finalists(folder: Path, only: Sequence[str] = ()) -> Iterator[Finalists
             runner = Runner(study, task, prepared, budget, models, scorer=scorer)
             # names in the manifest do not make arms: an optimized instruction, a distilled model and the
             # gate of a cascade come from selection. All of it is measured, so it answers from the logs.
-            finalists = select(runner, plan(runner, encoder, None)).finalists
+            candidates = plan(runner, encoder, None).only(manifest.arms)
+            finalists = select(runner, candidates, manifest.finalists or None).finalists
             servable = [arm for arm in finalists if arm.kind != "incumbent"]
             _check_names(folder, only, servable)
             arms = [

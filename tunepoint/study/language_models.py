@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tunepoint.arms.catalog import CandidateArms, why_untrainable
+from tunepoint.arms.catalog import CandidateArms
 from tunepoint.arms.causal.from_task import HOSTED_SEEDS, causal_arms, tunes_with_titles
 from tunepoint.arms.contract import Arm, HasLearningCurve, NotRun
 from tunepoint.arms.distilled import DistilledSet, Distiller
+from tunepoint.data.licences import why_untrainable
 from tunepoint.errors import BudgetReached, ModelError, TaskError, nearest
 from tunepoint.files.amounts import TokenPrice
 from tunepoint.models.prices import UNKNOWN_PRICE, call_price, missing_price, project_price, project_prices

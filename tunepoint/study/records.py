@@ -66,7 +66,7 @@ class MeasuredArm(Record):
     """An arm that was fitted."""
 
     kind: ArmKind
-    """How it does the task: prompt, tuned, hybrid, cascade or incumbent."""
+    """How it does the task: prompt, tuned, hybrid, cascade, incumbent or baseline."""
     family: str
     """Arms that differ only in settings share it."""
     fits: dict[str, Fit]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, permutations
 
 import numpy as np
 
-from tunepoint.arms.cascade import Cascade, choose_gate
+from tunepoint.arms.cascade import Cascade, cascade_name, choose_gate
 from tunepoint.arms.catalog import MAX_FINALISTS, CandidateArms
 from tunepoint.arms.contract import Arm, NotRun
 from tunepoint.data.examples import Example
@@ -30,7 +30,10 @@ class Selection:
 
     finalists: tuple[Arm, ...]
     winners: tuple[Arm, ...]
-    """Best arm of each prompting family, from plain prompts to chains; all measured on all of dev."""
+    """Best arm of each prompting family, from plain prompts to chains; all measured on all of dev.
+
+    Empty where no language model is prompted.
+    """
     candidates: CandidateArms
     """All candidates, with those that learned from the best prompted arm."""
     ceiling: Interval | None = None
@@ -38,10 +41,17 @@ class Selection:
     not_run: tuple[NotRun, ...] = ()
 
 
-def select(runner: Runner, candidates: CandidateArms) -> Selection:
-    """Measure the candidates on the validation set and name the finalists."""
+def select(runner: Runner, candidates: CandidateArms, finalists: Sequence[str] | None = None) -> Selection:
+    """Measure the candidates on the validation set and name the finalists.
+
+    Args:
+        runner: records every trial.
+        candidates: all arms; those that chat models answer race.
+        finalists: names of the finalists of a finished study, which are not selected again.
+
+    """
     _measure_on_dev(runner, candidates.local)
-    prompted = (*_best_of_families(runner, candidates.prompting), *_race_families(runner, candidates))
+    prompted = _race_families(runner, candidates)
     optimized = optimize(runner, prompted, shuffled_dev(runner))
     winners = (*prompted, *_best_of_families(runner, optimized.arms))
     export_prompt(runner, winners)
@@ -49,8 +59,11 @@ def select(runner: Runner, candidates: CandidateArms) -> Selection:
     measured = {arm.name for arm in candidates.local}
     candidates = add_distilled(runner, candidates, winners)
     _measure_on_dev(runner, [arm for arm in candidates.local if arm.name not in measured])
-    finalists = _finalists(runner, candidates, winners)
-    return Selection(finalists, winners, candidates, optimized.ceiling, optimized.not_run)
+    if finalists is None:
+        chosen = _finalists(runner, candidates, winners)
+    else:
+        chosen = _former_finalists(runner, candidates, winners, finalists)
+    return Selection(chosen, winners, candidates, optimized.ceiling, optimized.not_run)
 
 
 def _measure_on_dev(runner: Runner, arms: Sequence[Arm]) -> None:
@@ -105,6 +118,7 @@ def _finalists(runner: Runner, candidates: CandidateArms, winners: Sequence[Arm]
         ("prompt", winners),
         ("tuned", candidates.tuned),
         ("hybrid", candidates.hybrid),
+        ("baseline", candidates.baselines),
     )
     best = {kind: max(arms, key=lambda arm: scores[arm.name]) for kind, arms in kinds if arms}
     finalists = list(best.values())
@@ -116,23 +130,51 @@ def _finalists(runner: Runner, candidates: CandidateArms, winners: Sequence[Arm]
         runner.measure(incumbent, log, incumbent.covered(split.dev), split.train)
         finalists.append(incumbent)
     families = {arm.family for arm in finalists}
-    others = [arm for arm in (*winners, *candidates.tuned, *candidates.hybrid) if arm.family not in families]
+    # A second control is of interest only where nothing else is: no language model was prompted.
+    baselines = () if winners else _best_of_families(runner, candidates.baselines)
+    others = [
+        arm
+        for arm in (*winners, *candidates.tuned, *candidates.hybrid, *baselines)
+        if arm.family not in families
+    ]
     others.sort(key=lambda arm: -scores[arm.name])
     return (*finalists, *others[: max(0, MAX_FINALISTS - len(finalists))])
 
 
-def _cascade(runner: Runner, best: Mapping[ArmKind, Arm], scores: Mapping[str, float]) -> Cascade | None:
-    """The cheap arm first, the strong arm behind it, with the gate that the validation set chose.
+def _former_finalists(
+    runner: Runner, candidates: CandidateArms, winners: Sequence[Arm], names: Sequence[str]
+) -> tuple[Arm, ...]:
+    """The finalists of a finished study: arms by name, and the cascade of two of them."""
+    arms = (*winners, *candidates.local, *candidates.incumbents)
+    finalists = [arm for arm in arms if arm.name in names]
+    known = {arm.name for arm in finalists}
+    for cheap, strong in permutations(finalists, 2):
+        if cascade_name(cheap, strong) in set(names) - known:
+            finalists.append(_gated(runner, cheap, strong))
+            break
+    return tuple(finalists)
 
-    Between a prompt of the encoder and a trained arm, the prompt is cheap; a chat model costs
-    more than anything trained here.
+
+def _cascade(runner: Runner, best: Mapping[ArmKind, Arm], scores: Mapping[str, float]) -> Cascade | None:
+    """The cheap arm first, the strong arm behind it.
+
+    A prompted language model costs more than anything trained here, and a baseline less.
     """
     trained = [best[kind] for kind in ("tuned", "hybrid") if kind in best]
-    if not trained or "prompt" not in best:
+    if not trained:
         return None
-    cheap, strong = best["prompt"], max(trained, key=lambda arm: scores[arm.name])
-    if cheap.remote:
-        cheap, strong = strong, cheap
+    strongest = max(trained, key=lambda arm: scores[arm.name])
+    if "prompt" in best:
+        cheap, strong = strongest, best["prompt"]
+    elif "baseline" in best:
+        cheap, strong = best["baseline"], strongest
+    else:
+        return None
+    return _gated(runner, cheap, strong)
+
+
+def _gated(runner: Runner, cheap: Arm, strong: Arm) -> Cascade:
+    """The cascade of two arms, with the gate that the validation set chose."""
     log = runner.study.dev
     # one answer of the cheap arm to each item: in production only one of its training runs serves
     first = {t.item: t for t in log.of(cheap.name) if t.confidence is not None and t.seed in (None, "0")}

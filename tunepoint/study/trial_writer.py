@@ -111,7 +111,8 @@ class TrialWriter:
             input_tokens=reply.usage.input_tokens or None,
             cached_tokens=reply.usage.cached_tokens or None,
             output_tokens=reply.usage.output_tokens or None,
-            seconds=None if seconds is None else round(seconds, 6),
+            seconds=_rounded(seconds),
+            core_seconds=_rounded(reply.usage.core_seconds),
             cost_usd=self._usd(reply.usage),
             repaired=reply.repaired or None,
             answer=reply.answer if reply.answer is not None else reply.text,
@@ -119,3 +120,8 @@ class TrialWriter:
             error=reply.error,
             grades=grading.grades or None,
         )
+
+
+def _rounded(seconds: float | None) -> float | None:
+    """Seconds to the microsecond, as they are recorded."""
+    return None if seconds is None else round(seconds, 6)

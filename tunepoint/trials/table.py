@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,8 @@ class ArmScores:
     """Dollars of the answers that have them; may be empty."""
     tokens: Floats
     """(answers, 3) input, cached and output tokens of each answer; NaN where unknown."""
+    core_seconds: Floats = field(default_factory=lambda: np.zeros(0))
+    """Processor time of the answers that have it; may be empty."""
     grades: Floats | None = None
     """(3, seeds, items) a judge's grades: answer last, answer first, answer last again; NaN where it
     gave none. None without a judge."""

@@ -140,6 +140,7 @@ def _arm_scores(name: str, runs: _Runs, items: Sequence[str]) -> ArmScores:
         seconds=_without_none(trial.seconds for trial in trials),
         cost_usd=_without_none(trial.cost_usd for trial in trials),
         tokens=np.array(tokens, dtype=np.float64),
+        core_seconds=_without_none(trial.core_seconds for trial in trials),
         grades=_grades(firsts) if any(trial.grades for trial in trials) else None,
         human=_human(firsts),
         decodes=decodes,

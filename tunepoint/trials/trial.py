@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tunepoint.errors import StudyError, TrialsError
 from tunepoint.files.text import reading
 
-ArmKind = Literal["prompt", "tuned", "hybrid", "cascade", "incumbent"]
-ARM_KINDS: tuple[ArmKind, ...] = ("prompt", "tuned", "hybrid", "cascade", "incumbent")
+ArmKind = Literal["prompt", "tuned", "hybrid", "cascade", "incumbent", "baseline"]
+ARM_KINDS: tuple[ArmKind, ...] = ("prompt", "tuned", "hybrid", "cascade", "incumbent", "baseline")
 
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Amount = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
@@ -47,6 +47,8 @@ class Trial(BaseModel):
     cached_tokens: Annotated[int, Field(ge=0)] | None = None
     output_tokens: Annotated[int, Field(ge=0)] | None = None
     seconds: _Amount | None = None
+    core_seconds: _Amount | None = None
+    """Processor time of the answer on this machine; without it, `seconds` on all cores count."""
     cost_usd: _Amount | None = None
     answer: str | None = None
     confidence: _Share | None = None

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tunepoint.arms.contract import Built, Input, LocalFittedArm
 from tunepoint.arms.prompting.chat_arm import ChatArm
-from tunepoint.arms.prompting.demonstrations import nearest_rows
+from tunepoint.arms.similarity import nearest_rows
 from tunepoint.arms.templates import base_template
 from tunepoint.data.examples import Example
 from tunepoint.models.chat import ChatModel, Demonstration, Embed, Prompt, Reply

@@ -1,4 +1,4 @@
-"""Hybrid arms: a fine-tuned encoder that also reads a prompt."""
+"""A fine-tuned encoder, mixed with what its untuned vectors say of label names or similar examples."""
 
 from __future__ import annotations
 
@@ -19,16 +19,13 @@ from tunepoint.trials.trial import ArmKind
 
 
 @dataclass
-class LightPrompted(LocalFittedArm):
-    """A fitted hybrid: the odds of the tuned encoder's head, mixed with those of a prompt.
-
-    The prompt is the label names, or the k training examples that are most similar to the input.
-    """
+class Mixture(LocalFittedArm):
+    """The odds of the tuned encoder's head, mixed with those of the nearest labels or examples."""
 
     concurrent: ClassVar[bool] = True
     tuned: Classifier
     weight: float
-    """Share of the prompt's odds in the mixture."""
+    """Share of the nearest labels or examples in the mixture."""
     built: Built
     template: Prompt
     k: int = 0
@@ -36,14 +33,14 @@ class LightPrompted(LocalFittedArm):
     targets: tuple[int, ...] = ()
     """Number of the label of each training example."""
     vectors: Vectors | None = None
-    """(examples, width) vectors of the training examples; None for a prompt of label names."""
+    """(examples, width) vectors of the training examples; None where label names are compared."""
 
     def answer(self, inputs: Sequence[Input]) -> list[Reply]:
         """Return the most probable label of each input under the mixture."""
         vectors = self.tuned.encoder.embed(inputs)
         head = self.tuned.probabilities(vectors)
-        prompted = self._odds_of_names(vectors) if self.vectors is None else self._votes(vectors)
-        odds = (1 - self.weight) * head + self.weight * prompted
+        nearest = self._odds_of_names(vectors) if self.vectors is None else self._votes(vectors)
+        odds = (1 - self.weight) * head + self.weight * nearest
         return [self.tuned.encoder.reply(self.template, row) for row in odds]
 
     def _odds_of_names(self, vectors: Vectors) -> Vectors:
@@ -65,11 +62,11 @@ class LightPrompted(LocalFittedArm):
 
 @dataclass
 class TunedWithNames:
-    """An arm: the fine-tuned encoder, prompted with the label names."""
+    """An arm: the fine-tuned encoder, and the nearest label names."""
 
     base: FineTuned
     weight: float
-    kind: ArmKind = "hybrid"
+    kind: ArmKind = "tuned"
     remote: ClassVar[bool] = False
     family: str = "tuned + label names"
     label: ClassVar[str] = "tuned MiniLM + label names"
@@ -80,24 +77,24 @@ class TunedWithNames:
         self.seeds = self.base.seeds
         self.promptless_name = self.base.name
 
-    def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> LightPrompted:
-        """Fine-tune as the base does, then add the prompt."""
-        return self.prompt(task, train, self.base.fit(task, train, rng))
+    def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> Mixture:
+        """Fine-tune as the base does, then add what is compared."""
+        return self.mix(task, train, self.base.fit(task, train, rng))
 
-    def prompt(self, task: Task, train: Sequence[Example], tuned: Classifier) -> LightPrompted:
-        """Add the light prompt to a tuned encoder."""
+    def mix(self, task: Task, train: Sequence[Example], tuned: Classifier) -> Mixture:
+        """Mix a tuned encoder with what is compared."""
         template = Prompt("", task.instruction, tuned.labels)
-        return LightPrompted(tuned, self.weight, tuned.built, template)
+        return Mixture(tuned, self.weight, tuned.built, template)
 
 
 @dataclass
 class TunedWithRetrieval:
-    """An arm: the fine-tuned encoder, prompted with the most similar examples."""
+    """An arm: the fine-tuned encoder, and the most similar examples."""
 
     base: FineTuned
     k: int
     weight: float
-    kind: ArmKind = "hybrid"
+    kind: ArmKind = "tuned"
     remote: ClassVar[bool] = False
     family: str = "tuned + retrieved"
     base_model: ClassVar[str | None] = None
@@ -112,17 +109,17 @@ class TunedWithRetrieval:
         """The encoder, and how many examples it gets."""
         return f"tuned MiniLM + {self.k} nearest examples"
 
-    def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> LightPrompted:
-        """Fine-tune as the base does, then add the prompt."""
-        return self.prompt(task, train, self.base.fit(task, train, rng))
+    def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> Mixture:
+        """Fine-tune as the base does, then add what is compared."""
+        return self.mix(task, train, self.base.fit(task, train, rng))
 
-    def prompt(self, task: Task, train: Sequence[Example], tuned: Classifier) -> LightPrompted:
-        """Add the light prompt to a tuned encoder."""
+    def mix(self, task: Task, train: Sequence[Example], tuned: Classifier) -> Mixture:
+        """Mix a tuned encoder with what is compared."""
         inputs = tuple(example.input for example in train)
         position = {label: i for i, label in enumerate(tuned.labels)}
         tuned.encoder.cache_vectors(inputs)
         return replace(
-            LightPrompted(tuned, self.weight, tuned.built, Prompt("", labels=tuned.labels)),
+            Mixture(tuned, self.weight, tuned.built, Prompt("", labels=tuned.labels)),
             k=self.k,
             inputs=inputs,
             targets=tuple(position[example.target] for example in train),

@@ -1,4 +1,4 @@
-"""Prompts of the embedded encoder without examples: label names, and what they mean."""
+"""The label that is nearest by name or description: the embedded encoder compares vectors."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tunepoint.trials.trial import ArmKind
 
 
 @dataclass
-class Prompted(LocalFittedArm):
-    """A fitted prompt: the same template for every input."""
+class NearestLabel(LocalFittedArm):
+    """A fitted baseline: every input is compared with the same texts."""
 
     model: ChatModel
     template: Prompt
@@ -34,39 +34,39 @@ class Prompted(LocalFittedArm):
 
 
 @dataclass
-class ZeroShot:
-    """The instruction and the label names, no examples."""
+class NearestLabelName:
+    """The label whose name is most similar to the input; `name` is a key of studies on disk."""
 
     model: ChatModel
     name: str = "zero-shot"
     family: str = "zero-shot"
     label: ClassVar[str] = "nearest label name (no language model)"
     base_model: ClassVar[None] = None
-    kind: ArmKind = "prompt"
+    kind: ArmKind = "baseline"
     remote: ClassVar[bool] = False
     seeds: int = 1
 
-    def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> Prompted:
+    def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> NearestLabel:
         """Learn nothing; `train` only gives the labels."""
         template = Prompt("", task.instruction, labels_of(task, train))
-        return Prompted(self.model, template, Built(examples=0))
+        return NearestLabel(self.model, template, Built(examples=0))
 
 
 @dataclass
-class Described:
-    """The instruction, the label names and what each label means."""
+class NearestLabelDescription:
+    """The label whose name and description are most similar to the input."""
 
     model: ChatModel
     name: str = "described"
     family: str = "described"
     label: ClassVar[str] = "nearest label description (no language model)"
     base_model: ClassVar[None] = None
-    kind: ArmKind = "prompt"
+    kind: ArmKind = "baseline"
     remote: ClassVar[bool] = False
     seeds: int = 1
 
-    def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> Prompted:
+    def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> NearestLabel:
         """Learn nothing; the descriptions come from the task."""
         descriptions = dict(task.answer.labels or {})
         template = Prompt("", task.instruction, labels_of(task, train), descriptions)
-        return Prompted(self.model, template, Built(examples=0))
+        return NearestLabel(self.model, template, Built(examples=0))

@@ -1,4 +1,4 @@
-"""Prompts of the embedded encoder with examples: the same for every input, or the most similar ones."""
+"""The label of the nearest examples: of a few fixed ones, or of those that are most similar to the input."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from tunepoint.arms.baselines.nearest_label import NearestLabel
 from tunepoint.arms.contract import Built, Input, LocalFittedArm
-from tunepoint.arms.prompting.instructions import Prompted
+from tunepoint.arms.similarity import nearest_rows
 from tunepoint.data.examples import Example, labels_of
 from tunepoint.models.chat import Demonstration, Prompt, Reply
 from tunepoint.task.task import Task
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class FewShot:
-    """k fixed demonstrations of every label, drawn from the training set."""
+class FixedExamples:
+    """k fixed examples of every label, drawn from the training set."""
 
     model: Encoder
     k: int
     weight: float = 0.7
-    kind: ArmKind = "prompt"
+    kind: ArmKind = "baseline"
     remote: ClassVar[bool] = False
     seeds: int = 1
     family: str = "few-shot"
@@ -41,10 +42,10 @@ class FewShot:
 
     @property
     def label(self) -> str:
-        """Every example of the prompt, unlike the retrieved ones, is compared with every input."""
+        """What is compared with every input."""
         return f"nearest of {self.k} examples per label (no language model)"
 
-    def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> Prompted:
+    def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> NearestLabel:
         """Draw the demonstrations with `rng`; a label with fewer than k examples gives all of them."""
         labels = labels_of(task, train)
         by_label: dict[str, list[Example]] = defaultdict(list)
@@ -65,12 +66,12 @@ class FewShot:
             tuple(demonstrations),
             self.weight,
         )
-        return Prompted(self.model, template, Built(examples=len(demonstrations)))
+        return NearestLabel(self.model, template, Built(examples=len(demonstrations)))
 
 
 @dataclass
 class Retrieved(LocalFittedArm):
-    """A fitted prompt that retrieves: each input has demonstrations of its own."""
+    """A fitted baseline that retrieves: each input is compared with examples of its own."""
 
     concurrent: ClassVar[bool] = True
     model: Encoder
@@ -94,13 +95,13 @@ class Retrieved(LocalFittedArm):
 
 
 @dataclass
-class RetrievedFewShot:
-    """The k training examples most similar to the input, as demonstrations."""
+class NearestExamples:
+    """The k training examples most similar to the input, weighed against the label names."""
 
     model: Encoder
     k: int
     weight: float
-    kind: ArmKind = "prompt"
+    kind: ArmKind = "baseline"
     remote: ClassVar[bool] = False
     seeds: int = 1
     family: str = "retrieved few-shot"
@@ -125,10 +126,3 @@ class RetrievedFewShot:
         targets = [example.target for example in train]
         vectors = self.model.embed(inputs)
         return Retrieved(self.model, template, inputs, targets, vectors, self.k, Built(examples=len(train)))
-
-
-def nearest_rows(rows: NDArray[np.float32], queries: NDArray[np.float32], k: int) -> NDArray[np.intp]:
-    """Return (q, k) positions of the rows most similar to each query, most similar first."""
-    similarity = queries @ rows.T
-    k = min(k, len(rows))
-    return np.argsort(-similarity, axis=1, kind="stable")[:, :k]

@@ -1,4 +1,4 @@
-"""Similarity of texts where no encoder is installed."""
+"""Similarity of texts: the most similar rows, and vectors where no encoder is installed."""
 
 from __future__ import annotations
 
@@ -24,3 +24,10 @@ def word_vectors(train: Sequence[Example]) -> Embed:
         return np.asarray(vectorizer.transform(texts).toarray(), dtype=np.float32)
 
     return embed
+
+
+def nearest_rows(rows: NDArray[np.float32], queries: NDArray[np.float32], k: int) -> NDArray[np.intp]:
+    """Return (q, k) positions of the rows most similar to each query, most similar first."""
+    similarity = queries @ rows.T
+    k = min(k, len(rows))
+    return np.argsort(-similarity, axis=1, kind="stable")[:, :k]

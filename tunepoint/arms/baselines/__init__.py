@@ -1,0 +1,1 @@
+"""Controls without a language model: what prompting and tuning have to beat."""
