@@ -16,7 +16,8 @@ from tunepoint.arms.hosted.hosted import HostedTuned
 from tunepoint.arms.hosted.providers import PROVIDERS
 from tunepoint.arms.incumbent import incumbent_arms
 from tunepoint.arms.prompting.chains import Chain
-from tunepoint.arms.prompting.chat_prompts import PROMPT_STYLES, ChatPrompt
+from tunepoint.arms.prompting.chat_prompts import ChatPrompt
+from tunepoint.arms.prompting.styles import PROMPT_STYLES
 
 
 class Model:

@@ -11,16 +11,14 @@ from tunepoint.arms.baselines.controls import label_baselines, neighbor_counts
 from tunepoint.arms.contract import Arm, HasLearningCurve, NotRun
 from tunepoint.arms.distilled import Distiller
 from tunepoint.arms.incumbent import Incumbent
-from tunepoint.arms.prompting.chains import CHAINS, Chain
-from tunepoint.arms.prompting.chat_prompts import PROMPT_STYLES, ChatPrompt
+from tunepoint.arms.prompting.candidates import chat_arms, left_out, retrieved_counts
 from tunepoint.arms.similarity import word_vectors
 from tunepoint.data.examples import Example
 from tunepoint.data.licences import trainable, why_untrainable
 from tunepoint.errors import DataError, MissingExtra, TaskError
-from tunepoint.models.chat import ChatModel, Embed
+from tunepoint.models.chat import ChatModel
 from tunepoint.models.embedded import CPU_TORCH, installed_encoder
-from tunepoint.models.providers import HERE_PREFIXES, parse_model_name, short_names
-from tunepoint.models.templates import TEMPLATES
+from tunepoint.models.providers import HERE_PREFIXES, parse_model_name
 from tunepoint.task.sections import EMBEDDED, RECORDED_PREFIX
 from tunepoint.task.task import Task
 
@@ -156,11 +154,11 @@ def candidates(
     embed = encoder.embed if encoder else word_vectors(train)
     arms = CandidateArms(
         raced=chat_arms(task, chats, embed),
-        not_run=tuple(_not_run(task, bool(chats), encoder is not None)),
+        not_run=(*_not_run(task, bool(chats), encoder is not None), *left_out(task, chats)),
         encoder=encoder,
     )
     if task.answer.kind == "label":
-        voters = sorted({style.retrieved for style in PROMPT_STYLES if style.retrieved}) if chats else ()
+        voters = retrieved_counts([model.name for model in chats])
         arms = replace(arms, baselines=label_baselines(task, train, encoder, embed, voters))
         if not any((task.answer.labels or {}).values()):
             reason = "the task has no label descriptions ([answer.labels])"
@@ -206,26 +204,6 @@ def _with_extraction(
         return arms.leaving_out(NotRun("span encoder", str(error)))
     spans = SpanTagger(encoder, fields=fields, keep=keep)
     return replace(arms, tuned=(spans,), curve_arm=spans)
-
-
-def chat_arms(task: Task, chats: Sequence[ChatModel], embed: Embed) -> tuple[Arm, ...]:
-    """Return every way of prompting, in every prompt template, of every chat model."""
-    chains = {**CHAINS, **{chain.name: chain.steps for chain in task.chains}}
-    titles = short_names([model.name for model in chats])
-    settings = {model.name: model for model in task.models}
-    arms: list[Arm] = []
-    for model, title in zip(chats, titles, strict=True):
-        decodes, hosting = settings[model.name].decodes, settings[model.name].hosting
-        for template in TEMPLATES:
-            arms += [
-                ChatPrompt(model, style, template, embed, title=title, decodes=decodes, hosting=hosting)
-                for style in PROMPT_STYLES
-            ]
-            arms += [
-                Chain(model, way, steps, template, title=title, decodes=decodes, hosting=hosting)
-                for way, steps in chains.items()
-            ]
-    return tuple(arms)
 
 
 def _not_run(task: Task, has_chats: bool, has_encoder: bool) -> list[NotRun]:

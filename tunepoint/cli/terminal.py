@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -31,11 +32,18 @@ def console_of(stderr: bool = False) -> Console:
     return Console(stderr=stderr, soft_wrap=False)
 
 
+LINE_SECONDS = 30.0
+"""Between two lines of progress in a log file."""
+
+
 @contextmanager
 def progress_bar(quiet: bool) -> Iterator[tuple[Update, Paused]]:
     """Show a bar with the time left on standard error; yield how to update and how to hide it."""
     if quiet:
         yield (lambda what, done, planned: None), nullcontext
+        return
+    if not sys.stderr.isatty():
+        yield _ProgressLines().show, nullcontext
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -62,6 +70,22 @@ def progress_bar(quiet: bool) -> Iterator[tuple[Update, Paused]]:
                 bar.start()
 
         yield update, paused
+
+
+class _ProgressLines:
+    """Progress for a log file: a line now and then, with the time left by what was planned."""
+
+    def __init__(self) -> None:
+        self.started = self.shown = time.monotonic()
+
+    def show(self, what: str, done: float, planned: float) -> None:
+        """Print a line if the last one is old enough."""
+        now = time.monotonic()
+        if now - self.shown < LINE_SECONDS:
+            return
+        self.shown = now
+        share = f", about {min(1.0, done / planned):.0%} of the work" if planned else ""
+        typer.echo(f"{(now - self.started) / 60:.1f} min{share}: {what}", err=True)
 
 
 def confirm_cost(quote: str, yes: bool, step: str) -> None:

@@ -14,6 +14,8 @@ Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 """Texts -> (n, width) unit vectors; similar texts have a high dot product."""
 
 AnswerKind = Literal["label", "json", "number", "text"]
+AnswerForm = Literal["either", "plain", "json"]
+"""How a label is written: by itself, inside a JSON object, or as the server prefers to confine it."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Prompt:
     kind: AnswerKind = "label"
     schema: Mapping[str, Any] | None = None
     """JSON schema of `json` answers."""
+    form: AnswerForm = "either"
+    """How a label is asked for, shown in demonstrations, and confined."""
     template_name: str = "plain"
     """The prompt template that renders it, by its name in models/templates.py."""
     system: bool = False

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from tunepoint.models.chat import ChatModel, Message, Prompt, Reply, Usage
 from tunepoint.models.parsing import parse
-from tunepoint.models.templates import render
+from tunepoint.models.templates import LABEL_KEY, render
 
 SHORT_ANSWER_TOKENS = 512
 """Output tokens of a label or a number; hosted models may think before they answer."""
@@ -137,12 +137,12 @@ def _schema(prompt: Prompt) -> Mapping[str, Any] | None:
     """Return the JSON schema of the answer; labels get one, for few servers enforce a plain enum."""
     if prompt.kind == "json":
         return prompt.schema
-    if prompt.kind == "label":
+    if prompt.kind == "label" and prompt.form != "plain":
         answer = {"type": "string", "enum": list(prompt.labels)}
         return {
             "type": "object",
-            "properties": {"answer": answer},
-            "required": ["answer"],
+            "properties": {LABEL_KEY: answer},
+            "required": [LABEL_KEY],
             "additionalProperties": False,
         }
     return None

@@ -15,7 +15,7 @@ from tunepoint.models.embedded import CPU_TORCH
 from tunepoint.models.endpoints import Endpoint, TextModel
 from tunepoint.models.gguf.opening import open_gguf
 from tunepoint.models.prices import UNKNOWN_PRICE, CallPrice, call_price, missing_price, project_price
-from tunepoint.models.providers import EMBEDDED_PREFIX, GGUF_PREFIX, HERE_PREFIXES
+from tunepoint.models.providers import HERE_PREFIXES, is_gguf
 from tunepoint.models.recording import CallRecording, RecordedEndpoint
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _open_hosted(model: NamedModel, abilities: Abilities | None = None) -> OpenA
 
 def _open_here(model: NamedModel) -> LocalEndpoint | GgufEndpoint:
     """Open a model that runs in this process."""
-    if model.name.startswith((EMBEDDED_PREFIX, GGUF_PREFIX)):
+    if is_gguf(model.name):
         return open_gguf(model.name, model.folder)
     try:
         from tunepoint.models.local import LocalEndpoint

@@ -31,6 +31,11 @@ HERE_PREFIXES = (LOCAL_PREFIX, EMBEDDED_PREFIX, GGUF_PREFIX)
 """Begin the names of models that run in this process."""
 
 
+def is_gguf(name: str) -> bool:
+    """Return whether a model is a GGUF file that llama.cpp runs in this process."""
+    return name.startswith((EMBEDDED_PREFIX, GGUF_PREFIX))
+
+
 @dataclass(frozen=True)
 class Provider:
     """The address of a provider's OpenAI-compatible API."""

@@ -13,6 +13,8 @@ from tunepoint.models.chat import Message, Prompt
 
 ANSWER_MARK = "Answer:"
 """Starts the line with the answer, after reasoning."""
+LABEL_KEY = "answer"
+"""Key of a label inside a JSON object."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ def render(prompt: Prompt) -> tuple[Message, ...]:
     messages: list[Message] = []
     for demonstration in prompt.demonstrations:
         target = f"{ANSWER_MARK} {demonstration.target}" if prompt.reasoning else demonstration.target
+        if _label_in_json(prompt):
+            target = json.dumps({LABEL_KEY: demonstration.target}, ensure_ascii=False)
         messages += [Message("user", template.question(demonstration.input)), Message("assistant", target)]
     messages.append(Message("user", template.question(prompt.input)))
     if not task:
@@ -121,11 +125,17 @@ def answer_format(prompt: Prompt) -> str:
         "number": "the number only, in digits",
         "text": "the answer only",
     }[prompt.kind]
+    if _label_in_json(prompt):
+        form = f'one JSON object {{"{LABEL_KEY}": LABEL}}, with the label exactly as written above'
     if prompt.reasoning:
         return (
             f"Think step by step. Then write a last line that begins with '{ANSWER_MARK}' and holds {form}."
         )
     return f"Reply with {form}."
+
+
+def _label_in_json(prompt: Prompt) -> bool:
+    return prompt.kind == "label" and prompt.form == "json" and not prompt.reasoning
 
 
 def _schema(prompt: Prompt) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from types import MappingProxyType
 
 import numpy as np
 
@@ -50,6 +51,8 @@ class ExpectedCalls:
     """Of a call."""
     answers: Guess = (0.0, 0.0, 0.0)
     """What the calls amount to; a chain or a vote makes several calls for one answer."""
+    answer_seconds: Guess | None = None
+    """Of an answer, where some were timed."""
 
 
 def families(candidates: CandidateArms) -> list[list[Arm]]:
@@ -58,19 +61,35 @@ def families(candidates: CandidateArms) -> list[list[Arm]]:
     return [list(arms) for _, arms in groupby(ordered, key=lambda arm: arm.family)]
 
 
-def study_calls(task: Task, candidates: CandidateArms, split: Split) -> list[ExpectedCalls]:
-    """Return the calls of the races, the sealed test, the prompt search, a teacher and a judge."""
-    calls = _arm_calls(task, candidates, split) if candidates.raced else []
+def study_calls(
+    task: Task, candidates: CandidateArms, split: Split, timed: Mapping[str, float] = MappingProxyType({})
+) -> list[ExpectedCalls]:
+    """Return the calls of the races, the sealed test, the prompt search, a teacher and a judge.
+
+    Args:
+        task: of the study.
+        candidates: its arms.
+        split: its examples.
+        timed: family -> seconds of an answer, where some were timed.
+
+    """
+    calls = _arm_calls(task, candidates, split, timed) if candidates.raced else []
     if task.score.judge is not None:
         calls.append(_grading_calls(task, task.score.judge.name, candidates, calls, split))
     return calls
 
 
-def _arm_calls(task: Task, candidates: CandidateArms, split: Split) -> list[ExpectedCalls]:
+def _arm_calls(
+    task: Task, candidates: CandidateArms, split: Split, timed: Mapping[str, float]
+) -> list[ExpectedCalls]:
     train, dev, test = map(len, (split.train, split.dev, split.test))
-    calls = [calls_of(task, arms[0], split, answers(len(arms), dev)) for arms in families(candidates)]
+    calls = []
+    for arms in families(candidates):
+        race = calls_of(task, arms[0], split, answers(len(arms), dev))
+        seconds = timed.get(arms[0].family)
+        calls.append(replace(race, answer_seconds=None if seconds is None else (seconds,) * 3))
     # any arm may win, so the one with the most calls stands for the winner in all that follows
-    largest = max(calls, key=lambda family: family.calls[1])
+    largest = replace(max(calls, key=lambda family: family.calls[1]), answer_seconds=_any_seconds(calls))
     decodes = {model.name: model.decodes for model in task.models}.get(largest.model, 1)
     tested = TESTED_CHAT_ARMS * test * decodes
     calls.append(_with_answers(largest, (decodes * test, tested, tested)))
@@ -81,6 +100,12 @@ def _arm_calls(task: Task, candidates: CandidateArms, split: Split) -> list[Expe
         limit = float(task.search.calls)
         calls.append(_with_answers(largest, (min(limit, dev), limit, limit + 3.0 * dev)))
     return calls
+
+
+def _any_seconds(calls: Sequence[ExpectedCalls]) -> Guess | None:
+    """Seconds of an answer of any family: the fastest, the mean and the slowest."""
+    seconds = [family.answer_seconds[1] for family in calls if family.answer_seconds is not None]
+    return (min(seconds), float(np.mean(seconds)), max(seconds)) if seconds else None
 
 
 def _with_answers(calls: ExpectedCalls, answered: Guess) -> ExpectedCalls:

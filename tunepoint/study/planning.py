@@ -17,6 +17,7 @@ from tunepoint.errors import TaskError
 from tunepoint.study.language_models import with_tuned
 from tunepoint.study.quote import Quote, quote
 from tunepoint.study.runner import Runner
+from tunepoint.study.timing import seconds_by_family
 from tunepoint.task.task import Task
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ def _confirm(runner: Runner, candidates: CandidateArms, confirm: Confirm | None)
     task = runner.task
     models = (*task.models, *([task.score.judge] if task.score.judge else []))
     concurrency = max((model.concurrency for model in models), default=1)
-    quoted = quote(task, candidates, runner.prepared.split, runner.prices, concurrency)
+    timed = {} if _finished(runner) else seconds_by_family(runner, candidates)
+    quoted = quote(task, candidates, runner.prepared.split, runner.prices, concurrency, timed)
     if quoted is None:
         return
     runner.plan(quoted.minutes.likely * 60)

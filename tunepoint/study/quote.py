@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from tunepoint.arms.catalog import CandidateArms
 from tunepoint.data.split import Split
@@ -43,6 +44,7 @@ def quote(
     split: Split,
     prices: Mapping[str, CallPrice],
     concurrency: int,
+    timed: Mapping[str, float] = MappingProxyType({}),
 ) -> Quote | None:
     """Return what the calls of a study will take; None if it calls no chat model.
 
@@ -52,9 +54,10 @@ def quote(
         split: its examples.
         prices: of the models whose calls cost money, by name.
         concurrency: calls at the same time.
+        timed: family -> seconds of an answer, where some were timed.
 
     """
-    calls = study_calls(task, candidates, split)
+    calls = study_calls(task, candidates, split, timed)
     return _total(calls, prices, concurrency) if calls else None
 
 
@@ -72,8 +75,14 @@ def _total(calls: Sequence[ExpectedCalls], prices: Mapping[str, CallPrice], conc
         total(lambda part, i: part.calls[i] * part.input_tokens[i]),
         total(lambda part, i: part.calls[i] * part.output_tokens[i]),
         total(dollars),
-        total(lambda part, i: part.calls[i] * SECONDS_PER_CALL[i] / concurrency / 60),
+        total(lambda part, i: _seconds(part, i, concurrency) / 60),
     )
+
+
+def _seconds(part: ExpectedCalls, i: int, concurrency: int) -> float:
+    if part.answer_seconds is not None:
+        return part.answers[i] * part.answer_seconds[i]
+    return part.calls[i] * SECONDS_PER_CALL[i] / concurrency
 
 
 def monthly_serving(

@@ -152,7 +152,9 @@ class Runner:
         try:
             self._answer(fitted, run, log, missing, size)
         finally:
-            self._spend(0.0 if arm.remote else time.perf_counter() - started - advance)
+            elapsed = time.perf_counter() - started
+            self.done_seconds += 0.0 if share else elapsed  # calls were planned by the quote
+            self._spend(0.0 if arm.remote else elapsed - advance)
 
     def _spend(self, seconds: float) -> None:
         self.budget.charge_seconds(seconds)
@@ -197,4 +199,5 @@ class Runner:
             if len(unwritten) >= LOCAL_BATCH_SIZE:
                 self._writer.write(run, log, unwritten)
                 unwritten = []
+                self.announce(run.arm)
         self._writer.write(run, log, unwritten)

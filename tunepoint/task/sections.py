@@ -105,6 +105,8 @@ class ModelName(Section):
     """Answers to each test item; three or more show how much sampling alone moves the score."""
     retires: Annotated[date | None, AfterValidator(_in_future)] = None
     """The day on which its provider shuts it down, if announced."""
+    styles: tuple[str, ...] | None = None
+    """Families of prompts to try, as in `few-shot`; None tries what suits the model."""
     hosting: Dedicated | None = None
     """Machines reserved for it; without them it is paid per answer, or runs on your own machine."""
     train_on_outputs: bool | None = None

@@ -107,9 +107,12 @@ class Task(Section):
         parts = self.model_dump(mode="json", include={"instruction", "data", "answer", "chains", "search"})
         parts["score"] = self.score.identity()
         parts["models"] = [model.name for model in self.models]
+        styles = {model.name: model.styles for model in self.models if model.styles is not None}
         # Keys are added only where they apply: older studies, without these settings, keep their identity.
         if any(tune.distil for tune in self.tune):
             parts["accept"] = self.score.accept
+        if styles:
+            parts["styles"] = styles
         if self.tune:
             parts["tune"] = [tune.model_dump(exclude=UNMEASURED_TUNE_KEYS) for tune in self.tune]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

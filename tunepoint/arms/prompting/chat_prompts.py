@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from tunepoint.arms.contract import Built, Input, LocalFittedArm
 from tunepoint.arms.prompting.chat_arm import ChatArm
+from tunepoint.arms.prompting.styles import PromptStyle
 from tunepoint.arms.similarity import nearest_rows
 from tunepoint.arms.templates import base_template
 from tunepoint.data.examples import Example
-from tunepoint.models.chat import ChatModel, Demonstration, Embed, Prompt, Reply
+from tunepoint.models.chat import AnswerForm, ChatModel, Demonstration, Embed, Prompt, Reply
 from tunepoint.models.repair import answer_with_repair
 from tunepoint.task.task import Task
 
@@ -26,60 +27,6 @@ VOTING_TEMPERATURE = 0.7
 
 Wang et al. 2023, "Self-consistency improves chain of thought reasoning", use 0.5 to 0.7.
 """
-
-
-@dataclass(frozen=True)
-class PromptStyle:
-    """One way of prompting, apart from the prompt template."""
-
-    family: str
-    system: bool = False
-    reasoning: bool = False
-    shots: int = 0
-    """Demonstrations that every prompt shows, labels in turn."""
-    retrieved: int = 0
-    """Training examples most similar to the input, shown in its prompt."""
-    nearest_last: bool = True
-    """Whether the most similar demonstration stands next to the question: models weigh what is near it."""
-    samples: int = 1
-    """Answers to each input; more than one vote."""
-
-    @property
-    def name(self) -> str:
-        """The family with its settings; part of the arm's name in files."""
-        parts = [self.family]
-        if self.shots or self.retrieved:
-            parts.append(f"{self.shots or self.retrieved} {'examples' if self.shots else 'similar'}")
-        if self.retrieved and not self.nearest_last:
-            parts.append("nearest first")
-        if self.samples > 1:
-            parts.append(f"{self.samples} samples")
-        return ", ".join(parts)
-
-    @property
-    def label(self) -> str:
-        """What it shows the model, in plain words."""
-        if self.shots or self.retrieved:
-            return f"{self.shots} examples" if self.shots else f"{self.retrieved} similar examples"
-        if self.samples > 1:
-            return f"self-consistency over {self.samples} answers"
-        if self.reasoning:
-            return "chain of thought"
-        return "no examples, system message" if self.system else "no examples"
-
-
-PROMPT_STYLES = (
-    PromptStyle("zero-shot"),
-    PromptStyle("system message", system=True),
-    PromptStyle("few-shot", system=True, shots=4),
-    PromptStyle("few-shot", system=True, shots=12),
-    PromptStyle("retrieved few-shot", system=True, retrieved=6),
-    PromptStyle("retrieved few-shot", system=True, retrieved=6, nearest_last=False),
-    PromptStyle("retrieved few-shot", system=True, retrieved=16),
-    PromptStyle("chain of thought", system=True, reasoning=True),
-    PromptStyle("self-consistency", system=True, reasoning=True, samples=5),
-)
-"""What is tried with every chat model, cheapest first; each in several prompt templates."""
 
 
 @dataclass
@@ -141,6 +88,8 @@ class ChatPrompt(ChatArm):
     """What similar means, for a style that retrieves."""
     instruction: str | None = None
     """In place of the task's instruction: one that a prompt search found."""
+    form: AnswerForm = "either"
+    """How a label is asked for."""
 
     def __post_init__(self) -> None:
         style, family = self.style.name, self.style.family
@@ -148,7 +97,8 @@ class ChatPrompt(ChatArm):
             # British: names are keys of studies on disk.
             style, family = f"optimised {style}", "optimised prompt"
         self.family = f"{self.title_in_name} {family}"
-        self.name = f"{self.title_in_name} {style}, {self.template_name}"
+        form = ", JSON" if self.form == "json" else ""
+        self.name = f"{self.title_in_name} {style}, {self.template_name}{form}"
 
     @property
     def label(self) -> str:
@@ -178,6 +128,7 @@ class ChatPrompt(ChatArm):
             template_name=self.template_name,
             system=self.style.system,
             reasoning=self.style.reasoning,
+            form=self.form,
         )
         if self.instruction is None:
             return template

@@ -175,11 +175,12 @@ class GgufEndpoint:
             **SAMPLING,
         }
         if request.choices:
-            grammar = choice_grammar(request.choices)
-            return {**body, "grammar": grammar, "logprobs": True, "top_logprobs": ALTERNATIVES}
+            body |= {"logprobs": True, "top_logprobs": ALTERNATIVES}
         if request.schema is not None:
             schema = {"name": "answer", "schema": dict(request.schema), "strict": True}
-            return {**body, "response_format": {"type": "json_schema", "json_schema": schema}}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        elif request.choices:
+            body["grammar"] = choice_grammar(request.choices)
         return body
 
     def _completion(self, reply: Any, request: Request, seconds: float) -> Completion:

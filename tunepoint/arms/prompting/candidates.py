@@ -1,0 +1,104 @@
+"""The prompts that are tried with each chat model of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from tunepoint.arms.contract import Arm, NotRun
+from tunepoint.arms.prompting.chains import CHAINS, Chain
+from tunepoint.arms.prompting.chat_prompts import ChatPrompt
+from tunepoint.arms.prompting.styles import (
+    MACHINE_STYLES,
+    PROMPT_STYLES,
+    SLOW_FAMILIES,
+    Variant,
+    machine_variants,
+)
+from tunepoint.errors import TaskError, nearest
+from tunepoint.models.chat import ChatModel, Embed
+from tunepoint.models.providers import is_gguf, short_names
+from tunepoint.models.templates import TEMPLATES
+from tunepoint.task.sections import ModelName
+from tunepoint.task.task import Task
+
+
+def chat_arms(task: Task, chats: Sequence[ChatModel], embed: Embed) -> tuple[Arm, ...]:
+    """Return every way of prompting every chat model.
+
+    Args:
+        task: names the models, the styles to try with each, and chains of its own.
+        chats: the open models.
+        embed: what similar examples are.
+
+    Raises:
+        TaskError: a style that does not exist.
+
+    """
+    chains = {**CHAINS, **{chain.name: chain.steps for chain in task.chains}}
+    titles = short_names([model.name for model in chats])
+    settings = {model.name: model for model in task.models}
+    arms: list[Arm] = []
+    for model, title in zip(chats, titles, strict=True):
+        named = settings[model.name]
+        families = _families(named, task, own_chains=[chain.name for chain in task.chains])
+        for variant in _variants(model.name, task, families):
+            style, template, form = variant.style, variant.template, variant.form
+            arm = ChatPrompt(model, style, template, embed, form=form, title=title)
+            arm.decodes, arm.hosting = named.decodes, named.hosting
+            arms.append(arm)
+        for way, steps in chains.items():
+            if way in families:
+                for template in _chain_templates(model.name):
+                    chain = Chain(model, way, steps, template, title=title)
+                    chain.decodes, chain.hosting = named.decodes, named.hosting
+                    arms.append(chain)
+    return tuple(arms)
+
+
+def _families(model: ModelName, task: Task, own_chains: Sequence[str]) -> tuple[str, ...]:
+    """The families to try with a model: those that the task names, else all that suit it."""
+    here = is_gguf(model.name)
+    styles = MACHINE_STYLES if here else PROMPT_STYLES
+    known = tuple(dict.fromkeys([*(style.family for style in styles), *CHAINS, *own_chains]))
+    if model.styles is None:
+        slow = (*SLOW_FAMILIES, *CHAINS) if here else ()
+        return tuple(family for family in known if family not in slow)
+    for family in model.styles:
+        if family not in known:
+            raise TaskError(
+                f"[[models]] styles of {model.name}: {family!r} is none; {nearest(family, known)}"
+            )
+    return model.styles
+
+
+def _variants(name: str, task: Task, families: Sequence[str]) -> Iterable[Variant]:
+    if is_gguf(name):
+        return machine_variants(tuple(TEMPLATES), task.answer.kind, families)
+    styles = [style for style in PROMPT_STYLES if style.family in families]
+    return [Variant(style, template, "either") for template in TEMPLATES for style in styles]
+
+
+def _chain_templates(name: str) -> Sequence[str]:
+    """A chain takes several calls for an answer, so on this machine one template has to do."""
+    return tuple(TEMPLATES)[:1] if is_gguf(name) else tuple(TEMPLATES)
+
+
+def left_out(task: Task, chats: Sequence[ChatModel]) -> list[NotRun]:
+    """Return the ways of prompting that are too slow for this machine to be tried unasked."""
+    unasked = {model.name for model in task.models if model.styles is None}
+    slow = [model.name for model in chats if is_gguf(model.name) and model.name in unasked]
+    families = ", ".join((*SLOW_FAMILIES, *CHAINS))
+    return [
+        NotRun(
+            f"{title}: {families}",
+            "they write hundreds of tokens an answer, on this machine many seconds each; [[models]] styles "
+            "names what to try",
+        )
+        for title in short_names(slow)
+    ]
+
+
+def retrieved_counts(names: Sequence[str]) -> list[int]:
+    """Return how many similar examples the prompts of these models show: 6, or 6 and 16."""
+    styles = [style for name in names for style in (MACHINE_STYLES if is_gguf(name) else PROMPT_STYLES)]
+    return sorted({style.retrieved for style in styles if style.retrieved})

@@ -1,0 +1,111 @@
+"""Styles of prompting a chat model: what the prompt shows, and how the answer comes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from tunepoint.models.chat import AnswerForm, AnswerKind
+
+
+@dataclass(frozen=True)
+class PromptStyle:
+    """One way of prompting, apart from the prompt template."""
+
+    family: str
+    system: bool = False
+    reasoning: bool = False
+    shots: int = 0
+    """Demonstrations that every prompt shows, labels in turn."""
+    retrieved: int = 0
+    """Training examples most similar to the input, shown in its prompt."""
+    nearest_last: bool = True
+    """Whether the most similar demonstration stands next to the question: models weigh what is near it."""
+    samples: int = 1
+    """Answers to each input; more than one vote."""
+
+    @property
+    def name(self) -> str:
+        """The family with its settings; part of the arm's name in files."""
+        parts = [self.family]
+        if self.shots or self.retrieved:
+            parts.append(f"{self.shots or self.retrieved} {'examples' if self.shots else 'similar'}")
+        if self.retrieved and not self.nearest_last:
+            parts.append("nearest first")
+        if self.samples > 1:
+            parts.append(f"{self.samples} samples")
+        return ", ".join(parts)
+
+    @property
+    def label(self) -> str:
+        """What it shows the model, in plain words."""
+        if self.shots or self.retrieved:
+            return f"{self.shots} examples" if self.shots else f"{self.retrieved} similar examples"
+        if self.samples > 1:
+            return f"self-consistency over {self.samples} answers"
+        if self.reasoning:
+            return "chain of thought"
+        return "no examples, system message" if self.system else "no examples"
+
+
+PROMPT_STYLES = (
+    PromptStyle("zero-shot"),
+    PromptStyle("system message", system=True),
+    PromptStyle("few-shot", system=True, shots=4),
+    PromptStyle("few-shot", system=True, shots=12),
+    PromptStyle("retrieved few-shot", system=True, retrieved=6),
+    PromptStyle("retrieved few-shot", system=True, retrieved=6, nearest_last=False),
+    PromptStyle("retrieved few-shot", system=True, retrieved=16),
+    PromptStyle("chain of thought", system=True, reasoning=True),
+    PromptStyle("self-consistency", system=True, reasoning=True, samples=5),
+)
+"""What is tried with every chat model, cheapest first; each in several prompt templates."""
+MACHINE_STYLES = (
+    PromptStyle("zero-shot"),
+    PromptStyle("system message", system=True),
+    PromptStyle("few-shot", system=True, shots=4),
+    PromptStyle("few-shot", system=True, shots=12),
+    PromptStyle("few-shot", system=True, shots=24),
+    PromptStyle("retrieved few-shot", system=True, retrieved=6),
+    PromptStyle("chain of thought", system=True, reasoning=True),
+    PromptStyle("self-consistency", system=True, reasoning=True, samples=5),
+)
+"""The same for a model on this machine's processor, where tokens cost seconds.
+
+Fixed demonstrations are computed once for all inputs, so there may be many of them.
+"""
+SLOW_FAMILIES = ("chain of thought", "self-consistency")
+"""Of a model on this machine: tried only where the task names them ([[models]] styles)."""
+DEAR_FAMILIES = ("retrieved few-shot", *SLOW_FAMILIES)
+"""Of a model on this machine: every answer computes hundreds of tokens anew, so one template has to do."""
+JSON_TEMPLATES = ("plain", "sections")
+"""Templates in which a model on this machine is also asked for a label in JSON."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A style in one template, with the form of its answer."""
+
+    style: PromptStyle
+    template: str
+    form: AnswerForm
+
+
+def machine_variants(templates: Sequence[str], kind: AnswerKind, families: Collection[str]) -> list[Variant]:
+    """Return what is tried with a model on this machine.
+
+    Args:
+        templates: names of all templates.
+        kind: of the answers; labels may come plain or in JSON, and the validation set decides.
+        families: of the styles to try.
+
+    """
+    variants = []
+    for style in MACHINE_STYLES:
+        if style.family not in families:
+            continue
+        dear = style.family in DEAR_FAMILIES
+        variants += [Variant(style, template, "plain") for template in (templates[:1] if dear else templates)]
+        if kind == "label" and not dear:
+            variants += [Variant(style, template, "json") for template in JSON_TEMPLATES]
+    return variants
