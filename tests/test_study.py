@@ -71,6 +71,8 @@ def test_the_decision_has_every_field_of_the_format(finished: Result) -> None:
         "verdict",
         "strength",
         "winner",
+        "prompting_measured",
+        "models",
         "finalists",
         "differences",
         "break_even",

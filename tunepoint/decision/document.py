@@ -34,6 +34,7 @@ def document(
     slices: Sliced | None = None,
     contamination: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    models: Sequence[Mapping[str, Any]] = (),
     today: date,
 ) -> dict[str, Any]:
     """Return the content of decision.json, version 1."""
@@ -44,6 +45,7 @@ def document(
         "strength": decision.strength,
         "winner": decision.winner,
         "prompting_measured": any(finalist.kind in PROMPTED_KINDS for finalist in decision.finalists),
+        "models": [dict(model) for model in models],
         "because": verdict_reason(decision),
         "risks": {name: _rounded(risk) for name, risk in asdict(decision.risks).items()},
         "items": decision.items,

@@ -9,6 +9,8 @@ from tunepoint.errors import ModelError
 if TYPE_CHECKING:
     from tunepoint.models.encoder import Encoder
 
+ENCODER_PARAMETERS = 22_713_216
+"""Of all-MiniLM-L6-v2."""
 CPU_TORCH = " (torch==2.13.0 first, for the small CPU build)"
 """Advice for whoever installs torch: without it pip takes the CUDA build of several gigabytes."""
 

@@ -81,6 +81,11 @@ class LocalEndpoint:
             raise ModelError(f"{name}: its tokenizer has no chat template; use an instruction-tuned model")
         return cls(name, model.to(_device()), tokenizer, batch_size=batch_size)
 
+    @property
+    def parameters(self) -> int:
+        """Numbers in the model."""
+        return int(self.model.num_parameters())
+
     def complete(self, requests: Sequence[Request], done: Done, allow: Allow) -> None:
         """Complete all requests, in batches of the same settings and of similar length."""
         tokens = [self._prompt_tokens(request) for request in requests]

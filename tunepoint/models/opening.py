@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -13,9 +13,10 @@ from tunepoint.errors import MissingExtra, ModelError
 from tunepoint.files.amounts import TokenPrice
 from tunepoint.models.embedded import CPU_TORCH
 from tunepoint.models.endpoints import Endpoint, TextModel
+from tunepoint.models.gguf.catalog import known_model
 from tunepoint.models.gguf.opening import open_gguf
 from tunepoint.models.prices import UNKNOWN_PRICE, CallPrice, call_price, missing_price, project_price
-from tunepoint.models.providers import HERE_PREFIXES, is_gguf
+from tunepoint.models.providers import EMBEDDED_PREFIX, HERE_PREFIXES, is_gguf
 from tunepoint.models.recording import CallRecording, RecordedEndpoint
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class ChatModels:
     """Grades answers."""
     tuned: Callable[[str, Abilities, str | None], TextModel] | None = None
     """Opens a model that was tuned in this study, under the same recording and cap."""
+    parameters: Mapping[str, int] = field(default_factory=dict)
+    """Name of a model -> its number of parameters, where that is known."""
     _hosted: Sequence[OpenAIEndpoint] = ()
     _recorded: Sequence[RecordedEndpoint] = ()
 
@@ -123,6 +126,7 @@ class _Opener:
         self.replay = replay
         self.prices: dict[str, CallPrice] = {}
         self.chats: dict[str, TextModel] = {}
+        self.parameters: dict[str, int] = {}
         self.hosted: list[OpenAIEndpoint] = []
         self.recorded: list[RecordedEndpoint] = []
 
@@ -146,6 +150,8 @@ class _Opener:
         if price is not None:
             self.prices[model.name] = price
         local = model.name.startswith(HERE_PREFIXES)
+        if model.name.startswith(EMBEDDED_PREFIX):
+            self.parameters[model.name] = known_model(model.name).parameters
         endpoint = None if self.replay else self._endpoint(model, abilities, price, local=local)
         # The recording is outermost: a recorded answer passes no cap and costs nothing.
         self.recorded.append(RecordedEndpoint(model.name, self.recording, endpoint))
@@ -158,6 +164,7 @@ class _Opener:
         if local:
             here = _open_here(model)
             self.stack.callback(here.close)
+            self.parameters.setdefault(model.name, here.parameters)
             return here
         hosted = _open_hosted(model, abilities)
         self.hosted.append(hosted)
@@ -220,6 +227,7 @@ def open_models(
             opener.prices,
             proposer=opener.chats[proposer] if proposer else next(iter(chats), None),
             judge=opener.chats[judge.name] if judge else None,
+            parameters=opener.parameters,
             tuned=opener.open_tuned,
             _hosted=opener.hosted,
             _recorded=opener.recorded,

@@ -43,6 +43,7 @@ def build_report(decision: Mapping[str, Any], measurements: Mapping[str, Any]) -
         .render(
             decision=decision,
             scope=words.scope_words(decision),
+            models=words.models_words(decision),
             headline=words.headline(decision),
             strength=words.strength_words(decision),
             settling=words.settling_words(decision),

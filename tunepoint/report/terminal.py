@@ -18,6 +18,7 @@ from tunepoint.report.words import (
     crossing_words,
     distinct_crossings,
     headline,
+    models_words,
     months_words,
     scope_words,
     sentence,
@@ -55,6 +56,9 @@ def print_decision(decision: Mapping[str, Any], console: Console) -> None:
         console.print(f"\n{escape(scope)}", highlight=False)
     console.print(f"\n[bold]{escape(headline(decision))}[/bold]", highlight=False)
     console.print(escape(decision["because"]), highlight=False)
+    models = models_words(decision)
+    if models is not None:
+        console.print(escape(models), highlight=False)
     console.print(_options_table(decision, names, wide=console.width >= WIDE_COLUMNS))
     lines = [crossing_words(crossing, names) for crossing in distinct_crossings(decision["break_even"])]
     lines.append(f"Rule of thumb: {sentence(decision['rule_of_thumb'])}")

@@ -8,6 +8,8 @@ from typing import Any
 
 from tunepoint.decision.numbers import about_usd, volume_interval
 from tunepoint.decision.sides import PROMPTED_KINDS
+from tunepoint.models.gguf.catalog import parameters_in_words
+from tunepoint.models.providers import short_names
 from tunepoint.stats.ranges import Quantiles
 
 ADVICE = {
@@ -26,6 +28,7 @@ ADVICE_BY_VERDICT = {
     "keep": ADVICE["incumbent"],
     "baseline": ADVICE["baseline"],
 }
+MODEL_TITLES = {"embedded:minilm": "all-MiniLM-L6-v2, an encoder"}
 NO_LANGUAGE_MODEL = "(no language model)"
 """Ends the label of a baseline."""
 NO_DIFFERENCE = {
@@ -110,6 +113,27 @@ def scope_words(decision: Mapping[str, Any]) -> str | None:
         'name = "openai/gpt-5-mini" with a key, or "embedded:qwen2.5-coder-0.5b" without one, after '
         "`tunepoint models pull qwen2.5-coder-0.5b`."
     )
+
+
+def models_words(decision: Mapping[str, Any]) -> str | None:
+    """Return which models were prompted and tuned, with their sizes; None where nobody noted them."""
+    models = decision.get("models", ())
+    names = dict(zip((m["name"] for m in models), short_names([m["name"] for m in models]), strict=True))
+
+    def listed(role: str) -> str:
+        return ", ".join(
+            f"{MODEL_TITLES.get(m['name'], names[m['name']])} ({_size(m)})"
+            for m in models
+            if m["role"] == role
+        )
+
+    sentences = [f"{role.capitalize()}: {listed(role)}." for role in ("prompted", "tuned") if listed(role)]
+    return " ".join(sentences) or None
+
+
+def _size(model: Mapping[str, Any]) -> str:
+    count = model["parameters"]
+    return "size not known" if count is None else parameters_in_words(count)
 
 
 def headline(decision: Mapping[str, Any]) -> str:

@@ -24,6 +24,7 @@ from tunepoint.report.html import write_report
 from tunepoint.stats.streams import Stream
 from tunepoint.study.adaptive import purchase_caveats
 from tunepoint.study.arm_costs import measured_costs
+from tunepoint.study.compared_models import compared_models
 from tunepoint.study.contamination import Contamination, contamination, without_copies
 from tunepoint.study.curve_drawing import fit_learning_curve
 from tunepoint.study.directory import Study
@@ -148,6 +149,7 @@ def _decision_content(measured: _Measured, decision: Decision, copies: Contamina
         slices=_slices(measured),
         contamination=copies.content(),
         provenance=study.manifest.provenance(),
+        models=compared_models(measured.selection.candidates, measured.runner.models),
         today=datetime.now(UTC).date(),
     )
 

@@ -73,7 +73,7 @@ def _families(model: ModelName, task: Task, own_chains: Sequence[str]) -> tuple[
 
 def _variants(name: str, task: Task, families: Sequence[str]) -> Iterable[Variant]:
     if is_gguf(name):
-        return machine_variants(tuple(TEMPLATES), task.answer.kind, families)
+        return machine_variants(task.answer.kind, families)
     styles = [style for style in PROMPT_STYLES if style.family in families]
     return [Variant(style, template, "either") for template in TEMPLATES for style in styles]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from tunepoint.models.chat import AnswerForm, AnswerKind
@@ -63,7 +63,6 @@ PROMPT_STYLES = (
 MACHINE_STYLES = (
     PromptStyle("zero-shot"),
     PromptStyle("system message", system=True),
-    PromptStyle("few-shot", system=True, shots=4),
     PromptStyle("few-shot", system=True, shots=12),
     PromptStyle("few-shot", system=True, shots=24),
     PromptStyle("retrieved few-shot", system=True, retrieved=6),
@@ -78,8 +77,10 @@ SLOW_FAMILIES = ("chain of thought", "self-consistency")
 """Of a model on this machine: tried only where the task names them ([[models]] styles)."""
 DEAR_FAMILIES = ("retrieved few-shot", *SLOW_FAMILIES)
 """Of a model on this machine: every answer computes hundreds of tokens anew, so one template has to do."""
-JSON_TEMPLATES = ("plain", "sections")
-"""Templates in which a model on this machine is also asked for a label in JSON."""
+MACHINE_TEMPLATES = ("plain", "sections", "terse")
+"""Templates that are tried with a model on this machine."""
+JSON_TEMPLATES = ("plain",)
+"""Those in which it is also asked for a label in JSON."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,10 @@ class Variant:
     form: AnswerForm
 
 
-def machine_variants(templates: Sequence[str], kind: AnswerKind, families: Collection[str]) -> list[Variant]:
+def machine_variants(kind: AnswerKind, families: Collection[str]) -> list[Variant]:
     """Return what is tried with a model on this machine.
 
     Args:
-        templates: names of all templates.
         kind: of the answers; labels may come plain or in JSON, and the validation set decides.
         families: of the styles to try.
 
@@ -105,7 +105,8 @@ def machine_variants(templates: Sequence[str], kind: AnswerKind, families: Colle
         if style.family not in families:
             continue
         dear = style.family in DEAR_FAMILIES
-        variants += [Variant(style, template, "plain") for template in (templates[:1] if dear else templates)]
+        templates = MACHINE_TEMPLATES[:1] if dear else MACHINE_TEMPLATES
+        variants += [Variant(style, template, "plain") for template in templates]
         if kind == "label" and not dear:
             variants += [Variant(style, template, "json") for template in JSON_TEMPLATES]
     return variants
