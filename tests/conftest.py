@@ -33,13 +33,16 @@ HEAVY_FIXTURES = {"encoder", "finished"}
 """Fixtures that load a model or run a study."""
 HEAVY_MODULES = {
     *("test_capture", "test_causal", "test_chat_study", "test_curves", "test_docs", "test_endpoints"),
-    *("test_extraction", "test_feedback", "test_fuzz", "test_gateway", "test_hosted", "test_judge"),
+    *("test_extraction", "test_feedback", "test_fuzz", "test_gateway", "test_gguf_model", "test_hosted"),
+    "test_judge",
     *("test_keys", "test_launches", "test_load", "test_local", "test_loop", "test_onnx", "test_properties"),
     *("test_routing", "test_sealed", "test_served", "test_servers_behind", "test_serving"),
     *("test_slow_clients", "test_teaching", "test_tuned_study", "test_tunings", "test_whatif"),
 }
 """Modules whose tests train a model, run a study, start a server or a browser, or simulate for seconds."""
-ONE_PROCESS_MODULES = {"test_extraction", "test_launches", "test_served", "test_serving", "test_whatif"}
+ONE_PROCESS_MODULES = {
+    *("test_extraction", "test_gguf_model", "test_launches", "test_served", "test_serving", "test_whatif"),
+}
 """Modules with a costly fixture, made once because one process runs all their tests."""
 
 

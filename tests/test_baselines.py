@@ -1,0 +1,198 @@
+"""Baselines: controls without a language model, and what a study may say without one."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from tunepoint import Example, Result, Task
+from tunepoint.arms.baselines.controls import label_baselines
+from tunepoint.arms.baselines.neighbor_vote import NeighborVote
+from tunepoint.arms.baselines.word_counts import WordCountsBaseline
+from tunepoint.arms.prompting.candidates import chat_arms, left_out, retrieved_counts
+from tunepoint.cli.app import app
+from tunepoint.errors import TaskError
+from tunepoint.models.chat import Demonstration, Prompt
+from tunepoint.models.endpoints import request_of
+from tunepoint.report.words import headline, models_words, scope_words
+
+RNG = np.random.default_rng
+TASK = Task.parse({"name": "route", "instruction": "Route it."})
+TRAIN = [
+    Example(f"e{i}", text, label)
+    for i, (text, label) in enumerate(
+        [
+            ("refund my invoice", "billing"),
+            ("invoice charged twice", "billing"),
+            ("wrong invoice amount", "billing"),
+            ("hub will not pair", "setup"),
+            ("pairing the hub fails", "setup"),
+            ("cannot pair hub", "setup"),
+        ]
+    )
+]
+WORDS = ("invoice", "pair", "hub", "refund")
+
+
+def embed(texts: Any) -> Any:
+    """Unit vectors by the words that a text has."""
+    rows = np.array([[word in text for word in WORDS] for text in texts], dtype=np.float32) + 1e-3
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_words_under_a_logistic_regression_separate_labels() -> None:
+    fitted = WordCountsBaseline().fit(TASK, TRAIN, RNG(0))
+    replies = fitted.answer(["the invoice is wrong", "the hub does not pair"])
+    assert [reply.answer for reply in replies] == ["billing", "setup"]
+    assert all(0.5 < (reply.confidence or 0) <= 1 for reply in replies)
+    assert fitted.built.examples == 6
+    assert asyncio.run(fitted.answer_one("invoice")).answer == "billing"
+
+
+@pytest.mark.parametrize(
+    ("train", "answer"),
+    [
+        ([Example("a", "x", "only"), Example("b", "y", "only")], "only"),
+        ([Example("a", "...", "p"), Example("b", "!!", "q"), Example("c", "?", "q")], "q"),
+    ],
+)
+def test_without_words_or_without_a_choice_it_gives_the_commonest_label(
+    train: list[Example], answer: str
+) -> None:
+    assert [r.answer for r in WordCountsBaseline().fit(TASK, train, RNG(0)).answer(["x", "??"])] == [
+        answer
+    ] * 2
+
+
+def test_the_nearest_examples_vote_and_the_nearest_of_all_breaks_a_tie() -> None:
+    vote = NeighborVote(embed, 3).fit(TASK, TRAIN, RNG(0))
+    reply = vote.answer(["refund the invoice"])[0]
+    assert reply.answer == "billing" and reply.confidence == 1.0
+    tie = NeighborVote(embed, 6).fit(TASK, TRAIN, RNG(0)).answer(["hub and pair"])[0]
+    assert (tie.answer, tie.confidence) == ("setup", 0.5)
+
+
+def test_rows_that_may_not_be_trained_on_leave_out_what_trains() -> None:
+    closed = Task.parse(
+        {
+            "name": "route",
+            "instruction": "Route it.",
+            "data": {"path": "x.csv", "licence": "terms", "no_training": ["shut"]},
+        },
+        folder=Path(),
+    )
+    shut = [Example(e.id, e.input, e.target, licence="shut") for e in TRAIN]
+    names = [arm.name for arm in label_baselines(closed, shut, None, embed, (6, 16))]
+    assert names == ["vote of 6 similar", "vote of 16 similar"]
+    assert len(label_baselines(closed, TRAIN, None, embed)) == 1
+
+
+# -- what is tried with a model on this machine ----------------------------------------------
+
+
+class Here:
+    """A model on this machine that is never called."""
+
+    def __init__(self, name: str = "embedded:qwen2.5-coder-0.5b") -> None:
+        self.name, self.remote = name, False
+
+
+def task_of(name: str, **settings: Any) -> Task:
+    return Task.parse({"name": "t", "instruction": "Do it.", "models": [{"name": name, **settings}]})
+
+
+def test_a_model_here_is_prompted_in_fewer_ways_and_the_form_of_a_label_is_one_of_them() -> None:
+    here: Any = Here()
+    arms = chat_arms(task_of(here.name), [here], embed)
+    names = [arm.name for arm in arms]
+    assert len(names) == len(set(names)) == 17
+    assert "qwen2.5-coder-0.5b few-shot, 24 examples, plain, JSON" in names
+    assert not any("thought" in name for name in names)
+    hosted: Any = Here("openai/gpt-5-mini")
+    assert len(chat_arms(task_of(hosted.name), [hosted], embed)) == 55
+    assert [arm.name for arm in left_out(task_of(here.name), [here, hosted])] == [
+        "qwen2.5-coder-0.5b: chain of thought, self-consistency, extract then answer, draft, check and repair"
+    ]
+    assert retrieved_counts([here.name]) == [6] and retrieved_counts(["openai/x"]) == [6, 16]
+
+
+def test_the_task_may_name_the_styles_and_other_names_are_errors() -> None:
+    here: Any = Here()
+    named = task_of(here.name, styles=["chain of thought", "extract then answer"])
+    assert len(chat_arms(named, [here], embed)) == 2 and not left_out(named, [here])
+    assert named.trials_fingerprint() != task_of(here.name).trials_fingerprint()
+    with pytest.raises(TaskError, match=r"styles of embedded:.*: 'few shots' is none; .*few-shot"):
+        chat_arms(task_of(here.name, styles=["few shots"]), [here], embed)
+
+
+def test_demonstrations_have_the_form_of_the_answer() -> None:
+    shown = (Demonstration("an invoice", "billing"),)
+    prompt = Prompt("a refund", "Route it.", ("billing", "setup"), demonstrations=shown, form="json")
+    request = request_of(prompt)
+    assert request.messages[1].content == '{"answer": "billing"}'
+    assert 'one JSON object {"answer": LABEL}' in request.messages[0].content
+    assert request.schema is not None and request.choices == ("billing", "setup")
+    plain = request_of(Prompt(**{**prompt.__dict__, "form": "plain"}))
+    assert plain.messages[1].content == "billing" and plain.schema is None and plain.choices
+
+
+# -- what is said without a language model ---------------------------------------------------
+
+
+def finalist(arm: str, kind: str, label: str | None = None) -> dict[str, Any]:
+    return {"arm": arm, "kind": kind, "score": {"estimate": 0.8}, "label": label}
+
+
+def test_without_a_prompted_model_the_first_sentence_says_so() -> None:
+    alone = {"finalists": [finalist("t", "tuned"), finalist("b", "baseline")]}
+    assert str(scope_words(alone)).startswith("No language model was prompted, so nothing here is about")
+    assert scope_words({"finalists": [*alone["finalists"], finalist("p", "prompt")]}) is None
+    assert scope_words({"finalists": [*alone["finalists"], finalist("i", "incumbent")]}) is None
+    # Studies of older versions called it a prompt.
+    former = {"finalists": [finalist("z", "prompt", "nearest label name (no language model)")]}
+    assert scope_words(former) is not None
+    won = {"finalists": [finalist("b", "baseline", "TF-IDF (no language model)")], "verdict": "baseline"}
+    assert headline({**won, "winner": "b", "strength": "leaning", "differences": []}) == (
+        "Use a simple method without a language model (likely): TF-IDF (no language model)."
+    )
+
+
+def test_models_are_named_with_their_sizes() -> None:
+    models = [
+        {"name": "embedded:qwen2.5-coder-0.5b", "role": "prompted", "parameters": 494_032_768},
+        {"name": "openai/gpt-5-mini", "role": "prompted", "parameters": None},
+        {"name": "embedded:minilm", "role": "tuned", "parameters": 22_713_216},
+    ]
+    assert models_words({"models": models}) == (
+        "Prompted: qwen2.5-coder-0.5b (494 million parameters), gpt-5-mini (size not known). "
+        "Tuned: all-MiniLM-L6-v2, an encoder (23 million parameters)."
+    )
+    assert models_words({}) is None
+
+
+def test_a_study_of_the_encoder_alone_says_nothing_about_prompting(finished: Result) -> None:
+    document = finished.document
+    assert document["prompting_measured"] is False and document["verdict"] in ("fine-tune", "undecided")
+    assert [model["role"] for model in document["models"]] == ["tuned"]
+    signals = {signal["id"]: signal for signal in document["signals"]}
+    for name in ("P2", "P3", "F1", "F3"):
+        assert signals[name]["holds"] is None and "not measured" in signals[name]["detail"], name
+    assert finished.report is not None and "No language model was prompted" in finished.report.read_text()
+
+
+def test_the_models_command_lists_what_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNEPOINT_MODELS", str(tmp_path))
+    listed = CliRunner().invoke(app, ["models", "list"])
+    assert listed.exit_code == 0 and "embedded:smollm2-135m" in listed.output and "not here" in listed.output
+    missing = CliRunner().invoke(app, ["models", "verify", "smollm2-135m"])
+    assert missing.exit_code == 2 and f"is not in {tmp_path}" in missing.stderr
+    removed = CliRunner().invoke(app, ["models", "remove", "smollm2-135m"])
+    assert removed.output == "0 MB freed\n"
+    (tmp_path / "x.gguf").write_bytes(b"x")
+    wrong = CliRunner().invoke(app, ["models", "pull", "smollm2-135m", "--from", str(tmp_path / "x.gguf")])
+    assert wrong.exit_code == 2 and "is not SmolLM2-135M-Instruct" in wrong.stderr
