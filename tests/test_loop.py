@@ -24,7 +24,7 @@ from tunepoint.capture.harvest import Harvest
 from tunepoint.capture.opening import open_store
 from tunepoint.data.examples import Example
 from tunepoint.errors import EvidenceError
-from tunepoint.loop.deployment import LocalDeployment
+from tunepoint.loop.deployment import LocalDeployment, _beaten_by, _untuned_champion
 from tunepoint.loop.drift import input_drift, mean_drift
 from tunepoint.loop.gateway_client import GatewayClient
 from tunepoint.loop.settings_file import LoopSettings, write_settings
@@ -395,3 +395,25 @@ def test_a_small_loop_from_prompt_to_promotion_and_drift(tmp_path: Path) -> None
     assert places == sorted(places)
     train = (folder / "examples-2" / "train.jsonl").read_text().splitlines()
     assert sum(json.loads(line)["origin"] != "human" for line in train) > 0
+
+
+def test_an_option_that_is_surely_beaten_is_not_served_unasked() -> None:
+    difference = {"arm": "tuned", "against": "few-shot", "low": 0.05, "high": 0.11, "conclusion": "better"}
+    decision = {"strength": "confident", "winner": "tuned", "differences": [difference]}
+    assert _beaten_by(decision, "few-shot") == "'tuned' scores +5.0 to +11.0 points more"
+    assert _beaten_by(decision, "tuned") is None and _beaten_by(decision, "other") is None
+    assert _beaten_by({**decision, "strength": "leaning"}, "few-shot") is None
+    # The winner may be the cheaper of two that are equally good.
+    cheaper = {**decision, "differences": [{**difference, "conclusion": "not worse"}]}
+    assert _beaten_by(cheaper, "few-shot") is None
+
+
+def test_the_loop_begins_with_a_prompt_else_with_a_baseline() -> None:
+    def finalist(arm: str, kind: str, score: float) -> dict[str, Any]:
+        return {"arm": arm, "kind": kind, "score": {"estimate": score}}
+
+    tuned, vote = finalist("t", "tuned", 0.9), finalist("b", "baseline", 0.8)
+    prompts = [finalist("p", "prompt", 0.6), finalist("q", "prompt", 0.7)]
+    assert _untuned_champion({"finalists": [tuned, vote, *prompts]}) == "q"
+    assert _untuned_champion({"finalists": [tuned, vote]}) == "b"
+    assert _untuned_champion({"finalists": [tuned]}) is None

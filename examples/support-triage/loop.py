@@ -29,7 +29,7 @@ import numpy as np
 HERE = Path(__file__).parent
 LABELED = 330
 """Labeled messages at the start: 50 for the training set, 60 for validation, 220 for the sealed test."""
-QUICK = ("--per-label", "8", "--canary-requests", "60", "--canary-margin", "0.05")
+QUICK = ("--collect-first", "--per-label", "8", "--canary-requests", "60", "--canary-margin", "0.05")
 """Smaller than the defaults (10, 200 and .02), so that the example ends within minutes."""
 SPLIT = "split = [0.15, 0.18, 0.67]"
 

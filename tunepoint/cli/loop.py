@@ -54,6 +54,9 @@ def loop(
     canary_margin: Annotated[
         float, typer.Option(help="How much worse the challenger may be on any measure.", min=0, max=0.99)
     ] = 0.02,
+    collect_first: Annotated[
+        bool, typer.Option("--collect-first", help="Serve a prompt even if the first study beats it.")
+    ] = False,
     seed: SplitSeedOption = None,
 ) -> None:
     """Run the improvement loop.
@@ -73,6 +76,7 @@ def loop(
             address = gateway.rstrip("/")
             deployment = LocalDeployment(loaded, out, opened, store, address, goals, key, seed)
             deployment.canary_settings = {"requests": canary_requests, "margin": canary_margin}
+            deployment.collect_first = collect_first
             if yes is not None:
                 deployment.approve(yes, getpass.getuser())
             _rounds(deployment, goals, watch)

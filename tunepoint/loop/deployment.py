@@ -14,6 +14,7 @@ from tunepoint.capture.harvest import Harvest, harvest
 from tunepoint.capture.store import Store
 from tunepoint.data.prepare import prepare
 from tunepoint.data.split import Split
+from tunepoint.decision.numbers import points_range
 from tunepoint.files.text import make_folder
 from tunepoint.loop.gateway_client import GatewayClient
 from tunepoint.loop.retraining import changed_verdict, measure_drift, retiring_models
@@ -53,6 +54,7 @@ class LocalDeployment(StoredState):
         window: seconds of recent traffic in which drift is looked for.
         canary_settings: further settings of canaries, as in serve.toml.
         margin: how much feedback and readable answers may fall before it is drift.
+        collect_first: serve what is not tuned even where the first study says that it is beaten.
 
     """
 
@@ -67,16 +69,29 @@ class LocalDeployment(StoredState):
     window: float = WEEK_SECONDS
     canary_settings: Mapping[str, Any] | None = None
     margin: float = 0.05
+    collect_first: bool = False
 
     # -- serve ---------------------------------------------------------------------------------------
 
     def serve_prompt(self) -> tuple[str | None, str]:
-        """Measure the prompts, write serve.toml, and check that the gateway serves the best one."""
+        """Measure the prompts, write serve.toml, and check that the gateway serves the best one.
+
+        Raises:
+            LoopError: all finalists are tuned, or the best other one is beaten with confidence.
+
+        """
         make_folder(self.folder)
         decision = run(self.task, out=self._first_study, seed=self.seed).document
         champion = _untuned_champion(decision)
         if champion is None:
             raise LoopError(f"{self._first_study}: all of its finalists are tuned, so nothing to start with")
+        better = None if self.collect_first else _beaten_by(decision, champion)
+        if better is not None:
+            raise LoopError(
+                f"{self._first_study}: {champion!r} would serve while examples are collected, but today's "
+                f"examples are enough to beat it: {better}. Serve that one "
+                f"(`tunepoint serve {self._first_study}`), or collect more examples first (--collect-first)"
+            )
         if not self._settings_path.exists():
             self._write_settings(champion, ())
         if not self._client.is_running():
@@ -231,4 +246,15 @@ def _untuned_champion(decision: Mapping[str, Any]) -> str | None:
         arms = [arm for arm in decision["finalists"] if arm["kind"] in kinds]
         if arms:
             return str(max(arms, key=lambda arm: arm["score"]["estimate"])["arm"])
+    return None
+
+
+def _beaten_by(decision: Mapping[str, Any], arm: str) -> str | None:
+    """Return what a study recommends in place of an arm, in words; None where it is not sure of that."""
+    if decision["strength"] != "confident" or decision["winner"] == arm:
+        return None
+    for difference in decision["differences"]:
+        if difference["against"] == arm and difference["conclusion"] == "better":
+            lead = points_range(difference["low"], difference["high"])
+            return f"{decision['winner']!r} scores {lead} points more"
     return None
