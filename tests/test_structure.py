@@ -32,7 +32,13 @@ IMPORTS = {
 APART = ("baselines", "prompting", "encoder", "causal", "hosted")
 """Folders of `arms` that do not know each other."""
 HEAVY = ("torch", "transformers")
-MAY_LOAD_TORCH = ("models/encoder.py", "models/local.py", "arms/encoder/", "arms/causal/")
+MAY_LOAD_TORCH = (
+    "models/encoder.py",
+    "models/local.py",
+    "models/gguf/unpacking.py",
+    "arms/encoder/",
+    "arms/causal/",
+)
 
 
 def sources() -> list[Path]:

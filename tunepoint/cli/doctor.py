@@ -53,7 +53,7 @@ def diagnose(ports: Sequence[int] = PORTS) -> list[Check]:
     checks += [_package(name, "pip install 'tunepoint[tune]'") for name in ("torch", "transformers")]
     checks.append(_package("pyarrow", "only for Parquet: pip install 'tunepoint[parquet]'", needed=False))
     checks += [_weights(), _disk()]
-    return [*checks, *_keys(), *_servers(ports)]
+    return [*checks, *_language_models(), *_keys(), *_servers(ports)]
 
 
 def _package(name: str, remedy: str = "reinstall tunepoint", *, needed: bool = True) -> Check:
@@ -84,6 +84,22 @@ def _weights_at(find: Callable[[], Path], check: Callable[[Path], None]) -> Chec
 def _disk() -> Check:
     free = shutil.disk_usage(Path.cwd()).free / 1e9
     return Check("disk", free > MIN_FREE_GB, f"{free:.1f} GB free here, {MIN_FREE_GB:g} GB is enough")
+
+
+def _language_models() -> list[Check]:
+    """Check what runs language models here, and which of them are on this machine."""
+    from tunepoint.models.gguf.catalog import KNOWN_MODELS
+    from tunepoint.models.gguf.store import ModelStore
+
+    runtime = _package("xllamacpp", "only for embedded: models: pip install 'tunepoint[llm]'", needed=False)
+    store, checks = ModelStore(), [runtime]
+    for model in KNOWN_MODELS.values():
+        try:
+            path, ok = str(store.find(model)), True
+        except ModelError as error:
+            path, ok = str(error), False
+        checks.append(Check(f"embedded:{model.name}", ok, path, needed=False))
+    return checks
 
 
 # -- chat models ---------------------------------------------------------------------------

@@ -46,6 +46,9 @@ def tune(
     merge: Annotated[
         bool, typer.Option("--merge", help="Also write the merged model, if it answers the same.")
     ] = False,
+    gguf: Annotated[
+        bool, typer.Option("--gguf", help="Also write it for llama.cpp and Ollama, if it answers the same.")
+    ] = False,
     launch: Annotated[
         str | None, typer.Option(help="accelerate or ray: train in several processes; by default in one.")
     ] = None,
@@ -75,6 +78,7 @@ def tune(
                 out,
                 seed=seed_of_seal(loaded, seed=seed, study=study),
                 merge=merge,
+                gguf=gguf,
                 confirm=confirm,
                 watch=watch,
                 launch=_launched(launch, processes),
@@ -91,6 +95,8 @@ def _show(tuned: TunedModel) -> None:
     typer.echo(f"Model: {tuned.folder}")
     if tuned.merged is not None:
         typer.echo(f"Merged: {tuned.merged} ({tuned.parity})")
+    if tuned.gguf_parity is not None:
+        typer.echo(f"For llama.cpp and Ollama: {tuned.gguf} ({tuned.gguf_parity})")
 
 
 def _launched(launcher: str | None, processes: int) -> ProcessLauncher | None:

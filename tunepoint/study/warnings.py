@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date
 
+import numpy as np
+
+from tunepoint.arms.baselines.neighbor_vote import vote_name
+from tunepoint.arms.contract import Arm
+from tunepoint.arms.prompting.chat_prompts import ChatPrompt
 from tunepoint.costs.prices import OLD_DAYS
 from tunepoint.decision.caveats import MAX_FAILURES_NAMED
+from tunepoint.decision.numbers import points_interval
 from tunepoint.models.chat_completions import CHARACTERS_PER_TOKEN, UNCOUNTED
 from tunepoint.models.prices import UNKNOWN_PRICE
+from tunepoint.stats.comparisons import compare
 from tunepoint.study.directory import Study
 from tunepoint.task.task import Task
+from tunepoint.trials.table import joint_of
+from tunepoint.trials.tabulation import tabulate
 
 
 def training_warnings(study: Study) -> list[str]:
@@ -74,4 +83,30 @@ def judge_warnings(study: Study, task: Task, finalists: Sequence[str]) -> list[s
             f"{task.score.judge.name} also grades its own answers, and models favor what they wrote: name "
             "another score.judge, or let people grade"
         )
+    return warnings
+
+
+def copying_warnings(study: Study, winners: Sequence[Arm]) -> list[str]:
+    """Return which retrieved prompts are no better than the vote of the examples that they show.
+
+    Args:
+        study: with the validation set measured.
+        winners: the best prompt of each family.
+
+    """
+    warnings = []
+    for arm in winners:
+        if not isinstance(arm, ChatPrompt) or not arm.style.retrieved:
+            continue
+        vote = vote_name(arm.style.retrieved)
+        trials = [trial for trial in study.dev.trials if trial.arm in (arm.name, vote)]
+        if len({trial.arm for trial in trials}) < 2:
+            continue
+        difference = compare(joint_of(tabulate(trials, [arm.name, vote])), [(0, 1)], np.random.default_rng(0))
+        gain = difference[0].difference
+        if gain.low <= 0:
+            warnings.append(
+                f"{arm.label}: a vote of the same {arm.style.retrieved} examples, without any model, does as "
+                f"well on the validation set (the model adds {points_interval(gain)})"
+            )
     return warnings

@@ -55,7 +55,7 @@ class NeighborVote:
     name: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self.name = f"vote of {self.k} similar"
+        self.name = vote_name(self.k)
 
     @property
     def label(self) -> str:
@@ -67,3 +67,8 @@ class NeighborVote:
         vectors = self.embed([example.input for example in train])
         targets = [example.target for example in train]
         return Vote(self.embed, vectors, targets, self.k, Built(examples=len(train)))
+
+
+def vote_name(k: int) -> str:
+    """Return the name of the vote of k examples."""
+    return f"vote of {k} similar"

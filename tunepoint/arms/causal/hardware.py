@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from tunepoint.arms.causal.recipe import CausalRecipe, Method
 from tunepoint.errors import ModelError
+from tunepoint.models.providers import is_gguf
 
 PARAMETER_BYTES: Mapping[Method, float] = {"full": 16.0, "lora": 4.3, "qlora": 0.8}
 """Bytes per parameter in training, in single precision: all weights, and the gradients and Adam's two
@@ -56,7 +57,16 @@ class BaseSize:
 
 
 def resolve_base(base: str, folder: Path) -> str:
-    """Return the directory of a base, relative to the task's folder, or its name on a hub."""
+    """Return the directory of a base, relative to the task's folder, or its name on a hub.
+
+    Raises:
+        ModelError: a model in a GGUF file that is not here, or cannot be opened for tuning.
+
+    """
+    if is_gguf(base):
+        from tunepoint.models.gguf.unpacking import checkpoint_of
+
+        return str(checkpoint_of(base, folder))
     path = folder / base
     return str(path) if path.is_dir() else base
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tunepoint.arms.causal.dev_answers import DEV_ANSWERS_FILE, dev_trials
 from tunepoint.arms.causal.from_task import causal_arms
+from tunepoint.arms.causal.gguf_export import GGUF_FILE, check_gguf_base, export_gguf
 from tunepoint.arms.causal.model_card import MODEL_FILE, ModelFacts, model_card
 from tunepoint.arms.parity import Parity, parity
 from tunepoint.arms.templates import PromptLength, fill_template
@@ -50,6 +51,13 @@ class TunedModel:
     warnings: tuple[str, ...]
     parity: Parity | None = None
     """Of the merged model against the adapter."""
+    gguf_parity: Parity | None = None
+    """Of `gguf`, as llama.cpp answers from it, against the adapter; None where none was asked for."""
+
+    @property
+    def gguf(self) -> Path:
+        """The model for llama.cpp, where one was asked for; a Modelfile for Ollama lies beside it."""
+        return self.folder.parent / GGUF_FILE
 
 
 def tune_model(
@@ -59,6 +67,7 @@ def tune_model(
     *,
     seed: int = 0,
     merge: bool = False,
+    gguf: bool = False,
     confirm: Callable[[TrainingQuote], None] | None = None,
     watch: Watch | None = None,
     launch: Launch | None = None,
@@ -71,6 +80,7 @@ def tune_model(
         out: folder for the model; a run that was killed resumes there.
         seed: splits as a study with this seed does, and seeds the training.
         merge: write the merged model as well, if it answers the validation set as the adapter does.
+        gguf: write it as a GGUF file as well, if llama.cpp answers the validation set as the adapter does.
         confirm: called with the quote before training; raise to stop.
         watch: called at every logged step.
         launch: trains in processes of its own (`launchers.ProcessLauncher`); in this one if None.
@@ -80,6 +90,8 @@ def tune_model(
 
     """
     _refuse_judge(task)
+    if gguf:
+        check_gguf_base(base)
     prepared = prepare(task, seed)
     make_folder(out)
     split = prepared.split
@@ -96,10 +108,16 @@ def tune_model(
     card = model_card(task, facts)
     folder = out / ("model" if base.method == "full" else "adapter")
     _copy_weights(tuned.keep / run, folder, card)
-    merged = out / "merged" if merge and base.method != "full" else None
+    merged = out / "merged" if (merge or gguf) and base.method != "full" else None
     same = None if merged is None else _merge(arms, task, split, replies, merged, card)
+    served = None
+    if gguf:
+        served = export_gguf(base, arms, task, split, replies, merged or folder, out)
+    if merged is not None and not merge:
+        shutil.rmtree(merged)
+        merged = same = None
     write_json(out / MODEL_FILE, facts.document())
-    return TunedModel(folder, merged, scores, facts.warnings, same)
+    return TunedModel(folder, merged, scores, facts.warnings, same, served)
 
 
 def base_to_tune(task: Task, base: str | None, method: str | None, epochs: int | None) -> Tune:

@@ -1,0 +1,93 @@
+"""A tuned model as a GGUF file for llama.cpp and Ollama, kept only if it answers as it was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunepoint.arms.parity import Parity, parity
+from tunepoint.arms.templates import PromptLength, fill_template
+from tunepoint.data.split import Split
+from tunepoint.errors import ModelError, TaskError
+from tunepoint.files.text import write_text
+from tunepoint.models.chat import Reply
+from tunepoint.models.endpoints import TextModel
+from tunepoint.models.gguf.endpoint import GgufEndpoint
+from tunepoint.models.gguf.opening import gguf_path
+from tunepoint.models.gguf.writing import write_tuned
+from tunepoint.models.providers import GGUF_PREFIX, is_gguf
+from tunepoint.task.sections import Tune
+from tunepoint.task.task import Task
+from tunepoint.trials.grading import task_scorer
+
+if TYPE_CHECKING:
+    from tunepoint.arms.causal.causal import CausalTuned
+
+GGUF_FILE = "model.gguf"
+MODELFILE = "Modelfile"
+"""What `ollama create` reads."""
+
+
+def check_gguf_base(base: Tune) -> None:
+    """Refuse to promise a GGUF file of a base that is none.
+
+    Raises:
+        TaskError: the base is no model in a GGUF file.
+
+    """
+    if not is_gguf(base.base):
+        raise TaskError(
+            f"--gguf writes the base's own GGUF file with tuned weights, and {base.base} is none; tune "
+            '"embedded:NAME" or "gguf:PATH", or convert the merged model with llama.cpp'
+        )
+
+
+def export_gguf(
+    base: Tune,
+    arms: Sequence[CausalTuned],
+    task: Task,
+    split: Split,
+    measured: Mapping[PromptLength, Sequence[Reply]],
+    merged: Path,
+    out: Path,
+) -> Parity:
+    """Write `model.gguf` and a Modelfile for Ollama, if llama.cpp answers the validation set as measured.
+
+    Args:
+        base: a model in a GGUF file.
+        arms: the tuned model with each prompt.
+        task: instruction and scorer.
+        split: training set for the prompts, validation set to compare on.
+        measured: the adapter's replies to the validation set, by prompt length.
+        merged: directory with the merged weights.
+        out: folder for the files.
+
+    Returns:
+        the comparison with the prompt where most answers differ.
+
+    Raises:
+        ModelError: it answers otherwise, and was deleted.
+
+    """
+    path = out / GGUF_FILE
+    write_tuned(gguf_path(base.base, task.folder), merged, path)
+    endpoint = GgufEndpoint(f"{GGUF_PREFIX}{path}", path)
+    served, scoring = TextModel(endpoint, remote=False), task_scorer(task)
+    compared = []
+    try:
+        for arm in arms:
+            template = arm.template(task, split.train)
+            replies = served.answer([fill_template(template, example) for example in split.dev])
+            same = parity(split.dev, measured[arm.prompt_length], replies, scoring)
+            if not same.holds:
+                path.unlink()
+                raise ModelError(
+                    f"{path} does not answer as the adapter did ({arm.prompt_length} prompt) and was not "
+                    f"kept: {same}"
+                )
+            compared.append(same)
+    finally:
+        endpoint.close()
+    write_text(out / MODELFILE, f"FROM ./{GGUF_FILE}\nPARAMETER temperature 0\n")
+    return max(compared, key=lambda same: len(same.differing))
