@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from tunepoint.models.chat import Demonstration, Prompt
 from tunepoint.models.endpoints import Completion, Request, TextModel, allow_all, request_of
 from tunepoint.models.gguf import endpoint as endpoint_module
 from tunepoint.models.gguf.endpoint import GgufEndpoint
+from tunepoint.models.label_confidence import label_probability
 
 LABELS = ("billing", "device setup", "billing and more", "c++", 'say "hi"', "प्रश्न")
 QUESTION = Prompt("My invoice is wrong", "Route the message.", LABELS, system=True)
@@ -42,7 +44,11 @@ def test_every_answer_is_one_of_the_labels(endpoint: GgufEndpoint) -> None:
     replies = TextModel(endpoint, remote=False).answer(prompts)
     assert all(reply.format_ok and reply.answer in LABELS for reply in replies)
     assert all(reply.text == reply.answer for reply in replies)
-    assert all(0 < (reply.confidence or 0) <= 1 for reply in replies)
+    in_json = TextModel(endpoint, remote=False).answer(
+        [replace(prompt, form="json") for prompt in prompts[:4]]
+    )
+    assert all(json.loads(reply.text) == {"answer": reply.answer} for reply in in_json)
+    assert all(0 < (reply.confidence or 0) <= 1 for reply in (*replies, *in_json))
     assert all((reply.usage.core_seconds or 0) >= 0 and reply.usage.seconds for reply in replies)
     assert sum(reply.usage.core_seconds or 0 for reply in replies) > 0
 
@@ -50,26 +56,26 @@ def test_every_answer_is_one_of_the_labels(endpoint: GgufEndpoint) -> None:
 def test_confidences_of_labels_add_up_to_one(endpoint: GgufEndpoint) -> None:
     """Forced to each of two labels in turn, the model's probabilities of both are complementary."""
     labels = ("yes", "no")
-    prompt = Prompt("Is the sky blue?", "Answer the question.", labels, system=True)
-    reply = TextModel(endpoint, remote=False).answer([prompt])[0]
-    forced = _complete(endpoint, request_of(prompt), 'root ::= "yes" | "no"', label=reply.answer or "")
-    other = _complete(endpoint, request_of(prompt), None, label=next(x for x in labels if x != reply.answer))
-    assert reply.confidence == pytest.approx(forced, abs=0.02)
-    assert (reply.confidence or 0) + other == pytest.approx(1.0, abs=0.02)
+    request = request_of(Prompt("Is the sky blue?", "Answer the question.", labels, system=True))
+    free = _probability(endpoint, request, 'root ::= "yes" | "no"')
+    forced = {label: _probability(endpoint, request, f'root ::= "{label}"') for label in labels}
+    assert sum(forced.values()) == pytest.approx(1.0, abs=0.02)
+    assert free == pytest.approx(max(forced.values()), abs=0.02)
+    reply = TextModel(endpoint, remote=False).answer([Prompt("Is it blue?", "Answer.", labels)])[0]
+    assert reply.confidence is not None and 0.4 < reply.confidence <= 1
 
 
-def _complete(endpoint: GgufEndpoint, request: Request, grammar: str | None, label: str) -> float:
-    """The probability among the labels, where the answer is confined to one of them."""
-    from tunepoint.models.label_confidence import label_probability
-
-    body = endpoint._body(request) | {"grammar": grammar or f'root ::= "{label}"'}
+def _probability(endpoint: GgufEndpoint, request: Request, grammar: str) -> float:
+    """The probability of what is written among the labels, from a prompt that nothing is known of."""
+    # Computed anew every time: from a cached prefix, the values differ by some hundredths.
+    body = endpoint._body(request) | {"grammar": grammar, "cache_prompt": False}
+    body.pop("response_format", None)
     server = endpoint._idle.get()
     try:
         reply = server.handle_chat_completions(body)
     finally:
         endpoint._idle.put(server)
-    tokens = reply["choices"][0]["logprobs"]["content"]
-    probability = label_probability(tokens, request.choices)
+    probability = label_probability(reply["choices"][0]["logprobs"]["content"], request.choices)
     assert probability is not None
     return probability
 

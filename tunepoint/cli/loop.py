@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from tunepoint.loop.state import Goals, LoopState
     from tunepoint.task.task import Task
 
+CanaryRequestsOption = Annotated[
+    int, typer.Option(help="Answers of the challenger before it gets a larger share of traffic.", min=1)
+]
+CanaryMarginOption = Annotated[
+    float, typer.Option(help="How much worse the challenger may be on any measure.", min=0, max=0.99)
+]
+CollectFirstOption = Annotated[
+    bool, typer.Option("--collect-first", help="Serve a prompt even if the first study beats it.")
+]
 MAX_LOG_LINES = 20
 """Of the audit log, the newest at the terminal; --json has all of them."""
 
@@ -48,15 +57,9 @@ def loop(
     watch: Annotated[
         float | None, typer.Option(help="Seconds between steps; by default it takes one step.", min=1)
     ] = None,
-    canary_requests: Annotated[
-        int, typer.Option(help="Answers of the challenger before it gets a larger share of traffic.", min=1)
-    ] = 200,
-    canary_margin: Annotated[
-        float, typer.Option(help="How much worse the challenger may be on any measure.", min=0, max=0.99)
-    ] = 0.02,
-    collect_first: Annotated[
-        bool, typer.Option("--collect-first", help="Serve a prompt even if the first study beats it.")
-    ] = False,
+    canary_requests: CanaryRequestsOption = 200,
+    canary_margin: CanaryMarginOption = 0.02,
+    collect_first: CollectFirstOption = False,
     seed: SplitSeedOption = None,
 ) -> None:
     """Run the improvement loop.

@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 PROMPTS = {"full": "with the full prompt", "short": "with the instruction alone", "none": "without a prompt"}
 """Length of a prompt -> what people read."""
 
+MergeOption = Annotated[
+    bool, typer.Option("--merge", help="Also write the merged model, if it answers the same.")
+]
+GgufOption = Annotated[
+    bool, typer.Option("--gguf", help="Also write it for llama.cpp and Ollama, if it answers the same.")
+]
+
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands to an application."""
@@ -43,12 +50,8 @@ def tune(
     epochs: Annotated[int | None, typer.Option(help="Passes over the training examples.", min=1)] = None,
     seed: SplitSeedOption = None,
     study: SplitStudyOption = None,
-    merge: Annotated[
-        bool, typer.Option("--merge", help="Also write the merged model, if it answers the same.")
-    ] = False,
-    gguf: Annotated[
-        bool, typer.Option("--gguf", help="Also write it for llama.cpp and Ollama, if it answers the same.")
-    ] = False,
+    merge: MergeOption = False,
+    gguf: GgufOption = False,
     launch: Annotated[
         str | None, typer.Option(help="accelerate or ray: train in several processes; by default in one.")
     ] = None,

@@ -129,7 +129,8 @@ def request_of(prompt: Prompt) -> Request:
         prompt.sample,
         # A schema or a list of choices would leave a model no room to think first.
         None if prompt.reasoning else _schema(prompt),
-        () if prompt.reasoning or prompt.kind != "label" else prompt.labels,
+        # Asked for inside JSON, the schema confines a label.
+        () if prompt.reasoning or prompt.kind != "label" or prompt.form == "json" else prompt.labels,
     )
 
 

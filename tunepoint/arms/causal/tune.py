@@ -89,35 +89,37 @@ def tune_model(
         TunepointError: the user can fix it, or the merged model answers otherwise and was deleted.
 
     """
-    _refuse_judge(task)
-    if gguf:
-        check_gguf_base(base)
+    _check_possible(task, base, gguf=gguf)
     prepared = prepare(task, seed)
-    make_folder(out)
     split = prepared.split
-    quote, arms = causal_arms(base, base.base, task, split.train, split.dev, out / "runs")
+    arms = _arms(task, base, out, split, confirm)
     tuned = arms[0].base  # shared by all of them
     tuned.watch, tuned.launch = watch, launch
-    if confirm is not None and not (out / MODEL_FILE).exists():
-        confirm(quote)
     replies = {arm.prompt_length: _answer_dev(arm, task, split, seed) for arm in arms}
-    trials = _scored(task, replies, split)
+    trials = _scored(task, replies, split, out)
     scores = {length: mean_interval([t for t in trials if t.arm == length]) for length in replies}
     run, facts = _facts(task, base, tuned, prepared, seed, scores)
-    write_text(out / DEV_ANSWERS_FILE, "".join(trial.line() for trial in trials))
-    card = model_card(task, facts)
-    folder = out / ("model" if base.method == "full" else "adapter")
+    card, folder = model_card(task, facts), out / ("model" if base.method == "full" else "adapter")
     _copy_weights(tuned.keep / run, folder, card)
     merged = out / "merged" if (merge or gguf) and base.method != "full" else None
     same = None if merged is None else _merge(arms, task, split, replies, merged, card)
-    served = None
-    if gguf:
-        served = export_gguf(base, arms, task, split, replies, merged or folder, out)
+    served = export_gguf(base, arms, task, split, replies, merged or folder, out) if gguf else None
     if merged is not None and not merge:
-        shutil.rmtree(merged)
+        shutil.rmtree(merged)  # it was a step on the way to the GGUF file
         merged = same = None
     write_json(out / MODEL_FILE, facts.document())
     return TunedModel(folder, merged, scores, facts.warnings, same, served)
+
+
+def _arms(
+    task: Task, base: Tune, out: Path, split: Split, confirm: Callable[[TrainingQuote], None] | None
+) -> list[CausalTuned]:
+    """The arms of the base, one for each prompt; training them was quoted and confirmed."""
+    make_folder(out)
+    quote, arms = causal_arms(base, base.base, task, split.train, split.dev, out / "runs")
+    if confirm is not None and not (out / MODEL_FILE).exists():
+        confirm(quote)
+    return arms
 
 
 def base_to_tune(task: Task, base: str | None, method: str | None, epochs: int | None) -> Tune:
@@ -137,7 +139,9 @@ def base_to_tune(task: Task, base: str | None, method: str | None, epochs: int |
     return Task.parse({"name": task.name, "tune": [content]}, where="the command line").tune[0]
 
 
-def _refuse_judge(task: Task) -> None:
+def _check_possible(task: Task, base: Tune, *, gguf: bool) -> None:
+    if gguf:
+        check_gguf_base(base)
     if task.score.metric == JUDGE:
         raise StudyError(
             "a judge scores answers in studies only; use another metric here, or run `tunepoint run`"
@@ -150,10 +154,13 @@ def _answer_dev(arm: CausalTuned, task: Task, split: Split, seed: int) -> list[R
     return fitted.answer([example.input for example in split.dev])
 
 
-def _scored(task: Task, replies: Replies, split: Split) -> list[Trial]:
+def _scored(task: Task, replies: Replies, split: Split, out: Path) -> list[Trial]:
+    """Score the answers, and write them down for later checks of servers."""
     scoring = task_scorer(task)
     scores = {length: score_replies(scoring, replies[length], split.dev).tolist() for length in replies}
-    return dev_trials(replies, split.dev, scores)
+    trials = dev_trials(replies, split.dev, scores)
+    write_text(out / DEV_ANSWERS_FILE, "".join(trial.line() for trial in trials))
+    return trials
 
 
 def _facts(

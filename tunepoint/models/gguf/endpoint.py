@@ -26,6 +26,7 @@ from tunepoint.models.chat_completions import TransientFault, read_completion
 from tunepoint.models.endpoints import CUT_OFF, Allow, Completion, Done, Request
 from tunepoint.models.gguf.grammar import choice_grammar
 from tunepoint.models.gguf.metadata import FileFacts, read_facts
+from tunepoint.models.templates import LABEL_KEY
 
 if TYPE_CHECKING:
     import xllamacpp
@@ -174,13 +175,13 @@ class GgufEndpoint:
             "cache_prompt": True,
             **SAMPLING,
         }
-        if request.choices:
+        if _labels(request):
             body |= {"logprobs": True, "top_logprobs": ALTERNATIVES}
-        if request.schema is not None:
+        if request.choices:
+            body["grammar"] = choice_grammar(request.choices)
+        elif request.schema is not None:
             schema = {"name": "answer", "schema": dict(request.schema), "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        elif request.choices:
-            body["grammar"] = choice_grammar(request.choices)
         return body
 
     def _completion(self, reply: Any, request: Request, seconds: float) -> Completion:
@@ -194,12 +195,21 @@ class GgufEndpoint:
                 )
             return Completion("", Usage(self.name), error=words or "llama.cpp gave no reason")
         try:
-            completion = read_completion(self.name, reply, seconds, request)
+            labeled = replace(
+                request, choices=_labels(request)
+            )  # a label inside JSON is as sure as a plain one
+            completion = read_completion(self.name, reply, seconds, labeled)
         except (TransientFault, ValueError) as fault:
             return Completion("", Usage(self.name), error=str(fault), lasting=False)
         text = completion.text.strip()
         cut = _finish_reason(reply) == "length" and not text
         return replace(completion, text=text, error=CUT_OFF if cut else completion.error)
+
+
+def _labels(request: Request) -> tuple[str, ...]:
+    """Return the labels that an answer is confined to, alone or as a value of its schema."""
+    properties = (request.schema or {}).get("properties", {})
+    return request.choices or tuple(properties.get(LABEL_KEY, {}).get("enum", ()))
 
 
 class ProcessorClock:

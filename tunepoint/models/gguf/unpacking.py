@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import shutil
 import tempfile
 from pathlib import Path
@@ -65,10 +67,22 @@ def _unpack(name: str, path: Path, target: Path) -> None:
     disable_progress_bar()  # type: ignore[no-untyped-call]
     where: dict[str, Any] = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(**where)
-        model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16)
+        with contextlib.redirect_stderr(io.StringIO()):  # a bar for every step, which nothing else hides
+            tokenizer: Any = AutoTokenizer.from_pretrained(**where)
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                **where, dtype=torch.bfloat16, **_as_dense_weights()
+            )
     except Exception as error:  # damaged files raise errors of many libraries
         message = str(error).strip().split("\n")[0][:200]
         raise ModelError(f"{name}: cannot be opened for tuning ({type(error).__name__}: {message})") from None
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
+
+
+def _as_dense_weights() -> dict[str, Any]:
+    """Options with which transformers unpacks the weights; older versions always do."""
+    try:
+        from transformers import GgufConfig
+    except ImportError:
+        return {}
+    return {"quantization_config": GgufConfig(dequantize=True)}
