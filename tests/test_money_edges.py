@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -359,6 +359,17 @@ def test_a_cascade_with_machines_is_put_together_from_its_halves() -> None:
     other: Any = Cascade(Shown("cheap"), remote, Gate(1, 0, 0.5), 0.25)  # type: ignore[arg-type]
     dollars, seconds = answer_cost(other, rows(cheap, answers("strong", [0.04] * 4, []), whole), hosted)
     assert (dollars.value, seconds.value) == (pytest.approx(0.25 * 0.04), 0)
+
+
+def test_a_model_of_this_machine_costs_its_processor_time_and_only_where_it_was_asked() -> None:
+    """The encoder answers everything in .01 s; a quarter is passed on, and takes 3 core seconds each."""
+    arm: Any = Cascade(Shown("cheap"), Shown("strong"), Gate(1, 0, 0.5), 0.25)  # type: ignore[arg-type]
+    strong = replace(answers("strong", [], [2.0] * 4), core_seconds=np.full(4, 3.0))
+    whole = replace(answers(arm.name, [], [1.0] * 4), core_seconds=np.array([3.0]))
+    table = rows(answers("cheap", [], [0.01] * 4), strong, whole)
+    assert answer_cost(Shown("strong"), table, task())[1].value == 3.0  # type: ignore[arg-type]
+    dollars, seconds = answer_cost(arm, table, task())
+    assert (dollars.value, seconds.value) == (0, pytest.approx(0.01 * cores() + 0.25 * 3.0))
 
 
 # -- shared adapters -------------------------------------------------------------------------------

@@ -68,11 +68,15 @@ def _has_price(arm: Arm, table: Table) -> bool:
 def answer_cost(arm: Arm, table: Table, task: Task) -> tuple[Mean, Mean]:
     """Return the dollars and core seconds of an answer; reserved machines add none.
 
-    The cost of a cascade that has a half on reserved machines is that of its halves: the cheap one
-    answers everything, the strong one the share that the gate passed on in the validation set.
+    The cost of a cascade that has a half on reserved machines, or a language model of this machine, is that
+    of its halves: the cheap one answers everything, the strong one the share that the gate passed on in the
+    validation set.
     """
     reserved = any(hosting_of(arm, task))
-    if isinstance(arm, Cascade) and reserved:
+    scores = table.arms[table.names.index(arm.name)] if arm.name in table.names else None
+    # Only the answers that a language model of this machine gave have their processor time.
+    partly_measured = scores is not None and len(scores.core_seconds) > 0
+    if isinstance(arm, Cascade) and (reserved or partly_measured):
         halves = [(arm.cheap, 1.0), (arm.strong, arm.escalation_rate)]
         costs = [
             (answer_cost(half, table, task), share) for half, share in halves if half.name in table.names
@@ -83,7 +87,7 @@ def answer_cost(arm: Arm, table: Table, task: Task) -> tuple[Mean, Mean]:
         )
     if reserved:
         return Mean(), Mean()
-    scores = table.arms[table.names.index(arm.name)]
+    assert scores is not None, "what is priced by its answers is in the table"
     if _has_price(arm, table):
         return mean_of(scores.cost_usd), Mean()
     if len(scores.core_seconds):

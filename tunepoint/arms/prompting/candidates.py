@@ -40,26 +40,35 @@ def chat_arms(task: Task, chats: Sequence[ChatModel], embed: Embed) -> tuple[Arm
     arms: list[Arm] = []
     for model, title in zip(chats, titles, strict=True):
         named = settings[model.name]
-        families = _families(named, task, own_chains=[chain.name for chain in task.chains])
-        for variant in _variants(model.name, task, families):
-            style, template, form = variant.style, variant.template, variant.form
-            arm = ChatPrompt(model, style, template, embed, form=form, title=title)
-            arm.decodes, arm.hosting = named.decodes, named.hosting
-            arms.append(arm)
-        for way, steps in chains.items():
-            if way in families:
-                for template in _chain_templates(model.name):
-                    chain = Chain(model, way, steps, template, title=title)
-                    chain.decodes, chain.hosting = named.decodes, named.hosting
-                    arms.append(chain)
+        families = _families(named, chains)
+        decodes, hosting = named.decodes, named.hosting
+        arms += [
+            ChatPrompt(
+                model,
+                variant.style,
+                variant.template,
+                embed,
+                form=variant.form,
+                title=title,
+                decodes=decodes,
+                hosting=hosting,
+            )
+            for variant in _variants(model.name, task, families)
+        ]
+        arms += [
+            Chain(model, way, chains[way], template, title=title, decodes=decodes, hosting=hosting)
+            for way in chains
+            if way in families
+            for template in _chain_templates(model.name)
+        ]
     return tuple(arms)
 
 
-def _families(model: ModelName, task: Task, own_chains: Sequence[str]) -> tuple[str, ...]:
+def _families(model: ModelName, chains: Iterable[str]) -> tuple[str, ...]:
     """The families to try with a model: those that the task names, else all that suit it."""
     here = is_gguf(model.name)
     styles = MACHINE_STYLES if here else PROMPT_STYLES
-    known = tuple(dict.fromkeys([*(style.family for style in styles), *CHAINS, *own_chains]))
+    known = tuple(dict.fromkeys([*(style.family for style in styles), *chains]))
     if model.styles is None:
         slow = (*SLOW_FAMILIES, *CHAINS) if here else ()
         return tuple(family for family in known if family not in slow)

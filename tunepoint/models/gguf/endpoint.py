@@ -146,7 +146,7 @@ class GgufEndpoint:
         for threads in (settings.cpuparams, settings.cpuparams_batch):
             threads.n_threads, threads.poll = self.threads, NEVER_BUSY
         settings.verbosity = QUIET
-        settings.no_extra_bufts = True
+        settings.no_extra_bufts = True  # weights as they are in the file: repacked copies were slower
         settings.cache_ram_mib = 0  # the states of earlier prompts, up to 8 GB by default
         settings.endpoint_slots = settings.ui = False
         settings.use_jinja = True  # the file's own chat template, whatever is in it
@@ -195,9 +195,7 @@ class GgufEndpoint:
                 )
             return Completion("", Usage(self.name), error=words or "llama.cpp gave no reason")
         try:
-            labeled = replace(
-                request, choices=_labels(request)
-            )  # a label inside JSON is as sure as a plain one
+            labeled = replace(request, choices=_labels(request))  # their probability is the confidence
             completion = read_completion(self.name, reply, seconds, labeled)
         except (TransientFault, ValueError) as fault:
             return Completion("", Usage(self.name), error=str(fault), lasting=False)
@@ -207,9 +205,10 @@ class GgufEndpoint:
 
 
 def _labels(request: Request) -> tuple[str, ...]:
-    """Return the labels that an answer is confined to, alone or as a value of its schema."""
+    """Return the labels that an answer is confined to, alone or as the only value of its schema."""
     properties = (request.schema or {}).get("properties", {})
-    return request.choices or tuple(properties.get(LABEL_KEY, {}).get("enum", ()))
+    only = properties.get(LABEL_KEY, {}) if len(properties) == 1 else {}
+    return request.choices or tuple(only.get("enum", ()))
 
 
 class ProcessorClock:
