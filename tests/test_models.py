@@ -114,6 +114,7 @@ def test_what_is_needed_twice_within_an_answer_is_read_once_and_forgotten(encode
     assert other.embed(["once only"])[0] == pytest.approx(vectors[0], abs=1e-5) and reads == [1, 1, 1]
 
 
+@pytest.mark.usefixtures("minilm")  # whose loading checks the weights, unlike that of the small encoder
 def test_altered_and_missing_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "model"
     shutil.copytree(find_weights(), folder)
