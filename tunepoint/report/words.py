@@ -33,7 +33,7 @@ NO_LANGUAGE_MODEL = "(no language model)"
 """Ends the label of a baseline."""
 NO_DIFFERENCE = {
     "hybrid": "Its prompt makes no measurable difference.",
-    "cascade": "The second model makes no measurable difference.",
+    "cascade": "Its score does not differ measurably from that of a tuned model alone.",
 }
 """What to add where the winner is more than a tuned model, and its score is not."""
 UNDECIDED = "not sure yet"

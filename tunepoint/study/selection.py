@@ -131,12 +131,9 @@ def _finalists(runner: Runner, candidates: CandidateArms, winners: Sequence[Arm]
         finalists.append(incumbent)
     families = {arm.family for arm in finalists}
     # A second control is of interest only where nothing else is: no language model was prompted.
-    baselines = () if winners else _best_of_families(runner, candidates.baselines)
-    others = [
-        arm
-        for arm in (*winners, *candidates.tuned, *candidates.hybrid, *baselines)
-        if arm.family not in families
-    ]
+    controls = () if winners else candidates.baselines
+    pool = (*winners, *candidates.tuned, *candidates.hybrid, *controls)
+    others = [arm for arm in _best_of_families(runner, pool) if arm.family not in families]
     others.sort(key=lambda arm: -scores[arm.name])
     return (*finalists, *others[: max(0, MAX_FINALISTS - len(finalists))])
 
