@@ -88,9 +88,9 @@ def examples(folder: Path, labels: int, items: int) -> tuple[list[Example], list
         for label in kept
         for i, (text, _) in enumerate([row for row in train if row[1] == label][:EXAMPLES_PER_LABEL])
     ]
-    asked = [Example(f"test-{i}", text, label) for i, (text, label) in enumerate(test) if label in kept]
-    order = np.random.default_rng(0).permutation(len(asked))[:items]
-    return chosen, [asked[i] for i in order.tolist()]
+    known = [Example(f"test-{i}", text, label) for i, (text, label) in enumerate(test) if label in kept]
+    order = np.random.default_rng(0).permutation(len(known))[:items]
+    return chosen, [known[i] for i in order.tolist()]
 
 
 def rows(path: Path) -> list[tuple[str, str]]:

