@@ -284,16 +284,16 @@ def test_the_instruction_is_optimised_and_exported(fake: Fake, tmp_path: Path) -
     # The exported prompt gives the same score with nothing but a client of the server.
     exported = json.loads((out / "prompt.json").read_text())
     assert "stands last" in (out / "prompt.txt").read_text() and "optimised" in exported["arm"]
-    client = openai.OpenAI(base_url=fake.url, api_key="none")
     dev = {example.id: example for example in prepare(asking, 0).split.dev}
     scores = []
-    for example in dev.values():
-        turns: Any = [
-            {**turn, "content": turn["content"].replace("{input}", example.input)}
-            for turn in exported["messages"]
-        ]
-        reply = client.chat.completions.create(model="tiny", messages=turns).choices[0].message.content
-        scores.append(json_fields(str(reply), example))
+    with openai.OpenAI(base_url=fake.url, api_key="none") as client:
+        for example in dev.values():
+            turns: Any = [
+                {**turn, "content": turn["content"].replace("{input}", example.input)}
+                for turn in exported["messages"]
+            ]
+            reply = client.chat.completions.create(model="tiny", messages=turns).choices[0].message.content
+            scores.append(json_fields(str(reply), example))
     assert np.mean(scores) == exported["dev_score"] == 1.0
 
 

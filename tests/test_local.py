@@ -131,13 +131,13 @@ def served(checkpoint: Path, hub: Path) -> Iterator[str]:
     process = subprocess.Popen([*command, *options], env=environment, stdout=log, stderr=log)
     try:
         url = f"http://127.0.0.1:{port}/v1"
-        client = openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=5)
-        for _ in range(240):
-            with contextlib.suppress(openai.OpenAIError):
-                client.models.list()
-                break
-            assert process.poll() is None, (hub / "log").read_text()[-2_000:]
-            time.sleep(0.25)
+        with openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=5) as client:
+            for _ in range(240):
+                with contextlib.suppress(openai.OpenAIError):
+                    client.models.list()
+                    break
+                assert process.poll() is None, (hub / "log").read_text()[-2_000:]
+                time.sleep(0.25)
         yield url
     finally:
         process.terminate()

@@ -369,7 +369,8 @@ def test_a_small_loop_from_prompt_to_promotion_and_drift(tmp_path: Path) -> None
                 if number % 60 == 59 and advance(again, goals).step == "watch":
                     break
             assert again.state().step == "watch", again.state()
-            routes = json.load(urllib.request.urlopen(f"{gateway.url}/v1/routes/small"))
+            with urllib.request.urlopen(f"{gateway.url}/v1/routes/small") as reply:
+                routes = json.load(reply)
             assert routes["policy"]["champion"] == challenger
             with (EXAMPLE / "new_product.csv").open(newline="", encoding="utf-8") as file:
                 for number, row in enumerate(csv.DictReader(file)):

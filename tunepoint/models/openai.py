@@ -181,6 +181,7 @@ class OpenAIEndpoint:
                 await asyncio.wait(workers)
             for worker in workers:
                 worker.cancel()
+            await asyncio.wait(workers)  # until each has closed its connection
             raise
 
     async def _complete_one(self, request: Request, stop: asyncio.Event | None = None) -> Completion:

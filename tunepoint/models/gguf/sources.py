@@ -121,7 +121,8 @@ class HubSource:
                 packages.unlink(missing_ok=True)  # only now: a hub that is out of reach must cost nothing
                 _write_reply(reply, partial, model, progress)
         except urllib.error.HTTPError as error:
-            raise ModelError(f"HTTP {error.code}") from None
+            with error:  # it holds the connection
+                raise ModelError(f"HTTP {error.code}") from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise ModelError(f"{type(error).__name__}: {error}") from None
 
