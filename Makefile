@@ -27,6 +27,14 @@ install: $(VENV)/.installed ## Create the environment that runs Tunepoint
 demo: $(VENV)/.installed ## Run the whole main job on examples/support-triage
 	$(BIN)/tunepoint demo
 
+demo-live: $(VENV)/.developing ## The same with the language model itself asked, about an hour; compares it with the recording
+	$(BIN)/tunepoint models pull qwen2.5-coder-0.5b
+	$(BIN)/tunepoint demo --live
+
+record-demo: $(VENV)/.developing ## Record the language model's replies that the demo takes, about an hour
+	$(BIN)/tunepoint models pull qwen2.5-coder-0.5b
+	$(BIN)/python examples/support-triage/record.py
+
 loop: $(VENV)/.installed ## Run the whole loop on examples/support-triage: prompt, collect, tune, canary, promote, drift
 	$(BIN)/python examples/support-triage/loop.py
 
@@ -66,4 +74,4 @@ wheel: $(VENV)/.developing ## Build the wheel into dist/
 clean: ## Remove the environment and everything that was built
 	rm -rf $(VENV) dist build studies .coverage .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install demo loop test test-fast test-slow lint types format bench architecture screenshots wheel clean
+.PHONY: help install demo demo-live record-demo loop test test-fast test-slow lint types format bench architecture screenshots wheel clean

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tunepoint.arms.hosted.quote import HostedQuote
     from tunepoint.study.conclusion import Result
     from tunepoint.study.quote import Quote
+    from tunepoint.task.task import Task
 
 PLANNED_DIFFERENCES = (0.01, 0.02, 0.03, 0.05, 0.1)
 """Differences in mean score that `plan` shows if none is asked for."""
@@ -40,13 +41,22 @@ def add_to(app: typer.Typer) -> None:
 def demo(
     out: OutOption = None,
     seed: SeedOption = 0,
+    live: Annotated[
+        bool,
+        typer.Option("--live", help="Ask the language model itself and compare; needs its weights, an hour."),
+    ] = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a study on the example that comes with Tunepoint."""
+    from tunepoint.task.task import Task
+
     with clear_errors():
-        folder = example_folder()
-        _run(folder, out or Path("studies/support-triage-demo"), seed, None, quiet, as_json)
+        task = Task.load(example_folder())
+        out = out or Path("studies/support-triage-live" if live else "studies/support-triage-demo")
+        result = _run(task.asking_models() if live else task, out, seed, None, quiet, as_json)
+        if live and seed == 0:
+            _compare_with_recording(task, result, as_json)
         if not as_json:
             typer.echo("Next: `tunepoint init YOUR.csv` writes a task.toml for your own data.")
 
@@ -64,8 +74,10 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Measure every option, decide, and write the report."""
+    from tunepoint.task.task import Task
+
     with clear_errors():
-        _run(task, out, seed, max_usd, quiet, as_json, yes=yes, replay=replay)
+        _run(Task.load(task), out, seed, max_usd, quiet, as_json, yes=yes, replay=replay)
         if not as_json:
             command = ["tunepoint", "run", str(task), *(["--out", str(out)] if out else [])]
             command += ["--seed", str(seed)] if seed else []
@@ -76,7 +88,7 @@ def run(
 
 
 def _run(
-    task: Path,
+    task: Task,
     out: Path | None,
     seed: int,
     max_usd: float | None,
@@ -87,9 +99,7 @@ def _run(
     replay: bool = False,
 ) -> Result:
     from tunepoint.study.run import run as run_study
-    from tunepoint.task.task import Task
 
-    loaded = Task.load(task)
     with progress_bar(quiet or as_json) as (progress, paused):
 
         def confirm(quote: Quote | HostedQuote) -> None:
@@ -97,7 +107,7 @@ def _run(
                 _ask(quote, yes)
 
         result = run_study(
-            loaded,
+            task,
             out=out,
             seed=seed,
             max_usd=max_usd,
@@ -123,6 +133,21 @@ def _ask(quote: Quote | HostedQuote, yes: bool) -> None:
     else:
         text = "\n".join((f"A provider will fine-tune {quote}.", *quote.notices))
         confirm_cost(text, yes, "the upload; what was measured is kept")
+
+
+def _compare_with_recording(task: Task, result: Result, as_json: bool) -> None:
+    """Say how many replies of this study are those that come with the task."""
+    from tunepoint.models.replies import agreement
+
+    for model in task.models:
+        if model.replies is None or result.report is None:
+            continue
+        compared = agreement(task.resolve(model.replies), result.report.parent / "calls.sqlite")
+        typer.echo(
+            f"{model.name}: {compared.same:,} of {compared.asked:,} replies are those of the recording "
+            f"({compared.same / max(1, compared.asked):.1%})",
+            err=as_json,
+        )
 
 
 def decide(

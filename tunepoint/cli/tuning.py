@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 PROMPTS = {"full": "with the full prompt", "short": "with the instruction alone", "none": "without a prompt"}
 """Length of a prompt -> what people read."""
 
+MODEL_FORMS = {
+    "onnx": "tuned encoder",
+    "gguf": "tuned language model",
+    "ollama": "tuned language model",
+}
+"""Form of `export` -> what it exports; the others export examples."""
+
 MergeOption = Annotated[
     bool, typer.Option("--merge", help="Also write the merged model, if it answers the same.")
 ]
@@ -170,18 +177,24 @@ def export(
         str,
         typer.Option(
             "--for",
-            help="openai, together, fireworks, huggingface, axolotl, llama-factory, unsloth; or onnx.",
+            help="openai, together, fireworks, huggingface, axolotl, llama-factory, unsloth; or onnx, gguf, "
+            "ollama.",
         ),
     ],
     to: Annotated[Path, typer.Option(help="Folder to write.")] = Path("export"),
     study: Annotated[
         Path | None,
-        typer.Option(help="Study whose split, or with --for onnx whose encoder, is exported."),
+        typer.Option(help="Study whose split is exported, or with --for onnx, gguf or ollama its model."),
     ] = None,
-    arm: Annotated[str | None, typer.Option(help="With --for onnx: its name; the best by default.")] = None,
+    arm: Annotated[
+        str | None, typer.Option(help="With --for onnx, gguf or ollama: its name; the best by default.")
+    ] = None,
     seed: SplitSeedOption = None,
 ) -> None:
-    """Export examples for another tool, or a tuned encoder as ONNX. Never exports the test set."""
+    """Export examples for another tool, or a tuned model: an encoder as ONNX, a language model as GGUF.
+
+    Never exports the test set.
+    """
     with clear_errors():
         from tunepoint.arms.causal.export import export_examples
         from tunepoint.data.prepare import prepare
@@ -189,8 +202,8 @@ def export(
         from tunepoint.task.task import Task
 
         loaded = Task.load(task)
-        if form == "onnx":
-            _export_encoder(loaded, study, to, arm)
+        if form in MODEL_FORMS:
+            _export_model(loaded, form, study, to, arm)
             return
         sealed = seed_of_seal(loaded, seed=seed, study=study)
         written = export_examples(loaded, prepare(loaded, sealed), to, form)
@@ -202,11 +215,23 @@ def export(
         typer.echo(f"Next: {written.next}")
 
 
-def _export_encoder(task: Task, study: Path | None, to: Path, arm: str | None) -> None:
+def _export_model(task: Task, form: str, study: Path | None, to: Path, arm: str | None) -> None:
     from tunepoint.errors import StudyError
-    from tunepoint.study.encoder_export import GRAPH, export_encoder
 
     if study is None:
-        raise StudyError("--for onnx exports a tuned encoder: name its study with --study")
-    written = export_encoder(task, study, to, arm)
-    typer.echo(f"{written.folder / GRAPH}: {written.arm}; {written.parity}")
+        raise StudyError(f"--for {form} exports a {MODEL_FORMS[form]}: name its study with --study")
+    if form == "onnx":
+        from tunepoint.study.encoder_export import GRAPH, export_encoder
+
+        encoder = export_encoder(task, study, to, arm)
+        typer.echo(f"{encoder.folder / GRAPH}: {encoder.arm}; {encoder.parity}")
+        return
+    from tunepoint.arms.causal.gguf_export import GGUF_FILE
+    from tunepoint.study.gguf_export import export_language_model
+
+    model = export_language_model(task, study, to, arm)
+    typer.echo(f"{model.folder / GGUF_FILE}: {model.arm}; {model.parity}")
+    if form == "ollama":
+        typer.echo(f"Next: ollama create {task.name} -f {model.folder / 'Modelfile'}")
+    else:
+        typer.echo(f"Next: llama-server --model {model.folder / GGUF_FILE}")

@@ -18,6 +18,7 @@ from tunepoint.models.gguf.opening import open_gguf
 from tunepoint.models.prices import UNKNOWN_PRICE, CallPrice, call_price, missing_price, project_price
 from tunepoint.models.providers import EMBEDDED_PREFIX, HERE_PREFIXES, is_gguf
 from tunepoint.models.recording import CallRecording, RecordedEndpoint
+from tunepoint.models.replies import Recorded, RepliesEndpoint
 
 if TYPE_CHECKING:
     from tunepoint.models.abilities import Abilities
@@ -41,6 +42,8 @@ class NamedModel:
     """Where relative directories of local models start."""
     key_env: str | None = None
     """Environment variable with the key of its server."""
+    replies: Path | None = None
+    """File of its replies, which are taken instead of asking it."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +63,24 @@ class ChatModels:
     """Name of a model -> its number of parameters, where that is known."""
     _hosted: Sequence[OpenAIEndpoint] = ()
     _recorded: Sequence[RecordedEndpoint] = ()
+    _replies: Sequence[RepliesEndpoint] = ()
+
+    @property
+    def recorded(self) -> dict[str, Recorded]:
+        """Name of a model whose replies come from a file -> what they are of."""
+        return {endpoint.name: endpoint.recorded for endpoint in self._replies}
 
     def go_live(self, attempts: int) -> None:
-        """Serve instead of measure: call for every answer, with few attempts, and record none."""
+        """Serve instead of measure: call for every answer, with few attempts, and record none.
+
+        A model whose replies came from a file is opened when it is asked for the first time.
+        """
         for hosted in self._hosted:
             hosted.attempts = attempts
         for recorded in self._recorded:
             recorded.live = True
+        for replies in self._replies:
+            replies.live = True
 
     def facts(self) -> dict[str, Any]:
         """Return what is known about each hosted model, for the manifest."""
@@ -129,6 +143,7 @@ class _Opener:
         self.parameters: dict[str, int] = {}
         self.hosted: list[OpenAIEndpoint] = []
         self.recorded: list[RecordedEndpoint] = []
+        self.replies: list[RepliesEndpoint] = []
 
     def open(
         self, model: NamedModel, abilities: Abilities | None = None, *, trained: bool = False
@@ -152,7 +167,17 @@ class _Opener:
         local = model.name.startswith(HERE_PREFIXES)
         if model.name.startswith(EMBEDDED_PREFIX):
             self.parameters[model.name] = known_model(model.name).parameters
-        endpoint = None if self.replay else self._endpoint(model, abilities, price, local=local)
+
+        def opened() -> Endpoint:
+            return self._endpoint(model, abilities, price, local=local)
+
+        endpoint: Endpoint | None = None
+        if model.replies is not None:
+            endpoint = replies = RepliesEndpoint(model.name, model.replies, opened)
+            self.replies.append(replies)
+            self.parameters.setdefault(model.name, replies.recorded.parameters)
+        elif not self.replay:
+            endpoint = opened()
         # The recording is outermost: a recorded answer passes no cap and costs nothing.
         self.recorded.append(RecordedEndpoint(model.name, self.recording, endpoint))
         self.chats[model.name] = TextModel(self.recorded[-1], remote=not local)
@@ -231,4 +256,5 @@ def open_models(
             tuned=opener.open_tuned,
             _hosted=opener.hosted,
             _recorded=opener.recorded,
+            _replies=opener.replies,
         )

@@ -6,8 +6,8 @@ import json
 import sqlite3
 import threading
 from collections import defaultdict
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,13 @@ class CallRecording:
 def _completion(text: str) -> Completion:
     content: dict[str, Any] = json.loads(text)
     return Completion(**{**content, "usage": Usage(**content["usage"])})
+
+
+def read_calls(path: Path, model: str) -> Iterator[tuple[str, Completion]]:
+    """Return the key and the completion of every call of a model in a recording that stays as it is."""
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+        for key, text in database.execute("select key, completion from calls where model = ?", (model,)):
+            yield key, _completion(text)
 
 
 class RecordedEndpoint:

@@ -122,7 +122,7 @@ def models_words(decision: Mapping[str, Any]) -> str | None:
 
     def listed(role: str) -> str:
         return ", ".join(
-            f"{MODEL_TITLES.get(m['name'], names[m['name']])} ({_size(m)})"
+            f"{MODEL_TITLES.get(m['name'], names[m['name']])} ({_size(m)}{_origin(m)})"
             for m in models
             if m["role"] == role
         )
@@ -134,6 +134,10 @@ def models_words(decision: Mapping[str, Any]) -> str | None:
 def _size(model: Mapping[str, Any]) -> str:
     count = model["parameters"]
     return "size not known" if count is None else parameters_in_words(count)
+
+
+def _origin(model: Mapping[str, Any]) -> str:
+    return f"; replies recorded on {model['recorded']['day']}" if "recorded" in model else ""
 
 
 def headline(decision: Mapping[str, Any]) -> str:

@@ -30,7 +30,8 @@ def open_chat_models(
     prices = project_prices(task.folder)
 
     def as_named(model: ModelName) -> NamedModel:
-        return NamedModel(model.name, model.price, model.concurrency, task.folder, model.key_env)
+        replies = None if model.replies is None else task.resolve(model.replies)
+        return NamedModel(model.name, model.price, model.concurrency, task.folder, model.key_env, replies)
 
     def budgeted(endpoint: Endpoint, price: CallPrice | None) -> Endpoint:
         return BudgetedEndpoint(endpoint, budget, price)

@@ -35,7 +35,13 @@ from tunepoint.study.records import Decided
 from tunepoint.study.runner import Runner
 from tunepoint.study.selection import Selection
 from tunepoint.study.tables import disagreements, ladder
-from tunepoint.study.warnings import copying_warnings, judge_warnings, model_warnings, training_warnings
+from tunepoint.study.warnings import (
+    copying_warnings,
+    judge_warnings,
+    model_warnings,
+    recording_warnings,
+    training_warnings,
+)
 from tunepoint.task.sections import JUDGE
 from tunepoint.trials.human_grades import Grades, apply_grades, read_grades, write_grading_sheet
 from tunepoint.trials.table import Table
@@ -129,6 +135,7 @@ def _decide(measured: _Measured) -> Decision:
     growing = growing_arms(measured.selection.candidates, measured.selection.finalists)
     warnings = [*training_warnings(study), *model_warnings(study, datetime.now(UTC).date())]
     warnings += [*judge_warnings(study, task, table.names), *purchase_caveats(runner)]
+    warnings += recording_warnings(runner.models.recorded)
     warnings += copying_warnings(study, measured.selection.winners)
     rng = study.rng(Stream.DECISION)
     growth = curve.growth(growing) if curve else None

@@ -7,20 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunepoint.arms.catalog import load_encoder
-from tunepoint.arms.parity import Parity, measured_reply, parity
+from tunepoint.arms.parity import Parity, parity
 from tunepoint.data.examples import fingerprint
 from tunepoint.data.licences import trainable
-from tunepoint.data.prepare import Prepared, prepare
 from tunepoint.errors import ModelError, StudyError, nearest
 from tunepoint.files.text import make_folder, write_json, write_text
-from tunepoint.models.chat import Reply
 from tunepoint.stats.streams import Stream, stream
 from tunepoint.study.encoder_card import EncoderFacts, encoder_card
-from tunepoint.study.manifest import read_manifest
+from tunepoint.study.measured import MeasuredStudy, read_measured
 from tunepoint.task.task import Task
 from tunepoint.trials.grading import task_scorer
 from tunepoint.trials.tabulation import mean_interval
-from tunepoint.trials.trial import Trial, mean_score, read_trials
+from tunepoint.trials.trial import mean_score
 
 if TYPE_CHECKING:
     from tunepoint.arms.encoder.classifier import FineTuned, Probe
@@ -59,18 +57,14 @@ def export_encoder(task: Task, study: Path, folder: Path, arm: str | None = None
     from tunepoint.arms.encoder.onnx import served_by
     from tunepoint.arms.encoder.onnx_export import write_graph
 
-    manifest = read_manifest(study)
-    prepared = prepare(task, manifest.seed)
-    if (manifest.data_sha256, manifest.task_sha256) != (prepared.fingerprint, task.trials_fingerprint()):
-        raise StudyError(
-            f"{study}: is a study of other examples, or of another task, than {task.name} is now"
-        )
-    encoder_arm = _encoder_arm(task, study, arm)
-    fitted = encoder_arm.fit(task, prepared.split.train, stream(manifest.seed, Stream.FIT))
+    study_trials = read_measured(task, study)
+    split = study_trials.prepared.split
+    encoder_arm = _encoder_arm(task, study_trials, arm)
+    fitted = encoder_arm.fit(task, split.train, stream(study_trials.seed, Stream.FIT))
     make_folder(folder)
     write_graph(fitted, folder / GRAPH)
-    recorded = _recorded(study, encoder_arm.name)
-    dev = [example for example in prepared.split.dev if example.id in recorded]
+    recorded = study_trials.dev_replies(encoder_arm.name)
+    dev = [example for example in split.dev if example.id in recorded]
     measured = [recorded[example.id] for example in dev]
     answers = served_by(folder / GRAPH, fitted).answer([example.input for example in dev])
     comparison = parity(dev, measured, answers, task_scorer(task))
@@ -80,14 +74,15 @@ def export_encoder(task: Task, study: Path, folder: Path, arm: str | None = None
             f"the ONNX graph of {encoder_arm.name} does not answer as it was measured, not kept: {comparison}"
         )
     encoder_arm.encoder.tokenizer.save(str(folder / "tokenizer.json"))
-    facts = _facts(task, study, manifest.seed, prepared, encoder_arm, fitted.built.examples)
+    facts = _facts(task, study_trials, encoder_arm, fitted.built.examples)
     write_json(folder / "tunepoint.json", asdict(facts))
     write_text(folder / "README.md", encoder_card(task, facts, comparison))
     return ExportedEncoder(folder, encoder_arm.name, comparison)
 
 
-def _encoder_arm(task: Task, study: Path, name: str | None) -> TunedEncoder:
+def _encoder_arm(task: Task, measured_study: MeasuredStudy, name: str | None) -> TunedEncoder:
     """The arm of that name, or the best on dev."""
+    study, dev = measured_study.folder, measured_study.dev
     encoder = load_encoder(task)
     if encoder is None:
         raise StudyError(f"{study}: no encoder gives answers of kind {task.answer.kind!r}, as its task needs")
@@ -100,7 +95,6 @@ def _encoder_arm(task: Task, study: Path, name: str | None) -> TunedEncoder:
         if task.answer.kind == "json"
         else [FineTuned(encoder, keep=keep), Probe(encoder)]
     )
-    dev = _trials_by_arm(study / "dev.jsonl")
     measured = {arm.name: arm for arm in arms if arm.name in dev}
     if name is not None and name not in measured:
         raise StudyError(
@@ -114,27 +108,12 @@ def _encoder_arm(task: Task, study: Path, name: str | None) -> TunedEncoder:
     return max(measured.values(), key=lambda arm: mean_score(dev[arm.name]))
 
 
-def _recorded(study: Path, arm: str) -> dict[str, Reply]:
-    """What the run of the first seed answered to dev when it was measured."""
-    trials = _trials_by_arm(study / "dev.jsonl").get(arm, [])
-    return {trial.item: measured_reply(trial) for trial in trials if trial.seed in (None, "0")}
-
-
-def _trials_by_arm(path: Path) -> dict[str, list[Trial]]:
-    by_arm: dict[str, list[Trial]] = {}
-    for trial in read_trials(path) if path.exists() and path.stat().st_size else []:
-        by_arm.setdefault(trial.arm, []).append(trial)
-    return by_arm
-
-
-def _facts(
-    task: Task, study: Path, seed: int, prepared: Prepared, arm: TunedEncoder, examples: int
-) -> EncoderFacts:
+def _facts(task: Task, study: MeasuredStudy, arm: TunedEncoder, examples: int) -> EncoderFacts:
     """What the card says and tunepoint.json keeps."""
     from tunepoint.arms.encoder.classifier import Probe
 
-    parts = {"dev": study / "dev.jsonl", "sealed test": study / "trials.jsonl"}
-    trials = {part: _trials_by_arm(path).get(arm.name) for part, path in parts.items()}
+    prepared = study.prepared
+    trials = {"dev": study.dev.get(arm.name), "sealed test": study.test.get(arm.name)}
     return EncoderFacts(
         arm=arm.name,
         base=arm.encoder.name,
@@ -143,6 +122,6 @@ def _facts(
         train_sha256=fingerprint(trainable(task, prepared.split.train)),
         data_sha256=prepared.fingerprint,
         task_sha256=task.trials_fingerprint(),
-        seed=seed,
+        seed=study.seed,
         scores={part: mean_interval(of_part) for part, of_part in trials.items() if of_part},
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 
 import numpy as np
@@ -15,6 +15,7 @@ from tunepoint.decision.caveats import MAX_FAILURES_NAMED
 from tunepoint.decision.numbers import points_interval
 from tunepoint.models.chat_completions import CHARACTERS_PER_TOKEN, UNCOUNTED
 from tunepoint.models.prices import UNKNOWN_PRICE
+from tunepoint.models.replies import Recorded
 from tunepoint.stats.comparisons import compare
 from tunepoint.study.directory import Study
 from tunepoint.task.task import Task
@@ -59,6 +60,16 @@ def model_warnings(study: Study, today: date) -> list[str]:
                 "[[models]] price overrides it"
             )
     return warnings
+
+
+def recording_warnings(recorded: Mapping[str, Recorded]) -> list[str]:
+    """Return which models were not asked now, and where their seconds come from."""
+    return [
+        f"{origin.title}: it was not asked now; its replies, seconds and costs are a recording of "
+        f"{origin.day.isoformat()} ({origin.runtime} on {origin.processor}, {origin.settings}; weights "
+        f"SHA-256 {origin.weights_sha256})"
+        for origin in recorded.values()
+    ]
 
 
 def judge_warnings(study: Study, task: Task, finalists: Sequence[str]) -> list[str]:

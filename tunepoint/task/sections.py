@@ -109,6 +109,8 @@ class ModelName(Section):
     """Families of prompts to try, as in `few-shot`; None tries what suits the model."""
     hosting: Dedicated | None = None
     """Machines reserved for it; without them it is paid per answer, or runs on your own machine."""
+    replies: Path | None = None
+    """File of its replies to this very task, which a study takes instead of asking the model."""
     train_on_outputs: bool | None = None
     """Whether the provider's terms let you train on its outputs; Tunepoint does not guess them."""
 

@@ -91,6 +91,11 @@ class Task(Section):
         names = [model.name for model in self.models if model.name.startswith(RECORDED_PREFIX)]
         return {name: self.resolve(Path(name.removeprefix(RECORDED_PREFIX))) for name in names}
 
+    def asking_models(self) -> Task:
+        """Return the task with its models asked now, also those whose replies come with it."""
+        models = tuple(model.model_copy(update={"replies": None}) for model in self.models)
+        return self.model_copy(update={"models": models})
+
     def portable(self) -> dict[str, Any]:
         """Return the task as JSON with the folder of its paths; `Task.parse` reads it again."""
         content = as_file_content(self.model_dump(mode="json"))
@@ -113,6 +118,8 @@ class Task(Section):
             parts["accept"] = self.score.accept
         if styles:
             parts["styles"] = styles
+        if replies := {model.name: str(model.replies) for model in self.models if model.replies is not None}:
+            parts["replies"] = replies
         if self.tune:
             parts["tune"] = [tune.model_dump(exclude=UNMEASURED_TUNE_KEYS) for tune in self.tune]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -15,16 +15,18 @@ from tunepoint.models.chat import Reply
 from tunepoint.models.endpoints import TextModel
 from tunepoint.models.gguf.endpoint import GgufEndpoint
 from tunepoint.models.gguf.opening import gguf_path
-from tunepoint.models.gguf.writing import write_tuned
+from tunepoint.models.gguf.writing import write_adapter, write_tuned
 from tunepoint.models.providers import GGUF_PREFIX, is_gguf
 from tunepoint.task.sections import Tune
 from tunepoint.task.task import Task
-from tunepoint.trials.grading import task_scorer
+from tunepoint.trials.grading import score_replies, task_scorer
 
 if TYPE_CHECKING:
     from tunepoint.arms.causal.causal import CausalTuned
 
 GGUF_FILE = "model.gguf"
+ADAPTER_FILE = "adapter.gguf"
+"""What LoRA added alone; llama.cpp applies it to the base's file."""
 MODELFILE = "Modelfile"
 """What `ollama create` reads."""
 
@@ -51,8 +53,12 @@ def export_gguf(
     measured: Mapping[PromptLength, Sequence[Reply]],
     merged: Path,
     out: Path,
+    adapter: Path | None = None,
 ) -> Parity:
     """Write `model.gguf` and a Modelfile for Ollama, if llama.cpp answers the validation set as measured.
+
+    An adapter is written too, as `adapter.gguf`, and has to answer as measured with the prompt that scores
+    best.
 
     Args:
         base: a model in a GGUF file.
@@ -62,6 +68,7 @@ def export_gguf(
         measured: the adapter's replies to the validation set, by prompt length.
         merged: directory with the merged weights.
         out: folder for the files.
+        adapter: directory with the LoRA adapter; None after full fine-tuning.
 
     Returns:
         the comparison with the prompt where most answers differ.
@@ -70,11 +77,33 @@ def export_gguf(
         ModelError: it answers otherwise, and was deleted.
 
     """
-    path = out / GGUF_FILE
-    write_tuned(gguf_path(base.base, task.folder), merged, path)
-    endpoint = GgufEndpoint(f"{GGUF_PREFIX}{path}", path)
-    served, scoring = TextModel(endpoint, remote=False), task_scorer(task)
-    compared = []
+    path, origin = out / GGUF_FILE, gguf_path(base.base, task.folder)
+    write_tuned(origin, merged, path)
+    compared = _compare(path, GgufEndpoint(f"{GGUF_PREFIX}{path}", path), arms, task, split, measured)
+    write_text(out / MODELFILE, f"FROM ./{GGUF_FILE}\nPARAMETER temperature 0\n")
+    if adapter is not None:
+        path = out / ADAPTER_FILE
+        write_adapter(origin, adapter, path)
+        endpoint = GgufEndpoint(f"{GGUF_PREFIX}{path}", origin, adapter=path)
+        scores = {
+            arm.prompt_length: score_replies(task_scorer(task), measured[arm.prompt_length], split.dev).mean()
+            for arm in arms
+        }
+        best = max(arms, key=lambda arm: scores[arm.prompt_length])
+        compared += _compare(path, endpoint, [best], task, split, measured)
+    return max(compared, key=lambda same: len(same.differing))
+
+
+def _compare(
+    path: Path,
+    endpoint: GgufEndpoint,
+    arms: Sequence[CausalTuned],
+    task: Task,
+    split: Split,
+    measured: Mapping[PromptLength, Sequence[Reply]],
+) -> list[Parity]:
+    """Compare a written file with what was measured; delete it if it answers otherwise."""
+    served, scoring, compared = TextModel(endpoint, remote=False), task_scorer(task), []
     try:
         for arm in arms:
             template = arm.template(task, split.train)
@@ -83,11 +112,10 @@ def export_gguf(
             if not same.holds:
                 path.unlink()
                 raise ModelError(
-                    f"{path} does not answer as the adapter did ({arm.prompt_length} prompt) and was not "
+                    f"{path} does not answer as the model did ({arm.prompt_length} prompt) and was not "
                     f"kept: {same}"
                 )
             compared.append(same)
     finally:
         endpoint.close()
-    write_text(out / MODELFILE, f"FROM ./{GGUF_FILE}\nPARAMETER temperature 0\n")
-    return max(compared, key=lambda same: len(same.differing))
+    return compared

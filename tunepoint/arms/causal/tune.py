@@ -103,7 +103,8 @@ def tune_model(
     _copy_weights(tuned.keep / run, folder, card)
     merged = out / "merged" if (merge or gguf) and base.method != "full" else None
     same = None if merged is None else _merge(arms, task, split, replies, merged, card)
-    served = export_gguf(base, arms, task, split, replies, merged or folder, out) if gguf else None
+    adapter = None if base.method == "full" else folder
+    served = export_gguf(base, arms, task, split, replies, merged or folder, out, adapter) if gguf else None
     if merged is not None and not merge:
         shutil.rmtree(merged)  # it was a step on the way to the GGUF file
         merged = same = None

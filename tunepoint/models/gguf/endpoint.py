@@ -51,13 +51,20 @@ class GgufEndpoint:
     """Requests to a model in a file; the weights are loaded at the first one."""
 
     def __init__(
-        self, name: str, path: Path, *, context: int = MAX_CONTEXT, processors: int | None = None
+        self,
+        name: str,
+        path: Path,
+        *,
+        adapter: Path | None = None,
+        context: int = MAX_CONTEXT,
+        processors: int | None = None,
     ) -> None:
         """Read what the file says of itself; nothing is loaded yet.
 
         Args:
             name: of the model, as usage reports it.
             path: GGUF file.
+            adapter: GGUF file of a LoRA adapter that is applied to it.
             context: tokens of prompt and answer, at most.
             processors: cores to use; all that this process may use if None.
 
@@ -66,7 +73,7 @@ class GgufEndpoint:
             MissingExtra: llama.cpp is not installed.
 
         """
-        self.name, self.path = name, path
+        self.name, self.path, self.adapter = name, path, adapter
         self.facts: FileFacts = read_facts(name, path)
         self.context = min(context, self.facts.context)
         available = processors or cores()
@@ -145,6 +152,8 @@ class GgufEndpoint:
         settings.no_extra_bufts = True  # weights as they are in the file: repacked copies were slower
         settings.cache_ram_mib = 0  # the states of earlier prompts, up to 8 GB by default
         settings.endpoint_slots = settings.ui = False
+        if self.adapter is not None:
+            settings.lora_adapters = [runtime.CommonAdapterLoraInfo(str(self.adapter))]
         settings.use_jinja = True  # the file's own chat template, whatever is in it
         try:
             return runtime.Server(settings)

@@ -1,14 +1,15 @@
-"""A tuned model as a GGUF file: the base's file with the weights that training changed.
+"""A tuned model as a GGUF file: the base's file with the weights that training changed, or these alone.
 
 Everything else (vocabulary, chat template, embeddings, norms) is copied byte for byte, so the file differs
-from its base in nothing but the tuning. Changed weights are written in half precision.
+from its base in nothing but the tuning. Changed weights are written in half precision. An adapter's file
+holds what LoRA has added, and llama.cpp needs the base's file beside it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,65 @@ def write_tuned(base: Path, merged: Path, out: Path) -> None:
         MissingExtra: a package is not installed.
 
     """
+    reader, architecture = _read_base(base)
+    weights, order = _Weights(merged), _row_order(reader, architecture)
+    with _writing(out, architecture) as writer:
+        _copy_fields(reader, writer)
+        for tensor in reader.tensors:
+            _add_tensor(writer, tensor, weights, order)
+
+
+def write_adapter(base: Path, adapter: Path, out: Path) -> None:
+    """Write a LoRA adapter as a GGUF file, which llama.cpp applies to the base's file.
+
+    Args:
+        base: GGUF file that the model was tuned from.
+        adapter: directory with the adapter, as PEFT writes it.
+        out: the file to write.
+
+    Raises:
+        ModelError: the layers of this architecture are not known here, or the adapter has other parts than
+            two matrices a layer.
+        MissingExtra: a package is not installed.
+
+    """
+    reader, architecture = _read_base(base)
+    settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    if settings.get("use_dora") or settings.get("modules_to_save"):
+        raise ModelError(f"{adapter}: llama.cpp reads adapters of plain LoRA only; merge this one")
+    rank = int(settings["r"])
+    # llama.cpp scales by alpha / rank; the other rule divides by the root of the rank.
+    alpha = settings["lora_alpha"] * (rank**0.5 if settings.get("use_rslora") else 1.0)
+    weights, order = _Weights(adapter, "adapter_model"), _row_order(reader, architecture)
+    with _writing(out, architecture) as writer:
+        writer.add_type("adapter")
+        writer.add_string("adapter.type", "lora")
+        writer.add_float32("adapter.lora.alpha", float(alpha))
+        for tensor in reader.tensors:
+            for name, weight in _matrices(tensor.name, weights, order):
+                writer.add_tensor(name, weight)
+
+
+def _matrices(
+    tensor: str, weights: _Weights, order: dict[str, int]
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Yield the name and the value of the two matrices that LoRA adds to a tensor, if it does."""
+    place = _place(tensor)
+    if place is None:
+        return
+    name, layer = place
+    for part, suffix in (("lora_A", "lora_a"), ("lora_B", "lora_b")):
+        key = f"base_model.model.{name}.{part}.weight"
+        if key not in weights.files:
+            return  # not every layer need be adapted
+        weight = weights.read(key)
+        # the rows of the product are those of its second matrix
+        ordered = reorder(weight, order[layer]) if part == "lora_B" and layer in order else weight
+        yield f"{tensor}.{suffix}", ordered
+
+
+def _read_base(base: Path) -> tuple[GGUFReader, str]:
+    """Open the base's file; return it with its architecture."""
     try:
         import gguf
     except ImportError as error:
@@ -60,14 +120,18 @@ def write_tuned(base: Path, merged: Path, out: Path) -> None:
             f"{base}: tuned weights of {architecture!r} cannot be written as GGUF; those of "
             f"{', '.join(ARCHITECTURES)} can"
         )
+    return reader, architecture
+
+
+@contextmanager
+def _writing(out: Path, architecture: str) -> Iterator[GGUFWriter]:
+    """Write a file as a whole, or leave the old one as it is."""
+    import gguf
+
     unfinished = out.with_suffix(".partial")
     writer = gguf.GGUFWriter(unfinished, architecture)
     try:
-        _copy_fields(reader, writer)
-        weights = _Weights(merged)
-        order = _row_order(reader, architecture)
-        for tensor in reader.tensors:
-            _add_tensor(writer, tensor, weights, order)
+        yield writer
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -90,15 +154,23 @@ def _copy_fields(reader: GGUFReader, writer: GGUFWriter) -> None:
 
 
 def _add_tensor(writer: GGUFWriter, tensor: ReaderTensor, weights: _Weights, order: dict[str, int]) -> None:
-    parts = tensor.name.split(".")  # as in blk.0.attn_q.weight
-    layer = LINEAR_LAYERS.get(parts[2]) if len(parts) == 4 and parts[0] == "blk" else None
-    if layer is None or parts[3] != "weight":
+    place = _place(tensor.name)
+    if place is None:
         writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
         return
-    weight = weights.read(f"model.layers.{parts[1]}.{layer}.weight")
-    if parts[2] in order:
-        weight = reorder(weight, order[parts[2]])
+    name, layer = place
+    weight = weights.read(f"{name}.weight")
+    if layer in order:
+        weight = reorder(weight, order[layer])
     writer.add_tensor(tensor.name, weight.astype(np.float16))
+
+
+def _place(tensor: str) -> tuple[str, str] | None:
+    """Return the module of a tensor in transformers, and its layer; None if LoRA does not adapt it."""
+    parts = tensor.split(".")  # as in blk.0.attn_q.weight
+    if len(parts) != 4 or parts[0] != "blk" or parts[3] != "weight" or parts[2] not in LINEAR_LAYERS:
+        return None
+    return f"model.layers.{parts[1]}.{LINEAR_LAYERS[parts[2]]}", parts[2]
 
 
 def _row_order(reader: GGUFReader, architecture: str) -> dict[str, int]:
@@ -120,9 +192,9 @@ def reorder(weight: NDArray[Any], heads: int) -> NDArray[Any]:
 class _Weights:
     """The weights of a directory, by name."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, stem: str = "model") -> None:
         self.folder = folder
-        self.files = dict(_files(folder))
+        self.files = dict(_files(folder, stem))
 
     def read(self, name: str) -> NDArray[np.float32]:
         """Read one weight.
@@ -139,17 +211,17 @@ class _Weights:
             return np.asarray(file.get_tensor(name).float().numpy())
 
 
-def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+def _files(folder: Path, stem: str) -> Iterator[tuple[str, Path]]:
     """Yield the name of each weight and the file that holds it."""
     from safetensors import safe_open
 
-    index = folder / "model.safetensors.index.json"
+    index = folder / f"{stem}.safetensors.index.json"
     if index.exists():
         content = json.loads(index.read_text(encoding="utf-8"))
         yield from ((name, folder / file) for name, file in content["weight_map"].items())
         return
-    path = folder / "model.safetensors"
+    path = folder / f"{stem}.safetensors"
     if not path.exists():
-        raise ModelError(f"{folder}: has no model.safetensors")
+        raise ModelError(f"{folder}: has no {path.name}")
     with safe_open(path, framework="pt") as file:
         yield from ((name, path) for name in file.keys())  # noqa: SIM118  # no mapping

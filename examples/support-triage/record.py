@@ -1,0 +1,68 @@
+"""Record the language model's replies over the example: `make record-demo`.
+
+The demo takes its replies from `replies.jsonl`, because a model that runs on two cores needs about an hour
+for them. This asks the model itself, for all that the demo asks, and writes the file anew.
+
+    python examples/support-triage/record.py [--out studies/support-triage-live]
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from tunepoint import Task, run
+from tunepoint.files.machine import cores
+from tunepoint.models.gguf.catalog import known_model
+from tunepoint.models.replies import Recorded, write_replies
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    """Run the example's study with the model itself, and write down what it replied."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("studies/support-triage-live"))
+    options = parser.parse_args()
+    task = Task.load(HERE).asking_models()
+    run(task, out=options.out, seed=0, progress=show)
+    for model in task.models:
+        count = write_replies(HERE / "replies.jsonl", options.out / "calls.sqlite", origin(model.name))
+        print(f"{count:,} replies of {model.name} are in {HERE / 'replies.jsonl'}")
+
+
+def show(what: str, done: float, planned: float) -> None:
+    """Print a line of progress."""
+    print(f"{done / max(done, planned):4.0%}  {what}", flush=True)
+
+
+def origin(name: str) -> Recorded:
+    """What the replies of today are of."""
+    model = known_model(name)
+    return Recorded(
+        model=name,
+        title=model.title,
+        parameters=model.parameters,
+        weights_sha256=model.sha256,
+        runtime=f"llama.cpp in xllamacpp {version('xllamacpp')}",
+        processor=f"{processor()}, {cores()} cores",
+        settings="temperature 0, labels confined by a grammar",
+        day=datetime.now(UTC).date(),
+    )
+
+
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text(encoding="utf-8").splitlines() if facts.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()

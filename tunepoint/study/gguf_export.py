@@ -1,0 +1,87 @@
+"""A study's tuned language model as files for llama.cpp and Ollama; kept only if they answer as measured."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunepoint.arms.causal.from_task import causal_arms, tunes_with_titles
+from tunepoint.arms.causal.gguf_export import check_gguf_base, export_gguf
+from tunepoint.arms.parity import Parity
+from tunepoint.errors import StudyError, nearest
+from tunepoint.files.text import make_folder
+from tunepoint.stats.streams import Stream, stream
+from tunepoint.study.measured import MeasuredStudy, read_measured
+from tunepoint.task.sections import Tune
+from tunepoint.task.task import Task
+from tunepoint.trials.trial import mean_score
+
+if TYPE_CHECKING:
+    from tunepoint.arms.causal.causal import CausalTuned
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """What was written."""
+
+    folder: Path
+    arm: str
+    """Name of the arm."""
+    parity: Parity
+    """Of llama.cpp's answers against the measured ones, on the validation set."""
+
+
+def export_language_model(task: Task, study: Path, folder: Path, arm: str | None = None) -> ExportedModel:
+    """Write a tuned language model of a study as GGUF: merged, and its adapter alone; with a Modelfile.
+
+    Args:
+        task: of the study.
+        study: its directory.
+        folder: where to write.
+        arm: name of the model's arm; the best on the validation set if None.
+
+    Raises:
+        StudyError: the folder is no study of this task, or has no tuned language model of that name.
+        TaskError: the model's base is no GGUF file.
+        ModelError: packages are missing, or a file gives other answers; it is not kept then.
+
+    """
+    measured = read_measured(task, study)
+    base, arms = _choose(task, measured, arm)
+    check_gguf_base(base)
+    split = measured.prepared.split
+    fitted = arms[0].fit(task, split.train, stream(measured.seed, Stream.FIT))  # its run is on disk
+    replies = {}
+    for one in arms:
+        answered = measured.dev_replies(one.name)
+        replies[one.prompt_length] = [answered[example.id] for example in split.dev]
+    make_folder(folder)
+    run = fitted.base.keep / fitted.run
+    with tempfile.TemporaryDirectory(dir=folder) as merged:
+        path = run
+        if base.method != "full":
+            path = Path(merged)
+            fitted.base.endpoint(fitted.run)
+            fitted.base.merge(path)
+        same = export_gguf(base, arms, task, split, replies, path, folder, run if path != run else None)
+    return ExportedModel(folder, arms[0].name, same)
+
+
+def _choose(task: Task, measured: MeasuredStudy, name: str | None) -> tuple[Tune, list[CausalTuned]]:
+    """The base of the arm of that name, or of the best arm, and its arms with every prompt measured."""
+    study = measured.folder
+    offered: dict[str, tuple[Tune, list[CausalTuned]]] = {}
+    for tune, title in tunes_with_titles(task):
+        if tune.provider is not None:
+            continue
+        keep, split = study / "arms" / "language models", measured.prepared.split
+        _, arms = causal_arms(tune, title, task, split.train, split.dev, keep)
+        whole = [arm for arm in arms if len(measured.dev_replies(arm.name)) == len(split.dev)]
+        offered |= {arm.name: (tune, whole) for arm in whole}
+    if not offered:
+        raise StudyError(f"{study}: no language model was tuned in it on this machine")
+    if name is not None and name not in offered:
+        raise StudyError(f"{study}: {name!r} is no language model tuned in it; {nearest(name, offered)}")
+    return offered[name or max(offered, key=lambda one: mean_score(measured.dev[one]))]
