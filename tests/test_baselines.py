@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from tunepoint.cli.app import app
 from tunepoint.errors import TaskError
 from tunepoint.models.chat import Demonstration, Prompt
 from tunepoint.models.endpoints import request_of
+from tunepoint.models.label_codes import codes_of, label_of
+from tunepoint.models.parsing import parse
 from tunepoint.report.words import headline, models_words, scope_words
 
 RNG = np.random.default_rng
@@ -110,8 +113,9 @@ def test_a_model_here_is_prompted_in_fewer_ways_and_the_form_of_a_label_is_one_o
     here: Any = Here()
     arms = chat_arms(task_of(here.name), [here], embed)
     names = [arm.name for arm in arms]
-    assert len(names) == len(set(names)) == 17
-    assert "qwen2.5-coder-0.5b few-shot, 24 examples, plain, JSON" in names
+    assert len(names) == len(set(names)) == 21
+    for form in ("", ", JSON", ", letters"):
+        assert f"qwen2.5-coder-0.5b few-shot, 24 examples, plain{form}" in names
     assert not any("thought" in name for name in names)
     hosted: Any = Here("openai/gpt-5-mini")
     assert len(chat_arms(task_of(hosted.name), [hosted], embed)) == 55
@@ -139,6 +143,34 @@ def test_demonstrations_have_the_form_of_the_answer() -> None:
     assert request.schema is not None and request.choices == ()
     plain = request_of(Prompt(**{**prompt.__dict__, "form": "plain"}))
     assert plain.messages[1].content == "billing" and plain.schema is None and plain.choices
+    letter = Prompt(**{**prompt.__dict__, "form": "letter", "descriptions": {"setup": "pairing"}})
+    request = request_of(letter)
+    assert "A. billing\nB. setup: pairing" in request.messages[0].content
+    assert "Reply with the letter in front of the label" in request.messages[0].content
+    assert request.messages[1].content == "A" and request.schema is None and request.choices == ("A", "B")
+    terse = request_of(replace(letter, template_name="terse")).messages[0].content
+    assert "One of: A. billing, B. setup: pairing." in terse
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        *(("B", "setup"), ("(b)", "setup"), ("**A.**", "billing"), ('{"answer": "B"}', "setup")),
+        *(("setup", "setup"), ("It is about billing", "billing"), ("C", None), ("AB", None)),
+    ],
+)
+def test_a_letter_is_read_as_its_label(text: str, label: str | None) -> None:
+    assert parse(Prompt("", labels=("billing", "setup"), form="letter"), text).answer == label
+
+
+def test_codes_are_never_labels_themselves() -> None:
+    assert codes_of(("x", "y")) == ("A", "B")
+    assert codes_of(("b", "x")) == ("1", "2")  # "B" would be a label and a code
+    assert codes_of(("B", "1")) == ("Q1", "Q2")
+    many = tuple(f"label {i}" for i in range(77))
+    assert codes_of(many)[-1] == "77" and label_of("(77)", many) == "label 76"
+    assert label_of("78", many) is None and label_of("A", many) is None
+    assert "the number in front" in request_of(Prompt("", labels=many, form="letter")).messages[0].content
 
 
 # -- what is said without a language model ---------------------------------------------------

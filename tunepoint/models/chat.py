@@ -14,7 +14,7 @@ Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 """Texts -> (n, width) unit vectors; similar texts have a high dot product."""
 
 AnswerKind = Literal["label", "json", "number", "text"]
-AnswerForm = Literal["either", "plain", "json"]
+AnswerForm = Literal["either", "plain", "json", "letter"]
 """How a label is written: by itself, inside a JSON object, or as the server prefers to confine it."""
 
 

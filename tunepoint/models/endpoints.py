@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from tunepoint.models.chat import ChatModel, Message, Prompt, Reply, Usage
+from tunepoint.models.label_codes import codes_of
 from tunepoint.models.parsing import parse
 from tunepoint.models.templates import LABEL_KEY, render
 
@@ -129,16 +130,22 @@ def request_of(prompt: Prompt) -> Request:
         prompt.sample,
         # A schema or a list of choices would leave a model no room to think first.
         None if prompt.reasoning else _schema(prompt),
-        # Asked for inside JSON, the schema confines a label.
-        () if prompt.reasoning or prompt.kind != "label" or prompt.form == "json" else prompt.labels,
+        _choices(prompt),
     )
+
+
+def _choices(prompt: Prompt) -> tuple[str, ...]:
+    """Return the only texts allowed; asked for inside JSON, the schema confines a label."""
+    if prompt.reasoning or prompt.kind != "label" or prompt.form == "json":
+        return ()
+    return codes_of(prompt.labels) if prompt.form == "letter" else prompt.labels
 
 
 def _schema(prompt: Prompt) -> Mapping[str, Any] | None:
     """Return the JSON schema of the answer; labels get one, for few servers enforce a plain enum."""
     if prompt.kind == "json":
         return prompt.schema
-    if prompt.kind == "label" and prompt.form != "plain":
+    if prompt.kind == "label" and prompt.form in ("either", "json"):
         answer = {"type": "string", "enum": list(prompt.labels)}
         return {
             "type": "object",

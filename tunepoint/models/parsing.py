@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunepoint.models.chat import Prompt
+from tunepoint.models.label_codes import label_of
 from tunepoint.models.label_matching import named_labels, same_label
 from tunepoint.models.numbers import last_number
 from tunepoint.models.templates import ANSWER_MARK
@@ -49,7 +50,8 @@ def _text(prompt: Prompt, text: str) -> ParsedAnswer:
 def _label(prompt: Prompt, text: str) -> ParsedAnswer:
     """Read the label that the text is, or the only one that it names."""
     wanted = _unwrapped(text)
-    label = same_label(wanted, prompt.labels)
+    label = label_of(wanted, prompt.labels) if prompt.form == "letter" else None
+    label = label or same_label(wanted, prompt.labels)
     if label is not None:
         return ParsedAnswer(label)
     named = named_labels(wanted, prompt.labels)

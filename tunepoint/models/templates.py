@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tunepoint.models.chat import Message, Prompt
+from tunepoint.models.label_codes import codes_of
 
 ANSWER_MARK = "Answer:"
 """Starts the line with the answer, after reasoning."""
@@ -30,11 +31,24 @@ class PromptTemplate:
 
 
 def _listed(prompt: Prompt) -> str:
-    return "\n".join(f"- {label}{_described(prompt, label)}" for label in prompt.labels)
+    return "\n".join(
+        f"{mark} {label}{_described(prompt, label)}"
+        for mark, label in zip(_marks(prompt, "-"), prompt.labels, strict=True)
+    )
 
 
 def _inline(prompt: Prompt) -> str:
-    return ", ".join(f"{label}{_described(prompt, label)}" for label in prompt.labels)
+    return ", ".join(
+        f"{mark} {label}{_described(prompt, label)}".lstrip()
+        for mark, label in zip(_marks(prompt, ""), prompt.labels, strict=True)
+    )
+
+
+def _marks(prompt: Prompt, otherwise: str) -> list[str]:
+    """What stands before each label: its code where the answer is one."""
+    if not _label_as_letter(prompt):
+        return [otherwise] * len(prompt.labels)
+    return [f"{code}." for code in codes_of(prompt.labels)]
 
 
 def _described(prompt: Prompt, label: str) -> str:
@@ -94,6 +108,9 @@ def render(prompt: Prompt) -> tuple[Message, ...]:
     messages: list[Message] = []
     for demonstration in prompt.demonstrations:
         target = f"{ANSWER_MARK} {demonstration.target}" if prompt.reasoning else demonstration.target
+        if _label_as_letter(prompt):
+            codes = dict(zip(prompt.labels, codes_of(prompt.labels), strict=True))
+            target = codes.get(target, target)
         if _label_in_json(prompt):
             target = json.dumps({LABEL_KEY: demonstration.target}, ensure_ascii=False)
         messages += [Message("user", template.question(demonstration.input)), Message("assistant", target)]
@@ -127,6 +144,9 @@ def answer_format(prompt: Prompt) -> str:
     }[prompt.kind]
     if _label_in_json(prompt):
         form = f'one JSON object {{"{LABEL_KEY}": LABEL}}, with the label exactly as written above'
+    if _label_as_letter(prompt):
+        code = "letter" if codes_of(prompt.labels)[0].isalpha() else "number"
+        form = f"the {code} in front of the label, and nothing else"
     if prompt.reasoning:
         return (
             f"Think step by step. Then write a last line that begins with '{ANSWER_MARK}' and holds {form}."
@@ -136,6 +156,10 @@ def answer_format(prompt: Prompt) -> str:
 
 def _label_in_json(prompt: Prompt) -> bool:
     return prompt.kind == "label" and prompt.form == "json" and not prompt.reasoning
+
+
+def _label_as_letter(prompt: Prompt) -> bool:
+    return prompt.kind == "label" and prompt.form == "letter" and not prompt.reasoning
 
 
 def _schema(prompt: Prompt) -> str:

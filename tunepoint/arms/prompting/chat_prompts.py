@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -78,6 +78,15 @@ def vote(replies: Sequence[Reply]) -> Reply:
     return replace(first, usage=usage, confidence=count / len(replies), error=None)
 
 
+FORM_IN_NAME: Mapping[AnswerForm, str] = {
+    "either": "",
+    "plain": "",
+    "json": ", JSON",
+    "letter": ", letters",
+}
+"""What an arm's name says of the form of its answers."""
+
+
 @dataclass
 class ChatPrompt(ChatArm):
     """An arm: a style of prompt in one prompt template, for one model."""
@@ -97,7 +106,7 @@ class ChatPrompt(ChatArm):
             # British: names are keys of studies on disk.
             style, family = f"optimised {style}", "optimised prompt"
         self.family = f"{self.title_in_name} {family}"
-        form = ", JSON" if self.form == "json" else ""
+        form = FORM_IN_NAME[self.form]
         self.name = f"{self.title_in_name} {style}, {self.template_name}{form}"
 
     @property

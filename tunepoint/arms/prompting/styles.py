@@ -79,8 +79,8 @@ DEAR_FAMILIES = ("retrieved few-shot", *SLOW_FAMILIES)
 """Of a model on this machine: every answer computes hundreds of tokens anew, so one template has to do."""
 MACHINE_TEMPLATES = ("plain", "sections", "terse")
 """Templates that are tried with a model on this machine."""
-JSON_TEMPLATES = ("plain",)
-"""Those in which it is also asked for a label in JSON."""
+OTHER_FORMS: tuple[AnswerForm, ...] = ("json", "letter")
+"""Forms of a label beside the plain one, in the first template."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def machine_variants(kind: AnswerKind, families: Collection[str]) -> list[Varian
     """Return what is tried with a model on this machine.
 
     Args:
-        kind: of the answers; labels may come plain or in JSON, and the validation set decides.
+        kind: of the answers; labels may come plain, in JSON or as letters, and the validation set decides.
         families: of the styles to try.
 
     """
@@ -108,5 +108,5 @@ def machine_variants(kind: AnswerKind, families: Collection[str]) -> list[Varian
         templates = MACHINE_TEMPLATES[:1] if dear else MACHINE_TEMPLATES
         variants += [Variant(style, template, "plain") for template in templates]
         if kind == "label" and not dear:
-            variants += [Variant(style, template, "json") for template in JSON_TEMPLATES]
+            variants += [Variant(style, MACHINE_TEMPLATES[0], form) for form in OTHER_FORMS]
     return variants
