@@ -15,11 +15,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) (some minutes the first time) ..."
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -c constraints.txt torch==2.13.0
-	$(PIP) install -c constraints.txt -e '.[tune]'
+	$(PIP) install -c constraints.txt -e '.[tune,llm]'
 	@touch $@
 
 $(VENV)/.developing: $(VENV)/.installed
-	$(PIP) install -c constraints.txt -e '.[tune,dev]'
+	$(PIP) install -c constraints.txt -e '.[tune,llm,dev]'
 	@touch $@
 
 install: $(VENV)/.installed ## Create the environment that runs Tunepoint
@@ -27,11 +27,11 @@ install: $(VENV)/.installed ## Create the environment that runs Tunepoint
 demo: $(VENV)/.installed ## Run the whole main job on examples/support-triage
 	$(BIN)/tunepoint demo
 
-demo-live: $(VENV)/.developing ## The same with the language model itself asked, about an hour; compares it with the recording
+demo-live: $(VENV)/.installed ## The same with the language model itself asked, about an hour; compares it with the recording
 	$(BIN)/tunepoint models pull qwen2.5-coder-0.5b
 	$(BIN)/tunepoint demo --live
 
-record-demo: $(VENV)/.developing ## Record the language model's replies that the demo takes, about an hour
+record-demo: $(VENV)/.installed ## Record the language model's replies that the demo takes, about an hour
 	$(BIN)/tunepoint models pull qwen2.5-coder-0.5b
 	$(BIN)/python examples/support-triage/record.py
 

@@ -1,37 +1,41 @@
-"""A language model of this machine on banking77: ways of prompting it, the controls, and its processor time.
+"""A language model of this machine on public tasks: ways of prompting it, the controls, processor time.
 
-DATA is a folder with banking77's train.csv and test.csv (columns text and category). The first `--labels`
-labels by name are kept, with 20 training examples each. Every way answers the same `--items` test messages.
-`overhead` is the processor time of an answer here over that of llama.cpp asked directly, in the same run,
-with the same prompts.
+DATA is the folder that holds banking77/, clinc150/, snips/ and gsm8k/ as published, ../shared/data unless
+given. Of banking77 and CLINC150 the first `--labels` labels by name are kept, with 20 training examples
+each; SNIPS asks for JSON, GSM8K for a number. Every way answers the same `--items` test items. `overhead`
+is the processor time of answers here over that of llama.cpp asked directly, in the same run, with the same
+prompts. `benchmarks/lora.py` tunes such a model.
 
-    python benchmarks/language_model.py DATA [--model embedded:qwen2.5-coder-0.5b] [--labels 8] [--items 60]
+    python benchmarks/language_model.py [DATA] [--task banking77] [--model embedded:qwen2.5-coder-0.5b]
+        [--labels 8] [--items 60] [--forms plain json letter] [--styles few-shot ...]
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from public_tasks import PUBLIC_TASKS, PublicTask
 
-from tunepoint import Example, Task
 from tunepoint.arms.baselines.neighbor_vote import NeighborVote
 from tunepoint.arms.baselines.word_counts import WordCountsBaseline
 from tunepoint.arms.contract import Arm
+from tunepoint.arms.encoder.classifier import FineTuned
+from tunepoint.arms.encoder.extraction import SpanTagger
 from tunepoint.arms.prompting.chat_prompts import ChatPrompt
 from tunepoint.arms.prompting.styles import PromptStyle
-from tunepoint.models.chat import Reply
+from tunepoint.models.chat import AnswerForm, Reply
 from tunepoint.models.encoder import Encoder
 from tunepoint.models.endpoints import TextModel, request_of
 from tunepoint.models.gguf.endpoint import GgufEndpoint
 from tunepoint.models.gguf.opening import open_gguf
+from tunepoint.trials.grading import score_replies, task_scorer
 
-EXAMPLES_PER_LABEL = 20
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 TIMED_PROMPTS = 8
 STYLES = (
     PromptStyle("zero-shot"),
@@ -40,100 +44,127 @@ STYLES = (
     PromptStyle("retrieved few-shot", system=True, retrieved=6),
     PromptStyle("retrieved few-shot", system=True, retrieved=24),
 )
+REASONING_STYLES = (
+    PromptStyle("zero-shot"),
+    PromptStyle("chain of thought", system=True, reasoning=True),
+    PromptStyle("self-consistency", system=True, reasoning=True, samples=5),
+)
+FORMS: tuple[AnswerForm, ...] = ("plain", "json", "letter")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data", type=Path)
+    parser.add_argument("data", nargs="?", type=Path, default=DATA)
+    parser.add_argument("--task", default="banking77", choices=list(PUBLIC_TASKS))
     parser.add_argument("--model", default="embedded:qwen2.5-coder-0.5b")
     parser.add_argument("--labels", type=int, default=8)
     parser.add_argument("--items", type=int, default=60)
-    parser.add_argument("--forms", nargs="+", default=["plain"], choices=["plain", "json"])
+    parser.add_argument("--forms", nargs="+", default=["plain"], choices=FORMS)
+    parser.add_argument("--styles", nargs="+", help="names of styles, as in the table; all if missing")
     options = parser.parse_args()
-    if not (options.data / "train.csv").exists():
-        print(f"skipped: no train.csv in {options.data}")
+    if not (options.data / options.task).is_dir():
+        print(f"skipped: no {options.task}/ in {options.data}")
         return
-    train, test = examples(options.data, options.labels, options.items)
-    task = Task.parse({"name": "banking77", "instruction": "Say which intent the customer's message has."})
-    encoder, endpoint = Encoder.load(), open_gguf(options.model, Path())
-    model = TextModel(endpoint, remote=False)
-    arms: list[Arm] = [WordCountsBaseline(), NeighborVote(encoder.embed, 6), NeighborVote(encoder.embed, 24)]
-    arms += [
-        ChatPrompt(model, style, "plain", encoder.embed, form=form)
-        for style in STYLES
-        for form in options.forms
-    ]
-    rows = [measured(arm, task, train, test) for arm in arms]
-    few = next(arm for arm in arms if isinstance(arm, ChatPrompt) and arm.style.shots == 24)
-    overhead = overhead_of(few, task, train, test, endpoint)
-    print(f"{options.model}, {options.labels} labels, {len(test)} items")
-    for row in rows:
-        print(
-            f"{row['arm']:60} {row['accuracy']:.3f} ±{row['error']:.3f}  readable {row['readable']:.2f}  "
-            f"{row['core_seconds']:.2f} core s"
-        )
-    print(f"overhead {overhead:.2f}")
-    print(json.dumps({"model": options.model, "labels": options.labels, "rows": rows, "overhead": overhead}))
+    public = PUBLIC_TASKS[options.task](options.data, options.labels, options.items)
+    endpoint, encoder = open_gguf(options.model, Path()), Encoder.load()
+    prompts = prompted(public, TextModel(endpoint, remote=False), encoder, options.forms, options.styles)
+    arms = [*controls(public, encoder), *prompts]
+    print(f"{options.model}, {options.task}, {options.labels} labels, {len(public.test)} items", flush=True)
+    measured = [measure(arm, public) for arm in arms]
+    timed = [arm for arm in prompts if not arm.style.reasoning]
+    overhead = overhead_of(timed[-1], public, endpoint) if timed else None
+    print("overhead " + ("not measured" if overhead is None else f"{overhead:.2f}"))
     endpoint.close()
+    print(
+        json.dumps(
+            {
+                "benchmark": "language_model",
+                "task": options.task,
+                "model": options.model,
+                "labels": options.labels,
+                "rows": measured,
+                "overhead": overhead,
+            }
+        )
+    )
 
 
-def examples(folder: Path, labels: int, items: int) -> tuple[list[Example], list[Example]]:
-    """The first labels by name: 20 training examples of each, and test items drawn with a fixed seed."""
-    train, test = (rows(folder / f"{part}.csv") for part in ("train", "test"))
-    kept = sorted({label for _, label in train})[:labels]
-    chosen = [
-        Example(f"{label}-{i}", text, label)
-        for label in kept
-        for i, (text, _) in enumerate([row for row in train if row[1] == label][:EXAMPLES_PER_LABEL])
+def prompted(
+    public: PublicTask,
+    model: TextModel,
+    encoder: Encoder,
+    forms: Sequence[AnswerForm],
+    names: Sequence[str] | None,
+) -> list[ChatPrompt]:
+    """The ways of prompting that suit the task; a label comes in each of the forms."""
+    kind = public.task.answer.kind
+    styles = REASONING_STYLES if kind == "number" else STYLES
+    return [
+        ChatPrompt(model, style, "plain", encoder.embed, form=form)
+        for style in styles
+        if names is None or style.name in names
+        for form in (forms if kind == "label" else ("plain",))
     ]
-    known = [Example(f"test-{i}", text, label) for i, (text, label) in enumerate(test) if label in kept]
-    order = np.random.default_rng(0).permutation(len(known))[:items]
-    return chosen, [known[i] for i in order.tolist()]
 
 
-def rows(path: Path) -> list[tuple[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return [(row["text"], row["category"]) for row in csv.DictReader(file)]
+def controls(public: PublicTask, encoder: Encoder) -> list[Arm]:
+    """What needs no language model, the tuned encoder among them."""
+    kind = public.task.answer.kind
+    if kind == "number":
+        return []
+    if kind == "json":
+        return [SpanTagger(encoder)]
+    votes = [NeighborVote(encoder.embed, count) for count in (6, 24)]
+    return [WordCountsBaseline(), *votes, FineTuned(encoder)]
 
 
-def measured(arm: Arm, task: Task, train: Sequence[Example], test: Sequence[Example]) -> dict[str, object]:
-    """Accuracy with its standard error, share of readable answers, core seconds of an answer."""
-    fitted = arm.fit(task, train, np.random.default_rng(0))
+def measure(arm: Arm, public: PublicTask) -> dict[str, object]:
+    """Mean score with its standard error, share of readable answers, core seconds of an answer."""
+    fitted = arm.fit(public.task, public.train, np.random.default_rng(0))
     started = time.process_time()
-    replies: list[Reply] = fitted.answer([example.input for example in test])
-    seconds = (time.process_time() - started) / len(test)
-    right = np.array([reply.answer == example.target for reply, example in zip(replies, test, strict=True)])
-    return {
+    replies: list[Reply] = fitted.answer([example.input for example in public.test])
+    seconds = (time.process_time() - started) / len(public.test)
+    scores = score_replies(task_scorer(public.task), replies, public.test)
+    row = {
         "arm": arm.name,
-        "accuracy": float(right.mean()),
-        "error": float(right.std() / np.sqrt(len(right))),
+        "score": float(scores.mean()),
+        "error": float(scores.std(ddof=1) / np.sqrt(len(scores))),
         "readable": float(np.mean([reply.format_ok for reply in replies])),
         "core_seconds": seconds,
     }
+    print(
+        f"{arm.name:60} {row['score']:.3f} ±{row['error']:.3f}  readable {row['readable']:.3f}  "
+        f"{seconds:.2f} core s",
+        flush=True,
+    )
+    return row
 
 
-def overhead_of(
-    arm: ChatPrompt, task: Task, train: Sequence[Example], test: Sequence[Example], endpoint: GgufEndpoint
-) -> float:
+def overhead_of(arm: ChatPrompt, public: PublicTask, endpoint: GgufEndpoint) -> float:
     """Processor time of some answers through the arm, over that of the same bodies sent to llama.cpp."""
-    fitted = arm.fit(task, train, np.random.default_rng(0))
-    inputs = [example.input for example in test[:TIMED_PROMPTS]]
+    fitted = arm.fit(public.task, public.train, np.random.default_rng(0))
+    inputs = [example.input for example in public.test[:TIMED_PROMPTS]]
     bodies = [endpoint._body(request_of(prompt)) for prompt in fitted.prompts(inputs)]
-    times = []
-    for answer in (lambda: fitted.answer(inputs), lambda: [directly(endpoint, body) for body in bodies]):
-        answer()  # the first answers compute what all of them share
-        started = time.process_time()
-        answer()
-        times.append(time.process_time() - started)
-    return times[0] / times[1]
+
+    def through_the_arm() -> None:
+        fitted.answer(inputs)
+
+    def directly() -> None:
+        server = endpoint._idle.get()
+        for body in bodies:
+            server.handle_chat_completions(body)
+        endpoint._idle.put(server)
+
+    return processor_seconds(through_the_arm) / processor_seconds(directly)
 
 
-def directly(endpoint: GgufEndpoint, body: dict[str, object]) -> None:
-    server = endpoint._idle.get()
-    server.handle_chat_completions(body)
-    endpoint._idle.put(server)
+def processor_seconds(answer: Callable[[], None]) -> float:
+    answer()  # the first answers compute what all of them share
+    started = time.process_time()
+    answer()
+    return time.process_time() - started
 
 
 if __name__ == "__main__":

@@ -23,8 +23,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from language_model import STYLES, rows
+from language_model import STYLES
 from numpy.typing import NDArray
+from public_tasks import rows
 from safetensors.numpy import load_file
 
 from tunepoint import Example, Task

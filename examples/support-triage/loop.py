@@ -1,10 +1,11 @@
 """The whole loop on the example, with recorded traffic at speed: `make loop`.
 
 It starts with some labeled messages. The others arrive as traffic, and people say of each answer
-whether it was right. A prompt serves, 500 good examples are collected, a model is tuned, tried on some
-users and promoted. Then a week of messages about a new product comes, and the loop detects the drift.
+whether it was right. The best prompt of a small language model serves, 500 good examples are collected, a
+model is tuned, tried on some users and promoted. Then a week of messages about a new product comes, and
+the loop detects the drift. The language model answers about two messages a second on two cores.
 
-    python examples/support-triage/loop.py [--out loop-demo] [--good 500]
+    python examples/support-triage/loop.py [--out loop-demo] [--good 500] [--model embedded:smollm2-135m]
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ LABELED = 330
 QUICK = ("--collect-first", "--per-label", "8", "--canary-requests", "60", "--canary-margin", "0.05")
 """Smaller than the defaults (10, 200 and .02), so that the example ends within minutes."""
 SPLIT = "split = [0.15, 0.18, 0.67]"
+RECORDED = 'name = "embedded:qwen2.5-coder-0.5b"\nreplies = "replies.jsonl"'
+"""The model of the example's task, whose recorded replies are to messages that all have come already."""
 
 
 def main() -> None:
@@ -41,11 +44,13 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("loop-demo"))
     parser.add_argument("--good", type=int, default=500)
+    parser.add_argument("--model", default="embedded:smollm2-135m", help="a language model of this machine")
     options = parser.parse_args()
     started = time.monotonic()
     shutil.rmtree(options.out, ignore_errors=True)
     options.out.mkdir(parents=True)
-    traffic = write_task(options.out)
+    print(tunepoint("models", "pull", options.model.removeprefix("embedded:")), flush=True)
+    traffic = write_task(options.out, options.model)
     gateway = f"http://127.0.0.1:{free_port()}"
     task_arguments = [str(options.out / "task.toml"), "--store", str(options.out / "capture.sqlite")]
     loop_arguments = ["--out", str(options.out / "loop"), "--gateway", gateway, "--good", str(options.good)]
@@ -73,8 +78,8 @@ def main() -> None:
     print(f"{time.monotonic() - started:.0f} s in all; everything is in {options.out}")
 
 
-def write_task(folder: Path) -> list[dict[str, str]]:
-    """Write a task with the first labeled messages; return the others as traffic."""
+def write_task(folder: Path, model: str) -> list[dict[str, str]]:
+    """Write a task with the first labeled messages and a model that is asked; return the others as traffic."""
     messages = [row for row in rows(HERE / "messages.csv") if row["text"]]
     customers = sorted({row["customer_id"] for row in messages})
     place = dict(zip(customers, np.random.default_rng(5).permutation(len(customers)).tolist(), strict=True))
@@ -84,9 +89,9 @@ def write_task(folder: Path) -> list[dict[str, str]]:
         writer.writeheader()
         writer.writerows(shuffled[:LABELED])
     text = (HERE / "task.toml").read_text(encoding="utf-8")
-    (folder / "task.toml").write_text(
-        text.replace('date = "date"', f'date = "date"\n{SPLIT}'), encoding="utf-8"
-    )
+    text = text.replace('date = "date"', f'date = "date"\n{SPLIT}')
+    text = text.replace(RECORDED, f'name = "{model}"\nstyles = ["few-shot"]')
+    (folder / "task.toml").write_text(text, encoding="utf-8")
     last = shuffled[LABELED - 1]["customer_id"]
     return [row for row in shuffled[LABELED:] if row["customer_id"] != last]
 
