@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def write_task(folder: Path, model: str) -> list[dict[str, str]]:
-    """Write a task with the first labeled messages and a model that is asked; return the others as traffic."""
+    """Write a task with the first labeled messages and a model to ask; return the others as traffic."""
     messages = [row for row in rows(HERE / "messages.csv") if row["text"]]
     customers = sorted({row["customer_id"] for row in messages})
     place = dict(zip(customers, np.random.default_rng(5).permutation(len(customers)).tolist(), strict=True))
