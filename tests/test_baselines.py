@@ -16,13 +16,16 @@ from tunepoint.arms.baselines.controls import label_baselines
 from tunepoint.arms.baselines.neighbor_vote import NeighborVote
 from tunepoint.arms.baselines.word_counts import WordCountsBaseline
 from tunepoint.arms.prompting.candidates import chat_arms, left_out, retrieved_counts
+from tunepoint.arms.prompting.chat_prompts import ChatPrompt
 from tunepoint.cli.app import app
 from tunepoint.errors import TaskError
 from tunepoint.models.chat import Demonstration, Prompt
 from tunepoint.models.endpoints import request_of
 from tunepoint.models.label_codes import codes_of, label_of
 from tunepoint.models.parsing import parse
+from tunepoint.models.templates import TEMPLATES
 from tunepoint.report.words import headline, models_words, scope_words
+from tunepoint.study.prompt_export import _reading
 
 RNG = np.random.default_rng
 TASK = Task.parse({"name": "route", "instruction": "Route it."})
@@ -118,11 +121,38 @@ def test_a_model_here_is_prompted_in_fewer_ways_and_the_form_of_a_label_is_one_o
         assert f"qwen2.5-coder-0.5b few-shot, 24 examples, plain{form}" in names
     assert not any("thought" in name for name in names)
     hosted: Any = Here("openai/gpt-5-mini")
-    assert len(chat_arms(task_of(hosted.name), [hosted], embed)) == 55
+    assert len(chat_arms(task_of(hosted.name), [hosted], embed)) == 62
     assert [arm.name for arm in left_out(task_of(here.name), [here, hosted])] == [
         "qwen2.5-coder-0.5b: chain of thought, self-consistency, extract then answer, draft, check and repair"
     ]
     assert retrieved_counts([here.name]) == [6] and retrieved_counts(["openai/x"]) == [6, 16]
+
+
+def test_a_server_is_asked_for_labels_in_json_and_plainly_and_shown_what_it_is_asked_for() -> None:
+    hosted: Any = Here("openai/gpt-5-mini")
+    task = task_of(hosted.name)
+    arms = [arm for arm in chat_arms(task, [hosted], embed) if isinstance(arm, ChatPrompt)]
+    forms = {(arm.template_name, arm.form) for arm in arms if not arm.style.reasoning}
+    assert forms == {*((name, "json") for name in TEMPLATES), ("plain", "plain")}
+    for arm in arms:
+        if arm.style.shots and not arm.style.reasoning:
+            request = request_of(arm.fit(task, TRAIN, RNG(0)).prompts(["a refund"])[0])
+            shown = {m.content for m in request.messages if m.role == "assistant"}
+            in_json = {'{"answer": "billing"}', '{"answer": "setup"}'}
+            assert shown == (in_json if arm.form == "json" else {"billing", "setup"})
+            assert (request.schema is not None) == (arm.form == "json")
+            assert request.labels == ("billing", "setup")  # so that the confidence is a label's
+
+
+def test_a_study_of_an_older_version_goes_on_with_its_own_prompts() -> None:
+    hosted: Any = Here("openai/gpt-5-mini")
+    task = task_of(hosted.name)
+    former = "gpt-5-mini few-shot, 4 examples, plain"
+    arms = chat_arms(task, [hosted], embed, [former])
+    assert len(arms) == 55 and former in [arm.name for arm in arms]
+    assert {arm.form for arm in arms if isinstance(arm, ChatPrompt)} == {"either"}
+    others = chat_arms(task, [hosted], embed, ["gpt-5-mini few-shot, 4 examples, plain, JSON"])
+    assert len(others) == 62
 
 
 def test_the_task_may_name_the_styles_and_other_names_are_errors() -> None:
@@ -161,6 +191,13 @@ def test_demonstrations_have_the_form_of_the_answer() -> None:
 )
 def test_a_letter_is_read_as_its_label(text: str, label: str | None) -> None:
     assert parse(Prompt("", labels=("billing", "setup"), form="letter"), text).answer == label
+
+
+def test_an_exported_prompt_says_how_its_reply_is_read() -> None:
+    labels = ("billing", "setup")
+    assert _reading(Prompt("", labels=labels, form="letter")) == {"answers": {"A": "billing", "B": "setup"}}
+    assert _reading(Prompt("", labels=labels, form="json")) == {"answer_key": "answer"}
+    assert _reading(Prompt("", labels=labels, form="plain")) == {}
 
 
 def test_codes_are_never_labels_themselves() -> None:

@@ -17,7 +17,7 @@ from tunepoint.arms.hosted.providers import PROVIDERS
 from tunepoint.arms.incumbent import incumbent_arms
 from tunepoint.arms.prompting.chains import Chain
 from tunepoint.arms.prompting.chat_prompts import ChatPrompt
-from tunepoint.arms.prompting.styles import PROMPT_STYLES
+from tunepoint.arms.prompting.styles import SERVER_STYLES
 
 
 class Model:
@@ -42,7 +42,7 @@ def test_labels_of_prompts_say_what_the_model_is_shown() -> None:
         "chain of thought",
         "self-consistency over 5 answers",
     )
-    for style, words in zip(PROMPT_STYLES, shown, strict=True):
+    for style, words in zip(SERVER_STYLES, shown, strict=True):
         arm = ChatPrompt(MODEL, style, "tagged")
         assert arm.label == f"gpt-5-mini, {words}"
         assert arm.name == f"openai/gpt-5-mini {style.name}, tagged"
@@ -50,7 +50,7 @@ def test_labels_of_prompts_say_what_the_model_is_shown() -> None:
 
 
 def test_a_searched_prompt_and_a_chain_name_what_they_are() -> None:
-    searched = ChatPrompt(MODEL, PROMPT_STYLES[0], "plain", instruction="Do it.", title="mini")
+    searched = ChatPrompt(MODEL, SERVER_STYLES[0], "plain", instruction="Do it.", title="mini")
     assert searched.label == "mini, optimized prompt, no examples"
     assert searched.name == "mini optimised zero-shot, plain"
     chain = Chain(MODEL, "extract then answer", ("List the facts.",), "plain")

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import write_small
 from numpy.typing import NDArray
 
+from tunepoint import Task
+from tunepoint.arms.catalog import candidates
+from tunepoint.data.prepare import prepare
 from tunepoint.errors import ModelError
 from tunepoint.models.chat import Message, Usage
-from tunepoint.models.endpoints import Allow, Completion, Done, Request, allow_all
+from tunepoint.models.endpoints import Allow, Completion, Done, Request, TextModel, allow_all
 from tunepoint.models.opening import NamedModel, open_models
 from tunepoint.models.recording import CallRecording, RecordedEndpoint
 from tunepoint.models.replies import (
@@ -24,7 +28,9 @@ from tunepoint.models.replies import (
     write_replies,
 )
 from tunepoint.report.words import models_words
+from tunepoint.study.quote import quote
 from tunepoint.study.warnings import recording_warnings
+from tunepoint.task.sections import ModelName
 
 MODEL = "embedded:smollm2-135m"
 ORIGIN = Recorded(
@@ -153,6 +159,18 @@ def test_no_weights_are_needed_to_open_a_model_whose_replies_are_here(
         models.go_live(1)
         with pytest.raises(ModelError, match="tunepoint models pull"):
             models.chats[0].endpoint.complete([question("m 1")], lambda i, c: None, allow_all)
+
+
+def test_a_study_of_recorded_replies_alone_is_not_quoted(replies: Path, tmp_path: Path) -> None:
+    """Nothing is asked, so nothing takes an hour."""
+    task = Task.load(write_small(tmp_path))
+    prepared = prepare(task, 0)
+    for path, calls in ((replies, False), (None, True)):
+        models = (ModelName(name=MODEL, replies=path),)
+        asking = task.model_copy(update={"models": models})
+        endpoint = RepliesEndpoint(MODEL, replies, never)  # type: ignore[arg-type]
+        arms = candidates(asking, None, [TextModel(endpoint, remote=False)], prepared.split.train, (), None)
+        assert (quote(asking, arms, prepared.split, {}, 1) is not None) == calls
 
 
 def test_agreement_counts_what_both_have_answered(replies: Path, tmp_path: Path) -> None:

@@ -140,6 +140,7 @@ def candidates(
     train: Sequence[Example],
     dev: Sequence[Example],
     keep: Path | None,
+    measured: Collection[str] = (),
 ) -> CandidateArms:
     """Return the arms of a task.
 
@@ -149,11 +150,12 @@ def candidates(
         train: limits how many demonstrations there can be.
         dev: inputs that selection asks again and again, so that their vectors are worth keeping.
         keep: folder for finished training runs.
+        measured: names of the arms that the study has measured already.
 
     """
     embed = encoder.embed if encoder else word_vectors(train)
     arms = CandidateArms(
-        raced=chat_arms(task, chats, embed),
+        raced=chat_arms(task, chats, embed, measured),
         not_run=(*_not_run(task, bool(chats), encoder is not None), *left_out(task, chats)),
         encoder=encoder,
     )

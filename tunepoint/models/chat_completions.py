@@ -38,7 +38,7 @@ def request_body(model: str, request: Request, abilities: Abilities) -> dict[str
         body["temperature"] = request.temperature
     if abilities.seed:
         body["seed"] = request.sample
-    if abilities.logprobs and request.choices:
+    if abilities.logprobs and request.labels:
         body |= {"logprobs": True, "top_logprobs": MAX_ALTERNATIVES}
     if abilities.schema and request.schema is not None:
         schema = {"name": "answer", "schema": dict(request.schema), "strict": True}
@@ -209,6 +209,6 @@ def _estimate(text: str) -> int:
 
 def _confidence(logprobs: Any, request: Request | None) -> float | None:
     """Return the probability of the label in a reply among the labels that were allowed."""
-    if request is None or not request.choices or not isinstance(logprobs, Mapping):
+    if request is None or not request.labels or not isinstance(logprobs, Mapping):
         return None
-    return label_probability(logprobs.get("content"), request.choices)
+    return label_probability(logprobs.get("content"), request.labels)

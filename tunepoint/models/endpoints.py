@@ -39,6 +39,13 @@ class Request:
     choices: tuple[str, ...] = ()
     """The only texts allowed, if the endpoint can enforce them."""
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The texts that an answer is confined to, alone or as the only value of its schema."""
+        properties = (self.schema or {}).get("properties", {})
+        only = properties.get(LABEL_KEY, {}) if len(properties) == 1 else {}
+        return self.choices or tuple(only.get("enum", ()))
+
     def key(self, model: str) -> str:
         """Return the SHA-256 of the model and the whole request: the same call has the same key."""
         content = json.dumps([model, asdict(self)], sort_keys=True, default=str)

@@ -46,7 +46,8 @@ def plan(runner: Runner, encoder: Encoder | None, confirm: Confirm | None) -> Ca
     split = runner.prepared.split
     keep = runner.study.folder / "arms"
     chats = runner.models.chats
-    candidates = catalog.candidates(runner.task, encoder, chats, split.train, split.dev, keep)
+    measured = runner.study.manifest.arms
+    candidates = catalog.candidates(runner.task, encoder, chats, split.train, split.dev, keep, measured)
     incumbents, not_run = incumbent_arms(runner.task, runner.prepared.examples, split.test)
     candidates = with_tuned(candidates, runner, confirm)
     candidates = replace(candidates, incumbents=tuple(incumbents), not_run=(*not_run, *candidates.not_run))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 from tunepoint.arms.contract import Arm
 from tunepoint.arms.prompting.chat_prompts import ChatPrompt
 from tunepoint.files.text import write_json, write_text
 from tunepoint.models.chat import Prompt
-from tunepoint.models.templates import render
+from tunepoint.models.label_codes import codes_of
+from tunepoint.models.templates import LABEL_KEY, render
 from tunepoint.stats.streams import Stream
 from tunepoint.study.runner import Runner
 from tunepoint.trials.trial import mean_score
@@ -40,7 +42,17 @@ def export_prompt(runner: Runner, arms: Sequence[Arm]) -> None:
         "dev_score": mean_score(dev.of(best.name)),
         "samples": best.style.samples,
         "messages": [asdict(message) for message in messages],
+        **_reading(template),
     }
     write_json(runner.study.folder / "prompt.json", content)
     text = "\n\n".join(f"[{message.role}]\n{message.content}" for message in messages)
     write_text(runner.study.folder / "prompt.txt", text + "\n")
+
+
+def _reading(template: Prompt) -> dict[str, Any]:
+    """How a label is read in a reply that is not the label itself."""
+    if template.kind != "label" or template.reasoning:
+        return {}
+    if template.form == "letter":
+        return {"answers": dict(zip(codes_of(template.labels), template.labels, strict=True))}
+    return {"answer_key": LABEL_KEY} if template.form == "json" else {}

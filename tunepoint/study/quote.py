@@ -57,7 +57,8 @@ def quote(
         timed: family -> seconds of an answer, where some were timed.
 
     """
-    calls = study_calls(task, candidates, split, timed)
+    read = {model.name for model in task.models if model.replies is not None}  # from a file, at once
+    calls = [part for part in study_calls(task, candidates, split, timed) if part.model not in read]
     return _total(calls, prices, concurrency) if calls else None
 
 

@@ -27,7 +27,8 @@ def seconds_by_family(runner: Runner, candidates: CandidateArms) -> Mapping[str,
     dev, timed = shuffled_dev(runner), {}
     for arms in families(candidates):
         arm = arms[0]
-        if arm.base_model is None or arm.base_model in runner.prices:
+        asked = arm.base_model is not None and arm.base_model not in runner.models.recorded
+        if not asked or arm.base_model in runner.prices:
             continue
         runner.announce(f"timing a few answers: {arm.label}")
         timed[arm.family] = _seconds(runner, arm, [example.input for example in dev[: TIMED_CALLS + 1]])

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from tunepoint.arms.contract import Arm, NotRun
 from tunepoint.arms.prompting.chains import CHAINS, Chain
 from tunepoint.arms.prompting.chat_prompts import ChatPrompt
 from tunepoint.arms.prompting.styles import (
     MACHINE_STYLES,
-    PROMPT_STYLES,
+    SERVER_STYLES,
     SLOW_FAMILIES,
     Variant,
+    former_variants,
     machine_variants,
+    server_variants,
 )
 from tunepoint.errors import TaskError, nearest
 from tunepoint.models.chat import ChatModel, Embed
-from tunepoint.models.providers import is_gguf, short_names
+from tunepoint.models.providers import LOCAL_PREFIX, is_gguf, short_names
 from tunepoint.models.templates import TEMPLATES
 from tunepoint.task.sections import ModelName
 from tunepoint.task.task import Task
 
 
-def chat_arms(task: Task, chats: Sequence[ChatModel], embed: Embed) -> tuple[Arm, ...]:
+def chat_arms(
+    task: Task, chats: Sequence[ChatModel], embed: Embed, measured: Collection[str] = ()
+) -> tuple[Arm, ...]:
     """Return every way of prompting every chat model.
 
     Args:
         task: names the models, the styles to try with each, and chains of its own.
         chats: the open models.
         embed: what similar examples are.
+        measured: names of the arms that the study has measured already. One of an older version goes on
+            with the prompts of that version.
 
     Raises:
         TaskError: a style that does not exist.
@@ -41,20 +47,11 @@ def chat_arms(task: Task, chats: Sequence[ChatModel], embed: Embed) -> tuple[Arm
     for model, title in zip(chats, titles, strict=True):
         named = settings[model.name]
         families = _families(named, chains)
+        variants = _variants(model.name, task, families)
+        former = _prompts(model, title, named, former_variants(families), embed)
+        begun = not is_gguf(model.name) and any(arm.name in measured for arm in former)
+        arms += former if begun else _prompts(model, title, named, variants, embed)
         decodes, hosting = named.decodes, named.hosting
-        arms += [
-            ChatPrompt(
-                model,
-                variant.style,
-                variant.template,
-                embed,
-                form=variant.form,
-                title=title,
-                decodes=decodes,
-                hosting=hosting,
-            )
-            for variant in _variants(model.name, task, families)
-        ]
         arms += [
             Chain(model, way, chains[way], template, title=title, decodes=decodes, hosting=hosting)
             for way in chains
@@ -64,10 +61,28 @@ def chat_arms(task: Task, chats: Sequence[ChatModel], embed: Embed) -> tuple[Arm
     return tuple(arms)
 
 
+def _prompts(
+    model: ChatModel, title: str, named: ModelName, variants: Iterable[Variant], embed: Embed
+) -> list[Arm]:
+    return [
+        ChatPrompt(
+            model,
+            variant.style,
+            variant.template,
+            embed,
+            form=variant.form,
+            title=title,
+            decodes=named.decodes,
+            hosting=named.hosting,
+        )
+        for variant in variants
+    ]
+
+
 def _families(model: ModelName, chains: Iterable[str]) -> tuple[str, ...]:
     """The families to try with a model: those that the task names, else all that suit it."""
     here = is_gguf(model.name)
-    styles = MACHINE_STYLES if here else PROMPT_STYLES
+    styles = MACHINE_STYLES if here else SERVER_STYLES
     known = tuple(dict.fromkeys([*(style.family for style in styles), *chains]))
     if model.styles is None:
         slow = (*SLOW_FAMILIES, *CHAINS) if here else ()
@@ -83,8 +98,9 @@ def _families(model: ModelName, chains: Iterable[str]) -> tuple[str, ...]:
 def _variants(name: str, task: Task, families: Sequence[str]) -> Iterable[Variant]:
     if is_gguf(name):
         return machine_variants(task.answer.kind, families)
-    styles = [style for style in PROMPT_STYLES if style.family in families]
-    return [Variant(style, template, "either") for template in TEMPLATES for style in styles]
+    if name.startswith(LOCAL_PREFIX):
+        return former_variants(families)  # it confines a label that it writes plainly, as they ask for it
+    return server_variants(task.answer.kind, families)
 
 
 def _chain_templates(name: str) -> Sequence[str]:
@@ -109,5 +125,5 @@ def left_out(task: Task, chats: Sequence[ChatModel]) -> list[NotRun]:
 
 def retrieved_counts(names: Sequence[str]) -> list[int]:
     """Return how many similar examples the prompts of these models show: 6, or 6 and 16."""
-    styles = [style for name in names for style in (MACHINE_STYLES if is_gguf(name) else PROMPT_STYLES)]
+    styles = [style for name in names for style in (MACHINE_STYLES if is_gguf(name) else SERVER_STYLES)]
     return sorted({style.retrieved for style in styles if style.retrieved})

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from tunepoint.models.chat import AnswerForm, AnswerKind
+from tunepoint.models.templates import TEMPLATES
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class PromptStyle:
         return "no examples, system message" if self.system else "no examples"
 
 
-PROMPT_STYLES = (
+SERVER_STYLES = (
     PromptStyle("zero-shot"),
     PromptStyle("system message", system=True),
     PromptStyle("few-shot", system=True, shots=4),
@@ -59,7 +60,7 @@ PROMPT_STYLES = (
     PromptStyle("chain of thought", system=True, reasoning=True),
     PromptStyle("self-consistency", system=True, reasoning=True, samples=5),
 )
-"""What is tried with every chat model, cheapest first; each in several prompt templates."""
+"""What is tried with a model behind a server, cheapest first; each in several prompt templates."""
 MACHINE_STYLES = (
     PromptStyle("zero-shot"),
     PromptStyle("system message", system=True),
@@ -77,10 +78,12 @@ SLOW_FAMILIES = ("chain of thought", "self-consistency")
 """Of a model on this machine: tried only where the task names them ([[models]] styles)."""
 DEAR_FAMILIES = ("retrieved few-shot", *SLOW_FAMILIES)
 """Of a model on this machine: every answer computes hundreds of tokens anew, so one template has to do."""
-MACHINE_TEMPLATES = ("plain", "sections", "terse")
+PLAIN_TEMPLATE = "plain"
+"""The template in which a label is asked for in more than one form."""
+MACHINE_TEMPLATES = (PLAIN_TEMPLATE, "sections", "terse")
 """Templates that are tried with a model on this machine."""
 OTHER_FORMS: tuple[AnswerForm, ...] = ("json", "letter")
-"""Forms of a label beside the plain one, in the first template."""
+"""Forms of a label beside the plain one."""
 
 
 @dataclass(frozen=True)
@@ -108,5 +111,36 @@ def machine_variants(kind: AnswerKind, families: Collection[str]) -> list[Varian
         templates = MACHINE_TEMPLATES[:1] if dear else MACHINE_TEMPLATES
         variants += [Variant(style, template, "plain") for template in templates]
         if kind == "label" and not dear:
-            variants += [Variant(style, MACHINE_TEMPLATES[0], form) for form in OTHER_FORMS]
+            variants += [Variant(style, PLAIN_TEMPLATE, form) for form in OTHER_FORMS]
     return variants
+
+
+def server_variants(kind: AnswerKind, families: Collection[str]) -> list[Variant]:
+    """Return what is tried with a model behind a server.
+
+    Few servers confine a plain label, and most a JSON schema: so labels come in JSON, and in the first
+    template plainly as well.
+
+    Args:
+        kind: of the answers.
+        families: of the styles to try.
+
+    """
+    styles = [style for style in SERVER_STYLES if style.family in families]
+    variants = []
+    for template in TEMPLATES:
+        for style in styles:
+            asked = kind == "label" and not style.reasoning
+            variants.append(Variant(style, template, "json" if asked else "either"))
+            if asked and template == PLAIN_TEMPLATE:
+                variants.append(Variant(style, template, "plain"))
+    return variants
+
+
+def former_variants(families: Collection[str]) -> list[Variant]:
+    """Return the prompts that ask for a plain label, and confine it to JSON where a server can.
+
+    Older versions sent no others to servers; their demonstrations were plain although the reply was JSON.
+    """
+    styles = [style for style in SERVER_STYLES if style.family in families]
+    return [Variant(style, template, "either") for template in TEMPLATES for style in styles]

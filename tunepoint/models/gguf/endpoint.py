@@ -26,7 +26,6 @@ from tunepoint.models.chat_completions import TransientFault, read_completion
 from tunepoint.models.endpoints import CUT_OFF, Allow, Completion, Done, Request
 from tunepoint.models.gguf.grammar import choice_grammar
 from tunepoint.models.gguf.metadata import FileFacts, read_facts
-from tunepoint.models.templates import LABEL_KEY
 
 if TYPE_CHECKING:
     import xllamacpp
@@ -180,7 +179,7 @@ class GgufEndpoint:
             "cache_prompt": True,
             **SAMPLING,
         }
-        if _labels(request):
+        if request.labels:
             body |= {"logprobs": True, "top_logprobs": ALTERNATIVES}
         if request.choices:
             body["grammar"] = choice_grammar(request.choices)
@@ -200,20 +199,12 @@ class GgufEndpoint:
                 )
             return Completion("", Usage(self.name), error=words or "llama.cpp gave no reason")
         try:
-            labeled = replace(request, choices=_labels(request))  # their probability is the confidence
-            completion = read_completion(self.name, reply, seconds, labeled)
+            completion = read_completion(self.name, reply, seconds, request)
         except (TransientFault, ValueError) as fault:
             return Completion("", Usage(self.name), error=str(fault), lasting=False)
         text = completion.text.strip()
         cut = _finish_reason(reply) == "length" and not text
         return replace(completion, text=text, error=CUT_OFF if cut else completion.error)
-
-
-def _labels(request: Request) -> tuple[str, ...]:
-    """Return the labels that an answer is confined to, alone or as the only value of its schema."""
-    properties = (request.schema or {}).get("properties", {})
-    only = properties.get(LABEL_KEY, {}) if len(properties) == 1 else {}
-    return request.choices or tuple(only.get("enum", ()))
 
 
 class ProcessorClock:
