@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from language_model import STYLES
+from language_model import FORMS, STYLES
 from numpy.typing import NDArray
 from public_tasks import rows
 from safetensors.numpy import load_file
@@ -197,9 +197,11 @@ def prompted_scores(
     endpoint, encoder, scores = open_gguf(base, Path()), Encoder.load(), {}
     model = TextModel(endpoint, remote=False)
     for style in STYLES:
-        arm = ChatPrompt(model, style, "plain", encoder.embed, form="plain")
-        fitted = arm.fit(task, train, np.random.default_rng(0))
-        scores[f"prompted, {style.name}"] = right(fitted.answer([example.input for example in test]), test)
+        for form in FORMS:
+            arm = ChatPrompt(model, style, "plain", encoder.embed, form=form)
+            fitted = arm.fit(task, train, np.random.default_rng(0))
+            inputs = [example.input for example in test]
+            scores[f"prompted, {style.name}, {form}"] = right(fitted.answer(inputs), test)
     endpoint.close()
     return scores
 

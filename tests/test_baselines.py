@@ -20,7 +20,7 @@ from tunepoint.arms.prompting.chat_prompts import ChatPrompt
 from tunepoint.cli.app import app
 from tunepoint.errors import TaskError
 from tunepoint.models.chat import Demonstration, Prompt
-from tunepoint.models.endpoints import request_of
+from tunepoint.models.endpoints import Request, request_of
 from tunepoint.models.label_codes import codes_of, label_of
 from tunepoint.models.parsing import parse
 from tunepoint.models.templates import TEMPLATES
@@ -105,7 +105,7 @@ class Here:
     """A model on this machine that is never called."""
 
     def __init__(self, name: str = "embedded:qwen2.5-coder-0.5b") -> None:
-        self.name, self.remote = name, False
+        self.name, self.remote = name, name.startswith("openai")
 
 
 def task_of(name: str, **settings: Any) -> Task:
@@ -144,6 +144,18 @@ def test_a_server_is_asked_for_labels_in_json_and_plainly_and_shown_what_it_is_a
             assert request.labels == ("billing", "setup")  # so that the confidence is a label's
 
 
+@pytest.mark.parametrize("name", ["openai/gpt-5-mini", "embedded:qwen2.5-coder-0.5b"])
+def test_a_study_goes_on_with_the_prompts_that_it_has_measured(name: str) -> None:
+    model: Any = Here(name)
+    task = task_of(name)
+    arms = chat_arms(task, [model], embed)
+    names = [arm.name for arm in arms]
+    assert len(set(names)) == len(names)
+    assert [arm.name for arm in chat_arms(task, [model], embed, names)] == names
+    for first in names:  # a study that was killed behind any of them
+        assert [arm.name for arm in chat_arms(task, [model], embed, [first])] == names
+
+
 def test_a_study_of_an_older_version_goes_on_with_its_own_prompts() -> None:
     hosted: Any = Here("openai/gpt-5-mini")
     task = task_of(hosted.name)
@@ -151,8 +163,8 @@ def test_a_study_of_an_older_version_goes_on_with_its_own_prompts() -> None:
     arms = chat_arms(task, [hosted], embed, [former])
     assert len(arms) == 55 and former in [arm.name for arm in arms]
     assert {arm.form for arm in arms if isinstance(arm, ChatPrompt)} == {"either"}
-    others = chat_arms(task, [hosted], embed, ["gpt-5-mini few-shot, 4 examples, plain, JSON"])
-    assert len(others) == 62
+    again = chat_arms(task, [hosted], embed, [arm.name for arm in arms])
+    assert [arm.name for arm in again] == [arm.name for arm in arms]
 
 
 def test_the_task_may_name_the_styles_and_other_names_are_errors() -> None:
@@ -200,10 +212,28 @@ def test_an_exported_prompt_says_how_its_reply_is_read() -> None:
     assert _reading(Prompt("", labels=labels, form="plain")) == {}
 
 
+@pytest.mark.parametrize(
+    ("schema", "labels"),
+    [
+        ({"properties": {"answer": {"enum": ["a", "b"]}}}, ("a", "b")),
+        *(
+            ({"properties": {"answer": answer}}, ())
+            for answer in (True, {}, {"enum": [1, 2]}, {"enum": ["a", None]})
+        ),
+        *((schema, ()) for schema in ({"properties": True}, {}, {"properties": {"answer": {}, "why": {}}})),
+    ],
+)
+def test_labels_are_read_from_our_schema_and_from_no_other(schema: Any, labels: tuple[str, ...]) -> None:
+    """A schema of the user's own may hold anything."""
+    assert Request((), schema=schema).labels == labels
+
+
 def test_codes_are_never_labels_themselves() -> None:
     assert codes_of(("x", "y")) == ("A", "B")
     assert codes_of(("b", "x")) == ("1", "2")  # "B" would be a label and a code
-    assert codes_of(("B", "1")) == ("Q1", "Q2")
+    assert codes_of(("B", "1")) == ("N1", "N2") and codes_of(("B", "1", "n1")) == ("NN1", "NN2", "NN3")
+    assert label_of("nn2.", ("B", "1", "n1")) == "1"
+    assert codes_of(("(B)", "(C)")) == ("1", "2")  # a label may be a letter but for its signs
     many = tuple(f"label {i}" for i in range(77))
     assert codes_of(many)[-1] == "77" and label_of("(77)", many) == "label 76"
     assert label_of("78", many) is None and label_of("A", many) is None

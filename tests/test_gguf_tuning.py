@@ -151,7 +151,8 @@ def test_a_studys_language_model_is_exported_for_ollama_as_it_was_measured(
     run(task, out=tmp_path / "study")
     folder = tmp_path / "exported"
     written = export_language_model(task, tmp_path / "study", folder)
-    assert written.parity.holds and not written.parity.other_prompts
+    parity = written.written.parity
+    assert parity.holds and not parity.other_prompts
     assert {file.name for file in folder.iterdir()} == {"model.gguf", "adapter.gguf", "Modelfile"}
 
 
@@ -159,8 +160,8 @@ def test_a_studys_language_model_is_exported_for_ollama_as_it_was_measured(
 def test_a_tuned_model_is_served_from_gguf_as_it_was_measured(weights: Path, tmp_path: Path) -> None:
     task = Task.load(write_small(tmp_path))
     tuned = tune_model(task, Tune(base=SMOLLM2, epochs=1), tmp_path / "out", gguf=True)
-    assert tuned.gguf_parity is not None and tuned.gguf_parity.holds
-    assert not tuned.gguf_parity.other_prompts  # llama.cpp renders the chat template as training did
+    assert tuned.written is not None and tuned.written.left_out is None and tuned.written.parity.holds
+    assert not tuned.written.parity.other_prompts  # llama.cpp renders the chat template as training did
     assert tuned.gguf.exists() and tuned.merged is None and not (tmp_path / "out" / "merged").exists()
     assert (tmp_path / "out" / "Modelfile").read_text().startswith("FROM ./model.gguf\n")
     assert (tmp_path / "out" / "adapter.gguf").exists()  # it answered as measured too

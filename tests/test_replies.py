@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import date
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,19 +23,20 @@ from tunepoint.models.recording import CallRecording, RecordedEndpoint
 from tunepoint.models.replies import (
     NOT_RECORDED,
     Agreement,
-    Recorded,
     RepliesEndpoint,
+    ReplyOrigin,
     agreement,
     read_replies,
     write_replies,
 )
 from tunepoint.report.words import models_words
+from tunepoint.study.finalists import _is_here
 from tunepoint.study.quote import quote
 from tunepoint.study.warnings import recording_warnings
 from tunepoint.task.sections import ModelName
 
 MODEL = "embedded:smollm2-135m"
-ORIGIN = Recorded(
+ORIGIN = ReplyOrigin(
     MODEL, "SmolLM2", 134_515_008, "b179", "llama.cpp 1", "a processor, 2 cores", "greedy", date(2026, 11, 26)
 )
 
@@ -79,6 +82,14 @@ def is_recorded(endpoint: RepliesEndpoint, request: Request) -> bool:
     return completions[0].error is None
 
 
+@dataclass
+class FakeArm:
+    """The name of an arm and of its model."""
+
+    name: str
+    base_model: str | None
+
+
 def never() -> Shouting:
     raise AssertionError("the model was opened")
 
@@ -99,8 +110,17 @@ def test_a_reply_comes_back_with_all_that_was_measured(replies: Path) -> None:
     endpoint = RepliesEndpoint(MODEL, replies, never)  # type: ignore[arg-type]
     first = completed(endpoint, ["m 7", "m 199"])[0]
     assert first == Completion("M 7", Usage(MODEL, 7, 3, 2, seconds=0.25, core_seconds=0.5), confidence=0.75)
-    assert endpoint.recorded == ORIGIN
+    assert endpoint.origin == replace(ORIGIN, day=datetime.now(UTC).date())
     assert "m 7" not in replies.read_text()  # whoever asks has the messages: the file does not repeat them
+
+
+def test_missing_replies_are_counted_over_all_requests(replies: Path) -> None:
+    """A study asks some of them one by one."""
+    endpoint = RepliesEndpoint(MODEL, replies, never)  # type: ignore[arg-type]
+    for text in ("other 1", "other 2"):
+        assert completed(endpoint, [text])[0].error == NOT_RECORDED
+    with pytest.raises(ModelError, match="3 of 3 replies are not in"):
+        completed(endpoint, ["other 3"])
 
 
 def test_few_missing_replies_are_failures_and_many_an_error(replies: Path) -> None:
@@ -108,9 +128,9 @@ def test_few_missing_replies_are_failures_and_many_an_error(replies: Path) -> No
     few = completed(endpoint, [f"m {i}" for i in range(198)] + ["other"])
     assert [completion.error for completion in few[-2:]] == [None, NOT_RECORDED] and not few[-1].lasting
     with pytest.raises(
-        ModelError, match=r"3 of 10 replies are not in .*take `replies` out of \[\[models\]\]"
+        ModelError, match=r"6 of 210 replies are not in .*take `replies` out of \[\[models\]\]"
     ):
-        completed(endpoint, [f"m {i}" for i in range(193, 203)])
+        completed(endpoint, [f"m {i}" for i in range(194, 204)] + ["x"])
 
 
 @pytest.mark.parametrize(
@@ -119,6 +139,12 @@ def test_few_missing_replies_are_failures_and_many_an_error(replies: Path) -> No
         (lambda lines: [*lines[:5], '{"key": "x"'], "line 6: is no recorded reply"),
         (lambda lines: [lines[0], '{"key": "x", "text": "a", "colour": 1}'], "line 2: is no recorded reply"),
         (lambda lines: lines[1:], "line 1: is no recorded reply"),
+        (lambda lines: [*lines, lines[3]], "line 202: is no recorded reply .*twice"),
+        (lambda lines: [lines[0], '{"key": "x", "text": 5}'], "line 2: .*text"),
+        (lambda lines: [lines[0], '{"key": "x", "text": "a", "seconds": NaN}'], "line 2: "),
+        (lambda lines: [lines[0], '{"key": "x", "text": "a", "confidence": 1.5}'], "line 2: .*confidence"),
+        (lambda lines: [lines[0], '{"key": "x", "text": "a", "input_tokens": -1}'], "line 2: .*input_tokens"),
+        (lambda lines: [lines[0], "[" * 100_000], "line 2: "),
         (lambda lines: [], "line 1: is no recorded reply"),
     ],
 )
@@ -131,11 +157,12 @@ def test_a_damaged_file_is_refused_by_its_line(replies: Path, change, message: s
 def test_another_models_replies_and_a_missing_file_are_refused(replies: Path) -> None:
     with pytest.raises(ModelError, match="holds replies of embedded:smollm2-135m, not of openai/x"):
         RepliesEndpoint("openai/x", replies, never)  # type: ignore[arg-type]
-    with pytest.raises(ModelError, match="no such file of replies"):
-        read_replies(replies.with_name("none.jsonl"))
+    for path in (replies.with_name("none.jsonl"), replies.parent):
+        with pytest.raises(ModelError, match="this file of replies cannot be read"):
+            read_replies(path)
     with pytest.raises(ModelError, match="holds no reply of openai/x"):
         write_replies(
-            replies, replies.with_name("calls.sqlite"), Recorded(**{**vars(ORIGIN), "model": "openai/x"})
+            replies, replies.with_name("calls.sqlite"), ReplyOrigin(**{**vars(ORIGIN), "model": "openai/x"})
         )
 
 
@@ -144,7 +171,7 @@ def test_the_model_itself_is_asked_only_when_it_serves(replies: Path) -> None:
     endpoint = RepliesEndpoint(MODEL, replies, lambda: model)
     completed(endpoint, ["m 1"])
     assert model.asked == 0
-    endpoint.live = True
+    endpoint.go_live()
     assert completed(endpoint, ["m 1", "never recorded"])[1].text == "NEVER RECORDED"
     assert model.asked == 2
 
@@ -155,10 +182,15 @@ def test_no_weights_are_needed_to_open_a_model_whose_replies_are_here(
     monkeypatch.setenv("TUNEPOINT_MODELS", str(tmp_path / "no models"))
     named = NamedModel(MODEL, replies=replies)
     with open_models([named], tmp_path / "new.sqlite", lambda endpoint, price: endpoint) as models:
-        assert models.recorded == {MODEL: ORIGIN} and models.parameters[MODEL] == ORIGIN.parameters
-        models.go_live(1)
+        assert models.reply_origins[MODEL].title == "SmolLM2"
+        assert models.parameters[MODEL] == ORIGIN.parameters
+        missing = models.go_live(1)
+        assert "tunepoint models pull" in str(missing[MODEL])
+        prompt: Any = FakeArm("prompted", MODEL)
+        assert not _is_here(prompt, missing, needed=["another"])
+        assert _is_here(prompt, {}, needed=["prompted"])
         with pytest.raises(ModelError, match="tunepoint models pull"):
-            models.chats[0].endpoint.complete([question("m 1")], lambda i, c: None, allow_all)
+            _is_here(prompt, missing, needed=["prompted"])
 
 
 def test_a_study_of_recorded_replies_alone_is_not_quoted(replies: Path, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_a_tuned_language_model_is_measured_with_three_prompts_and_decided_on(
     assert len(list(kept.glob("warm-up-*.json"))) == 1  # measured once for all of them
     with pytest.raises(TaskError, match="is none; tune"):  # of all bases, only GGUF files become GGUF files
         export_language_model(task, out, tmp_path / "exported")
-    with pytest.raises(StudyError, match="'tiny' is no language model tuned in it"):
+    with pytest.raises(StudyError, match="'tiny' is no language model that it tuned"):
         export_language_model(task, out, tmp_path / "exported", "tiny")
     before = (out / "trials.jsonl").read_bytes()
     again = run(task, out=out)

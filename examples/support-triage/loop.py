@@ -90,6 +90,8 @@ def write_task(folder: Path, model: str) -> list[dict[str, str]]:
         writer.writerows(shuffled[:LABELED])
     text = (HERE / "task.toml").read_text(encoding="utf-8")
     text = text.replace('date = "date"', f'date = "date"\n{SPLIT}')
+    if RECORDED not in text:
+        raise SystemExit(f"{HERE / 'task.toml'}: no longer names the model that this replaces: {RECORDED}")
     text = text.replace(RECORDED, f'name = "{model}"\nstyles = ["few-shot"]')
     (folder / "task.toml").write_text(text, encoding="utf-8")
     last = shuffled[LABELED - 1]["customer_id"]

@@ -3,7 +3,7 @@
 The demo takes its replies from `replies.jsonl`, because a model that runs on two cores needs about an hour
 for them. This asks the model itself, for all that the demo asks, and writes the file anew.
 
-    python examples/support-triage/record.py [--out studies/support-triage-live]
+    python examples/support-triage/record.py [--out studies/support-triage-recording]
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from tunepoint import Task, run
 from tunepoint.files.machine import cores
 from tunepoint.models.gguf.catalog import known_model
-from tunepoint.models.replies import Recorded, write_replies
+from tunepoint.models.replies import ReplyOrigin, write_replies
 
 HERE = Path(__file__).parent
 
@@ -27,13 +27,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("studies/support-triage-live"))
+    parser.add_argument("--out", type=Path, default=Path("studies/support-triage-recording"))
     options = parser.parse_args()
-    task = Task.load(HERE).asking_models()
-    run(task, out=options.out, seed=0, progress=show)
-    for model in task.models:
-        count = write_replies(HERE / "replies.jsonl", options.out / "calls.sqlite", origin(model.name))
-        print(f"{count:,} replies of {model.name} are in {HERE / 'replies.jsonl'}")
+    task = Task.load(HERE)
+    files = task.replies()
+    if not files:
+        raise SystemExit(f"{HERE / 'task.toml'}: no model in it has `replies`")
+    origins = {name: origin(name) for name in files}  # before the hour, not after it
+    run(task.asking_models(), out=options.out, seed=0, progress=show)
+    for name, path in files.items():
+        count = write_replies(path, options.out / "calls.sqlite", origins[name])
+        print(f"{count:,} replies of {name} are in {path}")
 
 
 def show(what: str, done: float, planned: float) -> None:
@@ -41,10 +45,10 @@ def show(what: str, done: float, planned: float) -> None:
     print(f"{done / max(done, planned):4.0%}  {what}", flush=True)
 
 
-def origin(name: str) -> Recorded:
+def origin(name: str) -> ReplyOrigin:
     """What the replies of today are of."""
     model = known_model(name)
-    return Recorded(
+    return ReplyOrigin(
         model=name,
         title=model.title,
         parameters=model.parameters,

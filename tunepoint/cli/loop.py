@@ -74,7 +74,7 @@ def loop(
 
         goals = Goals(good, again, per_label, frozenset(_approvable(ask or [])))
         with open_store(store) as opened:
-            loaded = Task.load(task)
+            loaded = Task.load(task).asking_models()  # a recording holds no replies to new messages
             seed = _split_seed(loaded, out, seed)
             address = gateway.rstrip("/")
             deployment = LocalDeployment(loaded, out, opened, store, address, goals, key, seed)

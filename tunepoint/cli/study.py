@@ -49,9 +49,15 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """Run a study on the example that comes with Tunepoint."""
+    from tunepoint.errors import TaskError
     from tunepoint.task.task import Task
 
     with clear_errors():
+        if seed and not live:
+            raise TaskError(
+                f"--seed {seed}: the language model's replies are recorded for seed 0 alone; add --live to "
+                "ask the model itself"
+            )
         task = Task.load(example_folder())
         out = out or Path("studies/support-triage-live" if live else "studies/support-triage-demo")
         result = _run(task.asking_models() if live else task, out, seed, None, quiet, as_json)
@@ -139,12 +145,11 @@ def _compare_with_recording(task: Task, result: Result, as_json: bool) -> None:
     """Say how many replies of this study are those that come with the task."""
     from tunepoint.models.replies import agreement
 
-    for model in task.models:
-        if model.replies is None or result.report is None:
-            continue
-        compared = agreement(task.resolve(model.replies), result.report.parent / "calls.sqlite")
+    assert result.report is not None, "a study of its own has a report"
+    for name, path in task.replies().items():
+        compared = agreement(path, result.report.parent / "calls.sqlite")
         typer.echo(
-            f"{model.name}: {compared.same:,} of {compared.asked:,} replies are those of the recording "
+            f"{name}: {compared.same:,} of {compared.asked:,} replies are those of the recording "
             f"({compared.same / max(1, compared.asked):.1%})",
             err=as_json,
         )

@@ -18,6 +18,7 @@ from tunepoint.cli.terminal import clear_errors, confirm_cost, progress_bar
 
 if TYPE_CHECKING:
     from tunepoint.arms.causal.base import TrainingQuote
+    from tunepoint.arms.causal.gguf_export import WrittenGguf
     from tunepoint.arms.causal.launchers import ProcessLauncher
     from tunepoint.arms.causal.tune import TunedModel
     from tunepoint.task.task import Task
@@ -105,8 +106,14 @@ def _show(tuned: TunedModel) -> None:
     typer.echo(f"Model: {tuned.folder}")
     if tuned.merged is not None:
         typer.echo(f"Merged: {tuned.merged} ({tuned.parity})")
-    if tuned.gguf_parity is not None:
-        typer.echo(f"For llama.cpp and Ollama: {tuned.gguf} ({tuned.gguf_parity})")
+    if tuned.written is not None:
+        typer.echo(f"For llama.cpp and Ollama: {tuned.gguf} ({tuned.written.parity})")
+        _warn_of(tuned.written)
+
+
+def _warn_of(written: WrittenGguf) -> None:
+    if written.left_out is not None:
+        typer.echo(f"warning: {written.left_out}", err=True)
 
 
 def _launched(launcher: str | None, processes: int) -> ProcessLauncher | None:
@@ -230,7 +237,8 @@ def _export_model(task: Task, form: str, study: Path | None, to: Path, arm: str 
     from tunepoint.study.gguf_export import export_language_model
 
     model = export_language_model(task, study, to, arm)
-    typer.echo(f"{model.folder / GGUF_FILE}: {model.arm}; {model.parity}")
+    typer.echo(f"{model.folder / GGUF_FILE}: {model.arm}; {model.written.parity}")
+    _warn_of(model.written)
     if form == "ollama":
         typer.echo(f"Next: ollama create {task.name} -f {model.folder / 'Modelfile'}")
     else:

@@ -15,7 +15,8 @@ Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
 AnswerKind = Literal["label", "json", "number", "text"]
 AnswerForm = Literal["either", "plain", "json", "letter"]
-"""How a label is written: by itself, inside a JSON object, or as the server prefers to confine it."""
+"""How a label is written: as the server prefers to confine it, by itself, inside a JSON object, or as the
+letter that stands in front of it."""
 
 
 @dataclass(frozen=True)

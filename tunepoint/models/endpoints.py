@@ -42,9 +42,12 @@ class Request:
     @property
     def labels(self) -> tuple[str, ...]:
         """The texts that an answer is confined to, alone or as the only value of its schema."""
-        properties = (self.schema or {}).get("properties", {})
-        only = properties.get(LABEL_KEY, {}) if len(properties) == 1 else {}
-        return self.choices or tuple(only.get("enum", ()))
+        properties = (self.schema or {}).get("properties")
+        only = properties.get(LABEL_KEY) if isinstance(properties, Mapping) and len(properties) == 1 else None
+        texts = only.get("enum", ()) if isinstance(only, Mapping) else ()
+        # a schema of the user's own may allow anything there
+        in_schema = tuple(texts) if all(isinstance(text, str) for text in texts) else ()
+        return self.choices or in_schema
 
     def key(self, model: str) -> str:
         """Return the SHA-256 of the model and the whole request: the same call has the same key."""

@@ -18,7 +18,7 @@ from tunepoint.models.gguf.opening import open_gguf
 from tunepoint.models.prices import UNKNOWN_PRICE, CallPrice, call_price, missing_price, project_price
 from tunepoint.models.providers import EMBEDDED_PREFIX, HERE_PREFIXES, is_gguf
 from tunepoint.models.recording import CallRecording, RecordedEndpoint
-from tunepoint.models.replies import Recorded, RepliesEndpoint
+from tunepoint.models.replies import RepliesEndpoint, ReplyOrigin
 
 if TYPE_CHECKING:
     from tunepoint.models.abilities import Abilities
@@ -66,21 +66,28 @@ class ChatModels:
     _replies: Sequence[RepliesEndpoint] = ()
 
     @property
-    def recorded(self) -> dict[str, Recorded]:
+    def reply_origins(self) -> dict[str, ReplyOrigin]:
         """Name of a model whose replies come from a file -> what they are of."""
-        return {endpoint.name: endpoint.recorded for endpoint in self._replies}
+        return {endpoint.name: endpoint.origin for endpoint in self._replies}
 
-    def go_live(self, attempts: int) -> None:
+    def go_live(self, attempts: int) -> dict[str, ModelError]:
         """Serve instead of measure: call for every answer, with few attempts, and record none.
 
-        A model whose replies came from a file is opened when it is asked for the first time.
+        Returns:
+            name of a model whose replies came from a file -> why it cannot be opened itself.
+
         """
+        missing = {}
+        for replies in self._replies:
+            try:
+                replies.go_live()
+            except (ModelError, MissingExtra) as error:
+                missing[replies.name] = ModelError(str(error))
         for hosted in self._hosted:
             hosted.attempts = attempts
         for recorded in self._recorded:
             recorded.live = True
-        for replies in self._replies:
-            replies.live = True
+        return missing
 
     def facts(self) -> dict[str, Any]:
         """Return what is known about each hosted model, for the manifest."""
@@ -172,10 +179,10 @@ class _Opener:
             return self._endpoint(model, abilities, price, local=local)
 
         endpoint: Endpoint | None = None
-        if model.replies is not None:
+        if model.replies is not None and not self.replay:
             endpoint = replies = RepliesEndpoint(model.name, model.replies, opened)
             self.replies.append(replies)
-            self.parameters.setdefault(model.name, replies.recorded.parameters)
+            self.parameters.setdefault(model.name, replies.origin.parameters)
         elif not self.replay:
             endpoint = opened()
         # The recording is outermost: a recorded answer passes no cap and costs nothing.

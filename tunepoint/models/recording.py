@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -94,11 +95,12 @@ def _completion(text: str) -> Completion:
     return Completion(**{**content, "usage": Usage(**content["usage"])})
 
 
-def read_calls(path: Path, model: str) -> Iterator[tuple[str, Completion]]:
-    """Return the key and the completion of every call of a model in a recording that stays as it is."""
+def read_calls(path: Path, model: str) -> Iterator[tuple[str, Completion, date]]:
+    """Return key, completion and day of every call of a model in a recording that stays as it is."""
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
-        for key, text in database.execute("select key, completion from calls where model = ?", (model,)):
-            yield key, _completion(text)
+        query = "select key, completion, date(recorded) from calls where model = ?"
+        for key, text, day in database.execute(query, (model,)):
+            yield key, _completion(text), date.fromisoformat(day)
 
 
 class RecordedEndpoint:

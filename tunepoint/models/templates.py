@@ -145,7 +145,8 @@ def answer_format(prompt: Prompt) -> str:
     if _label_in_json(prompt):
         form = f'one JSON object {{"{LABEL_KEY}": LABEL}}, with the label exactly as written above'
     if _label_as_letter(prompt):
-        code = "letter" if codes_of(prompt.labels)[0].isalpha() else "number"
+        first = codes_of(prompt.labels)[0]
+        code = "letter" if first.isalpha() else "number" if first.isdecimal() else "code"
         form = f"the {code} in front of the label, and nothing else"
     if prompt.reasoning:
         return (

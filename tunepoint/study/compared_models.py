@@ -20,7 +20,7 @@ def compared_models(candidates: CandidateArms, models: ChatModels) -> list[dict[
     """
     prompted = {chat.name: models.parameters.get(chat.name) for chat in models.chats}
     tuned: dict[str, int | None] = {}
-    recorded = models.recorded
+    recorded = models.reply_origins
     for arm in (*candidates.tuned, *candidates.hybrid):
         name = arm.base_model or EMBEDDED
         tuned[name] = ENCODER_PARAMETERS if name == EMBEDDED else None

@@ -135,7 +135,7 @@ def _decide(measured: _Measured) -> Decision:
     growing = growing_arms(measured.selection.candidates, measured.selection.finalists)
     warnings = [*training_warnings(study), *model_warnings(study, datetime.now(UTC).date())]
     warnings += [*judge_warnings(study, task, table.names), *purchase_caveats(runner)]
-    warnings += recording_warnings(runner.models.recorded)
+    warnings += recording_warnings(runner.models.reply_origins)
     warnings += copying_warnings(study, measured.selection.winners)
     rng = study.rng(Stream.DECISION)
     growth = curve.growth(growing) if curve else None

@@ -34,6 +34,7 @@ IDENTITY = {
     "task_sha256": "instruction, labels, columns, metric or models",
     "scorer_sha256": "scorer's code",
     "logs_sha256": "log of what runs today",
+    "replies_sha256": "recording of a model's replies",
     "data_sha256": "examples",
     "seed": "seed",
 }
@@ -178,6 +179,7 @@ def _new_manifest(task: Task, prepared: Prepared, seed: int) -> Manifest:
         data_sha256=prepared.fingerprint,
         scorer_sha256=scorer_code(task.score.metric, task.folder),
         logs_sha256={name: _digest(path) for name, path in task.logs().items()},
+        replies_sha256={name: _digest(path) for name, path in task.replies().items()},
         instruction=task.instruction,
         labels=task.answer.labels or dict.fromkeys(labels, ""),
         items=Items(

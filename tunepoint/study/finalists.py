@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunepoint.arms.cascade import Cascade
 from tunepoint.arms.catalog import load_encoder
 from tunepoint.arms.contract import Arm, FittedArm
 from tunepoint.data.examples import Example
 from tunepoint.data.prepare import prepare
-from tunepoint.errors import StudyError, TaskError, nearest
+from tunepoint.errors import ModelError, StudyError, TaskError, nearest
 from tunepoint.files.foreign_json import mapping, read_json
 from tunepoint.models.budget import Budget
 from tunepoint.models.opening import ChatModels
@@ -24,6 +26,7 @@ from tunepoint.study.selection import select
 from tunepoint.task.task import Task
 from tunepoint.trials.grading import Grading
 
+_LOG = logging.getLogger(__name__)
 SERVING_ATTEMPTS = 2
 """Tries of a call while a user waits for the answer."""
 
@@ -52,6 +55,7 @@ def open_finalists(folder: Path, only: Sequence[str] = ()) -> Iterator[Finalists
     Raises:
         TaskError: a name that no finalist has.
         StudyError: the study has not decided, or its task or its examples have changed since.
+        ModelError: the winner's model, or one of `only`, is not here; its replies came from a file.
 
     """
     task, winner, manifest = _task(folder), _winner(folder), read_manifest(folder)
@@ -76,8 +80,26 @@ def open_finalists(folder: Path, only: Sequence[str] = ()) -> Iterator[Finalists
             ]
         if encoder is not None:
             encoder.clear_states()  # kept for the inputs that selection asks again and again
-        models.go_live(attempts=SERVING_ATTEMPTS)
+        missing = models.go_live(attempts=SERVING_ATTEMPTS)
+        arms = [(arm, fitted) for arm, fitted in arms if _is_here(arm, missing, needed=(*only, winner))]
         yield Finalists(task, prepared.split.train, arms, models, winner)
+
+
+def _is_here(arm: Arm, missing: Mapping[str, ModelError], *, needed: Collection[str]) -> bool:
+    """Whether the models of an arm could be opened; a needed one has to be.
+
+    Raises:
+        ModelError: a needed arm's model is not here.
+
+    """
+    halves = (arm.cheap, arm.strong) if isinstance(arm, Cascade) else (arm,)
+    models = [half.base_model for half in halves if half.base_model is not None]
+    fault = next((missing[model] for model in models if model in missing), None)
+    if fault is not None and arm.name in needed:
+        raise fault
+    if fault is not None:
+        _LOG.warning("%s is not served: %s", arm.name, fault)
+    return fault is None
 
 
 def _refuse_to_score(answers: Sequence[str], examples: Sequence[Example]) -> list[Grading]:

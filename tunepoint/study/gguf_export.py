@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunepoint.arms.causal.from_task import causal_arms, tunes_with_titles
-from tunepoint.arms.causal.gguf_export import check_gguf_base, export_gguf
-from tunepoint.arms.parity import Parity
+from tunepoint.arms.causal.gguf_export import WrittenGguf, check_gguf_base, export_gguf
 from tunepoint.errors import StudyError, nearest
 from tunepoint.files.text import make_folder
 from tunepoint.stats.streams import Stream, stream
@@ -29,8 +28,7 @@ class ExportedModel:
     folder: Path
     arm: str
     """Name of the arm."""
-    parity: Parity
-    """Of llama.cpp's answers against the measured ones, on the validation set."""
+    written: WrittenGguf
 
 
 def export_language_model(task: Task, study: Path, folder: Path, arm: str | None = None) -> ExportedModel:
@@ -49,8 +47,10 @@ def export_language_model(task: Task, study: Path, folder: Path, arm: str | None
 
     """
     measured = read_measured(task, study)
-    base, arms = _choose(task, measured, arm)
-    check_gguf_base(base)
+    for tune in task.tune:
+        if tune.provider is None:
+            check_gguf_base(tune)
+    name, base, arms = _choose(task, measured, arm)
     split = measured.prepared.split
     fitted = arms[0].fit(task, split.train, stream(measured.seed, Stream.FIT))  # its run is on disk
     replies = {}
@@ -65,12 +65,12 @@ def export_language_model(task: Task, study: Path, folder: Path, arm: str | None
             path = Path(merged)
             fitted.base.endpoint(fitted.run)
             fitted.base.merge(path)
-        same = export_gguf(base, arms, task, split, replies, path, folder, run if path != run else None)
-    return ExportedModel(folder, arms[0].name, same)
+        written = export_gguf(base, arms, task, split, replies, path, folder, run if path != run else None)
+    return ExportedModel(folder, name, written)
 
 
-def _choose(task: Task, measured: MeasuredStudy, name: str | None) -> tuple[Tune, list[CausalTuned]]:
-    """The base of the arm of that name, or of the best arm, and its arms with every prompt measured."""
+def _choose(task: Task, measured: MeasuredStudy, name: str | None) -> tuple[str, Tune, list[CausalTuned]]:
+    """The arm of that name, or the best; its base, and that base's arms with every prompt measured."""
     study = measured.folder
     offered: dict[str, tuple[Tune, list[CausalTuned]]] = {}
     for tune, title in tunes_with_titles(task):
@@ -83,5 +83,9 @@ def _choose(task: Task, measured: MeasuredStudy, name: str | None) -> tuple[Tune
     if not offered:
         raise StudyError(f"{study}: no language model was tuned in it on this machine")
     if name is not None and name not in offered:
-        raise StudyError(f"{study}: {name!r} is no language model tuned in it; {nearest(name, offered)}")
-    return offered[name or max(offered, key=lambda one: mean_score(measured.dev[one]))]
+        raise StudyError(
+            f"{study}: {name!r} is no language model that it tuned on the right answers; "
+            f"{nearest(name, offered)}"
+        )
+    chosen = name or max(offered, key=lambda one: mean_score(measured.dev[one]))
+    return chosen, *offered[chosen]

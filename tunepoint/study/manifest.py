@@ -52,6 +52,8 @@ class Manifest(Record):
     """The user's scorer; None for a metric of ours."""
     logs_sha256: dict[str, str | None] = Field(default_factory=dict)
     """Log of what runs today -> its hash."""
+    replies_sha256: dict[str, str | None] = Field(default_factory=dict)
+    """Name of a model -> hash of the file that its replies come from."""
     instruction: str
     """The task's instruction."""
     labels: dict[str, str]

@@ -170,7 +170,7 @@ def _search_answers(replies: Sequence[Reply], gradings: Sequence[Grading]) -> li
     return [
         SearchAnswer(
             float(np.mean(scores)) if grading.score is None else grading.score,
-            reply.text if reply.format_ok else f"{reply.text} ({reply.error})",
+            str(reply.answer) if reply.format_ok else f"{reply.text} ({reply.error})",
             grading.why,
         )
         for reply, grading in zip(replies, gradings, strict=True)

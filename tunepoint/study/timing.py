@@ -27,7 +27,7 @@ def seconds_by_family(runner: Runner, candidates: CandidateArms) -> Mapping[str,
     dev, timed = shuffled_dev(runner), {}
     for arms in families(candidates):
         arm = arms[0]
-        asked = arm.base_model is not None and arm.base_model not in runner.models.recorded
+        asked = arm.base_model is not None and arm.base_model not in runner.models.reply_origins
         if not asked or arm.base_model in runner.prices:
             continue
         runner.announce(f"timing a few answers: {arm.label}")

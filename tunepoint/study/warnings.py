@@ -15,7 +15,7 @@ from tunepoint.decision.caveats import MAX_FAILURES_NAMED
 from tunepoint.decision.numbers import points_interval
 from tunepoint.models.chat_completions import CHARACTERS_PER_TOKEN, UNCOUNTED
 from tunepoint.models.prices import UNKNOWN_PRICE
-from tunepoint.models.replies import Recorded
+from tunepoint.models.replies import ReplyOrigin
 from tunepoint.stats.comparisons import compare
 from tunepoint.study.directory import Study
 from tunepoint.task.task import Task
@@ -62,7 +62,7 @@ def model_warnings(study: Study, today: date) -> list[str]:
     return warnings
 
 
-def recording_warnings(recorded: Mapping[str, Recorded]) -> list[str]:
+def recording_warnings(recorded: Mapping[str, ReplyOrigin]) -> list[str]:
     """Return which models were not asked now, and where their seconds come from."""
     return [
         f"{origin.title}: it was not asked now; its replies, seconds and costs are a recording of "

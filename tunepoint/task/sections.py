@@ -114,6 +114,12 @@ class ModelName(Section):
     train_on_outputs: bool | None = None
     """Whether the provider's terms let you train on its outputs; Tunepoint does not guess them."""
 
+    @model_validator(mode="after")
+    def _has_replies(self) -> ModelName:
+        if self.replies is not None and self.name.startswith((EMBEDDED, RECORDED_PREFIX)):
+            raise ValueError(f"replies: {self.name} is no language model that could have replied")
+        return self
+
     @field_validator("decodes")
     @classmethod
     def _not_two(cls, decodes: int) -> int:
@@ -151,6 +157,8 @@ class Score(Section):
 
     @model_validator(mode="after")
     def _complete_judge(self) -> Score:
+        if self.judge is not None and self.judge.replies is not None:
+            raise ValueError("judge.replies: a judge is asked; leave it out")
         keys = {"judge": self.judge, "rubric": self.rubric}
         missing = [key for key, value in keys.items() if not value]
         if self.metric == JUDGE and missing:

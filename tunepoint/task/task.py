@@ -96,6 +96,10 @@ class Task(Section):
         models = tuple(model.model_copy(update={"replies": None}) for model in self.models)
         return self.model_copy(update={"models": models})
 
+    def replies(self) -> dict[str, Path]:
+        """Return the files that replies come from: the name of the model -> its file."""
+        return {model.name: self.resolve(model.replies) for model in self.models if model.replies is not None}
+
     def portable(self) -> dict[str, Any]:
         """Return the task as JSON with the folder of its paths; `Task.parse` reads it again."""
         content = as_file_content(self.model_dump(mode="json"))

@@ -48,7 +48,7 @@ def export_examples(task: Task, prepared: Prepared, folder: Path, form: str) -> 
 
     """
     if form not in FORMS:
-        raise TaskError(f"export form {form!r}; {nearest(form, (*FORMS, 'onnx'))}")
+        raise TaskError(f"export form {form!r}; {nearest(form, (*FORMS, 'onnx', 'gguf', 'ollama'))}")
     make_folder(folder)
     split = prepared.split
     parts = {

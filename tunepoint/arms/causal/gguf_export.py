@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,16 @@ MODELFILE = "Modelfile"
 """What `ollama create` reads."""
 
 
+@dataclass(frozen=True)
+class WrittenGguf:
+    """What llama.cpp answers from the files that were written."""
+
+    parity: Parity
+    """Against what was measured, of the file and the prompt where most answers differ."""
+    left_out: str | None
+    """Why there is no adapter of its own; None where there is one, or LoRA was not used."""
+
+
 def check_gguf_base(base: Tune) -> None:
     """Refuse to promise a GGUF file of a base that is none.
 
@@ -54,11 +65,11 @@ def export_gguf(
     merged: Path,
     out: Path,
     adapter: Path | None = None,
-) -> Parity:
+) -> WrittenGguf:
     """Write `model.gguf` and a Modelfile for Ollama, if llama.cpp answers the validation set as measured.
 
-    An adapter is written too, as `adapter.gguf`, and has to answer as measured with the prompt that scores
-    best.
+    An adapter is written too, as `adapter.gguf`, if llama.cpp answers as measured with it and the prompt that
+    scores best.
 
     Args:
         base: a model in a GGUF file.
@@ -70,17 +81,17 @@ def export_gguf(
         out: folder for the files.
         adapter: directory with the LoRA adapter; None after full fine-tuning.
 
-    Returns:
-        the comparison with the prompt where most answers differ.
-
     Raises:
-        ModelError: it answers otherwise, and was deleted.
+        ModelError: `model.gguf` answers otherwise, and was deleted.
 
     """
     path, origin = out / GGUF_FILE, gguf_path(base.base, task.folder)
+    for name in (GGUF_FILE, ADAPTER_FILE, MODELFILE):
+        (out / name).unlink(missing_ok=True)  # of an earlier run
     write_tuned(origin, merged, path)
     compared = _compare(path, GgufEndpoint(f"{GGUF_PREFIX}{path}", path), arms, task, split, measured)
     write_text(out / MODELFILE, f"FROM ./{GGUF_FILE}\nPARAMETER temperature 0\n")
+    left_out = None
     if adapter is not None:
         path = out / ADAPTER_FILE
         write_adapter(origin, adapter, path)
@@ -90,8 +101,11 @@ def export_gguf(
             for arm in arms
         }
         best = max(arms, key=lambda arm: scores[arm.prompt_length])
-        compared += _compare(path, endpoint, [best], task, split, measured)
-    return max(compared, key=lambda same: len(same.differing))
+        try:
+            compared += _compare(path, endpoint, [best], task, split, measured)
+        except ModelError as error:  # the whole model is there all the same
+            left_out = str(error)
+    return WrittenGguf(max(compared, key=lambda same: len(same.differing)), left_out)
 
 
 def _compare(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tunepoint.arms.causal.dev_answers import DEV_ANSWERS_FILE, dev_trials
 from tunepoint.arms.causal.from_task import causal_arms
-from tunepoint.arms.causal.gguf_export import GGUF_FILE, check_gguf_base, export_gguf
+from tunepoint.arms.causal.gguf_export import GGUF_FILE, WrittenGguf, check_gguf_base, export_gguf
 from tunepoint.arms.causal.model_card import MODEL_FILE, ModelFacts, model_card
 from tunepoint.arms.parity import Parity, parity
 from tunepoint.arms.templates import PromptLength, fill_template
@@ -51,8 +51,8 @@ class TunedModel:
     warnings: tuple[str, ...]
     parity: Parity | None = None
     """Of the merged model against the adapter."""
-    gguf_parity: Parity | None = None
-    """Of `gguf`, as llama.cpp answers from it, against the adapter; None where none was asked for."""
+    written: WrittenGguf | None = None
+    """How llama.cpp answers from `gguf`; None where none was asked for."""
 
     @property
     def gguf(self) -> Path:
@@ -104,12 +104,12 @@ def tune_model(
     merged = out / "merged" if (merge or gguf) and base.method != "full" else None
     same = None if merged is None else _merge(arms, task, split, replies, merged, card)
     adapter = None if base.method == "full" else folder
-    served = export_gguf(base, arms, task, split, replies, merged or folder, out, adapter) if gguf else None
+    written = export_gguf(base, arms, task, split, replies, merged or folder, out, adapter) if gguf else None
     if merged is not None and not merge:
         shutil.rmtree(merged)  # it was a step on the way to the GGUF file
         merged = same = None
     write_json(out / MODEL_FILE, facts.document())
-    return TunedModel(folder, merged, scores, facts.warnings, same, served)
+    return TunedModel(folder, merged, scores, facts.warnings, same, written)
 
 
 def _arms(

@@ -48,9 +48,11 @@ def chat_arms(
         named = settings[model.name]
         families = _families(named, chains)
         variants = _variants(model.name, task, families)
+        current = _prompts(model, title, named, variants, embed)
         former = _prompts(model, title, named, former_variants(families), embed)
-        begun = not is_gguf(model.name) and any(arm.name in measured for arm in former)
-        arms += former if begun else _prompts(model, title, named, variants, embed)
+        former_names = {arm.name for arm in former} - {arm.name for arm in current}
+        begun = not is_gguf(model.name) and not former_names.isdisjoint(measured)
+        arms += former if begun else current
         decodes, hosting = named.decodes, named.hosting
         arms += [
             Chain(model, way, chains[way], template, title=title, decodes=decodes, hosting=hosting)
@@ -95,7 +97,7 @@ def _families(model: ModelName, chains: Iterable[str]) -> tuple[str, ...]:
     return model.styles
 
 
-def _variants(name: str, task: Task, families: Sequence[str]) -> Iterable[Variant]:
+def _variants(name: str, task: Task, families: Sequence[str]) -> Sequence[Variant]:
     if is_gguf(name):
         return machine_variants(task.answer.kind, families)
     if name.startswith(LOCAL_PREFIX):

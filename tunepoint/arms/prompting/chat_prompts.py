@@ -107,6 +107,8 @@ class ChatPrompt(ChatArm):
             style, family = f"optimised {style}", "optimised prompt"
         self.family = f"{self.title_in_name} {family}"
         form = FORM_IN_NAME[self.form]
+        if self.form == "plain" and self.model.remote:
+            form = ", plain label"  # without it, the name is that of a prompt of older versions
         self.name = f"{self.title_in_name} {style}, {self.template_name}{form}"
 
     @property

@@ -33,6 +33,10 @@ LINEAR_LAYERS = {
 """Name in a GGUF file -> name in transformers, of the layers that LoRA adapts."""
 REORDERED = {"llama": ("attn_q", "attn_k")}
 """Architecture -> layers whose rows llama.cpp keeps in another order, for its rotary embedding."""
+MATRICES = {"lora_A": "lora_a", "lora_B": "lora_b"}
+"""What LoRA adds to a layer, as PEFT and as llama.cpp name it."""
+NOT_PLAIN_LORA = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern")
+"""Settings of an adapter that llama.cpp does not know."""
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "mistral")
 """Those whose layers have these names."""
 
@@ -74,37 +78,33 @@ def write_adapter(base: Path, adapter: Path, out: Path) -> None:
     """
     reader, architecture = _read_base(base)
     settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    if settings.get("use_dora") or settings.get("modules_to_save"):
+    if any(settings.get(key) for key in NOT_PLAIN_LORA):
         raise ModelError(f"{adapter}: llama.cpp reads adapters of plain LoRA only; merge this one")
     rank = int(settings["r"])
     # llama.cpp scales by alpha / rank; the other rule divides by the root of the rank.
     alpha = settings["lora_alpha"] * (rank**0.5 if settings.get("use_rslora") else 1.0)
     weights, order = _Weights(adapter, "adapter_model"), _row_order(reader, architecture)
+    places = {tensor.name: place for tensor in reader.tensors if (place := _place(tensor.name)) is not None}
+    names = {
+        f"base_model.model.{module}.{part}.weight": (tensor, layer, part)
+        for tensor, (module, layer) in places.items()
+        for part in MATRICES
+    }
+    unknown = sorted(set(weights.files) - set(names))
+    if unknown or not weights.files:
+        raise ModelError(
+            f"{adapter}: {unknown[0] if unknown else 'nothing'} in it is not of a layer of {base}"
+        )
     with _writing(out, architecture) as writer:
         writer.add_type("adapter")
         writer.add_string("adapter.type", "lora")
         writer.add_float32("adapter.lora.alpha", float(alpha))
-        for tensor in reader.tensors:
-            for name, weight in _matrices(tensor.name, weights, order):
-                writer.add_tensor(name, weight)
-
-
-def _matrices(
-    tensor: str, weights: _Weights, order: dict[str, int]
-) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Yield the name and the value of the two matrices that LoRA adds to a tensor, if it does."""
-    place = _place(tensor)
-    if place is None:
-        return
-    name, layer = place
-    for part, suffix in (("lora_A", "lora_a"), ("lora_B", "lora_b")):
-        key = f"base_model.model.{name}.{part}.weight"
-        if key not in weights.files:
-            return  # not every layer need be adapted
-        weight = weights.read(key)
-        # the rows of the product are those of its second matrix
-        ordered = reorder(weight, order[layer]) if part == "lora_B" and layer in order else weight
-        yield f"{tensor}.{suffix}", ordered
+        for key in sorted(weights.files):
+            tensor, layer, part = names[key]
+            weight = weights.read(key)
+            if part == "lora_B" and layer in order:  # the rows of the product are those of this matrix
+                weight = reorder(weight, order[layer])
+            writer.add_tensor(f"{tensor}.{MATRICES[part]}", weight)
 
 
 def _read_base(base: Path) -> tuple[GGUFReader, str]:
