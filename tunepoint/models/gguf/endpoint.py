@@ -2,8 +2,8 @@
 
 Each core has a server of its own, with one thread: threads that share a model wait for each other in
 busy loops, which beside other work costs more than it gains. The servers map the same file, so its
-weights are in memory once. A server keeps the state of its last prompt, so the prefix that two prompts
-share is computed once.
+weights are in memory once. A server keeps the states of its last prompts, so a prefix that prompts share
+is computed once, also where several ways of prompting take turns.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ ALTERNATIVES = 200
 """Tokens whose probabilities a label's is compared with; the small models spread theirs widely."""
 BUFFER_BYTES = 150_000_000
 """Of a server beside weights and context, measured."""
+KEPT_STATES_MIB = 512
+"""Memory of a server for the states of earlier prompts, if so much is free: a dozen prompts with 24
+demonstrations and a model of half a billion parameters."""
 QUIET = -1
 """Verbosity at which llama.cpp writes nothing."""
 NEVER_BUSY = 0
@@ -90,7 +93,7 @@ class GgufEndpoint:
 
     @property
     def memory_bytes(self) -> int:
-        """Memory that all servers take together, roughly."""
+        """Memory that all servers need together, roughly; the states of earlier prompts come on top."""
         state = self.context * self.facts.state_bytes
         return self.facts.file_bytes + self.servers * (state + BUFFER_BYTES)
 
@@ -135,12 +138,19 @@ class GgufEndpoint:
                         f"{self.name} needs about {self.memory_bytes / 1e9:.1f} GB of memory, and "
                         f"{free / 1e9:.1f} GB are free"
                     )
+                kept = self._kept_states_mib(free)
                 for _ in range(self.servers):
-                    self._idle.put(self._start())
+                    self._idle.put(self._start(kept))
                 self._pool = ThreadPoolExecutor(self.servers, "llama.cpp")
             return self._pool
 
-    def _start(self) -> xllamacpp.Server:
+    def _kept_states_mib(self, free: int | None) -> int:
+        """Return the memory of a server for earlier prompts: at most half of what is left."""
+        if free is None:
+            return KEPT_STATES_MIB
+        return min(KEPT_STATES_MIB, (free - self.memory_bytes) // 2 // self.servers // 2**20)
+
+    def _start(self, kept_states_mib: int) -> xllamacpp.Server:
         runtime = _import_runtime(self.name)
         settings = runtime.CommonParams()
         settings.model.path = str(self.path)
@@ -149,7 +159,7 @@ class GgufEndpoint:
             threads.n_threads, threads.poll = self.threads, NEVER_BUSY
         settings.verbosity = QUIET
         settings.no_extra_bufts = True  # weights as they are in the file: repacked copies were slower
-        settings.cache_ram_mib = 0  # the states of earlier prompts, up to 8 GB by default
+        settings.cache_ram_mib = kept_states_mib  # up to 8 GB by default
         settings.endpoint_slots = settings.ui = False
         if self.adapter is not None:
             settings.lora_adapters = [runtime.CommonAdapterLoraInfo(str(self.adapter))]
