@@ -13,7 +13,7 @@ from gguf_weights import SMOLLM2, smollm2
 
 from tunepoint import Task, read_trials, run
 from tunepoint.errors import ModelError
-from tunepoint.models.chat import Demonstration, Prompt
+from tunepoint.models.chat import Demonstration, Message, Prompt
 from tunepoint.models.endpoints import Completion, Request, TextModel, allow_all, request_of
 from tunepoint.models.gguf import endpoint as endpoint_module
 from tunepoint.models.gguf.endpoint import GgufEndpoint
@@ -151,3 +151,22 @@ def test_a_study_prompts_a_language_model_of_this_machine(weights: Path, tmp_pat
     assert prompted["cost_per_query_usd"]["likely"] > 0
     trials = [t for t in read_trials(tmp_path / "study" / "trials.jsonl") if t.arm == prompted["arm"]]
     assert all(trial.core_seconds is not None for trial in trials)
+
+
+def test_prompts_that_take_turns_are_computed_once(weights: Path) -> None:
+    """As the ways of prompting in a race, each with demonstrations of its own."""
+    opened = GgufEndpoint(SMOLLM2, weights, context=1_024, processors=1)
+    cached = []
+    for turn in range(2):
+        for kind in ("invoice", "parcel"):
+            long = Request((Message("system", f"{kind} " * 200), Message("user", f"question {turn}")), 2)
+            opened.complete([long], lambda _, completion: cached.append(completion.usage), allow_all)
+    opened.close()
+    assert [usage.cached_tokens > 0.8 * usage.input_tokens for usage in cached] == [False, False, True, True]
+
+
+def test_states_of_earlier_prompts_take_half_of_the_memory_that_is_left(weights: Path) -> None:
+    endpoint = GgufEndpoint(SMOLLM2, weights, processors=2)
+    assert endpoint._kept_states_mib(None) == 512
+    assert endpoint._kept_states_mib(endpoint.memory_bytes + 2**30) == 256
+    assert endpoint._kept_states_mib(endpoint.memory_bytes) == 0
