@@ -154,12 +154,13 @@ def test_a_study_prompts_a_language_model_of_this_machine(weights: Path, tmp_pat
 
 
 def test_prompts_that_take_turns_are_computed_once(weights: Path) -> None:
-    """As the ways of prompting in a race, each with demonstrations of its own."""
+    """As the ways of prompting in a race; one has the demonstrations of the other, and as many more."""
     opened = GgufEndpoint(SMOLLM2, weights, context=1_024, processors=1)
     cached = []
     for turn in range(2):
         for kind in ("invoice", "parcel"):
-            long = Request((Message("system", f"{kind} " * 200), Message("user", f"question {turn}")), 2)
+            system = Message("system", "invoice " * 150 + f"{kind} " * 100)
+            long = Request((system, Message("user", f"question {turn}")), 2)
             opened.complete([long], lambda _, completion: cached.append(completion.usage), allow_all)
     opened.close()
     assert [usage.cached_tokens > 0.8 * usage.input_tokens for usage in cached] == [False, False, True, True]

@@ -41,6 +41,9 @@ BUFFER_BYTES = 150_000_000
 KEPT_STATES_MIB = 512
 """Memory of a server for the states of earlier prompts, if so much is free: a dozen prompts with 24
 demonstrations and a model of half a billion parameters."""
+SAME_PROMPT_SHARE = 0.8
+"""Of a prompt that begins like the one before: below it, the state before is kept beside the new one. By
+default llama.cpp overwrites it where half is the same, as in prompts with 12 and with 24 demonstrations."""
 QUIET = -1
 """Verbosity at which llama.cpp writes nothing."""
 NEVER_BUSY = 0
@@ -159,6 +162,7 @@ class GgufEndpoint:
             threads.n_threads, threads.poll = self.threads, NEVER_BUSY
         settings.verbosity = QUIET
         settings.no_extra_bufts = True  # weights as they are in the file: repacked copies were slower
+        settings.slot_prompt_similarity = SAME_PROMPT_SHARE
         settings.cache_ram_mib = kept_states_mib  # up to 8 GB by default
         settings.endpoint_slots = settings.ui = False
         if self.adapter is not None:
