@@ -83,11 +83,9 @@ def _prompts(
 
 def _families(model: ModelName, chains: Iterable[str]) -> tuple[str, ...]:
     """The families to try with a model: those that the task names, else all that suit it."""
-    here = is_gguf(model.name)
-    styles = MACHINE_STYLES if here else SERVER_STYLES
-    known = tuple(dict.fromkeys([*(style.family for style in styles), *chains]))
+    known = _known(model, chains)
     if model.styles is None:
-        slow = (*SLOW_FAMILIES, *CHAINS) if here else ()
+        slow = (*SLOW_FAMILIES, *CHAINS) if is_gguf(model.name) else ()
         return tuple(family for family in known if family not in slow)
     for family in model.styles:
         if family not in known:
@@ -95,6 +93,12 @@ def _families(model: ModelName, chains: Iterable[str]) -> tuple[str, ...]:
                 f"[[models]] styles of {model.name}: {family!r} is none; {nearest(family, known)}"
             )
     return model.styles
+
+
+def _known(model: ModelName, chains: Iterable[str]) -> tuple[str, ...]:
+    """All families that a model may be prompted in."""
+    styles = MACHINE_STYLES if is_gguf(model.name) else SERVER_STYLES
+    return tuple(dict.fromkeys([*(style.family for style in styles), *chains]))
 
 
 def _variants(name: str, task: Task, families: Sequence[str]) -> Sequence[Variant]:
@@ -111,18 +115,22 @@ def _chain_templates(name: str) -> Sequence[str]:
 
 
 def left_out(task: Task, chats: Sequence[ChatModel]) -> list[NotRun]:
-    """Return the ways of prompting that are too slow for this machine to be tried unasked."""
-    unasked = {model.name for model in task.models if model.styles is None}
-    slow = [model.name for model in chats if is_gguf(model.name) and model.name in unasked]
-    families = ", ".join((*SLOW_FAMILIES, *CHAINS))
-    return [
-        NotRun(
-            f"{title}: {families}",
+    """Return the ways of prompting that are not tried: too slow here, or not named by the task."""
+    settings = {model.name: model for model in task.models}
+    titles = short_names([model.name for model in chats])
+    not_run = []
+    for model, title in zip(chats, titles, strict=True):
+        named = settings[model.name]
+        missing = [family for family in _known(named, CHAINS) if family not in _families(named, CHAINS)]
+        why = (
             "they write hundreds of tokens an answer, on this machine many seconds each; [[models]] styles "
-            "names what to try",
+            "names what to try"
+            if named.styles is None
+            else "[[models]] styles leaves them out"
         )
-        for title in short_names(slow)
-    ]
+        if missing:
+            not_run.append(NotRun(f"{title}: {', '.join(missing)}", why))
+    return not_run
 
 
 def retrieved_counts(names: Sequence[str]) -> list[int]:
