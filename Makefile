@@ -27,11 +27,11 @@ install: $(VENV)/.installed ## Create the environment that runs Tunepoint
 demo: $(VENV)/.installed ## Run the whole main job on examples/support-triage
 	$(BIN)/tunepoint demo
 
-demo-live: $(VENV)/.installed ## The same with the language model itself asked, about an hour; compares it with the recording
+demo-live: $(VENV)/.installed ## The same with the language model itself asked, an hour or more; compares it with the recording
 	$(BIN)/tunepoint models pull qwen2.5-coder-0.5b
 	$(BIN)/tunepoint demo --live
 
-record-demo: $(VENV)/.installed ## Record the language model's replies that the demo takes, about an hour
+record-demo: $(VENV)/.installed ## Record the language model's replies that the demo takes, an hour or more
 	$(BIN)/tunepoint models pull qwen2.5-coder-0.5b
 	$(BIN)/python examples/support-triage/record.py
 

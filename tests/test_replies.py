@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import write_small
+from conftest import EXAMPLE, write_small
 from numpy.typing import NDArray
 
 from tunepoint import Task
 from tunepoint.arms.catalog import candidates
+from tunepoint.arms.prompting.candidates import chat_arms
+from tunepoint.arms.prompting.chat_prompts import ChatPrompt
 from tunepoint.data.prepare import prepare
 from tunepoint.errors import ModelError
 from tunepoint.models.chat import Message, Usage
-from tunepoint.models.endpoints import Allow, Completion, Done, Request, TextModel, allow_all
+from tunepoint.models.endpoints import Allow, Completion, Done, Request, TextModel, allow_all, request_of
 from tunepoint.models.opening import NamedModel, open_models
 from tunepoint.models.recording import CallRecording, RecordedEndpoint
 from tunepoint.models.replies import (
@@ -30,6 +32,7 @@ from tunepoint.models.replies import (
     write_replies,
 )
 from tunepoint.report.words import models_words
+from tunepoint.stats.racing import FIRST_LOOK_ITEMS
 from tunepoint.study.finalists import _is_here
 from tunepoint.study.quote import quote
 from tunepoint.study.warnings import recording_warnings
@@ -74,12 +77,6 @@ def completed(endpoint: RepliesEndpoint, texts: list[str]) -> list[Completion]:
     completions: dict[int, Completion] = {}
     endpoint.complete([question(text) for text in texts], completions.__setitem__, allow_all)
     return [completions[i] for i in range(len(texts))]
-
-
-def is_recorded(endpoint: RepliesEndpoint, request: Request) -> bool:
-    completions: dict[int, Completion] = {}
-    endpoint.complete([request], completions.__setitem__, allow_all)
-    return completions[0].error is None
 
 
 @dataclass
@@ -222,3 +219,27 @@ def test_the_report_says_that_replies_were_recorded() -> None:
     warning = recording_warnings({MODEL: ORIGIN})[0]
     for part in ("2026-11-26", "b179", "llama.cpp 1", "a processor, 2 cores", "greedy", "not asked now"):
         assert part in warning
+
+
+def test_recorded_replies_make_another_study_than_asking() -> None:
+    task = Task.load(EXAMPLE)
+    assert list(task.replies()) == ["embedded:qwen2.5-coder-0.5b"]
+    asking = task.asking_models()
+    assert not asking.replies() and task.trials_fingerprint() != asking.trials_fingerprint()
+
+
+def test_the_recording_of_the_example_answers_what_the_example_asks() -> None:
+    """A change of a template, of the messages or of the split needs `make record-demo`."""
+    task = Task.load(EXAMPLE)
+    ((name, path),) = task.replies().items()
+    assert path.stat().st_size < 4e6
+    endpoint, keys = RepliesEndpoint(name, path, never), read_replies(path)[1]  # type: ignore[arg-type]
+    split = prepare(task, 0).split
+    inputs, recorded = [example.input for example in split.dev], {}
+    for arm in chat_arms(task, [TextModel(endpoint, remote=False)], no_vectors):
+        assert isinstance(arm, ChatPrompt)
+        # the numbers that the race draws demonstrations with
+        prompts = arm.fit(task, split.train, np.random.default_rng([0, 0])).prompts(inputs)
+        recorded[arm.name] = sum(request_of(prompt).key(name) in keys for prompt in prompts)
+    assert len(recorded) == 20 and min(recorded.values()) >= FIRST_LOOK_ITEMS, recorded
+    assert sum(count == len(inputs) for count in recorded.values()) >= 15  # races stop few of them

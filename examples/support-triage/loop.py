@@ -33,7 +33,10 @@ LABELED = 330
 QUICK = ("--collect-first", "--per-label", "8", "--canary-requests", "60", "--canary-margin", "0.05")
 """Smaller than the defaults (10, 200 and .02), so that the example ends within minutes."""
 SPLIT = "split = [0.15, 0.18, 0.67]"
-RECORDED = 'name = "embedded:qwen2.5-coder-0.5b"\nreplies = "replies.jsonl"'
+RECORDED = (
+    'name = "embedded:qwen2.5-coder-0.5b"\nreplies = "replies.jsonl"\n'
+    'styles = ["zero-shot", "system message", "few-shot"]'
+)
 """The model of the example's task, whose recorded replies are to messages that all have come already."""
 
 

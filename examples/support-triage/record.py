@@ -1,7 +1,7 @@
 """Record the language model's replies over the example: `make record-demo`.
 
-The demo takes its replies from `replies.jsonl`, because a model that runs on two cores needs about an hour
-for them. This asks the model itself, for all that the demo asks, and writes the file anew.
+The demo takes its replies from `replies.jsonl`, because a model that runs on two cores needs an hour or
+more for them. This asks the model itself, for all that the demo asks, and writes the file anew.
 
     python examples/support-triage/record.py [--out studies/support-triage-recording]
 """

@@ -43,7 +43,7 @@ def demo(
     seed: SeedOption = 0,
     live: Annotated[
         bool,
-        typer.Option("--live", help="Ask the language model itself and compare; needs its weights, an hour."),
+        typer.Option("--live", help="Ask the language model itself, an hour or more, and compare."),
     ] = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
