@@ -275,7 +275,7 @@ def test_models_are_named_with_their_sizes() -> None:
     ]
     assert models_words({"models": models}) == (
         "Prompted: qwen2.5-coder-0.5b (494 million parameters), gpt-5-mini (size not known). "
-        "Tuned: all-MiniLM-L6-v2, an encoder (23 million parameters)."
+        "Tuned: all-MiniLM-L6-v2, an encoder (22.7 million parameters)."
     )
     assert models_words({}) is None
 

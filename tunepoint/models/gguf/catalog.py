@@ -53,8 +53,10 @@ class KnownModel:
 
 def parameters_in_words(count: int) -> str:
     """Return a number of parameters as people say it, such as '494 million parameters'."""
-    billions = count / 1e9
-    return f"{billions:.1f} billion parameters" if billions >= 1 else f"{count / 1e6:.0f} million parameters"
+    billions, millions = count / 1e9, count / 1e6
+    if billions >= 1:
+        return f"{billions:.1f} billion parameters"
+    return f"{millions:.{0 if millions >= 100 else 1}f} million parameters"
 
 
 KNOWN_MODELS: dict[str, KnownModel] = {
