@@ -191,6 +191,8 @@ def test_demo_runs_on_the_example(
     monkeypatch: pytest.MonkeyPatch, small_task: Path, finished: Result
 ) -> None:
     assert commands.example_folder() == EXAMPLE
+    refused = RUNNER.invoke(app, ["demo", "--seed", "3"])
+    assert refused.exit_code == 2 and "recorded for seed 0 alone; add --live" in refused.output
     monkeypatch.setattr(commands, "example_folder", lambda: small_task)
     text = call("demo", "--out", finished.folder, "--seed", 3, "--quiet")
     assert "Report:" in text

@@ -69,7 +69,8 @@ def test_the_order_of_items_changes_nothing(seed: int) -> None:
     )
     assert decision.risks.wrong == pytest.approx(other.risks.wrong, abs=0.005)
     for interval, other_interval in zip(decision.differences, other.differences, strict=True):
-        assert interval.difference.low == pytest.approx(other_interval.difference.low, abs=1e-9)
+        # sums in another order differ by what a float holds, and the critical value is found by iteration
+        assert interval.difference.low == pytest.approx(other_interval.difference.low, abs=1e-7)
 
 
 @FEW_CASES

@@ -53,12 +53,12 @@ def demo(
     from tunepoint.task.task import Task
 
     with clear_errors():
-        if seed and not live:
+        task = Task.load(example_folder())
+        if seed and task.replies() and not live:
             raise TaskError(
                 f"--seed {seed}: the language model's replies are recorded for seed 0 alone; add --live to "
                 "ask the model itself"
             )
-        task = Task.load(example_folder())
         out = out or Path("studies/support-triage-live" if live else "studies/support-triage-demo")
         result = _run(task.asking_models() if live else task, out, seed, None, quiet, as_json)
         if live and seed == 0:

@@ -11,6 +11,7 @@ from tunepoint.arms.causal.from_task import causal_arms, tunes_with_titles
 from tunepoint.arms.causal.gguf_export import WrittenGguf, check_gguf_base, export_gguf
 from tunepoint.errors import StudyError, nearest
 from tunepoint.files.text import make_folder
+from tunepoint.models.providers import is_gguf
 from tunepoint.stats.streams import Stream, stream
 from tunepoint.study.measured import MeasuredStudy, read_measured
 from tunepoint.task.sections import Tune
@@ -47,9 +48,9 @@ def export_language_model(task: Task, study: Path, folder: Path, arm: str | None
 
     """
     measured = read_measured(task, study)
-    for tune in task.tune:
-        if tune.provider is None:
-            check_gguf_base(tune)
+    here = [tune for tune in task.tune if tune.provider is None]
+    if here and not any(is_gguf(tune.base) for tune in here):
+        check_gguf_base(here[0])
     name, base, arms = _choose(task, measured, arm)
     split = measured.prepared.split
     fitted = arms[0].fit(task, split.train, stream(measured.seed, Stream.FIT))  # its run is on disk
@@ -74,7 +75,7 @@ def _choose(task: Task, measured: MeasuredStudy, name: str | None) -> tuple[str,
     study = measured.folder
     offered: dict[str, tuple[Tune, list[CausalTuned]]] = {}
     for tune, title in tunes_with_titles(task):
-        if tune.provider is not None:
+        if tune.provider is not None or not is_gguf(tune.base):
             continue
         keep, split = study / "arms" / "language models", measured.prepared.split
         _, arms = causal_arms(tune, title, task, split.train, split.dev, keep)
