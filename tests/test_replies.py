@@ -111,6 +111,13 @@ def test_a_reply_comes_back_with_all_that_was_measured(replies: Path) -> None:
     assert "m 7" not in replies.read_text()  # whoever asks has the messages: the file does not repeat them
 
 
+def test_a_reply_may_hold_any_sign(tmp_path: Path) -> None:
+    calls = recorded_calls(tmp_path / "calls.sqlite", ["m"], Shouting("\u2028\x85\r\n\x0c end"))
+    write_replies(tmp_path / "replies.jsonl", calls, ORIGIN)
+    endpoint = RepliesEndpoint(MODEL, tmp_path / "replies.jsonl", never)  # type: ignore[arg-type]
+    assert completed(endpoint, ["m"])[0].text == "M\u2028\x85\r\n\x0c end"
+
+
 def test_missing_replies_are_counted_over_all_requests(replies: Path) -> None:
     """A study asks some of them one by one."""
     endpoint = RepliesEndpoint(MODEL, replies, never)  # type: ignore[arg-type]

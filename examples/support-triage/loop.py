@@ -3,7 +3,7 @@
 It starts with some labeled messages. The others arrive as traffic, and people say of each answer
 whether it was right. The best prompt of a small language model serves, 500 good examples are collected, a
 model is tuned, tried on some users and promoted. Then a week of messages about a new product comes, and
-the loop detects the drift. The language model answers about two messages a second on two cores.
+the loop detects the drift.
 
     python examples/support-triage/loop.py [--out loop-demo] [--good 500] [--model embedded:smollm2-135m]
 """

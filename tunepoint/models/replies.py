@@ -157,7 +157,8 @@ def read_replies(path: Path) -> tuple[ReplyOrigin, dict[str, Completion]]:
 
     """
     try:
-        first, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
+        # not splitlines, which would also end a line at a separator inside a reply
+        first, *lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(
             f"{path}: this file of replies cannot be read ({error}); take `replies` out of [[models]]"
@@ -169,7 +170,7 @@ def read_replies(path: Path) -> tuple[ReplyOrigin, dict[str, Completion]]:
             number += 1
             reply = _Reply.model_validate_json(line)
             if reply.key in completions:
-                raise ValueError("its key stands in the file twice")  # one place names the line
+                raise ValueError("its key stands in the file twice")
             completions[reply.key] = reply.completion(origin.model)
     except ValueError as error:
         why = "; ".join(str(error).splitlines()[:3])

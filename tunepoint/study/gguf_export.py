@@ -55,9 +55,9 @@ def export_language_model(task: Task, study: Path, folder: Path, arm: str | None
     split = measured.prepared.split
     fitted = arms[0].fit(task, split.train, stream(measured.seed, Stream.FIT))  # its run is on disk
     replies = {}
-    for one in arms:
-        answered = measured.dev_replies(one.name)
-        replies[one.prompt_length] = [answered[example.id] for example in split.dev]
+    for with_prompt in arms:
+        answered = measured.dev_replies(with_prompt.name)
+        replies[with_prompt.prompt_length] = [answered[example.id] for example in split.dev]
     make_folder(folder)
     run = fitted.base.keep / fitted.run
     with tempfile.TemporaryDirectory(dir=folder) as merged:
@@ -88,5 +88,5 @@ def _choose(task: Task, measured: MeasuredStudy, name: str | None) -> tuple[str,
             f"{study}: {name!r} is no language model that it tuned on the right answers; "
             f"{nearest(name, offered)}"
         )
-    chosen = name or max(offered, key=lambda one: mean_score(measured.dev[one]))
+    chosen = name or max(offered, key=lambda arm: mean_score(measured.dev[arm]))
     return chosen, *offered[chosen]

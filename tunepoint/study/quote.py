@@ -57,7 +57,7 @@ def quote(
         timed: family -> seconds of an answer, where some were timed.
 
     """
-    read = {model.name for model in task.models if model.replies is not None}  # from a file, at once
+    read = task.replies()  # from files, at once
     calls = [part for part in study_calls(task, candidates, split, timed) if part.model not in read]
     return _total(calls, prices, concurrency) if calls else None
 

@@ -51,8 +51,7 @@ def chat_arms(
         current = _prompts(model, title, named, variants, embed)
         former = _prompts(model, title, named, former_variants(families), embed)
         former_names = {arm.name for arm in former} - {arm.name for arm in current}
-        begun = not is_gguf(model.name) and not former_names.isdisjoint(measured)
-        arms += former if begun else current
+        arms += current if former_names.isdisjoint(measured) else former
         decodes, hosting = named.decodes, named.hosting
         arms += [
             Chain(model, way, chains[way], template, title=title, decodes=decodes, hosting=hosting)

@@ -108,9 +108,7 @@ class HubSource:
             raise ModelError("HF_HUB_OFFLINE is set")
         partial = store.partial(model)
         url = f"{self.endpoint.rstrip('/')}/{model.repository}/resolve/{model.revision}/{model.file}"
-        packages = store.parts(
-            model
-        )  # exists if the file was begun from packages, perhaps in the middle of one
+        packages = store.parts(model)  # there if packages began the file, perhaps in the middle of one
         begun = partial.stat().st_size if partial.exists() and not packages.exists() else 0
         if begun == model.bytes:
             return
