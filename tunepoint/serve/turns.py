@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Literal
@@ -32,16 +33,27 @@ class Pace:
     """
 
     def __init__(self, per_turn: int) -> None:
-        self._per_turn = per_turn
-        self._started = 0
+        self._per_turn = self._room = per_turn
+        self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def start(self) -> None:
-        """Wait for a turn in which there is room."""
-        while self._started >= self._per_turn:
-            await asyncio.sleep(0)
-        if self._started == 0:
-            asyncio.get_running_loop().call_soon(self._next_turn)
-        self._started += 1
+        """Wait for a turn in which there is room, behind those who wait already."""
+        loop = asyncio.get_running_loop()
+        if self._room == self._per_turn:
+            loop.call_soon(self._next_turn)
+        if self._room and not self._waiting:
+            self._room -= 1
+            return
+        waiting = loop.create_future()
+        self._waiting.append(waiting)
+        await waiting
 
     def _next_turn(self) -> None:
-        self._started = 0
+        self._room = self._per_turn
+        while self._room and self._waiting:
+            waiting = self._waiting.popleft()
+            if not waiting.done():  # its client may have left
+                waiting.set_result(None)
+                self._room -= 1
+        if self._room < self._per_turn:
+            asyncio.get_running_loop().call_soon(self._next_turn)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,6 +13,7 @@ from tunepoint.arms.causal.hardware import device, half_precision
 from tunepoint.arms.causal.job import TrainingJob
 from tunepoint.arms.causal.loading import load_base
 from tunepoint.arms.causal.recipe import CausalRecipe
+from tunepoint.arms.causal.rows import Row
 from tunepoint.arms.causal.trained import CHECKPOINTS, last_whole_checkpoint
 
 Watch = Callable[[int, int, float], None]
@@ -38,13 +39,18 @@ def build_trainer(job: TrainingJob, watch: Watch | None) -> Any:
             model=model,
             args=_arguments(job),
             train_dataset=Dataset.from_list([asdict(row) for row in pad_last_batch(job.rows, recipe)]),
-            eval_dataset=Dataset.from_list([asdict(row) for row in job.dev]) if job.dev else None,
+            eval_dataset=Dataset.from_list(_by_length(job.dev)) if job.dev else None,
             processing_class=tokenizer,
             peft_config=lora_config(recipe),
             callbacks=callbacks,
         )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _by_length(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return the rows from the shortest to the longest: batches of like length need little padding."""
+    return [asdict(row) for row in sorted(rows, key=lambda row: len(row.input_ids))]
 
 
 def run_trainer(trainer: Any, job: TrainingJob) -> None:
