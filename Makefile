@@ -3,6 +3,8 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Python compiles a module when it first imports it; to compile all of them here takes two minutes.
+INSTALL := $(PIP) install --no-compile -c constraints.txt
 PYTEST = $(BIN)/python -m pytest -n logical --dist loadgroup
 # The tracer doubles the time of the tests, so only `make test COVERAGE=1` (as .ci/run does) switches it on.
 TRACED = $(if $(COVERAGE),--cov --cov-branch --cov-fail-under=90)
@@ -14,12 +16,12 @@ help: ## Explain every target
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) (some minutes the first time) ..."
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install -c constraints.txt torch==2.13.0
-	$(PIP) install -c constraints.txt -e '.[tune,llm]'
+	$(INSTALL) torch==2.13.0
+	$(INSTALL) -e '.[tune,llm]'
 	@touch $@
 
 $(VENV)/.developing: $(VENV)/.installed
-	$(PIP) install -c constraints.txt -e '.[tune,llm,dev]'
+	$(INSTALL) -e '.[tune,llm,dev]'
 	@touch $@
 
 install: $(VENV)/.installed ## Create the environment that runs Tunepoint
