@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -437,3 +439,22 @@ def test_two_runs_of_one_base_answer_with_their_own_weights_at_the_same_time(tmp
     with ThreadPoolExecutor(2) as pool:
         answers = [(arm, pool.submit(arm.answer, ["who?"])) for _ in range(20) for arm in arms]
         assert all(answer.result()[0].answer == arm.run for arm, answer in answers)
+
+
+def test_logits_are_computed_of_the_answers_tokens_alone(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trl.trainer import utils
+
+    projected: list[int] = []
+    original = utils._ChunkedLogProbFunction
+
+    def counted(hidden: torch.Tensor, *rest: Any) -> Any:
+        projected.append(len(hidden))
+        return original.apply(hidden, *rest)
+
+    monkeypatch.setattr(utils, "_ChunkedLogProbFunction", SimpleNamespace(apply=counted))
+    sixteen = rows(base, 16)
+    recipe = replace(QUICK, epochs=1)
+    fine_tune(TrainingJob(str(base), sixteen, (), recipe, tmp_path / "run", seed=1))
+    assert sum(projected) == sum(row.answer_tokens for row in sixteen)

@@ -11,6 +11,8 @@ import torch
 from conftest import write_small
 from gguf_weights import SMOLLM2, smollm2
 from safetensors.torch import load_file, save_file
+from servers import Fake, serving
+from test_teaching import PRICE, mostly_right
 from test_tuned_study import routing
 
 from tunepoint import Task, run
@@ -154,6 +156,19 @@ def test_a_studys_language_model_is_exported_for_ollama_as_it_was_measured(
     parity = written.written.parity
     assert parity.holds and not parity.other_prompts
     assert {file.name for file in folder.iterdir()} == {"model.gguf", "adapter.gguf", "Modelfile"}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("chat_alone")
+def test_a_distilled_language_model_is_exported_too(weights: Path, tmp_path: Path) -> None:
+    with serving(Fake(mostly_right)) as fake:
+        teacher = {"name": f"{fake.url}#t", "price": PRICE, "styles": ["zero-shot"], "train_on_outputs": True}
+        tune = {"base": SMOLLM2, "epochs": 1, "seeds": 1, "distil": True}
+        task = routing(tmp_path, models=[teacher], tune=[tune], search={"calls": 0})
+        run(task, out=tmp_path / "study")
+    arm = "smollm2-135m lora taught, no prompt"
+    written = export_language_model(task, tmp_path / "study", tmp_path / "exported", arm)
+    assert written.arm == arm and written.written.parity.holds
 
 
 @pytest.mark.slow

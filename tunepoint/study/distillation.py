@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -162,13 +163,28 @@ def _prompt_version(runner: Runner, teacher: Teacher, train: Sequence[Example]) 
 
 def _distilled_before(runner: Runner, teacher: Teacher) -> DistilledSet | None:
     """The set that an earlier run of the study distilled: models were trained on it, so it stays."""
-    taught, path = runner.study.manifest.taught, runner.study.folder / "arms" / DISTILLED_ROWS
-    if taught is None or taught.teacher != teacher.name or not path.exists():
+    taught = runner.study.manifest.taught
+    if taught is None or taught.teacher != teacher.name:
         return None
-    inputs = {example.id: example for example in runner.prepared.split.train}
+    return read_distilled(runner.study.folder, taught, runner.prepared.split.train)
+
+
+def read_distilled(study: Path, taught: Taught, train: Sequence[Example]) -> DistilledSet | None:
+    """Return the set that a study has distilled; None if its file is gone.
+
+    Args:
+        study: its directory.
+        taught: what its manifest says of the set.
+        train: the training set.
+
+    """
+    path = study / "arms" / DISTILLED_ROWS
+    if not path.exists():
+        return None
+    inputs = {example.id: example for example in train}
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     examples = tuple(replace(inputs[row["id"]], target=row["target"], origin=row["origin"]) for row in rows)
-    return DistilledSet(teacher.name, taught.prompt, examples, taught.asked, taught.usd)
+    return DistilledSet(taught.teacher, taught.prompt, examples, taught.asked, taught.usd)
 
 
 def _save(runner: Runner, distilled: DistilledSet, accepted: Sequence[_AcceptedAnswer]) -> None:

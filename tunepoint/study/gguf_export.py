@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from tunepoint.errors import StudyError, nearest
 from tunepoint.files.text import make_folder
 from tunepoint.models.providers import is_gguf
 from tunepoint.stats.streams import Stream, stream
+from tunepoint.study.distillation import read_distilled
 from tunepoint.study.measured import MeasuredStudy, read_measured
 from tunepoint.task.sections import Tune
 from tunepoint.task.task import Task
@@ -79,14 +81,22 @@ def _choose(task: Task, measured: MeasuredStudy, name: str | None) -> tuple[str,
             continue
         keep, split = study / "arms" / "language models", measured.prepared.split
         _, arms = causal_arms(tune, title, task, split.train, split.dev, keep)
-        whole = [arm for arm in arms if len(measured.dev_replies(arm.name)) == len(split.dev)]
-        offered |= {arm.name: (tune, whole) for arm in whole}
+        for of_one_run in (arms, _distilled(tune, arms, measured)):
+            whole = [arm for arm in of_one_run if len(measured.dev_replies(arm.name)) == len(split.dev)]
+            offered |= {arm.name: (tune, whole) for arm in whole}
     if not offered:
         raise StudyError(f"{study}: no language model was tuned in it on this machine")
     if name is not None and name not in offered:
         raise StudyError(
-            f"{study}: {name!r} is no language model that it tuned on the right answers; "
-            f"{nearest(name, offered)}"
+            f"{study}: {name!r} is no language model that it tuned on this machine; {nearest(name, offered)}"
         )
     chosen = name or max(offered, key=lambda arm: mean_score(measured.dev[arm]))
     return chosen, *offered[chosen]
+
+
+def _distilled(tune: Tune, arms: Sequence[CausalTuned], measured: MeasuredStudy) -> list[CausalTuned]:
+    """The same arms, tuned on what the study has distilled; none if it has not."""
+    if not tune.distil or measured.taught is None:
+        return []
+    distilled = read_distilled(measured.folder, measured.taught, measured.prepared.split.train)
+    return [] if distilled is None else [replace(arm, distilled=distilled) for arm in arms]

@@ -10,6 +10,7 @@ from tunepoint.data.prepare import Prepared, prepare
 from tunepoint.errors import StudyError
 from tunepoint.models.chat import Reply
 from tunepoint.study.manifest import read_manifest
+from tunepoint.study.records import Taught
 from tunepoint.task.task import Task
 from tunepoint.trials.trial import Trial, read_trials
 
@@ -25,6 +26,8 @@ class MeasuredStudy:
     """Name of an arm -> its trials on the validation set."""
     test: dict[str, list[Trial]]
     """The same on the sealed test; empty before it was opened."""
+    taught: Taught | None = None
+    """What was distilled in it."""
 
     def dev_replies(self, arm: str) -> dict[str, Reply]:
         """Return item -> what the run of the first seed answered to the validation set."""
@@ -45,7 +48,7 @@ def read_measured(task: Task, folder: Path) -> MeasuredStudy:
             f"{folder}: is a study of other examples, or of another task, than {task.name} is now"
         )
     dev, test = (_trials_by_arm(folder / name) for name in ("dev.jsonl", "trials.jsonl"))
-    return MeasuredStudy(folder, manifest.seed, prepared, dev, test)
+    return MeasuredStudy(folder, manifest.seed, prepared, dev, test, manifest.taught)
 
 
 def _trials_by_arm(path: Path) -> dict[str, list[Trial]]:
