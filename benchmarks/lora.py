@@ -7,7 +7,8 @@ behind its first checkpoint; then llama.cpp answers the test messages from the f
 each length of prompt, beside prompts of the untouched model. The best prompt is the best on the test
 itself, which favors prompting.
 
-    python benchmarks/lora.py DATA [--base embedded:smollm2-135m] [--labels 8] [--epochs 6] [--out DIR]
+    python benchmarks/lora.py DATA [--base embedded:smollm2-135m] [--labels 8] [--epochs 2] [--out DIR]
+        [--forms plain json letter]
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from tunepoint import Example, Task
 from tunepoint.arms.causal.gguf_export import GGUF_FILE
 from tunepoint.arms.prompting.chat_prompts import ChatPrompt
 from tunepoint.arms.templates import PROMPT_LENGTHS, fill_template, template_for_length
-from tunepoint.models.chat import Reply
+from tunepoint.models.chat import AnswerForm, Reply
 from tunepoint.models.encoder import Encoder
 from tunepoint.models.endpoints import TextModel
 from tunepoint.models.gguf.endpoint import GgufEndpoint
@@ -50,7 +51,8 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--base", default="embedded:smollm2-135m")
     parser.add_argument("--labels", type=int, default=8)
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--forms", nargs="+", default=FORMS, choices=FORMS, help="of labels in prompts")
     parser.add_argument("--out", type=Path, help="where to work; a temporary folder if missing")
     options = parser.parse_args()
     if not (options.data / "train.csv").exists():
@@ -59,10 +61,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.out or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        run(options.data, folder, options.base, options.labels, options.epochs)
+        run(options.data, folder, options.base, options.labels, options.epochs, options.forms)
 
 
-def run(data: Path, folder: Path, base: str, labels: int, epochs: int) -> None:
+def run(data: Path, folder: Path, base: str, labels: int, epochs: int, forms: Sequence[AnswerForm]) -> None:
     """Tune, kill and resume, compare; print a table and a line of JSON."""
     task = write_task(data, folder, labels)
     test = test_items(data, labels)
@@ -73,7 +75,7 @@ def run(data: Path, folder: Path, base: str, labels: int, epochs: int) -> None:
     difference = killed_and_resumed(folder, base, epochs)
     train = training_examples(folder)
     tuned = tuned_scores(task, train, test, folder / "whole" / GGUF_FILE)
-    prompted = prompted_scores(task, train, test, base)
+    prompted = prompted_scores(task, train, test, base, forms)
     best = max(prompted, key=lambda name: prompted[name].mean())
     print(f"{base}, {labels} labels, {len(train)} training examples, {len(test)} test messages")
     for name, scores in {**prompted, **tuned}.items():
@@ -191,13 +193,13 @@ def tuned_scores(
 
 
 def prompted_scores(
-    task: Task, train: Sequence[Example], test: Sequence[Example], base: str
+    task: Task, train: Sequence[Example], test: Sequence[Example], base: str, forms: Sequence[AnswerForm]
 ) -> dict[str, NDArray[np.float64]]:
     """Scores of ways of prompting the untouched model."""
     endpoint, encoder, scores = open_gguf(base, Path()), Encoder.load(), {}
     model = TextModel(endpoint, remote=False)
     for style in STYLES:
-        for form in FORMS:
+        for form in forms:
             arm = ChatPrompt(model, style, "plain", encoder.embed, form=form)
             fitted = arm.fit(task, train, np.random.default_rng(0))
             inputs = [example.input for example in test]

@@ -23,10 +23,11 @@ from tunepoint.arms.causal import sft
 from tunepoint.arms.causal.base import CausalBase
 from tunepoint.arms.causal.causal import CausalTuned, FittedCausal
 from tunepoint.arms.causal.checkpoints import CheckpointRace, by_group
+from tunepoint.arms.causal.from_task import _with_rate
 from tunepoint.arms.causal.hardware import check_fits, size_of
 from tunepoint.arms.causal.job import TrainingJob
 from tunepoint.arms.causal.loading import load_base, load_tokenizer, put_adapter
-from tunepoint.arms.causal.recipe import CausalRecipe
+from tunepoint.arms.causal.recipe import CausalRecipe, learning_rate_for
 from tunepoint.arms.causal.rows import IGNORED, Row, draw_prompt_lengths, rows_of
 from tunepoint.arms.causal.sft import fine_tune
 from tunepoint.arms.causal.trained import Trained, last_whole_checkpoint
@@ -458,3 +459,17 @@ def test_logits_are_computed_of_the_answers_tokens_alone(
     recipe = replace(QUICK, epochs=1)
     fine_tune(TrainingJob(str(base), sixteen, (), recipe, tmp_path / "run", seed=1))
     assert sum(projected) == sum(row.answer_tokens for row in sixteen)
+
+
+def test_narrow_bases_learn_with_a_higher_rate_and_runs_of_before_keep_theirs(
+    base: Path, tmp_path: Path
+) -> None:
+    rates = [learning_rate_for("lora", width) for width in (576, 1_024, 2_000, 4_096)]
+    assert rates == [1e-3, 8.4e-4, 5e-4, 2.9e-4]
+    assert learning_rate_for("full", 576) == learning_rate_for("full", 4_096) == 2e-5
+    recipe = CausalRecipe()
+    assert _with_rate(recipe, str(base), Path(), tmp_path).rate == 1e-3
+    given = replace(recipe, learning_rate=3e-4)
+    assert _with_rate(given, str(base), Path(), tmp_path) == given
+    (tmp_path / f"0123456789ab-{recipe.digest()}-0000000001").mkdir()
+    assert _with_rate(recipe, str(base), Path(), tmp_path).rate == 2e-4

@@ -13,9 +13,11 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
+import torch
 from checkpoints import tiny_checkpoint
 from conftest import write_small
 
@@ -24,7 +26,7 @@ from tunepoint.cli.doctor import diagnose
 from tunepoint.errors import ModelError
 from tunepoint.models.chat import Prompt
 from tunepoint.models.endpoints import TextModel
-from tunepoint.models.local import LocalEndpoint
+from tunepoint.models.local import LocalEndpoint, _Decided
 from tunepoint.models.openai import OpenAIEndpoint
 
 LABELS = ("billing", "device_setup", "billing and more")
@@ -50,8 +52,6 @@ def test_labels_are_constrained_and_batches_change_nothing(checkpoint: Path) -> 
 
 def test_confidence_is_the_probability_among_the_choices(checkpoint: Path) -> None:
     """Two labels that begin with different tokens: their probabilities add up to 1."""
-    import torch
-
     endpoint = LocalEndpoint.load("local:tiny", checkpoint.parent)
     prompt = replace(QUESTION, labels=("billing", "device_setup"))
     reply = TextModel(endpoint).answer([prompt])[0]
@@ -68,6 +68,31 @@ def _request(prompt: Prompt):  # type: ignore[no-untyped-def]
     from tunepoint.models.endpoints import request_of
 
     return request_of(prompt)
+
+
+def test_a_choice_that_is_decided_is_not_written_to_its_end(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One label begins another, and one is alone from its first token on: nothing but the work changes."""
+    prompts = [replace(QUESTION, input="pairing " * n, labels=LABELS[:k]) for n in (1, 9) for k in (1, 2, 3)]
+    endpoint = LocalEndpoint.load("local:tiny", checkpoint.parent)
+    steps: list[int] = []
+    generate = endpoint.model.generate
+
+    def counted(**settings: Any) -> Any:
+        output = generate(**settings)
+        steps.append(len(output.scores))
+        return output
+
+    monkeypatch.setattr(endpoint.model, "generate", counted)
+    quick = TextModel(endpoint).answer(prompts)
+    monkeypatch.setattr(_Decided, "__call__", lambda self, ids, scores, **more: torch.zeros(len(ids)).bool())
+    whole = TextModel(endpoint).answer(prompts)
+    for stopped, written in zip(quick, whole, strict=True):
+        assert stopped.text == written.text and stopped.usage.output_tokens == written.usage.output_tokens
+        assert stopped.confidence == pytest.approx(written.confidence, abs=1e-5)
+    half = len(steps) // 2
+    assert sum(steps[:half]) < sum(steps[half:]) / 2
 
 
 def test_text_is_generated_and_samples_differ_by_number(checkpoint: Path) -> None:

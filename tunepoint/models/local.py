@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.generation.stopping_criteria import StoppingCriteria, StoppingCriteriaList
 from transformers.utils.logging import disable_progress_bar
 
 from tunepoint.errors import ModelError
@@ -30,7 +31,8 @@ class LocalEndpoint:
     """Requests answered in batches, with the model's own chat template.
 
     A request with `choices` gets one of them and nothing else: at every step only tokens that
-    continue a choice are allowed, and the confidence is the probability among those.
+    continue a choice are allowed, and the confidence is the probability among those. Generation
+    stops where one choice is left, whose other tokens have the probability 1.
     """
 
     def __init__(self, name: str, model: Any, tokenizer: Any, *, batch_size: int = BATCH_SIZE) -> None:
@@ -168,6 +170,7 @@ class LocalEndpoint:
             sequences = self._choice_sequences(request)
             settings["max_new_tokens"] = max(map(len, sequences))
             settings["prefix_allowed_tokens_fn"] = _allow_only(sequences, width, self.tokenizer.eos_token_id)
+            settings["stopping_criteria"] = StoppingCriteriaList([_Decided(sequences, width)])
         return settings
 
     def _completion(
@@ -179,9 +182,13 @@ class LocalEndpoint:
         if ended:
             # Rows that end early are padded to the longest of the batch.
             tokens = tokens[: tokens.index(self.tokenizer.eos_token_id) + 1]
+        generated = tokens
+        if request.choices:
+            generated, tokens = _choice_of(tokens, self._choice_sequences(request))
+            ended = True
         log_probability = sum(
             float(torch.log_softmax(score.float(), -1)[token])
-            for score, token in zip(scores, tokens, strict=False)
+            for score, token in zip(scores, generated, strict=False)
         )
         text = self.tokenizer.decode(tokens, skip_special_tokens=True).strip()
         usage = Usage(self.name, input_tokens, 0, len(tokens), seconds=seconds)
@@ -210,6 +217,36 @@ def _load(name: str, source: str) -> tuple[Any, Any]:
             "with config.json, weights and a tokenizer, or a name that the hub knows"
         ) from None
     return model, tokenizer
+
+
+class _Decided(StoppingCriteria):  # type: ignore[misc]
+    """Stops a row where what is written leaves one choice."""
+
+    def __init__(self, sequences: Sequence[list[int]], width: int) -> None:
+        self.sequences = sequences
+        self.width = width
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        """(rows,) whether each row is decided."""
+        rows = input_ids[:, self.width :].tolist()
+        decided = [len(_continued_by(row, self.sequences)) <= 1 for row in rows]
+        return torch.tensor(decided, device=input_ids.device)
+
+
+def _continued_by(tokens: list[int], sequences: Sequence[list[int]]) -> list[list[int]]:
+    return [sequence for sequence in sequences if sequence[: len(tokens)] == tokens]
+
+
+def _choice_of(tokens: list[int], sequences: Sequence[list[int]]) -> tuple[list[int], list[int]]:
+    """Return the tokens of a row that the model generated, and all those of the choice that they begin.
+
+    Behind them the row is padded.
+    """
+    size = 0
+    while size < len(tokens) and _continued_by(tokens[: size + 1], sequences):
+        size += 1
+    generated = tokens[:size]
+    return generated, _continued_by(generated, sequences)[0]
 
 
 def _allow_only(sequences: Sequence[list[int]], width: int, end: int) -> Callable[[int, Any], list[int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,9 @@ def causal_arms(
     from tunepoint.arms.causal.base import CausalBase
     from tunepoint.arms.causal.causal import CausalTuned
 
-    base = CausalBase(tune.base.removeprefix(LOCAL_PREFIX), keep, task.folder, recipe_of(tune), tuple(dev))
+    name = tune.base.removeprefix(LOCAL_PREFIX)
+    recipe = _with_rate(recipe_of(tune), name, task.folder, keep)
+    base = CausalBase(name, keep, task.folder, recipe, tuple(dev))
     quote = base.quote(task, train, task.costs.core_hour_usd.likely / 3600 * cores())
     seeds, hosting = tune.seeds or LOCAL_SEEDS, tune.hosting
     # All three share their runs, so the training time is expected of one of them alone.
@@ -61,6 +64,21 @@ def causal_arms(
         CausalTuned(base, "short", title, seeds, hosting=hosting),
         CausalTuned(base, "full", title, seeds, hosting=hosting),
     ]
+
+
+def _with_rate(recipe: CausalRecipe, base: str, folder: Path, keep: Path) -> CausalRecipe:
+    """The recipe with the usual learning rate of the base, where the task gives none.
+
+    Runs of an older version, with one rate for all bases, are kept: they resume as they began.
+    """
+    from tunepoint.arms.causal.hardware import size_of
+    from tunepoint.arms.causal.recipe import learning_rate_for
+
+    if recipe.learning_rate is not None or recipe.method == "full":
+        return recipe
+    if any(keep.glob(f"*-{recipe.digest()}-*")):
+        return recipe
+    return replace(recipe, learning_rate=learning_rate_for(recipe.method, size_of(base, folder).width))
 
 
 def recipe_of(tune: Tune) -> CausalRecipe:

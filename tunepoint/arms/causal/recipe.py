@@ -14,8 +14,17 @@ METHODS: tuple[Method, ...] = ("lora", "qlora", "full")
 LEARNING_RATES: Mapping[Method, float] = {"lora": 2e-4, "qlora": 2e-4, "full": 2e-5}
 """LoRA's best learning rate is near ten times that of full fine-tuning, whatever the rank
 ("LoRA Without Regret", Thinking Machines 2025)."""
+LORA_RATE, LORA_WIDTH, LORA_POWER, MAX_LORA_RATE = 5e-4, 2_000, 0.78, 1e-3
+"""LoRA's best learning rate is 5e-4 (2000 / width)^0.78 for Llama models (the same source)."""
 FILE_KEYS = {"prompt_shares": "diet"}
 """Settings that files keep under another key, which stays: files on disk and names of runs depend on it."""
+
+
+def learning_rate_for(method: Method, width: int) -> float:
+    """Return the usual learning rate for a base model whose tokens have states of this width."""
+    if method == "full":
+        return LEARNING_RATES[method]
+    return float(f"{min(MAX_LORA_RATE, LORA_RATE * (LORA_WIDTH / width) ** LORA_POWER):.1e}")
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,7 @@ class CausalRecipe:
     """Of the adapters, which sit on all linear layers: LoRA learns less without those of the MLP."""
     alpha: int = 32
     learning_rate: float | None = None
-    """None for the usual one of the method."""
+    """None for the one that all widths had in older versions."""
     epochs: int = 3
     batch: int = 8
     """Examples of one optimizer step; LoRA loses less with small batches than with large ones."""
@@ -46,7 +55,7 @@ class CausalRecipe:
 
     @property
     def rate(self) -> float:
-        """The learning rate: the recipe's own, else the usual one of the method."""
+        """The learning rate: the recipe's own, else that of the method."""
         return self.learning_rate if self.learning_rate is not None else LEARNING_RATES[self.method]
 
     def steps(self, examples: int) -> int:
