@@ -219,7 +219,7 @@ def _load(name: str, source: str) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-class _Decided(StoppingCriteria):  # type: ignore[misc]
+class _Decided(StoppingCriteria):
     """Stops a row where what is written leaves one choice."""
 
     def __init__(self, sequences: Sequence[list[int]], width: int) -> None:
