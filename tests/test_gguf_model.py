@@ -70,6 +70,7 @@ def _probability(endpoint: GgufEndpoint, request: Request, grammar: str) -> floa
     # Computed anew every time: from a cached prefix, the values differ by some hundredths.
     body = endpoint._body(request) | {"grammar": grammar, "cache_prompt": False}
     body.pop("response_format", None)
+    endpoint._open()
     server = endpoint._idle.get()
     try:
         reply = server.handle_chat_completions(body)
