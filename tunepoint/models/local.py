@@ -255,7 +255,7 @@ def _allow_only(sequences: Sequence[list[int]], width: int, end: int) -> Callabl
     def allowed(_: int, row: Any) -> list[int]:
         written = [int(token) for token in row[width:]]
         size = len(written)
-        continuations = {s[size] for s in sequences if len(s) > size and s[:size] == written}
+        continuations = {s[size] for s in _continued_by(written, sequences) if len(s) > size}
         return sorted(continuations) or [end]
 
     return allowed

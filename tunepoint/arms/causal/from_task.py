@@ -67,9 +67,9 @@ def causal_arms(
 
 
 def _with_rate(recipe: CausalRecipe, base: str, folder: Path, keep: Path) -> CausalRecipe:
-    """The recipe with the usual learning rate of the base, where the task gives none.
+    """The recipe with the usual learning rate of the base, if the task gives none.
 
-    Runs of an older version, with one rate for all bases, are kept: they resume as they began.
+    A study that an older version began, with one rate for all bases, goes on with that rate.
     """
     from tunepoint.arms.causal.hardware import size_of
     from tunepoint.arms.causal.recipe import learning_rate_for

@@ -36,7 +36,7 @@ class CausalRecipe:
     """Of the adapters, which sit on all linear layers: LoRA learns less without those of the MLP."""
     alpha: int = 32
     learning_rate: float | None = None
-    """None for the one that all widths had in older versions."""
+    """None for that of the method, whatever the width of the base."""
     epochs: int = 3
     batch: int = 8
     """Examples of one optimizer step; LoRA loses less with small batches than with large ones."""
