@@ -349,15 +349,17 @@ def test_a_cascade_with_machines_is_put_together_from_its_halves() -> None:
         answers("strong", [], [2.0] * 4),
         answers(arm.name, [], [1.0] * 4),
     )
-    dollars, seconds = answer_cost(arm, rows(cheap, dear, whole), task())
+    dollars, seconds, _ = answer_cost(arm, rows(cheap, dear, whole), task(), {})
     assert (dollars.value, seconds.value) == (0, pytest.approx(0.01 * cores()))  # machines give the rest
-    dollars, seconds = answer_cost(arm, rows(answers("cheap", [0.01] * 4, []), dear, whole), task())
+    dollars, seconds, _ = answer_cost(arm, rows(answers("cheap", [0.01] * 4, []), dear, whole), task(), {})
     assert (dollars.value, seconds.value) == (pytest.approx(0.01), 0)
     machine = {"mode": "dedicated", "usd_per_hour": 0.1, "requests_per_second": 50}
     hosted = task(models=[{"name": "embedded:minilm", "hosting": machine}])
     remote = Shown("strong", remote=True)
     other: Any = Cascade(Shown("cheap"), remote, Gate(1, 0, 0.5), 0.25)  # type: ignore[arg-type]
-    dollars, seconds = answer_cost(other, rows(cheap, answers("strong", [0.04] * 4, []), whole), hosted)
+    dollars, seconds, _ = answer_cost(
+        other, rows(cheap, answers("strong", [0.04] * 4, []), whole), hosted, {}
+    )
     assert (dollars.value, seconds.value) == (pytest.approx(0.25 * 0.04), 0)
 
 
@@ -367,8 +369,8 @@ def test_a_model_of_this_machine_costs_its_processor_time_and_only_where_it_was_
     strong = replace(answers("strong", [], [2.0] * 4), core_seconds=np.full(4, 3.0))
     whole = replace(answers(arm.name, [], [1.0] * 4), core_seconds=np.array([3.0]))
     table = rows(answers("cheap", [], [0.01] * 4), strong, whole)
-    assert answer_cost(Shown("strong"), table, task())[1].value == 3.0  # type: ignore[arg-type]
-    dollars, seconds = answer_cost(arm, table, task())
+    assert answer_cost(Shown("strong"), table, task(), {})[1].value == 3.0  # type: ignore[arg-type]
+    dollars, seconds, _ = answer_cost(arm, table, task(), {})
     assert (dollars.value, seconds.value) == (0, pytest.approx(0.01 * cores() + 0.25 * 3.0))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tunepoint.costs.caching import CachedPrefix
 from tunepoint.stats.ranges import Range
 from tunepoint.task.hosting import Dedicated
 from tunepoint.trials.trial import ArmKind
@@ -33,7 +34,7 @@ class ArmCost:
     monthly_usd: Range = NOTHING
     """Fixed hosting, dollars a month."""
     usd_per_query: Range = NOTHING
-    """Declared or measured price of one answer."""
+    """Declared or measured price of one answer; where `prefixes` are given, without what caches save."""
     query_error_usd: float = 0.0
     """Standard error of the measured mean price of one answer."""
     query_skew: float = 0.0
@@ -54,6 +55,8 @@ class ArmCost:
     """Whether training with another seed gives the same arm."""
     dedicated: Dedicated | None = None
     """Reserved machines that serve the arm."""
+    prefixes: tuple[CachedPrefix, ...] = ()
+    """Starts of its prompts that the provider caches."""
     notes: tuple[str, ...] = field(default=())
     """Caveats about these figures."""
     label: str | None = None

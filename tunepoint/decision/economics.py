@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from tunepoint.costs.caching import PrefixDraws
 from tunepoint.costs.cost_draws import CostDraws
 from tunepoint.decision.guards import too_few
 from tunepoint.decision.verdict import Decision
@@ -32,6 +33,7 @@ def economics(decision: Decision, task: Task) -> dict[str, Any]:
         "growth": costs.schedule.growth,
         "discount": costs.schedule.discount,
         "machines": _machines(costs, draws),
+        "prefixes": _prefixes(costs, draws),
         "base_model_months": task.costs.base_model_months,
         "retires_months": list(costs.retires_months),
         "retrain_months": task.costs.retrain_months,
@@ -65,6 +67,27 @@ def _machines(costs: CostDraws, draws: slice) -> dict[int, dict[str, Any]]:
             "hourly": _short(hourly[draws].tolist()),
         }
         for arm, (hosting, hourly) in costs.machines.items()
+    }
+
+
+def _prefixes(costs: CostDraws, draws: slice) -> dict[int, list[dict[str, Any]]]:
+    """Cached prefixes by the position of their arm, in the numbers that the share of hits follows from."""
+    return {arm: [_prefix(p.for_draws(draws)) for p in drawn] for arm, drawn in costs.prefixes.items()}
+
+
+def _prefix(drawn: PrefixDraws) -> dict[str, Any]:
+    prefix, spells = drawn.prefix, drawn.spells
+    return {
+        "hit": prefix.hit,
+        "saved": prefix.usd_saved_by_hit,
+        "added": prefix.usd_added_by_miss,
+        "renewed": prefix.renewed,
+        "asked_for": prefix.asked_for,
+        "bursts": _short(spells.bursts.tolist()),
+        "calls": _short(spells.calls_per_burst.tolist()),
+        "lifetime": _short(spells.lifetime.tolist()),
+        "per_spell": _short((1 / spells.minutes).tolist()),
+        "reached": _short(drawn.reached.tolist()),
     }
 
 

@@ -62,6 +62,8 @@ class Finalist:
     errors: Errors
     label: str | None = None
     """What people read instead of the name; None where the name will do."""
+    cache_hit: Quantiles | None = None
+    """Share of its prompts' fixed start that is cached at this traffic; None where nothing can be."""
 
     @property
     def title(self) -> str:
@@ -80,7 +82,8 @@ def build_finalists(
     """Return every arm of the table with its score, costs, latency, limits and probabilities."""
     intervals = score_intervals(joint, rng)
     draws = evidence.costs
-    monthly, horizon = draws.per_month(), draws.horizon()
+    answer, monthly, horizon = draws.answer(), draws.per_month(), draws.horizon()
+    cached = [draws.hit_share(i) for i in range(len(table.arms))]
     acceptable = evidence.acceptable().mean(axis=0)
     net_value = evidence.scores if evidence.error_usd is None else -evidence.total()
     best = np.bincount(net_value.argmax(axis=1), minlength=len(table.arms)) / len(net_value)
@@ -94,7 +97,8 @@ def build_finalists(
             score=intervals[i],
             format_ok=arm.format_ok,
             repaired=arm.repaired,
-            cost_per_query_usd=quantiles(draws.per_query[:, i]),
+            cost_per_query_usd=quantiles(answer[:, i]),
+            cache_hit=None if (share := cached[i]) is None else quantiles(share),
             monthly_usd=quantiles(monthly[:, i]),
             horizon_usd=quantiles(horizon[:, i]),
             upfront_usd=quantiles(draws.upfront[:, i]),

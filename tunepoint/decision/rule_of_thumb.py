@@ -40,7 +40,7 @@ def _reason(decision: Decision, crossing: BreakEven) -> str:
     extra, monthly = (
         float(np.median(part[:, run] - part[:, build])) for part in (costs.upfront, costs.per_month(0.0))
     )
-    running = costs.per_query + error_usd * (1 - evidence.scores)
+    running = costs.answer() + error_usd * (1 - evidence.scores)
     saving = 1_000 * float(np.median(running[:, build] - running[:, run]))
     built = f"costs {about_usd(abs(extra))} {'more' if extra >= 0 else 'less'} to build"
     runs = f"saves {about_usd(saving)}" if saving > 0 else f"costs {about_usd(-saving)} more"

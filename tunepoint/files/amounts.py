@@ -24,11 +24,18 @@ class TokenPrice(BaseModel):
     output: Dollars
     cached_input: Dollars | None = None
     """Of input tokens that the provider finds in its cache; as `input` if missing."""
+    cache_write: Dollars | None = None
+    """Of input tokens that a call writes into the cache; as `input` if missing."""
+
+    @property
+    def cached_rate(self) -> float:
+        """Dollars per million input tokens that the provider finds in its cache."""
+        return self.input if self.cached_input is None else self.cached_input
 
     @property
     def cache_write_rate(self) -> float:
         """Dollars per million input tokens that a call writes into the cache."""
-        return self.input
+        return self.input if self.cache_write is None else self.cache_write
 
     def microdollars(
         self,
@@ -46,14 +53,19 @@ class TokenPrice(BaseModel):
             written_tokens: those that the call writes into the cache.
 
         """
-        cached_rate = self.input if self.cached_input is None else self.cached_input
         uncached_tokens = input_tokens - cached_tokens - written_tokens
-        reading = uncached_tokens * self.input + cached_tokens * cached_rate
+        reading = uncached_tokens * self.input + cached_tokens * self.cached_rate
         return reading + (written_tokens * self.cache_write_rate + output_tokens * self.output)
 
-    def dollars(self, input_tokens: Count, cached_tokens: Count, output_tokens: Count) -> Count:
+    def dollars(
+        self,
+        input_tokens: Count,
+        cached_tokens: Count,
+        output_tokens: Count,
+        written_tokens: Count | float = 0.0,
+    ) -> Count:
         """Return the price of tokens in dollars, for one call or an array of calls."""
-        return self.microdollars(input_tokens, cached_tokens, output_tokens) / 1e6
+        return self.microdollars(input_tokens, cached_tokens, output_tokens, written_tokens) / 1e6
 
 
 def _range(value: Any) -> Range:

@@ -33,6 +33,7 @@ def with_measured(cost: ArmCost, totals: Sequence[ServedTotals]) -> ArmCost:
         core_seconds_per_query=seconds.value,
         core_seconds_error=seconds.error,
         core_seconds_skew=0.0,
+        prefixes=(),  # what was captured was paid with the caches as they were
     )
 
 

@@ -187,7 +187,8 @@ def _saved(
     core_second_usd = (
         task.costs.core_hour_usd.sample(DECISION_DRAWS, stream(seed, Stream.SAVINGS_MACHINES)) / 3600
     )
-    fixed_per_month = draws.per_month(draws.volume) - draws.volume[:, None] * draws.per_query
+    answer = draws.answer()
+    fixed_per_month = draws.per_month(draws.volume) - draws.volume[:, None] * answer
     column = {name: position for position, name in enumerate(draws.arms)}
     spent = np.zeros(DECISION_DRAWS)
     for name in dict.fromkeys(total.arm for total in traffic.totals):
@@ -197,9 +198,9 @@ def _saved(
         )
         spent += sum(total.cost_nanousd for total in totals) / 1e9
         spent += sum(total.core_seconds for total in totals) * core_second_usd
-        spent += unpriced * draws.per_query[:, column[name]]
+        spent += unpriced * answer[:, column[name]]
         spent += months(totals) * fixed_per_month[:, column[name]]
-    answered = traffic.answered() * draws.per_query[:, column[rival]]
+    answered = traffic.answered() * answer[:, column[rival]]
     return np.asarray(answered + months(traffic.totals) * fixed_per_month[:, column[rival]] - spent)
 
 

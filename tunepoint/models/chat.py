@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +85,10 @@ class Usage:
     """Whether the server counted no tokens, so that these are by the length of the texts."""
     core_seconds: float | None = None
     """Processor time of this machine; None where another machine answers, or nobody measured it."""
+    written_tokens: int = 0
+    """Part of `input_tokens` that the call wrote into the provider's cache, at a price of its own."""
+    cacheable_tokens: int | None = None
+    """Part of `input_tokens` that the provider could have cached, as production will; None where unknown."""
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -97,11 +101,16 @@ class Usage:
             self.calls + other.calls,
             self.estimated or other.estimated,
             _add(self.core_seconds, other.core_seconds),
+            self.written_tokens + other.written_tokens,
+            _add(self.cacheable_tokens, other.cacheable_tokens),
         )
 
 
-def _add(first: float | None, second: float | None) -> float | None:
-    """Add two times, of which either may be unknown."""
+_Amount = TypeVar("_Amount", int, float)
+
+
+def _add(first: _Amount | None, second: _Amount | None) -> _Amount | None:
+    """Add two amounts, of which either may be unknown."""
     if first is None or second is None:
         return second if first is None else first
     return first + second

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from tunepoint.models.chat import ChatModel, Message, Prompt, Reply, Usage
 from tunepoint.models.label_codes import codes_of
 from tunepoint.models.parsing import parse
+from tunepoint.models.prompt_caches import PromptCache
 from tunepoint.models.templates import LABEL_KEY, render
 
 SHORT_ANSWER_TOKENS = 512
@@ -98,9 +99,18 @@ def allow_all(request: Request) -> bool:
 class TextModel:
     """A chat model over an endpoint."""
 
-    def __init__(self, endpoint: Endpoint, *, remote: bool = True) -> None:
+    def __init__(self, endpoint: Endpoint, *, remote: bool = True, cache: PromptCache | None = None) -> None:
+        """Prepare to ask.
+
+        Args:
+            endpoint: completes the requests.
+            remote: whether it runs on another machine.
+            cache: how its provider caches prompts; None if nothing is known.
+
+        """
         self.endpoint = endpoint
         self.remote = remote
+        self.cache = cache
         self.name = endpoint.name
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Reply]:
@@ -108,7 +118,26 @@ class TextModel:
         completions: dict[int, Completion] = {}
         requests = [request_of(prompt) for prompt in prompts]
         self.endpoint.complete(requests, completions.__setitem__, allow_all)
-        return [reply_of(prompt, completions[i]) for i, prompt in enumerate(prompts)]
+        replies = [reply_of(prompt, completions[i]) for i, prompt in enumerate(prompts)]
+        return replies if self.cache is None else _with_cacheable(replies, requests, self.cache)
+
+
+def _with_cacheable(replies: Sequence[Reply], requests: Sequence[Request], cache: PromptCache) -> list[Reply]:
+    """Count the tokens that a provider can cache, by their share of the characters.
+
+    Nothing is counted where all requests are the same: it takes two inputs to see what is fixed.
+    """
+    texts = ["\n".join(message.content for message in request.messages) for request in requests]
+    first, last = min(texts, default=""), max(texts, default="")
+    if first == last:
+        return list(replies)
+    # what the first and the last in alphabetical order share, all between them share too
+    shared = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    counted = []
+    for reply, text in zip(replies, texts, strict=True):
+        tokens = cache.cacheable(reply.usage.input_tokens * shared / len(text))
+        counted.append(replace(reply, usage=replace(reply.usage, cacheable_tokens=tokens)))
+    return counted
 
 
 class Resampled:

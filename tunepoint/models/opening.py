@@ -16,6 +16,7 @@ from tunepoint.models.endpoints import Endpoint, TextModel
 from tunepoint.models.gguf.catalog import known_model
 from tunepoint.models.gguf.opening import open_gguf
 from tunepoint.models.prices import UNKNOWN_PRICE, CallPrice, call_price, missing_price, project_price
+from tunepoint.models.prompt_caches import PromptCache, prompt_cache
 from tunepoint.models.providers import EMBEDDED_PREFIX, HERE_PREFIXES, is_gguf
 from tunepoint.models.recording import CallRecording, RecordedEndpoint
 from tunepoint.models.replies import RepliesEndpoint, ReplyOrigin
@@ -44,6 +45,8 @@ class NamedModel:
     """Environment variable with the key of its server."""
     replies: Path | None = None
     """File of its replies, which are taken instead of asking it."""
+    cache: PromptCache | None = None
+    """How its provider caches prompts; None if only what is generally known counts."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +190,8 @@ class _Opener:
             endpoint = opened()
         # The recording is outermost: a recorded answer passes no cap and costs nothing.
         self.recorded.append(RecordedEndpoint(model.name, self.recording, endpoint))
-        self.chats[model.name] = TextModel(self.recorded[-1], remote=not local)
+        cache = model.cache or prompt_cache(model.name)
+        self.chats[model.name] = TextModel(self.recorded[-1], remote=not local, cache=cache)
         return self.chats[model.name]
 
     def _endpoint(

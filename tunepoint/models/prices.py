@@ -87,13 +87,15 @@ class CallPrice:
         return None if self.checked is None else (today - self.checked).days
 
     def rates(self) -> dict[str, float]:
-        """Return `input`, `cached_input` and `output` in dollars per million tokens of a short call."""
+        """Return the fields of `TokenPrice` in dollars per million tokens of a short call."""
         some = TOKENS_PER_SAMPLE_CALL
-        calls = {"input": (some, 0, 0), "cached_input": (some, some, 0), "output": (0, 0, some)}
-        return {
-            name: round(self.dollars(Usage(self.model, *tokens)) * 1e6 / some, 9)
-            for name, tokens in calls.items()
+        calls = {
+            "input": Usage(self.model, some),
+            "cached_input": Usage(self.model, some, cached_tokens=some),
+            "cache_write": Usage(self.model, some, written_tokens=some),
+            "output": Usage(self.model, output_tokens=some),
         }
+        return {name: round(self.dollars(usage) * 1e6 / some, 9) for name, usage in calls.items()}
 
     def max_dollars(self, request: Request) -> float:
         """Return the dollars that a call cannot exceed: a token is at least one byte."""
@@ -139,7 +141,7 @@ def tuned_prices() -> dict[str, TunedPrice]:
 
 
 def _dollars(price: TokenPrice, usage: Usage) -> float:
-    return price.dollars(usage.input_tokens, usage.cached_tokens, usage.output_tokens)
+    return price.dollars(usage.input_tokens, usage.cached_tokens, usage.output_tokens, usage.written_tokens)
 
 
 def _published(name: str) -> CallPrice | None:
@@ -155,6 +157,7 @@ def _published(name: str) -> CallPrice | None:
         tokens = genai_prices.Usage(
             input_tokens=usage.input_tokens,
             cache_read_tokens=usage.cached_tokens,
+            cache_write_tokens=usage.written_tokens,
             output_tokens=usage.output_tokens,
         )
         return float(genai_prices.calc_price(tokens, model, provider_id=provider).total_price)

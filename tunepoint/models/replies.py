@@ -133,6 +133,7 @@ class _Reply(BaseModel):
     confidence: Annotated[float, Field(ge=0, le=1)] | None = None
     input_tokens: Annotated[int, Field(ge=0)] = 0
     cached_tokens: Annotated[int, Field(ge=0)] = 0
+    written_tokens: Annotated[int, Field(ge=0)] = 0
     output_tokens: Annotated[int, Field(ge=0)] = 0
     reasoning_tokens: Annotated[int, Field(ge=0)] = 0
     calls: Annotated[int, Field(ge=1)] = 1

@@ -5,8 +5,9 @@ Its calls where they have a price, its machines where some are reserved for it, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,11 +15,14 @@ from tunepoint.arms.cascade import Cascade
 from tunepoint.arms.contract import Arm, HasTrainingTime, OnReservedMachines, TunedByProvider
 from tunepoint.arms.incumbent import Incumbent
 from tunepoint.costs.arm_cost import NOTHING, ArmCost
+from tunepoint.costs.caching import CachedPrefix
 from tunepoint.decision.sides import CONTROL_KINDS, PROMPTED_KINDS
 from tunepoint.files.machine import cores
 from tunepoint.stats.moments import Mean, mean_of, sum_of
 from tunepoint.stats.ranges import Range
+from tunepoint.study.cached_prefixes import cached_prefix, uncached_dollars
 from tunepoint.study.directory import Study
+from tunepoint.study.records import MeasuredArm
 from tunepoint.task.hosting import Dedicated
 from tunepoint.task.sections import EMBEDDED
 from tunepoint.task.task import Task
@@ -36,7 +40,8 @@ def measured_costs(arms: Sequence[Arm], study: Study, table: Table, task: Task) 
 def _measured_cost(arm: Arm, study: Study, table: Table, task: Task) -> ArmCost:
     fits = list(study.manifest.arms[arm.name].fits.values())
     hosting, hosting_beside = hosting_of(arm, task)
-    dollars, seconds = answer_cost(arm, table, task)
+    priced = answer_cost(arm, table, task, study.manifest.arms)
+    dollars, seconds = priced.dollars, priced.seconds
     return ArmCost(
         arm.name,
         arm.kind,
@@ -56,6 +61,7 @@ def _measured_cost(arm: Arm, study: Study, table: Table, task: Task) -> ArmCost:
         retires_months=_retires(arm, task),
         deterministic=arm.seeds == 1 and not isinstance(arm, HasTrainingTime),
         dedicated=hosting,
+        prefixes=priced.prefixes,
         label=arm.label,
     )
 
@@ -65,34 +71,63 @@ def _has_price(arm: Arm, table: Table) -> bool:
     return arm.name in table.names and len(table.arms[table.names.index(arm.name)].cost_usd) > 0
 
 
-def answer_cost(arm: Arm, table: Table, task: Task) -> tuple[Mean, Mean]:
+class AnswerCost(NamedTuple):
+    """What an answer costs on average."""
+
+    dollars: Mean
+    """Of its calls; where there are prefixes, as if nothing were cached."""
+    seconds: Mean
+    """Of this machine's cores."""
+    prefixes: tuple[CachedPrefix, ...] = ()
+    """What caches save of the dollars, as traffic has it."""
+
+
+def answer_cost(arm: Arm, table: Table, task: Task, measured: Mapping[str, MeasuredArm]) -> AnswerCost:
     """Return the dollars and core seconds of an answer; reserved machines add none.
 
-    The cost of a cascade that has a half on reserved machines, or a language model of this machine, is that
-    of its halves: the cheap one answers everything, the strong one the share that the gate passed on in the
-    validation set.
+    The cost of a cascade that has a half on reserved machines, behind a cache, or on this machine as a
+    language model, is that of its halves: the cheap one answers everything, the strong one the share that
+    the gate passed on in the validation set.
     """
     reserved = any(hosting_of(arm, task))
     scores = table.arms[table.names.index(arm.name)] if arm.name in table.names else None
-    # Only the answers that a language model of this machine gave have their processor time.
-    partly_measured = scores is not None and len(scores.core_seconds) > 0
-    if isinstance(arm, Cascade) and (reserved or partly_measured):
+    if isinstance(arm, Cascade):
         halves = [(arm.cheap, 1.0), (arm.strong, arm.escalation_rate)]
         costs = [
-            (answer_cost(half, table, task), share) for half, share in halves if half.name in table.names
+            (answer_cost(half, table, task, measured), share)
+            for half, share in halves
+            if half.name in table.names
         ]
-        return (
-            sum_of([dollars * share for (dollars, _), share in costs]),
-            sum_of([seconds * share for (_, seconds), share in costs]),
-        )
+        cached = len(costs) == len(halves) and any(cost.prefixes for cost, _ in costs)
+        # Only the answers that a language model of this machine gave have their processor time.
+        partly_measured = scores is not None and len(scores.core_seconds) > 0
+        if reserved or partly_measured or cached:
+            return _sum_of_halves(costs)
     if reserved:
-        return Mean(), Mean()
+        return AnswerCost(Mean(), Mean())
     assert scores is not None, "what is priced by its answers is in the table"
     if _has_price(arm, table):
-        return mean_of(scores.cost_usd), Mean()
+        prefix = cached_prefix(scores, measured, task)
+        if prefix is None:
+            return AnswerCost(mean_of(scores.cost_usd), Mean())
+        return AnswerCost(mean_of(uncached_dollars(scores, measured)), Mean(), (prefix,))
     if len(scores.core_seconds):
-        return Mean(), mean_of(scores.core_seconds)
-    return Mean(), mean_of(scores.seconds) * cores()
+        return AnswerCost(Mean(), mean_of(scores.core_seconds))
+    return AnswerCost(Mean(), mean_of(scores.seconds) * cores())
+
+
+def _sum_of_halves(costs: Sequence[tuple[AnswerCost, float]]) -> AnswerCost:
+    """The cost of an answer that takes each half with its share."""
+    return AnswerCost(
+        sum_of([cost.dollars * share for cost, share in costs]),
+        sum_of([cost.seconds * share for cost, share in costs]),
+        tuple(
+            prefix.model_copy(update={"calls": prefix.calls * share})
+            for cost, share in costs
+            for prefix in cost.prefixes
+            if share > 0
+        ),
+    )
 
 
 def hosting_of(arm: Arm, task: Task) -> tuple[Dedicated | None, Dedicated | None]:

@@ -31,7 +31,9 @@ def open_chat_models(
 
     def as_named(model: ModelName) -> NamedModel:
         replies = None if model.replies is None else task.resolve(model.replies)
-        return NamedModel(model.name, model.price, model.concurrency, task.folder, model.key_env, replies)
+        return NamedModel(
+            model.name, model.price, model.concurrency, task.folder, model.key_env, replies, model.cache
+        )
 
     def budgeted(endpoint: Endpoint, price: CallPrice | None) -> Endpoint:
         return BudgetedEndpoint(endpoint, budget, price)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tunepoint.costs.arm_cost import ArmCost
+from tunepoint.costs.caching import CachedPrefix
 from tunepoint.errors import TaskError, nearest
 from tunepoint.files.amounts import TokenPrice
 from tunepoint.stats.arrays import Floats
@@ -16,7 +17,7 @@ from tunepoint.stats.ranges import Range
 from tunepoint.study.manifest import Manifest
 from tunepoint.trials.table import ArmScores, Table
 
-TOKEN_RATES = ("input", "cached_input", "output")
+TOKEN_RATES = ("input", "cached_input", "cache_write", "output")
 """Prices that a scenario may replace."""
 Rates = Mapping[str, float]
 """Rate -> dollars per million tokens."""
@@ -61,13 +62,16 @@ def reprice(
             continue
         ((model, measured_rates),) = models.items()
         rates = {**(measured_rates or {}), **changes.prices.get(model, {})}
-        usd = mean_of(_dollars(scores, rates, changes.cache_hit))
+        price = TokenPrice(**rates)
+        # Without prefixes (studies made before they were counted) the share replaces what was measured.
+        usd = mean_of(_dollars(scores, price, 0.0 if cost.prefixes else changes.cache_hit))
         repriced.append(
             replace(
                 cost,
                 usd_per_query=Range.parse(usd.value),
                 query_error_usd=usd.error,
                 query_skew=usd.skew,
+                prefixes=tuple(_repriced(prefix, price, changes.cache_hit) for prefix in cost.prefixes),
             )
         )
     return repriced, notes
@@ -95,10 +99,15 @@ def _why_not(cost: ArmCost, scores: ArmScores, models: Mapping[str, Rates | None
     return None
 
 
-def _dollars(scores: ArmScores, rates: Rates, cache_hit: float | None) -> Floats:
-    """Dollars of each answer at these rates."""
+def _repriced(prefix: CachedPrefix, price: TokenPrice, hit: float | None) -> CachedPrefix:
+    rates = {"input": price.input, "read": price.cached_rate, "write": price.cache_write_rate}
+    return prefix.model_copy(update={**rates, "hit": prefix.hit if hit is None else hit})
+
+
+def _dollars(scores: ArmScores, price: TokenPrice, cache_hit: float | None) -> Floats:
+    """Dollars of each answer at a price."""
     prompt, cached, output = scores.tokens[:, 0], np.nan_to_num(scores.tokens[:, 1]), scores.tokens[:, 2]
     if cache_hit is not None:
         # what all prompts have in common is no longer than the shortest of them
         cached = np.full(len(prompt), cache_hit * prompt.min())
-    return TokenPrice(**rates).dollars(prompt, cached, output)
+    return price.dollars(prompt, cached, output)

@@ -110,6 +110,8 @@ class TrialWriter:
             format_ok=reply.format_ok,
             input_tokens=reply.usage.input_tokens or None,
             cached_tokens=reply.usage.cached_tokens or None,
+            written_tokens=reply.usage.written_tokens or None,
+            cacheable_tokens=reply.usage.cacheable_tokens,
             output_tokens=reply.usage.output_tokens or None,
             seconds=_rounded(seconds),
             core_seconds=_rounded(reply.usage.core_seconds),

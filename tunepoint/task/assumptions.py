@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from tunepoint.files.amounts import Amount, Dollars, Share
 from tunepoint.files.toml import Section
 from tunepoint.stats.ranges import Range
+from tunepoint.task.hosting import HOURS_PER_WEEK
 
 
 class Traffic(Section):
@@ -21,12 +22,31 @@ class Traffic(Section):
     growth_per_month: Annotated[float, Field(gt=-1, le=1)] = 0.0
     """Growth of the queries from each month to the next, as a share; negative if they shrink."""
 
+    hours_a_week: Amount = Range(HOURS_PER_WEEK, HOURS_PER_WEEK, HOURS_PER_WEEK)
+    """Hours with queries: 40 for an office, 168 for day and night. Cached prompts depend on it."""
+    calls_per_burst: Amount = Range(1, 1, 1)
+    """Queries that come together, seconds apart, on average: a user's, or those of one batch of documents."""
+
     @field_validator("queries_per_month")
     @classmethod
     def _positive(cls, queries: Range) -> Range:
         if queries.likely <= 0:
             raise ValueError("must be positive; give the expected queries per month")
         return queries
+
+    @field_validator("hours_a_week")
+    @classmethod
+    def _within_a_week(cls, hours: Range) -> Range:
+        if hours.low <= 0 or hours.high > HOURS_PER_WEEK:
+            raise ValueError(f"must lie above 0 and within the {HOURS_PER_WEEK:g} hours of a week")
+        return hours
+
+    @field_validator("calls_per_burst")
+    @classmethod
+    def _at_least_one(cls, calls: Range) -> Range:
+        if calls.low < 1:
+            raise ValueError("must be at least 1: queries that come one by one")
+        return calls
 
 
 class Limits(Section):

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 from tunepoint.files.amounts import Dollars, TokenPrice
 from tunepoint.files.toml import Section
 from tunepoint.models.chat import AnswerKind
+from tunepoint.models.prompt_caches import PromptCache
 from tunepoint.task.columns import Columns
 from tunepoint.task.hosting import Dedicated
 
@@ -97,6 +98,8 @@ class ModelName(Section):
     """As in `openai/NAME`, `embedded:minilm` or `recorded:LOG.jsonl`."""
     price: TokenPrice | None = None
     """Takes precedence over the published price; a model without either runs on your own machine."""
+    cache: PromptCache | None = None
+    """How its server caches prompts; as its provider is known to do if missing."""
     key_env: str | None = None
     """Environment variable with the key of its server."""
     concurrency: Annotated[int, Field(ge=1, le=1_000)] = 64

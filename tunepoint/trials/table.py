@@ -33,6 +33,9 @@ class ArmScores:
     """Dollars of the answers that have them; may be empty."""
     tokens: Floats
     """(answers, 3) input, cached and output tokens of each answer; NaN where unknown."""
+    cache_tokens: Floats = field(default_factory=lambda: np.zeros((0, 2)))
+    """(answers, 2) input tokens of each answer that were written into the provider's cache, and that it
+    could hold; NaN where the latter are unknown."""
     core_seconds: Floats = field(default_factory=lambda: np.zeros(0))
     """Processor time of the answers that have it; may be empty."""
     grades: Floats | None = None

@@ -130,6 +130,7 @@ def _arm_scores(name: str, runs: _Runs, items: Sequence[str]) -> ArmScores:
         decodes = tuple(np.array([[trial.score for trial in cell] for cell in row]).T for row in cells)
     failures = dict.fromkeys(f"{t.item}: {t.error}" for t in trials if not t.format_ok and t.error)
     tokens = [(trial.input_tokens, trial.cached_tokens, trial.output_tokens) for trial in trials]
+    cache_tokens = [(trial.written_tokens or 0, trial.cacheable_tokens) for trial in trials]
     return ArmScores(
         name,
         np.array([[sum(trial.score for trial in cell) / len(cell) for cell in row] for row in cells]),
@@ -140,6 +141,7 @@ def _arm_scores(name: str, runs: _Runs, items: Sequence[str]) -> ArmScores:
         seconds=_without_none(trial.seconds for trial in trials),
         cost_usd=_without_none(trial.cost_usd for trial in trials),
         tokens=np.array(tokens, dtype=np.float64),
+        cache_tokens=np.array(cache_tokens, dtype=np.float64),
         core_seconds=_without_none(trial.core_seconds for trial in trials),
         grades=_grades(firsts) if any(trial.grades for trial in trials) else None,
         human=_human(firsts),

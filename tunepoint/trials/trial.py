@@ -45,6 +45,10 @@ class Trial(BaseModel):
     format_ok: bool = True
     input_tokens: Annotated[int, Field(ge=0)] | None = None
     cached_tokens: Annotated[int, Field(ge=0)] | None = None
+    written_tokens: Annotated[int, Field(ge=0)] | None = None
+    """Part of `input_tokens` that was written into the provider's cache."""
+    cacheable_tokens: Annotated[int, Field(ge=0)] | None = None
+    """Part of `input_tokens` that all prompts of the arm begin with, and that the provider would cache."""
     output_tokens: Annotated[int, Field(ge=0)] | None = None
     seconds: _Amount | None = None
     core_seconds: _Amount | None = None

@@ -40,14 +40,42 @@
 
   const draws = economics.draws;
   // A study that was decided before these were known has none of them.
-  Object.assign(economics, { growth: 0, discount: 0, machines: {}, retires_months: [], enough: true,
+  Object.assign(economics, { growth: 0, discount: 0, machines: {}, prefixes: {}, retires_months: [], enough: true,
     traffic: [economics.volume, economics.volume], ...economics });
   draws.volume = draws.volume || draws.score.map(() => economics.volume);
   const count = draws.score.length;
   const factors = arms.map(() => 1);  // of the price of each arm's answer: 0.5 is half of it
-  const answer = (d, a) => draws.per_query[d][a] * factors[a];
+  const firstMonth = { present: [1], traffic: [1], volumes: [{ weight: 1, size: 1 }] };
   // A volume of null is the declared traffic: as uncertain as it is, one of its draws in each.
   const queries = (d, volume) => (volume !== null ? volume : draws.volume[d]);
+
+  // Dollars of the answers to the queries of a first month, over the months of some weights.
+  function answers(d, a, volume, weights) {
+    const size = queries(d, volume);
+    const total = weights.volumes.reduce((sum, v) => sum + v.weight * answer(d, a, size * v.size), 0);
+    return size * total;
+  }
+
+  // One answer, of which caches save a part that depends on the queries a month: costs/caching.py.
+  function answer(d, a, size) {
+    const saved = (economics.prefixes[a] || []).reduce((sum, p) => {
+      const share = p.hit !== null ? p.hit : p.reached[d] * (1 - alone(p, d, size * p.bursts[d]) / p.calls[d]);
+      const dollars = share * (p.saved + p.added) - p.added;
+      return sum + (p.asked_for ? Math.max(0, dollars) : dollars);
+    }, 0);
+    return (draws.per_query[d][a] - saved) * factors[a];
+  }
+
+  // Share of bursts that find the cache empty, at so many bursts in a minute.
+  function alone(p, d, bursts) {
+    const expected = bursts * p.lifetime[d];
+    if (p.renewed) {
+      const none = Math.exp(-expected), share = p.lifetime[d] * p.per_spell[d];
+      return share * (expected > 0 ? (1 - none) / expected : 1) + (1 - share) * none;
+    }
+    const cycle = 1 + expected, extra = expected / cycle + (1 / (cycle * cycle) - 1) / 2;
+    return Math.min(1, 1 / cycle + extra * p.per_spell[d] / Math.max(bursts, 1e-12));
+  }
 
   function median(values) {
     const sorted = Float64Array.from(values).sort(), half = sorted.length >> 1;
@@ -55,10 +83,10 @@
   }
 
   function eligible(volume) {
-    const limit = economics.monthly_limit, firstMonth = { present: [1], traffic: [1] };
+    const limit = economics.monthly_limit;
     return arms.map((_, a) => economics.fit[a] && (limit === null ||
       median(draws.monthly.map((row, d) =>
-        row[a] + queries(d, volume) * answer(d, a) + reserved(d, a, volume, firstMonth))) <= limit));
+        row[a] + answers(d, a, volume, firstMonth) + reserved(d, a, volume, firstMonth))) <= limit));
   }
 
   // What a dollar of each month is worth today, and its traffic over the first month's: costs/schedule.py.
@@ -80,8 +108,23 @@
     const retired = arms.map((_, a) => events(economics.base_model_months, economics.retires_months[a]));
     const fixed = present.reduce((sum, p) => sum + p, 0);
     const queries = present.reduce((sum, p, m) => sum + p * traffic[m], 0);
-    weighed = { months, present, traffic, repeats, retired, fixed, queries };
+    const volumes = volumesOf(present.map((p, m) => p * traffic[m]), traffic, queries);
+    weighed = { months, present, traffic, repeats, retired, fixed, queries, volumes };
     return weighed;
+  }
+
+  // Up to four volumes that stand for all months: `volumes` of costs/schedule.py.
+  function volumesOf(shares, traffic, whole) {
+    if (!economics.growth) return [{ weight: whole, size: 1 }];
+    const groups = [0, 1, 2, 3].map(() => ({ weight: 0, size: 0 }));
+    let before = 0;
+    shares.forEach((share, m) => {
+      const group = groups[Math.min(3, Math.floor((before + share / 2) / whole * 4))];
+      group.weight += share;
+      group.size += share * traffic[m];
+      before += share;
+    });
+    return groups.filter((g) => g.weight > 0).map((g) => ({ weight: g.weight, size: g.size / g.weight }));
   }
 
   function reserved(d, a, volume, weights) {
@@ -95,8 +138,7 @@
   function cost(d, a, volume, months) {
     const w = weights(months);
     return draws.upfront[d][a] + w.fixed * draws.monthly[d][a] + w.repeats * draws.retrain[d][a] +
-      (w.retired[a] && w.retired[a] * draws.follow[d][a]) + w.queries * queries(d, volume) * answer(d, a) +
-      reserved(d, a, volume, w);
+      (w.retired[a] && w.retired[a] * draws.follow[d][a]) + answers(d, a, volume, w) + reserved(d, a, volume, w);
   }
 
   function total(d, a, volume, months) {
@@ -146,19 +188,20 @@
   function crossing(from, to, months) {
     const build = arms.indexOf(from), run = arms.indexOf(to), volumes = [];
     const fixed = (d, a) => cost(d, a, 0, months);
-    const running = (d, a) => answer(d, a) +
+    const running = (d, a) => draws.per_query[d][a] * factors[a] +
       (priced ? economics.error_usd * (1 - draws.score[d][a]) : 0);
-    const stairs = economics.machines[build] || economics.machines[run];
-    for (let d = 0; d < (stairs ? Math.min(count, 500) : count); d++) {
+    const curved = [build, run].some((a) => economics.machines[a] || economics.prefixes[a]);
+    for (let d = 0; d < (curved ? Math.min(count, 500) : count); d++) {
       const extra = fixed(d, run) - fixed(d, build), saving = running(d, build) - running(d, run);
-      if (extra < 0 && (stairs || saving >= 0)) volumes.push(0);
-      else if (stairs) bisected(d, build, run, months, volumes);
+      if (extra < 0 && (curved || saving >= 0)) volumes.push(0);
+      else if (curved) bisected(d, build, run, months, volumes);
       else if (saving > 0) volumes.push(extra / (weights(months).queries * saving));
     }
     return volumes.length ? median(volumes) : null;
   }
 
-  // With reserved machines the cost is a staircase: a root of the difference, as in costs/break_even.py.
+  // A staircase of machines, or a price that falls with volume: a root of the difference, as in
+  // costs/break_even.py.
   function bisected(d, build, run, months, volumes) {
     const behind = (v) => total(d, run, v, months) - total(d, build, v, months);
     let low = 0, high = null;
