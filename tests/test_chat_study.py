@@ -68,6 +68,15 @@ def fake() -> Iterator[Fake]:
         yield running
 
 
+TWO_STYLES = ["zero-shot", "few-shot"]
+"""For tests in which other ways of prompting would prove nothing, and take most of the calls."""
+
+
+def asked(fake: Fake, **more: Any) -> dict[str, Any]:
+    """The server as a model of a task."""
+    return {"name": f"{fake.url}#tiny", "price": {"input": 1, "output": 4}, "styles": TWO_STYLES, **more}
+
+
 def task(folder: Path, fake: Fake, **more: Any) -> Task:
     return Task.parse(
         {
@@ -76,7 +85,7 @@ def task(folder: Path, fake: Fake, **more: Any) -> Task:
             "data": {"path": "goods.jsonl", "input": "text", "target": "label"},
             "answer": {"kind": "json"},
             "score": {"metric": "json_fields"},
-            "models": [{"name": f"{fake.url}#tiny", "price": {"input": 1, "output": 4}}],
+            "models": [asked(fake)],
             **more,
         },
         folder=folder,
@@ -86,7 +95,8 @@ def task(folder: Path, fake: Fake, **more: Any) -> Task:
 def test_a_study_of_a_chat_model_alone(fake: Fake, tmp_path: Path) -> None:
     quotes: list[Quote] = []
     out = tmp_path / "study"
-    result = run(task(goods(tmp_path), fake), out=out, confirm=quotes.append)
+    all_styles = [asked(fake, styles=None)]
+    result = run(task(goods(tmp_path), fake, models=all_styles), out=out, confirm=quotes.append)
     assert result.decision.verdict in ("prompt", "undecided")
     assert "few-shot" in result.decision.winner
     finalists = {finalist["arm"]: finalist for finalist in result.document["finalists"]}
@@ -115,14 +125,14 @@ def test_a_study_of_a_chat_model_alone(fake: Fake, tmp_path: Path) -> None:
         arm: place["stopped_by"] for arm, place in races.items()
     }
     assert any(place["stopped_by"] for place in races.values())
-    again = run(task(goods(tmp_path), fake), out=out)
+    again = run(task(goods(tmp_path), fake, models=all_styles), out=out)
     assert len(fake.calls) == calls and again.document["finalists"] == result.document["finalists"]
 
 
 @pytest.mark.no_cover  # what it runs, others cover
 def test_several_decodes_ask_the_finalists_again_and_choose_on_one(fake: Fake, tmp_path: Path) -> None:
     quotes: list[Quote] = []
-    model = {"name": f"{fake.url}#tiny", "price": {"input": 1, "output": 4}, "decodes": 3}
+    model = asked(fake, decodes=3)
     out = tmp_path / "study"
     folder = goods(tmp_path, 60)
     result = run(task(folder, fake, models=[model]), out=out, confirm=quotes.append)
@@ -229,7 +239,7 @@ def test_labels_prompted_by_a_chat_model_and_tuned_on_this_machine(tmp_path: Pat
 
     with serving(Fake(answer)) as fake:
         content = tomllib.loads((folder / "task.toml").read_text())
-        content["models"] = [{"name": f"{fake.url}#tiny", "price": {"input": 1, "output": 4}}]
+        content["models"] = [asked(fake)]
         result = run(Task.parse(content, folder=folder), out=tmp_path / "study")
     kinds = {finalist["kind"] for finalist in result.document["finalists"]}
     assert kinds == {"prompt", "tuned", "cascade", "baseline"}
@@ -310,7 +320,7 @@ def test_what_runs_today_is_an_arm_from_its_log(fake: Fake, tmp_path: Path) -> N
         "".join(json.dumps(row | {"seconds": 0.5}) + "\n" for row in logged)
     )
     models = [
-        {"name": f"{fake.url}#tiny", "price": {"input": 1, "output": 4}},
+        asked(fake),
         {"name": "recorded:logs/today.jsonl", "price": {"input": 0.1, "output": 0.4}},
     ]
     asking = task(folder, fake, models=models, limits={"margin": 0.1})  # 36 items show no less

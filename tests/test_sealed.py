@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from servers import Fake
-from test_chat_study import extract, goods, task
+from test_chat_study import asked, extract, goods, task
 
 from tunepoint import Task, decide, run, tabulate
 from tunepoint.costs.arm_cost import ArmCost
@@ -92,7 +92,7 @@ def test_raising_the_decodes_of_a_finished_study_asks_again_and_quotes_first(
     fake: Fake, tmp_path: Path
 ) -> None:
     folder, out, quotes = goods(tmp_path, 60), tmp_path / "study", list[Quote]()
-    model = {"name": f"{fake.url}#tiny", "price": {"input": 1, "output": 4}}
+    model = asked(fake)
     run(task(folder, fake, models=[model]), out=out)
     calls = len(fake.calls)
     raised = {"models": [{**model, "decodes": 3}]}

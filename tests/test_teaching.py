@@ -11,12 +11,12 @@ import pytest
 from checkpoints import tiny_checkpoint
 from providers import FakeProvider, providing
 from servers import KEY, Fake, serving
+from test_chat_study import asked
 from test_tuned_study import routing
 
 from tunepoint import Task, run
 
 pytestmark = pytest.mark.usefixtures("chat_alone")
-PRICE = {"input": 1.0, "output": 4.0}
 
 
 def mostly_right(messages: list[dict[str, str]], body: dict[str, Any]) -> str:
@@ -45,7 +45,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def teaching(
     folder: Path, fake: Fake, base: Path, *, count: int = 60, curve: bool = False, **model: Any
 ) -> Task:
-    entry = {"name": f"{fake.url}#tiny", "price": PRICE, **model}
+    entry = asked(fake, **model)
     tune = {"base": str(base), "seeds": 1, "epochs": 1, "learning_rate": 5e-3, "distil": True, "curve": curve}
     return routing(folder, count, models=[entry], tune=[tune], search={"calls": 0})
 
@@ -107,8 +107,8 @@ def test_the_best_teacher_that_is_allowed_teaches(base: Path, tmp_path: Path) ->
 
     with serving(Fake(answered)) as fake:
         models = [
-            {"name": f"{fake.url}#tiny", "price": PRICE, "train_on_outputs": False},
-            {"name": f"{fake.url}#tiny-large", "price": PRICE, "train_on_outputs": True},
+            asked(fake, train_on_outputs=False),
+            asked(fake, name=f"{fake.url}#tiny-large", train_on_outputs=True),
         ]
         tune = {"base": str(base), "seeds": 1, "epochs": 1, "distil": True}
         run(routing(tmp_path, 60, models=models, tune=[tune], search={"calls": 0}), out=tmp_path / "study")
@@ -159,7 +159,7 @@ def test_a_providers_model_is_taught_by_a_job_of_its_own(
         monkeypatch.setenv("TUNEPOINT_API_KEY", KEY)
         monkeypatch.setenv("TUNEPOINT_OPENAI_URL", provider.url)
         monkeypatch.setattr("tunepoint.arms.hosted.jobs.POLL_SECONDS", 0.0)
-        entry = {"name": f"{fake.url}#tiny", "price": PRICE, "train_on_outputs": True}
+        entry = asked(fake, train_on_outputs=True)
         tune = {"base": "gpt-4o-mini-2024-07-18", "provider": "openai", "distil": True}
         task = routing(tmp_path, 60, models=[entry], tune=[tune], search={"calls": 0})
         run(task, out=tmp_path / "study")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from checkpoints import tiny_checkpoint
 from servers import Fake, serving
+from test_chat_study import asked
 from test_teaching import mostly_right
 from test_tuned_study import routing
 from typer.testing import CliRunner
@@ -40,7 +41,7 @@ def paid_study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path,
     """A study whose prompts are paid by the token."""
     folder = tmp_path_factory.mktemp("asked")
     with serving(Fake(mostly_right)) as fake:
-        entry = {"name": f"{fake.url}#tiny", "price": PRICE}
+        entry = asked(fake, price=PRICE)
         run(routing(folder, 100, models=[entry], search={"calls": 0}), out=folder / "study")
     yield folder / "study", entry["name"]
 

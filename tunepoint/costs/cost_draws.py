@@ -58,8 +58,10 @@ class CostDraws:
         queries = self._queries(volume)
         running = self.schedule.query_weight * queries * self.per_query
         machines = self._machine_dollars(queries, self.schedule.present, self.schedule.traffic)
-        saved = queries * self._saved_by_caches(queries, *self.schedule.volumes)
-        return self.fixed_over_horizon + running + machines - saved
+        total = self.fixed_over_horizon + running + machines
+        if not self.prefixes:
+            return total
+        return total - queries * self._saved_by_caches(queries, *self.schedule.volumes)
 
     @cached_property
     def fixed_over_horizon(self) -> Floats:
@@ -81,6 +83,8 @@ class CostDraws:
 
     def answer(self, volume: Floats | float | None = None) -> Floats:
         """Return (D, A) dollars of an answer in the first month; caches save more with more traffic."""
+        if not self.prefixes:
+            return self.per_query
         first_month = np.ones(1)
         return self.per_query - self._saved_by_caches(self._queries(volume), first_month, first_month)
 
@@ -123,7 +127,7 @@ class CostDraws:
         return dollars
 
     def _saved_by_caches(self, queries: Floats, weights: Floats, volumes: Floats) -> Floats:
-        """Return (D, A) dollars that caches save, or (1,) zeros if no arm has prefixes.
+        """Return (D, A) dollars that caches save.
 
         Args:
             queries: of the first month, (D, 1) or (1, 1).
@@ -131,8 +135,6 @@ class CostDraws:
             volumes: (N,) over that of the first month.
 
         """
-        if not self.prefixes:
-            return np.zeros(1)
         saved = np.zeros(self.upfront.shape)
         for arm, prefixes in self.prefixes.items():
             for draws in prefixes:

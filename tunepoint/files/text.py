@@ -49,14 +49,19 @@ def make_folder(folder: Path) -> None:
         raise StudyError(f"{folder}: cannot be created ({error.strerror}); choose another --out") from None
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, *, indent: int | None = 2) -> None:
     """Write a JSON file as a whole, or leave the old one as it is.
+
+    Args:
+        path: of the file.
+        content: what it holds.
+        indent: spaces of a level; None writes one line, ten times as fast.
 
     Raises:
         StudyError: the disk is full or the folder cannot be written.
 
     """
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:

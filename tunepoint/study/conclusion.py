@@ -203,6 +203,6 @@ def _measurements(measured: _Measured, decision: Decision) -> dict[str, Any]:
 
 def write_files(folder: Path, content: Mapping[str, Any], measurements: Mapping[str, Any]) -> None:
     """Write the three files that every decision has, the report last."""
-    write_json(folder / "measurements.json", measurements)
+    write_json(folder / "measurements.json", measurements, indent=None)
     write_json(folder / "decision.json", content)
     write_report(folder, content, measurements)

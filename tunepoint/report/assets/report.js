@@ -113,13 +113,15 @@
     return weighed;
   }
 
-  // Up to four volumes that stand for all months: `volumes` of costs/schedule.py.
+  // A few volumes that stand for all months: `volumes` of costs/schedule.py.
   function volumesOf(shares, traffic, whole) {
+    const most = 6;
     if (!economics.growth) return [{ weight: whole, size: 1 }];
-    const groups = [0, 1, 2, 3].map(() => ({ weight: 0, size: 0 }));
+    if (shares.length <= most) return shares.map((weight, m) => ({ weight, size: traffic[m] }));
+    const groups = Array.from({ length: most }, () => ({ weight: 0, size: 0 }));
     let before = 0;
     shares.forEach((share, m) => {
-      const group = groups[Math.min(3, Math.floor((before + share / 2) / whole * 4))];
+      const group = groups[Math.min(most - 1, Math.floor((before + share / 2) / whole * most))];
       group.weight += share;
       group.size += share * traffic[m];
       before += share;
