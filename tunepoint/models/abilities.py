@@ -59,7 +59,15 @@ class Abilities:
 
 OLD_TOKEN_PARAMETER = "max_tokens"
 _PARAMETERS: Mapping[str, tuple[str, ...]] = {
-    "schema": ("response_format", "json_schema", "schema", "guided", "structured output", "grammar"),
+    "schema": (
+        "response_format",
+        "json_schema",
+        "schema",
+        "guided",
+        "structured output",
+        "grammar",
+        "output_config",
+    ),
     "logprobs": ("logprob",),
     "temperature": ("temperature",),
     "seed": ("seed",),

@@ -159,10 +159,10 @@ def read_usage(name: str, counts: Any, seconds: float | None, asked: str = "", a
 
     """
     counts = counts if isinstance(counts, Mapping) else {}
-    prompt, output = _count(counts.get("prompt_tokens")), _count(counts.get("completion_tokens"))
-    total = _count(counts.get("total_tokens"))
+    prompt, output = token_count(counts.get("prompt_tokens")), token_count(counts.get("completion_tokens"))
+    total = token_count(counts.get("total_tokens"))
     details = counts.get("completion_tokens_details")
-    reasoning = _count(details.get("reasoning_tokens")) if isinstance(details, Mapping) else None
+    reasoning = token_count(details.get("reasoning_tokens")) if isinstance(details, Mapping) else None
     cached = _cached(counts)
     estimated = False
     if prompt is None and total is not None and output is not None and total >= output:
@@ -191,10 +191,10 @@ def read_usage(name: str, counts: Any, seconds: float | None, asked: str = "", a
 
 def _cached(counts: Mapping[str, Any]) -> int | None:
     details = counts.get("prompt_tokens_details")
-    return _count(details.get("cached_tokens")) if isinstance(details, Mapping) else None
+    return token_count(details.get("cached_tokens")) if isinstance(details, Mapping) else None
 
 
-def _count(value: Any) -> int | None:
+def token_count(value: Any) -> int | None:
     """Return a number of tokens, rounded up; None if it is none: missing, negative, endless."""
     try:
         number = float(value) if isinstance(value, (int, float, str)) and value is not True else math.nan

@@ -127,17 +127,29 @@ def _with_cacheable(replies: Sequence[Reply], requests: Sequence[Request], cache
 
     Nothing is counted where all requests are the same: it takes two inputs to see what is fixed.
     """
-    texts = ["\n".join(message.content for message in request.messages) for request in requests]
-    first, last = min(texts, default=""), max(texts, default="")
-    if first == last:
+    # sorted, what the first and the last share, all between them share too
+    prompts = sorted(tuple(message.content for message in request.messages) for request in requests)
+    if not prompts or prompts[0] == prompts[-1]:
         return list(replies)
-    # what the first and the last in alphabetical order share, all between them share too
-    shared = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    shared = _shared_characters(prompts[0], prompts[-1], whole_messages=cache.asked_for)
     counted = []
-    for reply, text in zip(replies, texts, strict=True):
+    for reply, request in zip(replies, requests, strict=True):
+        text = "".join(message.content for message in request.messages)
         tokens = cache.cacheable(reply.usage.input_tokens * shared / len(text))
         counted.append(replace(reply, usage=replace(reply.usage, cacheable_tokens=tokens)))
     return counted
+
+
+def _shared_characters(first: Sequence[str], last: Sequence[str], *, whole_messages: bool) -> int:
+    """Return the length of what two prompts begin with; a cache that is asked for holds whole messages."""
+    shared = 0
+    for one, other in zip(first, last, strict=False):
+        if one != other:
+            pairs = enumerate(zip(one, other, strict=False))
+            within = next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+            return shared if whole_messages else shared + within
+        shared += len(one)
+    return shared
 
 
 class Resampled:

@@ -1,60 +1,76 @@
-"""Any OpenAI-compatible endpoint, hosted or on this machine.
-
-Keys come from the environment and go nowhere else: errors, records and reports never hold
-them. Which parameters a server accepts (a schema, log-probabilities, a temperature) is found
-out by sending them, once.
-"""
+"""Any OpenAI-compatible endpoint, hosted or on this machine."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import re
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-import aiohttp
 import openai
 
-from tunepoint.errors import ModelError, nearest
-from tunepoint.models.abilities import Abilities, is_bad_key, refusal_words
-from tunepoint.models.backoff import backoff, wait_after_rate_limit
-from tunepoint.models.chat import Usage
-from tunepoint.models.chat_completions import UNCOUNTED, TransientFault, read_completion, request_body
-from tunepoint.models.endpoints import Allow, Completion, Done, Request
-from tunepoint.models.providers import parse_model_name
-from tunepoint.models.rate_limit import ConcurrencyLimiter
+from tunepoint.models.abilities import Abilities
+from tunepoint.models.chat_completions import read_completion, request_body
+from tunepoint.models.endpoints import Completion, Request
+from tunepoint.models.hosted_endpoint import (
+    MAX_ATTEMPTS,
+    MAX_CONCURRENCY,
+    TIMEOUT_SECONDS,
+    HostedEndpoint,
+    SdkErrors,
+)
+from tunepoint.models.providers import Address, parse_model_name
 
-TIMEOUT_SECONDS = 120.0
-MAX_ATTEMPTS = 6
-MAX_CONCURRENCY = 64
-MAX_FAILED_REQUESTS = 8
-"""Requests in a row without an answer after all attempts: then the server counts as dead."""
-POLL_SECONDS = 0.02
-"""How often a request that may not be sent yet asks again."""
-MAX_FIRST_REFUSALS = 8
-"""Requests that a server may refuse before its first answer: then no request will be answered."""
-MAX_QUOTED_CHARACTERS = 300
-"""Characters of a server's error that ours quotes."""
-AGAIN_LATER = (408, 409, 425)
-"""Statuses of the moment: a later attempt may succeed."""
-_MODERATED = re.compile(r"moderat|flagged|content.{0,10}(policy|filter|management)|safety|blocked")
+OPENAI_ERRORS = SdkErrors(
+    any=openai.OpenAIError,
+    rate_limit=openai.RateLimitError,
+    server=openai.InternalServerError,
+    connection=openai.APIConnectionError,
+    timeout=openai.APITimeoutError,
+    status=openai.APIStatusError,
+    validation=openai.APIResponseValidationError,
+)
 
 
-@dataclass(frozen=True)
-class _Retry:
-    """Why a call has to be made again, and how many seconds later."""
+class OpenAIWire:
+    """The format of `/v1/chat/completions`."""
 
-    reason: str | None
-    """None if the server rejected a parameter, which is left out from now on; no attempt is lost."""
-    seconds: float = 0.0
+    errors = OPENAI_ERRORS
+    abilities = Abilities()
+    path = "/chat/completions"
+
+    def __init__(self, name: str, address: Address, timeout: float) -> None:
+        self.name, self.address = name, address
+        key = address.key()
+        self._client = openai.AsyncOpenAI(
+            api_key=key,
+            base_url=address.url,
+            default_query=dict(address.query),
+            default_headers={"api-key": key} if address.query else None,  # Azure's own header
+            max_retries=0,  # the endpoint counts attempts, and rate limits lower its concurrency
+            timeout=timeout,
+            http_client=openai.DefaultAioHttpClient(timeout=timeout),
+        )
+
+    async def send(self, request: Request, abilities: Abilities) -> Completion:
+        """Call once; see `Wire`."""
+        started = time.perf_counter()
+        # The client's documented way to any path. `create` walks the types of all parameters
+        # and of the reply, half of a call's time; ours are plain, and we read five fields.
+        body = request_body(self.address.model, request, abilities)
+        reply = await self._client.post(self.path, body=body, cast_to=object)
+        return read_completion(self.name, reply, time.perf_counter() - started, request)
+
+    async def models(self) -> list[str]:
+        """Return the names of the models that the server offers."""
+        return model_names(await self._client.get("/models", cast_to=object))
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._client.close()
 
 
-class OpenAIEndpoint:
+class OpenAIEndpoint(HostedEndpoint):
     """One model behind `/v1/chat/completions`."""
 
     def __init__(
@@ -83,269 +99,10 @@ class OpenAIEndpoint:
             ModelError: the name is not a model's, or its key is not set.
 
         """
-        self.name = name
-        self.address = parse_model_name(name, key_env)
-        self.abilities = abilities
-        """None until the server has answered."""
-        self.failures: dict[str, int] = {}
-        """What went wrong with single attempts, and how often."""
-        self.attempts, self._pause = attempts, pause
-        self._limiter = ConcurrencyLimiter(concurrency)
-        self._failed_in_a_row = self._answers = self._first_refusals = 0
-        self._key = self.address.key()
-        self._client = openai.AsyncOpenAI(
-            api_key=self._key,
-            base_url=self.address.url,
-            default_query=dict(self.address.query),
-            default_headers={"api-key": self._key} if self.address.query else None,  # Azure's own header
-            max_retries=0,  # attempts are counted here, where rate limits lower the concurrency
-            timeout=timeout,
-            http_client=openai.DefaultAioHttpClient(timeout=timeout),
+        wire = OpenAIWire(name, parse_model_name(name, key_env), timeout)
+        super().__init__(
+            name, wire, concurrency=concurrency, attempts=attempts, abilities=abilities, pause=pause
         )
-        # A loop of our own: callers are synchronous, and some run inside another event loop.
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name=f"calls to {name}")
-        self._thread.start()
-
-    # -- the contract ----------------------------------------------------------------------
-
-    def complete(self, requests: Sequence[Request], done: Done, allow: Allow) -> None:
-        """Complete all requests, many at a time; see `Endpoint`."""
-        if not requests:
-            return
-        future = asyncio.run_coroutine_threadsafe(self._complete_all(requests, done, allow), self._loop)
-        try:
-            future.result()
-        except (KeyboardInterrupt, CancelledError):
-            future.cancel()
-            raise
-        except _NotFound as error:
-            raise self._not_found(str(error)) from None
-
-    def models(self) -> list[str]:
-        """Return the names of the models that the server offers.
-
-        Raises:
-            ModelError: the server cannot be reached, or refuses the key.
-
-        """
-
-        async def list_models() -> Any:
-            return await self._client.get("/models", cast_to=object)
-
-        try:
-            listed = asyncio.run_coroutine_threadsafe(list_models(), self._loop).result()
-        except openai.OpenAIError as error:
-            raise self._systemic(error) from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise ModelError(
-                f"{self.name} ({self.address.url}): its list of models cannot be read "
-                f"({type(error).__name__}); is it a server of models?"
-            ) from None
-        return model_names(listed)
-
-    def close(self) -> None:
-        """Close the connections and stop the thread that serves them."""
-        asyncio.run_coroutine_threadsafe(self._client.close(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    # -- many calls ------------------------------------------------------------------------
-
-    async def _complete_all(self, requests: Sequence[Request], done: Done, allow: Allow) -> None:
-        waiting: Iterator[int] = iter(range(len(requests)))
-        if self.abilities is None:
-            # The first request goes alone: a parameter that the server rejects fails once, not 64 times.
-            first = next(waiting)
-            await _wait_until_allowed(allow, requests[first])
-            self.abilities = Abilities()
-            done(first, await self._complete_one(requests[first]))
-        stop = asyncio.Event()
-
-        async def work() -> None:
-            for position in waiting:
-                if stop.is_set():
-                    return
-                if not await _wait_until_allowed(allow, requests[position], stop):
-                    return
-                done(position, await self._complete_one(requests[position], stop))
-
-        workers = [asyncio.create_task(work()) for _ in range(min(self._limiter.max_width, len(requests)))]
-        try:
-            await asyncio.gather(*workers)
-        except BaseException as error:
-            stop.set()
-            if not isinstance(error, asyncio.CancelledError):
-                # Calls under way are paid for: wait for them and keep them.
-                await asyncio.wait(workers)
-            for worker in workers:
-                worker.cancel()
-            await asyncio.wait(workers)  # until each has closed its connection
-            raise
-
-    async def _complete_one(self, request: Request, stop: asyncio.Event | None = None) -> Completion:
-        """Complete a request, in several attempts if need be; raise for systemic faults only."""
-        reason, attempt = "", 0
-        while attempt < self.attempts:
-            abilities = self.abilities
-            async with self._limiter:
-                outcome = await self._attempt(request, attempt)
-            if isinstance(outcome, Completion):
-                return outcome
-            reason = outcome.reason or reason
-            if outcome.reason is None and abilities == self.abilities:
-                return self._transient("the server rejects this request in every form that Tunepoint knows")
-            attempt += outcome.reason is not None
-            if stop is not None and stop.is_set():
-                return self._transient(reason)
-            await asyncio.sleep(outcome.seconds)
-        self._failed_in_a_row += 1
-        # Without `stop` it is the very first request, and nothing shows that the server is alive.
-        if self._failed_in_a_row >= MAX_FAILED_REQUESTS or stop is None:
-            raise ModelError(
-                f"{self.name}: no answer after {self.attempts} attempts ({reason}) from {self.address.url}. "
-                "All answers so far are kept: check that the server is running, and run again"
-            )
-        return self._transient(f"no answer after {self.attempts} attempts: {reason}")
-
-    async def _attempt(self, request: Request, attempt: int) -> Completion | _Retry:
-        """Call the server once."""
-        abilities, started = self.abilities or Abilities(), time.perf_counter()
-        try:
-            # The client's documented way to any path. `create` walks the types of all parameters
-            # and of the reply, half of a call's time; ours are plain, and we read five fields.
-            body = request_body(self.address.model, request, abilities)
-            reply = await self._client.post("/chat/completions", body=body, cast_to=object)
-            completion = read_completion(self.name, reply, time.perf_counter() - started, request)
-        except openai.RateLimitError as error:
-            seconds = self._after_rate_limit(error, attempt)
-            self._limiter.throttled(seconds)
-            return _Retry(self._count("HTTP 429"), seconds)
-        except (openai.InternalServerError, openai.APIConnectionError) as error:
-            return self._retry_later(_kind_of(error), attempt)
-        except (aiohttp.ClientError, OSError, EOFError) as error:
-            return self._retry_later(f"a broken reply ({type(error).__name__})", attempt)
-        except openai.APIStatusError as error:
-            if error.status_code in AGAIN_LATER:
-                return self._retry_later(_kind_of(error), attempt)
-            return self._after_refusal(abilities, error)
-        except TransientFault as error:
-            return self._retry_later(str(error), attempt)
-        except (openai.APIResponseValidationError, ValueError) as error:
-            return self._retry_later(f"a reply that is not a completion ({error})"[:100], attempt)
-        self._limiter.succeeded()
-        self._failed_in_a_row = 0
-        self._learn_from(completion, request)
-        return completion
-
-    def _learn_from(self, completion: Completion, request: Request) -> None:
-        """Note an answer, and whether the server keeps to the limit of output tokens."""
-        self._answers += completion.error is None
-        usage = completion.usage
-        if usage.estimated:
-            self._count(UNCOUNTED)
-        elif usage.output_tokens > request.max_output_tokens and self.abilities is not None:
-            # Some servers pass over a parameter that they do not know: they may know the older one.
-            self.abilities = self.abilities.with_old_token_parameter()
-
-    # -- faults ----------------------------------------------------------------------------
-
-    def _retry_later(self, reason: str, attempt: int) -> _Retry:
-        return _Retry(self._count(reason), backoff(attempt, self._pause))
-
-    def _after_rate_limit(self, error: openai.RateLimitError, attempt: int) -> float:
-        """Return the seconds to wait; an empty account is an error, for no wait fills it."""
-        if error.code == "insufficient_quota":
-            raise ModelError(
-                f"{self.name}: the account's quota is used up (HTTP 429). All answers so far are kept: "
-                "add credit and run again"
-            )
-        return wait_after_rate_limit(self.name, error.response.headers, attempt, pause=self._pause)
-
-    def _after_refusal(self, abilities: Abilities, error: openai.APIStatusError) -> Completion | _Retry:
-        """Drop the parameter that the server refuses, if it does; else the request is at fault, or all are.
-
-        Raises:
-            ModelError: every further call would be refused too.
-
-        """
-        words, status = self._message_of(error), error.status_code
-        fewer = None if status in (401, 402, 404) else abilities.without(words)
-        if fewer is not None:
-            # Another call may have dropped it meanwhile; then its abilities count, which are as few or fewer.
-            if self.abilities is None or self.abilities == abilities:
-                self.abilities = fewer
-            return _Retry(None)
-        moderated = status == 403 and _MODERATED.search(words.casefold()) is not None
-        if (status in (401, 402, 403, 404) and not moderated) or is_bad_key(words):
-            raise self._systemic(error) from None
-        self._count(f"HTTP {status}")
-        refused = f"rejected (HTTP {status}): {words}"
-        if not self._answers:
-            self._first_refusals += 1
-            if self._first_refusals >= MAX_FIRST_REFUSALS:
-                raise ModelError(
-                    f"{self.name} ({self.address.url}) refused its first {self._first_refusals} requests and "
-                    f"answered none; the last: HTTP {status}: {words}"
-                )
-        # Before its first answer nothing shows that the request is at fault and not the server.
-        return Completion("", Usage(self.name), error=refused, lasting=self._answers > 0)
-
-    def _transient(self, error: str) -> Completion:
-        """Return a completion without text that is not recorded, so that the next run asks again."""
-        return Completion("", Usage(self.name), error=error, lasting=False)
-
-    def _systemic(self, error: openai.OpenAIError) -> ModelError:
-        """Return the error for a fault that every further call would have too."""
-        status = getattr(error, "status_code", None)
-        where, words = f"{self.name} ({self.address.url})", self._message_of(error)
-        hint = self.address.key_hint
-        if status == 404:
-            return _NotFound(words)
-        if status == 402:
-            return ModelError(
-                f"{where}: the account has no credit (HTTP 402: {words}); add some and run again"
-            )
-        if status == 401 or is_bad_key(words):
-            quoted = "" if status == 401 else f": {words}"  # servers repeat parts of the key there
-            return ModelError(f"{where}: the key was refused (HTTP {status}{quoted}); {hint}")
-        if status == 403:
-            return ModelError(f"{where}: not allowed (HTTP 403: {words}); {hint}")
-        return ModelError(f"{where}: {_kind_of(error)}: {words}")
-
-    def _not_found(self, words: str) -> ModelError:
-        """Return the error for HTTP 404: another model, or another address."""
-        try:
-            models = self.models()
-        except ModelError:
-            models = []
-        if models and self.address.model not in models:
-            return ModelError(
-                f"{self.name} ({self.address.url}): no model {self.address.model!r}; "
-                f"{nearest(self.address.model, models)}"
-            )
-        return ModelError(
-            f"{self.name}: HTTP 404 at {self.address.url}/chat/completions ({words}); does the address end "
-            "in /v1? Write it as http://HOST/v1#MODEL"
-        )
-
-    def _count(self, failure: str) -> str:
-        self.failures[failure] = self.failures.get(failure, 0) + 1
-        return failure
-
-    def _message_of(self, error: openai.OpenAIError) -> str:
-        """Return the server's own words without the key, which some servers repeat."""
-        text = refusal_words(getattr(error, "body", None))
-        response = getattr(error, "response", None)
-        if not text and response is not None:
-            text = refusal_words(response.text)
-        text = text or str(getattr(error, "message", "") or error)
-        return text.replace(self._key, "…")[:MAX_QUOTED_CHARACTERS]
-
-
-class _NotFound(ModelError):
-    """HTTP 404: the caller finds out whether the model or the address is unknown."""
 
 
 def model_names(listed: Any) -> list[str]:
@@ -369,20 +126,3 @@ def model_names(listed: Any) -> list[str]:
         for entry in listed
     )
     return sorted({name for name in names if isinstance(name, str) and name})
-
-
-async def _wait_until_allowed(allow: Allow, request: Request, stop: asyncio.Event | None = None) -> bool:
-    """Wait until a request may be sent; return False if all were stopped meanwhile."""
-    while not allow(request):
-        await asyncio.sleep(POLL_SECONDS)
-        if stop is not None and stop.is_set():
-            return False
-    return True
-
-
-def _kind_of(error: openai.OpenAIError) -> str:
-    if isinstance(error, openai.APITimeoutError):
-        return "no connection, or no reply in time"
-    if isinstance(error, openai.APIConnectionError):
-        return "no connection"
-    return f"HTTP {getattr(error, 'status_code', '?')}"

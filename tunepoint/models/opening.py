@@ -17,15 +17,15 @@ from tunepoint.models.gguf.catalog import known_model
 from tunepoint.models.gguf.opening import open_gguf
 from tunepoint.models.prices import UNKNOWN_PRICE, CallPrice, call_price, missing_price, project_price
 from tunepoint.models.prompt_caches import PromptCache, prompt_cache
-from tunepoint.models.providers import EMBEDDED_PREFIX, HERE_PREFIXES, is_gguf
+from tunepoint.models.providers import ANTHROPIC_PREFIX, EMBEDDED_PREFIX, HERE_PREFIXES, is_gguf
 from tunepoint.models.recording import CallRecording, RecordedEndpoint
 from tunepoint.models.replies import RepliesEndpoint, ReplyOrigin
 
 if TYPE_CHECKING:
     from tunepoint.models.abilities import Abilities
     from tunepoint.models.gguf.endpoint import GgufEndpoint
+    from tunepoint.models.hosted_endpoint import HostedEndpoint
     from tunepoint.models.local import LocalEndpoint
-    from tunepoint.models.openai import OpenAIEndpoint
 
 AddBudget = Callable[[Endpoint, CallPrice | None], Endpoint]
 """Puts the study's spending cap around an endpoint with this price."""
@@ -64,7 +64,7 @@ class ChatModels:
     """Opens a model that was tuned in this study, under the same recording and cap."""
     parameters: Mapping[str, int] = field(default_factory=dict)
     """Name of a model -> its number of parameters, where that is known."""
-    _hosted: Sequence[OpenAIEndpoint] = ()
+    _hosted: Sequence[HostedEndpoint] = ()
     _recorded: Sequence[RecordedEndpoint] = ()
     _replies: Sequence[RepliesEndpoint] = ()
 
@@ -112,12 +112,32 @@ class ChatModels:
         return None if price is None or price.checked is None else price.checked.isoformat()
 
 
-def _open_hosted(model: NamedModel, abilities: Abilities | None = None) -> OpenAIEndpoint:
-    from tunepoint.models.openai import OpenAIEndpoint
+def open_hosted(model: NamedModel, abilities: Abilities | None = None) -> HostedEndpoint:
+    """Open a model by the API of its provider: Anthropic's own, or an OpenAI-compatible one.
 
-    return OpenAIEndpoint(
-        model.name, concurrency=model.concurrency, abilities=abilities, key_env=model.key_env
-    )
+    Args:
+        model: as the task names it.
+        abilities: of its server; found out if None.
+
+    Raises:
+        ModelError: the name is not a model's, or its key is not set.
+        MissingExtra: the client of the provider is not installed.
+
+    """
+    settings: dict[str, Any] = {
+        "concurrency": model.concurrency,
+        "abilities": abilities,
+        "key_env": model.key_env,
+    }
+    if not model.name.startswith(ANTHROPIC_PREFIX):
+        from tunepoint.models.openai import OpenAIEndpoint
+
+        return OpenAIEndpoint(model.name, **settings)
+    try:
+        from tunepoint.models.anthropic import AnthropicEndpoint
+    except ImportError as error:
+        raise MissingExtra(f"{model.name} needs {error.name}", "anthropic") from None
+    return AnthropicEndpoint(model.name, **settings)
 
 
 def _open_here(model: NamedModel) -> LocalEndpoint | GgufEndpoint:
@@ -151,7 +171,7 @@ class _Opener:
         self.prices: dict[str, CallPrice] = {}
         self.chats: dict[str, TextModel] = {}
         self.parameters: dict[str, int] = {}
-        self.hosted: list[OpenAIEndpoint] = []
+        self.hosted: list[HostedEndpoint] = []
         self.recorded: list[RecordedEndpoint] = []
         self.replies: list[RepliesEndpoint] = []
 
@@ -202,7 +222,7 @@ class _Opener:
             self.stack.callback(here.close)
             self.parameters.setdefault(model.name, here.parameters)
             return here
-        hosted = _open_hosted(model, abilities)
+        hosted = open_hosted(model, abilities)
         self.hosted.append(hosted)
         self.stack.callback(hosted.close)
         return self.add_budget(hosted, price)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from importlib import resources
 from pathlib import Path
@@ -100,7 +100,9 @@ class CallPrice:
     def max_dollars(self, request: Request) -> float:
         """Return the dollars that a call cannot exceed: a token is at least one byte."""
         size = sum(len(message.content.encode()) + TOKENS_PER_MESSAGE for message in request.messages)
-        return self.dollars(Usage(self.model, input_tokens=size, output_tokens=request.max_output_tokens))
+        whole = Usage(self.model, input_tokens=size, output_tokens=request.max_output_tokens)
+        # writing into a cache may cost more than plain input
+        return max(self.dollars(whole), self.dollars(replace(whole, written_tokens=size)))
 
 
 def call_price(name: str, own: TokenPrice | None = None) -> CallPrice | None:

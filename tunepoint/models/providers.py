@@ -25,6 +25,8 @@ LOCAL_PREFIX = "local:"
 """Begins the name of a model of transformers that runs in this process."""
 EMBEDDED_PREFIX = "embedded:"
 """Begins the name of a model whose weights Tunepoint knows."""
+ANTHROPIC_PREFIX = "anthropic/"
+"""Begins the name of a model that Anthropic's own API serves."""
 GGUF_PREFIX = "gguf:"
 """Begins the name of a model in a GGUF file of the user's."""
 HERE_PREFIXES = (LOCAL_PREFIX, EMBEDDED_PREFIX, GGUF_PREFIX)

@@ -1,0 +1,104 @@
+"""Claude by Anthropic's own API: its OpenAI-compatible layer neither caches prompts nor confines answers."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+
+import anthropic
+
+from tunepoint.models.abilities import Abilities
+from tunepoint.models.endpoints import Completion, Request
+from tunepoint.models.hosted_endpoint import (
+    MAX_ATTEMPTS,
+    MAX_CONCURRENCY,
+    TIMEOUT_SECONDS,
+    HostedEndpoint,
+    SdkErrors,
+)
+from tunepoint.models.messages_api import SeenStarts, message_body, read_message
+from tunepoint.models.openai import model_names
+from tunepoint.models.providers import Address, parse_model_name
+
+BASE_URL_VARIABLE = "ANTHROPIC_BASE_URL"
+"""Environment variable of Anthropic's client with another address, as of a proxy."""
+ANTHROPIC_ERRORS = SdkErrors(
+    any=anthropic.AnthropicError,
+    rate_limit=anthropic.RateLimitError,
+    server=anthropic.InternalServerError,
+    connection=anthropic.APIConnectionError,
+    timeout=anthropic.APITimeoutError,
+    status=anthropic.APIStatusError,
+    validation=anthropic.APIResponseValidationError,
+)
+
+
+class AnthropicWire:
+    """The format of `/v1/messages`."""
+
+    errors = ANTHROPIC_ERRORS
+    abilities = Abilities(logprobs=False, seed=False)
+    path = "/v1/messages"
+
+    def __init__(self, name: str, address: Address, timeout: float) -> None:
+        self.name, self.address = name, address
+        self._starts = SeenStarts()
+        # attempts are counted by the endpoint, where rate limits lower the concurrency
+        self._client = anthropic.AsyncAnthropic(
+            api_key=address.key(), base_url=address.url, max_retries=0, timeout=timeout
+        )
+
+    async def send(self, request: Request, abilities: Abilities) -> Completion:
+        """Call once; see `Wire`."""
+        started = time.perf_counter()
+        cached = self._starts.cached_messages(request.messages)
+        body = message_body(self.address.model, request, abilities, cached)
+        reply = await self._client.post(self.path, body=body, cast_to=object)
+        return read_message(self.name, reply, time.perf_counter() - started)
+
+    async def models(self) -> list[str]:
+        """Return the names of the models that the provider offers."""
+        return model_names(await self._client.get("/v1/models", cast_to=object))
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._client.close()
+
+
+class AnthropicEndpoint(HostedEndpoint):
+    """One Claude model behind Anthropic's API."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        concurrency: int = MAX_CONCURRENCY,
+        timeout: float = TIMEOUT_SECONDS,
+        attempts: int = MAX_ATTEMPTS,
+        abilities: Abilities | None = None,
+        pause: float = 0.5,
+        key_env: str | None = None,
+    ) -> None:
+        """Start the thread that makes the calls.
+
+        Args:
+            name: `anthropic/MODEL`.
+            concurrency: calls at once, at most.
+            timeout: seconds of one attempt.
+            attempts: of one request, the first included.
+            abilities: of the model; found out by the first request if None.
+            pause: seconds of the first backoff.
+            key_env: environment variable with the key; see `parse_model_name`.
+
+        Raises:
+            ModelError: the name is not a model's, or its key is not set.
+
+        """
+        address = parse_model_name(name, key_env)
+        # the compatible layer's address ends in /v1, which the client of the API adds by itself
+        url = os.environ.get(BASE_URL_VARIABLE) or address.url.removesuffix("/v1")
+        wire = AnthropicWire(name, replace(address, url=url), timeout)
+        super().__init__(
+            name, wire, concurrency=concurrency, attempts=attempts, abilities=abilities, pause=pause
+        )
