@@ -58,6 +58,8 @@ class Prompt:
     """Whether the instruction stands in a system message, apart from the input."""
     reasoning: bool = False
     """Whether the model thinks step by step first; the answer then stands on the last line."""
+    written: tuple[Message, ...] = ()
+    """Messages that somebody wrote, with the input in them: sent as they are, in place of a template."""
     history: tuple[Message, ...] = ()
     """Messages after the question: an unreadable reply, and the request to repair it."""
     max_output_tokens: int | None = None

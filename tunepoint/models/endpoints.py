@@ -179,15 +179,16 @@ def request_of(prompt: Prompt) -> Request:
         prompt.max_output_tokens or (LONG_ANSWER_TOKENS if long else SHORT_ANSWER_TOKENS),
         prompt.temperature,
         prompt.sample,
-        # A schema or a list of choices would leave a model no room to think first.
-        None if prompt.reasoning else _schema(prompt),
+        # A schema or a list of choices would leave a model no room to think first, and in production there
+        # is none around a prompt that somebody wrote.
+        None if prompt.reasoning or prompt.written else _schema(prompt),
         _choices(prompt),
     )
 
 
 def _choices(prompt: Prompt) -> tuple[str, ...]:
     """Return the only texts allowed; asked for inside JSON, the schema confines a label."""
-    if prompt.reasoning or prompt.kind != "label" or prompt.form == "json":
+    if prompt.reasoning or prompt.written or prompt.kind != "label" or prompt.form == "json":
         return ()
     return codes_of(prompt.labels) if prompt.form == "letter" else prompt.labels
 

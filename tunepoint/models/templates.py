@@ -101,7 +101,9 @@ SHORT_TEMPLATES: dict[str, PromptTemplate] = {
 
 
 def render(prompt: Prompt) -> tuple[Message, ...]:
-    """Return a prompt as messages, by its template."""
+    """Return a prompt as messages, by its template; one that somebody wrote as it is."""
+    if prompt.written:
+        return (*prompt.written, *prompt.history)
     template = (TEMPLATES | SHORT_TEMPLATES)[prompt.template_name]
     instruction = prompt.instruction or DEFAULT_INSTRUCTIONS[prompt.kind]
     task = template.task(instruction, template.choices(prompt), answer_format(prompt))

@@ -13,6 +13,7 @@ from tunepoint.arms.catalog import CURVE_SHARES, MAX_FINALISTS, CandidateArms
 from tunepoint.arms.contract import Arm
 from tunepoint.arms.prompting.chains import Chain
 from tunepoint.arms.prompting.chat_prompts import ChatPrompt
+from tunepoint.arms.prompting.written import WrittenPromptArm
 from tunepoint.data.examples import Example
 from tunepoint.data.split import Split
 from tunepoint.models.endpoints import request_of
@@ -119,16 +120,19 @@ def calls_of(task: Task, arm: Arm, split: Split, answered: Guess) -> ExpectedCal
 
     Args:
         task: of the study.
-        arm: a chat prompt or a chain.
+        arm: a chat prompt, a chain or a prompt that somebody wrote.
         split: training set for demonstrations, validation set for inputs.
         answered: number of answers.
 
     """
-    assert isinstance(arm, (ChatPrompt, Chain))
+    assert isinstance(arm, (ChatPrompt, Chain, WrittenPromptArm))
     rng, sample = np.random.default_rng(0), split.dev[:SAMPLED_EXAMPLES]
     inputs = [example.input for example in sample]
     if isinstance(arm, ChatPrompt):
         calls_per_answer, reasoning = arm.style.samples, arm.style.reasoning
+        prompts = arm.fit(task, split.train, rng).prompts(inputs)
+    elif isinstance(arm, WrittenPromptArm):
+        calls_per_answer, reasoning = 1, True  # nobody knows whether it lets the model think first
         prompts = arm.fit(task, split.train, rng).prompts(inputs)
     else:
         calls_per_answer, reasoning = len(arm.steps) + 1, True

@@ -8,8 +8,9 @@ from typing import Any
 
 from tunepoint.arms.contract import Arm
 from tunepoint.arms.prompting.chat_prompts import ChatPrompt
+from tunepoint.arms.prompting.written import WrittenPromptArm
 from tunepoint.files.text import write_json, write_text
-from tunepoint.models.chat import Prompt
+from tunepoint.models.chat import Message, Prompt
 from tunepoint.models.label_codes import codes_of
 from tunepoint.models.templates import LABEL_KEY, render
 from tunepoint.stats.streams import Stream
@@ -28,25 +29,35 @@ def export_prompt(runner: Runner, arms: Sequence[Arm]) -> None:
     """
     dev = runner.study.dev
     fixed = [
-        arm for arm in arms if isinstance(arm, ChatPrompt) and not arm.style.retrieved and dev.of(arm.name)
+        arm
+        for arm in arms
+        if (isinstance(arm, WrittenPromptArm) or (isinstance(arm, ChatPrompt) and not arm.style.retrieved))
+        and dev.of(arm.name)
     ]
     if not fixed:
         return
     best = max(fixed, key=lambda arm: mean_score(dev.of(arm.name)))
-    rng = runner.study.rng(Stream.FIT)
-    template: Prompt = best.fit(runner.task, runner.prepared.split.train, rng).template
-    messages = render(replace(template, input=INPUT_PLACEHOLDER))
+    template, messages = _template_of(best, runner)
     content = {
         "arm": best.name,
         "model": best.model.name,
         "dev_score": mean_score(dev.of(best.name)),
-        "samples": best.style.samples,
+        "samples": best.style.samples if isinstance(best, ChatPrompt) else 1,
         "messages": [asdict(message) for message in messages],
         **_reading(template),
     }
     write_json(runner.study.folder / "prompt.json", content)
     text = "\n\n".join(f"[{message.role}]\n{message.content}" for message in messages)
     write_text(runner.study.folder / "prompt.txt", text + "\n")
+
+
+def _template_of(arm: ChatPrompt | WrittenPromptArm, runner: Runner) -> tuple[Prompt, tuple[Message, ...]]:
+    """The prompt of an arm without an input, and its messages with placeholders."""
+    rng, train = runner.study.rng(Stream.FIT), runner.prepared.split.train
+    template = arm.fit(runner.task, train, rng).template
+    if isinstance(arm, WrittenPromptArm):
+        return template, arm.messages
+    return template, render(replace(template, input=INPUT_PLACEHOLDER))
 
 
 def _reading(template: Prompt) -> dict[str, Any]:

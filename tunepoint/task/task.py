@@ -10,8 +10,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from tunepoint.errors import TaskError
 from tunepoint.files.amounts import as_file_content
 from tunepoint.files.toml import Section, read_toml, validated
+from tunepoint.models.chat import Message
 from tunepoint.task.assumptions import Costs, Limits, Traffic, Value
 from tunepoint.task.sections import (
     EMBEDDED,
@@ -26,6 +28,7 @@ from tunepoint.task.sections import (
     Stability,
     Tune,
 )
+from tunepoint.task.written_prompts import WrittenPrompt, read_messages
 
 
 class Task(Section):
@@ -43,6 +46,7 @@ class Task(Section):
     declared: Stability = Stability()
     search: Search = Search()
     chains: tuple[ChainSteps, ...] = ()
+    prompts: tuple[WrittenPrompt, ...] = ()
     tune: tuple[Tune, ...] = ()
     models: tuple[ModelName, ...] = (ModelName(name=EMBEDDED),)
     currencies: dict[str, float] = Field(default_factory=dict)
@@ -91,6 +95,21 @@ class Task(Section):
         names = [model.name for model in self.models if model.name.startswith(RECORDED_PREFIX)]
         return {name: self.resolve(Path(name.removeprefix(RECORDED_PREFIX))) for name in names}
 
+    def written_messages(self) -> dict[str, tuple[Message, ...]]:
+        """Return the messages of the prompts that somebody wrote, with placeholders: name -> messages.
+
+        Raises:
+            TaskError: a file cannot be read as a prompt, or two prompts have the same name.
+
+        """
+        columns = self.data.columns.input if self.data else ()
+        messages: dict[str, tuple[Message, ...]] = {}
+        for prompt in self.prompts:
+            if prompt.name in messages:
+                raise TaskError(f"[[prompts]] has two named {prompt.name!r}; give each its own name")
+            messages[prompt.name] = read_messages(prompt, self.folder, columns)
+        return messages
+
     def asking_models(self) -> Task:
         """Return the task with its models asked now, also those whose replies come with it."""
         models = tuple(model.model_copy(update={"replies": None}) for model in self.models)
@@ -105,6 +124,10 @@ class Task(Section):
         content = as_file_content(self.model_dump(mode="json"))
         if self.answer.json_schema is not None:  # its nulls, which are dropped above, have a meaning
             content["answer"]["json_schema"] = self.answer.json_schema
+        written = self.written_messages().values()
+        for prompt, messages in zip(content.get("prompts", ()), written, strict=True):
+            # what was measured, whatever becomes of the file
+            prompt["messages"] = [{"role": m.role, "content": m.content} for m in messages]
         return {"folder": str(self.folder.resolve()), "task": content}
 
     def trials_fingerprint(self) -> str:
@@ -124,6 +147,12 @@ class Task(Section):
             parts["styles"] = styles
         if replies := {model.name: str(model.replies) for model in self.models if model.replies is not None}:
             parts["replies"] = replies
+        if self.prompts:
+            written = self.written_messages()
+            parts["prompts"] = [
+                [prompt.name, prompt.models, [[m.role, m.content] for m in written[prompt.name]]]
+                for prompt in self.prompts
+            ]
         if self.tune:
             parts["tune"] = [tune.model_dump(exclude=UNMEASURED_TUNE_KEYS) for tune in self.tune]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -16,8 +16,9 @@ from tunepoint.arms.prompting.styles import (
     machine_variants,
     server_variants,
 )
+from tunepoint.arms.prompting.written import WrittenPromptArm
 from tunepoint.errors import TaskError, nearest
-from tunepoint.models.chat import ChatModel, Embed
+from tunepoint.models.chat import ChatModel, Embed, Message
 from tunepoint.models.providers import LOCAL_PREFIX, is_gguf, short_names
 from tunepoint.models.templates import TEMPLATES
 from tunepoint.task.sections import ModelName
@@ -43,6 +44,7 @@ def chat_arms(
     chains = {**CHAINS, **{chain.name: chain.steps for chain in task.chains}}
     titles = short_names([model.name for model in chats])
     settings = {model.name: model for model in task.models}
+    written = _written(task, settings)
     arms: list[Arm] = []
     for model, title in zip(chats, titles, strict=True):
         named = settings[model.name]
@@ -54,12 +56,34 @@ def chat_arms(
         arms += current if former_names.isdisjoint(measured) else former
         decodes, hosting = named.decodes, named.hosting
         arms += [
+            WrittenPromptArm(
+                model, prompt.name, written[prompt.name], title=title, decodes=decodes, hosting=hosting
+            )
+            for prompt in task.prompts
+            if prompt.models is None or model.name in prompt.models
+        ]
+        arms += [
             Chain(model, way, chains[way], template, title=title, decodes=decodes, hosting=hosting)
             for way in chains
             if way in families
             for template in _chain_templates(model.name)
         ]
     return tuple(arms)
+
+
+def _written(task: Task, models: Collection[str]) -> dict[str, tuple[Message, ...]]:
+    """The messages of the task's own prompts.
+
+    Raises:
+        TaskError: a prompt names a model that the task does not have, or cannot be read.
+
+    """
+    for prompt in task.prompts:
+        for name in prompt.models or ():
+            if name not in models:
+                where = f"[[prompts]] {prompt.name}: no model {name!r} in [[models]]"
+                raise TaskError(f"{where}; {nearest(name, models)}")
+    return task.written_messages()
 
 
 def _prompts(

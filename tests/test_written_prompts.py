@@ -1,0 +1,141 @@
+"""Prompts that somebody wrote: read from files, filled, sent as they are, exported and served."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from servers import Fake, serving
+from test_chat_study import asked
+from test_tuned_study import routing
+
+from tunepoint import Task, run
+from tunepoint.errors import StudyError, TaskError
+from tunepoint.models.chat import Message, Prompt
+from tunepoint.models.endpoints import request_of
+from tunepoint.task.written_prompts import WrittenPrompt, fill, read_messages
+
+TODAY = [
+    {"role": "system", "content": 'Route it. Reply with {"queue": "..."} and nothing else.'},
+    {"role": "user", "content": "Customer wrote: {{ input }}"},
+]
+
+
+def written(folder: Path, content: Any, name: str = "today.json") -> WrittenPrompt:
+    (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
+    return WrittenPrompt(name="today", messages=Path(name))
+
+
+def test_chat_messages_a_call_and_a_text_are_read(tmp_path: Path) -> None:
+    expected = tuple(Message(entry["role"], entry["content"]) for entry in TODAY)  # type: ignore[arg-type]
+    assert read_messages(written(tmp_path, TODAY), tmp_path, ["text"]) == expected
+    call = {"model": "gpt-4o-mini", "temperature": 0, "messages": TODAY}
+    assert read_messages(written(tmp_path, call), tmp_path, ["text"]) == expected
+    whole = read_messages(written(tmp_path, "Route {text} now.", "p.txt"), tmp_path, ["text"])
+    assert whole == (Message("system", "Route {text} now."),)
+    system = read_messages(written(tmp_path, "Route the message.\n", "p.txt"), tmp_path, ["text"])
+    assert system == (Message("system", "Route the message."), Message("user", "{input}"))
+    alone = read_messages(written(tmp_path, "Route: {input}", "p.txt"), tmp_path, ["text"])
+    assert alone == (Message("user", "Route: {input}"),)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[{", "today.json: not JSON"),
+        ({"prompt": "x"}, "no list of messages"),
+        ([{"role": "tool", "content": "{input}"}], "message 0.role"),
+        ([{"role": "user"}], "message 0.content"),
+        (
+            [{"role": "user", "content": "Route it."}],
+            r"no message says where the input goes.*\{input\}, \{text\}",
+        ),
+        ([], "holds no messages"),
+    ],
+)
+def test_a_file_that_is_no_prompt_is_named(tmp_path: Path, content: Any, words: str) -> None:
+    with pytest.raises(TaskError, match=words):
+        read_messages(written(tmp_path, content), tmp_path, ["text"])
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match=r"\[\[prompts\]\] today: .*gone\.json: no such file"):
+        read_messages(WrittenPrompt(name="today", messages=Path("gone.json")), tmp_path, [])
+
+
+def test_columns_are_placeholders_and_other_braces_stay() -> None:
+    messages = (Message("user", 'Subject {subject}; {{body}}; all: {input}; JSON {"a": {"b": 1}} {bodyx}'),)
+    text = "subject: A {input} thing\nbody: two\nlines: here\nlast: x"
+    (filled,) = fill(messages, text, ["subject", "body", "last"])
+    assert filled.content == (
+        f'Subject A {{input}} thing; two\nlines: here; all: {text}; JSON {{"a": {{"b": 1}}}} {{bodyx}}'
+    )
+    (empty,) = fill((Message("user", "{subject}|{body}"),), "body: b", ["subject", "body"])
+    assert empty.content == "|b"
+    (one,) = fill((Message("user", "{text}"),), "text: not a column", ["text"])
+    assert one.content == "text: not a column"
+
+
+def test_a_written_prompt_is_sent_without_a_schema_around_it() -> None:
+    messages = (Message("user", "as it is"),)
+    request = request_of(Prompt("x", "ignored", ("a", "b"), written=messages))
+    assert (request.messages, request.schema, request.choices) == (messages, None, ())
+
+
+# -- in a study -------------------------------------------------------------------------------------
+
+
+def answer(messages: list[dict[str, str]], body: dict[str, Any]) -> str:
+    queue = "billing" if "invoice" in messages[-1]["content"] else "device_setup"
+    if "Customer wrote" in messages[-1]["content"]:
+        return json.dumps({"queue": queue})
+    return "billing"  # what Tunepoint writes does worse here
+
+
+def study_task(folder: Path, fake: Fake, **prompt: Any) -> Task:
+    (folder / "today.json").write_text(json.dumps(TODAY))
+    entry = {"name": "in production", "messages": "today.json", **prompt}
+    models = [asked(fake, styles=["zero-shot"])]
+    return routing(folder, 80, models=models, prompts=[entry], search={"calls": 0})
+
+
+def test_the_prompt_of_production_is_an_option_and_leaves_the_study_with_its_messages(tmp_path: Path) -> None:
+    with serving(Fake(answer)) as fake:
+        out = tmp_path / "study"
+        result = run(study_task(tmp_path, fake), out=out)
+        best = max(
+            (f for f in result.decision.finalists if f.kind == "prompt"), key=lambda f: f.score.estimate
+        )
+        assert best.title == "tiny, your prompt “in production”" and best.score.estimate == 1.0
+        sent = [body for body in fake.calls if "Customer wrote" in body["messages"][-1]["content"]]
+        assert all("response_format" not in body for body in sent)
+        exported = json.loads((out / "prompt.json").read_text())
+        assert exported["messages"] == TODAY and exported["samples"] == 1
+        # the study keeps the words, whatever becomes of the file
+        (tmp_path / "today.json").write_text("[]")
+        kept = json.loads((out / "task.json").read_text())
+        again = Task.parse(kept["task"], folder=Path(kept["folder"]))
+        assert [m.content for m in again.written_messages()["in production"]] == [m["content"] for m in TODAY]
+        # and another prompt is another study
+        (tmp_path / "today.json").write_text(json.dumps([{"role": "user", "content": "Else: {input}"}]))
+        with pytest.raises(StudyError, match="another"):
+            run(
+                Task.parse(
+                    {**kept["task"], "prompts": [{"name": "in production", "messages": "today.json"}]},
+                    folder=tmp_path,
+                ),
+                out=out,
+            )
+
+
+def test_prompts_of_one_name_or_for_no_model_are_refused(tmp_path: Path) -> None:
+    with serving(Fake(answer)) as fake:
+        twice = study_task(tmp_path, fake).model_copy(
+            update={"prompts": (WrittenPrompt(name="a", messages=Path("today.json")),) * 2}
+        )
+        with pytest.raises(TaskError, match="two named 'a'"):
+            twice.written_messages()
+        with pytest.raises(TaskError, match="no model 'openai/x' in"):
+            run(study_task(tmp_path, fake, models=["openai/x"]), out=tmp_path / "study")
