@@ -30,6 +30,8 @@ class Fake:
     schema: bool = True
     logprobs: bool = True
     key: str | None = None
+    refusing: Callable[[dict[str, Any]], str | None] = lambda body: None
+    """Body of a call -> why it is refused; None if it is not."""
     calls: list[dict[str, Any]] = field(default_factory=list)
     seen: Counter[str] = field(default_factory=Counter)
     most_at_once: int = 0
@@ -59,6 +61,9 @@ class Fake:
             return refusal(400, "response_format of type json_schema is not supported by this server")
         if "logprobs" in body and not self.logprobs:
             return refusal(400, "logprobs are not supported")
+        words = self.refusing(body)
+        if words:
+            return refusal(400, words)
         if fault in FAULTS:
             return await FAULTS[fault](request)
         message: dict[str, Any] = {"role": "assistant", "content": self.answer(body["messages"], body)}

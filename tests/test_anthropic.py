@@ -201,6 +201,20 @@ def test_thoughts_are_no_answer_and_an_error_in_a_reply_is_none_either() -> None
         read_message("m", {"type": "error", "error": {"message": "x"}}, 1.0)
 
 
+def test_effort_and_thoughts_go_where_the_api_has_them() -> None:
+    schema = {"type": "object", "properties": {}}
+    parameters = (("reasoning_effort", "low"), ("top_k", 3))
+    request = Request((Message("user", "u"),), schema=schema, parameters=parameters)
+    body = message_body("m", request, Abilities(), 0)
+    assert body["output_config"] == {"format": {"type": "json_schema", "schema": schema}, "effort": "low"}
+    assert body["top_k"] == 3 and "reasoning_effort" not in body
+    thinking = (("thinking", {"type": "enabled", "budget_tokens": 1_024}),)
+    body = message_body("m", Request((Message("user", "u"),), parameters=thinking), Abilities(), 0)
+    assert body["thinking"]["budget_tokens"] == 1_024 and "temperature" not in body
+    without = message_body("m", request, Abilities(refused=("top_k", "reasoning_effort")), 0)
+    assert "top_k" not in without and "effort" not in without["output_config"]
+
+
 # -- prices ---------------------------------------------------------------------------------------
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from servers import KEY, Fake, as_schema, echo, serving
 
-from tunepoint.errors import BudgetReached, DataError, ModelError, StudyError
+from tunepoint import Task
+from tunepoint.errors import BudgetReached, DataError, ModelError, StudyError, TaskError
 from tunepoint.models.backoff import wait_after_rate_limit
 from tunepoint.models.chat import Demonstration, Message, Prompt, Usage
-from tunepoint.models.endpoints import Completion, Request, TextModel, allow_all
+from tunepoint.models.endpoints import CallSettings, Completion, Request, TextModel, allow_all
 from tunepoint.models.openai import OpenAIEndpoint
 from tunepoint.models.production_log import read_production_log
 from tunepoint.models.providers import NO_KEY, parse_model_name
@@ -314,3 +319,59 @@ def test_usage_adds_up() -> None:
     assert total == Usage("m", 11, 22, 33, 44, 5.5, 2)
     assert Demonstration("a", "b").target == "b"
     assert allow_all(Request(()))
+
+
+# -- how a model is asked -----------------------------------------------------------------------------
+
+
+def test_settings_of_a_model_are_sent_and_votes_keep_their_temperature(fake: Fake) -> None:
+    parameters = (("reasoning_effort", "low"), ("top_p", 0.5))
+    settings = CallSettings(temperature=0.3, max_output_tokens=77, seed=5, parameters=parameters)
+    model = TextModel(endpoint(fake), settings=settings)
+    first, second = prompts(2)
+    model.answer([first, replace(second, temperature=0.7, sample=2)])
+    usual, voting = sorted(fake.calls, key=lambda body: body["temperature"])
+    assert (usual["temperature"], usual["seed"], usual["max_completion_tokens"]) == (0.3, 5, 77)
+    assert (usual["reasoning_effort"], usual["top_p"]) == ("low", 0.5)
+    assert (voting["temperature"], voting["seed"]) == (0.7, 7)
+
+
+def test_a_setting_that_a_server_refuses_is_left_out_once_and_noted(fake: Fake) -> None:
+    def refusing(body: dict[str, Any]) -> str | None:
+        return "Unsupported parameter: 'reasoning_effort'" if "reasoning_effort" in body else None
+
+    fake.refusing = refusing
+    opened = endpoint(fake)
+    settings = CallSettings(parameters=(("reasoning_effort", "low"), ("top_p", 0.5)))
+    replies = TextModel(opened, settings=settings).answer(prompts(4))
+    assert all(reply.format_ok for reply in replies)
+    assert opened.abilities is not None and opened.abilities.refused == ("reasoning_effort",)
+    sent = [("reasoning_effort" in body, "top_p" in body) for body in fake.calls]
+    assert sent == [(True, True)] + [(False, True)] * 4
+
+
+def test_calls_without_settings_keep_the_keys_of_older_recordings() -> None:
+    request = Request((Message("user", "x"),))
+    content = {
+        "messages": [{"role": "user", "content": "x"}],
+        "max_output_tokens": 512,
+        "temperature": 0.0,
+        "sample": 0,
+        "schema": None,
+        "choices": [],
+    }
+    old = hashlib.sha256(json.dumps(["m", content], sort_keys=True).encode()).hexdigest()
+    assert request.key("m") == old
+    assert replace(request, parameters=(("top_p", 0.5),)).key("m") != old
+
+
+def test_settings_are_part_of_a_study_s_identity_and_a_model_here_takes_few() -> None:
+    def task(**settings: Any) -> Task:
+        return Task.parse({"name": "t", "models": [{"name": "openai/x", **settings}]})
+
+    assert task().trials_fingerprint() == task(price={"input": 1, "output": 1}).trials_fingerprint()
+    others: list[dict[str, Any]] = [{"temperature": 0.5}, {"reasoning_effort": "low"}, {"seed": 3}]
+    others.append({"extra": {"verbosity": "low"}})
+    assert len({task(**settings).trials_fingerprint() for settings in ({}, *others)}) == 5
+    with pytest.raises(TaskError, match="top_p: embedded:x runs on this machine, and takes temperature"):
+        Task.parse({"name": "t", "models": [{"name": "embedded:x", "top_p": 0.5}]})

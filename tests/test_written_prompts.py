@@ -10,8 +10,11 @@ import pytest
 from servers import Fake, serving
 from test_chat_study import asked
 from test_tuned_study import routing
+from typer.testing import CliRunner
 
 from tunepoint import Task, run
+from tunepoint.arms.catalog import OLD_PLACEHOLDER, check_supported
+from tunepoint.cli.app import app
 from tunepoint.errors import StudyError, TaskError
 from tunepoint.models.chat import Message, Prompt
 from tunepoint.models.endpoints import request_of
@@ -21,6 +24,8 @@ TODAY = [
     {"role": "system", "content": 'Route it. Reply with {"queue": "..."} and nothing else.'},
     {"role": "user", "content": "Customer wrote: {{ input }}"},
 ]
+
+QUEUES = (("invoice", "billing"), ("pairing", "device_setup"))
 
 
 def written(folder: Path, content: Any, name: str = "today.json") -> WrittenPrompt:
@@ -139,3 +144,30 @@ def test_prompts_of_one_name_or_for_no_model_are_refused(tmp_path: Path) -> None
             twice.written_messages()
         with pytest.raises(TaskError, match="no model 'openai/x' in"):
             run(study_task(tmp_path, fake, models=["openai/x"]), out=tmp_path / "study")
+
+
+# -- in task.toml -----------------------------------------------------------------------------------
+
+
+def test_init_takes_over_the_prompt_and_writes_no_placeholder_that_a_model_would_read(tmp_path: Path) -> None:
+    rows = [f"{word} {i},{queue}" for i in range(20) for word, queue in QUEUES]
+    (tmp_path / "messages.csv").write_text("text,queue\n" + "\n".join(rows) + "\n")
+    (tmp_path / "today.json").write_text(json.dumps(TODAY))
+    words = ["init", tmp_path / "messages.csv", "--prompt", tmp_path / "today.json"]
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.exit_code == 0, done.output
+    task = Task.load(tmp_path)
+    assert task.instruction == "" and task.written_messages()["today"][0].content == TODAY[0]["content"]
+    assert "[[models]]" in (tmp_path / "task.toml").read_text()
+    (tmp_path / "today.json").write_text("[]")
+    again = CliRunner().invoke(app, [str(word) for word in (*words, "--force")])
+    assert again.exit_code != 0 and "holds no messages" in again.output
+
+
+def test_a_placeholder_that_init_once_wrote_is_not_sent_to_a_model(tmp_path: Path) -> None:
+    with serving(Fake(answer)) as fake:
+        task = study_task(tmp_path, fake).model_copy(update={"instruction": OLD_PLACEHOLDER})
+        with pytest.raises(TaskError, match="say what to do, for models read it"):
+            run(task, out=tmp_path / "study")
+        assert fake.calls == []
+    check_supported(task.model_copy(update={"models": (), "prompts": ()}))  # no model would read it

@@ -35,6 +35,10 @@ TRAINED_ENCODERS = ("probe", "fine-tuned encoder", "tuned + nearest examples")
 """Names of what is left out where the encoder cannot be trained on the task."""
 
 
+OLD_PLACEHOLDER = "Say in one sentence what to do with the input."
+"""What `tunepoint init` once wrote into task.toml: a model that reads it has nothing to do."""
+
+
 @dataclass(frozen=True)
 class CandidateArms:
     """Arms in the order of their cost, and those left out."""
@@ -97,6 +101,11 @@ def check_supported(task: Task) -> None:
     for name in (*chat_names(task), *(name for name in helpers if name)):
         if not name.startswith(HERE_PREFIXES):
             parse_model_name(name)
+    if task.instruction.strip() == OLD_PLACEHOLDER and (chat_names(task) or task.tune):
+        raise TaskError(
+            f"instruction is still the placeholder {OLD_PLACEHOLDER!r}: say what to do, for models read it, "
+            'as in instruction = "Route the message to the team that answers it."'
+        )
     kind = task.answer.kind
     logs = len(task.logs())  # two of them are compared with each other, whatever they hold
     if kind == "label" or chat_names(task) or task.tune or logs > 1 or (kind == "json" and logs):

@@ -24,19 +24,29 @@ MAX_SHOWN_LINES = 8
 
 def init(
     data: Annotated[Path, typer.Argument(help="CSV, JSON, JSONL or Parquet with your examples.")],
+    prompt: Annotated[
+        Path | None,
+        typer.Option(help="Your prompt in production: a JSON file of chat messages, or a text file."),
+    ] = None,
     force: Annotated[bool, typer.Option(help="Replace an existing task.toml.")] = False,
 ) -> None:
     """Write a commented task.toml for your data. It prints its guesses. Correct them in task.toml."""
     with clear_errors():
+        import os
+
         from tunepoint.data.task_draft import draft_task
         from tunepoint.errors import TaskError
         from tunepoint.files.text import write_text
+        from tunepoint.task.written_prompts import WrittenPrompt, read_messages
 
         draft = draft_task(data)
+        if prompt is not None:
+            read_messages(WrittenPrompt(name="today", messages=prompt.resolve()), Path(), draft.guess.inputs)
         path = data.parent / "task.toml"
         if path.exists() and not force:
             raise TaskError(f"{path} already exists; --force replaces it")
-        write_text(path, draft.toml())
+        beside = None if prompt is None else os.path.relpath(prompt, data.parent)
+        write_text(path, draft.toml(beside))
         for guess in draft.guesses:
             typer.echo(f"• {guess}")
         typer.echo(

@@ -71,8 +71,13 @@ class Draft:
             else "no column looks like a group: rows count as independent",
         ]
 
-    def toml(self) -> str:
-        """Return the text of task.toml, with comments."""
+    def toml(self, prompt: str | None = None) -> str:
+        """Return the text of task.toml, with comments.
+
+        Args:
+            prompt: path of a prompt that is in production, from the folder of the file.
+
+        """
         inputs = [quoted(name) for name in self.guess.inputs]
         return _TEMPLATE.format(
             name=_slug(self.path.stem),
@@ -83,7 +88,8 @@ class Draft:
             kind=self.kind,
             described=self._described(),
             metric=DEFAULT_METRICS[self.kind],
-            models="" if self.kind == "label" else _MODELS,
+            prompts="" if prompt is None else _PROMPTS.format(path=quoted(prompt)),
+            models=_MODELS if self.kind != "label" or prompt is not None else "",
         )
 
     def _described(self) -> str:
@@ -104,6 +110,12 @@ DEFAULT_METRICS: dict[AnswerKind, str] = {
     "text": "similarity",
 }
 """Metric of a new task, by the kind of its answers."""
+_PROMPTS = """
+# The prompt that you have: it is sent as it is, and everything else is compared with it.
+[[prompts]]
+name = "today"
+messages = {path}
+"""
 _MODELS = """
 # Answers of this kind need a model that writes text: one of these, or several.
 # [[models]]
@@ -116,7 +128,7 @@ _MODELS = """
 _TEMPLATE = """\
 # A Tunepoint task; every key is described in docs/task.md.
 name = "{name}"
-instruction = "Say in one sentence what to do with the input."
+instruction = ""                # say in one sentence what to do with the input: prompts begin with it
 
 [data]
 path = {path}
@@ -129,7 +141,7 @@ kind = "{kind}"                 # label | json | number | text
 {described}
 [score]
 metric = "{metric}"
-{models}
+{prompts}{models}
 [traffic]
 queries_per_month = [5_000, 10_000, 20_000]   # low, likely, high: put your own numbers here
 horizon_months = 12

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,12 +31,19 @@ class Abilities:
     seed: bool = True
     token_parameter: str = "max_completion_tokens"
     stream_options: bool = True
+    refused: tuple[str, ...] = ()
+    """Parameters of the task's own that the server does not take."""
 
-    def without(self, words: str) -> Abilities | None:
+    def without(self, words: str, parameters: Collection[str] = ()) -> Abilities | None:
         """Return the abilities left after a refusal in these words, or None if it is about something else.
 
         Servers share no error codes for this, so the refusal is searched for the parameters' names;
         all that it names are given up at once. A request that is too long is not the parameter's fault.
+
+        Args:
+            words: of the server.
+            parameters: names of further parameters of the request.
+
         """
         words = words.casefold()[:MAX_WORDS_CHARACTERS]
         if is_too_long(words):
@@ -46,6 +53,10 @@ class Abilities:
             for name, parameters in _PARAMETERS.items()
             if getattr(self, name) and any(word in words for word in parameters)
         }
+        own = [name for name in parameters if name not in self.refused and name.casefold() in words]
+        if own:
+            # with one of the same name, as `temperature`, it is the task's that was sent
+            return replace(self, refused=(*self.refused, *own))
         fewer = replace(self, **refused)
         # OpenAI's newer models know max_completion_tokens only, older servers max_tokens only.
         if fewer == self and (self.token_parameter in words or OLD_TOKEN_PARAMETER in words):

@@ -43,6 +43,7 @@ def request_body(model: str, request: Request, abilities: Abilities) -> dict[str
     if abilities.schema and request.schema is not None:
         schema = {"name": "answer", "schema": dict(request.schema), "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    body |= {name: value for name, value in request.parameters if name not in abilities.refused}
     return body
 
 

@@ -39,6 +39,8 @@ class Request:
     """JSON schema that the completion must follow, if the endpoint can enforce one."""
     choices: tuple[str, ...] = ()
     """The only texts allowed, if the endpoint can enforce them."""
+    parameters: tuple[tuple[str, Any], ...] = ()
+    """Further keys of the call's body, as the task gives them for the model, with their values."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -52,7 +54,10 @@ class Request:
 
     def key(self, model: str) -> str:
         """Return the SHA-256 of the model and the whole request: the same call has the same key."""
-        content = json.dumps([model, asdict(self)], sort_keys=True, default=str)
+        parts = asdict(self)
+        if not self.parameters:  # calls that were recorded before there were any keep their keys
+            del parts["parameters"]
+        content = json.dumps([model, parts], sort_keys=True, default=str)
         return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -96,27 +101,62 @@ def allow_all(request: Request) -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class CallSettings:
+    """How a model is asked, as a task gives it: part of what is measured."""
+
+    temperature: float | None = None
+    """In place of 0; samples that vote have one of their own."""
+    max_output_tokens: int | None = None
+    """In place of what answers of a kind usually take."""
+    seed: int = 0
+    """Of the first sample."""
+    parameters: tuple[tuple[str, Any], ...] = ()
+    """Further keys of the body, such as `top_p` and `reasoning_effort`."""
+
+    def apply(self, request: Request) -> Request:
+        """Return a request with these settings."""
+        changes: dict[str, Any] = {"parameters": self.parameters, "sample": request.sample + self.seed}
+        if self.temperature is not None and request.temperature == 0:
+            changes["temperature"] = self.temperature
+        if self.max_output_tokens is not None:
+            changes["max_output_tokens"] = self.max_output_tokens
+        return replace(request, **changes)
+
+
+AS_USUAL = CallSettings()
+
+
 class TextModel:
     """A chat model over an endpoint."""
 
-    def __init__(self, endpoint: Endpoint, *, remote: bool = True, cache: PromptCache | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        remote: bool = True,
+        cache: PromptCache | None = None,
+        settings: CallSettings = AS_USUAL,
+    ) -> None:
         """Prepare to ask.
 
         Args:
             endpoint: completes the requests.
             remote: whether it runs on another machine.
             cache: how its provider caches prompts; None if nothing is known.
+            settings: how the model is asked.
 
         """
         self.endpoint = endpoint
         self.remote = remote
         self.cache = cache
+        self.settings = settings
         self.name = endpoint.name
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Reply]:
         """Return a reply to each prompt, in their order."""
         completions: dict[int, Completion] = {}
-        requests = [request_of(prompt) for prompt in prompts]
+        requests = [self.settings.apply(request_of(prompt)) for prompt in prompts]
         self.endpoint.complete(requests, completions.__setitem__, allow_all)
         replies = [reply_of(prompt, completions[i]) for i, prompt in enumerate(prompts)]
         return replies if self.cache is None else _with_cacheable(replies, requests, self.cache)

@@ -250,7 +250,7 @@ class HostedEndpoint:
         except errors.status as error:
             if _status(error) in AGAIN_LATER:
                 return self._retry_later(self._kind_of(error), attempt)
-            return self._after_refusal(abilities, error)
+            return self._after_refusal(abilities, error, [name for name, _ in request.parameters])
         except TransientFault as error:
             return self._retry_later(str(error), attempt)
         except (errors.validation, ValueError) as error:
@@ -285,7 +285,9 @@ class HostedEndpoint:
         headers = getattr(getattr(error, "response", None), "headers", {})
         return wait_after_rate_limit(self.name, headers, attempt, pause=self._pause)
 
-    def _after_refusal(self, abilities: Abilities, error: Exception) -> Completion | _Retry:
+    def _after_refusal(
+        self, abilities: Abilities, error: Exception, parameters: Sequence[str]
+    ) -> Completion | _Retry:
         """Drop the parameter that the server refuses, if it does; else the request is at fault, or all are.
 
         Raises:
@@ -293,7 +295,7 @@ class HostedEndpoint:
 
         """
         words, status = self._message_of(error), _status(error)
-        fewer = None if status in (401, 402, 404) else abilities.without(words)
+        fewer = None if status in (401, 402, 404) else abilities.without(words, parameters)
         if fewer is not None:
             # Another call may have dropped it meanwhile; then its abilities count, which are as few or fewer.
             if self.abilities is None or self.abilities == abilities:

@@ -14,6 +14,8 @@ from tunepoint.models.endpoints import CUT_OFF, Completion, Request
 
 MAX_REMEMBERED_STARTS = 4_096
 """Starts of prompts that are remembered, to ask for the cache where one comes again."""
+REASONING_EFFORT = "reasoning_effort"
+"""OpenAI's name, which stands in `output_config` here, as `effort`."""
 TOO_LONG = "the prompt is longer than the model's context"
 
 
@@ -72,7 +74,13 @@ def message_body(model: str, request: Request, abilities: Abilities, cached: int
         body["temperature"] = request.temperature
     if abilities.schema and request.schema is not None:
         body["output_config"] = {"format": {"type": "json_schema", "schema": dict(request.schema)}}
-    return body
+    own = {name: value for name, value in request.parameters if name not in abilities.refused}
+    effort = own.pop(REASONING_EFFORT, None)
+    if effort is not None:
+        body["output_config"] = {**body.get("output_config", {}), "effort": effort}
+    if "thinking" in own:
+        body.pop("temperature", None)  # the provider takes none beside thoughts
+    return {**body, **own}
 
 
 def read_message(name: str, reply: Any, seconds: float) -> Completion:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tunepoint.errors import MissingExtra, ModelError
 from tunepoint.files.amounts import TokenPrice
 from tunepoint.models.embedded import CPU_TORCH
-from tunepoint.models.endpoints import Endpoint, TextModel
+from tunepoint.models.endpoints import AS_USUAL, CallSettings, Endpoint, TextModel
 from tunepoint.models.gguf.catalog import known_model
 from tunepoint.models.gguf.opening import open_gguf
 from tunepoint.models.prices import UNKNOWN_PRICE, CallPrice, call_price, missing_price, project_price
@@ -47,6 +47,8 @@ class NamedModel:
     """File of its replies, which are taken instead of asking it."""
     cache: PromptCache | None = None
     """How its provider caches prompts; None if only what is generally known counts."""
+    settings: CallSettings = AS_USUAL
+    """How it is asked."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,9 @@ class _Opener:
         # The recording is outermost: a recorded answer passes no cap and costs nothing.
         self.recorded.append(RecordedEndpoint(model.name, self.recording, endpoint))
         cache = model.cache or prompt_cache(model.name)
-        self.chats[model.name] = TextModel(self.recorded[-1], remote=not local, cache=cache)
+        self.chats[model.name] = TextModel(
+            self.recorded[-1], remote=not local, cache=cache, settings=model.settings
+        )
         return self.chats[model.name]
 
     def _endpoint(

@@ -32,7 +32,14 @@ def open_chat_models(
     def as_named(model: ModelName) -> NamedModel:
         replies = None if model.replies is None else task.resolve(model.replies)
         return NamedModel(
-            model.name, model.price, model.concurrency, task.folder, model.key_env, replies, model.cache
+            model.name,
+            model.price,
+            model.concurrency,
+            task.folder,
+            model.key_env,
+            replies,
+            model.cache,
+            model.settings,
         )
 
     def budgeted(endpoint: Endpoint, price: CallPrice | None) -> Endpoint:

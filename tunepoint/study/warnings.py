@@ -46,6 +46,12 @@ def model_warnings(study: Study, today: date) -> list[str]:
                 f"{name}: its server counted no tokens in {uncounted} replies; their cost is estimated "
                 f"by their length, {CHARACTERS_PER_TOKEN} characters a token"
             )
+        refused = (facts.abilities or {}).get("refused")
+        if refused:
+            warnings.append(
+                f"{name}: its server refused {', '.join(refused)}, so it was asked without; take it out of "
+                "[[models]], or name another model"
+            )
         reasons = ", ".join(f"{reason} ({count})" for reason, count in failures.items())
         if reasons:
             warnings.append(f"{name}: calls that failed or were repeated: {reasons}")

@@ -11,7 +11,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 from tunepoint.files.amounts import Dollars, TokenPrice
 from tunepoint.files.toml import Section
 from tunepoint.models.chat import AnswerKind
+from tunepoint.models.endpoints import CallSettings
 from tunepoint.models.prompt_caches import PromptCache
+from tunepoint.models.providers import HERE_PREFIXES
 from tunepoint.task.columns import Columns
 from tunepoint.task.hosting import Dedicated
 
@@ -114,13 +116,34 @@ class ModelName(Section):
     """Machines reserved for it; without them it is paid per answer, or runs on your own machine."""
     replies: Path | None = None
     """File of its replies to this very task, which a study takes instead of asking the model."""
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    """In place of 0, which makes answers as repeatable as the model allows."""
+    max_output_tokens: Annotated[int, Field(ge=1, le=10**6)] | None = None
+    """Longest answer, thoughts included; if missing, 512 for labels and numbers, else 2,048."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    seed: Annotated[int, Field(ge=0, le=2**31)] | None = None
+    reasoning_effort: str | None = None
+    """How much a reasoning model thinks, as in `low`; its thoughts are in cost and latency."""
+    extra: dict[str, Any] = Field(default_factory=dict)
+    """Further keys of the call's body, as the provider names them."""
     train_on_outputs: bool | None = None
     """Whether the provider's terms let you train on its outputs; Tunepoint does not guess them."""
+
+    @property
+    def settings(self) -> CallSettings:
+        """How it is asked."""
+        parameters = {"top_p": self.top_p, "reasoning_effort": self.reasoning_effort, **self.extra}
+        given = tuple((name, value) for name, value in sorted(parameters.items()) if value is not None)
+        return CallSettings(self.temperature, self.max_output_tokens, self.seed or 0, given)
 
     @model_validator(mode="after")
     def _has_replies(self) -> ModelName:
         if self.replies is not None and self.name.startswith((EMBEDDED, RECORDED_PREFIX)):
             raise ValueError(f"replies: {self.name} is no language model that could have replied")
+        own = [name for name, _ in self.settings.parameters]
+        if own and self.name.startswith(HERE_PREFIXES):
+            known = "temperature, max_output_tokens and seed"
+            raise ValueError(f"{', '.join(own)}: {self.name} runs on this machine, and takes {known} only")
         return self
 
     @field_validator("decodes")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from tunepoint.errors import TaskError
 from tunepoint.files.amounts import as_file_content
 from tunepoint.files.toml import Section, read_toml, validated
 from tunepoint.models.chat import Message
+from tunepoint.models.endpoints import AS_USUAL
 from tunepoint.task.assumptions import Costs, Limits, Traffic, Value
 from tunepoint.task.sections import (
     EMBEDDED,
@@ -145,6 +147,9 @@ class Task(Section):
             parts["accept"] = self.score.accept
         if styles:
             parts["styles"] = styles
+        settings = {model.name: model.settings for model in self.models if model.settings != AS_USUAL}
+        if settings:
+            parts["settings"] = {name: asdict(asked) for name, asked in settings.items()}
         if replies := {model.name: str(model.replies) for model in self.models if model.replies is not None}:
             parts["replies"] = replies
         if self.prompts:
