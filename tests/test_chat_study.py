@@ -264,9 +264,18 @@ metric = "json_whole"
 [[models]]
 name = "{fake.url}#tiny"
 price = {{ input = 1, output = 4 }}
+styles = ["zero-shot", "few-shot"]
 """
     )
-    called = CliRunner().invoke(app, ["run", str(folder), "--out", str(tmp_path / "s"), "--quiet"])
+    words = ["run", str(folder), "--out", str(tmp_path / "s"), "--quiet"]
+    refused = CliRunner().invoke(app, words)  # with no terminal to ask at
+    assert refused.exit_code == 2 and fake.calls == []
+    assert "This study calls chat models: about" in refused.stderr
+    assert "Add --yes, or --max-usd DOLLARS" in refused.stderr
+    capped = CliRunner().invoke(app, [*words, "--max-usd", "0.000001"])
+    assert "is less than the study costs at best" in capped.stderr and "it buys about 0 of" in capped.stderr
+    assert capped.exit_code == 2 and "spending cap" in capped.stderr
+    called = CliRunner().invoke(app, [*words, "--yes"])
     assert called.exit_code == 0, called.stderr
     assert "This study calls chat models: about" in called.stderr
     assert "calls (at most" in called.stderr and "$" in called.stderr

@@ -73,7 +73,15 @@ def cost(arm: str, kind: Any = "prompt", **fields: Any) -> ArmCost:
 
 
 def task(**sections: Any) -> Task:
-    return Task.parse({"name": "t", **sections})
+    """A task whose labels are still to be paid for, unless it says otherwise."""
+    costs = {"labels_owned": False, **sections.pop("costs", {})}
+    return Task.parse({"name": "t", "costs": costs, **sections})
+
+
+def test_labels_that_are_there_cost_nothing_unless_the_task_says_otherwise() -> None:
+    arm = cost("a", "tuned", labels=1_000)
+    assert simulate([arm], Task.parse({"name": "t"}), 5, RNG(0)).upfront.max() == 0
+    assert simulate([arm], task(), 5, RNG(0)).upfront.min() > 100
 
 
 # -- money ---------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -110,7 +111,7 @@ def _run(
 
         def confirm(quote: Quote | HostedQuote) -> None:
             with paused():
-                _ask(quote, yes)
+                _ask(quote, yes, max_usd)
 
         result = run_study(
             task,
@@ -129,16 +130,22 @@ def _run(
     return result
 
 
-def _ask(quote: Quote | HostedQuote, yes: bool) -> None:
-    """Print what calls or fine-tuning will cost; on a terminal, ask whether to continue."""
+def _ask(quote: Quote | HostedQuote, yes: bool, max_usd: float | None) -> None:
+    """Print what calls or fine-tuning will cost; on a terminal, ask whether to continue.
+
+    A cap is a yes to spending as much, so a script that gives one is not asked.
+    """
     from tunepoint.study.quote import Quote
 
+    capped = max_usd is not None and not sys.stdin.isatty()
     if isinstance(quote, Quote):
         text = f"This study calls chat models: {quote.line()}."
-        confirm_cost(text, yes, "the first call; nothing was spent")
+        if max_usd is not None and (words := quote.cap_words(max_usd)):
+            text += f"\n{words}"
+        confirm_cost(text, yes or capped, "the first call; nothing was spent", paid=quote.usd.high > 0)
     else:
         text = "\n".join((f"A provider will fine-tune {quote}.", *quote.notices))
-        confirm_cost(text, yes, "the upload; what was measured is kept")
+        confirm_cost(text, yes or capped, "the upload; what was measured is kept", paid=True)
 
 
 def _compare_with_recording(task: Task, result: Result, as_json: bool) -> None:

@@ -88,23 +88,32 @@ class _ProgressLines:
         typer.echo(f"{(now - self.started) / 60:.1f} min{share}: {what}", err=True)
 
 
-def confirm_cost(quote: str, yes: bool, step: str) -> None:
+def confirm_cost(quote: str, yes: bool, step: str, *, paid: bool = False) -> None:
     """Print what comes next and what it costs; on a terminal, ask whether to continue.
 
     Args:
         quote: the sentence to print.
         yes: skip the question.
         step: what a no stops before.
+        paid: whether it costs money elsewhere: without a terminal it then needs a yes.
 
     Raises:
-        StudyError: the answer is no.
+        StudyError: the answer is no, or nobody can give one.
 
     """
     from tunepoint.errors import StudyError
 
     typer.echo(quote, err=True)
-    # Without a terminal nobody can answer: scripts have the spending cap (--max-usd) instead.
-    if not yes and sys.stdin.isatty() and not typer.confirm("Continue?", err=True):
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        if paid:
+            raise StudyError(
+                f"stopped before {step}: there is no terminal to ask at, and money is spent with a yes only. "
+                "Add --yes, or --max-usd DOLLARS"
+            )
+        return
+    if not typer.confirm("Continue?", err=True):
         raise StudyError(f"stopped before {step}. --yes skips this question")
 
 

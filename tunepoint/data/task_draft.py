@@ -160,7 +160,7 @@ margin = 0.02                  # how much lower a cheaper option may score
 # label_minutes = [0.3, 0.5, 1.0]
 # hourly_usd = 60
 # engineering_hours = [4, 8, 24]
-# labels_owned = true          # leave out the cost of labels that you already have
+# labels_owned = false         # the labels of these examples are still to be paid for
 """
 
 

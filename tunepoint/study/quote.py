@@ -37,6 +37,21 @@ class Quote:
             f"{self.minutes.likely:,.0f} minutes ({self.minutes.low:,.0f} to {self.minutes.high:,.0f})"
         )
 
+    def cap_words(self, max_usd: float) -> str | None:
+        """Return what a spending cap means for the study; None where it does not matter."""
+        if max_usd >= self.usd.high:
+            return None
+        if max_usd >= self.usd.low:
+            return (
+                f"The cap of ${max_usd:,.2f} may be reached before the verdict: the study then stops, keeps "
+                "every answer, and goes on from there with a higher --max-usd."
+            )
+        return (
+            f"The cap of ${max_usd:,.2f} is less than the study costs at best (${self.usd.low:,.2f}): it buys "
+            f"about {self.calls.likely * max_usd / self.usd.likely:,.0f} of {self.calls.likely:,.0f} calls, and "
+            "no verdict. Raise --max-usd, or name fewer [[models]] or styles."
+        )
+
 
 def quote(
     task: Task,

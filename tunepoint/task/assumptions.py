@@ -104,5 +104,5 @@ class Costs(Section):
     """Hours to move a prompt to the successor of a retired model."""
     discount_per_year: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Yearly discount rate: how much less a dollar is worth a year from now."""
-    labels_owned: bool = False
-    """True leaves out the cost of labels that you already have."""
+    labels_owned: bool = True
+    """Whether the examples' labels are there already, so that they cost nothing; new labels always cost."""
