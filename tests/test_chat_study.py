@@ -17,14 +17,14 @@ from conftest import write_small
 from servers import KEY, Fake, as_schema, serving
 from typer.testing import CliRunner
 
-from tunepoint import Task, prepare, read_trials, run
+from tunepoint import Example, Task, prepare, read_trials, run
 from tunepoint.cli.app import app
 from tunepoint.cli.doctor import diagnose
 from tunepoint.errors import BudgetReached, ModelError, StudyError
 from tunepoint.models.providers import PROVIDERS, Provider, short_names
 from tunepoint.stats.racing import look_sizes
 from tunepoint.study.quote import Quote
-from tunepoint.study.racing import race
+from tunepoint.study.racing import race, unreadable_reply
 from tunepoint.trials.scorers import json_fields
 from tunepoint.trials.trial import Trial
 
@@ -124,7 +124,7 @@ def test_a_study_of_a_chat_model_alone(fake: Fake, tmp_path: Path) -> None:
     assert {row["arm"]: row["stopped_by"] for row in ladder if row["arm"] in races} == {
         arm: place["stopped_by"] for arm, place in races.items()
     }
-    assert any(place["stopped_by"] for place in races.values())
+    assert any(place.get("unreadable") for place in races.values())  # it writes no "Answer:" line
     again = run(task(goods(tmp_path), fake, models=all_styles), out=out)
     assert len(fake.calls) == calls and again.document["finalists"] == result.document["finalists"]
 
@@ -401,8 +401,6 @@ def test_races_stop_the_hopeless_early() -> None:
         def __init__(self, name: str, skill: float) -> None:
             self.name, self.skill = name, skill
 
-    from tunepoint import Example
-
     dev = [Example(str(i), "x", "y") for i in range(150)]
     log: dict[str, list[Trial]] = {}
 
@@ -414,6 +412,48 @@ def test_races_stop_the_hopeless_early() -> None:
 
     arms: Any = [Runner(f"arm {i}", i / 10) for i in range(10)]
     winner, places = race(arms, dev, measure, lambda name: log[name], {})
-    assert winner.name == "arm 9" and answered["arm 9"] == 150
+    assert winner is not None and winner.name == "arm 9" and answered["arm 9"] == 150
     assert answered["arm 0"] == 16 and places[0].stopped_by == "arm 9" and places[9].stopped_by is None
     assert answered["arm 0"] <= answered["arm 5"] <= answered["arm 8"] < 150 and sum(answered.values()) < 600
+
+
+def test_a_race_ends_for_an_arm_whose_answers_cannot_be_read() -> None:
+    dev = [Example(str(i), "x", "y") for i in range(60)]
+
+    def unreadable(share: float, count: int) -> str | None:
+        trials = [
+            Trial(arm="a", item=str(i), score=0.0, format_ok=i >= share * count, answer=f"reply {i}")
+            for i in range(count)
+        ]
+        return unreadable_reply(trials, dev[:count])
+
+    assert unreadable(1.0, 16) == "reply 0" and unreadable(1.0, 15) is None
+    assert unreadable(0.9, 20) is None and unreadable(0.55, 32) == "reply 0" and unreadable(0.5, 32) is None
+
+
+def test_a_prompt_whose_answers_cannot_be_read_costs_few_calls_and_is_named(
+    fake: Fake, tmp_path: Path
+) -> None:
+    def answer(messages: list[dict[str, str]], body: dict[str, Any]) -> str:
+        text = "\n".join(message["content"] for message in messages)
+        return "Certainly! Let me look into that." if "step by step" in text else extract(messages, body)
+
+    fake.answer = answer
+    out = tmp_path / "study"
+    alone = [asked(fake, styles=["few-shot", "chain of thought"])]
+    with pytest.raises(StudyError, match=r"one option is left.*as in 'Certainly! Let me look into that"):
+        run(task(goods(tmp_path), fake, models=alone, search={"calls": 0}), out=tmp_path / "alone")
+    fake.calls.clear()
+    models = [asked(fake, styles=[*TWO_STYLES, "chain of thought"])]
+    result = run(task(goods(tmp_path), fake, models=models, search={"calls": 0}), out=out)
+    races = json.loads((out / "manifest.json").read_text())["races"]
+    stopped = {name: race for name, race in races.items() if race.get("unreadable")}
+    assert len(stopped) == 5 and all("chain of thought" in name for name in stopped)
+    assert {race["items"] for race in stopped.values()} == {16}
+    named = [caveat for caveat in result.decision.caveats if "could not be read, as in 'Certainly!" in caveat]
+    assert len(named) == 5
+    assert "stopped: its answers cannot be read" in Path(str(result.report)).read_text()
+    reasoned = sum("step by step" in str(body["messages"]) for body in fake.calls)
+    assert reasoned <= 5 * 16 * 2  # each of five templates, and its repair
+    again = run(task(goods(tmp_path), fake, models=models, search={"calls": 0}), out=out)
+    assert again.document["finalists"] == result.document["finalists"]

@@ -15,11 +15,11 @@ from tunepoint.models.hosted_endpoint import (
     MAX_CONCURRENCY,
     TIMEOUT_SECONDS,
     HostedEndpoint,
-    SdkErrors,
 )
 from tunepoint.models.messages_api import SeenStarts, message_body, read_message
 from tunepoint.models.openai import model_names
 from tunepoint.models.providers import Address, parse_model_name
+from tunepoint.models.wire import SdkErrors
 
 BASE_URL_VARIABLE = "ANTHROPIC_BASE_URL"
 """Environment variable of Anthropic's client with another address, as of a proxy."""

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
-from typing import Protocol
 
 import aiohttp
 
@@ -23,8 +22,8 @@ from tunepoint.models.backoff import backoff, wait_after_rate_limit
 from tunepoint.models.chat import Usage
 from tunepoint.models.chat_completions import UNCOUNTED, TransientFault
 from tunepoint.models.endpoints import Allow, Completion, Done, Request
-from tunepoint.models.providers import Address
 from tunepoint.models.rate_limit import ConcurrencyLimiter
+from tunepoint.models.wire import Wire
 
 TIMEOUT_SECONDS = 120.0
 """Of one attempt."""
@@ -51,48 +50,6 @@ class _Retry:
     reason: str | None
     """None if the server rejected a parameter, which is left out from now on; no attempt is lost."""
     seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class SdkErrors:
-    """The exceptions of a provider's client; those of OpenAI and of Anthropic have the same attributes."""
-
-    any: type[Exception]
-    rate_limit: type[Exception]
-    server: type[Exception]
-    connection: type[Exception]
-    timeout: type[Exception]
-    status: type[Exception]
-    validation: type[Exception]
-
-
-class Wire(Protocol):
-    """A provider's format and client."""
-
-    address: Address
-    errors: SdkErrors
-    abilities: Abilities
-    """What is tried at first."""
-    path: str
-    """Of its calls."""
-
-    async def send(self, request: Request, abilities: Abilities) -> Completion:
-        """Call once.
-
-        Raises:
-            TransientFault: the reply says that something broke.
-            ValueError: the reply is no completion.
-
-        """
-        ...
-
-    async def models(self) -> list[str]:
-        """Return the names of the models that the server offers."""
-        ...
-
-    async def close(self) -> None:
-        """Close its connections."""
-        ...
 
 
 class HostedEndpoint:

@@ -17,9 +17,9 @@ from tunepoint.models.hosted_endpoint import (
     MAX_CONCURRENCY,
     TIMEOUT_SECONDS,
     HostedEndpoint,
-    SdkErrors,
 )
 from tunepoint.models.providers import Address, parse_model_name
+from tunepoint.models.wire import SdkErrors
 
 OPENAI_ERRORS = SdkErrors(
     any=openai.OpenAIError,

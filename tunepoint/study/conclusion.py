@@ -41,6 +41,7 @@ from tunepoint.study.warnings import (
     model_warnings,
     recording_warnings,
     training_warnings,
+    unreadable_warnings,
 )
 from tunepoint.task.sections import JUDGE
 from tunepoint.trials.human_grades import Grades, apply_grades, read_grades, write_grading_sheet
@@ -135,6 +136,7 @@ def _decide(measured: _Measured) -> Decision:
     growing = growing_arms(measured.selection.candidates, measured.selection.finalists)
     warnings = [*training_warnings(study), *model_warnings(study, datetime.now(UTC).date())]
     warnings += [*judge_warnings(study, task, table.names), *purchase_caveats(runner)]
+    warnings += unreadable_warnings(study)
     warnings += recording_warnings(runner.models.reply_origins)
     warnings += copying_warnings(study, measured.selection.winners)
     rng = study.rng(Stream.DECISION)

@@ -46,10 +46,11 @@ class Quote:
                 f"The cap of ${max_usd:,.2f} may be reached before the verdict: the study then stops, keeps "
                 "every answer, and goes on from there with a higher --max-usd."
             )
+        bought = self.calls.likely * max_usd / self.usd.likely
         return (
-            f"The cap of ${max_usd:,.2f} is less than the study costs at best (${self.usd.low:,.2f}): it buys "
-            f"about {self.calls.likely * max_usd / self.usd.likely:,.0f} of {self.calls.likely:,.0f} calls, and "
-            "no verdict. Raise --max-usd, or name fewer [[models]] or styles."
+            f"The cap of ${max_usd:,.2f} is less than the study costs at best (${self.usd.low:,.2f}): it "
+            f"buys about {bought:,.0f} of {self.calls.likely:,.0f} calls, and no verdict. Raise --max-usd, "
+            "or name fewer [[models]] or styles."
         )
 
 

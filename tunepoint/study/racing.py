@@ -15,6 +15,9 @@ from tunepoint.stats.racing import FIRST_LOOK_ITEMS, RACE_ERROR_RATE, Race, look
 from tunepoint.study.records import RaceResult
 from tunepoint.trials.trial import Trial
 
+MIN_READABLE_SHARE = 0.5
+"""Of the answers of an arm that goes on."""
+
 
 def answers(arms: int, items: int) -> tuple[float, float, float]:
     """Answers that a race takes: if all stop at the first look, midway, and if none stops."""
@@ -30,8 +33,9 @@ def race(
     clusters: Mapping[str, str],
     *,
     error: float = RACE_ERROR_RATE,
-) -> tuple[Arm, list[RaceResult]]:
-    """Return the winner, measured on all of dev, and how far every arm came.
+    stop_unreadable: bool = True,
+) -> tuple[Arm | None, list[RaceResult]]:
+    """Return the winner, measured on all of dev, and how far every arm came; None if none can be read.
 
     Args:
         arms: what differs between them is not the price of an answer, so the score decides.
@@ -40,6 +44,7 @@ def race(
         trials: the trials of an arm, by its name.
         clusters: id of an item -> its cluster; an item that is missing is one of its own.
         error: highest probability of stopping the best arm.
+        stop_unreadable: stop arms whose answers cannot be read.
 
     """
     units = [list(group) for _, group in groupby(dev, key=lambda item: clusters.get(item.id, item.id))]
@@ -52,8 +57,14 @@ def race(
         end = next(stop for stop in ends if stop >= size)  # whole clusters only
         if len(state.running) == 1:
             end = len(dev)  # a winner without rivals still needs a score over all of dev
-        for name in state.running:
+        for name in list(state.running):
             measure(by_name[name], dev[:end])
+            reply = unreadable_reply(trials(name), dev[:end]) if stop_unreadable else None
+            if reply is not None:
+                results[name] = RaceResult(arm=name, items=end, stopped_by=None, unreadable=reply)
+                state.running.remove(name)
+        if not state.running:
+            return None, [results[arm.name] for arm in arms]
         scores = {name: item_scores(trials(name), dev[:end]) for name in state.running}
         graded = ~np.any([np.isnan(values) for values in scores.values()], axis=0)  # a judge may fail
         if graded.any():
@@ -64,6 +75,20 @@ def race(
             break
     winner = max(state.running, key=lambda name: float(scores[name][graded].sum()))
     return by_name[winner], [results[arm.name] for arm in arms]
+
+
+def unreadable_reply(trials: Sequence[Trial], items: Sequence[Example]) -> str | None:
+    """Return a reply of an arm that is not worth its calls: too few of its answers can be read.
+
+    That is none of the first 16, or under half of the first 32 or more. None for an arm that goes on.
+    """
+    answered = {trial.item: trial for trial in trials}
+    looked_at = [answered[item.id] for item in items if item.id in answered]
+    unreadable = [trial for trial in looked_at if not trial.format_ok]
+    share = len(unreadable) / max(1, len(looked_at))
+    hopeless = len(looked_at) >= FIRST_LOOK_ITEMS and share == 1
+    hopeless |= len(looked_at) >= 2 * FIRST_LOOK_ITEMS and share > 1 - MIN_READABLE_SHARE
+    return (unreadable[0].answer or unreadable[0].error or "") if hopeless else None
 
 
 def item_scores(trials: Sequence[Trial], items: Sequence[Example]) -> Floats:

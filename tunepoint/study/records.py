@@ -142,6 +142,8 @@ class RaceResult(Record):
     """Validation items that it answered."""
     stopped_by: str | None
     """The arm that was ahead when it was stopped; None for those that stayed to the end."""
+    unreadable: str | None = None
+    """A reply of an arm that was stopped because its answers cannot be read."""
 
 
 class Ceiling(Record):

@@ -12,6 +12,7 @@ from tunepoint.arms.cascade import Cascade, cascade_name, choose_gate
 from tunepoint.arms.catalog import MAX_FINALISTS, CandidateArms
 from tunepoint.arms.contract import Arm, NotRun
 from tunepoint.data.examples import Example
+from tunepoint.errors import StudyError
 from tunepoint.stats.intervals import Interval
 from tunepoint.study.distillation import add_distilled
 from tunepoint.study.ordering import shuffled_dev
@@ -21,6 +22,7 @@ from tunepoint.study.prompt_search import optimize
 from tunepoint.study.racing import race
 from tunepoint.study.records import RaceResult
 from tunepoint.study.runner import Runner
+from tunepoint.study.warnings import unreadable_warnings
 from tunepoint.trials.trial import ArmKind, mean_score
 
 
@@ -51,7 +53,8 @@ def select(runner: Runner, candidates: CandidateArms, finalists: Sequence[str] |
 
     """
     _measure_on_dev(runner, candidates.local)
-    prompted = _race_families(runner, candidates)
+    # the finalists of a finished study were chosen by the rules of its day
+    prompted = _race_families(runner, candidates, stop_unreadable=finalists is None)
     optimized = optimize(runner, prompted, shuffled_dev(runner))
     winners = (*prompted, *_best_of_families(runner, optimized.arms))
     export_prompt(runner, winners)
@@ -61,6 +64,11 @@ def select(runner: Runner, candidates: CandidateArms, finalists: Sequence[str] |
     _measure_on_dev(runner, [arm for arm in candidates.local if arm.name not in measured])
     if finalists is None:
         chosen = _finalists(runner, candidates, winners)
+        if len(chosen) < 2:
+            stopped = "; ".join(unreadable_warnings(runner.study))
+            raise StudyError(
+                f"one option is left, and nothing to compare it with: {stopped or 'no other ran'}"
+            )
     else:
         chosen = _former_finalists(runner, candidates, winners, finalists)
     return Selection(chosen, winners, candidates, optimized.ceiling, optimized.not_run)
@@ -84,7 +92,7 @@ def _best_of_families(runner: Runner, arms: Sequence[Arm]) -> list[Arm]:
     return list(best.values())
 
 
-def _race_families(runner: Runner, candidates: CandidateArms) -> list[Arm]:
+def _race_families(runner: Runner, candidates: CandidateArms, *, stop_unreadable: bool) -> list[Arm]:
     """The winner of each family of a chat model; the manifest records how far every arm came."""
     split, log = runner.prepared.split, runner.study.dev
     dev = shuffled_dev(runner)
@@ -97,8 +105,10 @@ def _race_families(runner: Runner, candidates: CandidateArms) -> list[Arm]:
         runner.measure(arm, log, items, split.train)
 
     for _, arms in groupby(by_family, key=lambda arm: arm.family):
-        winner, results = race(list(arms), dev, measure, log.of, split.clusters)
-        winners.append(winner)
+        winner, results = race(
+            list(arms), dev, measure, log.of, split.clusters, stop_unreadable=stop_unreadable
+        )
+        winners += [] if winner is None else [winner]
         races |= {result.arm: result for result in results}
     if races:
         runner.study.update(races=races)

@@ -36,6 +36,7 @@ def ladder(study: Study, candidates: CandidateArms, winners: Sequence[Arm] = ())
                 "low": score.low,
                 "high": score.high,
                 "stopped_by": races[arm.name].stopped_by if arm.name in races else None,
+                "unreadable": arm.name in races and races[arm.name].unreadable is not None,
             }
         )
     return rows

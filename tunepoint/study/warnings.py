@@ -22,6 +22,9 @@ from tunepoint.task.task import Task
 from tunepoint.trials.table import joint_of
 from tunepoint.trials.tabulation import tabulate
 
+MAX_REPLY_CHARACTERS = 120
+"""Of a reply that a warning quotes."""
+
 
 def training_warnings(study: Study) -> list[str]:
     """Return what looked wrong in the training runs, each with its arm and seed."""
@@ -65,6 +68,21 @@ def model_warnings(study: Study, today: date) -> list[str]:
                 f"{name}: its price was checked {days} days ago ({facts.price_checked}, {facts.price}); "
                 "[[models]] price overrides it"
             )
+    return warnings
+
+
+def unreadable_warnings(study: Study) -> list[str]:
+    """Return which prompts were stopped because their answers cannot be read, each with a reply."""
+    warnings = []
+    for name, result in study.manifest.races.items():
+        if result.unreadable is None:
+            continue
+        unread = sum(not trial.format_ok for trial in study.dev.of(name))
+        reply = " ".join(result.unreadable.split())[:MAX_REPLY_CHARACTERS]
+        warnings.append(
+            f"{study.manifest.title(name)} ({name}): stopped after {result.items} validation examples; "
+            f"{unread} of its answers could not be read, as in {reply!r}"
+        )
     return warnings
 
 

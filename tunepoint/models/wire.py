@@ -1,0 +1,52 @@
+"""What an endpoint asks of a provider's wire format and client."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from tunepoint.models.abilities import Abilities
+from tunepoint.models.endpoints import Completion, Request
+from tunepoint.models.providers import Address
+
+
+@dataclass(frozen=True)
+class SdkErrors:
+    """The exceptions of a provider's client; those of OpenAI and of Anthropic have the same attributes."""
+
+    any: type[Exception]
+    rate_limit: type[Exception]
+    server: type[Exception]
+    connection: type[Exception]
+    timeout: type[Exception]
+    status: type[Exception]
+    validation: type[Exception]
+
+
+class Wire(Protocol):
+    """A provider's format and client."""
+
+    address: Address
+    errors: SdkErrors
+    abilities: Abilities
+    """What is tried at first."""
+    path: str
+    """Of its calls."""
+
+    async def send(self, request: Request, abilities: Abilities) -> Completion:
+        """Call once.
+
+        Raises:
+            TransientFault: the reply says that something broke.
+            ValueError: the reply is no completion.
+
+        """
+        ...
+
+    async def models(self) -> list[str]:
+        """Return the names of the models that the server offers."""
+        ...
+
+    async def close(self) -> None:
+        """Close its connections."""
+        ...
