@@ -275,6 +275,37 @@ def test_people_read_labels_and_files_keep_names(tmp_path: Path) -> None:
     assert "points more than gpt, zero-shot" in sentences and "arm-1" not in sentences
 
 
+def test_without_a_price_of_errors_the_verdict_says_which_price_it_implies() -> None:
+    """Tuned: $1,200 upfront, 30 points better; 12 x 1,000 answers: $1,200 / (12,000 x .3) = $0.33."""
+    arms = table({"prompt": 0.60, "tuned": 0.90})
+    costs = [cost("prompt"), cost("tuned", "tuned", upfront_usd=Range(1_200, 1_200, 1_200))]
+    traffic = {"queries_per_month": 1_000, "horizon_months": 12}
+    content = document(decide(arms, costs, task(traffic=traffic), RNG(0)), task(), [], today=date(2026, 1, 1))
+    points = content["differences"][0]["estimate"]
+    assert content["winner"] == "tuned"
+    assert content["implied_error_usd"] == {
+        "better": "tuned",
+        "other": "prompt",
+        "usd": pytest.approx(1_200 / (12_000 * points)),
+        "chosen": True,
+    }
+    price = f"${1_200 / (12_000 * points):.2f}"
+    assert (
+        f"worth its price against prompt if a wrong answer costs you more than {price}" in content["because"]
+    )
+    busy = decide(arms, costs, task(traffic={**traffic, "queries_per_month": 1_000_000}), RNG(0))
+    assert (
+        "if 1,000 wrong answers cost you more than $0.3"
+        in document(busy, task(), [], today=date(2026, 1, 1))["because"]
+    )
+    priced = decide(arms, costs, task(traffic=traffic, value={"error_usd": 0.4}), RNG(0))
+    assert document(priced, task(), [], today=date(2026, 1, 1))["implied_error_usd"] is None
+    free = decide(arms, [cost("prompt"), cost("tuned", "tuned")], task(traffic=traffic), RNG(0))
+    assert (
+        document(free, task(), [], today=date(2026, 1, 1))["implied_error_usd"] is None
+    )  # better, and no dearer
+
+
 @pytest.mark.parametrize(
     ("kinds", "rival"),
     [

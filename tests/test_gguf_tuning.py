@@ -12,7 +12,8 @@ from conftest import write_small
 from gguf_weights import SMOLLM2, smollm2
 from safetensors.torch import load_file, save_file
 from servers import Fake, serving
-from test_teaching import PRICE, mostly_right
+from test_chat_study import asked
+from test_teaching import mostly_right
 from test_tuned_study import routing
 
 from tunepoint import Task, run
@@ -162,7 +163,7 @@ def test_a_studys_language_model_is_exported_for_ollama_as_it_was_measured(
 @pytest.mark.usefixtures("chat_alone")
 def test_a_distilled_language_model_is_exported_too(weights: Path, tmp_path: Path) -> None:
     with serving(Fake(mostly_right)) as fake:
-        teacher = {"name": f"{fake.url}#t", "price": PRICE, "styles": ["zero-shot"], "train_on_outputs": True}
+        teacher = asked(fake, styles=["zero-shot"], train_on_outputs=True)
         tune = {"base": SMOLLM2, "epochs": 1, "seeds": 1, "distil": True}
         task = routing(tmp_path, models=[teacher], tune=[tune], search={"calls": 0})
         run(task, out=tmp_path / "study")

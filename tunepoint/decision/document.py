@@ -12,7 +12,7 @@ from tunepoint.costs.prices import OLD_DAYS, dated_prices, money
 from tunepoint.decision.criteria import Signal
 from tunepoint.decision.differences import Difference
 from tunepoint.decision.finalists import Finalist
-from tunepoint.decision.reason import verdict_reason
+from tunepoint.decision.reason import implied_error_usd, verdict_reason
 from tunepoint.decision.rule_of_thumb import measured_beside_the_rule, rule_of_thumb
 from tunepoint.decision.sides import PROMPTED_KINDS
 from tunepoint.decision.slices import Sliced, routing_words
@@ -60,6 +60,7 @@ def document(
         "judge": _judge(decision.judged),
         "signals": [asdict(signal) for signal in signals],
         "rule_of_thumb": _rule_of_thumb(decision, task),
+        "implied_error_usd": _implied(decision),
         "evidence_needed": asdict(decision.evidence_needed) if decision.evidence_needed else None,
         "worth": [asdict(worth) for worth in decision.worth],
         "selection_optimism": None if optimism is None else _rounded(optimism),
@@ -69,6 +70,12 @@ def document(
         "caveats": [*decision.caveats, *_old_prices(today)],
         "provenance": {**(provenance or {}), "prices": _prices(today), "assumptions": _assumptions(task)},
     }
+
+
+def _implied(decision: Decision) -> dict[str, Any] | None:
+    """What an error must cost for the dearer of winner and rival to be worth it; None where none would."""
+    implied = implied_error_usd(decision)
+    return None if implied is None else {**asdict(implied), "usd": round(implied.usd, 12)}
 
 
 def _finalist(finalist: Finalist) -> dict[str, Any]:
