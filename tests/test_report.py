@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from tunepoint import Result
-from tunepoint.decision.numbers import about_usd, seconds, tiny_usd, usd
+from tunepoint.decision.numbers import about_usd, is_realistic, seconds, tiny_usd, usd
 from tunepoint.report.html import build_report, rebuild_report
 from tunepoint.report.terminal import print_decision
 from tunepoint.report.words import (
@@ -19,6 +19,7 @@ from tunepoint.report.words import (
     settling_words,
     signal_words,
 )
+from tunepoint.stats.ranges import Quantiles, Range
 
 CHROMIUM = shutil.which("chromium")
 
@@ -126,6 +127,19 @@ def test_break_evens_and_signals_in_words() -> None:
     assert other.endswith("In 25% of the simulations it never does.")
     signal = {"points_to": "fine-tune", "holds": False}
     assert signal_words(signal) == "does not favor fine-tuning"
+
+
+def test_a_break_even_that_nobody_reaches_is_called_none() -> None:
+    band = {"low": 4e7, "likely": 5e7, "high": 6e7}
+    far = {"from": "p", "to": "t", "queries_per_month": band, "probability_never": 0, "realistic": False}
+    words = crossing_words(far, Names({"p": "the prompt", "t": "the tuned one"}, {}))
+    assert words.startswith("the tuned one has no realistic break-even with the prompt")
+    assert "50,000,000 queries a month" in words
+    likely = Quantiles(**band)
+    assert not is_realistic(likely, Range(1e4, 1e4, 1e4)) and not is_realistic(likely, Range(1e6, 2e6, 3e6))
+    assert is_realistic(likely, Range(1e7, 4e7, 6e7))  # who has as many already
+    assert is_realistic(Quantiles(1, 9e5, 2e6), Range(1e4, 1e4, 1e4))
+    assert not is_realistic(Quantiles(1, 2e6, 3e6), Range(1e4, 1e4, 1e4))
 
 
 def test_evidence_that_is_not_worth_its_price_is_not_asked_for() -> None:

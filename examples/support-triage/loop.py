@@ -95,7 +95,7 @@ def write_task(folder: Path, model: str) -> list[dict[str, str]]:
     text = text.replace('date = "date"', f'date = "date"\n{SPLIT}')
     if RECORDED not in text:
         raise SystemExit(f"{HERE / 'task.toml'}: no longer names the model that this replaces: {RECORDED}")
-    text = text.replace(RECORDED, f'name = "{model}"\nstyles = ["few-shot"]')
+    text = text.replace(RECORDED, f'name = "{model}"\nstyles = ["zero-shot"]')
     (folder / "task.toml").write_text(text, encoding="utf-8")
     last = shuffled[LABELED - 1]["customer_id"]
     return [row for row in shuffled[LABELED:] if row["customer_id"] != last]

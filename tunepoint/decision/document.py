@@ -12,13 +12,14 @@ from tunepoint.costs.prices import OLD_DAYS, dated_prices, money
 from tunepoint.decision.criteria import Signal
 from tunepoint.decision.differences import Difference
 from tunepoint.decision.finalists import Finalist
+from tunepoint.decision.numbers import is_realistic
 from tunepoint.decision.reason import implied_error_usd, verdict_reason
 from tunepoint.decision.rule_of_thumb import measured_beside_the_rule, rule_of_thumb
 from tunepoint.decision.sides import PROMPTED_KINDS
 from tunepoint.decision.slices import Sliced, routing_words
 from tunepoint.decision.verdict import Decision
 from tunepoint.stats.intervals import Interval
-from tunepoint.stats.ranges import Quantiles
+from tunepoint.stats.ranges import Quantiles, Range
 from tunepoint.task.task import Task
 from tunepoint.trials.judge_quality import JudgeQuality
 
@@ -38,6 +39,7 @@ def document(
     today: date,
 ) -> dict[str, Any]:
     """Return the content of decision.json, version 1."""
+    traffic = task.traffic.queries_per_month
     return {
         "schema": SCHEMA,
         "task": decision.task,
@@ -53,7 +55,7 @@ def document(
         "finalists": [_finalist(finalist) for finalist in decision.finalists],
         "differences": [_difference(difference) for difference in decision.differences],
         "break_even": [
-            _crossing(crossing, counts_errors=task.value.error_usd is not None)
+            _crossing(crossing, traffic, counts_errors=task.value.error_usd is not None)
             for crossing in decision.break_even
         ],
         "slices": None if slices is None else _slices(slices, decision.titles),
@@ -118,13 +120,14 @@ def _difference(difference: Difference) -> dict[str, Any]:
     }
 
 
-def _crossing(crossing: BreakEven, *, counts_errors: bool) -> dict[str, Any]:
+def _crossing(crossing: BreakEven, traffic: Range, *, counts_errors: bool) -> dict[str, Any]:
     """Where two arms cross, and when the one that cost more to build has earned that back."""
-    lifetime = crossing.lifetime_days
+    lifetime, band = crossing.lifetime_days, crossing.queries_per_month
     return {
         "from": crossing.cheaper_to_build,
         "to": crossing.cheaper_to_run,
-        "queries_per_month": _band(crossing.queries_per_month),
+        "queries_per_month": _band(band),
+        "realistic": band is not None and is_realistic(band, traffic),
         "probability_never": _rounded(crossing.probability_never),
         "dearer_to_build": crossing.dearer_to_build,
         "payback_days": _band(crossing.payback_days),
@@ -212,8 +215,9 @@ def _judge(judged: JudgeQuality | None) -> dict[str, Any] | None:
 
 def _rule_of_thumb(decision: Decision, task: Task) -> str:
     """What the rule of thumb says, and what was measured beside it."""
-    rule = f"{rule_of_thumb(task.traffic.queries_per_month.likely)}."
-    return " ".join(filter(None, (rule, measured_beside_the_rule(decision))))
+    traffic = task.traffic.queries_per_month
+    rule = f"{rule_of_thumb(traffic.likely)}."
+    return " ".join(filter(None, (rule, measured_beside_the_rule(decision, traffic))))
 
 
 # -- values ----------------------------------------------------------------------------------

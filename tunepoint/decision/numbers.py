@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tunepoint.stats.intervals import Interval
-from tunepoint.stats.ranges import Quantiles
+from tunepoint.stats.ranges import Quantiles, Range
 
 
 def usd(value: float | None) -> str:
@@ -51,6 +51,16 @@ def volume_interval(band: Quantiles) -> str:
     likely, low, high = volume(band.likely), volume(band.low), volume(band.high)
     interval = "" if low == high else f" (90% interval {low} to {high})"
     return f"about {likely} queries a month{interval}"
+
+
+MAX_REALISTIC, MAX_TIMES_DECLARED = 10_000_000, 100
+"""Queries a month, and times the declared traffic, beyond which a break-even is none in practice."""
+
+
+def is_realistic(band: Quantiles, traffic: Range) -> bool:
+    """Return whether a break-even volume can be reached, from the declared traffic."""
+    within = min(MAX_REALISTIC, MAX_TIMES_DECLARED * traffic.likely)
+    return band.likely <= max(traffic.high, within)
 
 
 def percent(share: float) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from tunepoint.costs.break_even import BreakEven
-from tunepoint.decision.numbers import about_usd, volume_interval
+from tunepoint.decision.numbers import about_usd, is_realistic, volume_interval
 from tunepoint.decision.verdict import Decision
+from tunepoint.stats.ranges import Range
 
 
 def rule_of_thumb(volume: float) -> str:
@@ -18,8 +19,14 @@ def rule_of_thumb(volume: float) -> str:
     return "over 100,000 queries a month: fine-tune"
 
 
-def measured_beside_the_rule(decision: Decision) -> str | None:
-    """Return the measured break-even with the rival, and its reason; None where there is no rival."""
+def measured_beside_the_rule(decision: Decision, traffic: Range) -> str | None:
+    """Return the measured break-even with the rival, and its reason; None where there is no rival.
+
+    Args:
+        decision: with winner and rival.
+        traffic: declared queries a month.
+
+    """
     pair = {decision.winner, decision.rival}
     crossing = next((c for c in decision.break_even if {c.cheaper_to_build, c.cheaper_to_run} == pair), None)
     if crossing is None:
@@ -28,6 +35,8 @@ def measured_beside_the_rule(decision: Decision) -> str | None:
     reason = _reason(decision, crossing)
     if crossing.queries_per_month is None:
         return f"Measured here: {run} never becomes cheaper than {build}. {reason}"
+    if not is_realistic(crossing.queries_per_month, traffic):
+        return f"Measured here: {run} has no realistic break-even with {build}. {reason}"
     from_volume = volume_interval(crossing.queries_per_month)
     return f"Measured here: {run} is cheaper than {build} above {from_volume}. {reason}"
 

@@ -25,6 +25,7 @@ from tunepoint.decision.criteria import (
 from tunepoint.decision.finalists import Finalist
 from tunepoint.decision.numbers import (
     about_usd,
+    is_realistic,
     percent,
     points,
     points_interval,
@@ -254,6 +255,9 @@ def _volume(decision: Decision, task: Task, facts: Facts) -> Signal:
     if band is None or crossing.cheaper_to_run != tuned.arm:
         detail = f"{tuned.title} never becomes cheaper than {prompted.title}: it costs no less to run"
         return VOLUME.measured(value=queries, threshold=None, holds=False, detail=detail)
+    if not is_realistic(band, task.traffic.queries_per_month):
+        detail = f"no realistic break-even: it would take about {volume(band.likely)} queries a month"
+        return VOLUME.measured(value=queries, threshold=round(band.likely), holds=False, detail=detail)
     return VOLUME.measured(
         value=queries,
         threshold=round(band.likely),

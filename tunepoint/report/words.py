@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tunepoint.decision.numbers import about_usd, volume_interval
+from tunepoint.decision.numbers import about_usd, significant, volume_interval
 from tunepoint.decision.sides import PROMPTED_KINDS
 from tunepoint.models.gguf.catalog import parameters_in_words
 from tunepoint.models.providers import short_names
@@ -190,6 +190,9 @@ def crossing_words(crossing: Mapping[str, Any], names: Names) -> str:
         return f"{run} never becomes cheaper than {build}."
     if band["high"] < 1:
         return f"{run} and {build} cost the same to build, and {run} costs no more to run."
+    if not crossing.get("realistic", True):
+        about = significant(band["likely"], 2)
+        return f"{run} has no realistic break-even with {build}: it would take about {about} queries a month."
     tuning = names.is_prompted(crossing["from"]) and not names.is_prompted(crossing["to"])
     volume = volume_interval(Quantiles(**band))
     words = f"{run} instead of {build} pays off above {volume}."
