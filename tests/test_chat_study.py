@@ -112,6 +112,9 @@ def test_a_study_of_a_chat_model_alone(fake: Fake, tmp_path: Path) -> None:
     assert manifest["labels"] == {} and result.audit is not None and result.audit.thin == {}
     spent = sum(trial.cost_usd or 0 for trial in read_trials(out / "trials.jsonl"))
     assert spent < manifest["spent_usd"] <= quotes[0].usd.high
+    (line,) = result.notes
+    assert line.startswith(f"{fake.url}#tiny: {calls:,} calls, ") and "output tokens, $" in line
+    assert float(line.rpartition("$")[2]) == pytest.approx(manifest["calls_usd"], abs=1e-4)
     ladder = json.loads((out / "measurements.json").read_text())["ladder"]
     assert {row["arm"].split(", ")[-1] for row in ladder} >= {
         "plain",

@@ -151,10 +151,11 @@ def _ask(quote: Quote | HostedQuote, yes: bool, max_usd: float | None) -> None:
 def _compare_with_recording(task: Task, result: Result, as_json: bool) -> None:
     """Say how many replies of this study are those that come with the task."""
     from tunepoint.models.replies import agreement
+    from tunepoint.study.directory import CALLS
 
     assert result.report is not None, "a study of its own has a report"
     for name, path in task.replies().items():
-        compared = agreement(path, result.report.parent / "calls.sqlite")
+        compared = agreement(path, result.report.parent / CALLS)
         typer.echo(
             f"{name}: {compared.same:,} of {compared.asked:,} replies are those of the recording "
             f"({compared.same / max(1, compared.asked):.1%})",

@@ -27,13 +27,14 @@ from tunepoint.study.arm_costs import measured_costs
 from tunepoint.study.compared_models import compared_models
 from tunepoint.study.contamination import Contamination, contamination, without_copies
 from tunepoint.study.curve_drawing import fit_learning_curve
-from tunepoint.study.directory import Study
+from tunepoint.study.directory import CALLS, Study
 from tunepoint.study.facts import input_novelty, signal_facts
 from tunepoint.study.holdout import usable
 from tunepoint.study.learning_curve import LearningCurve, growing_arms, still_rising
 from tunepoint.study.records import Decided
 from tunepoint.study.runner import Runner
 from tunepoint.study.selection import Selection
+from tunepoint.study.spending import spending_lines
 from tunepoint.study.tables import disagreements, ladder
 from tunepoint.study.warnings import (
     copying_warnings,
@@ -105,7 +106,8 @@ def conclude(runner: Runner, selection: Selection, doubts: Sequence[DoubtfulLabe
         write_grading_sheet(study.folder, study.test.trials, runner.prepared.split.test, rng)
     write_text(study.folder / "arms.toml", arms_toml(measured.costs))
     write_files(study.folder, content, measurements)
-    return Result(decision, content, study.folder, tuple(study.repairs), measured.prepared.audit)
+    notes = (*study.repairs, *spending_lines(study.folder / CALLS, runner.prices))
+    return Result(decision, content, study.folder, notes, measured.prepared.audit)
 
 
 def _collect(runner: Runner, selection: Selection, doubts: Sequence[DoubtfulLabel] | None) -> _Measured:

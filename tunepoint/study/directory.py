@@ -27,6 +27,8 @@ from tunepoint.trials.trial import TrialLog
 
 TASK = "task.json"
 """The task as the last run read it, with its folder: serving a study needs no task.toml."""
+CALLS = "calls.sqlite"
+"""Every call of a chat model, with its completion."""
 STUDY_FILES = ("dev.jsonl", "curve.jsonl", "trials.jsonl", "decision.json", "measurements.json", "arms.toml")
 PACKAGES = ("tunepoint", "numpy", "scipy", "scikit-learn", "torch", "transformers", "tokenizers")
 """Packages whose versions can change a result."""

@@ -18,7 +18,7 @@ from tunepoint.files.foreign_json import mapping, read_json
 from tunepoint.models.budget import Budget
 from tunepoint.models.opening import ChatModels
 from tunepoint.study.chat_models import open_chat_models
-from tunepoint.study.directory import TASK, open_study
+from tunepoint.study.directory import CALLS, TASK, open_study
 from tunepoint.study.manifest import read_manifest
 from tunepoint.study.planning import plan
 from tunepoint.study.runner import Runner
@@ -62,7 +62,7 @@ def open_finalists(folder: Path, only: Sequence[str] = ()) -> Iterator[Finalists
     prepared = prepare(task, manifest.seed)
     encoder = load_encoder(task)
     budget = Budget(None, 0.0, manifest.spent_usd)
-    with open_chat_models(task, folder / "calls.sqlite", budget) as models:
+    with open_chat_models(task, folder / CALLS, budget) as models:
         with open_study(folder, task, prepared, manifest.seed) as study:
             own_scorer = ":" in task.score.metric
             scorer = _refuse_to_score if own_scorer else None

@@ -14,7 +14,7 @@ from tunepoint.study.adaptive import purchase_policy
 from tunepoint.study.chat_models import open_chat_models
 from tunepoint.study.conclusion import Result, conclude
 from tunepoint.study.curve_drawing import draw_curve
-from tunepoint.study.directory import Study, default_folder, open_study
+from tunepoint.study.directory import CALLS, Study, default_folder, open_study
 from tunepoint.study.holdout import open_test
 from tunepoint.study.planning import Confirm, find_doubtful_labels, plan
 from tunepoint.study.runner import Progress, Runner, silent
@@ -58,7 +58,7 @@ def run(
     ):
         register_study(task, folder)
         budget = _budget(study, task, max_usd, payments)
-        with open_chat_models(task, folder / "calls.sqlite", budget, replay=replay) as models:
+        with open_chat_models(task, folder / CALLS, budget, replay=replay) as models:
             runner = Runner(study, task, prepared, budget, models, progress)
             candidates = plan(runner, encoder, None if replay else confirm)
             doubts = find_doubtful_labels(runner, encoder)

@@ -83,8 +83,9 @@ class Runner:
         self.planned_seconds += seconds
 
     def announce(self, what: str) -> None:
-        """Show what begins now."""
-        self.progress(what, self.done_seconds, self.planned_seconds)
+        """Show what begins now, and what the calls have cost so far."""
+        spent = f" (${self.budget.calls_usd:,.4f} for calls so far)" if self.budget.calls_usd else ""
+        self.progress(f"{what}{spent}", self.done_seconds, self.planned_seconds)
 
     def measure(
         self,
