@@ -11,14 +11,11 @@ import anthropic
 from tunepoint.models.abilities import Abilities
 from tunepoint.models.endpoints import Completion, Request
 from tunepoint.models.hosted_endpoint import (
-    MAX_ATTEMPTS,
-    MAX_CONCURRENCY,
-    TIMEOUT_SECONDS,
     HostedEndpoint,
 )
 from tunepoint.models.messages_api import SeenStarts, message_body, read_message
 from tunepoint.models.openai import model_names
-from tunepoint.models.providers import Address, parse_model_name
+from tunepoint.models.providers import Address
 from tunepoint.models.wire import SdkErrors
 
 BASE_URL_VARIABLE = "ANTHROPIC_BASE_URL"
@@ -69,36 +66,8 @@ class AnthropicWire:
 class AnthropicEndpoint(HostedEndpoint):
     """One Claude model behind Anthropic's API."""
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        concurrency: int = MAX_CONCURRENCY,
-        timeout: float = TIMEOUT_SECONDS,
-        attempts: int = MAX_ATTEMPTS,
-        abilities: Abilities | None = None,
-        pause: float = 0.5,
-        key_env: str | None = None,
-    ) -> None:
-        """Start the thread that makes the calls.
-
-        Args:
-            name: `anthropic/MODEL`.
-            concurrency: calls at once, at most.
-            timeout: seconds of one attempt.
-            attempts: of one request, the first included.
-            abilities: of the model; found out by the first request if None.
-            pause: seconds of the first backoff.
-            key_env: environment variable with the key; see `parse_model_name`.
-
-        Raises:
-            ModelError: the name is not a model's, or its key is not set.
-
-        """
-        address = parse_model_name(name, key_env)
+    def open_wire(self, address: Address, timeout: float) -> AnthropicWire:
+        """Return the format of `/v1/messages`; see `HostedEndpoint`."""
         # the compatible layer's address ends in /v1, which the client of the API adds by itself
         url = os.environ.get(BASE_URL_VARIABLE) or address.url.removesuffix("/v1")
-        wire = AnthropicWire(name, replace(address, url=url), timeout)
-        super().__init__(
-            name, wire, concurrency=concurrency, attempts=attempts, abilities=abilities, pause=pause
-        )
+        return AnthropicWire(self.name, replace(address, url=url), timeout)

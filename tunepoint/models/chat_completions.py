@@ -61,7 +61,7 @@ def read_completion(name: str, reply: Any, seconds: float, request: Request | No
         ValueError: the reply is not a chat completion.
 
     """
-    content = _as_object(reply)
+    content = as_object(reply)
     choice = _first_choice(content)
     given = choice.get("message")
     message: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
@@ -84,7 +84,7 @@ def read_completion(name: str, reply: Any, seconds: float, request: Request | No
     return Completion(text, usage, confidence=_confidence(choice.get("logprobs"), request))
 
 
-def _as_object(reply: Any) -> Mapping[str, Any]:
+def as_object(reply: Any) -> Mapping[str, Any]:
     """Return a reply as an object; some servers send JSON as plain text."""
     if isinstance(reply, (str, bytes)):
         try:

@@ -22,6 +22,7 @@ from tunepoint.models.backoff import backoff, wait_after_rate_limit
 from tunepoint.models.chat import Usage
 from tunepoint.models.chat_completions import UNCOUNTED, TransientFault
 from tunepoint.models.endpoints import Allow, Completion, Done, Request
+from tunepoint.models.providers import Address, parse_model_name
 from tunepoint.models.rate_limit import ConcurrencyLimiter
 from tunepoint.models.wire import Wire
 
@@ -58,29 +59,32 @@ class HostedEndpoint:
     def __init__(
         self,
         name: str,
-        wire: Wire,
         *,
         concurrency: int = MAX_CONCURRENCY,
+        timeout: float = TIMEOUT_SECONDS,
         attempts: int = MAX_ATTEMPTS,
         abilities: Abilities | None = None,
         pause: float = 0.5,
+        key_env: str | None = None,
     ) -> None:
         """Start the thread that makes the calls.
 
         Args:
-            name: of the model.
-            wire: its provider's format and client.
+            name: `provider/MODEL`, or `http://HOST/v1#MODEL`.
             concurrency: calls at once, at most.
+            timeout: seconds of one attempt.
             attempts: of one request, the first included.
             abilities: of the server; found out by the first request if None.
             pause: seconds of the first backoff.
+            key_env: environment variable with the key; see `parse_model_name`.
 
         Raises:
-            ModelError: the key is not set.
+            ModelError: the name is not a model's, or its key is not set.
 
         """
         self.name = name
-        self.wire, self.address = wire, wire.address
+        self.wire = self.open_wire(parse_model_name(name, key_env), timeout)
+        self.address = self.wire.address
         self.abilities = abilities
         """None until the server has answered."""
         self.failures: dict[str, int] = {}
@@ -93,6 +97,19 @@ class HostedEndpoint:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name=f"calls to {name}")
         self._thread.start()
+
+    def open_wire(self, address: Address, timeout: float) -> Wire:
+        """Return the provider's format and client.
+
+        Args:
+            address: of the model.
+            timeout: seconds of one attempt.
+
+        Raises:
+            ModelError: the key is not set.
+
+        """
+        raise NotImplementedError
 
     # -- the contract ----------------------------------------------------------------------
 

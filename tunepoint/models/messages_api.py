@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunepoint.models.abilities import Abilities
 from tunepoint.models.chat import Message, Usage
-from tunepoint.models.chat_completions import FILTERED, TransientFault, token_count
+from tunepoint.models.chat_completions import FILTERED, TransientFault, as_object, token_count
 from tunepoint.models.endpoints import CUT_OFF, Completion, Request
 
 MAX_REMEMBERED_STARTS = 4_096
@@ -96,13 +95,7 @@ def read_message(name: str, reply: Any, seconds: float) -> Completion:
         ValueError: the reply is no message.
 
     """
-    if isinstance(reply, (str, bytes)):
-        try:
-            reply = json.loads(reply)
-        except (ValueError, RecursionError):
-            raise ValueError("it is not JSON") from None
-    if not isinstance(reply, Mapping):
-        raise ValueError("it is not a JSON object")
+    reply = as_object(reply)
     if reply.get("type") == "error":
         raise TransientFault(f"error in a reply: {reply.get('error')}"[:200])
     content = reply.get("content")

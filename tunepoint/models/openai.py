@@ -13,12 +13,9 @@ from tunepoint.models.abilities import Abilities
 from tunepoint.models.chat_completions import read_completion, request_body
 from tunepoint.models.endpoints import Completion, Request
 from tunepoint.models.hosted_endpoint import (
-    MAX_ATTEMPTS,
-    MAX_CONCURRENCY,
-    TIMEOUT_SECONDS,
     HostedEndpoint,
 )
-from tunepoint.models.providers import Address, parse_model_name
+from tunepoint.models.providers import Address
 from tunepoint.models.wire import SdkErrors
 
 OPENAI_ERRORS = SdkErrors(
@@ -73,36 +70,9 @@ class OpenAIWire:
 class OpenAIEndpoint(HostedEndpoint):
     """One model behind `/v1/chat/completions`."""
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        concurrency: int = MAX_CONCURRENCY,
-        timeout: float = TIMEOUT_SECONDS,
-        attempts: int = MAX_ATTEMPTS,
-        abilities: Abilities | None = None,
-        pause: float = 0.5,
-        key_env: str | None = None,
-    ) -> None:
-        """Start the thread that makes the calls.
-
-        Args:
-            name: `provider/MODEL`, or `http://HOST/v1#MODEL`.
-            concurrency: calls at once, at most.
-            timeout: seconds of one attempt.
-            attempts: of one request, the first included.
-            abilities: of the server; found out by the first request if None.
-            pause: seconds of the first backoff.
-            key_env: environment variable with the key; see `parse_model_name`.
-
-        Raises:
-            ModelError: the name is not a model's, or its key is not set.
-
-        """
-        wire = OpenAIWire(name, parse_model_name(name, key_env), timeout)
-        super().__init__(
-            name, wire, concurrency=concurrency, attempts=attempts, abilities=abilities, pause=pause
-        )
+    def open_wire(self, address: Address, timeout: float) -> OpenAIWire:
+        """Return the format of `/v1/chat/completions`; see `HostedEndpoint`."""
+        return OpenAIWire(self.name, address, timeout)
 
 
 def model_names(listed: Any) -> list[str]:
