@@ -95,12 +95,15 @@ def blocks(body: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_a_start_is_remembered_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tunepoint.models.messages_api.MAX_REMEMBERED_STARTS", 2)
-    starts, question = SeenStarts(), Message("user", "?")
+    now = [0.0]
+    starts, question = SeenStarts(lambda: now[0]), Message("user", "?")
     first, second = ([Message("system", text), question] for text in "ab")
     assert [starts.cached_messages(m) for m in (first, first, second, first)] == [0, 1, 0, 1]
     third = [Message("system", "c"), question]
     assert [starts.cached_messages(m) for m in (third, second)] == [0, 0]  # the second was forgotten
     assert starts.cached_messages([question]) == 0
+    now[0] += 301  # by now the provider has dropped it
+    assert [starts.cached_messages(second), starts.cached_messages(second)] == [0, 1]
 
 
 def test_a_parameter_that_a_model_refuses_is_left_out_from_then_on(
@@ -211,6 +214,7 @@ def test_effort_and_thoughts_go_where_the_api_has_them() -> None:
     thinking = (("thinking", {"type": "enabled", "budget_tokens": 1_024}),)
     body = message_body("m", Request((Message("user", "u"),), parameters=thinking), Abilities(), 0)
     assert body["thinking"]["budget_tokens"] == 1_024 and "temperature" not in body
+    assert body["max_tokens"] == 512 + 1_024  # thoughts count towards the limit, and an answer must fit
     without = message_body("m", request, Abilities(refused=("top_k", "reasoning_effort")), 0)
     assert "top_k" not in without and "effort" not in without["output_config"]
 

@@ -15,6 +15,7 @@ from servers import Fake, serving
 from test_chat_study import asked
 from test_decisions import cost, task
 from test_economics import RNG, flat
+from test_money_edges import answers
 from test_report import CHROMIUM
 from test_teaching import mostly_right
 from test_tuned_study import routing
@@ -27,10 +28,13 @@ from tunepoint.costs.cost_draws import CostDraws
 from tunepoint.costs.simulation import simulate
 from tunepoint.costs.tornado import tornado
 from tunepoint.errors import TaskError, TrialsError
+from tunepoint.files.amounts import TokenPrice
 from tunepoint.models.chat import Prompt, Usage
 from tunepoint.models.endpoints import Completion, Request, TextModel
 from tunepoint.models.prompt_caches import PromptCache, known_caches, prompt_cache
+from tunepoint.report.words import Names, crossing_words
 from tunepoint.stats.ranges import Range
+from tunepoint.study.repricing import _changed_rates, _hit_without_prefix
 from tunepoint.study.whatif import Scenario, what_if
 
 
@@ -39,6 +43,10 @@ def share(
 ) -> float:
     spells = spells_of(np.array([minutes]), Arrivals(np.array([hours]), np.array([burst])))
     return float(spells.hit_share(np.array([[volume]]), renewed=renewed).item())
+
+
+def flat_array(value: float) -> Any:
+    return np.array([value], dtype=np.float64)
 
 
 def prefix(**fields: Any) -> CachedPrefix:
@@ -164,6 +172,28 @@ def test_break_even_of_a_cached_prompt_is_where_the_tuned_model_stays_cheaper(up
     assert all(12 * monthly(volume * times) > upfront for times in (1.01, 1.5, 3, 10, 1_000))
 
 
+def test_where_a_prompt_is_cheaper_again_for_good_the_range_is_given() -> None:
+    """A tuned model at $2 per 1,000 answers, and the prompt at $1.80 once all of its calls hit."""
+    arms = [
+        cost("p", usd_per_query=flat(0.0099), prefixes=(prefix(),)),
+        cost("t", "tuned", usd_per_query=flat(0.002), upfront_usd=flat(50)),
+    ]
+    crossing = break_even(at_volume(*arms, queries_per_month=10_000), 0, 1)
+    start, end = crossing.queries_per_month, crossing.queries_until
+    assert start is not None and end is not None and crossing.probability_never == 0
+
+    def lead(volume: float) -> float:
+        return 12 * (monthly(volume) - 0.001 * volume) - 50
+
+    assert lead(start.likely) == pytest.approx(0, abs=0.2) and lead(end.likely) == pytest.approx(0, abs=0.2)
+    assert start.likely < 1_000 < end.likely and lead(1_000) > 0 > lead(2 * end.likely)
+    band = {"low": 400, "likely": 433, "high": 450}
+    words = {"from": "p", "to": "t", "queries_per_month": band, "probability_never": 0}
+    words["queries_until"] = {"low": 2e4, "likely": 3e4, "high": 4e4}
+    sentence = crossing_words(words, Names({}, {}))
+    assert "pays off from about 430 queries a month" in sentence and "to about 30,000" in sentence
+
+
 def test_growth_warms_the_cache_month_by_month() -> None:
     arm = cost("p", usd_per_query=flat(0.0099), prefixes=(prefix(asked_for=False),))
     known = {"queries_per_month": 2_000, "growth_per_month": 0.1, "horizon_months": 24}
@@ -190,6 +220,10 @@ def test_a_declared_share_and_the_half_of_a_cascade() -> None:
     declared = cost("p", usd_per_query=flat(0.0099), prefixes=(prefix(hit=0.5),))
     by_hand = (3_000 * (0.5 * 0.3 + 0.5 * 3.75) + 900) / 1e6
     assert at_volume(declared, queries_per_month=10).answer()[:, 0] == pytest.approx(by_hand)
+    # of bursts of 5, a tenth of the calls is escalated: bursts of .1 x 4 + 1 = 1.4 calls, on average
+    thinned = spells_of(flat_array(5), Arrivals(flat_array(168), flat_array(5)), 0.1)
+    assert thinned.calls_per_burst.item() == pytest.approx(1.4)
+    assert thinned.bursts.item() == pytest.approx(0.1 / 1.4 / (730 * 60))
     # a quarter of 40,000 questions reaches the strong half: its cache sees 10,000
     half = cost("c", "cascade", usd_per_query=flat(0.01), prefixes=(prefix(calls=0.25),))
     draws = at_volume(half, queries_per_month=40_000)
@@ -351,6 +385,23 @@ def test_what_if_takes_another_share_and_another_traffic(cached_study: Result) -
     assert bursts.cache_hit.likely > 0.9
 
 
+def test_another_price_of_input_takes_that_of_writing_along_where_both_were_equal() -> None:
+    measured = {"input": 0.25, "cached_input": 0.025, "cache_write": 0.25, "output": 2.0}
+    assert TokenPrice(**_changed_rates(measured, {"input": 0.05})).cache_write_rate == 0.05
+    assert _changed_rates(measured, {"input": 0.05, "cache_write": 0.1})["cache_write"] == 0.1
+    dearer = {**measured, "cache_write": 0.3125}
+    assert _changed_rates(dearer, {"input": 0.05})["cache_write"] == 0.3125
+
+
+@pytest.mark.parametrize(("cacheable", "expected"), [(0.0, 0.0), (math.nan, 0.9)])
+def test_a_share_of_hits_gives_nothing_to_prompts_of_which_nothing_is_cached(
+    cacheable: float, expected: float
+) -> None:
+    scores = replace(answers("p", [1.0], []), cache_tokens=np.array([[0.0, cacheable]]))
+    assert _hit_without_prefix(cost("p"), scores, 0.9) == expected
+    assert _hit_without_prefix(cost("p"), scores, None) is None
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
 def test_the_page_prices_a_cached_prompt_as_python_does(cached_study: Result) -> None:
     playwright = pytest.importorskip("playwright.sync_api")
@@ -368,3 +419,20 @@ def test_the_page_prices_a_cached_prompt_as_python_does(cached_study: Result) ->
     for power, rows in shown.items():
         median = float(np.median(costs.horizon(10.0 ** int(power))[:, costs.arms.index(finalist.arm)]))
         assert f"${median:,.0f}" in rows, (power, rows)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
+def test_the_page_finds_the_same_break_even_as_python(cached_study: Result) -> None:
+    """The slider's own function, for every pair that the report names."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    pairs = [c for c in cached_study.document["break_even"] if c["queries_per_month"] is not None]
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page()
+        page.goto(Path(str(cached_study.report)).resolve().as_uri())
+        call = "(c) => window.tunepoint.crossing(c.from, c.to, 12)"
+        shown = [page.evaluate(call, {"from": c["from"], "to": c["to"]}) for c in pairs]
+        browser.close()
+    assert pairs
+    for crossing, volume in zip(pairs, shown, strict=True):
+        assert volume == pytest.approx(crossing["queries_per_month"]["likely"], rel=0.1, abs=1)

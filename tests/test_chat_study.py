@@ -23,6 +23,7 @@ from tunepoint.cli.doctor import diagnose
 from tunepoint.errors import BudgetReached, ModelError, StudyError
 from tunepoint.models.providers import PROVIDERS, Provider, short_names
 from tunepoint.stats.racing import look_sizes
+from tunepoint.study.finalists import open_finalists
 from tunepoint.study.quote import Quote
 from tunepoint.study.racing import race, unreadable_reply
 from tunepoint.trials.scorers import json_fields
@@ -458,5 +459,11 @@ def test_a_prompt_whose_answers_cannot_be_read_costs_few_calls_and_is_named(
     assert "stopped: its answers cannot be read" in Path(str(result.report)).read_text()
     reasoned = sum("step by step" in str(body["messages"]) for body in fake.calls)
     assert reasoned <= 5 * 16 * 2  # each of five templates, and its repair
+    calls = len(fake.calls)
     again = run(task(goods(tmp_path), fake, models=models, search={"calls": 0}), out=out)
     assert again.document["finalists"] == result.document["finalists"]
+    kept = json.loads((out / "manifest.json").read_text())["races"]
+    # whoever opens a finished study makes no call, and the stopped ones stay stopped
+    assert len(fake.calls) == calls and kept == races
+    with open_finalists(out):
+        assert len(fake.calls) == calls

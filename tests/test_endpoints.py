@@ -15,6 +15,7 @@ from servers import KEY, Fake, as_schema, echo, serving
 
 from tunepoint import Task
 from tunepoint.errors import BudgetReached, DataError, ModelError, StudyError, TaskError
+from tunepoint.models.abilities import Abilities
 from tunepoint.models.backoff import wait_after_rate_limit
 from tunepoint.models.chat import Demonstration, Message, Prompt, Usage
 from tunepoint.models.endpoints import CallSettings, Completion, Request, TextModel, allow_all
@@ -375,3 +376,19 @@ def test_settings_are_part_of_a_study_s_identity_and_a_model_here_takes_few() ->
     assert len({task(**settings).trials_fingerprint() for settings in ({}, *others)}) == 5
     with pytest.raises(TaskError, match="top_p: embedded:x runs on this machine, and takes temperature"):
         Task.parse({"name": "t", "models": [{"name": "embedded:x", "top_p": 0.5}]})
+
+
+@pytest.mark.parametrize(
+    ("words", "refused", "temperature"),
+    [
+        ("This model does not support the effort parameter.", ("reasoning_effort",), True),
+        ("`temperature` and `top_p` cannot both be specified", (), False),
+        ("response_format json_schema is not supported", (), True),
+        ("Unknown parameter: 'n'", ("n",), True),
+    ],
+)
+def test_the_parameter_that_a_refusal_names_is_the_one_left_out(
+    words: str, refused: tuple[str, ...], temperature: bool
+) -> None:
+    left = Abilities().without(words, ["n", "reasoning_effort", "top_p"])
+    assert left is not None and (left.refused, left.temperature) == (refused, temperature)

@@ -13,7 +13,7 @@ from test_tuned_study import routing
 from typer.testing import CliRunner
 
 from tunepoint import Task, run
-from tunepoint.arms.catalog import OLD_PLACEHOLDER, check_supported
+from tunepoint.arms.catalog import OLD_PLACEHOLDER, check_supported, refuse_placeholder
 from tunepoint.cli.app import app
 from tunepoint.errors import StudyError, TaskError
 from tunepoint.models.chat import Message, Prompt
@@ -39,7 +39,9 @@ def test_chat_messages_a_call_and_a_text_are_read(tmp_path: Path) -> None:
     call = {"model": "gpt-4o-mini", "temperature": 0, "messages": TODAY}
     assert read_messages(written(tmp_path, call), tmp_path, ["text"]) == expected
     whole = read_messages(written(tmp_path, "Route {text} now.", "p.txt"), tmp_path, ["text"])
-    assert whole == (Message("system", "Route {text} now."),)
+    assert whole == (Message("user", "Route {text} now."),)
+    template = read_messages(written(tmp_path, "Route: {{ input }}", "p.txt"), tmp_path, [])
+    assert template == (Message("user", "Route: {{ input }}"),)
     system = read_messages(written(tmp_path, "Route the message.\n", "p.txt"), tmp_path, ["text"])
     assert system == (Message("system", "Route the message."), Message("user", "{input}"))
     alone = read_messages(written(tmp_path, "Route: {input}", "p.txt"), tmp_path, ["text"])
@@ -79,6 +81,10 @@ def test_columns_are_placeholders_and_other_braces_stay() -> None:
     )
     (empty,) = fill((Message("user", "{subject}|{body}"),), "body: b", ["subject", "body"])
     assert empty.content == "|b"
+    (quoted,) = fill((Message("user", "{subject}|{body}"),), "body: fwd\nsubject: old", ["subject", "body"])
+    assert quoted.content == "|fwd\nsubject: old"
+    (whole,) = fill((Message("user", "{input}"),), "input: a\nb: c", ["input", "b"])
+    assert whole.content == "input: a\nb: c"
     (one,) = fill((Message("user", "{text}"),), "text: not a column", ["text"])
     assert one.content == "text: not a column"
 
@@ -170,4 +176,11 @@ def test_a_placeholder_that_init_once_wrote_is_not_sent_to_a_model(tmp_path: Pat
         with pytest.raises(TaskError, match="say what to do, for models read it"):
             run(task, out=tmp_path / "study")
         assert fake.calls == []
-    check_supported(task.model_copy(update={"models": (), "prompts": ()}))  # no model would read it
+    refuse_placeholder(task.model_copy(update={"models": (), "prompts": ()}))  # no model would read it
+
+
+def test_a_prompt_without_a_model_to_send_it_to_is_refused(tmp_path: Path) -> None:
+    with serving(Fake(answer)) as fake:
+        task = study_task(tmp_path, fake)
+    with pytest.raises(TaskError, match=r"\[\[prompts\]\] in production: no chat model to send it to"):
+        check_supported(task.model_copy(update={"models": ()}))

@@ -101,10 +101,10 @@ def check_supported(task: Task) -> None:
     for name in (*chat_names(task), *(name for name in helpers if name)):
         if not name.startswith(HERE_PREFIXES):
             parse_model_name(name)
-    if task.instruction.strip() == OLD_PLACEHOLDER and (chat_names(task) or task.tune):
+    if task.prompts and not chat_names(task):
         raise TaskError(
-            f"instruction is still the placeholder {OLD_PLACEHOLDER!r}: say what to do, for models read it, "
-            'as in instruction = "Route the message to the team that answers it."'
+            f"[[prompts]] {task.prompts[0].name}: no chat model to send it to. Name one, as in "
+            '[[models]] name = "openai/gpt-5-mini" or "embedded:qwen2.5-coder-0.5b"'
         )
     kind = task.answer.kind
     logs = len(task.logs())  # two of them are compared with each other, whatever they hold
@@ -119,6 +119,20 @@ def check_supported(task: Task) -> None:
         'what runs today ([[models]] name = "recorded:LOG.jsonl"); or measure with your own tool and run '
         "`tunepoint decide --trials`. One log alone has nothing to be compared with"
     )
+
+
+def refuse_placeholder(task: Task) -> None:
+    """Refuse an instruction that says nothing, before a model is asked.
+
+    Raises:
+        TaskError: it is the one that `init` once wrote.
+
+    """
+    if task.instruction.strip() == OLD_PLACEHOLDER and (chat_names(task) or task.tune):
+        raise TaskError(
+            f"instruction is still the placeholder {OLD_PLACEHOLDER!r}: say what to do, for models read it, "
+            'as in instruction = "Route the message to the team that answers it."'
+        )
 
 
 def load_encoder(task: Task) -> Encoder | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tunepoint.costs.cost_draws import CostDraws
-from tunepoint.stats.arrays import Flags, Floats
+from tunepoint.stats.arrays import Flags, Floats, Integers
 from tunepoint.stats.ranges import Quantiles, quantiles
 
 
@@ -37,6 +37,8 @@ class BreakEven:
     """Days until the base model of `dearer_to_build` retires; None where nothing is known."""
     probability_no_payback: float
     """That the difference is never earned back at this traffic, or only after that model has retired."""
+    queries_until: Quantiles | None = None
+    """The volume from which caches make it dearer again, where most draws have one."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,12 @@ def break_even(draws: CostDraws, first: int, second: int, *, worth: Floats | Non
     build, run = _build_first(fixed, running)
     extra = fixed[:, run] - fixed[:, build]
     saving = running[:, build] - running[:, run]
+    until = np.zeros(0)
     if draws.machines or draws.prefixes:
         if draws.prefixes:
             worth = None if worth is None else worth[:MAX_CURVE_DRAWS]
             draws = draws.for_draws(slice(0, MAX_CURVE_DRAWS))
-        volume, reached = _crossing(draws, build, run, worth)
+        volume, reached, until = _crossing(draws, build, run, worth)
     else:
         reached = (saving > 0) | ((extra < 0) & (saving >= 0))
         safe_saving = np.where(saving > 0, saving, 1.0)  # avoids a division by 0 where it is not used
@@ -86,6 +89,7 @@ def break_even(draws: CostDraws, first: int, second: int, *, worth: Floats | Non
         payback_days=payback.days,
         lifetime_days=payback.lifetime_days,
         probability_no_payback=payback.probability_never,
+        queries_until=quantiles(until) if 2 * len(until) > reached.sum() else None,
     )
 
 
@@ -134,8 +138,11 @@ MAX_CURVE_DRAWS = 4_000
 """Draws whose crossing is solved where prompts are cached; as many as a decision has."""
 
 
-def _crossing(draws: CostDraws, build: int, run: int, worth: Floats | None) -> tuple[Floats, Flags]:
-    """(D,) volumes from which the arm that is dearer to build is cheaper, and which draws have one."""
+def _crossing(draws: CostDraws, build: int, run: int, worth: Floats | None) -> tuple[Floats, Flags, Floats]:
+    """(D,) volumes from which the arm that is dearer to build is cheaper, and which draws have one.
+
+    The third array has the volumes from which it is dearer again, of the draws in which it is.
+    """
 
     def difference(volume: Floats | float) -> Floats:
         total = draws.horizon(volume)
@@ -144,44 +151,47 @@ def _crossing(draws: CostDraws, build: int, run: int, worth: Floats | None) -> t
         return np.asarray(total[:, run] - total[:, build])
 
     # Machines are a staircase, whose first crossing counts; caches may make prompting cheaper again.
-    low, high, at_low, at_high, reached = _brackets(difference, lasting=bool(draws.prefixes))
-    if draws.machines:
-        root = _bisected(difference, low, high)
-    else:
-        root = _by_secants(difference, low, high, at_low, at_high)
-    return np.where(high == 0, 0.0, root), reached
-
-
-def _brackets(
-    difference: Callable[[Floats | float], Floats], *, lasting: bool
-) -> tuple[Floats, Floats, Floats, Floats, Flags]:
-    """Rungs (D,) between which the difference turns negative, its values there, and which draws have any.
-
-    Args:
-        difference: (D,) dollars at a volume.
-        lasting: take the rung from which it stays negative, where there is one, and not the first.
-
-    """
-    values = [difference(0.0)]
-    reached = values[0] < 0
-    for volume in VOLUME_LADDER:
-        if reached.all() and not lasting:
-            break
-        values.append(difference(volume))
-        reached |= values[-1] < 0
-    rungs, table = np.array([0.0, *VOLUME_LADDER]), np.stack(values)
+    rungs, table = _ladder(difference, whole=bool(draws.prefixes))
     cheaper = table < 0
-    at = cheaper.argmax(axis=0)
-    if lasting:
+    reached: Flags = np.any(cheaper, axis=0)
+    at: Integers = np.argmax(cheaper, axis=0)
+    ends = np.zeros(len(reached), dtype=bool)
+    if draws.prefixes:
         after_last = len(table) - (~cheaper[::-1]).argmax(axis=0)
         after_last = np.where(cheaper.all(axis=0), 0, after_last)
         at = np.where(cheaper[-1], after_last, at)
-    below = np.maximum(at - 1, 0)
-    columns = np.arange(table.shape[1])
-    return rungs[below], rungs[at], table[below, columns], table[at, columns], reached
+        ends = reached & ~cheaper[-1]
+    solve = _bisected if draws.machines else _by_secants
+    root = solve(difference, *_around(rungs, table, at))
+    last = len(table) - 1 - cheaper[::-1].argmax(axis=0)
+    until = np.zeros(0)
+    if ends.any():
+        above = np.minimum(last + 1, len(table) - 1)
+        until = solve(lambda volume: -difference(volume), *_around(rungs, -table, above))[ends]
+    return np.where(at == 0, 0.0, root), reached, until
 
 
-def _bisected(difference: Callable[[Floats], Floats], low: Floats, high: Floats) -> Floats:
+def _ladder(difference: Callable[[Floats | float], Floats], *, whole: bool) -> tuple[Floats, Floats]:
+    """Return (R,) volumes and (R, D) differences at them: all, or until each draw has been negative."""
+    values = [difference(0.0)]
+    reached = values[0] < 0
+    for volume in VOLUME_LADDER:
+        if reached.all() and not whole:
+            break
+        values.append(difference(volume))
+        reached |= values[-1] < 0
+    return np.array([0.0, *VOLUME_LADDER[: len(values) - 1]]), np.stack(values)
+
+
+def _around(rungs: Floats, table: Floats, at: Integers) -> tuple[Floats, Floats, Floats, Floats]:
+    """(D,) volumes below and at a rung of each draw, and the differences there."""
+    below, columns = np.maximum(at - 1, 0), np.arange(table.shape[1])
+    return rungs[below], rungs[at], table[below, columns], table[at, columns]
+
+
+def _bisected(
+    difference: Callable[[Floats], Floats], low: Floats, high: Floats, at_low: Floats, at_high: Floats
+) -> Floats:
     """(D,) first volume above a sign change that lies between `low` and `high`."""
     for _ in range(BISECTION_STEPS):
         middle = (low + high) / 2

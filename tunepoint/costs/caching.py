@@ -127,7 +127,9 @@ def spells_of(minutes: Floats, arrivals: Arrivals, calls: float = 1.0) -> Spells
     open_share = np.where(by_week, day / OFFICE_DAY_HOURS, hours_a_week / HOURS_PER_WEEK)
     lifetime = np.where(by_day, np.minimum(hours, day), hours * open_share) * 60
     per_minute = calls / (HOURS_PER_MONTH * 60) * (HOURS_PER_WEEK / hours_a_week)
-    return Spells(spell, lifetime, per_minute / arrivals.calls_per_burst, arrivals.calls_per_burst)
+    # Of a burst of geometric size, a share of the calls carries the prefix: those bursts are smaller too.
+    carried = 1 + calls * (arrivals.calls_per_burst - 1)
+    return Spells(spell, lifetime, per_minute / carried, carried)
 
 
 def _alone_if_renewed(bursts: Floats, lifetime: Floats, spell: Floats) -> Floats:

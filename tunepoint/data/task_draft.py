@@ -117,7 +117,7 @@ name = "today"
 messages = {path}
 """
 _MODELS = """
-# Answers of this kind need a model that writes text: one of these, or several.
+# Models that write text: take the # from one of these, or several.
 # [[models]]
 # name = "openai/gpt-5-mini"     # needs OPENAI_API_KEY; or "ollama/NAME", "http://127.0.0.1:8000/v1#NAME"
 # [[models]]

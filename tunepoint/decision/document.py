@@ -127,6 +127,7 @@ def _crossing(crossing: BreakEven, traffic: Range, *, counts_errors: bool) -> di
         "from": crossing.cheaper_to_build,
         "to": crossing.cheaper_to_run,
         "queries_per_month": _band(band),
+        **({} if crossing.queries_until is None else {"queries_until": _band(crossing.queries_until)}),
         "realistic": band is not None and is_realistic(band, traffic),
         "probability_never": _rounded(crossing.probability_never),
         "dearer_to_build": crossing.dearer_to_build,

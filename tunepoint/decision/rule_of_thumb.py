@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tunepoint.costs.break_even import BreakEven
-from tunepoint.decision.numbers import about_usd, is_realistic, volume_interval
+from tunepoint.decision.numbers import about_usd, is_realistic, volume, volume_interval
 from tunepoint.decision.verdict import Decision
 from tunepoint.stats.ranges import Range
 
@@ -37,8 +37,11 @@ def measured_beside_the_rule(decision: Decision, traffic: Range) -> str | None:
         return f"Measured here: {run} never becomes cheaper than {build}. {reason}"
     if not is_realistic(crossing.queries_per_month, traffic):
         return f"Measured here: {run} has no realistic break-even with {build}. {reason}"
-    from_volume = volume_interval(crossing.queries_per_month)
-    return f"Measured here: {run} is cheaper than {build} above {from_volume}. {reason}"
+    where = f"above {volume_interval(crossing.queries_per_month)}"
+    if crossing.queries_until is not None:
+        until = volume(crossing.queries_until.likely)
+        where = f"from {volume_interval(crossing.queries_per_month)} to about {until}"
+    return f"Measured here: {run} is cheaper than {build} {where}. {reason}"
 
 
 def _reason(decision: Decision, crossing: BreakEven) -> str:

@@ -258,12 +258,16 @@ def _volume(decision: Decision, task: Task, facts: Facts) -> Signal:
     if not is_realistic(band, task.traffic.queries_per_month):
         detail = f"no realistic break-even: it would take about {volume(band.likely)} queries a month"
         return VOLUME.measured(value=queries, threshold=round(band.likely), holds=False, detail=detail)
+    until = crossing.queries_until
+    where = f"above {volume_interval(band)}"
+    if until is not None:
+        where = f"from {volume_interval(band)} to about {volume(until.likely)}"
     return VOLUME.measured(
         value=queries,
         threshold=round(band.likely),
-        holds=queries > band.likely,
+        holds=queries > band.likely and (until is None or queries < until.likely),
         detail=(
-            f"fine-tuning pays off above {volume_interval(band)}; you expect about {volume(queries)}"
+            f"fine-tuning pays off {where}; you expect about {volume(queries)}"
             f"{'' if task.value.error_usd is None else '. This counts what errors cost'}"
         ),
     )

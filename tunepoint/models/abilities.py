@@ -53,11 +53,11 @@ class Abilities:
             for name, parameters in _PARAMETERS.items()
             if getattr(self, name) and any(word in words for word in parameters)
         }
-        own = [name for name in parameters if name not in self.refused and name.casefold() in words]
-        if own:
-            # with one of the same name, as `temperature`, it is the task's that was sent
-            return replace(self, refused=(*self.refused, *own))
         fewer = replace(self, **refused)
+        own = [name for name in parameters if name not in self.refused and _names(words, name)]
+        # What Tunepoint sends by itself goes first: "temperature and top_p cannot both be specified".
+        if own and not (refused.keys() & {"temperature", "seed"}):
+            return replace(self, refused=(*self.refused, *own))
         # OpenAI's newer models know max_completion_tokens only, older servers max_tokens only.
         if fewer == self and (self.token_parameter in words or OLD_TOKEN_PARAMETER in words):
             fewer = self.with_old_token_parameter()
@@ -85,6 +85,16 @@ _PARAMETERS: Mapping[str, tuple[str, ...]] = {
     "stream_options": ("stream_options", "include_usage"),
 }
 """Ability -> words of refusals that are about it, in lower case."""
+
+
+ALIASES = {"reasoning_effort": "effort"}
+"""Name of a parameter -> how some providers call it."""
+
+
+def _names(words: str, parameter: str) -> bool:
+    """Whether a refusal names a parameter, as a word of its own."""
+    names = (parameter, ALIASES.get(parameter, parameter))
+    return any(re.search(rf"(?<![\w]){re.escape(name.casefold())}(?![\w])", words) for name in names)
 
 
 def is_too_long(words: str) -> bool:

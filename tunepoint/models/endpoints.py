@@ -213,7 +213,8 @@ MAX_SAMPLES = 1_000
 
 def request_of(prompt: Prompt) -> Request:
     """Render a prompt as one call."""
-    long = prompt.reasoning or prompt.kind in ("text", "json")
+    # nobody knows whether a prompt that somebody wrote lets the model think first
+    long = prompt.reasoning or prompt.kind in ("text", "json") or bool(prompt.written)
     return Request(
         render(prompt),
         prompt.max_output_tokens or (LONG_ANSWER_TOKENS if long else SHORT_ANSWER_TOKENS),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tunepoint.models.abilities import Abilities
@@ -13,33 +15,36 @@ from tunepoint.models.endpoints import CUT_OFF, Completion, Request
 
 MAX_REMEMBERED_STARTS = 4_096
 """Starts of prompts that are remembered, to ask for the cache where one comes again."""
+REMEMBERED_SECONDS = 300.0
+"""How long the provider keeps a start after its last use."""
 REASONING_EFFORT = "reasoning_effort"
 """OpenAI's name, which stands in `output_config` here, as `effort`."""
 TOO_LONG = "the prompt is longer than the model's context"
 
 
 class SeenStarts:
-    """Remembers how prompts began: the cache is asked for where a start comes a second time.
+    """Remembers how prompts began: the cache is asked for where a start comes again while it would be kept.
 
     Writing into the cache costs more than not using it, so a start that every input changes, such as one
-    with retrieved examples, must not be written.
+    with retrieved examples, or that comes once an hour, must not be written.
     """
 
-    def __init__(self) -> None:
-        self._seen: OrderedDict[int, None] = OrderedDict()
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seen: OrderedDict[int, float] = OrderedDict()
 
     def cached_messages(self, messages: Sequence[Message]) -> int:
-        """Return how many of the first messages to cache: the longest start that was seen before; 0 for none.
-
-        A start is all messages before the last one, or the system message by itself.
-        """
-        sizes = {len(messages) - 1} | ({1} if messages[0].role == "system" else set())
-        known = [size for size in sizes if size and self._remember(hash(tuple(messages[:size])))]
-        return max(known, default=0)
+        """Return how many of the first messages to cache: the longest start seen lately, 0 for none."""
+        known = 0
+        for size in range(1, len(messages)):
+            if self._remember(hash(tuple(messages[:size]))):
+                known = size
+        return known
 
     def _remember(self, start: int) -> bool:
-        seen = start in self._seen
-        self._seen[start] = None
+        now = self._clock()
+        seen = now - self._seen.get(start, -math.inf) < REMEMBERED_SECONDS
+        self._seen[start] = now
         self._seen.move_to_end(start)
         if len(self._seen) > MAX_REMEMBERED_STARTS:
             self._seen.popitem(last=False)
@@ -77,8 +82,11 @@ def message_body(model: str, request: Request, abilities: Abilities, cached: int
     effort = own.pop(REASONING_EFFORT, None)
     if effort is not None:
         body["output_config"] = {**body.get("output_config", {}), "effort": effort}
-    if "thinking" in own:
+    thinking = own.get("thinking")
+    if thinking is not None:
         body.pop("temperature", None)  # the provider takes none beside thoughts
+        budget = thinking.get("budget_tokens") if isinstance(thinking, Mapping) else None
+        body["max_tokens"] += budget if isinstance(budget, int) else 0  # they count towards the limit
     return {**body, **own}
 
 

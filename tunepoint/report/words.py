@@ -194,10 +194,14 @@ def crossing_words(crossing: Mapping[str, Any], names: Names) -> str:
         about = significant(band["likely"], 2)
         return f"{run} has no realistic break-even with {build}: it would take about {about} queries a month."
     tuning = names.is_prompted(crossing["from"]) and not names.is_prompted(crossing["to"])
-    volume = volume_interval(Quantiles(**band))
-    words = f"{run} instead of {build} pays off above {volume}."
+    volume, until = volume_interval(Quantiles(**band)), crossing.get("queries_until")
+    where = f"above {volume}"
+    if until is not None:
+        end = significant(until["likely"], 2)
+        where = f"from {volume} to about {end}, where caches make {build} cheaper again"
+    words = f"{run} instead of {build} pays off {where}."
     if tuning and crossing["to"] in names.kinds:
-        words = f"Fine-tuning pays off above {volume}: {run} instead of {build}."
+        words = f"Fine-tuning pays off {where}: {run} instead of {build}."
     if crossing["probability_never"] >= 0.01:
         words += f" In {crossing['probability_never']:.0%} of the simulations it never does."
     return words

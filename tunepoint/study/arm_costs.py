@@ -62,7 +62,23 @@ def _measured_cost(arm: Arm, study: Study, table: Table, task: Task) -> ArmCost:
         deterministic=arm.seeds == 1 and not isinstance(arm, HasTrainingTime),
         dedicated=hosting,
         prefixes=priced.prefixes,
+        notes=_unknown_cache(arm, table, priced),
         label=arm.label,
+    )
+
+
+def _unknown_cache(arm: Arm, table: Table, priced: AnswerCost) -> tuple[str, ...]:
+    """A caveat where a provider found prompts in a cache of which nothing is known."""
+    if priced.prefixes or not _has_price(arm, table):
+        return ()
+    tokens = table.arms[table.names.index(arm.name)].tokens
+    prompt, cached = float(np.nansum(tokens[:, 0])), float(np.nansum(tokens[:, 1]))
+    if not cached or arm.kind == "incumbent":
+        return ()
+    return (
+        f"{arm.label}: {cached / prompt:.0%} of its input came from a cache during the study, which asks in "
+        "one burst; production's share is not known, so its price is the study's. [[models]] cache says how "
+        "its server caches",
     )
 
 

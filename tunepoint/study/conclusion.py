@@ -106,7 +106,8 @@ def conclude(runner: Runner, selection: Selection, doubts: Sequence[DoubtfulLabe
         write_grading_sheet(study.folder, study.test.trials, runner.prepared.split.test, rng)
     write_text(study.folder / "arms.toml", arms_toml(measured.costs))
     write_files(study.folder, content, measurements)
-    notes = (*study.repairs, *spending_lines(study.folder / CALLS, runner.prices))
+    asked = {name: p for name, p in runner.prices.items() if name not in runner.models.reply_origins}
+    notes = (*study.repairs, *spending_lines(study.folder / CALLS, asked))
     return Result(decision, content, study.folder, notes, measured.prepared.audit)
 
 
@@ -136,7 +137,7 @@ def _decide(measured: _Measured) -> Decision:
     runner, table, curve = measured.runner, measured.table, measured.curve
     study, task = runner.study, runner.task
     growing = growing_arms(measured.selection.candidates, measured.selection.finalists)
-    warnings = [*training_warnings(study), *model_warnings(study, datetime.now(UTC).date())]
+    warnings = [*training_warnings(study), *model_warnings(study, task, datetime.now(UTC).date())]
     warnings += [*judge_warnings(study, task, table.names), *purchase_caveats(runner)]
     warnings += unreadable_warnings(study)
     warnings += recording_warnings(runner.models.reply_origins)

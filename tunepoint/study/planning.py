@@ -46,6 +46,8 @@ def plan(runner: Runner, encoder: Encoder | None, confirm: Confirm | None) -> Ca
     split = runner.prepared.split
     keep = runner.study.folder / "arms"
     chats = runner.models.chats
+    if not _finished(runner):
+        catalog.refuse_placeholder(runner.task)
     measured = runner.study.manifest.arms
     candidates = catalog.candidates(runner.task, encoder, chats, split.train, split.dev, keep, measured)
     incumbents, not_run = incumbent_arms(runner.task, runner.prepared.examples, split.test)

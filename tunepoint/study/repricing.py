@@ -61,10 +61,8 @@ def reprice(
                 notes.append(f"{cost.title}: {why_not}")
             continue
         ((model, measured_rates),) = models.items()
-        rates = {**(measured_rates or {}), **changes.prices.get(model, {})}
-        price = TokenPrice(**rates)
-        # Without prefixes (studies made before they were counted) the share replaces what was measured.
-        usd = mean_of(_dollars(scores, price, 0.0 if cost.prefixes else changes.cache_hit))
+        price = TokenPrice(**_changed_rates(measured_rates or {}, changes.prices.get(model, {})))
+        usd = mean_of(_dollars(scores, price, _hit_without_prefix(cost, scores, changes.cache_hit)))
         repriced.append(
             replace(
                 cost,
@@ -97,6 +95,26 @@ def _why_not(cost: ArmCost, scores: ArmScores, models: Mapping[str, Rates | None
     if np.isnan(scores.tokens[:, [0, 2]]).any():
         return "its trials lack token counts, so its price stays as measured"
     return None
+
+
+def _changed_rates(measured: Rates, changes: Rates) -> dict[str, float]:
+    """The rates of a scenario; where writing into a cache costs as much as input, it goes on doing so."""
+    rates = {**measured, **changes}
+    if "cache_write" not in changes and measured.get("cache_write") == measured.get("input"):
+        rates.pop("cache_write", None)
+    return rates
+
+
+def _hit_without_prefix(cost: ArmCost, scores: ArmScores, hit: float | None) -> float | None:
+    """The share of hits that the price of an answer counts itself, where no prefix does.
+
+    Nothing is found of prompts of which the provider caches nothing. Studies that counted no cacheable
+    tokens take the share for the tokens of the shortest prompt.
+    """
+    if cost.prefixes:
+        return 0.0
+    counted = len(scores.cache_tokens) > 0 and not np.isnan(scores.cache_tokens[:, 1]).all()
+    return 0.0 if counted and hit is not None else hit
 
 
 def _repriced(prefix: CachedPrefix, price: TokenPrice, hit: float | None) -> CachedPrefix:

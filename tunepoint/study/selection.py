@@ -20,7 +20,6 @@ from tunepoint.study.planning import expected_seconds
 from tunepoint.study.prompt_export import export_prompt
 from tunepoint.study.prompt_search import optimize
 from tunepoint.study.racing import race
-from tunepoint.study.records import RaceResult
 from tunepoint.study.runner import Runner
 from tunepoint.study.warnings import unreadable_warnings
 from tunepoint.trials.trial import ArmKind, mean_score
@@ -53,8 +52,7 @@ def select(runner: Runner, candidates: CandidateArms, finalists: Sequence[str] |
 
     """
     _measure_on_dev(runner, candidates.local)
-    # the finalists of a finished study were chosen by the rules of its day
-    prompted = _race_families(runner, candidates, stop_unreadable=finalists is None)
+    prompted = _race_families(runner, candidates)
     optimized = optimize(runner, prompted, shuffled_dev(runner))
     winners = (*prompted, *_best_of_families(runner, optimized.arms))
     export_prompt(runner, winners)
@@ -92,22 +90,27 @@ def _best_of_families(runner: Runner, arms: Sequence[Arm]) -> list[Arm]:
     return list(best.values())
 
 
-def _race_families(runner: Runner, candidates: CandidateArms, *, stop_unreadable: bool) -> list[Arm]:
-    """The winner of each family of a chat model; the manifest records how far every arm came."""
+def _race_families(runner: Runner, candidates: CandidateArms) -> list[Arm]:
+    """The winner of each family of a chat model; the manifest records how far every arm came.
+
+    Races that have ended end alike again, without a call: by the rules of their day, and without the arms
+    that were stopped because their answers could not be read.
+    """
     split, log = runner.prepared.split, runner.study.dev
     dev = shuffled_dev(runner)
+    ended = runner.study.manifest.races
+    races = {name: result for name, result in ended.items() if result.unreadable is not None}
     order = {arm.family: position for position, arm in reversed(list(enumerate(candidates.raced)))}
-    by_family = sorted(candidates.raced, key=lambda arm: order[arm.family])
+    by_family = sorted(
+        (arm for arm in candidates.raced if arm.name not in races), key=lambda arm: order[arm.family]
+    )
     winners: list[Arm] = []
-    races: dict[str, RaceResult] = {}
 
     def measure(arm: Arm, items: Sequence[Example]) -> None:
         runner.measure(arm, log, items, split.train)
 
     for _, arms in groupby(by_family, key=lambda arm: arm.family):
-        winner, results = race(
-            list(arms), dev, measure, log.of, split.clusters, stop_unreadable=stop_unreadable
-        )
+        winner, results = race(list(arms), dev, measure, log.of, split.clusters, stop_unreadable=not ended)
         winners += [] if winner is None else [winner]
         races |= {result.arm: result for result in results}
     if races:

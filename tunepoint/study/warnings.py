@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import date
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from tunepoint.costs.prices import OLD_DAYS
 from tunepoint.decision.caveats import MAX_FAILURES_NAMED
 from tunepoint.decision.numbers import points_interval
 from tunepoint.models.chat_completions import CHARACTERS_PER_TOKEN, UNCOUNTED
+from tunepoint.models.endpoints import AS_USUAL, CallSettings
 from tunepoint.models.prices import UNKNOWN_PRICE
 from tunepoint.models.replies import ReplyOrigin
 from tunepoint.stats.comparisons import compare
@@ -38,9 +40,17 @@ def training_warnings(study: Study) -> list[str]:
     ]
 
 
-def model_warnings(study: Study, today: date) -> list[str]:
-    """Return which calls of chat models failed, and which prices are unknown or old."""
+def _refused(abilities: Mapping[str, Any], settings: CallSettings) -> list[str]:
+    """The settings of a task that a server does not take."""
+    own = {"temperature": settings.temperature is not None, "seed": settings.seed != 0}
+    without = [name for name, given in own.items() if given and abilities.get(name) is False]
+    return [*abilities.get("refused", ()), *without]
+
+
+def model_warnings(study: Study, task: Task, today: date) -> list[str]:
+    """Return what servers refused, which calls failed, and which prices are unknown or old."""
     warnings = []
+    settings = {model.name: model.settings for model in task.models}
     for name, facts in study.manifest.models.items():
         failures = dict(facts.asked_again)
         uncounted = failures.pop(UNCOUNTED, 0)
@@ -49,10 +59,10 @@ def model_warnings(study: Study, today: date) -> list[str]:
                 f"{name}: its server counted no tokens in {uncounted} replies; their cost is estimated "
                 f"by their length, {CHARACTERS_PER_TOKEN} characters a token"
             )
-        refused = (facts.abilities or {}).get("refused")
+        refused = _refused(facts.abilities or {}, settings.get(name, AS_USUAL))
         if refused:
             warnings.append(
-                f"{name}: its server refused {', '.join(refused)}, so it was asked without; take it out of "
+                f"{name}: its server takes no {', '.join(refused)}, so it was asked without; take it out of "
                 "[[models]], or name another model"
             )
         reasons = ", ".join(f"{reason} ({count})" for reason, count in failures.items())

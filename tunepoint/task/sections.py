@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -198,9 +199,11 @@ class Score(Section):
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that scores depend on: not prices, and not people's grades."""
-        content = {"metric": self.metric, "tolerance": self.tolerance}
+        content: dict[str, Any] = {"metric": self.metric, "tolerance": self.tolerance}
         if self.judge is not None:
             content |= {"judge": self.judge.name, "rubric": self.rubric, "scale": self.scale}
+            if self.judge.settings != CallSettings():
+                content["judge_settings"] = asdict(self.judge.settings)
         return content
 
 

@@ -62,7 +62,8 @@ def read_messages(prompt: WrittenPrompt, folder: Path, columns: Sequence[str]) -
         if not path.exists():
             raise TaskError(f"{where}: {path}: no such file; give JSON with messages, or a text file")
         text = read_text(path, TaskError)
-        written = _from_json(f"{where}: {path}", text) if path.suffix == ".json" else _from_text(text)
+        is_json = path.suffix == ".json"
+        written = _from_json(f"{where}: {path}", text) if is_json else _from_text(text, columns)
     else:
         written = prompt.messages
     messages = tuple(Message(message.role, message.content) for message in written)
@@ -76,8 +77,8 @@ def read_messages(prompt: WrittenPrompt, folder: Path, columns: Sequence[str]) -
     raise TaskError(f"{where}: no message says where the input goes; write one of {names} there")
 
 
-def _from_text(text: str) -> tuple[WrittenMessage, ...]:
-    role: Literal["system", "user"] = "user" if f"{{{INPUT}}}" in text else "system"
+def _from_text(text: str, columns: Sequence[str]) -> tuple[WrittenMessage, ...]:
+    role: Literal["system", "user"] = "user" if _placeholder(columns).search(text) else "system"
     return (WrittenMessage(role=role, content=text.strip()),) if text.strip() else ()
 
 
@@ -112,7 +113,7 @@ def fill(messages: Sequence[Message], text: str, columns: Sequence[str]) -> tupl
         columns: their names; one column is the text itself.
 
     """
-    values = {INPUT: text, **_parts(text, columns)}
+    values = {**_parts(text, columns), INPUT: text}  # a column of that name is the whole input too
     pattern = _placeholder(columns)
 
     def value(match: re.Match[str]) -> str:
@@ -131,10 +132,13 @@ def _parts(text: str, columns: Sequence[str]) -> dict[str, str]:
     """Column -> its part of an input, "" where it was empty."""
     if len(columns) == 1:
         return {columns[0]: text}
-    parts, starts = dict.fromkeys(columns, ""), []
+    parts = dict.fromkeys(columns, "")
+    starts: list[tuple[str, int, int]] = []
     at = 0
     for name in columns:
-        match = re.compile(rf"^{re.escape(name)}: ", re.MULTILINE).search(text, at)
+        begins = re.compile(rf"^{re.escape(name)}: ", re.MULTILINE)
+        # the input begins with its first column that is not empty
+        match = begins.search(text, at) if starts else begins.match(text)
         if match is not None:
             starts.append((name, match.start(), match.end()))
             at = match.end()

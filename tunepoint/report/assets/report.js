@@ -192,11 +192,12 @@
     const fixed = (d, a) => cost(d, a, 0, months);
     const running = (d, a) => draws.per_query[d][a] * factors[a] +
       (priced ? economics.error_usd * (1 - draws.score[d][a]) : 0);
-    const curved = [build, run].some((a) => economics.machines[a] || economics.prefixes[a]);
+    const cached = [build, run].some((a) => economics.prefixes[a]);
+    const curved = cached || [build, run].some((a) => economics.machines[a]);
     for (let d = 0; d < (curved ? Math.min(count, 500) : count); d++) {
       const extra = fixed(d, run) - fixed(d, build), saving = running(d, build) - running(d, run);
-      if (extra < 0 && (curved || saving >= 0)) volumes.push(0);
-      else if (curved) bisected(d, build, run, months, volumes);
+      if (extra < 0 && !cached && (curved || saving >= 0)) volumes.push(0);
+      else if (curved) bisected(d, build, run, months, cached, volumes);
       else if (saving > 0) volumes.push(extra / (weights(months).queries * saving));
     }
     return volumes.length ? median(volumes) : null;
@@ -204,14 +205,19 @@
 
   // A staircase of machines, or a price that falls with volume: a root of the difference, as in
   // costs/break_even.py.
-  function bisected(d, build, run, months, volumes) {
+  function bisected(d, build, run, months, cached, volumes) {
     const behind = (v) => total(d, run, v, months) - total(d, build, v, months);
-    let low = 0, high = null;
-    for (let e = 0; e <= 72 && high === null; e++) {
-      const volume = Math.pow(10, 1 + e / 8);
-      if (behind(volume) < 0) high = volume; else low = volume;
+    const rungs = [0], ahead = [behind(0) < 0];
+    for (let e = 0; e <= 72 && (cached || !ahead[ahead.length - 1]); e++) {
+      rungs.push(Math.pow(10, 1 + e / 8));
+      ahead.push(behind(rungs[rungs.length - 1]) < 0);
     }
-    if (high === null) return;
+    // With caches it is the volume from which the cheaper one stays so, where there is one.
+    const stays = cached && ahead[ahead.length - 1];
+    const at = stays ? ahead.lastIndexOf(false) + 1 : ahead.indexOf(true);
+    if (at < 0) return;
+    if (at === 0) { volumes.push(0); return; }
+    let low = rungs[at - 1], high = rungs[at];
     for (let i = 0; i < 24; i++) {
       const middle = (low + high) / 2;
       if (behind(middle) < 0) high = middle; else low = middle;
