@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tunepoint import Task
 from tunepoint.models.abilities import Abilities, is_bad_key, is_too_long, refusal_words
 from tunepoint.models.chat import Message
 from tunepoint.models.chat_completions import (
@@ -240,9 +241,20 @@ def test_names_of_models_are_listed_in_any_shape() -> None:
     assert model_names("<html>") == model_names(None) == model_names({"data": {}}) == []
 
 
+def test_settings_that_a_server_does_not_take_are_a_caveat() -> None:
+    abilities = {"temperature": False, "seed": False, "refused": ["top_p"]}
+    facts = ModelFacts(abilities=abilities, asked_again={}, price="declared in the task")
+    study: Any = SimpleNamespace(manifest=SimpleNamespace(models={"m": facts}))
+    model = {"name": "m", "temperature": 0.5, "top_p": 0.5}
+    (warning,) = model_warnings(study, Task.parse({"name": "t", "models": [model]}), date(2026, 11, 26))
+    assert "m: its server takes no top_p, temperature, so it was asked without" in warning
+    (quiet,) = model_warnings(study, Task(name="t"), date(2026, 11, 26))
+    assert "takes no top_p, so" in quiet  # nobody asked for another temperature
+
+
 def test_replies_without_token_counts_are_a_caveat_of_their_own() -> None:
     facts = ModelFacts(asked_again={"HTTP 429": 2, UNCOUNTED: 7}, price="declared in the task")
     study: Any = SimpleNamespace(manifest=SimpleNamespace(models={"m": facts}))
-    uncounted, failed = model_warnings(study, date(2026, 11, 26))
+    uncounted, failed = model_warnings(study, Task(name="t"), date(2026, 11, 26))
     assert uncounted.startswith("m: its server counted no tokens in 7 replies; their cost is estimated")
     assert failed == "m: calls that failed or were repeated: HTTP 429 (2)"

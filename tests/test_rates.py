@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tunepoint import Task
 from tunepoint.files.amounts import TokenPrice
 from tunepoint.models.chat import Usage
 from tunepoint.models.prices import UNKNOWN_PRICE, call_price, tuned_price
@@ -56,7 +57,7 @@ def test_a_declared_price_rules_and_an_unknown_one_is_said() -> None:
 def test_an_old_price_is_said_with_its_age(today: date, expected: bool, tmp_path: Path) -> None:
     facts = ModelFacts(abilities=None, asked_again={}, price="a table", price_checked="2026-11-24")
     study: Any = SimpleNamespace(manifest=SimpleNamespace(models={"openai/ft:x": facts}))
-    warnings = model_warnings(study, today)
+    warnings = model_warnings(study, Task(name="t"), today)
     assert bool(warnings) is expected
     if expected:
         assert "checked 91 days ago (2026-11-24, a table)" in warnings[0]

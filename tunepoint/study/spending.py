@@ -19,6 +19,8 @@ def spending_lines(calls: Path, prices: Mapping[str, CallPrice]) -> list[str]:
         prices: name of a model -> its price.
 
     """
+    if not calls.exists():  # logs alone were read
+        return []
     lines = []
     for model, price in prices.items():
         usages = [completion.usage for _, completion, _ in read_calls(calls, model)]
