@@ -1,4 +1,6 @@
-"""The Monte Carlo of costs: 20,000 draws over 36 months and 10 arms, two of them on reserved machines.
+"""The Monte Carlo of costs: 20,000 draws over 36 months and 10 arms.
+
+Two arms run on reserved machines, and five have cached prompts, in office hours that are not known exactly.
 
 Draws, the cost over the horizon with its band at 21 volumes, and the break-even of every pair with the
 first arm. Prints seconds of each and the peak of memory.
@@ -18,9 +20,21 @@ import numpy as np
 from tunepoint import Task
 from tunepoint.costs.arm_cost import ArmCost
 from tunepoint.costs.break_even import break_even
+from tunepoint.costs.caching import CachedPrefix
 from tunepoint.costs.simulation import simulate
 from tunepoint.stats.ranges import Range, quantiles
 from tunepoint.task.hosting import Dedicated
+
+PREFIX = CachedPrefix(
+    tokens=3_000,
+    input=0.4,
+    read=0.04,
+    write=0.5,
+    minutes=Range(5, 7, 10),
+    reached=Range(0.6, 0.9, 1),
+    asked_for=True,
+)
+"""The start of a prompt that a provider caches."""
 
 
 def arms(count: int) -> list[ArmCost]:
@@ -34,6 +48,7 @@ def arms(count: int) -> list[ArmCost]:
             usd_per_query=Range(0.0, 0.0, 0.0) if i in (4, 8) else Range(0.0005, 0.001, 0.002),
             retrain_hours=Range(1, 2, 4),
             dedicated=machine if i in (4, 8) else None,
+            prefixes=(PREFIX,) if i % 2 else (),
         )
         for i in range(count)
     ]
@@ -51,6 +66,7 @@ def main() -> None:
         "queries_per_month": [2e4, 5e4, 3e5],
         "horizon_months": options.months,
         "growth_per_month": 0.02,
+        "hours_a_week": [40, 50, 168],
     }
     task = Task.parse({"name": "economics", "traffic": traffic, "costs": {"discount_per_year": 0.05}})
     costs = arms(options.arms)

@@ -134,8 +134,8 @@ BISECTION_STEPS = 24
 """Leave a 16-millionth of a rung of the ladder, on a staircase."""
 SECANT_STEPS = 6
 """Leave less than a thousandth of the volume, on a curve without steps."""
-MAX_CURVE_DRAWS = 4_000
-"""Draws whose crossing is solved where prompts are cached; as many as a decision has."""
+MAX_CURVE_DRAWS = 2_000
+"""Draws whose crossing is solved where prompts are cached: half of a decision's, for half of the time."""
 
 
 def _crossing(draws: CostDraws, build: int, run: int, worth: Floats | None) -> tuple[Floats, Flags, Floats]:
