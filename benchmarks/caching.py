@@ -53,12 +53,12 @@ def hits(times: Floats, minutes: float, *, renewed: bool) -> Flags:
     """Return (calls,) whether each call finds what an earlier one left in the cache."""
     if renewed:
         return np.concatenate([[False], np.diff(times) <= minutes])
-    found = np.ones(len(times), dtype=bool)
+    hit = np.ones(len(times), dtype=bool)
     position = 0
     while position < len(times):
-        found[position] = False
+        hit[position] = False
         position = int(np.searchsorted(times, times[position] + minutes, side="right"))
-    return found
+    return hit
 
 
 def usd_per_million(share: float) -> float:

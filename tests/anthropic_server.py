@@ -85,9 +85,9 @@ class FakeAnthropic:
             size = sum(len(block["text"].split()) for block in start)
             key, now = json.dumps([block["text"] for block in start]), time.monotonic()
             if size >= MINIMUM_TOKENS:
-                found = now - self._cached.get(key, -1e9) < self.lifetime
+                is_cached = now - self._cached.get(key, -1e9) < self.lifetime
                 self._cached[key] = now
-                usage["cache_read_input_tokens" if found else "cache_creation_input_tokens"] = size
+                usage["cache_read_input_tokens" if is_cached else "cache_creation_input_tokens"] = size
                 usage["input_tokens"] = total - size
         return usage
 

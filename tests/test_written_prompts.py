@@ -85,8 +85,8 @@ def test_columns_are_placeholders_and_other_braces_stay() -> None:
     assert quoted.content == "|fwd\nsubject: old"
     (whole,) = fill((Message("user", "{input}"),), "input: a\nb: c", ["input", "b"])
     assert whole.content == "input: a\nb: c"
-    (one,) = fill((Message("user", "{text}"),), "text: not a column", ["text"])
-    assert one.content == "text: not a column"
+    (filled,) = fill((Message("user", "{text}"),), "text: not a column", ["text"])
+    assert filled.content == "text: not a column"
 
 
 def test_a_written_prompt_is_sent_without_a_schema_around_it() -> None:

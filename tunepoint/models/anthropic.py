@@ -20,21 +20,12 @@ from tunepoint.models.wire import SdkErrors
 
 BASE_URL_VARIABLE = "ANTHROPIC_BASE_URL"
 """Environment variable of Anthropic's client with another address, as of a proxy."""
-ANTHROPIC_ERRORS = SdkErrors(
-    any=anthropic.AnthropicError,
-    rate_limit=anthropic.RateLimitError,
-    server=anthropic.InternalServerError,
-    connection=anthropic.APIConnectionError,
-    timeout=anthropic.APITimeoutError,
-    status=anthropic.APIStatusError,
-    validation=anthropic.APIResponseValidationError,
-)
 
 
 class AnthropicWire:
     """The format of `/v1/messages`."""
 
-    errors = ANTHROPIC_ERRORS
+    errors = SdkErrors.of(anthropic, anthropic.AnthropicError)
     abilities = Abilities(logprobs=False, seed=False)
     path = "/v1/messages"
 

@@ -183,12 +183,12 @@ def _with_cacheable(replies: Sequence[Reply], requests: Sequence[Request], cache
 def _shared_characters(first: Sequence[str], last: Sequence[str], *, whole_messages: bool) -> int:
     """Return the length of what two prompts begin with; a cache that is asked for holds whole messages."""
     shared = 0
-    for one, other in zip(first, last, strict=False):
-        if one != other:
-            pairs = enumerate(zip(one, other, strict=False))
-            within = next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+    for text, rival in zip(first, last, strict=False):
+        if text != rival:
+            pairs = enumerate(zip(text, rival, strict=False))
+            within = next((i for i, (a, b) in pairs if a != b), min(len(text), len(rival)))
             return shared if whole_messages else shared + within
-        shared += len(one)
+        shared += len(text)
     return shared
 
 

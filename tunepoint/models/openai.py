@@ -18,21 +18,11 @@ from tunepoint.models.hosted_endpoint import (
 from tunepoint.models.providers import Address
 from tunepoint.models.wire import SdkErrors
 
-OPENAI_ERRORS = SdkErrors(
-    any=openai.OpenAIError,
-    rate_limit=openai.RateLimitError,
-    server=openai.InternalServerError,
-    connection=openai.APIConnectionError,
-    timeout=openai.APITimeoutError,
-    status=openai.APIStatusError,
-    validation=openai.APIResponseValidationError,
-)
-
 
 class OpenAIWire:
     """The format of `/v1/chat/completions`."""
 
-    errors = OPENAI_ERRORS
+    errors = SdkErrors.of(openai, openai.OpenAIError)
     abilities = Abilities()
     path = "/chat/completions"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from tunepoint.models.abilities import Abilities
 from tunepoint.models.endpoints import Completion, Request
@@ -21,6 +21,19 @@ class SdkErrors:
     timeout: type[Exception]
     status: type[Exception]
     validation: type[Exception]
+
+    @classmethod
+    def of(cls, sdk: Any, base: type[Exception]) -> SdkErrors:
+        """Return those of a client's module, with the class that all of them share."""
+        return cls(
+            any=base,
+            rate_limit=sdk.RateLimitError,
+            server=sdk.InternalServerError,
+            connection=sdk.APIConnectionError,
+            timeout=sdk.APITimeoutError,
+            status=sdk.APIStatusError,
+            validation=sdk.APIResponseValidationError,
+        )
 
 
 class Wire(Protocol):

@@ -49,8 +49,8 @@ def uncached_dollars(scores: ArmScores, measured: Mapping[str, MeasuredArm]) -> 
     priced = _priced_model(scores, measured)
     assert priced is not None, "an arm with a cached prefix has one priced model"
     _, price = priced
-    found, written = np.nan_to_num(scores.tokens[:, 1]), scores.cache_tokens[:, 0]
-    saved = found * (price.input - price.cached_rate) - written * (price.cache_write_rate - price.input)
+    read, written = np.nan_to_num(scores.tokens[:, 1]), scores.cache_tokens[:, 0]
+    saved = read * (price.input - price.cached_rate) - written * (price.cache_write_rate - price.input)
     return np.asarray(scores.cost_usd + saved / 1e6)
 
 

@@ -106,8 +106,8 @@ def conclude(runner: Runner, selection: Selection, doubts: Sequence[DoubtfulLabe
         write_grading_sheet(study.folder, study.test.trials, runner.prepared.split.test, rng)
     write_text(study.folder / "arms.toml", arms_toml(measured.costs))
     write_files(study.folder, content, measurements)
-    asked = {name: p for name, p in runner.prices.items() if name not in runner.models.reply_origins}
-    notes = (*study.repairs, *spending_lines(study.folder / CALLS, asked))
+    paid = {name: price for name, price in runner.prices.items() if name not in runner.models.reply_origins}
+    notes = (*study.repairs, *spending_lines(study.folder / CALLS, paid))
     return Result(decision, content, study.folder, notes, measured.prepared.audit)
 
 

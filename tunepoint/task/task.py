@@ -149,7 +149,7 @@ class Task(Section):
             parts["styles"] = styles
         settings = {model.name: model.settings for model in self.models if model.settings != AS_USUAL}
         if settings:
-            parts["settings"] = {name: asdict(asked) for name, asked in settings.items()}
+            parts["settings"] = {name: asdict(own) for name, own in settings.items()}
         if replies := {model.name: str(model.replies) for model in self.models if model.replies is not None}:
             parts["replies"] = replies
         if self.prompts:
