@@ -46,6 +46,7 @@ def document(
         "verdict": decision.verdict,
         "strength": decision.strength,
         "winner": decision.winner,
+        "equals": list(decision.equals),
         "prompting_measured": any(finalist.kind in PROMPTED_KINDS for finalist in decision.finalists),
         "models": [dict(model) for model in models],
         "because": verdict_reason(decision),

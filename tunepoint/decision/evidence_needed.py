@@ -23,6 +23,7 @@ from tunepoint.decision.futures import (
 )
 from tunepoint.decision.numbers import about_usd, significant
 from tunepoint.decision.rule import Evidence
+from tunepoint.decision.stakes import Stakes, stakes_of
 from tunepoint.stats.paired import JointScores
 
 MIN_SETTLED_SHARE = 0.9
@@ -57,6 +58,11 @@ class EvidenceNeeded:
     why: str
     usd: Mapping[Kind, float] | None = None
     """What each costs, where it would help."""
+    stakes_usd: float | None = None
+    """The most that another option could save over the horizon, where the score is not in doubt or has a
+    price."""
+    recommended: bool = True
+    """False where it costs more than is at stake."""
 
 
 def evidence_needed(
@@ -86,11 +92,14 @@ def evidence_needed(
     def settles(future: FutureStudy) -> bool:
         return settled_share(joint, evidence, future, rng, growth) >= MIN_SETTLED_SHARE
 
+    stakes = stakes_of(evidence, evidence.best_bet())
     options = _single_options(joint, prices, settles, growth)
     if options:
-        return _cheapest_first(options, graded_by_people=joint.graded_groups is not None)
+        needed = _cheapest_first(options, graded_by_people=joint.graded_groups is not None)
+        return _against(stakes, needed, min(option.usd for option in options.values()))
     if joint.max_seeds and settles(FutureStudy(items=BOTH_FACTOR, seeds=BOTH_FACTOR)):
-        return _items_and_seeds(joint, prices)
+        needed = _items_and_seeds(joint, prices)
+        return _against(stakes, needed, sum((needed.usd or {}).values()))
     noisy_decodes = sorted(joint.decoded)
     if noisy_decodes and settles_without_decode_noise(joint, evidence, rng):
         names = ", ".join(titles[arm] for arm in noisy_decodes)
@@ -102,6 +111,15 @@ def evidence_needed(
         f"The options are too close: even {ITEM_FACTORS[-1]} times the test items would not separate them "
         "reliably. A wider margin or another price would decide."
     )
+
+
+def _against(stakes: Stakes | None, needed: EvidenceNeeded, price: float) -> EvidenceNeeded:
+    """The evidence beside what is at stake, and not recommended where its price is higher."""
+    if stakes is None:
+        return needed
+    if price <= stakes.usd:
+        return replace(needed, stakes_usd=stakes.usd)
+    return replace(needed, why=stakes.too_close(price), stakes_usd=stakes.usd, recommended=False)
 
 
 def _hopeless(why: str) -> EvidenceNeeded:
@@ -157,9 +175,9 @@ def _cheapest_first(options: Mapping[Kind, Option], *, graded_by_people: bool) -
     if others:
         rest = (f"{_amount(kind, options[kind])} ({about_usd(options[kind].usd)})" for kind in others)
         why += f" So would {' or '.join(rest)}."
-    amounts = {kind: options[kind].more if kind in options else None for kind in EVIDENCE_WORDS}
+    items, seeds, examples = (options[kind].more if kind in options else None for kind in EVIDENCE_WORDS)
     usd = {kind: option.usd for kind, option in options.items()}
-    return EvidenceNeeded(**amounts, why=f"About {why}", usd=usd)
+    return EvidenceNeeded(items, seeds, examples, why=f"About {why}", usd=usd)
 
 
 def _amount(kind: Kind, option: Option) -> str:

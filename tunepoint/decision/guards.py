@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 
@@ -94,6 +94,7 @@ def twins_decide(
     clean_verdict: str | None,
     clean_winner: str | None,
     titles: Mapping[str, str] | None = None,
+    equals: Collection[str] = (),
 ) -> list[str]:
     """Return a caveat if the verdict rests on test items that have a near duplicate outside the test.
 
@@ -103,9 +104,10 @@ def twins_decide(
         clean_verdict: without those items; None where it was not decided.
         clean_winner: without those items.
         titles: name of an arm -> what people read.
+        equals: other arms that do as well as the winner on all test items.
 
     """
-    if clean_verdict is None or (clean_verdict, clean_winner) == (verdict, winner):
+    if clean_verdict is None or (clean_verdict == verdict and clean_winner in (winner, *equals)):
         return []
     title = (titles or {}).get(str(clean_winner), clean_winner)
     return [

@@ -9,12 +9,21 @@ import numpy as np
 
 from tunepoint.costs.break_even import BreakEven, break_even
 from tunepoint.costs.cost_draws import CostDraws
-from tunepoint.stats.arrays import Flags, Floats
+from tunepoint.stats.arrays import Flags, Floats, Integers
 from tunepoint.task.assumptions import Limits
 
 Strength = Literal["confident", "leaning"]
 CONFIDENT, LEANING = 0.05, 0.20
 """Probability of a wrong choice up to which a verdict has this strength."""
+CLEARLY_WORSE = 0.975
+"""Share of the draws in which an arm scores lower, from which the difference is no noise."""
+
+
+def strength_of(wrong: float) -> Strength | None:
+    """Return how strong a verdict is that is wrong with this probability."""
+    if wrong <= CONFIDENT:
+        return "confident"
+    return "leaning" if wrong <= LEANING else None
 
 
 @dataclass(frozen=True)
@@ -32,9 +41,7 @@ class Risks:
     @property
     def strength(self) -> Strength | None:
         """How strong a verdict these risks allow."""
-        if self.wrong <= CONFIDENT:
-            return "confident"
-        return "leaning" if self.wrong <= LEANING else None
+        return strength_of(self.wrong)
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,8 @@ class Evidence:
     limits: Limits
     materiality: float
     error_usd: float | None
+    simplicity: tuple[int, ...] | None = None
+    """(A,) rank of each arm, the simplest first, which decides between equals; None to keep the best bet."""
 
     def thinned(self, size: int) -> Evidence:
         """Return the same evidence on the first `size` draws."""
@@ -116,15 +125,43 @@ class Evidence:
         return np.asarray((total - least).mean(axis=0))
 
     def best_bet(self, volume: float | None = None) -> int:
-        """Return the position of the candidate with the least expected loss."""
-        unacceptable, passed_over = (draws.mean(axis=0) for draws in self.risk_draws(volume))
-        total = self.total(volume).mean(axis=0)
+        """Return the position of the candidate with the least expected loss, or of its simplest equal."""
+        equals = self.equals(volume)
+        return equals[0] if self.simplicity is None else min(equals, key=self.simplicity.__getitem__)
+
+    def equals(self, volume: float | None = None) -> tuple[int, ...]:
+        """Return the positions of the candidate with the least expected loss and of those equal to it.
+
+        An equal is a candidate that one may choose at the same strength, that is not clearly worse in
+        score, and that is not materially dearer in half of the draws or more. Where no verdict is strong
+        enough, the first stands alone.
+        """
+        unacceptable, passed_over = self.risk_draws(volume)
+        total, wrong = self.total(volume), (unacceptable | passed_over).mean(axis=0)
+        candidates = np.flatnonzero(self.candidates_mask(volume))
+        best = self._least_loss(candidates, unacceptable.mean(axis=0), passed_over.mean(axis=0), total)
+        strength = strength_of(wrong[best])
+        if strength is None:
+            return (best,)
+        worse = (self.scores < self.scores[:, [best]]).mean(axis=0)
+        dearer = (total - total[:, [best]] > self.materiality * total).mean(axis=0)
+        equals = [
+            int(arm)
+            for arm in candidates
+            if worse[arm] <= CLEARLY_WORSE and dearer[arm] < 0.5 and strength_of(wrong[arm]) == strength
+        ]
+        return (best, *(arm for arm in equals if arm != best))
+
+    def _least_loss(
+        self, candidates: Integers, unacceptable: Floats, passed_over: Floats, total: Floats
+    ) -> int:
+        """The candidate with the least expected loss, from its risks and the (D, A) totals."""
+        mean_total = total.mean(axis=0)
         loss = unacceptable + passed_over
         if self.error_usd is not None:
-            loss = np.where(unacceptable > 0.5, np.inf, total)
-        candidates = np.flatnonzero(self.candidates_mask(volume))
+            loss = np.where(unacceptable > 0.5, np.inf, mean_total)
         # Ties of loss go to the arm that is less often unacceptable, then to the cheaper one.
-        order = np.lexsort((total[candidates], unacceptable[candidates], loss[candidates]))
+        order = np.lexsort((mean_total[candidates], unacceptable[candidates], loss[candidates]))
         return int(candidates[order[0]])
 
     def break_even(self, first: str, second: str) -> BreakEven:

@@ -25,6 +25,7 @@ from tunepoint.decision.guards import capped, lost_by_format, too_few
 from tunepoint.decision.reversals import reversals
 from tunepoint.decision.rule import Evidence, Risks, Strength
 from tunepoint.decision.sides import rival_of
+from tunepoint.decision.simplicity import ranks_of_simplicity
 from tunepoint.decision.value_of_information import ValueOfInformation, values_of_information
 from tunepoint.errors import EvidenceError
 from tunepoint.stats.paired import JointScores, draw_scores
@@ -55,6 +56,8 @@ class Decision:
     verdict: Verdict
     strength: Strength | None
     winner: str
+    equals: tuple[str, ...]
+    """The other arms that do as well for the same money, of which the winner is the simplest."""
     risks: Risks
     finalists: tuple[Finalist, ...]
     differences: tuple[Difference, ...]
@@ -123,6 +126,7 @@ def decide(
         verdict=VERDICT_OF_KIND[costs[winner].kind] if strength else "undecided",
         strength=strength,
         winner=table.names[winner],
+        equals=tuple(table.names[arm] for arm in sorted(evidence.equals()) if arm != winner),
         risks=evidence.risks_of(winner),
         finalists=finalists,
         differences=differences,
@@ -189,6 +193,7 @@ def evidence_of(
         limits=task.limits,
         materiality=task.value.materiality,
         error_usd=task.value.error_usd,
+        simplicity=ranks_of_simplicity(table, costs),
     )
 
 

@@ -37,6 +37,7 @@ NO_DIFFERENCE = {
 }
 """What to add where the winner is more than a tuned model, and its score is not."""
 UNDECIDED = "not sure yet"
+COUNT_WORDS = {2: "Two", 3: "Three", 4: "Four", 5: "Five", 6: "Six", 7: "Seven", 8: "Eight", 9: "Nine"}
 STRENGTH_WORDS = {"confident": "confident", "leaning": "likely", None: UNDECIDED}
 KIND_WORDS = {
     "prompt": "prompt",
@@ -152,7 +153,20 @@ def headline(decision: Mapping[str, Any]) -> str:
     extra = NO_DIFFERENCE.get(kind) if _equals_a_tuned_model(decision) else None
     if extra and kind == "hybrid":
         advice = ADVICE["tuned"]
-    return " ".join(filter(None, (f"{advice} ({strength_words(decision)}): {winner}.", extra)))
+    verdict = f"{advice} ({strength_words(decision)}): {winner}."
+    return " ".join(filter(None, (verdict, equals_words(decision), extra)))
+
+
+def equals_words(decision: Mapping[str, Any]) -> str | None:
+    """Return how many options do as well as the winner; None where none does."""
+    kinds = Names.of(decision).kinds
+    equals = [kinds.get(arm) for arm in decision.get("equals", ())]
+    if not equals:
+        return None
+    alike = all(kind == kinds.get(decision["winner"]) for kind in equals)
+    count = COUNT_WORDS.get(len(equals) + 1, str(len(equals) + 1))
+    options = "variants" if alike else "options"
+    return f"{count} {options} are equal within the noise; this is the simplest."
 
 
 def strength_words(decision: Mapping[str, Any]) -> str:
@@ -230,7 +244,8 @@ def settling_words(decision: Mapping[str, Any]) -> str | None:
     regret = winner.get("expected_regret_usd")
     pays = any(step["value_usd"] > step["price_usd"] for step in worth)
     would_settle = any(needed[key] for key in ("test_items", "training_seeds", "training_examples"))
-    if regret is None or not worth or pays or not would_settle:
+    too_dear = not needed.get("recommended", True)
+    if too_dear or regret is None or not worth or pays or not would_settle:
         return sentence(needed["why"])
     return (
         f"Too close to matter at your volume: the best option so far loses {about_usd(regret)} on average "

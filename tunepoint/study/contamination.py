@@ -69,6 +69,8 @@ def contamination(
 
 def without_copies(decision: Decision, copies: Contamination) -> Decision:
     """Return the decision, not confident where it changes once near duplicates leave the test."""
-    doubts = twins_decide(decision.verdict, decision.winner, copies.verdict, copies.winner, decision.titles)
+    doubts = twins_decide(
+        decision.verdict, decision.winner, copies.verdict, copies.winner, decision.titles, decision.equals
+    )
     caveats = (*doubts, *decision.caveats)
     return replace(decision, strength=capped(decision.strength, doubts), caveats=caveats)

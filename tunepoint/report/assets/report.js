@@ -179,10 +179,32 @@
       ? (unacceptable[a] > 0.5 ? Infinity : mean[a]) : unacceptable[a] + passed[a];
     const order = arms.map((_, a) => a).filter((a) => candidates[a])
       .sort((a, b) => loss(a) - loss(b) || unacceptable[a] - unacceptable[b] || mean[a] - mean[b]);
-    const best = order[0], risk = wrong[best];
+    const best = simplest(order, wrong, volume, months), risk = wrong[best];
     const strength = !fit[best] || !economics.enough ? "undecided" :
-      risk <= 0.05 && !economics.capped ? "confident" : risk <= 0.2 ? "leaning" : "undecided";
+      economics.capped && strengthOf(risk) === "confident" ? "leaning" : strengthOf(risk);
     return { best, strength, risk };
+  }
+
+  function strengthOf(risk) {
+    return risk <= 0.05 ? "confident" : risk <= 0.2 ? "leaning" : "undecided";
+  }
+
+  // The simplest of the best bet and its equals: Evidence.equals of decision/rule.py.
+  function simplest(order, wrong, volume, months) {
+    const best = order[0], strength = strengthOf(wrong[best]);
+    if (strength === "undecided") return best;
+    const equals = order.filter((a) => {
+      if (a === best) return true;
+      if (strengthOf(wrong[a]) !== strength) return false;
+      let worse = 0, dearer = 0;
+      for (let d = 0; d < count; d++) {
+        const own = total(d, a, volume, months);
+        if (draws.score[d][a] < draws.score[d][best]) worse += 1 / count;
+        if (own - total(d, best, volume, months) > economics.materiality * own) dearer += 1 / count;
+      }
+      return worse <= 0.975 && dearer < 0.5;
+    });
+    return equals.sort((a, b) => economics.simplicity[a] - economics.simplicity[b])[0];
   }
 
   const priced = economics.error_usd !== null;

@@ -1,0 +1,116 @@
+"""Options that are equal within the noise: the simplest is chosen, and the others are named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tunepoint import ArmCost, Decision, Task, Trial, decide, tabulate
+from tunepoint.report.words import equals_words, headline
+from tunepoint.stats.ranges import Range
+
+RNG = np.random.default_rng
+ITEMS = 600
+CENT = Range(0.01, 0.01, 0.01)
+
+
+def decided(
+    accuracy: dict[str, float],
+    costs: list[ArmCost],
+    tokens: dict[str, int] | None = None,
+    seconds: dict[str, float] | None = None,
+    **sections: Any,
+) -> Decision:
+    """A decision on arms that are right on shuffled shares of the items."""
+    rng = RNG(5)
+    trials = []
+    for arm, share in accuracy.items():
+        right = rng.permutation(ITEMS) < round(share * ITEMS)
+        trials += [
+            Trial(
+                arm=arm,
+                item=str(item),
+                score=float(right[item]),
+                seconds=(seconds or {}).get(arm),
+                input_tokens=tokens[arm] if tokens else None,
+                output_tokens=1 if tokens else None,
+            )
+            for item in range(ITEMS)
+        ]
+    task = Task.parse({"name": "t", "limits": {"margin": 0.05}, **sections})
+    return decide(tabulate(trials), costs, task, RNG(0))
+
+
+def priced(arm: str, kind: Any, usd: Range = CENT) -> ArmCost:
+    return ArmCost(arm, kind, usd_per_query=usd)
+
+
+def test_the_simpler_kind_wins_a_tie() -> None:
+    accuracy = {"cascade": 0.90, "hybrid": 0.90, "tuned": 0.895, "prompt": 0.89}
+    decision = decided(accuracy, [priced(kind, kind) for kind in accuracy])
+    assert (decision.winner, decision.verdict) == ("prompt", "prompt")
+    assert decision.equals == ("cascade", "hybrid", "tuned")
+    without_prompt = dict(list(accuracy.items())[:3])
+    assert decided(without_prompt, [priced(kind, kind) for kind in without_prompt]).winner == "tuned"
+
+
+def test_within_a_kind_fewer_tokens_win_a_tie_and_then_the_lower_p95() -> None:
+    costs = [priced(arm, "tuned") for arm in "abc"]
+    accuracy = {"a": 0.9, "b": 0.9, "c": 0.9}
+    seconds = {"a": 0.1, "b": 0.3, "c": 0.2}
+    shorter = decided(accuracy, costs, {"a": 80, "b": 20, "c": 20}, seconds)
+    assert shorter.winner == "c"
+    assert decided(accuracy, costs, {"a": 80, "b": 20, "c": 30}, seconds).winner == "b"
+
+
+def test_what_is_clearly_worse_or_materially_dearer_is_no_equal() -> None:
+    accuracy = {"prompt": 0.80, "tuned": 0.90, "hybrid": 0.90}
+    costs = [priced("prompt", "prompt"), priced("tuned", "tuned"), priced("hybrid", "hybrid")]
+    decision = decided(accuracy, costs)
+    assert (decision.winner, decision.equals) == ("tuned", ("hybrid",))
+    dearer = [costs[0], costs[1], priced("hybrid", "hybrid", Range(0.02, 0.02, 0.02))]
+    assert decided(accuracy, dearer).equals == ()
+    cheaper_hybrid = [costs[0], costs[1], priced("hybrid", "hybrid", Range(0.005, 0.005, 0.005))]
+    assert decided(accuracy, cheaper_hybrid).winner == "hybrid"
+
+
+def test_errors_with_a_price_are_part_of_what_is_equal() -> None:
+    accuracy = {"tuned": 0.90, "prompt": 0.84}
+    costs = [priced("tuned", "tuned"), priced("prompt", "prompt")]
+    decision = decided(accuracy, costs, value={"error_usd": 1.0}, limits={"margin": 0.2})
+    assert (decision.winner, decision.equals) == ("tuned", ())
+
+
+def test_an_undecided_study_keeps_its_best_bet() -> None:
+    accuracy = {"tuned": 0.90, "prompt": 0.885}
+    decision = decided(
+        accuracy, [priced("tuned", "tuned"), priced("prompt", "prompt")], limits={"margin": 0.0}
+    )
+    assert (decision.strength, decision.winner, decision.equals) == (None, "tuned", ())
+
+
+@pytest.mark.parametrize(
+    ("kinds", "words"),
+    [
+        (("tuned", "tuned", "tuned"), "Three variants are equal within the noise; this is the simplest."),
+        (("tuned", "hybrid"), "Two options are equal within the noise; this is the simplest."),
+        (("tuned",), None),
+    ],
+)
+def test_the_headline_counts_the_equals(kinds: tuple[str, ...], words: str | None) -> None:
+    names = [f"arm{i}" for i in range(len(kinds))]
+    finalists = [
+        {"arm": name, "kind": kind, "score": {"estimate": 0.9}}
+        for name, kind in zip(names, kinds, strict=True)
+    ]
+    decision = {
+        "winner": "arm0",
+        "verdict": "fine-tune",
+        "strength": "confident",
+        "equals": names[1:],
+        "finalists": finalists,
+    }
+    assert equals_words(decision) == words
+    assert headline(decision) == " ".join(filter(None, ("Fine-tune a model (confident): arm0.", words)))
