@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,26 @@ def test_the_checkpoint_is_unpacked_once_and_whole(checkpoint: Path) -> None:
     }
     before = checkpoint.stat().st_mtime_ns
     assert checkpoint_of(SMOLLM2, Path()) == checkpoint and checkpoint.stat().st_mtime_ns == before
-    assert not [folder for folder in checkpoint.parent.iterdir() if folder.name.startswith("tmp")]
+    assert not checkpoint.with_suffix(".unfinished").exists()
+
+
+def test_processes_that_unpack_the_same_file_wait_for_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    monkeypatch.setenv("TUNEPOINT_MODELS", str(tmp_path / "store"))
+    unpacked: list[Path] = []
+
+    def slowly(name: str, path: Path, target: Path) -> None:
+        assert not unpacked, "two at once"
+        unpacked.append(target)
+        (target / "config.json").write_text("{}")
+
+    monkeypatch.setattr("tunepoint.models.gguf.unpacking._unpack", slowly)
+    with ThreadPoolExecutor(4) as pool:
+        folders = set(pool.map(lambda _: checkpoint_of("gguf:model.gguf", tmp_path), range(4)))
+    assert len(folders) == 1 and len(unpacked) == 1
+    assert [file.name for file in folders.pop().iterdir()] == ["config.json"]
 
 
 def test_torch_and_llama_cpp_give_the_same_weights_the_same_answers(

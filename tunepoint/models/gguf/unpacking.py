@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import io
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +35,16 @@ def checkpoint_of(name: str, folder: Path) -> Path:
     """
     path = gguf_path(name, folder)
     target = ModelStore().folder / "unpacked" / _identity(name, path)
-    if not target.exists():
-        make_folder(target.parent)
-        # A killed process leaves no half of a checkpoint under the final name.
-        unfinished = Path(tempfile.mkdtemp(dir=target.parent))
-        try:
+    make_folder(target.parent)
+    with target.with_suffix(".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be unpacking it; the system frees the lock
+        if not target.exists():
+            # A killed process leaves no half of a checkpoint under the final name.
+            unfinished = target.with_suffix(".unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
             _unpack(name, path, unfinished)
             unfinished.replace(target)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
     return target
 
 
