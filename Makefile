@@ -3,7 +3,9 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-# Python compiles a module when it first imports it; to compile all of them here takes two minutes.
+# Python compiles a module when it first imports it; to compile all of them here takes two minutes. What it
+# compiles must be kept, or every process does it again, for half of the time that a test of processes takes.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(PIP) install --no-compile -c constraints.txt
 PYTEST = $(BIN)/python -m pytest -n logical --dist loadgroup
 # The tracer doubles the time of the tests, so only `make test COVERAGE=1` (as .ci/run does) switches it on.
