@@ -40,7 +40,6 @@ from tunepoint.loop.state import (
     StudyOutcome,
 )
 from tunepoint.loop.turn import advance
-from tunepoint.models.encoder import Encoder
 from tunepoint.serve.settings import ServeSettings
 
 RNG = np.random.default_rng
@@ -241,24 +240,6 @@ def test_feedback_that_falls_is_drift_beyond_the_margin() -> None:
     before = (rng.random(1_000) < 0.9).astype(float).tolist()
     assert mean_drift("feedback", before, (rng.random(300) < 0.6).astype(float).tolist(), 0.05).drifted
     assert not mean_drift("feedback", before, (rng.random(300) < 0.89).astype(float).tolist(), 0.05).drifted
-
-
-@pytest.mark.no_cover  # what it runs, others cover
-def test_drift_of_the_example_by_the_real_encoder(minilm: Encoder) -> None:
-    with (EXAMPLE / "messages.csv").open(newline="", encoding="utf-8") as file:
-        old = [row["text"] for row in csv.DictReader(file) if row["text"]]
-    with (EXAMPLE / "new_product.csv").open(newline="", encoding="utf-8") as file:
-        new = [row["text"] for row in csv.DictReader(file)]
-    messages = [old[i] for i in RNG(0).permutation(len(old))[:650].tolist()]
-    known, rest = messages[:500], messages[500:]
-    texts = [*messages, *new]
-    vectors = dict(zip(texts, minilm.embed(texts), strict=True))  # each text is read once
-
-    def embed(inputs: Sequence[str]) -> np.ndarray:
-        return np.stack([vectors[text] for text in inputs])
-
-    assert not input_drift(embed, known, rest, RNG(1)).drifted
-    assert input_drift(embed, known, new, RNG(1)).drifted
 
 
 # -- a small real one -----------------------------------------------------------------------------

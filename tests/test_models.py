@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import EXAMPLE
 
 from tunepoint import Example, Task
 from tunepoint.arms.baselines.nearest_examples import FixedExamples, NearestExamples
@@ -21,6 +23,7 @@ from tunepoint.arms.encoder.classifier import Classifier, FineTuned, Probe
 from tunepoint.arms.encoder.mixtures import TunedWithNames, TunedWithRetrieval
 from tunepoint.arms.encoder.training import Recipe
 from tunepoint.errors import EvidenceError, ModelError, TaskError
+from tunepoint.loop.drift import input_drift
 from tunepoint.models import encoder_weights
 from tunepoint.models.chat import Demonstration, Prompt, Reply, Usage
 from tunepoint.models.encoder import Encoder
@@ -330,3 +333,21 @@ def test_labels_of_tuned_encoders_are_words_for_people(encoder: Encoder) -> None
         "tuned MiniLM + label names",
         "tuned MiniLM + 8 nearest examples",
     ]
+
+
+@pytest.mark.no_cover  # what it runs, others cover
+def test_drift_of_the_example_by_the_real_encoder(minilm: Encoder) -> None:
+    with (EXAMPLE / "messages.csv").open(newline="", encoding="utf-8") as file:
+        old = [row["text"] for row in csv.DictReader(file) if row["text"]]
+    with (EXAMPLE / "new_product.csv").open(newline="", encoding="utf-8") as file:
+        new = [row["text"] for row in csv.DictReader(file)]
+    messages = [old[i] for i in RNG(0).permutation(len(old))[:650].tolist()]
+    known, rest = messages[:500], messages[500:]
+    texts = [*messages, *new]
+    vectors = dict(zip(texts, minilm.embed(texts), strict=True))  # each text is read once
+
+    def embed(inputs: Sequence[str]) -> np.ndarray:
+        return np.stack([vectors[text] for text in inputs])
+
+    assert not input_drift(embed, known, rest, RNG(1)).drifted
+    assert input_drift(embed, known, new, RNG(1)).drifted

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from tunepoint.data.examples import Example, labels_of
+from tunepoint.data.json_schema import common_schema
 from tunepoint.models.chat import Prompt
 from tunepoint.models.templates import render
 from tunepoint.task.task import Task
@@ -21,17 +22,19 @@ def base_template(task: Task, train: Sequence[Example]) -> Prompt:
 
     Args:
         task: gives the instruction, the kind of answer and its schema.
-        train: gives the labels where the task declares none.
+        train: gives the labels where the task declares none, and the schema.
 
     """
-    is_label = task.answer.kind == "label"
+    is_label, declared = task.answer.kind == "label", task.answer.json_schema
+    infers = task.answer.kind == "json" and declared is None
     return Prompt(
         input="",
         instruction=task.instruction,
         labels=labels_of(task, train) if is_label else (),
         descriptions=dict(task.answer.labels or {}) if is_label else {},
         kind=task.answer.kind,
-        schema=task.answer.json_schema,
+        schema=common_schema([example.target for example in train]) if infers else declared,
+        schema_inferred=infers,
     )
 
 

@@ -1,8 +1,9 @@
-"""A JSON schema that covers all targets, for a first task.toml."""
+"""A JSON schema that covers all targets: for a first task.toml, and for prompts of a task without one."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,11 @@ MAX_KEYS = 40
 """Keys of an object up to which they are fields; more are rather data, such as names of people."""
 MAX_DEPTH = 6
 """Nested objects and lists that a schema describes; deeper ones may hold anything."""
+MAX_CHOICES = 12
+"""Different texts of a field up to which they are its only values; more are rather data."""
+USES_OF_A_CHOICE = 5
+"""Texts per different one from which they are choices, where each occurs twice or more: the probability
+of one that has not occurred is about the share of those that occurred once (Good 1953)."""
 Schema = dict[str, Any]
 
 
@@ -40,10 +46,19 @@ def _schema(values: Sequence[Any], depth: int) -> Schema:
     objects = [value for value in values if isinstance(value, dict)]
     if objects and depth:
         schema |= _of_objects(objects, depth)
+    if types == ["string"] and (choices := _choices(values)):
+        schema["enum"] = choices
     members = [member for value in values if isinstance(value, list) for member in value]
     if members and depth:
         schema["items"] = _schema(members, depth - 1)
     return schema
+
+
+def _choices(texts: Sequence[str]) -> list[str]:
+    """The texts that a field takes, sorted; empty where others may well occur."""
+    counts = Counter(texts)
+    often = len(texts) >= USES_OF_A_CHOICE * len(counts) and min(counts.values()) > 1
+    return sorted(counts) if 1 < len(counts) <= MAX_CHOICES and often else []
 
 
 def _of_objects(objects: Sequence[Mapping[str, Any]], depth: int) -> Schema:

@@ -56,8 +56,6 @@ class Decision:
     verdict: Verdict
     strength: Strength | None
     winner: str
-    equals: tuple[str, ...]
-    """The other arms that do as well for the same money, of which the winner is the simplest."""
     risks: Risks
     finalists: tuple[Finalist, ...]
     differences: tuple[Difference, ...]
@@ -70,6 +68,8 @@ class Decision:
     groups: int
     evidence: Evidence
     """The draws behind it all; the report's sliders recompute the verdict from them."""
+    equals: tuple[str, ...] = ()
+    """The other arms that do as well for the same money, of which the winner is the simplest."""
     judged: JudgeQuality | None = None
     """How good the judge is, where one gave the scores."""
     break_even: tuple[BreakEven, ...] = ()
@@ -126,7 +126,6 @@ def decide(
         verdict=VERDICT_OF_KIND[costs[winner].kind] if strength else "undecided",
         strength=strength,
         winner=table.names[winner],
-        equals=tuple(table.names[arm] for arm in sorted(evidence.equals()) if arm != winner),
         risks=evidence.risks_of(winner),
         finalists=finalists,
         differences=differences,
@@ -143,7 +142,7 @@ def decide(
 
 
 def _with_rival(decision: Decision, costs: Sequence[ArmCost], task: Task) -> Decision:
-    """The decision with the break-evens, and what the winner costs over its rival."""
+    """The decision with its equals, the break-evens, and what the winner costs over its rival."""
     names, estimates = decision.evidence.costs.arms, decision.evidence.estimates.tolist()
     winner = names.index(decision.winner)
     rival = rival_of([cost.kind for cost in costs], estimates, winner)
@@ -151,6 +150,7 @@ def _with_rival(decision: Decision, costs: Sequence[ArmCost], task: Task) -> Dec
     late = late_payback(crossings, decision.winner, decision.titles)
     return replace(
         decision,
+        equals=tuple(names[arm] for arm in sorted(decision.evidence.equals()) if arm != winner),
         break_even=crossings,
         rival=names[rival],
         swings=tornado(costs, task, winner, rival),

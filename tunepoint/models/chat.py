@@ -50,6 +50,9 @@ class Prompt:
     kind: AnswerKind = "label"
     schema: Mapping[str, Any] | None = None
     """JSON schema of `json` answers."""
+    schema_inferred: bool = False
+    """Whether the schema was inferred from examples: the model is asked to follow it, and an answer that
+    does not is compared with the right one all the same."""
     form: AnswerForm = "either"
     """How a label is asked for, shown in demonstrations, and confined."""
     template_name: str = "plain"

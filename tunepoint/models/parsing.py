@@ -94,7 +94,8 @@ def _json(prompt: Prompt, text: str) -> ParsedAnswer:
         answer = json.dumps(value, ensure_ascii=False, sort_keys=True)
     except (ValueError, RecursionError) as error:
         return ParsedAnswer(None, f"its JSON is broken: {error}")
-    fault = schema_fault(prompt.schema, value) if prompt.schema else None
+    binding = prompt.schema if not prompt.schema_inferred else None
+    fault = schema_fault(binding, value) if binding else None
     return ParsedAnswer(None, fault) if fault else ParsedAnswer(answer)
 
 

@@ -150,6 +150,8 @@ class Task(Section):
         settings = {model.name: model.settings for model in self.models if model.settings != AS_USUAL}
         if settings:
             parts["settings"] = {name: asdict(own) for name, own in settings.items()}
+        if self.answer.kind == "json" and self.answer.json_schema is None:
+            parts["json_schema"] = "inferred"  # older prompts named no field
         if replies := {model.name: str(model.replies) for model in self.models if model.replies is not None}:
             parts["replies"] = replies
         if self.prompts:
