@@ -411,7 +411,8 @@ def test_a_base_that_does_not_fit_is_refused_with_the_sizes(
             check_fits(str(base), size, CausalRecipe("qlora"), 512, tmp_path)
 
 
-def test_what_is_no_base_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_base_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # else it is asked, again and again
     with pytest.raises(ModelError, match=r"name a directory with config\.json"):
         size_of("nowhere", tmp_path)
     bare = tiny_checkpoint(tmp_path / "bare", template=None)

@@ -94,3 +94,31 @@ def test_the_best_arm_is_seldom_lost_and_equal_arms_stay() -> None:
         stayed += {"0", "1"} <= set(race.running)
         assert "4" not in race.running
     assert lost / 150 <= 0.1 and stayed / 150 >= 0.75
+
+
+def looked_at_until_stopped(skill: float, best: float, rng: np.random.Generator) -> int | None:
+    """Items after which an arm is found far behind one of another family; None if it never is."""
+    items = 300
+    # half of the items decide alike for both, as they do for two prompts of one model
+    luck, shared = rng.random((2, items)), rng.random(items) < 0.5
+    luck[1, shared] = luck[0, shared]
+    scores = (luck < np.array([[skill], [best]])).astype(float)
+    race = Race(["arm"])
+    for n in range(16, items + 1, 16):
+        race.stop_far_behind("best", scores[1, :n], {"arm": scores[0, :n]})
+        if not race.running:
+            assert race.stopped == {"arm": "best"}
+            return n
+    return None
+
+
+def test_an_arm_that_is_not_far_behind_another_family_is_rarely_stopped() -> None:
+    rng = np.random.default_rng(9)
+    stopped = [looked_at_until_stopped(0.8, 0.9, rng) for _ in range(300)]
+    assert sum(n is not None for n in stopped) / 300 <= 0.10 + 0.03
+
+
+def test_an_arm_that_is_far_behind_another_family_is_stopped_early() -> None:
+    rng = np.random.default_rng(10)
+    stopped = [looked_at_until_stopped(0.3, 0.9, rng) or 300 for _ in range(100)]
+    assert np.median(stopped) <= 48

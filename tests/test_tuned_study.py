@@ -55,7 +55,7 @@ def test_a_tuned_language_model_is_measured_with_three_prompts_and_decided_on(
     steps: list[str] = []
     task = routing(tmp_path, tune=[tune])
     out = tmp_path / "study"
-    result = run(task, out=out, progress=lambda what, done, planned: steps.append(what))
+    result = run(task, out=out, progress=lambda progress: steps.append(progress.what))
     manifest = json.loads((out / "manifest.json").read_text())
     mine = {name: facts for name, facts in manifest["arms"].items() if name.startswith("tiny lora")}
     assert {facts["kind"] for facts in mine.values()} == {"tuned", "hybrid"} and len(mine) == 3

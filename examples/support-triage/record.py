@@ -18,6 +18,7 @@ from tunepoint import Task, run
 from tunepoint.files.machine import cores
 from tunepoint.models.gguf.catalog import known_model
 from tunepoint.models.replies import ReplyOrigin, write_replies
+from tunepoint.study.progress import Progress
 
 HERE = Path(__file__).parent
 
@@ -40,9 +41,9 @@ def main() -> None:
         print(f"{count:,} replies of {name} are in {path}")
 
 
-def show(what: str, done: float, planned: float) -> None:
+def show(progress: Progress) -> None:
     """Print a line of progress."""
-    print(f"{done / max(done, planned):4.0%}  {what}", flush=True)
+    print(f"{progress.share or 0.0:4.0%}  {progress.what}", flush=True)
 
 
 def origin(name: str) -> ReplyOrigin:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from tunepoint.cli.terminal import ProgressForm
+
 DEFAULT_STORE = "capture.sqlite"
 
 TaskArgument = Annotated[Path, typer.Argument(help="task.toml, or its folder.")]
@@ -24,4 +26,7 @@ SplitStudyOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Skip confirmation.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+ProgressOption = Annotated[
+    ProgressForm, typer.Option("--progress", help="A bar, or lines of JSON on standard error.")
+]
 CapOption = Annotated[float | None, typer.Option(help="Stop before spending more than this.", min=0)]

@@ -15,13 +15,14 @@ from tunepoint.cli.options import (
     CapOption,
     JsonOption,
     OutOption,
+    ProgressOption,
     QuietOption,
     SeedOption,
     StudyArgument,
     TaskArgument,
     YesOption,
 )
-from tunepoint.cli.terminal import clear_errors, confirm_cost, console_of, progress_bar
+from tunepoint.cli.terminal import ProgressForm, clear_errors, confirm_cost, console_of, progress_bar
 
 if TYPE_CHECKING:
     from tunepoint.arms.hosted.quote import HostedQuote
@@ -78,13 +79,14 @@ def run(
         bool, typer.Option("--replay", help="Answer from the study's recording only; makes no calls.")
     ] = False,
     quiet: QuietOption = False,
+    progress: ProgressOption = "bar",
     as_json: JsonOption = False,
 ) -> None:
     """Measure every option, decide, and write the report."""
     from tunepoint.task.task import Task
 
     with clear_errors():
-        _run(Task.load(task), out, seed, max_usd, quiet, as_json, yes=yes, replay=replay)
+        _run(Task.load(task), out, seed, max_usd, quiet, as_json, yes=yes, replay=replay, form=progress)
         if not as_json:
             command = ["tunepoint", "run", str(task), *(["--out", str(out)] if out else [])]
             command += ["--seed", str(seed)] if seed else []
@@ -104,10 +106,11 @@ def _run(
     *,
     yes: bool = True,
     replay: bool = False,
+    form: ProgressForm = "bar",
 ) -> Result:
     from tunepoint.study.run import run as run_study
 
-    with progress_bar(quiet or as_json) as (progress, paused):
+    with progress_bar(quiet or (as_json and form == "bar"), form) as (progress, paused):
 
         def confirm(quote: Quote | HostedQuote) -> None:
             with paused():

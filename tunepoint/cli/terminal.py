@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tunepoint.study.progress import Progress, ShowProgress
+
 FAILED = 2
 """Exit code of every error; 1 is left to Python's own crashes."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells give it."""
 
-Update = Callable[[str, float, float], None]
-"""(what runs, seconds done, seconds planned) -> None"""
+ProgressForm = Literal["bar", "json"]
 Paused = Callable[[], AbstractContextManager[None]]
 """Hides the progress bar for a while."""
 
@@ -34,18 +36,27 @@ def console_of(stderr: bool = False) -> Console:
 
 LINE_SECONDS = 30.0
 """Between two lines of progress in a log file."""
+JSON_SECONDS = 1.0
+"""Between two lines of progress for a program."""
 
 
 @contextmanager
-def progress_bar(quiet: bool) -> Iterator[tuple[Update, Paused]]:
-    """Show a bar with the time left on standard error; yield how to update and how to hide it."""
+def progress_bar(quiet: bool, form: ProgressForm = "bar") -> Iterator[tuple[ShowProgress, Paused]]:
+    """Show on standard error how far a study is; yield how to update and how to hide it.
+
+    Args:
+        quiet: show nothing.
+        form: a bar (on a terminal; else a line now and then), or lines of JSON for programs.
+
+    """
     if quiet:
-        yield (lambda what, done, planned: None), nullcontext
+        yield (lambda progress: None), nullcontext
         return
-    if not sys.stderr.isatty():
-        yield _ProgressLines().show, nullcontext
+    if form == "json" or not sys.stderr.isatty():
+        yield (_ProgressJson() if form == "json" else _ProgressLines()).show, nullcontext
         return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
 
     columns: tuple[Any, ...] = (
         TextColumn("{task.description}"),
@@ -54,11 +65,17 @@ def progress_bar(quiet: bool) -> Iterator[tuple[Update, Paused]]:
         TextColumn("left"),
         TimeRemainingColumn(elapsed_when_finished=False),
     )
-    with Progress(*columns, console=console_of(stderr=True), transient=True) as bar:
+    with Bars(*columns, console=console_of(stderr=True), transient=True) as bar:
         line = bar.add_task("starting", total=None)
 
-        def update(what: str, done: float, planned: float) -> None:
-            bar.update(line, description=what, completed=done, total=planned or None)
+        def update(progress: Progress) -> None:
+            description = f"{progress.what}{_spent(progress)}"
+            bar.update(
+                line,
+                description=description,
+                completed=progress.done,
+                total=progress.planned or None,
+            )
 
         @contextmanager
         def paused() -> Iterator[None]:
@@ -78,14 +95,48 @@ class _ProgressLines:
     def __init__(self) -> None:
         self.started = self.shown = time.monotonic()
 
-    def show(self, what: str, done: float, planned: float) -> None:
+    def show(self, progress: Progress) -> None:
         """Print a line if the last one is old enough."""
         now = time.monotonic()
         if now - self.shown < LINE_SECONDS:
             return
         self.shown = now
-        share = f", about {min(1.0, done / planned):.0%} of the work" if planned else ""
-        typer.echo(f"{(now - self.started) / 60:.1f} min{share}: {what}", err=True)
+        elapsed = now - self.started
+        left = progress.seconds_left(elapsed)
+        share = f", about {progress.share:.0%} of the work" if progress.share is not None else ""
+        share += f" ({left / 60:.0f} min left)" if left is not None else ""
+        rate = f", {60 * progress.calls / elapsed:.0f} calls a minute" if progress.calls else ""
+        typer.echo(f"{elapsed / 60:.1f} min{share}{rate}: {progress.what}{_spent(progress)}", err=True)
+
+
+def _spent(progress: Progress) -> str:
+    return f" (${progress.calls_usd:,.4f} for calls so far)" if progress.calls_usd else ""
+
+
+class _ProgressJson:
+    """Progress for a program: a line of JSON a second at most, and one for every step of a slower study."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.shown = 0.0
+
+    def show(self, progress: Progress) -> None:
+        """Print a line if the last one is a second old."""
+        now = time.monotonic()
+        if now - self.shown < JSON_SECONDS:
+            return
+        self.shown = now
+        elapsed = now - self.started
+        left = progress.seconds_left(elapsed)
+        line = {
+            "what": progress.what,
+            "elapsed_seconds": round(elapsed, 1),
+            "seconds_left": None if left is None else round(left),
+            "share": None if progress.share is None else round(progress.share, 4),
+            "calls": progress.calls,
+            "calls_usd": round(progress.calls_usd, 6),
+        }
+        typer.echo(json.dumps(line), err=True)
 
 
 def confirm_cost(quote: str, yes: bool, step: str, *, paid: bool = False) -> None:

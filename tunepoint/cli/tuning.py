@@ -69,6 +69,7 @@ def tune(
     """Fine-tune a language model and score it on the validation set."""
     with clear_errors():
         from tunepoint.arms.causal.tune import base_to_tune, tune_model
+        from tunepoint.study.progress import Progress
         from tunepoint.study.seal import seed_of_seal
         from tunepoint.task.task import Task
 
@@ -81,7 +82,7 @@ def tune(
                     confirm_cost(f"Training {chosen.base}: {quote}.", yes, "training; nothing was spent")
 
             def watch(step: int, steps: int, loss: float) -> None:
-                progress(f"training, loss {loss:.3f}", step, steps)
+                progress(Progress(f"training, loss {loss:.3f}", step, steps))
 
             tuned = tune_model(
                 loaded,

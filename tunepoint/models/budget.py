@@ -34,6 +34,8 @@ class Budget:
         self.spent_usd = spent_usd
         self.calls_usd = 0.0 if payments is None else payments.usd
         """The part of `spent_usd` that went to calls of chat models."""
+        self.calls = 0
+        """Calls of chat models that were paid for since the start."""
         self._payments = payments
         self._reserved: dict[int, float] = {}
         self._reservations = 0
@@ -98,6 +100,7 @@ class Budget:
             self._payments.settle(reservation, dollars)
         self.spent_usd += dollars
         self.calls_usd += dollars
+        self.calls += dollars > 0
 
 
 class BudgetedEndpoint:

@@ -16,6 +16,8 @@ LOOK_GROWTH = 1.25
 """Items at a look over those at the look before."""
 RACE_ERROR_RATE = 0.1
 """Highest probability that a race stops its best arm, over all looks and rivals."""
+FAR_BEHIND = 0.1
+"""In mean score, behind an arm of another family: an arm that may be cheaper is not stopped for less."""
 
 
 def look_sizes(items: int) -> list[int]:
@@ -44,7 +46,7 @@ class Race:
 
     Attributes:
         running: names of the arms that still run, in their order.
-        stopped: name of a stopped arm -> the arm that led when it was stopped.
+        stopped: name of a stopped arm -> the arm that led when it was stopped, or that it is far behind.
 
     """
 
@@ -75,6 +77,33 @@ class Race:
             if arm != leader and self._log_capital_against(arm) >= self._threshold:
                 self.running.remove(arm)
                 self.stopped[arm] = leader
+
+    def stop_far_behind(
+        self,
+        name: str,
+        best: Floats,
+        scores: Mapping[str, Floats],
+        clusters: NDArray[np.intp] | None = None,
+        distance: float = FAR_BEHIND,
+    ) -> None:
+        """Stop the arms that are further than this behind an arm that does not race with them.
+
+        The claim against which the gambler bets is "its mean score is at most `distance` behind", so an arm
+        for which that is true is stopped with a probability of `error` at most.
+
+        Args:
+            name: of that arm.
+            best: (n,) its scores.
+            scores: (n,) of each running arm on the same items, every cluster whole.
+            clusters: (n,) cluster of each item; None if items are independent.
+            distance: in mean score.
+
+        """
+        for arm in list(self.running):
+            lead = (scores[arm] - best + distance) / (1 + distance)  # in [-1, 1] again
+            if log_e_value(lead, clusters, self._max_cluster) >= self._threshold:
+                self.running.remove(arm)
+                self.stopped[arm] = name
 
     def _log_capital_against(self, arm: str) -> float:
         """Return the log of the capital won against the claim that an arm is the best."""

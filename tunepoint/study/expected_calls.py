@@ -85,8 +85,8 @@ def _arm_calls(
 ) -> list[ExpectedCalls]:
     train, dev, test = map(len, (split.train, split.dev, split.test))
     calls = []
-    for arms in families(candidates):
-        race = calls_of(task, arms[0], split, answers(len(arms), dev))
+    for number, arms in enumerate(families(candidates)):
+        race = calls_of(task, arms[0], split, answers(len(arms), dev, first=number == 0))
         seconds = timed.get(arms[0].family)
         calls.append(replace(race, answer_seconds=None if seconds is None else (seconds,) * 3))
     # any arm may win, so the one with the most calls stands for the winner in all that follows

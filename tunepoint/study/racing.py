@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 
 import numpy as np
@@ -17,12 +18,82 @@ from tunepoint.trials.trial import Trial
 
 MIN_READABLE_SHARE = 0.5
 """Of the answers of an arm that goes on."""
+LAST_LOOK_ALONE = 2 * FIRST_LOOK_ITEMS
+"""Items up to which an arm without rivals in its family is still compared with the best of the others."""
 
 
-def answers(arms: int, items: int) -> tuple[float, float, float]:
-    """Answers that a race takes: if all stop at the first look, midway, and if none stops."""
-    least = float((arms - 1) * min(FIRST_LOOK_ITEMS, items) + items)
+def answers(arms: int, items: int, *, first: bool = True) -> tuple[float, float, float]:
+    """Answers that a race takes: if all stop at the first look, midway, and if none stops.
+
+    Args:
+        arms: that race.
+        items: of the validation set.
+        first: whether no other family has a winner yet, so that one arm goes on to the end.
+
+    """
+    least = float((arms - first) * min(FIRST_LOOK_ITEMS, items) + first * items)
     return least, (least + arms * items) / 2, float(arms * items)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The best winner of the families before: what is far behind it stops, whatever family it is of."""
+
+    arm: str
+    """Its name."""
+    scores: Mapping[str, float]
+    """Id of an item -> its mean score."""
+
+    def on(self, items: Sequence[Example]) -> Floats:
+        """Return the (n,) scores of these items; NaN where one has none."""
+        return np.array([self.scores.get(item.id, np.nan) for item in items])
+
+
+@dataclass
+class _Heat:
+    """The race of one family, look by look."""
+
+    arms: Mapping[str, Arm]
+    dev: Sequence[Example]
+    codes: NDArray[np.intp]
+    """(n,) cluster of each item."""
+    state: Race
+    measure: Callable[[Arm, Sequence[Example]], None]
+    trials: Callable[[str], Sequence[Trial]]
+    standing: Standing | None
+    results: dict[str, RaceResult] = field(default_factory=dict)
+    totals: dict[str, float] = field(default_factory=dict)
+    """Name of an arm that ran to the last look -> its score there."""
+
+    def look(self, end: int) -> None:
+        """Measure what still runs on the first items, and stop what is hopeless."""
+        items = self.dev[:end]
+        for name in list(self.state.running):
+            self.measure(self.arms[name], items)
+            reply = unreadable_reply(self.trials(name), items)
+            if reply is not None:
+                self.results[name] = RaceResult(arm=name, items=end, stopped_by=None, unreadable=reply)
+                self.state.running.remove(name)
+        scores = {name: item_scores(self.trials(name), items) for name in self.state.running}
+        if not scores:
+            return
+        graded = ~np.any([np.isnan(values) for values in scores.values()], axis=0)  # a judge may fail
+        if graded.any():
+            self.state.eliminate(
+                {name: values[graded] for name, values in scores.items()}, self._codes(graded)
+            )
+        if self.standing is not None:
+            best = self.standing.on(items)
+            known = graded & ~np.isnan(best)
+            if known.any():
+                running = {name: scores[name][known] for name in self.state.running}
+                self.state.stop_far_behind(self.standing.arm, best[known], running, self._codes(known))
+        for name in scores:
+            self.results[name] = RaceResult(arm=name, items=end, stopped_by=self.state.stopped.get(name))
+        self.totals = {name: float(scores[name][graded].sum()) for name in self.state.running}
+
+    def _codes(self, keep: NDArray[np.bool_]) -> NDArray[np.intp]:
+        return self.codes[: len(keep)][keep]
 
 
 def race(
@@ -33,9 +104,9 @@ def race(
     clusters: Mapping[str, str],
     *,
     error: float = RACE_ERROR_RATE,
-    stop_unreadable: bool = True,
+    standing: Standing | None = None,
 ) -> tuple[Arm | None, list[RaceResult]]:
-    """Return the winner, measured on all of dev, and how far every arm came; None if none can be read.
+    """Return the winner, measured on all of dev, and how far every arm came; None if all were stopped.
 
     Args:
         arms: what differs between them is not the price of an answer, so the score decides.
@@ -44,7 +115,7 @@ def race(
         trials: the trials of an arm, by its name.
         clusters: id of an item -> its cluster; an item that is missing is one of its own.
         error: highest probability of stopping the best arm.
-        stop_unreadable: stop arms whose answers cannot be read.
+        standing: the best winner of the families before, if there is any.
 
     """
     units = [list(group) for _, group in groupby(dev, key=lambda item: clusters.get(item.id, item.id))]
@@ -52,29 +123,16 @@ def race(
     codes: NDArray[np.intp] = np.repeat(np.arange(len(units)), [len(unit) for unit in units])
     state = Race([arm.name for arm in arms], max(len(unit) for unit in units), error)
     by_name = {arm.name: arm for arm in arms}
-    results: dict[str, RaceResult] = {}
+    heat = _Heat(by_name, dev, codes, state, measure, trials, standing)
     for size in look_sizes(len(dev)):
         end = next(stop for stop in ends if stop >= size)  # whole clusters only
-        if len(state.running) == 1:
+        if len(state.running) == 1 and (standing is None or size > LAST_LOOK_ALONE):
             end = len(dev)  # a winner without rivals still needs a score over all of dev
-        for name in list(state.running):
-            measure(by_name[name], dev[:end])
-            reply = unreadable_reply(trials(name), dev[:end]) if stop_unreadable else None
-            if reply is not None:
-                results[name] = RaceResult(arm=name, items=end, stopped_by=None, unreadable=reply)
-                state.running.remove(name)
-        if not state.running:
-            return None, [results[arm.name] for arm in arms]
-        scores = {name: item_scores(trials(name), dev[:end]) for name in state.running}
-        graded = ~np.any([np.isnan(values) for values in scores.values()], axis=0)  # a judge may fail
-        if graded.any():
-            state.eliminate({name: values[graded] for name, values in scores.items()}, codes[:end][graded])
-        for name in scores:
-            results[name] = RaceResult(arm=name, items=end, stopped_by=state.stopped.get(name))
-        if end == len(dev):
+        heat.look(end)
+        if not state.running or end == len(dev):
             break
-    winner = max(state.running, key=lambda name: float(scores[name][graded].sum()))
-    return by_name[winner], [results[arm.name] for arm in arms]
+    winner = max(state.running, key=lambda name: heat.totals[name], default=None)
+    return None if winner is None else by_name[winner], [heat.results[arm.name] for arm in arms]
 
 
 def unreadable_reply(trials: Sequence[Trial], items: Sequence[Example]) -> str | None:

@@ -17,7 +17,8 @@ from tunepoint.study.curve_drawing import draw_curve
 from tunepoint.study.directory import CALLS, Study, default_folder, open_study
 from tunepoint.study.holdout import open_test
 from tunepoint.study.planning import Confirm, find_doubtful_labels, plan
-from tunepoint.study.runner import Progress, Runner, silent
+from tunepoint.study.progress import ShowProgress, silent
+from tunepoint.study.runner import Runner
 from tunepoint.study.seal import register_study
 from tunepoint.study.selection import select
 from tunepoint.task.task import Task
@@ -29,7 +30,7 @@ def run(
     out: Path | str | None = None,
     seed: int = 0,
     max_usd: float | None = None,
-    progress: Progress = silent,
+    progress: ShowProgress = silent,
     confirm: Confirm | None = None,
     replay: bool = False,
 ) -> Result:
@@ -40,7 +41,7 @@ def run(
             where it stopped.
         seed: all randomness; the same seed gives the same split, scores and verdict.
         max_usd: stop before the step that would spend more, this machine's time included.
-        progress: called with what is done, and how much of the planned work.
+        progress: called whenever something is done, with how far the study is.
         confirm: called with the quote before a chat model is called, and before a provider tunes one;
             raise to stop.
         replay: take every completion from the recording of an earlier run, and call no model.

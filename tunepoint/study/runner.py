@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from tunepoint.models.chat import Reply, Usage
 from tunepoint.models.opening import ChatModels
 from tunepoint.models.prices import CallPrice
 from tunepoint.study.directory import Study
+from tunepoint.study.progress import Progress, ShowProgress, silent
 from tunepoint.study.records import Fit, MeasuredArm
 from tunepoint.study.trial_writer import Answered, ArmRun, TrialWriter
 from tunepoint.task.task import Task
@@ -26,12 +27,6 @@ LOCAL_BATCH_SIZE = 64
 """Inputs that an arm of this machine gets at once, and answers after which trials are recorded."""
 REMOTE_BATCH_SIZE = 2_000
 """Inputs that a chat model gets at once; it sends as many calls as its server allows."""
-Progress = Callable[[str, float, float], None]
-"""(what, seconds of work done, seconds of work planned); the planned seconds are estimates."""
-
-
-def silent(what: str, done: float, planned: float) -> None:
-    """Show no progress."""
 
 
 class Runner:
@@ -44,7 +39,7 @@ class Runner:
         prepared: Prepared,
         budget: Budget,
         models: ChatModels,
-        progress: Progress = silent,
+        progress: ShowProgress = silent,
         scorer: BatchScorer | None = None,
     ) -> None:
         """Prepare to measure; nothing is fitted or asked yet.
@@ -84,8 +79,8 @@ class Runner:
 
     def announce(self, what: str) -> None:
         """Show what begins now, and what the calls have cost so far."""
-        spent = f" (${self.budget.calls_usd:,.4f} for calls so far)" if self.budget.calls_usd else ""
-        self.progress(f"{what}{spent}", self.done_seconds, self.planned_seconds)
+        budget = self.budget
+        self.progress(Progress(what, self.done_seconds, self.planned_seconds, budget.calls, budget.calls_usd))
 
     def measure(
         self,

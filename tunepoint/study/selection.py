@@ -19,7 +19,8 @@ from tunepoint.study.ordering import shuffled_dev
 from tunepoint.study.planning import expected_seconds
 from tunepoint.study.prompt_export import export_prompt
 from tunepoint.study.prompt_search import optimize
-from tunepoint.study.racing import race
+from tunepoint.study.racing import Standing, race
+from tunepoint.study.records import RaceResult
 from tunepoint.study.runner import Runner
 from tunepoint.study.warnings import unreadable_warnings
 from tunepoint.trials.trial import ArmKind, mean_score
@@ -93,29 +94,55 @@ def _best_of_families(runner: Runner, arms: Sequence[Arm]) -> list[Arm]:
 def _race_families(runner: Runner, candidates: CandidateArms) -> list[Arm]:
     """The winner of each family of a chat model; the manifest records how far every arm came.
 
-    Races that have ended end alike again, without a call: by the rules of their day, and without the arms
-    that were stopped because their answers could not be read.
+    Races that have ended are not run again: their record says who won.
     """
     split, log = runner.prepared.split, runner.study.dev
     dev = shuffled_dev(runner)
     ended = runner.study.manifest.races
-    races = {name: result for name, result in ended.items() if result.unreadable is not None}
+    races: dict[str, RaceResult] = {}
     order = {arm.family: position for position, arm in reversed(list(enumerate(candidates.raced)))}
-    by_family = sorted(
-        (arm for arm in candidates.raced if arm.name not in races), key=lambda arm: order[arm.family]
-    )
+    by_family = sorted(candidates.raced, key=lambda arm: order[arm.family])
     winners: list[Arm] = []
 
     def measure(arm: Arm, items: Sequence[Example]) -> None:
         runner.measure(arm, log, items, split.train)
 
-    for _, arms in groupby(by_family, key=lambda arm: arm.family):
-        winner, results = race(list(arms), dev, measure, log.of, split.clusters, stop_unreadable=not ended)
+    for _, group in groupby(by_family, key=lambda arm: arm.family):
+        arms = list(group)
+        if all(arm.name in ended for arm in arms):
+            winner, results = _ended_race(runner, arms)
+        else:
+            standing = _standing(runner, winners)
+            winner, results = race(arms, dev, measure, log.of, split.clusters, standing=standing)
         winners += [] if winner is None else [winner]
         races |= {result.arm: result for result in results}
     if races:
         runner.study.update(races=races)
     return winners
+
+
+def _ended_race(runner: Runner, arms: Sequence[Arm]) -> tuple[Arm | None, list[RaceResult]]:
+    """The winner of a race that has ended: the best of those that ran to its end."""
+    results = [runner.study.manifest.races[arm.name] for arm in arms]
+    last = [
+        arm
+        for arm, result in zip(arms, results, strict=True)
+        if result.stopped_by is None and result.unreadable is None
+    ]
+    scores = _scores(runner, last)
+    return max(last, key=lambda arm: scores[arm.name], default=None), results
+
+
+def _standing(runner: Runner, winners: Sequence[Arm]) -> Standing | None:
+    """The best of the winners so far, with its score of each item; None before the first."""
+    if not winners:
+        return None
+    scores = _scores(runner, winners)
+    best = max(winners, key=lambda arm: scores[arm.name]).name
+    by_item: dict[str, list[float]] = {}
+    for trial in runner.study.dev.of(best):
+        by_item.setdefault(trial.item, []).append(trial.score)
+    return Standing(best, {item: float(np.mean(values)) for item, values in by_item.items()})
 
 
 def _scores(runner: Runner, arms: Sequence[Arm]) -> dict[str, float]:
