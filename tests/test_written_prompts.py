@@ -18,7 +18,8 @@ from tunepoint.cli.app import app
 from tunepoint.errors import StudyError, TaskError
 from tunepoint.models.chat import Message, Prompt
 from tunepoint.models.endpoints import request_of
-from tunepoint.task.written_prompts import WrittenPrompt, fill, read_messages
+from tunepoint.task.sections import Search
+from tunepoint.task.written_prompts import WrittenPrompt, fill, opening_of, read_messages, with_opening
 
 TODAY = [
     {"role": "system", "content": 'Route it. Reply with {"queue": "..."} and nothing else.'},
@@ -139,6 +140,44 @@ def test_the_prompt_of_production_is_an_option_and_leaves_the_study_with_its_mes
                 ),
                 out=out,
             )
+
+
+def test_a_search_begins_with_the_prompt_of_production_where_it_is_the_best(tmp_path: Path) -> None:
+    """Only its opening words change: its questions, its form and its placeholders stay."""
+
+    def improvable(messages: list[dict[str, str]], body: dict[str, Any]) -> str:
+        text = messages[-1]["content"]
+        if "write a new instruction" in text:
+            return "```\nRoute it. An invoice is billing.\n```"
+        if "Customer wrote" not in text:
+            return "device_setup"
+        knows = "An invoice is billing" in messages[0]["content"] or text[-1] in "3456789"
+        return json.dumps({"queue": "billing" if knows and "invoice" in text else "device_setup"})
+
+    with serving(Fake(improvable)) as fake:
+        out = tmp_path / "study"
+        task = study_task(tmp_path, fake).model_copy(update={"search": Search(calls=200)})
+        result = run(task, out=out)
+        titles = {finalist.title: finalist.score.estimate for finalist in result.decision.finalists}
+        assert titles["tiny, your prompt “in production”, optimized"] == 1.0
+        manifest = json.loads((out / "manifest.json").read_text())["search"]
+        assert manifest["base"] == "tiny prompt in production" and not manifest["kept"]
+        exported = json.loads((out / "prompt.json").read_text())
+        assert exported["messages"] == [
+            {"role": "system", "content": "Route it. An invoice is billing."},
+            TODAY[1],
+        ]
+        calls = len(fake.calls)
+        run(task, out=out)
+        assert len(fake.calls) == calls
+
+
+def test_a_search_changes_the_words_in_front_of_the_first_placeholder() -> None:
+    messages = (Message("user", "Route this.\n\nText: {text}\nLanguage: {lang}"), Message("user", "Now."))
+    assert opening_of(messages, ["text", "lang"]) == "Route this.\n\nText:"
+    changed = with_opening(messages, ["text", "lang"], "Sort this.\nText:")
+    assert changed == (Message("user", "Sort this.\nText: {text}\nLanguage: {lang}"), messages[1])
+    assert opening_of((Message("user", "{{input}} Which queue?"),), []) == ""
 
 
 def test_prompts_of_one_name_or_for_no_model_are_refused(tmp_path: Path) -> None:

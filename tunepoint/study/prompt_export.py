@@ -8,7 +8,7 @@ from typing import Any
 
 from tunepoint.arms.contract import Arm
 from tunepoint.arms.prompting.chat_prompts import ChatPrompt
-from tunepoint.arms.prompting.written import WrittenPromptArm
+from tunepoint.arms.prompting.written import FittedWrittenPrompt, WrittenPromptArm
 from tunepoint.files.text import write_json, write_text
 from tunepoint.models.chat import Message, Prompt
 from tunepoint.models.label_codes import codes_of
@@ -54,10 +54,10 @@ def export_prompt(runner: Runner, arms: Sequence[Arm]) -> None:
 def _template_of(arm: ChatPrompt | WrittenPromptArm, runner: Runner) -> tuple[Prompt, tuple[Message, ...]]:
     """The prompt of an arm without an input, and its messages with placeholders."""
     rng, train = runner.study.rng(Stream.FIT), runner.prepared.split.train
-    template = arm.fit(runner.task, train, rng).template
-    if isinstance(arm, WrittenPromptArm):
-        return template, arm.messages
-    return template, render(replace(template, input=INPUT_PLACEHOLDER))
+    fitted = arm.fit(runner.task, train, rng)
+    if isinstance(fitted, FittedWrittenPrompt):
+        return fitted.template, fitted.messages
+    return fitted.template, render(replace(fitted.template, input=INPUT_PLACEHOLDER))
 
 
 def _reading(template: Prompt) -> dict[str, Any]:

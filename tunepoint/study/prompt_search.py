@@ -10,6 +10,7 @@ import numpy as np
 from tunepoint.arms.contract import Arm, NotRun
 from tunepoint.arms.prompting.chat_prompts import ChatPrompt, FittedChatPrompt
 from tunepoint.arms.prompting.search import SearchAnswer, SearchProblem, SearchResult, search
+from tunepoint.arms.prompting.written import FittedWrittenPrompt, WrittenPromptArm
 from tunepoint.data.examples import Example
 from tunepoint.errors import MissingExtra, ModelError
 from tunepoint.models.chat import Message, Reply, Usage
@@ -19,12 +20,15 @@ from tunepoint.stats.intervals import Interval
 from tunepoint.stats.streams import Stream
 from tunepoint.study.records import Ceiling, PromptSearch
 from tunepoint.study.runner import Runner
+from tunepoint.task.task import Task
 from tunepoint.trials.grading import Grading
 from tunepoint.trials.trial import mean_score
 
 CHARACTERS_PER_TOKEN = 4.0
 PROPOSAL_TEMPERATURE = 1.0
 """High, so that the same failures lead to different instructions."""
+Base = ChatPrompt | WrittenPromptArm
+"""An arm whose instruction, or opening words, a search changes."""
 
 
 @dataclass(frozen=True)
@@ -46,35 +50,48 @@ def optimize(runner: Runner, winners: Sequence[Arm], dev: Sequence[Example]) -> 
 
     """
     ranked = sorted(
-        (arm for arm in winners if isinstance(arm, ChatPrompt) and arm.style.samples == 1),
+        (arm for arm in winners if isinstance(arm, ChatPrompt | WrittenPromptArm)),
         key=lambda arm: -mean_score(runner.study.dev.of(arm.name)),
     )
-    fixed = [arm for arm in ranked if not arm.style.retrieved]
+    result = runner.study.manifest.search
+    fixed = [arm for arm in ranked if _can_begin(arm, runner.task)]
+    if result is not None:  # a search of older versions never began with a written prompt
+        fixed = [arm for arm in fixed if arm.name == result.base]
     if not fixed:
         return OptimizedPrompts()
     proposer = runner.models.proposer
     if runner.task.search.calls == 0 or proposer is None:
         return OptimizedPrompts(not_run=(NotRun("optimised prompt", "search.calls is 0"),))
     base = fixed[0]
-    result = runner.study.manifest.search
     if result is None:
         try:
             result = _recorded(base, _Search(runner, base, proposer).run(dev))
         except MissingExtra as error:
             return OptimizedPrompts(not_run=(NotRun("optimised prompt", str(error)),))
         runner.study.update(search=result)
-    arms: list[ChatPrompt] = []
+    arms: list[Base] = []
     if not result.kept:
-        # the instruction was searched without retrieval, but may help the best prompt with it too
-        retrieved = [arm for arm in ranked[:1] if arm.style.retrieved]
-        arms = [replace(arm, instruction=result.instruction) for arm in (base, *retrieved)]
+        arms = [replace(arm, instruction=result.instruction) for arm in (base, *_helped(ranked, base))]
     for arm in arms:
         runner.measure(arm, runner.study.dev, runner.prepared.split.dev, runner.prepared.split.train)
     ceiling = result.ceiling
     return OptimizedPrompts(tuple(arms), Interval(ceiling.estimate, ceiling.low, ceiling.high))
 
 
-def _recorded(base: ChatPrompt, result: SearchResult) -> PromptSearch:
+def _can_begin(arm: Base, task: Task) -> bool:
+    """Whether a search may begin with an arm: one call an answer, and words that are the same for all."""
+    if isinstance(arm, WrittenPromptArm):
+        return bool(arm.opening(task))
+    return arm.style.samples == 1 and not arm.style.retrieved
+
+
+def _helped(ranked: Sequence[Base], base: Base) -> list[Base]:
+    """The best prompt if it retrieves examples: an instruction found without them may help it too."""
+    chat = [arm for arm in ranked if isinstance(arm, ChatPrompt) and arm.style.samples == 1]
+    return [arm for arm in chat[:1] if arm.style.retrieved] if isinstance(base, ChatPrompt) else []
+
+
+def _recorded(base: Base, result: SearchResult) -> PromptSearch:
     """The result as it stands in the manifest."""
     ceiling = result.ceiling
     return PromptSearch(
@@ -94,9 +111,12 @@ class _Search:
     Every call is recorded, so a search that was killed repeats its calls for free.
     """
 
-    def __init__(self, runner: Runner, base: ChatPrompt, proposer: TextModel) -> None:
+    def __init__(self, runner: Runner, base: Base, proposer: TextModel) -> None:
         self.runner = runner
         self.base = base
+        self.start = (
+            base.opening(runner.task) if isinstance(base, WrittenPromptArm) else runner.task.instruction
+        )
         self.proposer = proposer
         self.spent_usd = 0.0
 
@@ -104,8 +124,7 @@ class _Search:
         """Search within the task's limits of calls and dollars."""
         runner, limits = self.runner, self.runner.task.search
         runner.announce(f"searching for a better instruction: {self.base.label}")
-        start = runner.task.instruction
-        demonstrations = {shown.input for shown in self._fitted(start).template.demonstrations}
+        demonstrations = {shown.input for shown in self._fitted(self.start).template.demonstrations}
         problem = SearchProblem(
             self._evaluate,
             self._propose,
@@ -117,13 +136,13 @@ class _Search:
         )
         return search(
             problem,
-            start,
+            self.start,
             max_answers=limits.calls,
             stop=lambda: limits.usd is not None and self.spent_usd >= limits.usd,
             seed=runner.study.manifest.seed,
         )
 
-    def _fitted(self, instruction: str) -> FittedChatPrompt:
+    def _fitted(self, instruction: str) -> FittedChatPrompt | FittedWrittenPrompt:
         arm = replace(self.base, instruction=instruction)
         train = self.runner.prepared.split.train
         return arm.fit(self.runner.task, train, self.runner.study.rng(Stream.FIT))
@@ -141,17 +160,17 @@ class _Search:
         request = Request((Message("user", prompt),), LONG_ANSWER_TOKENS, PROPOSAL_TEMPERATURE, number)
         self.proposer.endpoint.complete([request], arrived.__setitem__, allow_all)
         self.spent_usd += self.runner.usd(arrived[0].usage)
-        # an empty proposal is the instruction of the task once more, which the search rejects as no better
-        return arrived[0].text or f"```\n{self.runner.task.instruction}\n```"
+        # an empty proposal is the first instruction once more, which the search rejects as no better
+        return arrived[0].text or f"```\n{self.start}\n```"
 
     def _price(self, instruction: str) -> float:
-        """What the tokens of an instruction cost, in score, against those of the task's own.
+        """What the tokens of an instruction cost, in score, against those of the first one.
 
         With `error_usd`, the errors that pay for their dollars. Without it, an instruction that
         doubles the prompt must be better by the margin.
         """
         runner, base = self.runner, self.base
-        tokens = (len(instruction) - len(runner.task.instruction)) / CHARACTERS_PER_TOKEN
+        tokens = (len(instruction) - len(self.start)) / CHARACTERS_PER_TOKEN
         price, error_usd = runner.prices.get(base.model.name), runner.task.value.error_usd
         if error_usd and price is not None:
             million = price.dollars(Usage(base.model.name, input_tokens=1_000_000))

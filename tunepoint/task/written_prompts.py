@@ -122,6 +122,25 @@ def fill(messages: Sequence[Message], text: str, columns: Sequence[str]) -> tupl
     return tuple(Message(message.role, pattern.sub(value, message.content)) for message in messages)
 
 
+def opening_of(messages: Sequence[Message], columns: Sequence[str]) -> str:
+    """Return the words that a search may change: the first message, up to its first placeholder."""
+    return _parted(messages[0].content, columns)[0]
+
+
+def with_opening(messages: Sequence[Message], columns: Sequence[str], text: str) -> tuple[Message, ...]:
+    """Return the messages with other words in that place."""
+    first, *others = messages
+    _, rest = _parted(first.content, columns)
+    return (Message(first.role, text + rest), *others)
+
+
+def _parted(content: str, columns: Sequence[str]) -> tuple[str, str]:
+    """A message in front of its first placeholder, and from the space before that on."""
+    match = _placeholder(columns).search(content)
+    opening = content[: match.start()].rstrip() if match else content
+    return opening, content[len(opening) :]
+
+
 def _placeholder(columns: Sequence[str]) -> re.Pattern[str]:
     """Matches placeholders only: prompts hold other braces, such as those of JSON."""
     names = "|".join(map(re.escape, sorted({INPUT, *columns}, key=len, reverse=True)))

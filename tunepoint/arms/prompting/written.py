@@ -13,7 +13,7 @@ from tunepoint.arms.templates import base_template
 from tunepoint.data.examples import Example
 from tunepoint.models.chat import ChatModel, Message, Prompt, Reply
 from tunepoint.task.task import Task
-from tunepoint.task.written_prompts import fill
+from tunepoint.task.written_prompts import fill, opening_of, with_opening
 
 
 @dataclass
@@ -44,16 +44,31 @@ class WrittenPromptArm(ChatArm):
 
     prompt_name: str
     messages: tuple[Message, ...]
+    instruction: str | None = None
+    """In place of its opening words: what a prompt search wrote."""
 
     def __post_init__(self) -> None:
-        self.name = self.family = f"{self.title_in_name} prompt {self.prompt_name}"
+        # British: names are keys of studies on disk.
+        optimized = "" if self.instruction is None else "optimised "
+        self.name = self.family = f"{self.title_in_name} {optimized}prompt {self.prompt_name}"
 
     @property
     def label(self) -> str:
         """The model and the name of the prompt."""
-        return f"{self.title_in_label}, your prompt “{self.prompt_name}”"
+        optimized = "" if self.instruction is None else ", optimized"
+        return f"{self.title_in_label}, your prompt “{self.prompt_name}”{optimized}"
+
+    def opening(self, task: Task) -> str:
+        """Return the words that a search begins with; empty where the input comes first."""
+        return opening_of(self.messages, _columns(task))
 
     def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> FittedWrittenPrompt:
         """Take the prompt as it is; nothing is learned."""
-        columns = task.data.columns.input if task.data else ()
-        return FittedWrittenPrompt(self.model, self.messages, columns, base_template(task, train), Built(0))
+        columns, messages = _columns(task), self.messages
+        if self.instruction is not None:
+            messages = with_opening(messages, columns, self.instruction)
+        return FittedWrittenPrompt(self.model, messages, columns, base_template(task, train), Built(0))
+
+
+def _columns(task: Task) -> Sequence[str]:
+    return task.data.columns.input if task.data else ()
