@@ -22,7 +22,10 @@ from tunepoint.costs.arm_cost import ArmCost
 from tunepoint.data.examples import Example
 from tunepoint.decision.verdict import decide
 from tunepoint.errors import DataError, EvidenceError, ModelError, TaskError
+from tunepoint.files.amounts import TokenPrice
 from tunepoint.models.chat import Prompt, Reply, Usage
+from tunepoint.models.endpoints import CallSettings
+from tunepoint.models.opening import NamedModel, open_models
 from tunepoint.stats.calibrated import cluster_error, rectify
 from tunepoint.stats.comparisons import compare
 from tunepoint.stats.paired import joint_scores
@@ -407,6 +410,18 @@ def test_a_judged_study_is_quoted_graded_checked_by_people_and_corrected(fake: F
     page = (out / "report.html").read_text()
     assert "corrected by people" in page and "built-in method" not in page
     assert f'<td class="number">{corrected[worst["arm"]]["items"]}</td>' in page
+
+
+def test_a_judge_that_is_tested_too_is_asked_by_its_own_settings(fake: Fake, tmp_path: Path) -> None:
+    name, price = f"{fake.url}#tiny", TokenPrice(input=1, output=4)
+    tested = NamedModel(name, price, settings=CallSettings(temperature=1.0))
+    judge = NamedModel(name, settings=CallSettings(max_output_tokens=7))
+    with open_models([tested], tmp_path / "calls.sqlite", lambda model, _: model, judge=judge) as models:
+        assert models.judge is not None and models.chats[0].endpoint is models.judge.endpoint
+        for model in (models.chats[0], models.judge):
+            model.answer([Prompt("Which box?", kind="text")])
+    settings = [(call["temperature"], call["max_completion_tokens"] == 7) for call in fake.calls]
+    assert settings == [(1.0, False), (0.0, True)]
 
 
 @pytest.mark.no_cover  # what it runs, others cover

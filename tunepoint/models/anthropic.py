@@ -28,6 +28,7 @@ class AnthropicWire:
     errors = SdkErrors.of(anthropic, anthropic.AnthropicError)
     abilities = Abilities(logprobs=False, seed=False)
     path = "/v1/messages"
+    address_hint = f"does {BASE_URL_VARIABLE} point at Anthropic's API or a proxy of it, without /v1?"
 
     def __init__(self, name: str, address: Address, timeout: float) -> None:
         self.name, self.address = name, address

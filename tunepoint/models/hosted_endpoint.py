@@ -330,8 +330,7 @@ class HostedEndpoint:
                 f"{nearest(self.address.model, models)}"
             )
         return ModelError(
-            f"{self.name}: HTTP 404 at {self.address.url}{self.wire.path} ({words}); does the address end "
-            "in /v1? Write it as http://HOST/v1#MODEL"
+            f"{self.name}: HTTP 404 at {self.address.url}{self.wire.path} ({words}); {self.wire.address_hint}"
         )
 
     def _kind_of(self, error: Exception) -> str:

@@ -25,6 +25,7 @@ class OpenAIWire:
     errors = SdkErrors.of(openai, openai.OpenAIError)
     abilities = Abilities()
     path = "/chat/completions"
+    address_hint = "does the address end in /v1? Write it as http://HOST/v1#MODEL"
 
     def __init__(self, name: str, address: Address, timeout: float) -> None:
         self.name, self.address = name, address

@@ -237,9 +237,14 @@ class _Opener:
             return self.chats[name]
         return self.open(NamedModel(name, key_env=key_env), abilities, trained=True)
 
+    def judging(self, judge: NamedModel) -> TextModel:
+        """Return an open model as the judge: asked as the judge's own settings say."""
+        chat = self.chats[judge.name]
+        return TextModel(chat.endpoint, remote=chat.remote, cache=chat.cache, settings=judge.settings)
+
 
 def _distinct(*models: NamedModel | None) -> list[NamedModel]:
-    """Return one model of each name, the last: what the task says of a model under test rules."""
+    """Return one model of each name, the last: the price and server that a model under test has."""
     return list({model.name: model for model in models if model is not None}.values())
 
 
@@ -286,7 +291,7 @@ def open_models(
             chats,
             opener.prices,
             proposer=opener.chats[proposer] if proposer else next(iter(chats), None),
-            judge=opener.chats[judge.name] if judge else None,
+            judge=opener.judging(judge) if judge else None,
             parameters=opener.parameters,
             tuned=opener.open_tuned,
             _hosted=opener.hosted,

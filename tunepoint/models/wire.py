@@ -45,6 +45,8 @@ class Wire(Protocol):
     """What is tried at first."""
     path: str
     """Of its calls."""
+    address_hint: str
+    """A question about the address, for HTTP 404."""
 
     async def send(self, request: Request, abilities: Abilities) -> Completion:
         """Call once.
