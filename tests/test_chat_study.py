@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from tunepoint import Example, Task, prepare, read_trials, run
 from tunepoint.cli.app import app
 from tunepoint.cli.doctor import diagnose
-from tunepoint.errors import BudgetReached, ModelError, StudyError
+from tunepoint.errors import BudgetReached, ModelError, StudyError, TaskError
 from tunepoint.models.providers import PROVIDERS, Provider, short_names
 from tunepoint.stats.racing import look_sizes
 from tunepoint.study.finalists import open_finalists
@@ -285,6 +285,37 @@ styles = ["zero-shot", "few-shot"]
     assert "This study calls chat models: about" in called.stderr
     assert "calls (at most" in called.stderr and "$" in called.stderr
     assert CliRunner().invoke(app, ["check", str(folder)]).exit_code == 0
+
+
+def test_efforts_of_one_model_are_options_that_the_study_compares(fake: Fake, tmp_path: Path) -> None:
+    def answer(messages: list[dict[str, str]], body: dict[str, Any]) -> str:
+        brand, size = re.findall(r"(\w+) box of (\d+)", messages[-1]["content"])[-1]
+        return json.dumps({"brand": brand, "size": size if body.get("reasoning_effort") == "low" else "1"})
+
+    fake.answer = answer
+    efforts = [asked(fake, styles=["zero-shot"], reasoning_effort=["none", "low"])]
+    out = tmp_path / "study"
+    asking = task(goods(tmp_path), fake, models=efforts, search={"calls": 0})
+    result = run(asking, out=out)
+    assert result.decision.winner.startswith("tiny (low effort) zero-shot")
+    titles = {finalist.title for finalist in result.decision.finalists}
+    assert titles == {"tiny (low effort), no examples", "tiny (none effort), no examples"}
+    assert json.loads((out / "prompt.json").read_text())["parameters"] == {"reasoning_effort": "low"}
+    one = task(tmp_path, fake, models=[asked(fake, reasoning_effort="low")])
+    assert one.trials_fingerprint() != asking.trials_fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ({"name": "openai/x", "reasoning_effort": ["low", "low"]}, "name each effort once"),
+        ({"name": "openai/x", "reasoning_effort": []}, "name each effort once"),
+        ({"name": "embedded:smollm2-135m", "reasoning_effort": ["low"]}, "runs on this machine"),
+    ],
+)
+def test_efforts_that_make_no_options_are_refused(model: dict[str, Any], words: str) -> None:
+    with pytest.raises(TaskError, match=words):
+        Task.parse({"name": "t", "models": [model]})
 
 
 def test_the_instruction_is_optimised_and_exported(fake: Fake, tmp_path: Path) -> None:

@@ -153,6 +153,12 @@ class TextModel:
         self.settings = settings
         self.name = endpoint.name
 
+    def with_parameter(self, name: str, value: Any) -> TextModel:
+        """Return the same model, asked with one more key in the body of a call."""
+        parameters = {**dict(self.settings.parameters), name: value}
+        settings = replace(self.settings, parameters=tuple(sorted(parameters.items())))
+        return TextModel(self.endpoint, remote=self.remote, cache=self.cache, settings=settings)
+
     def answer(self, prompts: Sequence[Prompt]) -> list[Reply]:
         """Return a reply to each prompt, in their order."""
         completions: dict[int, Completion] = {}

@@ -11,6 +11,7 @@ from tunepoint.arms.prompting.chat_prompts import ChatPrompt
 from tunepoint.arms.prompting.written import FittedWrittenPrompt, WrittenPromptArm
 from tunepoint.files.text import write_json, write_text
 from tunepoint.models.chat import Message, Prompt
+from tunepoint.models.endpoints import TextModel
 from tunepoint.models.label_codes import codes_of
 from tunepoint.models.templates import LABEL_KEY, render
 from tunepoint.stats.streams import Stream
@@ -41,6 +42,7 @@ def export_prompt(runner: Runner, arms: Sequence[Arm]) -> None:
     content = {
         "arm": best.name,
         "model": best.model.name,
+        **_parameters(best),
         "dev_score": mean_score(dev.of(best.name)),
         "samples": best.style.samples if isinstance(best, ChatPrompt) else 1,
         "messages": [asdict(message) for message in messages],
@@ -49,6 +51,12 @@ def export_prompt(runner: Runner, arms: Sequence[Arm]) -> None:
     write_json(runner.study.folder / "prompt.json", content)
     text = "\n\n".join(f"[{message.role}]\n{message.content}" for message in messages)
     write_text(runner.study.folder / "prompt.txt", text + "\n")
+
+
+def _parameters(arm: ChatPrompt | WrittenPromptArm) -> dict[str, Any]:
+    """Further keys of the call that the arm was measured with; none where there are none."""
+    parameters = dict(arm.model.settings.parameters) if isinstance(arm.model, TextModel) else {}
+    return {"parameters": parameters} if parameters else {}
 
 
 def _template_of(arm: ChatPrompt | WrittenPromptArm, runner: Runner) -> tuple[Prompt, tuple[Message, ...]]:

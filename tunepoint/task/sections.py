@@ -94,6 +94,10 @@ def _in_future(day: date | None) -> date | None:
     return day
 
 
+EFFORT = "reasoning_effort"
+"""The parameter that says how much a model thinks."""
+
+
 class ModelName(Section):
     """A model to prompt, or the log of what runs today."""
 
@@ -123,17 +127,24 @@ class ModelName(Section):
     """Longest answer, thoughts included; if missing, 512 for labels and numbers, else 2,048."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: Annotated[int, Field(ge=0, le=2**31)] | None = None
-    reasoning_effort: str | None = None
-    """How much a reasoning model thinks, as in `low`; its thoughts are in cost and latency."""
+    reasoning_effort: str | tuple[str, ...] | None = None
+    """How much a reasoning model thinks, as in `low`; its thoughts are in cost and latency. With several,
+    each is an option of its own."""
     extra: dict[str, Any] = Field(default_factory=dict)
     """Further keys of the call's body, as the provider names them."""
     train_on_outputs: bool | None = None
     """Whether the provider's terms let you train on its outputs; Tunepoint does not guess them."""
 
     @property
+    def efforts(self) -> tuple[str, ...]:
+        """The efforts that are compared; empty where it has one or none."""
+        return self.reasoning_effort if isinstance(self.reasoning_effort, tuple) else ()
+
+    @property
     def settings(self) -> CallSettings:
-        """How it is asked."""
-        parameters = {"top_p": self.top_p, "reasoning_effort": self.reasoning_effort, **self.extra}
+        """How it is asked, whatever its effort where there are several."""
+        effort = None if self.efforts else self.reasoning_effort
+        parameters = {"top_p": self.top_p, EFFORT: effort, **self.extra}
         given = tuple((name, value) for name, value in sorted(parameters.items()) if value is not None)
         return CallSettings(self.temperature, self.max_output_tokens, self.seed or 0, given)
 
@@ -141,7 +152,9 @@ class ModelName(Section):
     def _has_replies(self) -> ModelName:
         if self.replies is not None and self.name.startswith((EMBEDDED, RECORDED_PREFIX)):
             raise ValueError(f"replies: {self.name} is no language model that could have replied")
-        own = [name for name, _ in self.settings.parameters]
+        if len(set(self.efforts)) < len(self.efforts) or self.reasoning_effort in ((), ""):
+            raise ValueError(f"{EFFORT}: name each effort once, as in {EFFORT} = ['none', 'low']")
+        own = [name for name, _ in self.settings.parameters] + [EFFORT] * bool(self.efforts)
         if own and self.name.startswith(HERE_PREFIXES):
             known = "temperature, max_output_tokens and seed"
             raise ValueError(f"{', '.join(own)}: {self.name} runs on this machine, and takes {known} only")
@@ -186,6 +199,8 @@ class Score(Section):
     def _complete_judge(self) -> Score:
         if self.judge is not None and self.judge.replies is not None:
             raise ValueError("judge.replies: a judge is asked; leave it out")
+        if self.judge is not None and self.judge.efforts:
+            raise ValueError(f"judge.{EFFORT}: a judge has one effort, got {len(self.judge.efforts)}")
         keys = {"judge": self.judge, "rubric": self.rubric}
         missing = [key for key, value in keys.items() if not value]
         if self.metric == JUDGE and missing:

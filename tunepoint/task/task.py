@@ -147,6 +147,8 @@ class Task(Section):
             parts["accept"] = self.score.accept
         if styles:
             parts["styles"] = styles
+        if efforts := {model.name: model.efforts for model in self.models if model.efforts}:
+            parts["efforts"] = efforts
         settings = {model.name: model.settings for model in self.models if model.settings != AS_USUAL}
         if settings:
             parts["settings"] = {name: asdict(own) for name, own in settings.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from tunepoint.arms.contract import Arm, NotRun
 from tunepoint.arms.prompting.chains import CHAINS, Chain
@@ -19,9 +19,10 @@ from tunepoint.arms.prompting.styles import (
 from tunepoint.arms.prompting.written import WrittenPromptArm
 from tunepoint.errors import TaskError, nearest
 from tunepoint.models.chat import ChatModel, Embed, Message
+from tunepoint.models.endpoints import TextModel
 from tunepoint.models.providers import LOCAL_PREFIX, is_gguf, short_names
 from tunepoint.models.templates import TEMPLATES
-from tunepoint.task.sections import ModelName
+from tunepoint.task.sections import EFFORT, ModelName
 from tunepoint.task.task import Task
 
 
@@ -42,11 +43,10 @@ def chat_arms(
 
     """
     chains = {**CHAINS, **{chain.name: chain.steps for chain in task.chains}}
-    titles = short_names([model.name for model in chats])
     settings = {model.name: model for model in task.models}
     written = _written(task, settings)
     arms: list[Arm] = []
-    for model, title in zip(chats, titles, strict=True):
+    for model, title in _with_efforts(chats, settings):
         named = settings[model.name]
         families = _families(named, chains)
         variants = _variants(model.name, task, families)
@@ -69,6 +69,19 @@ def chat_arms(
             for template in _chain_templates(model.name)
         ]
     return tuple(arms)
+
+
+def _with_efforts(
+    chats: Sequence[ChatModel], named: Mapping[str, ModelName]
+) -> Iterator[tuple[ChatModel, str]]:
+    """Each model with its title; one that is compared at several efforts comes once for each."""
+    for model, title in zip(chats, short_names([model.name for model in chats]), strict=True):
+        efforts = named[model.name].efforts
+        if not efforts:
+            yield model, title
+        elif isinstance(model, TextModel):
+            for effort in efforts:
+                yield model.with_parameter(EFFORT, effort), f"{title} ({effort} effort)"
 
 
 def _written(task: Task, models: Collection[str]) -> dict[str, tuple[Message, ...]]:
