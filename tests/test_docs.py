@@ -13,6 +13,7 @@ from conftest import ROOT
 from pydantic import BaseModel
 
 import tunepoint
+from tunepoint.arms.hosted.providers import PROVIDERS
 from tunepoint.cli.app import app
 from tunepoint.costs.arms_toml import DeclaredArm, read_arms
 from tunepoint.report.glossary import TERMS
@@ -50,6 +51,18 @@ def test_arms_toml_examples_are_read(tmp_path: Path) -> None:
         path = tmp_path / "arms.toml"
         path.write_text(code)
         assert read_arms(path)
+
+
+def test_the_table_of_providers_of_fine_tuning_says_what_the_code_knows() -> None:
+    page = (ROOT / "docs" / "tuning.md").read_text()
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    assert PROVIDERS.keys() <= rows.keys()
+    for name, provider in PROVIDERS.items():
+        days = [*provider.retires.values(), *(notice.on for notice in provider.announced), provider.closes]
+        for day in filter(None, days):
+            assert str(day) in rows[name], (name, day)
+        assert all(base in rows[name] for base in provider.retires)
+        assert name == "own" or f"| {provider.checked} |" in rows[name]
 
 
 def test_toml_examples_parse() -> None:
