@@ -440,6 +440,35 @@ def test_answers_that_the_judge_cannot_grade_are_left_out_and_said(fake: Fake, t
     caveats = " ".join(result.document["caveats"])
     assert f"could not grade 1 of its answers ({test[0].id}: " in caveats
     assert result.document["finalists"][0]["items"] == len(test) - 1
+    # What it once refused is not for ever: it is asked again, and about nothing else.
+    fake.answer = serve
+    spent = json.loads((tmp_path / "study" / "manifest.json").read_text())["calls_usd"]
+    calls = len(fake.calls)
+    assert run(task, out=tmp_path / "study").document["finalists"][0]["items"] == len(test) - 1
+    assert len(fake.calls) == calls
+    again = run(task, out=tmp_path / "study", fresh_judge=True)
+    assert again.document["finalists"][0]["items"] == len(test)
+    assert {call["model"] for call in fake.calls[calls:]} == {"judge"}
+    assert all(words in str(call["messages"]) for call in fake.calls[calls:])
+    assert "could not grade" not in " ".join(again.document["caveats"])
+    # what was paid for a useless reply stays paid for
+    (line,) = [note for note in again.notes if note.startswith(f"{fake.url}#judge")]
+    assert json.loads((tmp_path / "study" / "manifest.json").read_text())["calls_usd"] > spent
+    assert f"{sum(call['model'] == 'judge' for call in fake.calls):,} calls" in line
+
+
+def test_a_judge_is_asked_again_with_a_yes_only(fake: Fake, tmp_path: Path) -> None:
+    shop(tmp_path)
+    (tmp_path / "task.toml").write_text(
+        f'name = "shop"\n[data]\npath = "shop.csv"\ninput = "text"\ntarget = "reply"\n[answer]\n'
+        f'kind = "text"\n[score]\nmetric = "judge"\njudge = "{fake.url}#judge"\nrubric = "good"\n'
+    )
+    words = ["run", str(tmp_path), "--fresh", "judge"]
+    refused = CliRunner().invoke(app, words)
+    assert refused.exit_code == 2 and "asked again about every answer" in refused.stderr
+    assert "Add --yes" in refused.stderr and fake.calls == []
+    (tmp_path / "task.toml").write_text('name = "shop"\n')
+    assert "the task has no judge" in CliRunner().invoke(app, words).stderr
 
 
 @pytest.mark.no_cover  # what it runs, others cover

@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -78,6 +78,10 @@ def run(
     replay: Annotated[
         bool, typer.Option("--replay", help="Answer from the study's recording only; makes no calls.")
     ] = False,
+    fresh: Annotated[
+        Literal["judge"] | None,
+        typer.Option("--fresh", help="Ask the judge again about answers that it gave no grade."),
+    ] = None,
     quiet: QuietOption = False,
     progress: ProgressOption = "bar",
     as_json: JsonOption = False,
@@ -86,7 +90,10 @@ def run(
     from tunepoint.task.task import Task
 
     with clear_errors():
-        _run(Task.load(task), out, seed, max_usd, quiet, as_json, yes=yes, replay=replay, form=progress)
+        loaded = Task.load(task)
+        if fresh:
+            _confirm_grading(loaded, yes or max_usd is not None)
+        _run(loaded, out, seed, max_usd, quiet, as_json, yes=yes, replay=replay, form=progress, fresh=fresh)
         if not as_json:
             command = ["tunepoint", "run", str(task), *(["--out", str(out)] if out else [])]
             command += ["--seed", str(seed)] if seed else []
@@ -107,6 +114,7 @@ def _run(
     yes: bool = True,
     replay: bool = False,
     form: ProgressForm = "bar",
+    fresh: Literal["judge"] | None = None,
 ) -> Result:
     from tunepoint.study.run import run as run_study
 
@@ -124,6 +132,7 @@ def _run(
             progress=progress,
             confirm=confirm,
             replay=replay,
+            fresh_judge=fresh == "judge",
         )
     for note in result.notes:
         typer.echo(note, err=True)
@@ -131,6 +140,16 @@ def _run(
     if not as_json:
         typer.echo(f"\nReport: {result.report} (open it in a browser)")
     return result
+
+
+def _confirm_grading(task: Task, yes: bool) -> None:
+    from tunepoint.errors import TaskError
+
+    if task.score.judge is None:
+        raise TaskError("--fresh judge: the task has no judge; [score] judge names one")
+    name = task.score.judge.name
+    again = f"{name} is asked again about every answer that it gave no grade, 2 to 6 calls each."
+    confirm_cost(again, yes, "grading", paid=True)
 
 
 def _ask(quote: Quote | HostedQuote, yes: bool, max_usd: float | None) -> None:

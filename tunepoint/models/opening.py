@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tunepoint.errors import MissingExtra, ModelError
 from tunepoint.files.amounts import TokenPrice
 from tunepoint.models.embedded import CPU_TORCH
-from tunepoint.models.endpoints import AS_USUAL, CallSettings, Endpoint, TextModel
+from tunepoint.models.endpoints import AS_USUAL, CallSettings, Completion, Endpoint, TextModel
 from tunepoint.models.gguf.catalog import known_model
 from tunepoint.models.gguf.opening import open_gguf
 from tunepoint.models.prices import UNKNOWN_PRICE, CallPrice, call_price, missing_price, project_price
@@ -237,10 +237,20 @@ class _Opener:
             return self.chats[name]
         return self.open(NamedModel(name, key_env=key_env), abilities, trained=True)
 
-    def judging(self, judge: NamedModel) -> TextModel:
-        """Return an open model as the judge: asked as the judge's own settings say."""
+    def judging(self, judge: NamedModel, useless: Callable[[Completion], bool] | None) -> TextModel:
+        """Return an open model as the judge: asked as the judge's own settings say.
+
+        Args:
+            judge: a model that is open.
+            useless: says which of its recorded replies it gives once more; none if None.
+
+        """
         chat = self.chats[judge.name]
-        return TextModel(chat.endpoint, remote=chat.remote, cache=chat.cache, settings=judge.settings)
+        endpoint = chat.endpoint
+        if useless is not None and isinstance(endpoint, RecordedEndpoint):
+            endpoint = RecordedEndpoint(judge.name, self.recording, endpoint.endpoint, useless=useless)
+            self.recorded.append(endpoint)
+        return TextModel(endpoint, remote=chat.remote, cache=chat.cache, settings=judge.settings)
 
 
 def _distinct(*models: NamedModel | None) -> list[NamedModel]:
@@ -256,6 +266,7 @@ def open_models(
     *,
     proposer: str | None = None,
     judge: NamedModel | None = None,
+    useless_grade: Callable[[Completion], bool] | None = None,
     replay: bool = False,
     tuning: bool = False,
     project_prices: Mapping[str, TokenPrice] = MappingProxyType({}),
@@ -268,6 +279,7 @@ def open_models(
         add_budget: puts a spending cap around an endpoint.
         proposer: name of the model that proposes prompts; the first one if None.
         judge: the model that grades answers; None without a judge.
+        useless_grade: says which recorded replies of the judge it gives once more; none if None.
         replay: answer from the recording alone; no key and no network is needed.
         tuning: whether models will be tuned at a provider, and called there.
         project_prices: prices of the project, for models that come without one.
@@ -291,7 +303,7 @@ def open_models(
             chats,
             opener.prices,
             proposer=opener.chats[proposer] if proposer else next(iter(chats), None),
-            judge=opener.judging(judge) if judge else None,
+            judge=opener.judging(judge, useless_grade) if judge else None,
             parameters=opener.parameters,
             tuned=opener.open_tuned,
             _hosted=opener.hosted,

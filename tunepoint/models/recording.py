@@ -6,7 +6,7 @@ import json
 import sqlite3
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict
 from datetime import date
@@ -81,6 +81,13 @@ class CallRecording:
         except sqlite3.Error as error:
             raise StudyError(f"{self.path}: cannot be written ({error}); make room and run again") from None
 
+    def set_aside(self, keys: Sequence[str]) -> None:
+        """Keep completions under names that no request has: they were paid for, and are not used again."""
+        with self._lock:
+            self._database.executemany(
+                "update calls set key = key || '#' || rowid where key = ?", [(key,) for key in keys]
+            )
+
     def __len__(self) -> int:
         with self._lock:
             return int(self._database.execute("select count(*) from calls").fetchone()[0])
@@ -109,8 +116,26 @@ class RecordedEndpoint:
     Transient faults are not recorded. Without an endpoint it only replays.
     """
 
-    def __init__(self, name: str, recording: CallRecording, endpoint: Endpoint | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        recording: CallRecording,
+        endpoint: Endpoint | None,
+        *,
+        useless: Callable[[Completion], bool] | None = None,
+    ) -> None:
+        """Wrap an endpoint.
+
+        Args:
+            name: of the model.
+            recording: where its completions are.
+            endpoint: answers what is not recorded.
+            useless: says which recorded completions are asked for once more; none if None.
+
+        """
         self.name = name
+        self._useless = useless
+        self._asked_again: set[str] = set()
         self.recording = recording
         self.endpoint = endpoint
         self.calls = 0
@@ -124,7 +149,7 @@ class RecordedEndpoint:
             self.endpoint.complete(requests, done, allow)
             return
         keys = [request.key(self.name) for request in requests]
-        recorded = self.recording.find(list(dict.fromkeys(keys)))
+        recorded = self._recorded(list(dict.fromkeys(keys)))
         positions: dict[str, list[int]] = defaultdict(list)
         """Key -> the requests that one call will answer."""
         for position, key in enumerate(keys):
@@ -151,3 +176,14 @@ class RecordedEndpoint:
                 done(position, completion)
 
         self.endpoint.complete(calls, keep, allow)
+
+    def _recorded(self, keys: Sequence[str]) -> dict[str, Completion]:
+        """What is recorded under these keys, but for what is useless and was not asked for again."""
+        recorded = self.recording.find(keys)
+        if self._useless is not None and self.endpoint is not None:
+            again = {key for key, completion in recorded.items() if self._useless(completion)}
+            again -= self._asked_again
+            self.recording.set_aside(sorted(again))
+            self._asked_again |= again
+            recorded = {key: completion for key, completion in recorded.items() if key not in again}
+        return recorded

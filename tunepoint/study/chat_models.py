@@ -12,11 +12,12 @@ from tunepoint.models.opening import ChatModels, NamedModel, open_models
 from tunepoint.models.prices import CallPrice, call_price, project_prices
 from tunepoint.task.sections import EMBEDDED, RECORDED_PREFIX, ModelName
 from tunepoint.task.task import Task
+from tunepoint.trials.judge import holds_no_grade
 
 
 @contextmanager
 def open_chat_models(
-    task: Task, recording: Path, budget: Budget, *, replay: bool = False
+    task: Task, recording: Path, budget: Budget, *, replay: bool = False, fresh_judge: bool = False
 ) -> Iterator[ChatModels]:
     """Open the chat models that a task names, within a budget.
 
@@ -25,6 +26,7 @@ def open_chat_models(
         recording: SQLite file of every call that was ever answered.
         budget: pays for the calls.
         replay: answer from the recording alone, and call no model.
+        fresh_judge: have the judge grade anew what it gave no grade.
 
     """
     prices = project_prices(task.folder)
@@ -52,6 +54,7 @@ def open_chat_models(
         budgeted,
         proposer=task.search.proposer,
         judge=as_named(task.score.judge) if task.score.judge else None,
+        useless_grade=holds_no_grade(task) if fresh_judge else None,
         replay=replay,
         tuning=any(tune.provider for tune in task.tune),
         project_prices=prices,

@@ -33,6 +33,7 @@ def run(
     progress: ShowProgress = silent,
     confirm: Confirm | None = None,
     replay: bool = False,
+    fresh_judge: bool = False,
 ) -> Result:
     """Measure every arm that the task allows, and decide.
 
@@ -45,6 +46,8 @@ def run(
         confirm: called with the quote before a chat model is called, and before a provider tunes one;
             raise to stop.
         replay: take every completion from the recording of an earlier run, and call no model.
+        fresh_judge: ask the judge again about the answers that it gave no grade; their calls are paid for
+            once more.
 
     Raises:
         TunepointError: whatever the user can correct; nothing that was measured is lost.
@@ -59,7 +62,7 @@ def run(
     ):
         register_study(task, folder)
         budget = _budget(study, task, max_usd, payments)
-        with open_chat_models(task, folder / CALLS, budget, replay=replay) as models:
+        with open_chat_models(task, folder / CALLS, budget, replay=replay, fresh_judge=fresh_judge) as models:
             runner = Runner(study, task, prepared, budget, models, progress)
             candidates = plan(runner, encoder, None if replay else confirm)
             doubts = find_doubtful_labels(runner, encoder)
