@@ -49,6 +49,8 @@ class NamedModel:
     """How its provider caches prompts; None if only what is generally known counts."""
     settings: CallSettings = AS_USUAL
     """How it is asked."""
+    useless: Callable[[Completion], bool] | None = None
+    """For a judge: says which of its recorded replies it gives once more; none if None."""
 
 
 @dataclass(frozen=True)
@@ -237,18 +239,12 @@ class _Opener:
             return self.chats[name]
         return self.open(NamedModel(name, key_env=key_env), abilities, trained=True)
 
-    def judging(self, judge: NamedModel, useless: Callable[[Completion], bool] | None) -> TextModel:
-        """Return an open model as the judge: asked as the judge's own settings say.
-
-        Args:
-            judge: a model that is open.
-            useless: says which of its recorded replies it gives once more; none if None.
-
-        """
+    def judging(self, judge: NamedModel) -> TextModel:
+        """Return an open model as the judge: asked as the judge's own settings say."""
         chat = self.chats[judge.name]
         endpoint = chat.endpoint
-        if useless is not None and isinstance(endpoint, RecordedEndpoint):
-            endpoint = RecordedEndpoint(judge.name, self.recording, endpoint.endpoint, useless=useless)
+        if judge.useless is not None and isinstance(endpoint, RecordedEndpoint):
+            endpoint = RecordedEndpoint(judge.name, self.recording, endpoint.endpoint, useless=judge.useless)
             self.recorded.append(endpoint)
         return TextModel(endpoint, remote=chat.remote, cache=chat.cache, settings=judge.settings)
 
@@ -266,7 +262,6 @@ def open_models(
     *,
     proposer: str | None = None,
     judge: NamedModel | None = None,
-    useless_grade: Callable[[Completion], bool] | None = None,
     replay: bool = False,
     tuning: bool = False,
     project_prices: Mapping[str, TokenPrice] = MappingProxyType({}),
@@ -279,7 +274,6 @@ def open_models(
         add_budget: puts a spending cap around an endpoint.
         proposer: name of the model that proposes prompts; the first one if None.
         judge: the model that grades answers; None without a judge.
-        useless_grade: says which recorded replies of the judge it gives once more; none if None.
         replay: answer from the recording alone; no key and no network is needed.
         tuning: whether models will be tuned at a provider, and called there.
         project_prices: prices of the project, for models that come without one.
@@ -303,7 +297,7 @@ def open_models(
             chats,
             opener.prices,
             proposer=opener.chats[proposer] if proposer else next(iter(chats), None),
-            judge=opener.judging(judge, useless_grade) if judge else None,
+            judge=opener.judging(judge) if judge else None,
             parameters=opener.parameters,
             tuned=opener.open_tuned,
             _hosted=opener.hosted,

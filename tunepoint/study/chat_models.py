@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from tunepoint.models.budget import Budget, BudgetedEndpoint
@@ -47,14 +48,16 @@ def open_chat_models(
     def budgeted(endpoint: Endpoint, price: CallPrice | None) -> Endpoint:
         return BudgetedEndpoint(endpoint, budget, price)
 
+    judge = as_named(task.score.judge) if task.score.judge else None
+    if judge is not None and fresh_judge:
+        judge = replace(judge, useless=holds_no_grade(task))
     elsewhere = (EMBEDDED, RECORDED_PREFIX)  # answered by the encoder, or read from a log
     with open_models(
         [as_named(model) for model in task.models if not model.name.startswith(elsewhere)],
         recording,
         budgeted,
         proposer=task.search.proposer,
-        judge=as_named(task.score.judge) if task.score.judge else None,
-        useless_grade=holds_no_grade(task) if fresh_judge else None,
+        judge=judge,
         replay=replay,
         tuning=any(tune.provider for tune in task.tune),
         project_prices=prices,
