@@ -32,28 +32,15 @@ def open_chat_models(
     """
     prices = project_prices(task.folder)
 
-    def as_named(model: ModelName) -> NamedModel:
-        replies = None if model.replies is None else task.resolve(model.replies)
-        return NamedModel(
-            model.name,
-            model.price,
-            model.concurrency,
-            task.folder,
-            model.key_env,
-            replies,
-            model.cache,
-            model.settings,
-        )
-
     def budgeted(endpoint: Endpoint, price: CallPrice | None) -> Endpoint:
         return BudgetedEndpoint(endpoint, budget, price)
 
-    judge = as_named(task.score.judge) if task.score.judge else None
+    judge = _named(task, task.score.judge) if task.score.judge else None
     if judge is not None and fresh_judge:
         judge = replace(judge, useless=holds_no_grade(task))
     elsewhere = (EMBEDDED, RECORDED_PREFIX)  # answered by the encoder, or read from a log
     with open_models(
-        [as_named(model) for model in task.models if not model.name.startswith(elsewhere)],
+        [_named(task, model) for model in task.models if not model.name.startswith(elsewhere)],
         recording,
         budgeted,
         proposer=task.search.proposer,
@@ -68,3 +55,17 @@ def open_chat_models(
             if price is not None:
                 models.prices[model.name] = price
         yield models
+
+
+def _named(task: Task, model: ModelName) -> NamedModel:
+    """A model as the task names it, its paths from the task's folder."""
+    return NamedModel(
+        model.name,
+        model.price,
+        model.concurrency,
+        task.folder,
+        model.key_env,
+        None if model.replies is None else task.resolve(model.replies),
+        model.cache,
+        model.settings,
+    )
