@@ -104,7 +104,7 @@ def check_supported(task: Task) -> None:
     if task.prompts and not chat_names(task):
         raise TaskError(
             f"[[prompts]] {task.prompts[0].name}: no chat model to send it to. Name one, as in "
-            '[[models]] name = "openai/gpt-5-mini" or "embedded:qwen2.5-coder-0.5b"'
+            '[[models]] name = "openai/gpt-6-luna" or "embedded:qwen2.5-coder-0.5b"'
         )
     kind = task.answer.kind
     logs = len(task.logs())  # two of them are compared with each other, whatever they hold
@@ -115,7 +115,7 @@ def check_supported(task: Task) -> None:
         encoder = "only extracts what the input contains, so it needs a second option to be compared with"
     raise TaskError(
         f"answer.kind {kind!r} needs a model that writes text: the embedded encoder {encoder}. Name a chat "
-        'model, as in [[models]] name = "openai/gpt-5-mini"; or tune one ([[tune]] base); or name the log of '
+        'model, as in [[models]] name = "openai/gpt-6-luna"; or tune one ([[tune]] base); or name the log of '
         'what runs today ([[models]] name = "recorded:LOG.jsonl"); or measure with your own tool and run '
         "`tunepoint decide --trials`. One log alone has nothing to be compared with"
     )

@@ -97,7 +97,7 @@ def _prices(texts: Sequence[str]) -> dict[str, dict[str, float]]:
         if not model or not 0 <= dollars < MAX_RATE:
             raise TaskError(
                 f"--price {text!r}: expected MODEL.input=DOLLARS with dollars that are not negative, as in "
-                "openai/gpt-5-mini.input=0.1"
+                "openai/gpt-6-luna.input=0.05"
             )
         prices.setdefault(model, {})[rate] = dollars
     return prices

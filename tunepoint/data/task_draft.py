@@ -119,7 +119,7 @@ messages = {path}
 _MODELS = """
 # Models that write text: take the # from one of these, or several.
 # [[models]]
-# name = "openai/gpt-5-mini"     # needs OPENAI_API_KEY; or "ollama/NAME", "http://127.0.0.1:8000/v1#NAME"
+# name = "openai/gpt-6-luna"     # needs OPENAI_API_KEY; or "ollama/NAME", "http://127.0.0.1:8000/v1#NAME"
 # [[models]]
 # name = "recorded:LOG.jsonl"    # what runs today, from its log
 # [[tune]]

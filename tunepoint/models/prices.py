@@ -111,7 +111,7 @@ def call_price(name: str, own: TokenPrice | None = None) -> CallPrice | None:
     A hosted model of unknown price has the source `UNKNOWN_PRICE`: `run` and `quote` reject it.
 
     Args:
-        name: of the model, as in `openai/gpt-5-mini`.
+        name: of the model, as in `openai/gpt-6-luna`.
         own: the user's price, which overrides every other.
 
     """

@@ -56,7 +56,7 @@ PROVIDERS: dict[str, Provider] = {
     "groq": Provider("https://api.groq.com/openai/v1", "GROQ_API_KEY"),
     "ollama": Provider("http://127.0.0.1:11434/v1", None),
 }
-"""By the first part of a model's name, as in `openai/gpt-5-mini`."""
+"""By the first part of a model's name, as in `openai/gpt-6-luna`."""
 
 OTHER_OWNERS = {"NEBIUS_API_KEY": "api.tokenfactory.nebius.com"}
 """Environment variable -> host, of providers that only tune."""

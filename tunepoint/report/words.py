@@ -111,7 +111,7 @@ def scope_words(decision: Mapping[str, Any]) -> str | None:
     return (
         "No language model was prompted, so nothing here is about prompting: the study asks whether tuning "
         "beats not tuning. To ask 'prompt or fine-tune?', name a language model in task.toml: [[models]] "
-        'name = "openai/gpt-5-mini" with a key, or "embedded:qwen2.5-coder-0.5b" without one, after '
+        'name = "openai/gpt-6-luna" with a key, or "embedded:qwen2.5-coder-0.5b" without one, after '
         "`tunepoint models pull qwen2.5-coder-0.5b`."
     )
 

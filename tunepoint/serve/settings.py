@@ -60,7 +60,7 @@ class ArmSettings(Section):
 
     name: str
     model: str
-    """`openai/gpt-5-mini`, or `http://HOST/v1#NAME`."""
+    """`openai/gpt-6-luna`, or `http://HOST/v1#NAME`."""
     key_env: str | None = None
     """Environment variable with the key of its server."""
     price: TokenPrice | None = None
