@@ -78,7 +78,7 @@ def changed_verdict(study: Path, store: Store, task: str) -> list[str]:
 def retiring_models(task: Task) -> list[str]:
     """Base models that retire soon."""
     today = datetime.now(UTC).date()
-    models = [(model.name, model.retires) for model in task.models]
+    models = [(model.name, model.last_day) for model in task.models]
     models += [(tune.base, tune.retires) for tune in task.tune]
     return [
         f"{name} retires on {day}"

@@ -191,7 +191,7 @@ def last_day(arm: Arm, task: Task) -> date | None:
         declared = (tune.retires for tune in task.tune if (tune.base, tune.provider) == base)
         return next(declared, None) or arm.announced_end
     if arm.kind in ("prompt", "incumbent"):
-        return next((model.retires for model in task.models if model.name == arm.base_model), None)
+        return next((model.last_day for model in task.models if model.name == arm.base_model), None)
     return None
 
 

@@ -18,6 +18,7 @@ from tunepoint.models.chat_completions import CHARACTERS_PER_TOKEN, UNCOUNTED
 from tunepoint.models.endpoints import AS_USUAL, CallSettings
 from tunepoint.models.prices import UNKNOWN_PRICE
 from tunepoint.models.replies import ReplyOrigin
+from tunepoint.models.retirements import announced_retirement
 from tunepoint.stats.comparisons import compare
 from tunepoint.study.directory import Study
 from tunepoint.task.task import Task
@@ -49,7 +50,8 @@ def _refused(abilities: Mapping[str, Any], settings: CallSettings) -> list[str]:
 
 def model_warnings(study: Study, task: Task, today: date) -> list[str]:
     """Return what servers refused, which calls failed, and which prices are unknown or old."""
-    warnings = []
+    notices = {model.name: announced_retirement(model.name) for model in task.models if not model.retires}
+    warnings = [notice.sentence(name, today) for name, notice in notices.items() if notice]
     settings = {model.name: model.settings for model in task.models}
     for name, facts in study.manifest.models.items():
         failures = dict(facts.asked_again)

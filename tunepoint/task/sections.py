@@ -15,6 +15,7 @@ from tunepoint.models.chat import AnswerKind
 from tunepoint.models.endpoints import CallSettings
 from tunepoint.models.prompt_caches import PromptCache
 from tunepoint.models.providers import HERE_PREFIXES
+from tunepoint.models.retirements import announced_retirement
 from tunepoint.task.columns import Columns
 from tunepoint.task.hosting import Dedicated
 
@@ -134,6 +135,12 @@ class ModelName(Section):
     """Further keys of the call's body, as the provider names them."""
     train_on_outputs: bool | None = None
     """Whether the provider's terms let you train on its outputs; Tunepoint does not guess them."""
+
+    @property
+    def last_day(self) -> date | None:
+        """The day on which it is shut down, by the task or by its provider; None if none is announced."""
+        announced = announced_retirement(self.name)
+        return self.retires or (announced.on if announced else None)
 
     @property
     def efforts(self) -> tuple[str, ...]:
