@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(PIP) install --no-compile -c constraints.txt
 PYTEST = $(BIN)/python -m pytest -n logical --dist loadgroup
-# The tracer doubles the time of the tests, so only `make test COVERAGE=1` (as .ci/run does) switches it on.
+# The tracer adds a third to the time of the tests, so only `make test COVERAGE=1` (as .ci/run does) switches it on.
 TRACED = $(if $(COVERAGE),--cov --cov-branch --cov-fail-under=90)
 SOURCES := tunepoint tests benchmarks
 
