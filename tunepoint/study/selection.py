@@ -122,13 +122,15 @@ def _race_families(runner: Runner, candidates: CandidateArms) -> list[Arm]:
 
 
 def _ended_race(runner: Runner, arms: Sequence[Arm]) -> tuple[Arm | None, list[RaceResult]]:
-    """The winner of a race that has ended: the best of those that ran to its end."""
+    """The winner of a race that has ended: the one that went on to the test, else the best at its end."""
     results = [runner.study.manifest.races[arm.name] for arm in arms]
     last = [
         arm
         for arm, result in zip(arms, results, strict=True)
         if result.stopped_by is None and result.unreadable is None
     ]
+    tested = [arm for arm in last if runner.study.test.of(arm.name)]
+    last = tested or last  # answers without a grade may leave two arms so close that a mean says another
     scores = _scores(runner, last)
     return max(last, key=lambda arm: scores[arm.name], default=None), results
 
