@@ -53,7 +53,9 @@ def progress_bar(quiet: bool, form: ProgressForm = "bar") -> Iterator[tuple[Show
         yield (lambda progress: None), nullcontext
         return
     if form == "json" or not sys.stderr.isatty():
-        yield (_ProgressJson() if form == "json" else _ProgressLines()).show, nullcontext
+        json_lines = _ProgressLines(_json_line, JSON_SECONDS, at_once=True)
+        log_lines = _ProgressLines(_log_line, LINE_SECONDS, at_once=False)
+        yield (json_lines if form == "json" else log_lines).show, nullcontext
         return
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
@@ -90,53 +92,53 @@ def progress_bar(quiet: bool, form: ProgressForm = "bar") -> Iterator[tuple[Show
 
 
 class _ProgressLines:
-    """Progress for a log file: a line now and then, with the time left by what was planned."""
+    """Progress in lines, none sooner after the last one than some seconds."""
 
-    def __init__(self) -> None:
-        self.started = self.shown = time.monotonic()
+    def __init__(self, line: Callable[[Progress, float], str], seconds: float, *, at_once: bool) -> None:
+        """Begin to count the time.
+
+        Args:
+            line: what to print, by the progress and the seconds since the start.
+            seconds: between two lines.
+            at_once: whether the first line comes with the first progress.
+
+        """
+        self.line = line
+        self.seconds = seconds
+        self.started = time.monotonic()
+        self.shown = self.started - seconds if at_once else self.started
 
     def show(self, progress: Progress) -> None:
         """Print a line if the last one is old enough."""
         now = time.monotonic()
-        if now - self.shown < LINE_SECONDS:
-            return
-        self.shown = now
-        elapsed = now - self.started
-        left = progress.seconds_left(elapsed)
-        share = f", about {progress.share:.0%} of the work" if progress.share is not None else ""
-        share += f" ({left / 60:.0f} min left)" if left is not None else ""
-        rate = f", {60 * progress.calls / elapsed:.0f} calls a minute" if progress.calls else ""
-        typer.echo(f"{elapsed / 60:.1f} min{share}{rate}: {progress.what}{_spent(progress)}", err=True)
+        if now - self.shown >= self.seconds:
+            self.shown = now
+            typer.echo(self.line(progress, now - self.started), err=True)
+
+
+def _log_line(progress: Progress, elapsed: float) -> str:
+    left = progress.seconds_left(elapsed)
+    share = f", about {progress.share:.0%} of the work" if progress.share is not None else ""
+    share += f" ({left / 60:.0f} min left)" if left is not None else ""
+    rate = f", {60 * progress.calls / elapsed:.0f} calls a minute" if progress.calls else ""
+    return f"{elapsed / 60:.1f} min{share}{rate}: {progress.what}{_spent(progress)}"
+
+
+def _json_line(progress: Progress, elapsed: float) -> str:
+    left = progress.seconds_left(elapsed)
+    line = {
+        "what": progress.what,
+        "elapsed_seconds": round(elapsed, 1),
+        "seconds_left": None if left is None else round(left),
+        "share": None if progress.share is None else round(progress.share, 4),
+        "calls": progress.calls,
+        "calls_usd": round(progress.calls_usd, 6),
+    }
+    return json.dumps(line)
 
 
 def _spent(progress: Progress) -> str:
     return f" (${progress.calls_usd:,.4f} for calls so far)" if progress.calls_usd else ""
-
-
-class _ProgressJson:
-    """Progress for a program: a line of JSON a second at most, and one for every step of a slower study."""
-
-    def __init__(self) -> None:
-        self.started = time.monotonic()
-        self.shown = 0.0
-
-    def show(self, progress: Progress) -> None:
-        """Print a line if the last one is a second old."""
-        now = time.monotonic()
-        if now - self.shown < JSON_SECONDS:
-            return
-        self.shown = now
-        elapsed = now - self.started
-        left = progress.seconds_left(elapsed)
-        line = {
-            "what": progress.what,
-            "elapsed_seconds": round(elapsed, 1),
-            "seconds_left": None if left is None else round(left),
-            "share": None if progress.share is None else round(progress.share, 4),
-            "calls": progress.calls,
-            "calls_usd": round(progress.calls_usd, 6),
-        }
-        typer.echo(json.dumps(line), err=True)
 
 
 def confirm_cost(quote: str, yes: bool, step: str, *, paid: bool = False) -> None:
