@@ -118,7 +118,10 @@ def test_an_answer_without_a_grade_is_no_zero_and_a_useless_judge_is_given_up() 
 def test_mistakes_in_a_judged_task(score: dict[str, Any], message: str, tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text("input,target\n" + "".join(f"a{i},b{i % 2}\n" for i in range(20)))
     with pytest.raises(TaskError, match=message):
-        run(Task.parse({"name": "t", "data": {"path": "data.csv"}, "score": score}, folder=tmp_path))
+        run(
+            Task.parse({"name": "t", "data": {"path": "data.csv"}, "score": score}, folder=tmp_path),
+            out=tmp_path / "study",
+        )
 
 
 # -- people correct the judge -----------------------------------------------------------------
