@@ -85,11 +85,13 @@ class Race:
         scores: Mapping[str, Floats],
         clusters: NDArray[np.intp] | None = None,
         distance: float = FAR_BEHIND,
+        error: float = RACE_ERROR_RATE,
     ) -> None:
         """Stop the arms that are further than this behind an arm that does not race with them.
 
         The claim against which the gambler bets is "its mean score is at most `distance` behind", so an arm
-        for which that is true is stopped with a probability of `error` at most.
+        for which that is true is stopped with a probability of `error` at most. An arm that was chosen as the
+        best of several on these items needs the error divided by their number.
 
         Args:
             name: of that arm.
@@ -97,11 +99,12 @@ class Race:
             scores: (n,) of each running arm on the same items, every cluster whole.
             clusters: (n,) cluster of each item; None if items are independent.
             distance: in mean score.
+            error: highest probability of stopping an arm for which the claim is true.
 
         """
         for arm in list(self.running):
             lead = (scores[arm] - best + distance) / (1 + distance)  # in [-1, 1] again
-            if log_e_value(lead, clusters, self._max_cluster) >= self._threshold:
+            if log_e_value(lead, clusters, self._max_cluster) >= -np.log(error):
                 self.running.remove(arm)
                 self.stopped[arm] = name
 

@@ -54,6 +54,8 @@ def optimize(runner: Runner, winners: Sequence[Arm], dev: Sequence[Example]) -> 
         key=lambda arm: -mean_score(runner.study.dev.of(arm.name)),
     )
     result = runner.study.manifest.search
+    if result is None and runner.study.manifest.sealed_test is not None:
+        return OptimizedPrompts()  # no search begins once the test is open
     fixed = [arm for arm in ranked if _can_begin(arm, runner.task)]
     if result is not None:  # a search of older versions never began with a written prompt
         fixed = [arm for arm in fixed if arm.name == result.base]

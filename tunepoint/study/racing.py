@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tunepoint.arms.contract import Arm
 from tunepoint.data.examples import Example
 from tunepoint.stats.arrays import Floats
-from tunepoint.stats.racing import FIRST_LOOK_ITEMS, RACE_ERROR_RATE, Race, look_sizes
+from tunepoint.stats.racing import FAR_BEHIND, FIRST_LOOK_ITEMS, RACE_ERROR_RATE, Race, look_sizes
 from tunepoint.study.records import RaceResult
 from tunepoint.trials.trial import Trial
 
@@ -43,6 +43,10 @@ class Standing:
     """Its name."""
     scores: Mapping[str, float]
     """Id of an item -> its mean score."""
+    distance: float = FAR_BEHIND
+    """In mean score, from which an arm behind it stops."""
+    error: float = RACE_ERROR_RATE
+    """Highest probability of stopping an arm that is not so far behind."""
 
     def on(self, items: Sequence[Example]) -> Floats:
         """Return the (n,) scores of these items; NaN where one has none."""
@@ -87,7 +91,10 @@ class _Heat:
             known = graded & ~np.isnan(best)
             if known.any():
                 running = {name: scores[name][known] for name in self.state.running}
-                self.state.stop_far_behind(self.standing.arm, best[known], running, self._codes(known))
+                standing, codes = self.standing, self._codes(known)
+                self.state.stop_far_behind(
+                    standing.arm, best[known], running, codes, standing.distance, standing.error
+                )
         for name in scores:
             self.results[name] = RaceResult(arm=name, items=end, stopped_by=self.state.stopped.get(name))
         self.totals = {name: float(scores[name][graded].sum()) for name in self.state.running}

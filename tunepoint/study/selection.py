@@ -11,9 +11,11 @@ import numpy as np
 from tunepoint.arms.cascade import Cascade, cascade_name, choose_gate
 from tunepoint.arms.catalog import MAX_FINALISTS, CandidateArms
 from tunepoint.arms.contract import Arm, NotRun
+from tunepoint.arms.prompting.chat_arm import ChatArm
 from tunepoint.data.examples import Example
 from tunepoint.errors import StudyError
 from tunepoint.stats.intervals import Interval
+from tunepoint.stats.racing import FAR_BEHIND, RACE_ERROR_RATE
 from tunepoint.study.distillation import add_distilled
 from tunepoint.study.ordering import shuffled_dev
 from tunepoint.study.planning import expected_seconds
@@ -24,6 +26,9 @@ from tunepoint.study.records import RaceResult
 from tunepoint.study.runner import Runner
 from tunepoint.study.warnings import unreadable_warnings
 from tunepoint.trials.trial import ArmKind, mean_score
+
+MIN_OPTIONS = 2
+"""Winners of families before any is stopped for being far behind: a verdict compares two."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,7 @@ def _race_families(runner: Runner, candidates: CandidateArms) -> list[Arm]:
         if all(arm.name in ended for arm in arms):
             winner, results = _ended_race(runner, arms)
         else:
-            standing = _standing(runner, winners)
+            standing = _standing(runner, winners, arms[0])
             winner, results = race(arms, dev, measure, log.of, split.clusters, standing=standing)
         winners += [] if winner is None else [winner]
         races |= {result.arm: result for result in results}
@@ -135,16 +140,29 @@ def _ended_race(runner: Runner, arms: Sequence[Arm]) -> tuple[Arm | None, list[R
     return max(last, key=lambda arm: scores[arm.name], default=None), results
 
 
-def _standing(runner: Runner, winners: Sequence[Arm]) -> Standing | None:
-    """The best of the winners so far, with its score of each item; None before the first."""
-    if not winners:
+def _standing(runner: Runner, winners: Sequence[Arm], raced: Arm) -> Standing | None:
+    """The best of a model's winners so far, with its score of each item.
+
+    None where the rule might choose an arm that is far behind it: where an error has a price, where a
+    limit may rule it out, or where the study would be left with one option.
+    """
+    task = runner.task
+    limited = any(limit is not None for limit in task.limits.model_dump(exclude={"margin"}).values())
+    own = [arm for arm in winners if _asked_model(arm) == _asked_model(raced)]
+    if len(winners) < MIN_OPTIONS or not own or limited or task.value.error_usd is not None:
         return None
-    scores = _scores(runner, winners)
-    best = max(winners, key=lambda arm: scores[arm.name]).name
+    scores = _scores(runner, own)
+    best = max(own, key=lambda arm: scores[arm.name]).name
     by_item: dict[str, list[float]] = {}
     for trial in runner.study.dev.of(best):
         by_item.setdefault(trial.item, []).append(trial.score)
-    return Standing(best, {item: float(np.mean(values)) for item, values in by_item.items()})
+    means = {item: float(np.mean(values)) for item, values in by_item.items()}
+    # the best was chosen on the same items, out of so many
+    return Standing(best, means, max(FAR_BEHIND, task.limits.margin), RACE_ERROR_RATE / len(own))
+
+
+def _asked_model(arm: Arm) -> str | None:
+    return arm.base_model if isinstance(arm, ChatArm) else None
 
 
 def _scores(runner: Runner, arms: Sequence[Arm]) -> dict[str, float]:
