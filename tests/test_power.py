@@ -16,7 +16,7 @@ from tunepoint.cli.app import app
 from tunepoint.costs.arm_cost import ArmCost
 from tunepoint.decision.futures import LearningGain, unit_prices
 from tunepoint.decision.sample_size import Design, cluster_size, design_of, plan_sizes
-from tunepoint.decision.stakes import stakes_of
+from tunepoint.decision.stakes import Stakes, stakes_of
 from tunepoint.decision.value_of_information import values_of_information
 from tunepoint.decision.verdict import Decision, evidence_of
 from tunepoint.errors import EvidenceError
@@ -76,7 +76,7 @@ def test_evidence_that_costs_more_than_is_at_stake_is_not_recommended() -> None:
     needed = decided(close(200)).evidence_needed
     assert needed is not None and needed.usd is not None and needed.stakes_usd is not None
     assert min(needed.usd.values()) > needed.stakes_usd > 0 and not needed.recommended
-    assert needed.why.startswith("Too close to matter at your volume") and "a year" in needed.why
+    assert needed.why.startswith("Too close to matter at your volume") and "over 12 months" in needed.why
 
 
 def test_a_score_in_doubt_without_a_price_puts_nothing_at_stake_that_money_measures() -> None:
@@ -91,8 +91,8 @@ def test_where_the_score_is_not_in_doubt_the_saving_is_at_stake() -> None:
     stakes = [stakes_of(evidence, arm) for arm in (0, 1)]
     lost = [np.maximum(0, total[:, arm] - total.min(axis=1)) for arm in (0, 1)]
     assert [known.usd for known in stakes if known] == [float(np.quantile(x, 0.975)) for x in lost]
-    assert stakes[0] is not None
-    assert stakes[0].yearly_usd == pytest.approx(stakes[0].usd * 12 / evidence.costs.months)
+    words = Stakes(100, months=3).too_close(150)
+    assert "at most $100 over 3 months" in words and "costs about $150" in words
 
 
 def test_the_cheapest_way_to_settle_a_study_is_named_first_with_its_price() -> None:

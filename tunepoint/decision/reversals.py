@@ -42,6 +42,8 @@ def _first_flip(
 
     def other_at(volume: float) -> int | None:
         other = evidence.best_bet(volume)
+        if winner in evidence.equals(volume, gated=False):
+            return None  # less sure there, and no worse
         return other if other != winner and evidence.eligible(volume)[other] else None
 
     previous = expected

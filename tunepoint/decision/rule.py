@@ -129,26 +129,28 @@ class Evidence:
         equals = self.equals(volume)
         return equals[0] if self.simplicity is None else min(equals, key=self.simplicity.__getitem__)
 
-    def equals(self, volume: float | None = None) -> tuple[int, ...]:
+    def equals(self, volume: float | None = None, *, gated: bool = True) -> tuple[int, ...]:
         """Return the positions of the candidate with the least expected loss and of those equal to it.
 
         An equal is a candidate that one may choose at the same strength, that is not clearly worse in
         score, and that is not materially dearer in half of the draws or more. Where no verdict is strong
-        enough, the first stands alone.
+        enough, the first stands alone; without the gate, the strengths play no part.
         """
         unacceptable, passed_over = self.risk_draws(volume)
         total, wrong = self.total(volume), (unacceptable | passed_over).mean(axis=0)
         candidates = np.flatnonzero(self.candidates_mask(volume))
         best = self._least_loss(candidates, unacceptable.mean(axis=0), passed_over.mean(axis=0), total)
         strength = strength_of(wrong[best])
-        if strength is None:
+        if strength is None and gated:
             return (best,)
         worse = (self.scores < self.scores[:, [best]]).mean(axis=0)
         dearer = (total - total[:, [best]] > self.materiality * total).mean(axis=0)
         equals = [
             int(arm)
             for arm in candidates
-            if worse[arm] <= CLEARLY_WORSE and dearer[arm] < 0.5 and strength_of(wrong[arm]) == strength
+            if worse[arm] <= CLEARLY_WORSE
+            and dearer[arm] < 0.5
+            and (not gated or strength_of(wrong[arm]) == strength)
         ]
         return (best, *(arm for arm in equals if arm != best))
 

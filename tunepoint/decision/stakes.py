@@ -21,17 +21,12 @@ class Stakes:
     """Over the horizon."""
     months: float
 
-    @property
-    def yearly_usd(self) -> float:
-        """Dollars a year."""
-        return self.usd * 12 / self.months
-
     def too_close(self, evidence_usd: float) -> str:
         """Return what to do where the cheapest evidence costs more than this."""
         return (
             "Too close to matter at your volume: another option would save you at most "
-            f"{about_usd(self.yearly_usd)} a year, and the evidence that settles it costs about "
-            f"{about_usd(evidence_usd)}. Take the simpler option."
+            f"{about_usd(self.usd)} over {self.months:g} months, and the evidence that settles it costs "
+            f"about {about_usd(evidence_usd)}. Take the simpler option."
         )
 
 

@@ -128,8 +128,9 @@ def opening_of(messages: Sequence[Message], columns: Sequence[str]) -> str:
 
 
 def with_opening(messages: Sequence[Message], columns: Sequence[str], text: str) -> tuple[Message, ...]:
-    """Return the messages with other words in that place."""
+    """Return the messages with other words in that place; what looks like a placeholder there is none."""
     first, *others = messages
+    text = _placeholder(columns).sub(lambda match: match["name"] or match["in_template"], text)
     _, rest = _parted(first.content, columns)
     return (Message(first.role, text + rest), *others)
 

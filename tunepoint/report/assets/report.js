@@ -192,7 +192,7 @@
   // The simplest of the best bet and its equals: Evidence.equals of decision/rule.py.
   function simplest(order, wrong, volume, months) {
     const best = order[0], strength = strengthOf(wrong[best]);
-    if (strength === "undecided") return best;
+    if (strength === "undecided" || !economics.simplicity) return best;  // studies of older versions have no ranks
     const equals = order.filter((a) => {
       if (a === best) return true;
       if (strengthOf(wrong[a]) !== strength) return false;
