@@ -35,6 +35,8 @@ def checkpoint_of(name: str, folder: Path) -> Path:
     """
     path = gguf_path(name, folder)
     target = ModelStore().folder / "unpacked" / _identity(name, path)
+    if target.exists():
+        return target
     make_folder(target.parent)
     with target.with_suffix(".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be unpacking it; the system frees the lock
@@ -43,8 +45,11 @@ def checkpoint_of(name: str, folder: Path) -> Path:
             unfinished = target.with_suffix(".unfinished")
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir()
-            _unpack(name, path, unfinished)
-            unfinished.replace(target)
+            try:
+                _unpack(name, path, unfinished)
+                unfinished.replace(target)
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
     return target
 
 
