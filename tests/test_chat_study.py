@@ -301,8 +301,8 @@ def test_efforts_of_one_model_are_options_that_the_study_compares(fake: Fake, tm
     titles = {finalist.title for finalist in result.decision.finalists}
     assert titles == {"tiny (low effort), no examples", "tiny (none effort), no examples"}
     assert json.loads((out / "prompt.json").read_text())["parameters"] == {"reasoning_effort": "low"}
-    one = task(tmp_path, fake, models=[asked(fake, reasoning_effort="low")])
-    assert one.trials_fingerprint() != asking.trials_fingerprint()
+    single_effort = task(tmp_path, fake, models=[asked(fake, reasoning_effort="low")])
+    assert single_effort.trials_fingerprint() != asking.trials_fingerprint()
 
 
 @pytest.mark.parametrize(
@@ -453,7 +453,8 @@ def raced(skills: Sequence[float], standing: Standing | None = None) -> tuple[An
 
 
 def test_a_race_ends_for_what_is_far_behind_the_best_of_another_family() -> None:
-    best = Standing("zero-shot", {str(i): 0.9 for i in range(140)})  # a judge gave ten no grade
+    graded = [Trial(arm="zero-shot", item=str(i), score=0.9) for i in range(140)]  # ten got no grade
+    best = Standing("zero-shot", graded)
     winner, places, answered = raced([0.1, 0.3], best)
     assert winner is None and {place.stopped_by for place in places} <= {"zero-shot", "arm 1"}
     assert places[1].stopped_by == "zero-shot" and sum(answered.values()) < 80

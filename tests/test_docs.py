@@ -58,10 +58,13 @@ def test_the_table_of_providers_of_fine_tuning_says_what_the_code_knows() -> Non
     rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
     assert PROVIDERS.keys() <= rows.keys()
     for name, provider in PROVIDERS.items():
-        days = [*provider.retires.values(), *(notice.on for notice in provider.announced), provider.closes]
+        days = [*(notice.on for notice in provider.announced), provider.closes]
         for day in filter(None, days):
             assert str(day) in rows[name], (name, day)
-        assert all(base in rows[name] for base in provider.retires)
+        for day, bases in re.findall(r"(\d{4}-\d\d-\d\d): ((?:`[^`]+`(?:, )?)+)", rows[name]):
+            for base in re.findall("`([^`]+)`", bases):
+                retirement = provider.retirement(base)
+                assert retirement is not None and str(retirement.on) == day, base
         assert name == "own" or f"| {provider.checked} |" in rows[name]
 
 

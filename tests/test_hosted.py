@@ -185,7 +185,6 @@ def test_every_provider_is_dated_sourced_and_named_by_its_key() -> None:
     for name, provider in PROVIDERS.items():
         assert provider.name == name and provider.source and provider.checked
         assert (provider.closes is None) == (provider.closes_source is None)
-        assert bool(provider.retires) == (provider.retires_source is not None)
 
 
 def test_names_and_addresses(monkeypatch: pytest.MonkeyPatch) -> None:

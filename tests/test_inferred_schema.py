@@ -34,8 +34,8 @@ def test_prompt_and_structured_output_name_fields_types_few_values_and_required_
         "required": ["item", "count", "size"],
         "additionalProperties": False,
     }
-    asked = " ".join(message.content for message in request.messages)
-    assert json.dumps(request.schema) in asked
+    words = " ".join(message.content for message in request.messages)
+    assert json.dumps(request.schema) in words
 
 
 def test_an_answer_that_departs_from_an_inferred_schema_is_read_and_from_a_declared_one_is_not() -> None:
@@ -49,7 +49,12 @@ def test_an_answer_that_departs_from_an_inferred_schema_is_read_and_from_a_decla
 
 def test_a_text_that_occurs_once_keeps_a_field_open() -> None:
     once = [*examples(), Example("x", "text", json.dumps({"item": "a", "count": 1, "size": "huge"}))]
-    schema = common_schema([example.target for example in once])
+    schema = common_schema([example.target for example in once], choices=True)
+    assert schema is not None and schema["properties"]["size"] == {"type": "string"}
+
+
+def test_a_schema_that_binds_guesses_no_values() -> None:
+    schema = common_schema([example.target for example in examples()])
     assert schema is not None and schema["properties"]["size"] == {"type": "string"}
 
 

@@ -44,7 +44,7 @@ def test_a_program_gets_a_line_of_json_a_second(clock: list[float], capsys: Any)
             clock[0] = 1_000 + tenth / 10
             show(Progress("zero-shot", tenth, 80, calls=tenth, calls_usd=tenth / 1_000))
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    assert [line["calls"] for line in lines] == [0, 10, 20, 30]
+    assert [line["calls"] for line in lines] == [0, 10, 20, 30, 39]  # the last one ends the study
     assert lines[2] == {
         "what": "zero-shot",
         "elapsed_seconds": 2.0,

@@ -177,8 +177,8 @@ def test_a_search_changes_the_words_in_front_of_the_first_placeholder() -> None:
     assert opening_of(messages, ["text", "lang"]) == "Route this.\n\nText:"
     changed = with_opening(messages, ["text", "lang"], "Sort this.\nText:")
     assert changed == (Message("user", "Sort this.\nText: {text}\nLanguage: {lang}"), messages[1])
-    asked = with_opening(messages, ["text", "lang"], "Sort {text}, {{ input }} and {this}.\nText:")
-    assert asked[0].content.startswith("Sort text, input and {this}.\nText: {text}")
+    unfilled = with_opening(messages, ["text", "lang"], "Sort {text}, {{ input }} and {this}.\nText:")
+    assert unfilled[0].content.startswith("Sort text, input and {this}.\nText: {text}")
     assert opening_of((Message("user", "{{input}} Which queue?"),), []) == ""
 
 

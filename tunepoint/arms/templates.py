@@ -33,7 +33,7 @@ def base_template(task: Task, train: Sequence[Example]) -> Prompt:
         labels=labels_of(task, train) if is_label else (),
         descriptions=dict(task.answer.labels or {}) if is_label else {},
         kind=task.answer.kind,
-        schema=common_schema([example.target for example in train]) if infers else declared,
+        schema=common_schema([example.target for example in train], choices=True) if infers else declared,
         schema_inferred=infers,
     )
 

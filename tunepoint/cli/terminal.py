@@ -56,6 +56,7 @@ def progress_bar(quiet: bool, form: ProgressForm = "bar") -> Iterator[tuple[Show
         json_lines = _ProgressLines(_json_line, JSON_SECONDS, at_once=True)
         log_lines = _ProgressLines(_log_line, LINE_SECONDS, at_once=False)
         yield (json_lines if form == "json" else log_lines).show, nullcontext
+        json_lines.show_last()
         return
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
@@ -107,13 +108,20 @@ class _ProgressLines:
         self.seconds = seconds
         self.started = time.monotonic()
         self.shown = self.started - seconds if at_once else self.started
+        self.unshown: Progress | None = None
 
     def show(self, progress: Progress) -> None:
         """Print a line if the last one is old enough."""
-        now = time.monotonic()
-        if now - self.shown >= self.seconds:
-            self.shown = now
-            typer.echo(self.line(progress, now - self.started), err=True)
+        self.unshown = progress
+        if time.monotonic() - self.shown >= self.seconds:
+            self.show_last()
+
+    def show_last(self) -> None:
+        """Print a line of the last progress, unless it has one."""
+        if self.unshown is not None:
+            self.shown = time.monotonic()
+            typer.echo(self.line(self.unshown, self.shown - self.started), err=True)
+            self.unshown = None
 
 
 def _log_line(progress: Progress, elapsed: float) -> str:

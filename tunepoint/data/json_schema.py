@@ -21,11 +21,16 @@ of one that has not occurred is about the share of those that occurred once (Goo
 Schema = dict[str, Any]
 
 
-def common_schema(targets: Sequence[str]) -> Schema | None:
+def common_schema(targets: Sequence[str], *, choices: bool = False) -> Schema | None:
     """Return a schema that every target follows; None if one is not JSON, or there is nothing to describe.
 
     Keys that all targets have, never as null, are required. Servers that enforce a schema strictly want that
     of all keys; where it is so, no other key is allowed either, as they want too.
+
+    Args:
+        targets: JSON objects or lists.
+        choices: name the values of a text that takes few, which is a guess: not for a schema that binds.
+
     """
     try:
         values = [json.loads(target) for target in targets if target]
@@ -33,11 +38,11 @@ def common_schema(targets: Sequence[str]) -> Schema | None:
         return None
     if not values or not all(isinstance(value, (dict, list)) for value in values):
         return None
-    schema = _schema(values, MAX_DEPTH)
+    schema = _schema(values, MAX_DEPTH, choices)
     return schema if schema.get("properties") or schema.get("items") else None
 
 
-def _schema(values: Sequence[Any], depth: int) -> Schema:
+def _schema(values: Sequence[Any], depth: int, choices: bool) -> Schema:
     """Return a schema of values of any types."""
     types = sorted({_type(value) for value in values})
     if {"integer", "number"} <= set(types):
@@ -45,12 +50,12 @@ def _schema(values: Sequence[Any], depth: int) -> Schema:
     schema: Schema = {"type": types[0] if len(types) == 1 else types}
     objects = [value for value in values if isinstance(value, dict)]
     if objects and depth:
-        schema |= _of_objects(objects, depth)
-    if types == ["string"] and (choices := _choices(values)):
-        schema["enum"] = choices
+        schema |= _of_objects(objects, depth, choices)
+    if choices and types == ["string"] and (few := _choices(values)):
+        schema["enum"] = few
     members = [member for value in values if isinstance(value, list) for member in value]
     if members and depth:
-        schema["items"] = _schema(members, depth - 1)
+        schema["items"] = _schema(members, depth - 1, choices)
     return schema
 
 
@@ -61,7 +66,7 @@ def _choices(texts: Sequence[str]) -> list[str]:
     return sorted(counts) if 1 < len(counts) <= MAX_CHOICES and often else []
 
 
-def _of_objects(objects: Sequence[Mapping[str, Any]], depth: int) -> Schema:
+def _of_objects(objects: Sequence[Mapping[str, Any]], depth: int, choices: bool) -> Schema:
     keys = list(dict.fromkeys(key for content in objects for key in content))
     if not keys or len(keys) > MAX_KEYS:
         return {}
@@ -71,7 +76,8 @@ def _of_objects(objects: Sequence[Mapping[str, Any]], depth: int) -> Schema:
         for key, values in fields.items()
         if len(values) == len(objects) and all(value is not None for value in values)
     ]
-    schema: Schema = {"properties": {key: _schema(values, depth - 1) for key, values in fields.items()}}
+    properties = {key: _schema(values, depth - 1, choices) for key, values in fields.items()}
+    schema: Schema = {"properties": properties}
     if required:
         schema["required"] = required
     if len(required) == len(keys):

@@ -11,7 +11,6 @@ from tunepoint.costs.arm_cost import ArmCost
 from tunepoint.costs.cost_draws import CostDraws
 from tunepoint.decision.numbers import about_usd, seconds
 from tunepoint.decision.rule import Evidence
-from tunepoint.stats.arrays import Floats
 from tunepoint.stats.comparisons import score_intervals
 from tunepoint.stats.intervals import Interval
 from tunepoint.stats.paired import JointScores
@@ -102,8 +101,8 @@ def build_finalists(
             monthly_usd=quantiles(monthly[:, i]),
             horizon_usd=quantiles(horizon[:, i]),
             upfront_usd=quantiles(draws.upfront[:, i]),
-            p50_seconds=_quantile(arm.seconds, 0.5),
-            p95_seconds=_quantile(arm.seconds, 0.95),
+            p50_seconds=arm.seconds_at(0.5),
+            p95_seconds=arm.seconds_at(0.95),
             meets_limits=not misses[i],
             misses=misses[i],
             probability_acceptable=float(acceptable[i]),
@@ -127,10 +126,6 @@ def _errors_of(arm: ArmScores, joint: JointScores, position: int) -> Errors:
     return Errors(float(np.sqrt(items - single_decodes)), seeds, decodes)
 
 
-def _quantile(values: Floats, probability: float) -> float | None:
-    return float(np.quantile(values, probability)) if len(values) else None
-
-
 # -- limits ----------------------------------------------------------------------------------
 
 
@@ -138,7 +133,7 @@ def is_fast_enough(arm: ArmScores, limits: Limits) -> bool:
     """Return whether an arm meets the limit on latency; without measured seconds it does not."""
     if limits.p95_seconds is None:
         return True
-    p95 = _quantile(arm.seconds, 0.95)
+    p95 = arm.seconds_at(0.95)
     return p95 is not None and p95 <= limits.p95_seconds
 
 
@@ -146,7 +141,7 @@ def missed_limits(arm: ArmScores, draws: CostDraws, position: int, limits: Limit
     """Return the limits on latency, money and score that an arm does not meet, in words."""
     misses = []
     if not is_fast_enough(arm, limits):
-        p95 = _quantile(arm.seconds, 0.95)
+        p95 = arm.seconds_at(0.95)
         if p95 is None:
             misses.append("limits.p95_seconds is set, but its trials have no seconds")
         else:

@@ -39,4 +39,5 @@ def _tokens(arm: ArmScores, kind: ArmKind) -> float:
 
 
 def _p95(arm: ArmScores) -> float:
-    return float(np.quantile(arm.seconds, 0.95)) if len(arm.seconds) else float("inf")
+    p95 = arm.seconds_at(0.95)
+    return float("inf") if p95 is None else p95

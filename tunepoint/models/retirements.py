@@ -21,11 +21,21 @@ class Retirement(BaseModel):
     checked: date
     source: str
 
+    def when(self, today: date) -> str:
+        """Return the day, as in "shuts down on 2027-01-14, in 50 days"."""
+        return in_its_tense(self.on, today, "was shut down", "shuts down")
+
     def sentence(self, name: str, today: date) -> str:
         """Return it for one of the models."""
-        days = (self.on - today).days
-        when = f"shuts down on {self.on}, in {days} days" if days > 0 else f"was shut down on {self.on}"
+        when = self.when(today)
         return f"{name}: {when} ({self.source}, checked {self.checked}); [[models]] retires overrides it"
+
+
+def in_its_tense(day: date, today: date, past: str, future: str) -> str:
+    """Return what a provider does on a day, with the days until then."""
+    if day <= today:
+        return f"{past} on {day}"
+    return f"{future} on {day}, in {(day - today).days} days"
 
 
 @cache

@@ -17,7 +17,7 @@ LOOK_GROWTH = 1.25
 RACE_ERROR_RATE = 0.1
 """Highest probability that a race stops its best arm, over all looks and rivals."""
 FAR_BEHIND = 0.1
-"""In mean score, behind an arm of another family: an arm that may be cheaper is not stopped for less."""
+"""In mean score: the least distance to an arm outside the race from which an arm may stop."""
 
 
 def look_sizes(items: int) -> list[int]:

@@ -149,7 +149,7 @@ def open_study(folder: Path, task: Task, prepared: Prepared, seed: int) -> Itera
             raise StudyError(f"{folder}: another process is working on this study; wait for it") from None
         manifest = _new_manifest(task, prepared, seed)
         if (folder / MANIFEST).exists():
-            manifest = _resumed(folder, manifest)
+            manifest = _resumed(folder, manifest, task)
         else:
             _refuse_foreign_files(folder)
         study = Study(folder, manifest)
@@ -213,7 +213,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _resumed(folder: Path, fresh: Manifest) -> Manifest:
+def _resumed(folder: Path, fresh: Manifest, task: Task) -> Manifest:
     """The manifest on disk, if it is of the same measurement as a fresh one."""
     manifest = read_manifest(folder)
     changed = [
@@ -223,8 +223,11 @@ def _resumed(folder: Path, fresh: Manifest) -> Manifest:
         if (getattr(manifest, key) or None) != (getattr(fresh, key) or None)
     ]
     if changed:
+        version = ""
+        if task.answer.kind == "json" and task.answer.json_schema is None:
+            version = ", or by a version whose prompts for JSON without [answer.json_schema] named no fields"
         raise StudyError(
-            f"{folder}: this study was made with another {' and another '.join(changed)}; "
+            f"{folder}: this study was made with another {' and another '.join(changed)}{version}; "
             "its trials do not answer the new question. Choose another --out"
         )
     return manifest

@@ -17,7 +17,7 @@ from tunepoint.arms.prompting.written import WrittenPromptArm
 from tunepoint.data.examples import Example
 from tunepoint.data.split import Split
 from tunepoint.models.endpoints import request_of
-from tunepoint.study.racing import answers
+from tunepoint.study.racing import MIN_OPTIONS, answers, stops_far_behind
 from tunepoint.task.task import Task
 from tunepoint.trials.judge import GRADES_PER_ANSWER, REPEAT_ONE_IN
 
@@ -86,7 +86,8 @@ def _arm_calls(
     train, dev, test = map(len, (split.train, split.dev, split.test))
     calls = []
     for number, arms in enumerate(families(candidates)):
-        race = calls_of(task, arms[0], split, answers(len(arms), dev, first=number == 0))
+        one_goes_on = number < MIN_OPTIONS or not stops_far_behind(task)
+        race = calls_of(task, arms[0], split, answers(len(arms), dev, one_goes_on=one_goes_on))
         seconds = timed.get(arms[0].family)
         calls.append(replace(race, answer_seconds=None if seconds is None else (seconds,) * 3))
     # any arm may win, so the one with the most calls stands for the winner in all that follows

@@ -116,9 +116,7 @@ class _Search:
     def __init__(self, runner: Runner, base: Base, proposer: TextModel) -> None:
         self.runner = runner
         self.base = base
-        self.start = (
-            base.opening(runner.task) if isinstance(base, WrittenPromptArm) else runner.task.instruction
-        )
+        self.start = base.opening(runner.task)
         self.proposer = proposer
         self.spent_usd = 0.0
 

@@ -14,43 +14,48 @@ from tunepoint.data.examples import Example
 from tunepoint.stats.arrays import Floats
 from tunepoint.stats.racing import FAR_BEHIND, FIRST_LOOK_ITEMS, RACE_ERROR_RATE, Race, look_sizes
 from tunepoint.study.records import RaceResult
+from tunepoint.task.task import Task
 from tunepoint.trials.trial import Trial
 
 MIN_READABLE_SHARE = 0.5
 """Of the answers of an arm that goes on."""
 LAST_LOOK_ALONE = 2 * FIRST_LOOK_ITEMS
-"""Items up to which an arm without rivals in its family is still compared with the best of the others."""
+"""Items up to which an arm without rivals in its family is still compared with the standing winner."""
+MIN_OPTIONS = 2
+"""Winners of families before an arm stops for being far behind: a verdict compares two."""
 
 
-def answers(arms: int, items: int, *, first: bool = True) -> tuple[float, float, float]:
+def stops_far_behind(task: Task) -> bool:
+    """Return whether a score far behind rules an arm out: not if a price or a limit could make up for it."""
+    limited = any(limit is not None for limit in task.limits.model_dump(exclude={"margin"}).values())
+    return not limited and task.value.error_usd is None
+
+
+def answers(arms: int, items: int, *, one_goes_on: bool = True) -> tuple[float, float, float]:
     """Answers that a race takes: if all stop at the first look, midway, and if none stops.
 
     Args:
         arms: that race.
         items: of the validation set.
-        first: whether no other family has a winner yet, so that one arm goes on to the end.
+        one_goes_on: whether one arm at least is measured to the end.
 
     """
-    least = float((arms - first) * min(FIRST_LOOK_ITEMS, items) + first * items)
+    least = float((arms - one_goes_on) * min(FIRST_LOOK_ITEMS, items) + one_goes_on * items)
     return least, (least + arms * items) / 2, float(arms * items)
 
 
 @dataclass(frozen=True)
 class Standing:
-    """The best winner of the families before: what is far behind it stops, whatever family it is of."""
+    """The best winner of a model's earlier families, behind which arms of its later ones may stop."""
 
     arm: str
     """Its name."""
-    scores: Mapping[str, float]
-    """Id of an item -> its mean score."""
+    trials: Sequence[Trial]
+    """Its answers to the validation set."""
     distance: float = FAR_BEHIND
-    """In mean score, from which an arm behind it stops."""
+    """In mean score; an arm that is further behind stops."""
     error: float = RACE_ERROR_RATE
     """Highest probability of stopping an arm that is not so far behind."""
-
-    def on(self, items: Sequence[Example]) -> Floats:
-        """Return the (n,) scores of these items; NaN where one has none."""
-        return np.array([self.scores.get(item.id, np.nan) for item in items])
 
 
 @dataclass
@@ -87,7 +92,7 @@ class _Heat:
                 {name: values[graded] for name, values in scores.items()}, self._codes(graded)
             )
         if self.standing is not None:
-            best = self.standing.on(items)
+            best = item_scores(self.standing.trials, items)
             known = graded & ~np.isnan(best)
             if known.any():
                 running = {name: scores[name][known] for name in self.state.running}
@@ -122,7 +127,7 @@ def race(
         trials: the trials of an arm, by its name.
         clusters: id of an item -> its cluster; an item that is missing is one of its own.
         error: highest probability of stopping the best arm.
-        standing: the best winner of the families before, if there is any.
+        standing: whom to stop far behind; None to stop none so.
 
     """
     units = [list(group) for _, group in groupby(dev, key=lambda item: clusters.get(item.id, item.id))]

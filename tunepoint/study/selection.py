@@ -21,14 +21,11 @@ from tunepoint.study.ordering import shuffled_dev
 from tunepoint.study.planning import expected_seconds
 from tunepoint.study.prompt_export import export_prompt
 from tunepoint.study.prompt_search import optimize
-from tunepoint.study.racing import Standing, race
+from tunepoint.study.racing import MIN_OPTIONS, Standing, race, stops_far_behind
 from tunepoint.study.records import RaceResult
 from tunepoint.study.runner import Runner
 from tunepoint.study.warnings import unreadable_warnings
 from tunepoint.trials.trial import ArmKind, mean_score
-
-MIN_OPTIONS = 2
-"""Winners of families before any is stopped for being far behind: a verdict compares two."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +129,7 @@ def _ended_race(runner: Runner, arms: Sequence[Arm]) -> tuple[Arm | None, list[R
     last = [
         arm
         for arm, result in zip(arms, results, strict=True)
-        if result.stopped_by is None and result.unreadable is None
+        if result.stopped_by is None and result.unreadable is None and runner.study.dev.of(arm.name)
     ]
     tested = [arm for arm in last if runner.study.test.of(arm.name)]
     last = tested or last  # answers without a grade may leave two arms so close that a mean says another
@@ -141,24 +138,18 @@ def _ended_race(runner: Runner, arms: Sequence[Arm]) -> tuple[Arm | None, list[R
 
 
 def _standing(runner: Runner, winners: Sequence[Arm], raced: Arm) -> Standing | None:
-    """The best of a model's winners so far, with its score of each item.
+    """The best of a model's winners so far.
 
-    None where the rule might choose an arm that is far behind it: where an error has a price, where a
-    limit may rule it out, or where the study would be left with one option.
+    None where the rule might choose an arm that is far behind it, or the study would be left with one option.
     """
-    task = runner.task
-    limited = any(limit is not None for limit in task.limits.model_dump(exclude={"margin"}).values())
     own = [arm for arm in winners if _asked_model(arm) == _asked_model(raced)]
-    if len(winners) < MIN_OPTIONS or not own or limited or task.value.error_usd is not None:
+    if len(winners) < MIN_OPTIONS or not own or not stops_far_behind(runner.task):
         return None
     scores = _scores(runner, own)
     best = max(own, key=lambda arm: scores[arm.name]).name
-    by_item: dict[str, list[float]] = {}
-    for trial in runner.study.dev.of(best):
-        by_item.setdefault(trial.item, []).append(trial.score)
-    means = {item: float(np.mean(values)) for item, values in by_item.items()}
+    distance = max(FAR_BEHIND, runner.task.limits.margin)
     # the best was chosen on the same items, out of so many
-    return Standing(best, means, max(FAR_BEHIND, task.limits.margin), RACE_ERROR_RATE / len(own))
+    return Standing(best, runner.study.dev.of(best), distance, RACE_ERROR_RATE / len(own))
 
 
 def _asked_model(arm: Arm) -> str | None:

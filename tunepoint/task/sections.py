@@ -156,12 +156,12 @@ class ModelName(Section):
         return CallSettings(self.temperature, self.max_output_tokens, self.seed or 0, given)
 
     @model_validator(mode="after")
-    def _has_replies(self) -> ModelName:
+    def _takes_its_settings(self) -> ModelName:
         if self.replies is not None and self.name.startswith((EMBEDDED, RECORDED_PREFIX)):
             raise ValueError(f"replies: {self.name} is no language model that could have replied")
         if len(set(self.efforts)) < len(self.efforts) or self.reasoning_effort in ((), ""):
             raise ValueError(f"{EFFORT}: name each effort once, as in {EFFORT} = ['none', 'low']")
-        own = [name for name, _ in self.settings.parameters] + [EFFORT] * bool(self.efforts)
+        own = [name for name, _ in self.settings.parameters] + ([EFFORT] if self.efforts else [])
         if own and self.name.startswith(HERE_PREFIXES):
             known = "temperature, max_output_tokens and seed"
             raise ValueError(f"{', '.join(own)}: {self.name} runs on this machine, and takes {known} only")

@@ -52,6 +52,10 @@ class ArmScores:
     answers: float = 1.0
     """Mean number of answers to an item, over all seeds and decodes."""
 
+    def seconds_at(self, share: float) -> float | None:
+        """Return the seconds within which this share of its answers came; None where none were measured."""
+        return float(np.quantile(self.seconds, share)) if len(self.seconds) else None
+
     @property
     def decoded(self) -> bool:
         """Whether the runs are decodes: one training seed or prompt that answered more than once."""

@@ -111,7 +111,8 @@ class HostedTuned:
     @property
     def announced_end(self) -> date | None:
         """The day on which the provider shuts the base model down."""
-        return self.provider.retires.get(self.base)
+        retirement = self.provider.retirement(self.base)
+        return retirement.on if retirement else None
 
     def seconds_for(self, examples: int) -> float:
         """Return 0: it trains at the provider, and takes no time of this machine."""

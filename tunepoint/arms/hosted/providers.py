@@ -16,6 +16,7 @@ from typing import Literal
 
 from tunepoint.errors import ModelError
 from tunepoint.models.providers import CUSTOM_ENDPOINT_KEY, Address
+from tunepoint.models.retirements import Retirement, announced_retirement, in_its_tense
 
 Hosting = Literal["per token", "shared adapters", "dedicated"]
 """How a tuned model is served: as a model of its own, billed by the token; as an adapter that is
@@ -66,9 +67,10 @@ class TuningProvider:
     closes_source: str | None = None
     announced: tuple[Announcement, ...] = ()
     """What else was announced, in the same source as `closes`."""
-    retires: Mapping[str, date] = field(default_factory=lambda: MappingProxyType({}))
-    """Base model -> the day it is shut down, together with every model tuned from it."""
-    retires_source: str | None = None
+
+    def retirement(self, base: str) -> Retirement | None:
+        """Return when a base model is shut down, together with every model tuned from it."""
+        return announced_retirement(f"{self.name}/{base}")
 
     @property
     def setting(self) -> str:
@@ -134,18 +136,6 @@ PROVIDERS: dict[str, TuningProvider] = {
                 "an organization that used no fine-tuned model in the past 60 days cannot start a job",
             ),
         ),
-        retires=MappingProxyType(
-            {
-                "gpt-3.5-turbo-0125": date(2026, 10, 23),
-                "gpt-4.1-nano-2025-04-14": date(2026, 10, 23),
-                "o4-mini-2025-04-16": date(2026, 10, 23),
-                "gpt-4o-2024-08-06": date(2027, 1, 14),
-                "gpt-4o-mini-2024-07-18": date(2027, 1, 14),
-                "gpt-4.1-2025-04-14": date(2027, 1, 14),
-                "gpt-4.1-mini-2025-04-14": date(2027, 1, 14),
-            }
-        ),
-        retires_source="developers.openai.com/api/docs/deprecations (notices of 2026-04-22 and 2026-10-14)",
     ),
     "together": TuningProvider(
         name="together",
@@ -199,15 +189,15 @@ def notices(provider: TuningProvider, today: date, *, base: str | None = None) -
     """
     name, checked = provider.name, f"checked {provider.checked}"
     lines = []
-    retired = provider.retires.get(base or "")
-    if retired is not None:
+    retirement = provider.retirement(base) if base else None
+    if retirement is not None:
         lines.append(
-            f"{name}: {base} {_when(retired, today, 'was shut down', 'shuts down')}, and with it every model "
-            f"tuned from it ({provider.retires_source}, {checked})"
+            f"{name}: {base} {retirement.when(today)}, and with it every model tuned from it "
+            f"({retirement.source}, checked {retirement.checked})"
         )
     if provider.closes is not None:
         what = "to new fine-tuning jobs"
-        closes = _when(provider.closes, today, f"closed {what}", f"closes {what}")
+        closes = in_its_tense(provider.closes, today, f"closed {what}", f"closes {what}")
         lines.append(f"{name}: {closes} ({provider.closes_source}, {checked})")
     for announcement in provider.announced:
         start = "since" if announcement.on <= today else "from"
@@ -218,10 +208,3 @@ def notices(provider: TuningProvider, today: date, *, base: str | None = None) -
     if age > STALE_AFTER_DAYS:
         lines.append(f"{name}: these facts are {age} days old; check whether they still hold")
     return lines
-
-
-def _when(day: date, today: date, past: str, future: str) -> str:
-    """Return the day in its tense, as in "shuts down on 2027-01-14, in 50 days"."""
-    if day <= today:
-        return f"{past} on {day}"
-    return f"{future} on {day}, in {(day - today).days} days"

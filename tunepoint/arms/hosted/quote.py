@@ -55,6 +55,7 @@ def quote(
         rate = price.training * epochs / 1e6
         template = TOKENS_PER_MESSAGE * sum(len(row["messages"]) for row in rows)
         dollars = Range(size / 5 * rate, size / BYTES_PER_TOKEN * rate, (size / 2 + template) * rate)
+    retirement = provider.retirement(base)
     return HostedQuote(
         provider.name,
         base,
@@ -64,6 +65,6 @@ def quote(
         dollars,
         price,
         provider.hosting,
-        provider.retires.get(base),
+        retirement.on if retirement else None,
         tuple(notices(provider, today or date.today(), base=base)),
     )

@@ -117,6 +117,10 @@ class ChatPrompt(ChatArm):
         optimized = "" if self.instruction is None else "optimized prompt, "
         return f"{self.title_in_label}, {optimized}{self.style.label}"
 
+    def opening(self, task: Task) -> str:
+        """Return the words that a search begins with: the task's instruction."""
+        return task.instruction
+
     def fit(self, task: Task, train: Sequence[Example], rng: Generator) -> FittedChatPrompt:
         """Choose the demonstrations; nothing else is learned."""
         template = self._template(task, train)
