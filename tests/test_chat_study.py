@@ -305,6 +305,22 @@ def test_efforts_of_one_model_are_options_that_the_study_compares(fake: Fake, tm
     assert single_effort.trials_fingerprint() != asking.trials_fingerprint()
 
 
+@pytest.mark.no_cover  # what it runs, others cover
+def test_an_effort_that_the_server_refuses_is_said_and_not_exported(fake: Fake, tmp_path: Path) -> None:
+    fake.refusing = lambda body: (
+        "Unsupported value: 'reasoning_effort' does not support 'minimal'"
+        if body.get("reasoning_effort") == "minimal"
+        else None
+    )
+    efforts = [asked(fake, styles=["few-shot"], reasoning_effort=["minimal", "high"])]
+    out = tmp_path / "study"
+    result = run(task(goods(tmp_path, 60), fake, models=efforts, search={"calls": 0}), out=out)
+    caveats = " ".join(result.document["caveats"])
+    assert "refused one of the efforts minimal, high" in caveats
+    assert "takes no reasoning_effort" not in caveats
+    assert "parameters" not in json.loads((out / "prompt.json").read_text())
+
+
 @pytest.mark.parametrize(
     ("model", "words"),
     [

@@ -91,8 +91,9 @@ def test_where_the_score_is_not_in_doubt_the_saving_is_at_stake() -> None:
     stakes = [stakes_of(evidence, arm) for arm in (0, 1)]
     lost = [np.maximum(0, total[:, arm] - total.min(axis=1)) for arm in (0, 1)]
     assert [known.usd for known in stakes if known] == [float(np.quantile(x, 0.975)) for x in lost]
-    words = Stakes(100, months=3).too_close(150)
+    words = Stakes(100, months=3, simplest=1).too_close(150, ["dear", "plain"])
     assert "at most $100 over 3 months" in words and "costs about $150" in words
+    assert words.endswith("The simplest option will do: plain.")
 
 
 def test_the_cheapest_way_to_settle_a_study_is_named_first_with_its_price() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from test_report import CHROMIUM
 
-from tunepoint import ArmCost, Decision, Task, Trial, decide, tabulate
+from tunepoint import ArmCost, Decision, Task, Trial, decide, decide_trials, tabulate
 from tunepoint.report.words import equals_words, headline
 from tunepoint.stats.ranges import Range
 
@@ -89,6 +92,36 @@ def test_an_undecided_study_keeps_its_best_bet() -> None:
         accuracy, [priced("tuned", "tuned"), priced("prompt", "prompt")], limits={"margin": 0.0}
     )
     assert (decision.strength, decision.winner, decision.equals) == (None, "tuned", ())
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
+def test_the_page_chooses_the_simplest_of_equals_as_python_does(tmp_path: Path) -> None:
+    playwright = pytest.importorskip("playwright.sync_api")
+    rng = RNG(5)
+    kinds = ("cascade", "tuned", "prompt")
+    with (tmp_path / "trials.jsonl").open("w") as file:
+        for kind in kinds:
+            right = rng.permutation(ITEMS) < (538 if kind == "prompt" else 540)
+            for item in range(ITEMS):
+                trial = {"arm": kind, "item": str(item), "score": float(right[item]), "seconds": 1.0}
+                file.write(json.dumps(trial) + "\n")
+    (tmp_path / "arms.toml").write_text(
+        "".join(f'[[arm]]\nname = "{kind}"\nkind = "{kind}"\nusd_per_query = 0.01\n' for kind in kinds)
+    )
+    task = Task.parse({"name": "t", "limits": {"margin": 0.05}})
+    result = decide_trials(
+        tmp_path / "trials.jsonl", task, arms=tmp_path / "arms.toml", out=tmp_path / "study"
+    )
+    assert (result.decision.winner, result.decision.equals) == ("prompt", ("cascade", "tuned"))
+    evidence = result.decision.evidence
+    assert evidence.costs.arms[evidence.equals()[0]] != "prompt"  # so the page has something to choose
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page()
+        page.goto(Path(str(result.report)).resolve().as_uri())
+        live = page.inner_text("#live")
+        browser.close()
+    assert ": prompt (" in live
 
 
 @pytest.mark.parametrize(

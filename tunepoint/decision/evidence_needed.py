@@ -96,10 +96,10 @@ def evidence_needed(
     options = _single_options(joint, prices, settles, growth)
     if options:
         needed = _cheapest_first(options, graded_by_people=joint.graded_groups is not None)
-        return _against(stakes, needed, min(option.usd for option in options.values()))
+        return _against(stakes, needed, min(option.usd for option in options.values()), titles)
     if joint.max_seeds and settles(FutureStudy(items=BOTH_FACTOR, seeds=BOTH_FACTOR)):
         needed = _items_and_seeds(joint, prices)
-        return _against(stakes, needed, sum((needed.usd or {}).values()))
+        return _against(stakes, needed, sum((needed.usd or {}).values()), titles)
     noisy_decodes = sorted(joint.decoded)
     if noisy_decodes and settles_without_decode_noise(joint, evidence, rng):
         names = ", ".join(titles[arm] for arm in noisy_decodes)
@@ -113,13 +113,15 @@ def evidence_needed(
     )
 
 
-def _against(stakes: Stakes | None, needed: EvidenceNeeded, price: float) -> EvidenceNeeded:
+def _against(
+    stakes: Stakes | None, needed: EvidenceNeeded, price: float, titles: Sequence[str]
+) -> EvidenceNeeded:
     """The evidence beside what is at stake, and not recommended where its price is higher."""
     if stakes is None:
         return needed
     if price <= stakes.usd:
         return replace(needed, stakes_usd=stakes.usd)
-    return replace(needed, why=stakes.too_close(price), stakes_usd=stakes.usd, recommended=False)
+    return replace(needed, why=stakes.too_close(price, titles), stakes_usd=stakes.usd, recommended=False)
 
 
 def _hopeless(why: str) -> EvidenceNeeded:

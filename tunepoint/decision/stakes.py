@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,13 +21,15 @@ class Stakes:
     usd: float
     """Over the horizon."""
     months: float
+    simplest: int
+    """Position of the simplest option that is not clearly worse and not materially dearer."""
 
-    def too_close(self, evidence_usd: float) -> str:
+    def too_close(self, evidence_usd: float, titles: Sequence[str]) -> str:
         """Return what to do where the cheapest evidence costs more than this."""
         return (
             "Too close to matter at your volume: another option would save you at most "
             f"{about_usd(self.usd)} over {self.months:g} months, and the evidence that settles it costs "
-            f"about {about_usd(evidence_usd)}. Take the simpler option."
+            f"about {about_usd(evidence_usd)}. The simplest option will do: {titles[self.simplest]}."
         )
 
 
@@ -43,4 +46,6 @@ def stakes_of(evidence: Evidence, winner: int) -> Stakes | None:
         rivals = rivals & evidence.acceptable()
     least = np.where(rivals, total, np.inf).min(axis=1)
     lost = np.maximum(0.0, total[:, winner] - least)
-    return Stakes(float(np.quantile(lost, AT_MOST)), evidence.costs.months)
+    equals = evidence.equals(gated=False)
+    simplest = equals[0] if evidence.simplicity is None else min(equals, key=evidence.simplicity.__getitem__)
+    return Stakes(float(np.quantile(lost, AT_MOST)), evidence.costs.months, simplest)

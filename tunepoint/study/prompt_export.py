@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -42,7 +42,7 @@ def export_prompt(runner: Runner, arms: Sequence[Arm]) -> None:
     content = {
         "arm": best.name,
         "model": best.model.name,
-        **_parameters(best),
+        **_parameters(best, runner.models.facts()),
         "dev_score": mean_score(dev.of(best.name)),
         "samples": best.style.samples if isinstance(best, ChatPrompt) else 1,
         "messages": [asdict(message) for message in messages],
@@ -53,9 +53,12 @@ def export_prompt(runner: Runner, arms: Sequence[Arm]) -> None:
     write_text(runner.study.folder / "prompt.txt", text + "\n")
 
 
-def _parameters(arm: ChatPrompt | WrittenPromptArm) -> dict[str, Any]:
-    """Further keys of the call that the arm was measured with; none where there are none."""
-    parameters = dict(arm.model.settings.parameters) if isinstance(arm.model, TextModel) else {}
+def _parameters(arm: ChatPrompt | WrittenPromptArm, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Further keys of the call that the arm was measured with: without those that its server refused."""
+    if not isinstance(arm.model, TextModel):
+        return {}
+    refused = (facts.get(arm.model.name, {}).get("abilities") or {}).get("refused", ())
+    parameters = {key: value for key, value in arm.model.settings.parameters if key not in refused}
     return {"parameters": parameters} if parameters else {}
 
 

@@ -21,6 +21,7 @@ from tunepoint.models.replies import ReplyOrigin
 from tunepoint.models.retirements import announced_retirement
 from tunepoint.stats.comparisons import compare
 from tunepoint.study.directory import Study
+from tunepoint.task.sections import EFFORT
 from tunepoint.task.task import Task
 from tunepoint.trials.table import joint_of
 from tunepoint.trials.tabulation import tabulate
@@ -53,6 +54,7 @@ def model_warnings(study: Study, task: Task, today: date) -> list[str]:
     notices = {model.name: announced_retirement(model.name) for model in task.models if not model.retires}
     warnings = [notice.sentence(name, today) for name, notice in notices.items() if notice]
     settings = {model.name: model.settings for model in task.models}
+    efforts = {model.name: model.efforts for model in task.models}
     for name, facts in study.manifest.models.items():
         failures = dict(facts.asked_again)
         uncounted = failures.pop(UNCOUNTED, 0)
@@ -62,6 +64,13 @@ def model_warnings(study: Study, task: Task, today: date) -> list[str]:
                 f"by their length, {CHARACTERS_PER_TOKEN} characters a token"
             )
         refused = _refused(facts.abilities or {}, settings.get(name, AS_USUAL))
+        if EFFORT in refused and efforts.get(name):
+            refused.remove(EFFORT)
+            warnings.append(
+                f"{name}: its server refused one of the efforts {', '.join(efforts[name])}. From then on it was "
+                "asked without any, so its options are not what their names say. Leave out the effort that it "
+                "does not take, and run a new study"
+            )
         if refused:
             warnings.append(
                 f"{name}: its server takes no {', '.join(refused)}, so it was asked without; take it out of "
