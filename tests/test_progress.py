@@ -38,6 +38,13 @@ def test_a_log_file_gets_a_line_every_half_minute(clock: list[float], capsys: An
     )
 
 
+def test_the_last_minute_is_not_called_none(clock: list[float], capsys: Any) -> None:
+    with progress_bar(quiet=False) as (show, _):
+        clock[0] += 30
+        show(Progress("fine-tuned encoder", 90, 100))
+    assert "about 90% of the work (under 1 min left): fine-tuned" in capsys.readouterr().err
+
+
 def test_a_program_gets_a_line_of_json_a_second(clock: list[float], capsys: Any) -> None:
     with progress_bar(quiet=False, form="json") as (show, _):
         for tenth in range(40):

@@ -127,7 +127,8 @@ class _ProgressLines:
 def _log_line(progress: Progress, elapsed: float) -> str:
     left = progress.seconds_left(elapsed)
     share = f", about {progress.share:.0%} of the work" if progress.share is not None else ""
-    share += f" ({left / 60:.0f} min left)" if left is not None else ""
+    if left is not None:
+        share += f" ({left / 60:.0f} min left)" if left >= 60 else " (under 1 min left)"
     rate = f", {60 * progress.calls / elapsed:.0f} calls a minute" if progress.calls else ""
     return f"{elapsed / 60:.1f} min{share}{rate}: {progress.what}{_spent(progress)}"
 

@@ -67,9 +67,9 @@ def model_warnings(study: Study, task: Task, today: date) -> list[str]:
         if EFFORT in refused and efforts.get(name):
             refused.remove(EFFORT)
             warnings.append(
-                f"{name}: its server refused one of the efforts {', '.join(efforts[name])}. From then on it was "
-                "asked without any, so its options are not what their names say. Leave out the effort that it "
-                "does not take, and run a new study"
+                f"{name}: its server refused one of the efforts {', '.join(efforts[name])}. From then on it "
+                "was asked without any, so its options are not what their names say. Leave out the effort "
+                "that it does not take, and run a new study"
             )
         if refused:
             warnings.append(
