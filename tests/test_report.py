@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from tunepoint import Result
-from tunepoint.decision.numbers import about_usd, is_realistic, seconds, tiny_usd, usd
+from tunepoint.decision.numbers import about_usd, at_start, is_realistic, seconds, tiny_usd, usd
 from tunepoint.report.html import build_report, rebuild_report
 from tunepoint.report.terminal import print_decision
 from tunepoint.report.words import (
@@ -133,7 +133,7 @@ def test_a_break_even_that_nobody_reaches_is_called_none() -> None:
     band = {"low": 4e7, "likely": 5e7, "high": 6e7}
     far = {"from": "p", "to": "t", "queries_per_month": band, "probability_never": 0, "realistic": False}
     words = crossing_words(far, Names({"p": "the prompt", "t": "the tuned one"}, {}))
-    assert words.startswith("the tuned one has no realistic break-even with the prompt")
+    assert words.startswith("The tuned one has no realistic break-even with the prompt")
     assert "50,000,000 queries a month" in words
     likely = Quantiles(**band)
     assert not is_realistic(likely, Range(1e4, 1e4, 1e4)) and not is_realistic(likely, Range(1e6, 2e6, 3e6))
@@ -152,6 +152,12 @@ def test_evidence_that_is_not_worth_its_price_is_not_asked_for() -> None:
     without_price = {**decision, "worth": []}
     assert settling_words(without_price) == "About 28,400 more test items would settle it."
     assert settling_words({**decision, "evidence_needed": None}) is None
+
+
+def test_a_sentence_begins_with_a_capital_unless_a_model_does_not() -> None:
+    assert at_start("tuned MiniLM (22M)") == "Tuned MiniLM (22M)"
+    for title in ("qwen2.5-coder-0.5b, 24 examples", "gpt-6-luna, no examples", "a", ""):
+        assert at_start(title) == title
 
 
 def test_numbers_as_people_write_them() -> None:

@@ -14,6 +14,12 @@ def usd(value: float | None) -> str:
     return f"{sign}${size:,.0f}" if size >= 100 else f"{sign}${size:,.2f}"
 
 
+def at_start(title: str) -> str:
+    """Return a title as a sentence begins with it: a plain word gets a capital, the name of a model stays."""
+    word = title.split(" ", 1)[0]
+    return title[:1].upper() + title[1:] if word.isalpha() and len(word) > 1 else title
+
+
 def about_usd(value: float) -> str:
     """Return dollars for a sentence: three significant digits, whole from $10."""
     sign, size = ("-" if value < 0 else ""), abs(value)

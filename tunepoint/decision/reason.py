@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tunepoint.decision.finalists import Finalist
-from tunepoint.decision.numbers import about_usd, percent, points_range
+from tunepoint.decision.numbers import about_usd, at_start, percent, points_range
 from tunepoint.decision.verdict import Decision
 
 SMALLEST_SINGLE_USD = 0.01
@@ -18,9 +18,8 @@ def verdict_reason(decision: Decision) -> str:
     """Return the verdict's reason in words: the score, the lead over the rivals, and the money."""
     winner = decision.finalist(decision.winner)
     interval = f"{percent(winner.score.low)} to {percent(winner.score.high)}"
-    sentences = [
-        f"{winner.title} gives {percent(winner.score.estimate)} right answers (95% interval {interval})."
-    ]
+    title, right = at_start(winner.title), percent(winner.score.estimate)
+    sentences = [f"{title} gives {right} right answers (95% interval {interval})."]
     leads = [_lead(decision, rival) for rival in _rivals(decision)]
     sentences.append(f"That is {' and '.join(leads)}.")
     months = f"{decision.evidence.costs.months:g}"
@@ -51,7 +50,7 @@ class ImpliedPrice:
             price = f"1,000 wrong answers cost you more than {about_usd(1_000 * self.usd)}"
         if self.chosen:
             return f"It is worth its price against {self.other} if {price} (value.error_usd)."
-        return f"{self.better} is worth its price if {price} (value.error_usd)."
+        return f"{at_start(self.better)} is worth its price if {price} (value.error_usd)."
 
 
 def implied_error_usd(decision: Decision) -> ImpliedPrice | None:

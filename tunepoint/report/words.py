@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tunepoint.decision.numbers import about_usd, significant, volume_interval
+from tunepoint.decision.numbers import about_usd, at_start, significant, volume_interval
 from tunepoint.decision.sides import PROMPTED_KINDS
 from tunepoint.models.gguf.catalog import parameters_in_words
 from tunepoint.models.providers import short_names
@@ -201,19 +201,22 @@ def crossing_words(crossing: Mapping[str, Any], names: Names) -> str:
     band = crossing["queries_per_month"]
     build, run = names.title(crossing["from"]), names.title(crossing["to"])
     if band is None:
-        return f"{run} never becomes cheaper than {build}."
+        return f"{at_start(run)} never becomes cheaper than {build}."
     if band["high"] < 1:
-        return f"{run} and {build} cost the same to build, and {run} costs no more to run."
+        return f"{at_start(run)} and {build} cost the same to build, and {run} costs no more to run."
     if not crossing.get("realistic", True):
         about = significant(band["likely"], 2)
-        return f"{run} has no realistic break-even with {build}: it would take about {about} queries a month."
+        title = at_start(run)
+        return (
+            f"{title} has no realistic break-even with {build}: it would take about {about} queries a month."
+        )
     tuning = names.is_prompted(crossing["from"]) and not names.is_prompted(crossing["to"])
     volume, until = volume_interval(Quantiles(**band)), crossing.get("queries_until")
     where = f"above {volume}"
     if until is not None:
         end = significant(until["likely"], 2)
         where = f"from {volume} to about {end}, where caches make {build} cheaper again"
-    words = f"{run} instead of {build} pays off {where}."
+    words = f"{at_start(run)} instead of {build} pays off {where}."
     if tuning and crossing["to"] in names.kinds:
         words = f"Fine-tuning pays off {where}: {run} instead of {build}."
     if crossing["probability_never"] >= 0.01:
