@@ -41,6 +41,10 @@ class FakeAnthropic:
         refused = self._refusal(request, body) or FAULTS.get(self.faults.get(number, ""))
         if refused is not None:
             return error(*refused)
+        return web.json_response(self.reply(body, self.faults.get(number, "end_turn")))
+
+    def reply(self, body: dict[str, Any], reason: str = "end_turn") -> dict[str, Any]:
+        """The message that answers a call."""
         text = self.answer(body["messages"][-1]["content"][0]["text"])
         if "output_config" in body:
             properties = body["output_config"]["format"]["schema"]["properties"]
@@ -48,12 +52,11 @@ class FakeAnthropic:
         content: list[dict[str, Any]] = [{"type": "text", "text": text}]
         if "thinking" in body:
             content.insert(0, {"type": "thinking", "thinking": "hm", "signature": "x"})
-        reason = self.faults.get(number, "end_turn")
         reply = {"id": "msg_1", "type": "message", "role": "assistant", "model": body["model"]}
         usage = {**self._usage(body), "output_tokens": 7, "output_tokens_details": {"thinking_tokens": 2}}
         if reason in ("refusal", "max_tokens"):
             content = []
-        return web.json_response({**reply, "content": content, "stop_reason": reason, "usage": usage})
+        return {**reply, "content": content, "stop_reason": reason, "usage": usage}
 
     def _refusal(self, request: web.Request, body: dict[str, Any]) -> tuple[int, str, str] | None:
         keys = request.headers.get("x-api-key"), request.headers.get("Authorization")

@@ -233,6 +233,20 @@ def test_a_declared_share_and_the_half_of_a_cascade() -> None:
     assert 0.01 - draws.answer()[:, 0] == pytest.approx(saved)
 
 
+def test_answers_by_batch_are_cheaper_and_find_no_cache() -> None:
+    arm = cost("p", usd_per_query=flat(0.01), prefixes=(prefix(asked_for=False),), batch_discount=0.5)
+    plain = cost("q", usd_per_query=flat(0.01))
+    dollars = at_volume(arm, plain, queries_per_month=20_000, batch_share=0.4).answer()[0]
+    # by hand: 60% at once, whose calls are 12,000 a month, and 40% at half the uncached price
+    hit = share(12_000, 5)
+    saved = 3_000 * (hit * (3.0 - 0.3) - (1 - hit) * 0.75) / 1e6
+    assert dollars[0] == pytest.approx(0.6 * (0.01 - saved) + 0.4 * 0.005, rel=1e-9)
+    assert dollars[1] == pytest.approx(0.01)
+    everything = at_volume(arm, plain, queries_per_month=20_000, batch_share=1)
+    assert everything.answer()[0].tolist() == pytest.approx([0.005, 0.01])
+    assert everything.hit_share(0) is None
+
+
 def test_arms_toml_keeps_prefixes(tmp_path: Path) -> None:
     starts = prefix(), prefix(calls=0.5, reached=Range(0.5, 0.8, 1))
     arm = cost("p", usd_per_query=flat(0.01), prefixes=starts)

@@ -457,10 +457,11 @@ def raced(skills: Sequence[float], standing: Standing | None = None) -> tuple[An
     """The winner of a race over 150 items, how far the arms came, and how many items each answered."""
     log: dict[str, list[Trial]] = {}
 
-    def measure(arm: Any, items: Any) -> None:
-        have = {trial.item for trial in log.setdefault(arm.name, [])}
-        fresh = [item for item in items if item.id not in have]
-        log[arm.name] += [Trial(arm=arm.name, item=item.id, score=arm.skill) for item in fresh]
+    def measure(running: Any, items: Any) -> None:
+        for arm in running:
+            have = {trial.item for trial in log.setdefault(arm.name, [])}
+            fresh = [item for item in items if item.id not in have]
+            log[arm.name] += [Trial(arm=arm.name, item=item.id, score=arm.skill) for item in fresh]
 
     arms: Any = [Skilled(f"arm {i}", skill) for i, skill in enumerate(skills)]
     dev = [Example(str(i), "x", "y") for i in range(150)]

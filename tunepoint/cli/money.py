@@ -10,6 +10,7 @@ import typer
 
 from tunepoint.cli.options import (
     DEFAULT_STORE,
+    BatchOption,
     JsonOption,
     SplitSeedOption,
     SplitStudyOption,
@@ -40,7 +41,12 @@ def prices(
             typer.echo(line)
 
 
-def quote(task: TaskArgument, seed: SplitSeedOption = None, study: SplitStudyOption = None) -> None:
+def quote(
+    task: TaskArgument,
+    seed: SplitSeedOption = None,
+    study: SplitStudyOption = None,
+    batch: BatchOption = False,
+) -> None:
     """Estimate what a study and a month of serving cost. Includes fine-tuning. Spends nothing."""
     with clear_errors():
         from tunepoint.study.estimate import estimate
@@ -48,6 +54,7 @@ def quote(task: TaskArgument, seed: SplitSeedOption = None, study: SplitStudyOpt
         from tunepoint.task.task import Task
 
         loaded = Task.load(task)
+        loaded = loaded.asking_by_batch() if batch else loaded
         for line in estimate(loaded, seed_of_seal(loaded, seed=seed, study=study)):
             typer.echo(line)
 

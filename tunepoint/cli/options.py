@@ -24,6 +24,10 @@ SplitStudyOption = Annotated[
     Path | None, typer.Option(help="Split as this study did, so that its test set stays sealed.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+BatchOption = Annotated[
+    bool,
+    typer.Option("--batch", help="Ask by the providers' batch APIs: about half the price, a day at most."),
+]
 YesOption = Annotated[bool, typer.Option("--yes", help="Skip confirmation.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 ProgressOption = Annotated[

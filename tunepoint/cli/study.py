@@ -12,6 +12,7 @@ import typer
 
 from tunepoint.cli.data import check, init
 from tunepoint.cli.options import (
+    BatchOption,
     CapOption,
     JsonOption,
     OutOption,
@@ -78,6 +79,7 @@ def run(
     replay: Annotated[
         bool, typer.Option("--replay", help="Answer from the study's recording only; makes no calls.")
     ] = False,
+    batch: BatchOption = False,
     fresh: Annotated[
         Literal["judge"] | None,
         typer.Option("--fresh", help="Ask the judge again about answers that it gave no grade."),
@@ -91,12 +93,14 @@ def run(
 
     with clear_errors():
         loaded = Task.load(task)
+        loaded = loaded.asking_by_batch() if batch else loaded
         if fresh:
             _confirm_grading(loaded, yes or max_usd is not None)
         _run(loaded, out, seed, max_usd, quiet, as_json, yes=yes, replay=replay, form=progress, fresh=fresh)
         if not as_json:
             command = ["tunepoint", "run", str(task), *(["--out", str(out)] if out else [])]
             command += ["--seed", str(seed)] if seed else []
+            command += ["--batch"] if batch else []
             typer.echo(
                 "Next: change limits, traffic or costs in task.toml and run again; nothing is measured twice:"
                 f"\n  {shlex.join(command)}"
@@ -164,7 +168,9 @@ def _ask(quote: Quote | HostedQuote, yes: bool, max_usd: float | None) -> None:
         text = f"This study calls chat models: {quote.line()}."
         if max_usd is not None and (words := quote.cap_words(max_usd)):
             text += f"\n{words}"
-        confirm_cost(text, yes or capped, "the first call; nothing was spent", paid=quote.usd.high > 0)
+        confirm_cost(
+            text, yes or capped, "the first call; nothing was spent", paid=quote.planned_usd.high > 0
+        )
     else:
         text = "\n".join((f"A provider will fine-tune {quote}.", *quote.notices))
         confirm_cost(text, yes or capped, "the upload; what was measured is kept", paid=True)

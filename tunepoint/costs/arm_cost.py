@@ -35,6 +35,8 @@ class ArmCost:
     """Fixed hosting, dollars a month."""
     usd_per_query: Range = NOTHING
     """Declared or measured price of one answer; where `prefixes` are given, without what caches save."""
+    batch_discount: float = 0.0
+    """Share of that price which an answer by batch saves, as `traffic.batch_share` of the queries get it."""
     query_error_usd: float = 0.0
     """Standard error of the measured mean price of one answer."""
     query_skew: float = 0.0

@@ -78,6 +78,7 @@ class DeclaredArm(BaseModel):
     price: DeclaredPrice | None = None
     """Instead of `usd_per_query`: the tokens of the trials are charged at these rates."""
     usd_per_query: Amount | None = None
+    batch_discount: Annotated[float, Field(ge=0, lt=1)] = 0.0
     usd_per_second: _ExactDollars | None = None
     """Instead of `usd_per_query`: the seconds of the trials are charged at this rate."""
     query_error_usd: _Quantity = 0.0

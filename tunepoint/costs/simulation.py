@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from tunepoint.costs.cost_draws import CostDraws
 from tunepoint.costs.schedule import Schedule
 from tunepoint.stats.arrays import Floats
 from tunepoint.stats.moments import deviations
+from tunepoint.stats.ranges import Range
 from tunepoint.task.task import Task
 
 
@@ -64,6 +65,7 @@ def simulate(costs: Sequence[ArmCost], task: Task, draws: int, rng: np.random.Ge
     """
     rates, schedule = task.costs, schedule_of(task)
     shared = _draw_shared(task, draws, rng)
+    costs = [_with_batches(cost, task.traffic.batch_share) for cost in costs]
     by_arm = [_draw_arm(cost, shared, owns_labels=rates.labels_owned, rng=rng) for cost in costs]
     lifetime = rates.base_model_months
     return CostDraws(
@@ -86,6 +88,20 @@ def simulate(costs: Sequence[ArmCost], task: Task, draws: int, rng: np.random.Ge
             if cost.dedicated is not None
         },
         prefixes=_draw_caches(costs, task, draws, rng),  # after all that was drawn before there were caches
+    )
+
+
+def _with_batches(cost: ArmCost, share: float) -> ArmCost:
+    """An arm with this share of its answers by batch: cheaper, and none of them finds a prompt cached."""
+    if not share or not cost.batch_discount:
+        return cost
+    factor, price = 1 - share * cost.batch_discount, cost.usd_per_query
+    prefixes = [p.model_copy(update={"calls": p.calls * (1 - share)}) for p in cost.prefixes if share < 1]
+    return replace(
+        cost,
+        usd_per_query=Range(price.low * factor, price.likely * factor, price.high * factor),
+        query_error_usd=cost.query_error_usd * factor,
+        prefixes=tuple(prefixes),
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import anthropic
 
 from tunepoint.models.abilities import Abilities
+from tunepoint.models.batch.anthropic_jobs import AnthropicBatches
 from tunepoint.models.endpoints import Completion, Request
 from tunepoint.models.hosted_endpoint import (
     HostedEndpoint,
@@ -31,7 +32,7 @@ class AnthropicWire:
     address_hint = f"does {BASE_URL_VARIABLE} point at Anthropic's API or a proxy of it, without /v1?"
 
     def __init__(self, name: str, address: Address, timeout: float) -> None:
-        self.name, self.address = name, address
+        self.name, self.address, self._timeout = name, address, timeout
         self._starts = SeenStarts()
         # attempts are counted by the endpoint, where rate limits lower the concurrency
         self._client = anthropic.AsyncAnthropic(
@@ -49,6 +50,10 @@ class AnthropicWire:
     async def models(self) -> list[str]:
         """Return the names of the models that the provider offers."""
         return model_names(await self._client.get("/v1/models", cast_to=object))
+
+    def batches(self) -> AnthropicBatches:
+        """Return the batch API."""
+        return AnthropicBatches(self.name, self.address, self._timeout)
 
     async def close(self) -> None:
         """Close its connections."""

@@ -93,13 +93,19 @@ class Budget:
         return number
 
     def settle(self, reservation: int, dollars: float | None) -> None:
-        """Replace a reservation by what the call cost; None if nobody knows, so that all of it counts."""
-        reserved = self._reserved.pop(reservation)
+        """Replace a reservation by what the call cost; None if nobody knows, so that all of it counts.
+
+        A reservation of an earlier run, of a call that went by batch, counts as spent since the start.
+        """
+        counted = 0.0
+        reserved = self._reserved.pop(reservation, None)
+        if reserved is None:
+            reserved = counted = 0.0 if self._payments is None else self._payments.usd_of(reservation)
         dollars = reserved if dollars is None else dollars
         if self._payments is not None:
             self._payments.settle(reservation, dollars)
-        self.spent_usd += dollars
-        self.calls_usd += dollars
+        self.spent_usd += dollars - counted
+        self.calls_usd += dollars - counted
         self.calls += dollars > 0
 
 

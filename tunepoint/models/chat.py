@@ -94,6 +94,8 @@ class Usage:
     """Part of `input_tokens` that the call wrote into the provider's cache, at a price of its own."""
     cacheable_tokens: int | None = None
     """Part of `input_tokens` that the provider could have cached, as production will; None where unknown."""
+    batched: bool = False
+    """Whether a call of it went by batch, at a lower price and without seconds."""
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -108,6 +110,7 @@ class Usage:
             _add(self.core_seconds, other.core_seconds),
             self.written_tokens + other.written_tokens,
             _add(self.cacheable_tokens, other.cacheable_tokens),
+            self.batched or other.batched,
         )
 
 

@@ -47,13 +47,15 @@ def request_body(model: str, request: Request, abilities: Abilities) -> dict[str
     return body
 
 
-def read_completion(name: str, reply: Any, seconds: float, request: Request | None = None) -> Completion:
+def read_completion(
+    name: str, reply: Any, seconds: float | None, request: Request | None = None
+) -> Completion:
     """Return the completion in a reply's JSON.
 
     Args:
         name: of the model, for the usage.
         reply: the JSON, or its text, whatever it is.
-        seconds: that the call took.
+        seconds: that the call took; None if it went by batch.
         request: that was sent; its tokens are estimated where the server counts none.
 
     Raises:

@@ -90,13 +90,13 @@ def message_body(model: str, request: Request, abilities: Abilities, cached: int
     return {**body, **own}
 
 
-def read_message(name: str, reply: Any, seconds: float) -> Completion:
+def read_message(name: str, reply: Any, seconds: float | None) -> Completion:
     """Return the completion in a reply's JSON.
 
     Args:
         name: of the model, for the usage.
         reply: the JSON, or its text.
-        seconds: that the call took.
+        seconds: that the call took; None if it went by batch.
 
     Raises:
         TransientFault: the reply is an error in an HTTP 200.

@@ -10,6 +10,7 @@ from typing import Any
 import openai
 
 from tunepoint.models.abilities import Abilities
+from tunepoint.models.batch.openai_jobs import OpenAIBatches
 from tunepoint.models.chat_completions import read_completion, request_body
 from tunepoint.models.endpoints import Completion, Request
 from tunepoint.models.hosted_endpoint import (
@@ -28,7 +29,7 @@ class OpenAIWire:
     address_hint = "does the address end in /v1? Write it as http://HOST/v1#MODEL"
 
     def __init__(self, name: str, address: Address, timeout: float) -> None:
-        self.name, self.address = name, address
+        self.name, self.address, self._timeout = name, address, timeout
         key = address.key()
         self._client = openai.AsyncOpenAI(
             api_key=key,
@@ -52,6 +53,10 @@ class OpenAIWire:
     async def models(self) -> list[str]:
         """Return the names of the models that the server offers."""
         return model_names(await self._client.get("/models", cast_to=object))
+
+    def batches(self) -> OpenAIBatches:
+        """Return the batch API."""
+        return OpenAIBatches(self.name, self.address, self._timeout)
 
     async def close(self) -> None:
         """Close its connections."""

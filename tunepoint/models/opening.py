@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from tunepoint.errors import MissingExtra, ModelError
 from tunepoint.files.amounts import TokenPrice
+from tunepoint.models.batch.endpoint import BatchedEndpoint, Batches
+from tunepoint.models.batch.terms import batch_terms
 from tunepoint.models.embedded import CPU_TORCH
 from tunepoint.models.endpoints import AS_USUAL, CallSettings, Completion, Endpoint, TextModel
 from tunepoint.models.gguf.catalog import known_model
@@ -49,6 +51,8 @@ class NamedModel:
     """How its provider caches prompts; None if only what is generally known counts."""
     settings: CallSettings = AS_USUAL
     """How it is asked."""
+    batch: bool = False
+    """Whether its calls go by batch, where a study has many at a time."""
     useless: Callable[[Completion], bool] | None = None
     """For a judge: says which of its recorded replies it gives once more; none if None."""
 
@@ -68,6 +72,8 @@ class ChatModels:
     """Opens a model that was tuned in this study, under the same recording and cap."""
     parameters: Mapping[str, int] = field(default_factory=dict)
     """Name of a model -> its number of parameters, where that is known."""
+    batches: Batches | None = None
+    """The batches by which some calls go; None where all are asked at once."""
     _hosted: Sequence[HostedEndpoint] = ()
     _recorded: Sequence[RecordedEndpoint] = ()
     _replies: Sequence[RepliesEndpoint] = ()
@@ -76,6 +82,23 @@ class ChatModels:
     def reply_origins(self) -> dict[str, ReplyOrigin]:
         """Name of a model whose replies come from a file -> what they are of."""
         return {endpoint.name: endpoint.origin for endpoint in self._replies}
+
+    @contextmanager
+    def asking_at_once(self) -> Iterator[None]:
+        """Send nothing by batch for a while: where each call depends on the last one, or is timed."""
+        if self.batches is None:
+            yield
+            return
+        with self.batches.asking_at_once():
+            yield
+
+    def gather(self, steps: Sequence[Callable[[], None]]) -> None:
+        """Run steps; what they ask by batch goes out together. A step may be run several times."""
+        if self.batches is not None:
+            self.batches.gather(steps)
+            return
+        for step in steps:
+            step()
 
     def go_live(self, attempts: int) -> dict[str, ModelError]:
         """Serve instead of measure: call for every answer, with few attempts, and record none.
@@ -166,8 +189,12 @@ class _Opener:
         project_prices: Mapping[str, TokenPrice],
         *,
         replay: bool,
+        batches: Batches | None,
     ) -> None:
         self.stack = stack
+        self.batches = batches
+        self.by_batch = False
+        """Whether calls of any model go by batch."""
         self.recording = recording
         self.add_budget = add_budget
         self.project_prices = project_prices
@@ -231,7 +258,15 @@ class _Opener:
         hosted = open_hosted(model, abilities)
         self.hosted.append(hosted)
         self.stack.callback(hosted.close)
-        return self.add_budget(hosted, price)
+        direct = self.add_budget(hosted, price)
+        if not model.batch or self.batches is None:
+            return direct
+        self.by_batch = True
+        terms = batch_terms(model.name)
+        assert terms is not None, "the task checked that its provider takes batches"
+        jobs = hosted.wire.batches()
+        self.stack.callback(jobs.close)
+        return BatchedEndpoint(self.batches, direct, hosted, jobs, terms, price)
 
     def open_tuned(self, name: str, abilities: Abilities, key_env: str | None = None) -> TextModel:
         """Open a model that was tuned in this study, once."""
@@ -264,9 +299,10 @@ def open_models(
     judge: NamedModel | None = None,
     replay: bool = False,
     tuning: bool = False,
+    batches: Batches | None = None,
     project_prices: Mapping[str, TokenPrice] = MappingProxyType({}),
 ) -> Iterator[ChatModels]:
-    """Open chat models for the time of a study.
+    """Open chat models for the time of a study; no key and no network is needed to replay.
 
     Args:
         named: the models under test.
@@ -274,8 +310,9 @@ def open_models(
         add_budget: puts a spending cap around an endpoint.
         proposer: name of the model that proposes prompts; the first one if None.
         judge: the model that grades answers; None without a judge.
-        replay: answer from the recording alone; no key and no network is needed.
+        replay: answer from the recording alone.
         tuning: whether models will be tuned at a provider, and called there.
+        batches: of the study, for models whose calls go by batch; None asks everything at once.
         project_prices: prices of the project, for models that come without one.
 
     Raises:
@@ -287,19 +324,18 @@ def open_models(
         yield ChatModels((), {})
         return
     with ExitStack() as stack:
-        calls = CallRecording(recording)
-        stack.callback(calls.close)
-        opener = _Opener(stack, calls, add_budget, project_prices, replay=replay)
+        calls = stack.enter_context(closing(CallRecording(recording)))
+        opener = _Opener(stack, calls, add_budget, project_prices, replay=replay, batches=batches)
         for model in models:
             opener.open(model)
-        chats = tuple(opener.chats[model.name] for model in named)
         yield ChatModels(
-            chats,
+            tuple(opener.chats[model.name] for model in named),
             opener.prices,
-            proposer=opener.chats[proposer] if proposer else next(iter(chats), None),
+            proposer=opener.chats[proposer or named[0].name] if proposer or named else None,
             judge=opener.judging(judge) if judge else None,
             parameters=opener.parameters,
             tuned=opener.open_tuned,
+            batches=batches if opener.by_batch else None,
             _hosted=opener.hosted,
             _recorded=opener.recorded,
             _replies=opener.replies,

@@ -38,6 +38,11 @@ class PaymentLog:
         with self._lock:
             return sum(self._usd.values())
 
+    def usd_of(self, number: int) -> float:
+        """Return the dollars of one call; 0 if there is none of this number."""
+        with self._lock:
+            return self._usd.get(number, 0.0)
+
     def intend(self, most_usd: float) -> int:
         """Write down that a call will be sent, and return its number.
 

@@ -17,6 +17,7 @@ from tunepoint.errors import ModelError
 from tunepoint.files.amounts import Dollars, TokenPrice
 from tunepoint.files.currencies import RATES_KEY, in_dollars
 from tunepoint.files.toml import parse_toml
+from tunepoint.models.batch.terms import batch_discount
 from tunepoint.models.chat import Usage
 from tunepoint.models.endpoints import Request
 from tunepoint.models.providers import HERE_PREFIXES, PROVIDERS, parse_model_name
@@ -78,6 +79,7 @@ class CallPrice:
 
     model: str
     dollars: Callable[[Usage], float]
+    """Of a call that is asked at once."""
     source: str
     checked: date | None = None
     """Day on which the price was looked up; None for a declared price, and for data without dates."""
@@ -96,6 +98,15 @@ class CallPrice:
             "output": Usage(self.model, output_tokens=some),
         }
         return {name: round(self.dollars(usage) * 1e6 / some, 9) for name, usage in calls.items()}
+
+    def in_batch(self, dollars: float) -> float:
+        """Return what calls cost by batch that cost so many dollars at once."""
+        return dollars * (1 - batch_discount(self.model))
+
+    def paid(self, usage: Usage) -> float:
+        """Return the dollars that were paid for a call: fewer if it went by batch."""
+        dollars = self.dollars(usage)
+        return self.in_batch(dollars) if usage.batched else dollars
 
     def max_dollars(self, request: Request) -> float:
         """Return the dollars that a call cannot exceed: a token is at least one byte."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tunepoint.models.abilities import Abilities
+from tunepoint.models.batch.jobs import BatchJobs
 from tunepoint.models.endpoints import Completion, Request
 from tunepoint.models.providers import Address
 
@@ -60,6 +61,10 @@ class Wire(Protocol):
 
     async def models(self) -> list[str]:
         """Return the names of the models that the server offers."""
+        ...
+
+    def batches(self) -> BatchJobs:
+        """Return the batch API of the provider, with a client of its own."""
         ...
 
     async def close(self) -> None:

@@ -14,18 +14,26 @@ FIRST_LOOK_ITEMS = 16
 """Validation items that every arm answers before the first look."""
 LOOK_GROWTH = 1.25
 """Items at a look over those at the look before."""
+BATCH_LOOK_GROWTH = 4.0
+"""The same where a look waits for a batch, minutes or hours."""
 RACE_ERROR_RATE = 0.1
 """Highest probability that a race stops its best arm, over all looks and rivals."""
 FAR_BEHIND = 0.1
 """In mean score: the least distance to an arm outside the race from which an arm may stop."""
 
 
-def look_sizes(items: int) -> list[int]:
-    """Return the numbers of items at which a race takes a look; the last is all of them."""
+def look_sizes(items: int, growth: float = LOOK_GROWTH) -> list[int]:
+    """Return the numbers of items at which a race takes a look; the last is all of them.
+
+    Args:
+        items: of the validation set.
+        growth: items at a look over those at the look before.
+
+    """
     sizes, size = [], float(FIRST_LOOK_ITEMS)
     while size < items:
         sizes.append(round(size))
-        size *= LOOK_GROWTH
+        size *= growth
     return [*sizes, items]
 
 

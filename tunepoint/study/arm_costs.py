@@ -18,6 +18,7 @@ from tunepoint.costs.arm_cost import NOTHING, ArmCost
 from tunepoint.costs.caching import CachedPrefix
 from tunepoint.decision.sides import CONTROL_KINDS, PROMPTED_KINDS
 from tunepoint.files.machine import cores
+from tunepoint.models.batch.terms import batch_discount
 from tunepoint.stats.moments import Mean, mean_of, sum_of
 from tunepoint.stats.ranges import Range
 from tunepoint.study.cached_prefixes import cached_prefix, uncached_dollars
@@ -53,6 +54,7 @@ def _measured_cost(arm: Arm, study: Study, table: Table, task: Task) -> ArmCost:
         usd_per_query=Range.parse(dollars.value),
         query_error_usd=dollars.error,
         query_skew=dollars.skew,
+        batch_discount=_batch_discount(arm, table),
         core_seconds_per_query=seconds.value,
         core_seconds_error=seconds.error,
         core_seconds_skew=seconds.skew,
@@ -130,6 +132,16 @@ def answer_cost(arm: Arm, table: Table, task: Task, measured: Mapping[str, Measu
     if len(scores.core_seconds):
         return AnswerCost(Mean(), mean_of(scores.core_seconds))
     return AnswerCost(Mean(), mean_of(scores.seconds) * cores())
+
+
+def _batch_discount(arm: Arm, table: Table) -> float:
+    """The share of its price that an arm's answers save by batch; that of a cascade is its paid half's."""
+    if isinstance(arm, Cascade):
+        # most of its dollars are the strong half's
+        paid = [half for half in (arm.strong, arm.cheap) if _has_price(half, table)]
+        return _batch_discount(paid[0], table) if paid else 0.0
+    model = f"{arm.provider_name}/{arm.base_model}" if isinstance(arm, TunedByProvider) else arm.base_model
+    return 0.0 if model is None else batch_discount(model)
 
 
 def _sum_of_halves(costs: Sequence[tuple[AnswerCost, float]]) -> AnswerCost:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from tunepoint.models.batch.endpoint import Batches
 from tunepoint.models.budget import Budget, BudgetedEndpoint
 from tunepoint.models.endpoints import Endpoint
 from tunepoint.models.opening import ChatModels, NamedModel, open_models
@@ -18,7 +19,13 @@ from tunepoint.trials.judge import holds_no_grade
 
 @contextmanager
 def open_chat_models(
-    task: Task, recording: Path, budget: Budget, *, replay: bool = False, fresh_judge: bool = False
+    task: Task,
+    recording: Path,
+    budget: Budget,
+    *,
+    replay: bool = False,
+    fresh_judge: bool = False,
+    batches: Batches | None = None,
 ) -> Iterator[ChatModels]:
     """Open the chat models that a task names, within a budget.
 
@@ -28,6 +35,7 @@ def open_chat_models(
         budget: pays for the calls.
         replay: answer from the recording alone, and call no model.
         fresh_judge: have the judge grade anew what it gave no grade.
+        batches: of the study, for models whose calls go by batch; None asks everything at once.
 
     """
     prices = project_prices(task.folder)
@@ -47,6 +55,7 @@ def open_chat_models(
         judge=judge,
         replay=replay,
         tuning=any(tune.provider for tune in task.tune),
+        batches=batches,
         project_prices=prices,
     ) as models:
         for model in task.models:
@@ -68,4 +77,5 @@ def _named(task: Task, model: ModelName) -> NamedModel:
         None if model.replies is None else task.resolve(model.replies),
         model.cache,
         model.settings,
+        model.batch,
     )

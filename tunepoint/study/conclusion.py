@@ -37,6 +37,7 @@ from tunepoint.study.selection import Selection
 from tunepoint.study.spending import spending_lines
 from tunepoint.study.tables import disagreements, ladder
 from tunepoint.study.warnings import (
+    batch_warnings,
     copying_warnings,
     judge_warnings,
     model_warnings,
@@ -142,6 +143,7 @@ def _decide(measured: _Measured) -> Decision:
     warnings += unreadable_warnings(study)
     warnings += recording_warnings(runner.models.reply_origins)
     warnings += copying_warnings(study, measured.selection.winners)
+    warnings += batch_warnings(task, measured.costs)
     rng = study.rng(Stream.DECISION)
     growth = curve.growth(growing) if curve else None
     decision = decide(table, measured.costs, task, rng, caveats=warnings, growth=growth)

@@ -17,6 +17,7 @@ from tunepoint.arms.prompting.written import WrittenPromptArm
 from tunepoint.data.examples import Example
 from tunepoint.data.split import Split
 from tunepoint.models.endpoints import request_of
+from tunepoint.stats.racing import BATCH_LOOK_GROWTH, FIRST_LOOK_ITEMS, look_sizes
 from tunepoint.study.racing import MIN_OPTIONS, answers, stops_far_behind
 from tunepoint.task.task import Task
 from tunepoint.trials.judge import GRADES_PER_ANSWER, REPEAT_ONE_IN
@@ -31,6 +32,8 @@ MIN_GRADED_SHARE = 0.2
 """Of all answers, where arms answer alike: equal answers are graded once."""
 TESTED_CHAT_ARMS = 3
 """Chat arms among the finalists, at most."""
+ITEMS_ASKED_AT_ONCE = 32
+"""Test items that each chat arm answers at once, to be timed, where the others go by batch."""
 HIGH_REPAIRS = 1.5
 """Calls per answer in the high guess: half of the replies are repaired with a second call."""
 SAMPLED_EXAMPLES = 5
@@ -54,6 +57,19 @@ class ExpectedCalls:
     """What the calls amount to; a chain or a vote makes several calls for one answer."""
     answer_seconds: Guess | None = None
     """Of an answer, where some were timed."""
+    at_once: float = 0.0
+    """Calls that are asked at once where the others go by batch."""
+
+    def share_by_batch(self, guess: int) -> float:
+        """Return the share of the calls that go by batch, in the low, likely or high guess: 0, 1 or 2."""
+        return max(0.0, 1 - self.at_once / self.calls[guess]) if self.calls[guess] else 0.0
+
+
+def batch_waits(task: Task, candidates: CandidateArms, split: Split) -> int:
+    """Return about how often a study whose calls go by batch waits for one: at looks, and in the test."""
+    # the answers of the first look are asked at once
+    looks = len(look_sizes(len(split.dev), BATCH_LOOK_GROWTH)) - 1
+    return looks * len(families(candidates)) + 1 + bool(candidates.distillers)
 
 
 def families(candidates: CandidateArms) -> list[list[Arm]]:
@@ -89,18 +105,22 @@ def _arm_calls(
         one_goes_on = number < MIN_OPTIONS or not stops_far_behind(task)
         race = calls_of(task, arms[0], split, answers(len(arms), dev, one_goes_on=one_goes_on))
         seconds = timed.get(arms[0].family)
-        calls.append(replace(race, answer_seconds=None if seconds is None else (seconds,) * 3))
+        answer_seconds = None if seconds is None else (seconds,) * 3
+        first_look = len(arms) * min(FIRST_LOOK_ITEMS, dev) * race.calls[1] / race.answers[1]
+        calls.append(replace(race, answer_seconds=answer_seconds, at_once=first_look))
     # any arm may win, so the one with the most calls stands for the winner in all that follows
     largest = replace(max(calls, key=lambda family: family.calls[1]), answer_seconds=_any_seconds(calls))
     decodes = {model.name: model.decodes for model in task.models}.get(largest.model, 1)
     tested = TESTED_CHAT_ARMS * test * decodes
-    calls.append(_with_answers(largest, (decodes * test, tested, tested)))
+    timed_calls = float(TESTED_CHAT_ARMS * decodes * min(ITEMS_ASKED_AT_ONCE, test))
+    calls.append(replace(_with_answers(largest, (decodes * test, tested, tested)), at_once=timed_calls))
     if candidates.distillers:
         calls.append(_with_answers(largest, (float(train), float(train), float(decodes * train))))
     if task.search.calls:
         # a search looks at dev once at least, and one look past its limit at most
         limit = float(task.search.calls)
-        calls.append(_with_answers(largest, (min(limit, dev), limit, limit + 3.0 * dev)))
+        searched = _with_answers(largest, (min(limit, dev), limit, limit + 3.0 * dev))
+        calls.append(replace(searched, at_once=searched.calls[2]))  # each prompt depends on the last score
     return calls
 
 
@@ -113,7 +133,7 @@ def _any_seconds(calls: Sequence[ExpectedCalls]) -> Guess | None:
 def _with_answers(calls: ExpectedCalls, answered: Guess) -> ExpectedCalls:
     """Another number of answers by the same arm."""
     repeated = (answered[0], answered[1], HIGH_REPAIRS * answered[2])
-    return replace(calls, calls=repeated, answers=answered)
+    return replace(calls, calls=repeated, answers=answered, at_once=0.0)
 
 
 def calls_of(task: Task, arm: Arm, split: Split, answered: Guess) -> ExpectedCalls:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from tunepoint.arms.contract import Arm, Resamplable
 from tunepoint.arms.incumbent import Incumbent
 from tunepoint.data.examples import Example
 from tunepoint.errors import BudgetReached
 from tunepoint.stats.streams import Stream
+from tunepoint.study.expected_calls import ITEMS_ASKED_AT_ONCE
 from tunepoint.study.ordering import shuffled
 from tunepoint.study.planning import (
     ANSWERS_PER_SECOND,
@@ -31,7 +33,7 @@ FIRST_ROUND, NEXT_ROUND = 200, 100
 
 
 def open_test(runner: Runner, selection: Selection, buy: Buy | None = None) -> None:
-    """Open the sealed test: time single requests first, then ask for the rest in batches.
+    """Open the sealed test: time single requests first, then ask for the rest.
 
     Args:
         buy: what to measure next, after 200 items and every purchase; all finalists answer the same
@@ -105,12 +107,20 @@ def usable(trials: Sequence[Trial], finalists: Sequence[Arm]) -> list[Trial]:
 
 
 def _time_requests(runner: Runner, selection: Selection, test: Sequence[Example]) -> None:
-    """Ask the arms of this machine one input at a time, and prepare them for all."""
+    """Ask the arms of this machine one input at a time, and prepare them for all.
+
+    Arms whose calls go by batch answer some items at once.
+    """
     split, timed = runner.prepared.split, test[:TIMED_ITEMS]
     log, expected = runner.study.test, SECONDS_PER_REQUEST * len(timed)
     for arm in selection.finalists:
         if not arm.remote:
             runner.measure(arm, log, timed, split.train, one_by_one=True, seeds=1, expected=expected)
+    if runner.models.batches is not None:  # what goes by batch has no seconds
+        with runner.models.asking_at_once():
+            for arm in selection.finalists:
+                if arm.remote and not isinstance(arm, Incumbent):
+                    runner.measure(arm, log, test[:ITEMS_ASKED_AT_ONCE], split.train)
     # only after the timing: a remembered input is answered faster than a new one
     inputs = [example.input for example in test]
     candidates = selection.candidates
@@ -123,6 +133,7 @@ def _time_requests(runner: Runner, selection: Selection, test: Sequence[Example]
 def _measure_test(runner: Runner, selection: Selection, items: Sequence[Example], more_seeds: int) -> None:
     """Record every missing answer of every finalist to these items."""
     log, train = runner.study.test, runner.prepared.split.train
+    steps = []
     for arm in selection.finalists:
         seeds = arm.seeds + more_seeds if arm.seeds > 1 else arm.seeds
         covered = arm.covered(items) if isinstance(arm, Incumbent) else items
@@ -131,7 +142,8 @@ def _measure_test(runner: Runner, selection: Selection, items: Sequence[Example]
             done = {trial.key for trial in log.of(arm.name)}
             expected = _seconds_of_missing(arm, covered, seeds, done, len(train))
             runner.plan(expected if more_seeds else 0.0)
-        runner.measure(arm, log, covered, train, seeds=seeds, expected=expected)
+        steps.append(partial(runner.measure, arm, log, covered, train, seeds=seeds, expected=expected))
+    runner.models.gather(steps)
 
 
 def _seconds_of_missing(

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from tunepoint.arms.contract import Arm
 from tunepoint.data.examples import Example
 from tunepoint.stats.arrays import Floats
-from tunepoint.stats.racing import FAR_BEHIND, FIRST_LOOK_ITEMS, RACE_ERROR_RATE, Race, look_sizes
+from tunepoint.stats.racing import (
+    FAR_BEHIND,
+    FIRST_LOOK_ITEMS,
+    LOOK_GROWTH,
+    RACE_ERROR_RATE,
+    Race,
+    look_sizes,
+)
 from tunepoint.study.records import RaceResult
 from tunepoint.task.task import Task
 from tunepoint.trials.trial import Trial
@@ -67,7 +74,7 @@ class _Heat:
     codes: NDArray[np.intp]
     """(n,) cluster of each item."""
     state: Race
-    measure: Callable[[Arm, Sequence[Example]], None]
+    measure: Callable[[Sequence[Arm], Sequence[Example]], None]
     trials: Callable[[str], Sequence[Trial]]
     standing: Standing | None
     results: dict[str, RaceResult] = field(default_factory=dict)
@@ -77,8 +84,8 @@ class _Heat:
     def look(self, end: int) -> None:
         """Measure what still runs on the first items, and stop what is hopeless."""
         items = self.dev[:end]
+        self.measure([self.arms[name] for name in self.state.running], items)
         for name in list(self.state.running):
-            self.measure(self.arms[name], items)
             reply = unreadable_reply(self.trials(name), items)
             if reply is not None:
                 self.results[name] = RaceResult(arm=name, items=end, stopped_by=None, unreadable=reply)
@@ -111,32 +118,34 @@ class _Heat:
 def race(
     arms: Sequence[Arm],
     dev: Sequence[Example],
-    measure: Callable[[Arm, Sequence[Example]], None],
+    measure: Callable[[Sequence[Arm], Sequence[Example]], None],
     trials: Callable[[str], Sequence[Trial]],
     clusters: Mapping[str, str],
     *,
     error: float = RACE_ERROR_RATE,
     standing: Standing | None = None,
+    growth: float = LOOK_GROWTH,
 ) -> tuple[Arm | None, list[RaceResult]]:
     """Return the winner, measured on all of dev, and how far every arm came; None if all were stopped.
 
     Args:
         arms: what differs between them is not the price of an answer, so the score decides.
         dev: in an order that says nothing about the items, items of a cluster side by side.
-        measure: records the trials of an arm on some items.
+        measure: records the trials of arms on some items.
         trials: the trials of an arm, by its name.
         clusters: id of an item -> its cluster; an item that is missing is one of its own.
         error: highest probability of stopping the best arm.
         standing: whom to stop far behind; None to stop none so.
+        growth: items at a look over those at the look before.
 
     """
-    units = [list(group) for _, group in groupby(dev, key=lambda item: clusters.get(item.id, item.id))]
-    ends = np.cumsum([len(unit) for unit in units]).tolist()
-    codes: NDArray[np.intp] = np.repeat(np.arange(len(units)), [len(unit) for unit in units])
-    state = Race([arm.name for arm in arms], max(len(unit) for unit in units), error)
+    sizes = [len(list(group)) for _, group in groupby(dev, key=lambda item: clusters.get(item.id, item.id))]
+    ends = np.cumsum(sizes).tolist()
+    codes: NDArray[np.intp] = np.repeat(np.arange(len(sizes)), sizes)
+    state = Race([arm.name for arm in arms], max(sizes), error)
     by_name = {arm.name: arm for arm in arms}
     heat = _Heat(by_name, dev, codes, state, measure, trials, standing)
-    for size in look_sizes(len(dev)):
+    for size in look_sizes(len(dev), growth):
         end = next(stop for stop in ends if stop >= size)  # whole clusters only
         if len(state.running) == 1 and (standing is None or size > LAST_LOOK_ALONE):
             end = len(dev)  # a winner without rivals still needs a score over all of dev

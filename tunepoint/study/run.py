@@ -8,6 +8,8 @@ from pathlib import Path
 from tunepoint.arms.catalog import load_encoder
 from tunepoint.data.prepare import prepare
 from tunepoint.files.machine import cores
+from tunepoint.models.batch.endpoint import Batches
+from tunepoint.models.batch.log import BATCHES, BatchLog
 from tunepoint.models.budget import Budget
 from tunepoint.models.payments import PAYMENTS, PaymentLog
 from tunepoint.study.adaptive import purchase_policy
@@ -62,7 +64,10 @@ def run(
     ):
         register_study(task, folder)
         budget = _budget(study, task, max_usd, payments)
-        with open_chat_models(task, folder / CALLS, budget, replay=replay, fresh_judge=fresh_judge) as models:
+        batches = Batches(BatchLog(folder / BATCHES), budget)
+        with open_chat_models(
+            task, folder / CALLS, budget, replay=replay, fresh_judge=fresh_judge, batches=batches
+        ) as models:
             runner = Runner(study, task, prepared, budget, models, progress)
             candidates = plan(runner, encoder, None if replay else confirm)
             doubts = find_doubtful_labels(runner, encoder)

@@ -53,6 +53,8 @@ class Runner:
         self.prepared = prepared
         self.budget = budget
         self.models = models
+        if models.batches is not None:
+            models.batches.announce = self.announce
         self.progress = progress
         self.done_seconds = 0.0
         self.planned_seconds = 0.0

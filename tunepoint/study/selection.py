@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby, permutations
 
 import numpy as np
@@ -15,7 +16,7 @@ from tunepoint.arms.prompting.chat_arm import ChatArm
 from tunepoint.data.examples import Example
 from tunepoint.errors import StudyError
 from tunepoint.stats.intervals import Interval
-from tunepoint.stats.racing import FAR_BEHIND, RACE_ERROR_RATE
+from tunepoint.stats.racing import BATCH_LOOK_GROWTH, FAR_BEHIND, LOOK_GROWTH, RACE_ERROR_RATE
 from tunepoint.study.distillation import add_distilled
 from tunepoint.study.ordering import shuffled_dev
 from tunepoint.study.planning import expected_seconds
@@ -56,7 +57,8 @@ def select(runner: Runner, candidates: CandidateArms, finalists: Sequence[str] |
     """
     _measure_on_dev(runner, candidates.local)
     prompted = _race_families(runner, candidates)
-    optimized = optimize(runner, prompted, shuffled_dev(runner))
+    with runner.models.asking_at_once():  # every prompt that is tried depends on the last one's score
+        optimized = optimize(runner, prompted, shuffled_dev(runner))
     winners = (*prompted, *_best_of_families(runner, optimized.arms))
     export_prompt(runner, winners)
     # only now is it known whose answers a model may learn from
@@ -105,9 +107,10 @@ def _race_families(runner: Runner, candidates: CandidateArms) -> list[Arm]:
     order = {arm.family: position for position, arm in reversed(list(enumerate(candidates.raced)))}
     by_family = sorted(candidates.raced, key=lambda arm: order[arm.family])
     winners: list[Arm] = []
+    growth = LOOK_GROWTH if runner.models.batches is None else BATCH_LOOK_GROWTH
 
-    def measure(arm: Arm, items: Sequence[Example]) -> None:
-        runner.measure(arm, log, items, split.train)
+    def measure(arms: Sequence[Arm], items: Sequence[Example]) -> None:
+        runner.models.gather([partial(runner.measure, arm, log, items, split.train) for arm in arms])
 
     for _, group in groupby(by_family, key=lambda arm: arm.family):
         arms = list(group)
@@ -115,7 +118,9 @@ def _race_families(runner: Runner, candidates: CandidateArms) -> list[Arm]:
             winner, results = _ended_race(runner, arms)
         else:
             standing = _standing(runner, winners, arms[0])
-            winner, results = race(arms, dev, measure, log.of, split.clusters, standing=standing)
+            winner, results = race(
+                arms, dev, measure, log.of, split.clusters, standing=standing, growth=growth
+            )
         winners += [] if winner is None else [winner]
         races |= {result.arm: result for result in results}
     if races:

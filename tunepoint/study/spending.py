@@ -26,12 +26,14 @@ def spending_lines(calls: Path, prices: Mapping[str, CallPrice]) -> list[str]:
         usages = [completion.usage for _, completion, _ in read_calls(calls, model)]
         if not usages:
             continue
-        total, dollars = reduce(add, usages), sum(map(price.dollars, usages))
+        total, dollars = reduce(add, usages), sum(map(price.paid, usages))
         cached = f" ({total.cached_tokens / total.input_tokens:.0%} cached)" if total.cached_tokens else ""
+        batched = sum(usage.batched for usage in usages)
+        by_batch = f" ({batched:,} by batch)" if batched else ""
         lines.append(
             (
                 dollars,
-                f"{model}: {len(usages):,} calls, {total.input_tokens:,} input tokens{cached}, "
+                f"{model}: {len(usages):,} calls{by_batch}, {total.input_tokens:,} input tokens{cached}, "
                 f"{total.output_tokens:,} output tokens, ${dollars:,.4f}",
             )
         )

@@ -11,9 +11,11 @@ import numpy as np
 from tunepoint.arms.baselines.neighbor_vote import vote_name
 from tunepoint.arms.contract import Arm
 from tunepoint.arms.prompting.chat_prompts import ChatPrompt
+from tunepoint.costs.arm_cost import ArmCost
 from tunepoint.costs.prices import OLD_DAYS
 from tunepoint.decision.caveats import MAX_FAILURES_NAMED
 from tunepoint.decision.numbers import points_interval
+from tunepoint.models.batch.terms import BATCH_WAIT
 from tunepoint.models.chat_completions import CHARACTERS_PER_TOKEN, UNCOUNTED
 from tunepoint.models.endpoints import AS_USUAL, CallSettings
 from tunepoint.models.prices import UNKNOWN_PRICE
@@ -21,6 +23,7 @@ from tunepoint.models.replies import ReplyOrigin
 from tunepoint.models.retirements import announced_retirement
 from tunepoint.stats.comparisons import compare
 from tunepoint.study.directory import Study
+from tunepoint.study.expected_calls import ITEMS_ASKED_AT_ONCE
 from tunepoint.task.sections import EFFORT
 from tunepoint.task.task import Task
 from tunepoint.trials.table import joint_of
@@ -115,6 +118,28 @@ def recording_warnings(recorded: Mapping[str, ReplyOrigin]) -> list[str]:
         f"SHA-256 {origin.weights_sha256})"
         for origin in recorded.values()
     ]
+
+
+def batch_warnings(task: Task, costs: Sequence[ArmCost]) -> list[str]:
+    """Return which prices count on answers that wait, and which seconds are those of few answers."""
+    warnings = []
+    discounted = [cost.title for cost in costs if cost.batch_discount]
+    if discounted and task.traffic.batch_share:
+        warnings.append(
+            f"{task.traffic.batch_share:.0%} of the queries are priced by batch (traffic.batch_share): these "
+            f"wait {BATCH_WAIT}. It makes these cheaper: {', '.join(discounted)}"
+        )
+    elif task.traffic.batch_share:
+        warnings.append(
+            "traffic.batch_share changes nothing: no option's model has a batch API that is known"
+        )
+    asked = [model.name for model in task.models if model.batch]
+    if asked:
+        warnings.append(
+            f"{', '.join(asked)}: calls went by batch, so its seconds are those of the first "
+            f"{ITEMS_ASKED_AT_ONCE} test answers, which were asked at once"
+        )
+    return warnings
 
 
 def judge_warnings(study: Study, task: Task, finalists: Sequence[str]) -> list[str]:

@@ -26,6 +26,8 @@ class Traffic(Section):
     """Hours with queries: 40 for an office, 168 for day and night. Cached prompts depend on it."""
     calls_per_burst: Amount = Range(1, 1, 1)
     """Queries that come together, seconds apart, on average: a user's, or those of one batch of documents."""
+    batch_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the queries that can wait a day for their answer, and so go by a provider's batch API."""
 
     @field_validator("queries_per_month")
     @classmethod

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 
 from tunepoint.files.amounts import Dollars, TokenPrice
 from tunepoint.files.toml import Section
+from tunepoint.models.batch.terms import batch_terms, known_terms
 from tunepoint.models.chat import AnswerKind
 from tunepoint.models.endpoints import CallSettings
 from tunepoint.models.prompt_caches import PromptCache
@@ -118,6 +119,8 @@ class ModelName(Section):
     """The day on which its provider shuts it down, if announced."""
     styles: tuple[str, ...] | None = None
     """Families of prompts to try, as in `few-shot`; None tries what suits the model."""
+    batch: bool = False
+    """Whether a study sends its calls by the provider's batch API, which is cheaper and takes up to a day."""
     hosting: Dedicated | None = None
     """Machines reserved for it; without them it is paid per answer, or runs on your own machine."""
     replies: Path | None = None
@@ -161,6 +164,9 @@ class ModelName(Section):
             raise ValueError(f"replies: {self.name} is no language model that could have replied")
         if len(set(self.efforts)) < len(self.efforts) or self.reasoning_effort in ((), ""):
             raise ValueError(f"{EFFORT}: name each effort once, as in {EFFORT} = ['none', 'low']")
+        if self.batch and batch_terms(self.name) is None:
+            known = ", ".join(pattern for terms in known_terms() for pattern in terms.models)
+            raise ValueError(f"batch: no batch API is known for {self.name}; known are those of {known}")
         own = [name for name, _ in self.settings.parameters] + ([EFFORT] if self.efforts else [])
         if own and self.name.startswith(HERE_PREFIXES):
             known = "temperature, max_output_tokens and seed"

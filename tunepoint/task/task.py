@@ -14,6 +14,7 @@ from pydantic import Field
 from tunepoint.errors import TaskError
 from tunepoint.files.amounts import as_file_content
 from tunepoint.files.toml import Section, read_toml, validated
+from tunepoint.models.batch.terms import batch_terms, known_terms
 from tunepoint.models.chat import Message
 from tunepoint.models.endpoints import AS_USUAL
 from tunepoint.task.assumptions import Costs, Limits, Traffic, Value
@@ -117,6 +118,22 @@ class Task(Section):
         models = tuple(model.model_copy(update={"replies": None}) for model in self.models)
         return self.model_copy(update={"models": models})
 
+    def asking_by_batch(self) -> Task:
+        """Return the task with every model asked by batch whose provider has a batch API that is known.
+
+        Raises:
+            TaskError: there is none.
+
+        """
+        judge = self.score.judge
+        judges = [] if judge is None else [judge]
+        if not any(batch_terms(model.name) for model in (*self.models, *judges)):
+            known = ", ".join(pattern for terms in known_terms() for pattern in terms.models)
+            raise TaskError(f"no model of this task can be asked by batch; known are those of {known}")
+        models = tuple(_by_batch(model) for model in self.models)
+        score = self.score.model_copy(update={"judge": None if judge is None else _by_batch(judge)})
+        return self.model_copy(update={"models": models, "score": score})
+
     def replies(self) -> dict[str, Path]:
         """Return the files that replies come from: the name of the model -> its file."""
         return {model.name: self.resolve(model.replies) for model in self.models if model.replies is not None}
@@ -165,3 +182,8 @@ class Task(Section):
         if self.tune:
             parts["tune"] = [tune.model_dump(exclude=UNMEASURED_TUNE_KEYS) for tune in self.tune]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _by_batch(model: ModelName) -> ModelName:
+    """A model asked by batch, if its provider has a batch API that is known."""
+    return model.model_copy(update={"batch": model.batch or batch_terms(model.name) is not None})

@@ -1,0 +1,395 @@
+"""Endpoints whose calls go by batch, and the batches of a study: gathered, submitted, waited for.
+
+A study asks arm after arm, and a batch takes minutes or hours; so the requests of many arms are gathered and
+go out together. An arm whose requests are gathered stops with `AwaitsBatch`, and is asked once more when the
+answers are there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tunepoint.errors import ModelError
+from tunepoint.models.backoff import backoff
+from tunepoint.models.batch.jobs import BatchJobs, BatchState, Intent, Row
+from tunepoint.models.batch.log import BatchLog, LoggedBatch
+from tunepoint.models.batch.terms import BatchTerms
+from tunepoint.models.budget import Budget
+from tunepoint.models.endpoints import Allow, Completion, Done, Endpoint, Request
+from tunepoint.models.prices import CallPrice
+
+if TYPE_CHECKING:
+    from tunepoint.models.hosted_endpoint import HostedEndpoint
+
+AT_ONCE = 16
+"""Requests that are asked at once, at the ordinary price: so few are not worth a batch's wait."""
+MAX_BATCHES = 2
+"""Batches that a request goes into, where the first expires; then it is asked at once."""
+FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 5.0, 60.0
+"""Between two looks at the batches that are under way."""
+MAX_ATTEMPTS = 8
+"""Of one call to the batch API."""
+REFUSED = (400, 401, 402, 403, 404, 413, 422)
+"""Statuses that another attempt would get too."""
+_LIMIT_WORDS = ("token_limit", "enqueued token", "limit reached")
+"""In the words about a batch that is too large for what waits in the account's queue already."""
+MAX_QUOTED_CHARACTERS = 300
+"""Of the provider's own words in an error."""
+T = TypeVar("T")
+
+
+class _Refused(ModelError):
+    """The provider refused a call to its batch API, and would refuse another attempt too."""
+
+
+class AwaitsBatch(Exception):
+    """The requests were gathered: ask once more when `Batches.send` has returned."""
+
+
+class Batches:
+    """The batches of a study."""
+
+    def __init__(
+        self,
+        log: BatchLog,
+        budget: Budget,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Start with the batches of earlier runs.
+
+        Args:
+            log: where batches are written down.
+            budget: pays for the calls.
+            sleep: waits.
+            clock: seconds since 1970.
+
+        """
+        self.log, self.budget = log, budget
+        self.sleep, self.clock = sleep, clock
+        self.announce: Callable[[str], None] = lambda what: None
+        """Called with what is waited for."""
+        self.at_once = False
+        """Whether every request is asked at once, at the ordinary price."""
+        self._gathering = False
+        self._gathered: dict[BatchedEndpoint, dict[str, Request]] = {}
+
+    @contextmanager
+    def asking_at_once(self) -> Iterator[None]:
+        """Ask at once for a while: where each call depends on the last one, or is timed."""
+        before, self.at_once = self.at_once, True
+        try:
+            yield
+        finally:
+            self.at_once = before
+
+    def gather(self, steps: Sequence[Callable[[], None]]) -> None:
+        """Run steps so that their requests go out together; each is run until nothing of it is missing."""
+        waiting = list(steps)
+        while waiting:
+            self._gathering = True
+            try:
+                waiting = [step for step in waiting if not self._finishes(step)]
+            finally:
+                self._gathering = False
+            gathered, self._gathered = self._gathered, {}
+            if gathered:
+                self.send(gathered)
+
+    def _finishes(self, step: Callable[[], None]) -> bool:
+        try:
+            step()
+        except AwaitsBatch:
+            return False
+        return True
+
+    def add(self, endpoint: BatchedEndpoint, requests: Mapping[str, Request]) -> None:
+        """Send requests and wait for their answers, or gather them.
+
+        Raises:
+            AwaitsBatch: they were gathered.
+
+        """
+        if not self._gathering:
+            self.send({endpoint: requests})
+            return
+        self._gathered.setdefault(endpoint, {}).update(requests)
+        raise AwaitsBatch
+
+    def send(self, requests: Mapping[BatchedEndpoint, Mapping[str, Request]]) -> None:
+        """Submit the requests of each endpoint, and wait for the answers.
+
+        What a limit of the account or the spending cap kept back is not answered then.
+        """
+        under_way = [
+            (endpoint, batch) for endpoint, own in requests.items() for batch in endpoint.submit(own)
+        ]
+        self.wait(under_way)
+
+    def wait(self, under_way: Sequence[tuple[BatchedEndpoint, LoggedBatch]]) -> None:
+        """Wait until batches have ended, and take their answers."""
+        waiting, pause = list(under_way), FIRST_PAUSE_SECONDS
+        calls, over = sum(len(batch.calls) for _, batch in waiting), 0
+        while waiting:
+            done = over
+            for endpoint, batch in list(waiting):
+                state = endpoint.state(batch)
+                done += state.done
+                if state.ended:
+                    endpoint.take(batch, state)
+                    over += len(batch.calls)
+                    waiting.remove((endpoint, batch))
+            self.announce(
+                f"waiting for {len(under_way)} batch{'es' if len(under_way) > 1 else ''}: {done:,} of "
+                f"{calls:,} calls answered (if you interrupt, the next run takes the answers)"
+            )
+            if waiting:
+                self.sleep(pause)
+                pause = min(1.5 * pause, MAX_PAUSE_SECONDS)
+
+
+class BatchedEndpoint:
+    """An endpoint whose calls go by batch, but for a few; an answer is handed out once, for a recording."""
+
+    def __init__(
+        self,
+        batches: Batches,
+        direct: Endpoint,
+        hosted: HostedEndpoint,
+        jobs: BatchJobs,
+        terms: BatchTerms,
+        price: CallPrice | None,
+    ) -> None:
+        """Wrap an endpoint.
+
+        Args:
+            batches: of the study.
+            direct: asks at once, paid for.
+            hosted: the endpoint behind it, which learns what the server refuses.
+            jobs: the batch API.
+            terms: how much fits into a batch.
+            price: of a call at once; None if calls are free.
+
+        """
+        self.name = direct.name
+        self.batches, self.direct, self.hosted, self.jobs, self.price = batches, direct, hosted, jobs, price
+        self._max_requests, self._max_bytes = terms.max_requests, terms.max_bytes
+        self._crowded = False
+        """Whether the account's queue was full: then one batch goes after the other."""
+        self._requests: Counter[str] = Counter()
+        """Key of a request -> batches that it was in."""
+        self._bodies: dict[str, tuple[Any, int]] = {}
+        """Key of a request -> the reply, which nobody asked for yet, and the number of its payment."""
+
+    # -- the contract ----------------------------------------------------------------------
+
+    def complete(self, requests: Sequence[Request], done: Done, allow: Allow) -> None:
+        """Complete all requests; see `Endpoint`."""
+        positions = {request.key(self.name): i for i, request in enumerate(requests)}
+        self._take_earlier(positions)
+        while positions:
+            for key, position in list(positions.items()):
+                completion = self._completion(key, requests[position])
+                if completion is not None:
+                    done(position, completion)
+                    del positions[key]
+            at_once = self._asked_at_once(positions)
+            self._ask_at_once([positions.pop(key) for key in at_once], requests, done, allow)
+            if positions:
+                self.batches.add(self, {key: requests[position] for key, position in positions.items()})
+
+    def _asked_at_once(self, keys: Mapping[str, int]) -> list[str]:
+        """The keys of what no batch is worth, or no batch answered."""
+        if self.batches.at_once:
+            return list(keys)
+        spent = [key for key in keys if self._requests[key] >= MAX_BATCHES]
+        if len(keys) - len(spent) <= AT_ONCE:
+            return list(keys)
+        # the first answer shows which parameters the server takes
+        return spent or ([next(iter(keys))] if self.hosted.abilities is None else [])
+
+    def _ask_at_once(
+        self, positions: Sequence[int], requests: Sequence[Request], done: Done, allow: Allow
+    ) -> None:
+        if positions:
+            asked = [requests[position] for position in positions]
+            self.direct.complete(asked, lambda i, completion: done(positions[i], completion), allow)
+
+    # -- batches ---------------------------------------------------------------------------
+
+    def submit(self, requests: Mapping[str, Request]) -> list[LoggedBatch]:
+        """Submit requests in as many batches as they need, or as many as may be submitted now."""
+        left, batches = dict(requests), []
+        while left:
+            calls, rows = self._next_rows(left)
+            if not calls:
+                break
+            batches.append(self._submit(calls, rows))
+            left = {key: request for key, request in left.items() if key not in calls}
+            if self._crowded:
+                break
+        return batches
+
+    def _next_rows(self, requests: Mapping[str, Request]) -> tuple[dict[str, int], list[Row]]:
+        """The next batch: payment of each request in it, and its rows."""
+        assert self.hosted.abilities is not None, "the first request was asked at once"
+        calls: dict[str, int] = {}
+        rows: list[Row] = []
+        size = 0
+        for key, request in requests.items():
+            row = self.jobs.row(key, request, self.hosted.abilities)
+            size += len(json.dumps(row))
+            if rows and (len(rows) == self._max_requests or size > self._max_bytes):
+                break
+            payment = self._reserve(request)
+            if payment is None:
+                break
+            calls[key] = payment
+            rows.append(row)
+        return calls, rows
+
+    def _reserve(self, request: Request) -> int | None:
+        """Set money aside for a call; None if it must wait for others, 0 if it is free."""
+        if self.price is None:
+            return 0
+        return self.batches.budget.reserve(self.price.in_batch(self.price.max_dollars(request)))
+
+    def _settle(self, payment: int, dollars: float | None) -> None:
+        if payment:
+            self.batches.budget.settle(payment, dollars)
+
+    def _submit(self, calls: Mapping[str, int], rows: Sequence[Row]) -> LoggedBatch:
+        """Submit one batch, once: an attempt whose answer was lost is looked for before the next."""
+        log, at = self.batches.log, self.batches.clock()
+        mark = hashlib.sha256(f"{at} {len(log.batches)} {sorted(calls)}".encode()).hexdigest()[:32]
+        batch = log.intend(self.name, calls, Intent(mark, len(rows), at))
+        for key in calls:
+            self._requests[key] += 1
+
+        def submitted(attempt: int) -> str:
+            lost = self.jobs.find(batch.intent, self._known()) if attempt else None
+            return lost or self.jobs.submit(rows, batch.intent)
+
+        try:
+            log.note_id(batch, self._try(submitted, "the batch"))
+        except _Refused:
+            self._give_up(batch)
+            raise
+        return batch
+
+    def state(self, batch: LoggedBatch) -> BatchState:
+        """Return how far a batch is."""
+        assert batch.id is not None, "only batches with an id are waited for"
+        identity = batch.id
+        return self._try(lambda attempt: self.jobs.state(identity), f"batch {identity}")
+
+    def take(self, batch: LoggedBatch, state: BatchState) -> None:
+        """Take the answers of a batch that has ended.
+
+        Raises:
+            ModelError: the provider refused the batch as a whole.
+
+        """
+        assert batch.id is not None, "only batches with an id have ended"
+        if state.fault is not None:
+            self._after_refusal(batch, state.fault)
+            return
+        identity = batch.id
+        answers = self._try(lambda attempt: list(self.jobs.answers(identity)), f"batch {identity}")
+        bodies = {answer.key: answer.body for answer in answers}
+        for key, payment in batch.calls.items():
+            if bodies.get(key) is not None:
+                self._bodies[key] = (bodies[key], payment)
+                continue
+            self._settle(payment, 0.0)
+            if key in bodies:  # asked at once, its refusal says what it is about
+                self._requests[key] = MAX_BATCHES
+
+    def _after_refusal(self, batch: LoggedBatch, words: str) -> None:
+        """Go on with smaller batches where the account's queue was full."""
+        self._give_up(batch)
+        if len(batch.calls) == 1 or not any(word in words.casefold() for word in _LIMIT_WORDS):
+            raise ModelError(
+                f"{self.name}: the provider refused batch {batch.id} ({words}). All answers so far are kept: "
+                "run again without batch to ask at once"
+            )
+        self._crowded = True
+        self._max_requests = len(batch.calls) // 2
+        for key in batch.calls:
+            self._requests[key] -= 1
+
+    def _give_up(self, batch: LoggedBatch) -> None:
+        for payment in batch.calls.values():
+            self._settle(payment, 0.0)
+        self.batches.log.note_over(batch)
+
+    # -- answers ---------------------------------------------------------------------------
+
+    def _take_earlier(self, keys: Mapping[str, int]) -> None:
+        """Take the answers of batches that an earlier run submitted and did not wait for."""
+        under_way = []
+        for batch in self.batches.log.batches:
+            if batch.model != self.name or batch.over or not batch.calls.keys() & keys.keys():
+                continue
+            if any(self._requests[key] or key in self._bodies for key in batch.calls):
+                continue  # it is this run's, or was taken
+            if batch.id is None and not self._is_submitted(batch):
+                self._give_up(batch)
+                continue
+            for key in batch.calls:
+                self._requests[key] += 1
+            under_way.append((self, batch))
+        self.batches.wait(under_way)
+
+    def _is_submitted(self, batch: LoggedBatch) -> bool:
+        """Whether a batch is at the provider although its id was lost."""
+        identity = self._try(
+            lambda attempt: self.jobs.find(batch.intent, self._known()), "the list of batches"
+        )
+        if identity is not None:
+            self.batches.log.note_id(batch, identity)
+        return identity is not None
+
+    def _completion(self, key: str, request: Request) -> Completion | None:
+        """The completion of a request that a batch answered; None if none did."""
+        if key not in self._bodies:
+            return None
+        body, payment = self._bodies.pop(key)
+        try:
+            completion = self.jobs.read(body, request)
+        except ValueError:
+            self._settle(payment, None)
+            self._requests[key] = MAX_BATCHES
+            return None
+        usage = replace(completion.usage, batched=True)
+        self._settle(payment, None if self.price is None else self.price.paid(usage))
+        return replace(completion, usage=usage)
+
+    def _known(self) -> list[str]:
+        return [batch.id for batch in self.batches.log.batches if batch.id is not None]
+
+    def _try(self, call: Callable[[int], T], what: str) -> T:
+        """Call the batch API until it answers; the call gets the number of the attempt."""
+        for attempt in range(MAX_ATTEMPTS):
+            try:
+                return call(attempt)
+            except self.jobs.faults as error:
+                words, status = str(error)[:MAX_QUOTED_CHARACTERS], getattr(error, "status_code", None)
+                if status in REFUSED:
+                    raise _Refused(
+                        f"{self.name}: {what} was refused: {words}. All answers so far are kept: run again, "
+                        "or without batch to ask at once"
+                    ) from None
+                self.batches.sleep(min(backoff(attempt, FIRST_PAUSE_SECONDS), MAX_PAUSE_SECONDS))
+        raise ModelError(
+            f"{self.name}: {what}: no answer after {MAX_ATTEMPTS} attempts ({words}). All answers so far are "
+            "kept, and batches that were submitted go on: run again"
+        )
