@@ -55,6 +55,44 @@ def init(
         )
 
 
+def migrate(
+    data: Annotated[
+        Path,
+        typer.Argument(help="Table with today's outputs in a column, or chats whose last answers it wrote."),
+    ],
+    outputs: Annotated[
+        str | None, typer.Option(help="Column with the outputs of the model that has to go.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Its name, as in openai/ft:gpt-4.1-mini-2025-04-14:acme::abc.")
+    ] = None,
+    force: Annotated[bool, typer.Option(help="Replace an existing task.toml and log.")] = False,
+) -> None:
+    """Draft a study that replaces a model, as one that is shut down: which option is not worse than it?"""
+    with clear_errors():
+        from datetime import UTC, datetime
+
+        from tunepoint.data.migration import LOG_NAME, draft_migration
+        from tunepoint.errors import TaskError
+        from tunepoint.files.text import write_text
+
+        draft = draft_migration(data, outputs, model, datetime.now(UTC).date())
+        task, log = data.parent / "task.toml", data.parent / LOG_NAME
+        there = [str(path) for path in (task, log) if path.exists()]
+        if there and not force:
+            raise TaskError(f"{' and '.join(there)} already there; --force replaces what is")
+        if log.resolve() == data.resolve():
+            raise TaskError(f"{data}: the log would be written there; rename the file")
+        write_text(log, draft.log)
+        write_text(task, draft.task.toml(today=draft.today))
+        for line in (*draft.notes, *draft.task.guesses):
+            typer.echo(f"• {line}")
+        typer.echo(
+            f"\nWrote {log} and {task}. The lines above are guesses: correct them there, describe the task, "
+            f"name what may replace the model, and give its traffic. Then run:\n  tunepoint run {task}"
+        )
+
+
 def check(task: TaskArgument, seed: SeedOption = 0, as_json: JsonOption = False) -> None:
     """Check your data. Lists what is left out and why, duplicates and personal data. Trains nothing."""
     with clear_errors():

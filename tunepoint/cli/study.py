@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tunepoint.cli.data import check, init
+from tunepoint.cli.data import check, init, migrate
 from tunepoint.cli.options import (
     BatchOption,
     CapOption,
@@ -37,7 +37,7 @@ PLANNED_DIFFERENCES = (0.01, 0.02, 0.03, 0.05, 0.1)
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands to an application."""
-    for command in (demo, init, check, run, decide, plan, report):
+    for command in (demo, init, migrate, check, run, decide, plan, report):
         app.command()(command)
 
 

@@ -53,6 +53,8 @@ class ArmCost:
     """Whether a provider serves the base model, and so retires it one day."""
     retires_months: float | None = None
     """Months until the announced retirement of the base model."""
+    replaced: bool = False
+    """Whether it is what runs today and has to go: never chosen, and what the others are compared with."""
     deterministic: bool = False
     """Whether training with another seed gives the same arm."""
     dedicated: Dedicated | None = None

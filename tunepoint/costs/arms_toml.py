@@ -88,6 +88,7 @@ class DeclaredArm(BaseModel):
     core_seconds_skew: _Skew = 0.0
     retrain_hours: Amount = NOTHING
     rented: bool = False
+    replaced: bool = False
     deterministic: bool = False
     retires_months: Annotated[float, Field(gt=0, le=1_200)] | None = None
     hosting: Dedicated | None = None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 from tunepoint.data.chats import CHAT_TEXTS
@@ -71,13 +72,17 @@ class Draft:
             else "no column looks like a group: rows count as independent",
         ]
 
-    def toml(self, prompt: str | None = None) -> str:
+    def toml(self, prompt: str | None = None, today: Today | None = None) -> str:
         """Return the text of task.toml, with comments.
 
         Args:
             prompt: path of a prompt that is in production, from the folder of the file.
+            today: what runs today and has to be replaced; None where the question is another one.
 
         """
+        models = _MODELS if self.kind != "label" or prompt is not None else ""
+        if today is not None:
+            models = today.toml(with_encoder=self.kind == "label")
         inputs = [quoted(name) for name in self.guess.inputs]
         return _TEMPLATE.format(
             name=_slug(self.path.stem),
@@ -89,7 +94,8 @@ class Draft:
             described=self._described(),
             metric=DEFAULT_METRICS[self.kind],
             prompts="" if prompt is None else _PROMPTS.format(path=quoted(prompt)),
-            models=_MODELS if self.kind != "label" or prompt is not None else "",
+            models=models,
+            margin="0.05" if today is not None and today.is_right else "0.02",
         )
 
     def _described(self) -> str:
@@ -103,6 +109,57 @@ class Draft:
         return f"{advice}# [answer.labels]\n{labels}" if labels else ""
 
 
+@dataclass(frozen=True)
+class Today:
+    """What runs today and has to be replaced."""
+
+    log: str
+    """Path of its outputs, from the folder of the file."""
+    model: str | None
+    """Its name, as in `openai/ft:gpt-4.1-mini-2025-04-14:acme::abc`."""
+    retires: date | None
+    """The day on which it is shut down; None if no day is known, or it has passed."""
+    is_right: bool
+    """Whether its outputs count as the right answers, for lack of others."""
+
+    def toml(self, *, with_encoder: bool) -> str:
+        """Return its section, and those of what may replace it."""
+        retires = "# retires = 2027-01-31           # the day on which it is shut down"
+        if self.retires is not None:
+            retires = f"retires = {self.retires.isoformat()}           # the day on which it is shut down"
+        name = f"  # {self.model}" if self.model else ""
+        agreement = _AGREEMENT if self.is_right else ""
+        encoder = _ENCODER if with_encoder else ""
+        return _TODAY.format(log=quoted(self.log), name=name, agreement=agreement, retires=retires) + (
+            _REPLACEMENTS.format(encoder=encoder)
+        )
+
+
+_AGREEMENT = """\
+# Its outputs count as the right answers, so a score is the agreement with it, errors included. Right answers
+# of people for 200 examples or more would tell which of the two is wrong.
+"""
+_TODAY = """
+# What runs today, from its log: it has to go, and every option is compared with it.
+{agreement}[[models]]
+name = {log}{name}
+replaced = true
+{retires}
+# price = {{ input = 0.80, output = 3.20 }}   # dollars per million tokens, if the log counts them
+"""
+_ENCODER = """\
+[[models]]
+name = "embedded:minilm"       # an encoder that is tuned on this machine, without a key
+"""
+_REPLACEMENTS = """
+# What may replace it: take the # from one or several.
+{encoder}# [[models]]
+# name = "openai/gpt-6-luna"     # prompted; needs OPENAI_API_KEY
+# [[models]]
+# name = "embedded:qwen2.5-coder-0.5b"   # prompted on this machine: tunepoint models pull qwen2.5-coder-0.5b
+# [[tune]]
+# base = "Qwen/Qwen3-0.6B"       # tuned on this machine; docs/tuning.md says who tunes until when
+"""
 DEFAULT_METRICS: dict[AnswerKind, str] = {
     "label": "exact",
     "json": "json_fields",
@@ -147,7 +204,7 @@ queries_per_month = [5_000, 10_000, 20_000]   # low, likely, high: put your own 
 horizon_months = 12
 
 [limits]
-margin = 0.02                  # how much lower a cheaper option may score
+margin = {margin}                  # how much lower a cheaper option may score
 # min_score = 0.85
 # p95_seconds = 1.5
 # upfront_usd = 2_000
@@ -173,8 +230,12 @@ def _slug(text: str) -> str:
     return name.strip("-.") or "task"
 
 
-def draft_task(path: Path) -> Draft:
+def draft_task(path: Path, *, apart: Collection[str] = ()) -> Draft:
     """Guess the columns, the kind of answer and the labels of a data file.
+
+    Args:
+        path: of the file.
+        apart: columns that are neither input nor target.
 
     Raises:
         DataError: the file cannot be read, has no line of names, or holds no input and target.
@@ -184,7 +245,9 @@ def draft_task(path: Path) -> Draft:
     names = column_names(table.rows)
     if not names:
         raise DataError(f"{path}: has no rows; add examples")
-    columns = {name: [cell_text(row.get(name)) for _, row in table.rows] for name in names}
+    columns = {
+        name: [cell_text(row.get(name)) for _, row in table.rows] for name in names if name not in apart
+    }
     if len(columns) < 2:
         raise DataError(f"{path}: one column only ({names[0]!r}); add one with the right answers")
     _check_names(path, table, columns)

@@ -76,7 +76,7 @@ def compare_winner(
                 arm=table.names[winner],
                 against=table.names[other],
                 difference=interval,
-                conclusion=_conclude(interval, margin),
+                conclusion=conclude(interval, margin),
                 # A few groups cannot be resampled into what they have not shown.
                 bootstrap=interval if few_groups else bootstrap,
                 p_holm=p_value,
@@ -110,7 +110,8 @@ def _spread_caveat(
     ]
 
 
-def _conclude(difference: Interval, margin: float) -> Conclusion:
+def conclude(difference: Interval, margin: float) -> Conclusion:
+    """Return what an interval of a difference says."""
     if difference.low > 0:
         return "better"
     if difference.high < 0:

@@ -14,6 +14,7 @@ from tunepoint.decision.differences import Difference
 from tunepoint.decision.finalists import Finalist
 from tunepoint.decision.numbers import is_realistic
 from tunepoint.decision.reason import implied_error_usd, verdict_reason
+from tunepoint.decision.replacement import Migration
 from tunepoint.decision.rule_of_thumb import measured_beside_the_rule, rule_of_thumb
 from tunepoint.decision.sides import PROMPTED_KINDS
 from tunepoint.decision.slices import Sliced, routing_words
@@ -59,6 +60,7 @@ def document(
             _crossing(crossing, traffic, counts_errors=task.value.error_usd is not None)
             for crossing in decision.break_even
         ],
+        **({} if decision.migration is None else {"migration": _migration(decision.migration)}),
         "slices": None if slices is None else _slices(slices, decision.titles),
         "judge": _judge(decision.judged),
         "signals": [asdict(signal) for signal in signals],
@@ -118,6 +120,25 @@ def _difference(difference: Difference) -> dict[str, Any]:
         "conclusion": difference.conclusion,
         "p_holm": _rounded(difference.p_holm),
         "bootstrap": {"low": _rounded(bootstrap.low), "high": _rounded(bootstrap.high)},
+    }
+
+
+def _migration(migration: Migration) -> dict[str, Any]:
+    """Every option against what has to be replaced."""
+    return {
+        "replaced": migration.replaced,
+        "margin": migration.margin,
+        "months_left": None if migration.months_left is None else round(migration.months_left, 3),
+        "options": [
+            {
+                "arm": option.arm,
+                **_interval(option.difference),
+                "conclusion": option.conclusion,
+                "probability": _rounded(option.probability),
+                "saved_usd": float(money(option.saved_usd)),
+            }
+            for option in migration.options
+        ],
     }
 
 

@@ -45,6 +45,7 @@ def economics(decision: Decision, task: Task) -> dict[str, Any]:
         "monthly_limit": limits.monthly_usd,
         "capped": decision.risks.strength == "confident" and decision.strength == "leaning",
         "enough": not too_few(decision.groups),
+        "replaced": evidence.replaced,
         "fit": [bool(flag) for flag in without_monthly_limit.eligible()],
         "draws": {
             "score": _rows(evidence.scores[draws]),

@@ -60,6 +60,9 @@ class Evidence:
     error_usd: float | None
     simplicity: tuple[int, ...] | None = None
     """(A,) rank of each arm, the simplest first, which decides between equals; None to keep the best bet."""
+    replaced: int | None = None
+    """Position of what runs today and has to go: it cannot be chosen, and scores are compared with its score
+    instead of the best one."""
 
     def thinned(self, size: int) -> Evidence:
         """Return the same evidence on the first `size` draws."""
@@ -84,16 +87,25 @@ class Evidence:
             eligible &= np.median(costs.per_month(volume), axis=0) <= limits.monthly_usd
         if limits.min_score is not None:
             eligible &= self.estimates >= limits.min_score
-        return eligible
+        return eligible & self.lasting
+
+    @property
+    def lasting(self) -> Flags:
+        """(A,) the arms that do not have to go."""
+        lasting = np.ones(len(self.estimates), dtype=bool)
+        if self.replaced is not None:
+            lasting[self.replaced] = False
+        return lasting
 
     def candidates_mask(self, volume: float | None = None) -> Flags:
-        """Return (A,) the arms to choose from: the eligible ones, or all where none is."""
+        """Return (A,) the arms to choose from: the eligible ones, or all that last where none is."""
         eligible = self.eligible(volume)
-        return eligible if eligible.any() else np.ones_like(eligible)
+        return eligible if eligible.any() else self.lasting
 
     def acceptable(self, volume: float | None = None) -> Flags:
-        """Return (D, A) whether an arm is within the margin of the best candidate."""
-        best = self.scores[:, self.candidates_mask(volume)].max(axis=1, keepdims=True)
+        """Return (D, A) whether an arm is within the margin of the best candidate, or of what it replaces."""
+        reference = self.candidates_mask(volume) if self.replaced is None else [self.replaced]
+        best = self.scores[:, reference].max(axis=1, keepdims=True)
         acceptable = self.scores >= best - self.limits.margin
         if self.limits.min_score is not None:
             acceptable &= self.scores >= self.limits.min_score

@@ -22,6 +22,7 @@ from tunepoint.decision.evidence_needed import EvidenceNeeded, evidence_needed
 from tunepoint.decision.finalists import Finalist, build_finalists, is_fast_enough, missed_limits
 from tunepoint.decision.futures import LearningGain, unit_prices
 from tunepoint.decision.guards import capped, lost_by_format, too_few
+from tunepoint.decision.replacement import Migration, migration_of, replaced_arm
 from tunepoint.decision.reversals import reversals
 from tunepoint.decision.rule import Evidence, Risks, Strength
 from tunepoint.decision.sides import rival_of
@@ -75,7 +76,9 @@ class Decision:
     break_even: tuple[BreakEven, ...] = ()
     """The winner with every other arm."""
     rival: str | None = None
-    """The best arm on the other side of 'prompt or tune', or the best of all others."""
+    """What has to be replaced, else the best arm on the other side of 'prompt or tune', or of all others."""
+    migration: Migration | None = None
+    """The options against what has to be replaced; None where nothing has to."""
     swings: tuple[Swing, ...] = ()
     """What the winner's cost over the rival's depends on, the most first."""
 
@@ -116,6 +119,8 @@ def decide(
     evidence = evidence_of(table, costs, task, joint, rng)
     winner, prices = evidence.best_bet(), unit_prices(table, costs, task)
     misses = [missed_limits(arm, evidence.costs, i, task.limits) for i, arm in enumerate(table.arms)]
+    if evidence.replaced is not None:
+        misses[evidence.replaced] = (*misses[evidence.replaced], "it has to be replaced")
     reachable = not misses[winner]
     strength, guards = _guarded_strength(table, joint, evidence, winner, reachable, titles)
     differences, doubts = compare_winner(joint, table, winner, task.limits.margin, titles, rng)
@@ -138,14 +143,17 @@ def decide(
         evidence=evidence,
         judged=judged,
     )
-    return _with_rival(decision, costs, task)
+    migration = migration_of(joint, evidence, costs, rng)  # after the draws of what every study has
+    return _with_rival(replace(decision, migration=migration), costs, task)
 
 
 def _with_rival(decision: Decision, costs: Sequence[ArmCost], task: Task) -> Decision:
     """The decision with its equals, the break-evens, and what the winner costs over its rival."""
     names, estimates = decision.evidence.costs.arms, decision.evidence.estimates.tolist()
     winner = names.index(decision.winner)
-    rival = rival_of([cost.kind for cost in costs], estimates, winner)
+    rival = decision.evidence.replaced
+    if rival is None:
+        rival = rival_of([cost.kind for cost in costs], estimates, winner)
     crossings = _break_evens(decision.evidence, winner)
     late = late_payback(crossings, decision.winner, decision.titles)
     return replace(
@@ -194,6 +202,7 @@ def evidence_of(
         materiality=task.value.materiality,
         error_usd=task.value.error_usd,
         simplicity=ranks_of_simplicity(table, costs),
+        replaced=replaced_arm(costs),
     )
 
 

@@ -59,6 +59,7 @@ def build_report(decision: Mapping[str, Any], measurements: Mapping[str, Any]) -
             learning=measurements.get("learning"),
             not_run=measurements.get("not_run", []),
             realised=measurements.get("realised"),
+            migration=words.migration_words(decision),
             disagreements=measurements.get("disagreements", []),
             priced=measurements["economics"]["error_usd"] is not None,
             data=_script_json(page_data),

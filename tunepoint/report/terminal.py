@@ -18,6 +18,7 @@ from tunepoint.report.words import (
     crossing_words,
     distinct_crossings,
     headline,
+    migration_words,
     models_words,
     months_words,
     scope_words,
@@ -60,6 +61,8 @@ def print_decision(decision: Mapping[str, Any], console: Console) -> None:
     if models is not None:
         console.print(escape(models), highlight=False)
     console.print(_options_table(decision, names, wide=console.width >= WIDE_COLUMNS))
+    for line in migration_words(decision):
+        console.print(f"  • {escape(line)}", highlight=False)
     lines = [crossing_words(crossing, names) for crossing in distinct_crossings(decision["break_even"])]
     lines.append(f"Rule of thumb: {sentence(decision['rule_of_thumb'])}")
     lines += [worth_words(worth) for worth in decision.get("worth", ())]

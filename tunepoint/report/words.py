@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tunepoint.decision.numbers import about_usd, at_start, significant, volume_interval
+from tunepoint.decision.numbers import (
+    about_usd,
+    at_start,
+    points,
+    points_range,
+    significant,
+    volume_interval,
+)
 from tunepoint.decision.sides import PROMPTED_KINDS
 from tunepoint.models.gguf.catalog import parameters_in_words
 from tunepoint.models.providers import short_names
@@ -153,8 +160,48 @@ def headline(decision: Mapping[str, Any]) -> str:
     extra = NO_DIFFERENCE.get(kind) if _equals_a_tuned_model(decision) else None
     if extra and kind == "hybrid":
         advice = ADVICE["tuned"]
+    if "migration" in decision:
+        advice = f"Replace what runs today: {advice[:1].lower()}{advice[1:]}"
     verdict = f"{advice} ({strength_words(decision)}): {winner}."
     return " ".join(filter(None, (verdict, equals_words(decision), extra)))
+
+
+def migration_words(decision: Mapping[str, Any]) -> list[str]:
+    """Return which options are not worse than what has to be replaced; nothing where nothing has to be."""
+    migration = decision.get("migration")
+    if migration is None:
+        return []
+    names, left = Names.of(decision), migration["months_left"]
+    goes = f"{at_start(names.title(migration['replaced']))} has to be replaced"
+    if left is not None:
+        goes += f"; it is shut down in {left * 365.25 / 12:.0f} days"
+    months, margin = months_words(decision), migration["margin"]
+    options = [_replacement_words(option, names, margin, months) for option in migration["options"]]
+    return [f"{goes}.", *options]
+
+
+def _replacement_words(option: Mapping[str, Any], names: Names, margin: float, months: str) -> str:
+    """One option against what has to be replaced."""
+    if option["conclusion"] == "better":
+        verdict = "better than today"
+    elif option["high"] < -margin:
+        verdict = f"worse than today by more than {100 * margin:g} points"
+    elif option["low"] > -margin:
+        verdict = f"not worse than today by more than {100 * margin:g} points"
+    else:
+        verdict = f"not clear whether it is worse than today by more than {100 * margin:g} points"
+    cost = "saves" if option["saved_usd"] >= 0 else "costs another"
+    return (
+        f"{at_start(names.title(option['arm']))}: {verdict} ({points(option['estimate'])}, "
+        f"{points_range(option['low'], option['high'])}; {_sure(option['probability'])} that it is not). "
+        f"It {cost} {about_usd(abs(option['saved_usd']))} over {months}."
+    )
+
+
+def _sure(probability: float) -> str:
+    if probability > 0.99:
+        return "over 99% sure"
+    return "under 1% sure" if probability < 0.01 else f"{probability:.0%} sure"
 
 
 def equals_words(decision: Mapping[str, Any]) -> str | None:

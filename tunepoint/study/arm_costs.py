@@ -60,6 +60,7 @@ def _measured_cost(arm: Arm, study: Study, table: Table, task: Task) -> ArmCost:
         core_seconds_skew=seconds.skew,
         retrain_hours=task.costs.retrain_hours if arm.kind not in UNTRAINED_KINDS else NOTHING,
         rented=_has_price(arm, table) and hosting is None,
+        replaced=any(model.replaced and model.name == arm.base_model for model in task.models),
         retires_months=_retires(arm, task),
         deterministic=arm.seeds == 1 and not isinstance(arm, HasTrainingTime),
         dedicated=hosting,

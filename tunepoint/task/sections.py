@@ -125,6 +125,9 @@ class ModelName(Section):
     """Machines reserved for it; without them it is paid per answer, or runs on your own machine."""
     replies: Path | None = None
     """File of its replies to this very task, which a study takes instead of asking the model."""
+    replaced: bool = False
+    """Whether what runs today has to go, as where its provider shuts it down: it is never chosen, and the
+    options are compared with it. For `recorded:LOG.jsonl`."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     """In place of 0, which makes answers as repeatable as the model allows."""
     max_output_tokens: Annotated[int, Field(ge=1, le=10**6)] | None = None
@@ -160,6 +163,8 @@ class ModelName(Section):
 
     @model_validator(mode="after")
     def _takes_its_settings(self) -> ModelName:
+        if self.replaced and not self.name.startswith(RECORDED_PREFIX):
+            raise ValueError(f"replaced: {self.name} is no log of what runs today, as in recorded:LOG.jsonl")
         if self.replies is not None and self.name.startswith((EMBEDDED, RECORDED_PREFIX)):
             raise ValueError(f"replies: {self.name} is no language model that could have replied")
         if len(set(self.efforts)) < len(self.efforts) or self.reasoning_effort in ((), ""):

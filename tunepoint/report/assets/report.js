@@ -150,12 +150,15 @@
   }
 
   function decide(volume, months) {
-    const fit = eligible(volume), candidates = fit.some(Boolean) ? fit : arms.map(() => true);
+    // studies of older versions replace nothing
+    const goes = (a) => economics.replaced !== undefined && a === economics.replaced;
+    const fit = eligible(volume), candidates = fit.some(Boolean) ? fit : arms.map((_, a) => !goes(a));
+    const reference = arms.some((_, a) => goes(a)) ? arms.map((_, a) => goes(a)) : candidates;
     const unacceptable = arms.map(() => 0), passed = arms.map(() => 0), wrong = arms.map(() => 0),
       mean = arms.map(() => 0);
     for (let d = 0; d < count; d++) {
       const totals = arms.map((_, a) => total(d, a, volume, months));
-      const top = Math.max(...arms.map((_, a) => candidates[a] ? draws.score[d][a] : -1));
+      const top = Math.max(...arms.map((_, a) => reference[a] ? draws.score[d][a] : -1));
       const good = arms.map((_, a) => draws.score[d][a] >= top - economics.margin &&
         (economics.min_score === null || draws.score[d][a] >= economics.min_score));
       const least = Math.min(...totals.filter((_, a) => candidates[a]));
