@@ -118,9 +118,7 @@ def decide(
     titles = [cost.title for cost in costs]
     evidence = evidence_of(table, costs, task, joint, rng)
     winner, prices = evidence.best_bet(), unit_prices(table, costs, task)
-    misses = [missed_limits(arm, evidence.costs, i, task.limits) for i, arm in enumerate(table.arms)]
-    if evidence.replaced is not None:
-        misses[evidence.replaced] = (*misses[evidence.replaced], "it has to be replaced")
+    misses = _misses(table, evidence)
     reachable = not misses[winner]
     strength, guards = _guarded_strength(table, joint, evidence, winner, reachable, titles)
     differences, doubts = compare_winner(joint, table, winner, task.limits.margin, titles, rng)
@@ -145,6 +143,14 @@ def decide(
     )
     migration = migration_of(joint, evidence, costs, rng)  # after the draws of what every study has
     return _with_rival(replace(decision, migration=migration), costs, task)
+
+
+def _misses(table: Table, evidence: Evidence) -> list[tuple[str, ...]]:
+    """Why each arm cannot be chosen, in words; empty for those that can."""
+    limits = [missed_limits(arm, evidence.costs, i, evidence.limits) for i, arm in enumerate(table.arms)]
+    if evidence.replaced is not None:
+        limits[evidence.replaced] = (*limits[evidence.replaced], "it has to be replaced")
+    return limits
 
 
 def _with_rival(decision: Decision, costs: Sequence[ArmCost], task: Task) -> Decision:
