@@ -449,7 +449,7 @@ def test_answers_that_the_judge_cannot_grade_are_left_out_and_said(fake: Fake, t
     calls = len(fake.calls)
     assert run(task, out=tmp_path / "study").document["finalists"][0]["items"] == len(test) - 1
     assert len(fake.calls) == calls
-    again = run(task, out=tmp_path / "study", fresh_judge=True)
+    again = run(task, out=tmp_path / "study", fresh="judge")
     assert again.document["finalists"][0]["items"] == len(test)
     assert {call["model"] for call in fake.calls[calls:]} == {"judge"}
     assert all(words in str(call["messages"]) for call in fake.calls[calls:])

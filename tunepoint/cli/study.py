@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -81,8 +81,10 @@ def run(
     ] = False,
     batch: BatchOption = False,
     fresh: Annotated[
-        Literal["judge"] | None,
-        typer.Option("--fresh", help="Ask the judge again about answers that it gave no grade."),
+        str | None,
+        typer.Option(
+            help="Ask again: 'judge' for grades it did not give, or an option for unreadable answers."
+        ),
     ] = None,
     quiet: QuietOption = False,
     progress: ProgressOption = "bar",
@@ -95,7 +97,7 @@ def run(
         loaded = Task.load(task)
         loaded = loaded.asking_by_batch() if batch else loaded
         if fresh:
-            _confirm_grading(loaded, yes or max_usd is not None)
+            _confirm_fresh(loaded, fresh, yes or max_usd is not None)
         _run(loaded, out, seed, max_usd, quiet, as_json, yes=yes, replay=replay, form=progress, fresh=fresh)
         if not as_json:
             command = ["tunepoint", "run", str(task), *(["--out", str(out)] if out else [])]
@@ -118,7 +120,7 @@ def _run(
     yes: bool = True,
     replay: bool = False,
     form: ProgressForm = "bar",
-    fresh: Literal["judge"] | None = None,
+    fresh: str | None = None,
 ) -> Result:
     from tunepoint.study.run import run as run_study
 
@@ -134,9 +136,9 @@ def _run(
             seed=seed,
             max_usd=max_usd,
             progress=progress,
-            confirm=confirm,
+            confirm=confirm if fresh is None else None,
             replay=replay,
-            fresh_judge=fresh == "judge",
+            fresh=fresh,
         )
     for note in result.notes:
         typer.echo(note, err=True)
@@ -146,9 +148,14 @@ def _run(
     return result
 
 
-def _confirm_grading(task: Task, yes: bool) -> None:
+def _confirm_fresh(task: Task, fresh: str, yes: bool) -> None:
     from tunepoint.errors import TaskError
+    from tunepoint.study.fresh import JUDGE_ALONE
 
+    if fresh != JUDGE_ALONE:
+        again = f"{fresh} is asked again for every answer that could not be read; the calls are paid for."
+        confirm_cost(again, yes, "the first call", paid=True)
+        return
     if task.score.judge is None:
         raise TaskError("--fresh judge: the task has no judge; [score] judge names one")
     name = task.score.judge.name

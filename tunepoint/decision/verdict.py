@@ -119,11 +119,11 @@ def decide(
     evidence = evidence_of(table, costs, task, joint, rng)
     winner, prices = evidence.best_bet(), unit_prices(table, costs, task)
     misses = _misses(table, evidence)
-    reachable = not misses[winner]
-    strength, guards = _guarded_strength(table, joint, evidence, winner, reachable, titles)
+    strength, guards = _guarded_strength(table, joint, evidence, winner, not misses[winner], titles)
     differences, doubts = compare_winner(joint, table, winner, task.limits.margin, titles, rng)
     finalists = build_finalists(table, costs, joint, evidence, misses, rng)
-    needed = None if strength else evidence_needed(joint, evidence, prices, rng, titles, reachable, growth)
+    reached = not misses[winner]
+    needed = None if strength else evidence_needed(joint, evidence, prices, rng, titles, reached, growth)
     decision = Decision(
         task=task.name,
         verdict=VERDICT_OF_KIND[costs[winner].kind] if strength else "undecided",
@@ -141,8 +141,7 @@ def decide(
         evidence=evidence,
         judged=judged,
     )
-    migration = migration_of(joint, evidence, costs, rng)  # after the draws of what every study has
-    return _with_rival(replace(decision, migration=migration), costs, task)
+    return _with_rival(replace(decision, migration=migration_of(joint, evidence, costs, rng)), costs, task)
 
 
 def _misses(table: Table, evidence: Evidence) -> list[tuple[str, ...]]:

@@ -92,6 +92,17 @@ class ChatModels:
         with self.batches.asking_at_once():
             yield
 
+    @contextmanager
+    def renewing(self) -> Iterator[None]:
+        """Ask for a while for what is recorded already, once."""
+        for recorded in self._recorded:
+            recorded.renewing = True
+        try:
+            yield
+        finally:
+            for recorded in self._recorded:
+                recorded.renewing = False
+
     def gather(self, steps: Sequence[Callable[[], None]]) -> None:
         """Run steps; what they ask by batch goes out together. A step may be run several times."""
         if self.batches is not None:

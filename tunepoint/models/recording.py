@@ -140,6 +140,8 @@ class RecordedEndpoint:
         self.endpoint = endpoint
         self.calls = 0
         """Calls that the endpoint answered; the others were in the recording."""
+        self.renewing = False
+        """Whether what is recorded is set aside and asked for once more."""
         self.live = False
         """Whether to call every time and record nothing: serving, not measuring."""
 
@@ -180,8 +182,9 @@ class RecordedEndpoint:
     def _recorded(self, keys: Sequence[str]) -> dict[str, Completion]:
         """What is recorded under these keys, but for what is useless and was not asked for again."""
         recorded = self.recording.find(keys)
-        if self._useless is not None and self.endpoint is not None:
-            again = {key for key, completion in recorded.items() if self._useless(completion)}
+        if (self._useless is not None or self.renewing) and self.endpoint is not None:
+            useless = self._useless or (lambda completion: True)
+            again = {key for key, completion in recorded.items() if self.renewing or useless(completion)}
             again -= self._asked_again
             self.recording.set_aside(sorted(again))
             self._asked_again |= again

@@ -37,6 +37,7 @@ from tunepoint.study.selection import Selection
 from tunepoint.study.spending import spending_lines
 from tunepoint.study.tables import disagreements, ladder
 from tunepoint.study.warnings import (
+    anew_warnings,
     batch_warnings,
     copying_warnings,
     judge_warnings,
@@ -140,7 +141,7 @@ def _decide(measured: _Measured) -> Decision:
     growing = growing_arms(measured.selection.candidates, measured.selection.finalists)
     warnings = [*training_warnings(study), *model_warnings(study, task, datetime.now(UTC).date())]
     warnings += [*judge_warnings(study, task, table.names), *purchase_caveats(runner)]
-    warnings += unreadable_warnings(study)
+    warnings += [*unreadable_warnings(study), *anew_warnings(study)]
     warnings += recording_warnings(runner.models.reply_origins)
     warnings += copying_warnings(study, measured.selection.winners)
     warnings += batch_warnings(task, measured.costs)

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 from tunepoint.errors import StudyError
 from tunepoint.files.foreign_json import read_json
 from tunepoint.study.records import (
+    AskedAnew,
     Bought,
     CurvePoint,
     Decided,
@@ -82,6 +83,8 @@ class Manifest(Record):
     """Sizes of the learning curve, without the whole training set; empty in studies made before the key."""
     ungraded: dict[str, dict[str, str]] = Field(default_factory=dict)
     """Name of an arm -> item -> why the judge gave its answer no grade."""
+    asked_anew: list[AskedAnew] = Field(default_factory=list)
+    """Answers that were asked for once more, because they could not be read."""
     bought: Bought | None = None
     """How far the test was measured; None where errors have no price."""
     decodes: list[int] | None = None

@@ -146,6 +146,19 @@ class RaceResult(Record):
     """A reply of an arm that was stopped because its answers cannot be read."""
 
 
+class AskedAnew(Record):
+    """Answers that could not be read and were asked for once more, on demand."""
+
+    arm: str
+    """Name of the arm."""
+    answers: int
+    """How many of its answers."""
+    part: Literal["test", "validation"]
+    """The set whose examples they answer."""
+    on: str
+    """Day, ISO 8601."""
+
+
 class Ceiling(Record):
     """What one more proposal of the prompt search would gain, in score."""
 

@@ -17,6 +17,7 @@ from tunepoint.study.chat_models import open_chat_models
 from tunepoint.study.conclusion import Result, conclude
 from tunepoint.study.curve_drawing import draw_curve
 from tunepoint.study.directory import CALLS, Study, default_folder, open_study
+from tunepoint.study.fresh import JUDGE_ALONE, set_failed_aside
 from tunepoint.study.holdout import open_test
 from tunepoint.study.planning import Confirm, find_doubtful_labels, plan
 from tunepoint.study.progress import ShowProgress, silent
@@ -35,7 +36,7 @@ def run(
     progress: ShowProgress = silent,
     confirm: Confirm | None = None,
     replay: bool = False,
-    fresh_judge: bool = False,
+    fresh: str | None = None,
 ) -> Result:
     """Measure every arm that the task allows, and decide.
 
@@ -48,8 +49,8 @@ def run(
         confirm: called with the quote before a chat model is called, and before a provider tunes one;
             raise to stop.
         replay: take every completion from the recording of an earlier run, and call no model.
-        fresh_judge: ask the judge again about the answers that it gave no grade; their calls are paid for
-            once more.
+        fresh: `judge` asks the judge again about answers without a grade, the name of an option asks for its
+            answers again that could not be read; the calls are paid for once more.
 
     Raises:
         TunepointError: whatever the user can correct; nothing that was measured is lost.
@@ -65,10 +66,11 @@ def run(
         register_study(task, folder)
         budget = _budget(study, task, max_usd, payments)
         batches = Batches(BatchLog(folder / BATCHES), budget)
+        set_failed_aside(study, fresh)
         with open_chat_models(
-            task, folder / CALLS, budget, replay=replay, fresh_judge=fresh_judge, batches=batches
+            task, folder / CALLS, budget, replay=replay, fresh_judge=fresh == JUDGE_ALONE, batches=batches
         ) as models:
-            runner = Runner(study, task, prepared, budget, models, progress)
+            runner = Runner(study, task, prepared, budget, models, progress, fresh=fresh)
             candidates = plan(runner, encoder, None if replay else confirm)
             doubts = find_doubtful_labels(runner, encoder)
             selection = select(runner, candidates)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import numpy as np
 
@@ -41,11 +42,13 @@ class Runner:
         models: ChatModels,
         progress: ShowProgress = silent,
         scorer: BatchScorer | None = None,
+        fresh: str | None = None,
     ) -> None:
         """Prepare to measure; nothing is fitted or asked yet.
 
         Args:
             scorer: grades the answers; the task's own if None, which imports the module of a user's scorer.
+            fresh: name of an arm whose missing answers are asked for although they are recorded.
 
         """
         self.study = study
@@ -56,6 +59,7 @@ class Runner:
         if models.batches is not None:
             models.batches.announce = self.announce
         self.progress = progress
+        self._fresh = fresh
         self.done_seconds = 0.0
         self.planned_seconds = 0.0
         self._scorer = scorer or (task_scorer(task) if models.judge is None else Judge(models.judge, task))
@@ -118,7 +122,8 @@ class Runner:
         for run, unanswered in zip(runs, missing, strict=True):
             if unanswered:
                 answering = arm.decoded(run.decode_number) if isinstance(arm, Resamplable) else arm
-                self._measure_run(answering, run, log, unanswered, train, share, one_by_one)
+                with self.models.renewing() if name == self._fresh else nullcontext():
+                    self._measure_run(answering, run, log, unanswered, train, share, one_by_one)
                 self.done_seconds += share
         if not any(missing):
             self.done_seconds += expected

@@ -120,6 +120,15 @@ def recording_warnings(recorded: Mapping[str, ReplyOrigin]) -> list[str]:
     ]
 
 
+def anew_warnings(study: Study) -> list[str]:
+    """Return which answers got a second chance."""
+    return [
+        f"{study.manifest.title(entry.arm)}: {entry.answers} {entry.part} answers could not be read and were "
+        f"asked for once more on {entry.on} (--fresh); an option with a second chance looks better than it is"
+        for entry in study.manifest.asked_anew
+    ]
+
+
 def batch_warnings(task: Task, costs: Sequence[ArmCost]) -> list[str]:
     """Return which prices count on answers that wait, and which seconds are those of few answers."""
     warnings = []

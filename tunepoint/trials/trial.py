@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import codecs
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tunepoint.errors import StudyError, TrialsError
-from tunepoint.files.text import reading
+from tunepoint.files.text import reading, write_text
 
 ArmKind = Literal["prompt", "tuned", "hybrid", "cascade", "incumbent", "baseline"]
 ARM_KINDS: tuple[ArmKind, ...] = ("prompt", "tuned", "hybrid", "cascade", "incumbent", "baseline")
@@ -174,6 +174,17 @@ class TrialLog:
             ) from None
         self.trials += trials
         self.done |= {trial.key for trial in trials}
+
+    def remove(self, keys: Collection[TrialKey]) -> None:
+        """Take trials out of the log, in one step; whoever does has kept them elsewhere.
+
+        Raises:
+            StudyError: the file cannot be written; it is then as it was.
+
+        """
+        kept = [trial for trial in self.trials if trial.key not in keys]
+        write_text(self.path, "".join(trial.line() for trial in kept))
+        self.trials, self.done = kept, {trial.key for trial in kept}
 
     def of(self, arm: str) -> list[Trial]:
         """Return the trials of one arm."""
