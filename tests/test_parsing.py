@@ -75,6 +75,9 @@ def test_answers_after_reasoning_stand_on_the_marked_line() -> None:
     reasoned = prompt("number", reasoning=True)
     assert parse(reasoned, "2 and 2 are 4.\n**Answer:** 4").answer == "4"
     assert parse(reasoned, "it is 4").error == "no line begins with 'Answer:'"
+    assert parse(reasoned, r"so $\boxed{3}$, and in the end \(\boxed{1,200}\) dollars").answer == "1200"
+    assert parse(reasoned, r"it is \boxed{3}\nAnswer: 4").answer == "4"
+    assert parse(prompt(reasoning=True), r"it is \boxed{\text{top up}}").answer == "top up"
     assert parse(prompt("text"), " hello ").answer == "hello"
 
 

@@ -17,6 +17,8 @@ from tunepoint.models.thinking import without_thinking
 EMPTY_REPLY = "the reply is empty"
 UNFINISHED_THOUGHT = "it ends before its thinking does"
 _FENCE = re.compile(r"```(?:\w+)?\s*\n(.*?)```", re.DOTALL)
+_BOXED = re.compile(r"\\boxed\{(?:\\text\{)?([^{}]+)\}")
+"""The answer as models that learned mathematics write it, whatever they are asked for."""
 _DECODER = json.JSONDecoder()
 MAX_JSON_STARTS = 50
 """Brackets of a text at which JSON is tried to be read: text from a model may hold any number."""
@@ -37,7 +39,10 @@ def parse(prompt: Prompt, text: str) -> ParsedAnswer:
         return ParsedAnswer(None, UNFINISHED_THOUGHT if text.strip() else EMPTY_REPLY)
     if prompt.reasoning:
         _, mark, after = plain.rpartition(ANSWER_MARK)
-        if not mark:
+        boxed = _BOXED.findall(plain)
+        if not mark and boxed:
+            after = boxed[-1]
+        elif not mark:
             return ParsedAnswer(None, f"no line begins with '{ANSWER_MARK}'")
         plain = after.strip().strip("*").strip()  # the mark is often set in bold
     return {"label": _label, "json": _json, "number": _number, "text": _text}[prompt.kind](prompt, plain)
