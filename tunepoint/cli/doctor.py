@@ -111,7 +111,11 @@ def _keys() -> list[Check]:
     for name, provider in PROVIDERS.items():
         if provider.key is None:
             continue
-        if os.environ.get(provider.key):
+        if not provider.key_needed:
+            is_set = bool(os.environ.get(provider.key))
+            state = "is set" if is_set else "is not set; other credentials do as well"
+            checks.append(Check(name, is_set, f"{provider.key} {state}", needed=False))
+        elif os.environ.get(provider.key):
             checks.append(_provider(f"{name}/", f"{provider.key} is set"))
         else:
             checks.append(Check(name, False, f"{provider.key} is not set", needed=False))

@@ -107,12 +107,19 @@ def is_bad_key(words: str) -> bool:
     return _BAD_KEY.search(words.casefold()[:MAX_WORDS_CHARACTERS]) is not None
 
 
+_WORDS_KEYS = (
+    *("error", "errors", "message", "Message", "detail"),
+    *("error_message", "msg", "description", "title"),
+)
+"""Keys under which servers put the words of an error."""
+
+
 def refusal_words(body: Any) -> str:
     """Return what a server says in an error, whatever its shape: an object, a list, text or a web page."""
     if isinstance(body, str):
         return " ".join(re.sub(r"<[^<>]{0,200}>", " ", body[:MAX_WORDS_CHARACTERS]).split())
     if isinstance(body, Mapping):
-        for key in ("error", "errors", "message", "detail", "error_message", "msg", "description", "title"):
+        for key in _WORDS_KEYS:
             words = refusal_words(body.get(key))
             if words:
                 words = _with_field(words, body)

@@ -19,7 +19,14 @@ from tunepoint.models.gguf.catalog import known_model
 from tunepoint.models.gguf.opening import open_gguf
 from tunepoint.models.prices import UNKNOWN_PRICE, CallPrice, call_price, missing_price, project_price
 from tunepoint.models.prompt_caches import PromptCache, prompt_cache
-from tunepoint.models.providers import ANTHROPIC_PREFIX, EMBEDDED_PREFIX, HERE_PREFIXES, is_gguf
+from tunepoint.models.providers import (
+    ANTHROPIC_PREFIX,
+    BEDROCK_PREFIX,
+    EMBEDDED_PREFIX,
+    HERE_PREFIXES,
+    VERTEX_PREFIX,
+    is_gguf,
+)
 from tunepoint.models.recording import CallRecording, RecordedEndpoint
 from tunepoint.models.replies import RepliesEndpoint, ReplyOrigin
 
@@ -167,15 +174,18 @@ def open_hosted(model: NamedModel, abilities: Abilities | None = None) -> Hosted
         "abilities": abilities,
         "key_env": model.key_env,
     }
-    if not model.name.startswith(ANTHROPIC_PREFIX):
+    if not model.name.startswith((ANTHROPIC_PREFIX, BEDROCK_PREFIX, VERTEX_PREFIX)):
         from tunepoint.models.openai import OpenAIEndpoint
 
         return OpenAIEndpoint(model.name, **settings)
     try:
         from tunepoint.models.anthropic import AnthropicEndpoint
+        from tunepoint.models.claude_clouds import BedrockEndpoint, VertexEndpoint
     except ImportError as error:
         raise MissingExtra(f"{model.name} needs {error.name}", "anthropic") from None
-    return AnthropicEndpoint(model.name, **settings)
+    clouds = {BEDROCK_PREFIX: BedrockEndpoint, VERTEX_PREFIX: VertexEndpoint}
+    kind = next((kind for prefix, kind in clouds.items() if model.name.startswith(prefix)), AnthropicEndpoint)
+    return kind(model.name, **settings)
 
 
 def _open_here(model: NamedModel) -> LocalEndpoint | GgufEndpoint:

@@ -24,6 +24,8 @@ from tunepoint.models.providers import HERE_PREFIXES, PROVIDERS, parse_model_nam
 
 PROJECT_PRICES_FILE = "prices.toml"
 """Beside task.toml: prices that override the known ones."""
+NAMES_IN_PRICES = {"bedrock": "aws", "vertex": "google"}
+"""Provider -> its name in the genai-prices data, where it is another."""
 MIN_SIMILARITY = 0.7
 """Likeness from which a model's name counts as a misspelling of another."""
 TOKENS_PER_SAMPLE_CALL = 1_000
@@ -164,7 +166,7 @@ def _published(name: str) -> CallPrice | None:
         return None
     import genai_prices
 
-    model = parse_model_name(name).model
+    model, provider = parse_model_name(name).model, NAMES_IN_PRICES.get(provider, provider)
 
     def dollars(usage: Usage) -> float:
         tokens = genai_prices.Usage(

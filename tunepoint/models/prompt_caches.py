@@ -12,6 +12,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tunepoint.files.amounts import Amount
+from tunepoint.models.providers import BEDROCK_PREFIX, VERTEX_PREFIX
 from tunepoint.stats.ranges import Range
 
 
@@ -63,4 +64,15 @@ def known_caches() -> tuple[KnownCache, ...]:
 
 def prompt_cache(name: str) -> KnownCache | None:
     """Return how the provider of a model caches prompts; None if nothing is known."""
+    name = _claude_by_itself(name)
     return next((known for known in known_caches() if any(fnmatchcase(name, p) for p in known.models)), None)
+
+
+def _claude_by_itself(name: str) -> str:
+    """Return the name at Anthropic of a cloud's Claude, as of `bedrock/us.anthropic.claude-sonnet-5`.
+
+    The clouds cache as Anthropic does (docs.aws.amazon.com/bedrock/latest/userguide/prompt-caching.html).
+    """
+    if not name.startswith((BEDROCK_PREFIX, VERTEX_PREFIX)):
+        return name
+    return f"anthropic/{name.partition('/')[2].rpartition('anthropic.')[2]}"

@@ -27,6 +27,8 @@ EMBEDDED_PREFIX = "embedded:"
 """Begins the name of a model whose weights Tunepoint knows."""
 ANTHROPIC_PREFIX = "anthropic/"
 """Begins the name of a model that Anthropic's own API serves."""
+BEDROCK_PREFIX, VERTEX_PREFIX = "bedrock/", "vertex/"
+"""Begin the names of Claude models that a cloud serves."""
 GGUF_PREFIX = "gguf:"
 """Begins the name of a model in a GGUF file of the user's."""
 HERE_PREFIXES = (LOCAL_PREFIX, EMBEDDED_PREFIX, GGUF_PREFIX)
@@ -45,11 +47,15 @@ class Provider:
     url: str
     key: str | None
     """Environment variable with the key; None if it needs none."""
+    key_needed: bool = True
+    """Whether the key must be set: a cloud has other credentials."""
 
 
 PROVIDERS: dict[str, Provider] = {
     "openai": Provider("https://api.openai.com/v1", "OPENAI_API_KEY"),
     "anthropic": Provider("https://api.anthropic.com/v1", "ANTHROPIC_API_KEY"),
+    "bedrock": Provider("https://bedrock-runtime.amazonaws.com", "AWS_BEARER_TOKEN_BEDROCK", False),
+    "vertex": Provider("https://aiplatform.googleapis.com", "VERTEX_ACCESS_TOKEN", False),
     "google": Provider("https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
     "openrouter": Provider("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
     "together": Provider("https://api.together.xyz/v1", "TOGETHER_API_KEY"),
@@ -134,7 +140,9 @@ def parse_model_name(name: str, key_env: str | None = None) -> Address:
     address = _parsed(name)
     if key_env is None:
         return address
-    hosts = {provider.key: urlsplit(provider.url).hostname for provider in PROVIDERS.values()}
+    # a cloud's key belongs to many hosts, one in each region
+    providers = [provider for provider in PROVIDERS.values() if provider.key_needed]
+    hosts = {provider.key: urlsplit(provider.url).hostname for provider in providers}
     owner, host = hosts.get(key_env) or OTHER_OWNERS.get(key_env), urlsplit(address.url).hostname
     if owner not in (None, host):
         raise ModelError(
@@ -157,7 +165,8 @@ def _parsed(name: str) -> Address:
         return Address(name, base, model, key, key_needed=False, query=tuple(parse_qsl(parts.query)))
     provider, slash, model = name.partition("/")
     if provider in PROVIDERS and slash and model:
-        return Address(name, PROVIDERS[provider].url, model, PROVIDERS[provider].key)
+        known = PROVIDERS[provider]
+        return Address(name, known.url, model, known.key, known.key_needed)
     raise ModelError(
         f"{name!r} names no model: write provider/MODEL ({nearest(provider, PROVIDERS)}) or "
         "http://host:port/v1#MODEL"
