@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tunepoint import Task
-from tunepoint.models.abilities import Abilities, is_bad_key, is_too_long, refusal_words
+from tunepoint.models.abilities import Abilities, is_bad_key, is_too_long, refusal_words, refused_value
 from tunepoint.models.chat import Message
 from tunepoint.models.chat_completions import (
     FILTERED,
@@ -232,6 +232,23 @@ def test_a_refused_key_is_known_by_its_words() -> None:
     assert is_bad_key("API key not valid. Please pass a valid API key.")
     assert is_bad_key("Incorrect API key provided") and is_bad_key("invalid access token")
     assert not is_bad_key("the key 'seed' is not supported")
+
+
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        (
+            "Unsupported value: 'reasoning_effort' does not support 'none' with this model.",
+            "reasoning_effort",
+        ),
+        ("output_config.effort: Input should be 'low', 'medium' or 'high', got 'none'", "reasoning_effort"),
+        ("Unsupported parameter: 'reasoning_effort' is not supported with this model.", None),
+        ("Invalid value for top_p: 0.5 must be one of 1", "top_p"),
+        ("Invalid value for seed: 7", None),
+    ],
+)
+def test_a_refused_value_is_told_from_a_refused_parameter(words: str, refused: str | None) -> None:
+    assert refused_value(words, {"reasoning_effort": "none", "top_p": 0.5}) == refused
 
 
 def test_names_of_models_are_listed_in_any_shape() -> None:

@@ -307,11 +307,7 @@ def test_efforts_of_one_model_are_options_that_the_study_compares(fake: Fake, tm
 
 @pytest.mark.no_cover  # what it runs, others cover
 def test_an_effort_that_the_server_refuses_is_said_and_not_exported(fake: Fake, tmp_path: Path) -> None:
-    fake.refusing = lambda body: (
-        "Unsupported value: 'reasoning_effort' does not support 'minimal'"
-        if body.get("reasoning_effort") == "minimal"
-        else None
-    )
+    fake.refusing = lambda body: "no such parameter: reasoning_effort" if "reasoning_effort" in body else None
     efforts = [asked(fake, styles=["few-shot"], reasoning_effort=["minimal", "high"])]
     out = tmp_path / "study"
     result = run(task(goods(tmp_path, 60), fake, models=efforts, search={"calls": 0}), out=out)
@@ -319,6 +315,22 @@ def test_an_effort_that_the_server_refuses_is_said_and_not_exported(fake: Fake, 
     assert "refused one of the efforts minimal, high" in caveats
     assert "takes no reasoning_effort" not in caveats
     assert "parameters" not in json.loads((out / "prompt.json").read_text())
+
+
+@pytest.mark.no_cover  # what it runs, others cover
+def test_one_effort_that_the_server_refuses_ends_its_options_alone(fake: Fake, tmp_path: Path) -> None:
+    words = "Unsupported value: 'reasoning_effort' does not support 'minimal' with this model."
+    fake.refusing = lambda body: words if body.get("reasoning_effort") == "minimal" else None
+    efforts = [asked(fake, reasoning_effort=["minimal", "low", "high"])]
+    result = run(
+        task(goods(tmp_path, 150), fake, models=efforts, search={"calls": 0}), out=tmp_path / "study"
+    )
+    asked_with = {call.get("reasoning_effort") for call in fake.calls}
+    assert asked_with == {"minimal", "low", "high"}
+    assert all("minimal" not in finalist.title for finalist in result.decision.finalists)
+    caveats = " ".join(result.document["caveats"])
+    assert "the server does not take reasoning_effort = 'minimal'" in caveats
+    assert "refused one of the efforts" not in caveats
 
 
 @pytest.mark.parametrize(

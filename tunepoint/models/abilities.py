@@ -97,6 +97,27 @@ def _names(words: str, parameter: str) -> bool:
     return any(re.search(rf"(?<![\w]){re.escape(name.casefold())}(?![\w])", words) for name in names)
 
 
+_ABOUT_VALUE = re.compile(
+    r"(unsupported|invalid|illegal|unknown) value|supported values|(must|should) be one of|expected one of|"
+    r"(is|are) not one of|not a valid|input should be"
+)
+
+
+def refused_value(words: str, parameters: Mapping[str, Any]) -> str | None:
+    """Return the parameter whose value a refusal is about, not the parameter itself; None if there is none.
+
+    Args:
+        words: of the server.
+        parameters: of the request, with their values.
+
+    """
+    words = words.casefold()[:MAX_WORDS_CHARACTERS]
+    if _ABOUT_VALUE.search(words) is None:
+        return None
+    named = (name for name, value in parameters.items() if _names(words, name) and _names(words, str(value)))
+    return next(named, None)
+
+
 def is_too_long(words: str) -> bool:
     """Whether a refusal says that the request has too many tokens."""
     return _TOO_LONG.search(words.casefold()[:MAX_WORDS_CHARACTERS]) is not None

@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 
 from tunepoint.errors import ModelError, nearest
-from tunepoint.models.abilities import Abilities, is_bad_key, refusal_words
+from tunepoint.models.abilities import Abilities, is_bad_key, refusal_words, refused_value
 from tunepoint.models.backoff import backoff, wait_after_rate_limit
 from tunepoint.models.chat import Usage
 from tunepoint.models.chat_completions import UNCOUNTED, TransientFault
@@ -224,7 +225,7 @@ class HostedEndpoint:
         except errors.status as error:
             if _status(error) in AGAIN_LATER:
                 return self._retry_later(self._kind_of(error), attempt)
-            return self._after_refusal(abilities, error, [name for name, _ in request.parameters])
+            return self._after_refusal(abilities, error, dict(request.parameters))
         except TransientFault as error:
             return self._retry_later(str(error), attempt)
         except (errors.validation, ValueError) as error:
@@ -260,7 +261,7 @@ class HostedEndpoint:
         return wait_after_rate_limit(self.name, headers, attempt, pause=self._pause)
 
     def _after_refusal(
-        self, abilities: Abilities, error: Exception, parameters: Sequence[str]
+        self, abilities: Abilities, error: Exception, parameters: Mapping[str, Any]
     ) -> Completion | _Retry:
         """Drop the parameter that the server refuses, if it does; else the request is at fault, or all are.
 
@@ -269,6 +270,10 @@ class HostedEndpoint:
 
         """
         words, status = self._message_of(error), _status(error)
+        refused = refused_value(words, parameters)
+        if refused is not None:  # other values may do, so the parameter stays
+            fault = f"the server does not take {refused} = {parameters[refused]!r}: {words}"
+            return Completion("", Usage(self.name), error=fault)
         fewer = None if status in (401, 402, 404) else abilities.without(words, parameters)
         if fewer is not None:
             # Another call may have dropped it meanwhile; then its abilities count, which are as few or fewer.
@@ -281,7 +286,7 @@ class HostedEndpoint:
         if (status in (401, 402, 403, 404) and not moderated) or is_bad_key(words):
             raise self._systemic(error) from None
         self._count(f"HTTP {status}")
-        refused = f"rejected (HTTP {status}): {words}"
+        rejected = f"rejected (HTTP {status}): {words}"
         if not self._answers:
             self._first_refusals += 1
             if self._first_refusals >= MAX_FIRST_REFUSALS:
@@ -290,7 +295,7 @@ class HostedEndpoint:
                     f"answered none; the last: HTTP {status}: {words}"
                 )
         # Before its first answer nothing shows that the request is at fault and not the server.
-        return Completion("", Usage(self.name), error=refused, lasting=self._answers > 0)
+        return Completion("", Usage(self.name), error=rejected, lasting=self._answers > 0)
 
     def _transient(self, error: str) -> Completion:
         """Return a completion without text that is not recorded, so that the next run asks again."""
