@@ -4,7 +4,7 @@ DATA is the folder that holds banking77/, clinc150/, snips/ and gsm8k/ as publis
 given. Of banking77 and CLINC150 the first `--labels` labels by name are kept, with 20 training examples
 each; SNIPS asks for JSON, GSM8K for a number. Every way answers the same `--items` test items. `overhead`
 is the processor time of answers here over that of llama.cpp asked directly, in the same run, with the same
-prompts. `benchmarks/lora.py` tunes such a model.
+prompts, whose states are kept from an answer before. `benchmarks/lora.py` tunes such a model.
 
     python benchmarks/language_model.py [DATA] [--task banking77] [--model embedded:qwen2.5-coder-0.5b]
         [--labels 8] [--items 60] [--forms plain json letter] [--styles few-shot ...]
@@ -36,7 +36,8 @@ from tunepoint.models.gguf.opening import open_gguf
 from tunepoint.trials.grading import score_replies, task_scorer
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-TIMED_PROMPTS = 8
+TIMED_PROMPTS = 4
+"""So few that llama.cpp keeps the states of all: what is left is what an answer takes besides its prompt."""
 STYLES = (
     PromptStyle("zero-shot"),
     PromptStyle("few-shot", system=True, shots=8),

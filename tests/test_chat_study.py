@@ -306,6 +306,38 @@ def test_efforts_of_one_model_are_options_that_the_study_compares(fake: Fake, tm
 
 
 @pytest.mark.no_cover  # what it runs, others cover
+def test_a_better_model_ends_no_race_of_another_and_a_better_family_ends_its_models_own(
+    fake: Fake, tmp_path: Path
+) -> None:
+    def answer(messages: list[dict[str, str]], body: dict[str, Any]) -> str:
+        """The large one needs no examples, the small one is right with them half of the time."""
+        brand, size = re.findall(r"(\w+) box of (\d+)", messages[-1]["content"])[-1]
+        shown = sum(message["role"] == "assistant" for message in messages) > 1
+        able = body["model"] == "tiny-large" if not shown else int(size) % 2
+        return json.dumps({"brand": brand, "size": size} if able else {"brand": "?", "size": "?"})
+
+    fake.answer = answer
+    models = [asked(fake, name=f"{fake.url}#{name}") for name in ("tiny", "tiny-large")]
+    asking = task(goods(tmp_path, 240), fake, models=models, search={"calls": 0})
+    out = tmp_path / "study"
+    result = run(asking, out=out)
+    assert result.decision.winner.startswith("tiny-large zero-shot")
+    assert {finalist.arm.split()[0] for finalist in result.decision.finalists} == {"tiny", "tiny-large"}
+    races = json.loads((out / "manifest.json").read_text())["races"]
+    for name, result_of in races.items():
+        stopped_by = result_of["stopped_by"]
+        assert stopped_by is None or stopped_by.split()[0] == name.split()[0], result_of
+    # behind its own model's best by half of the items, long before the end of the validation set
+    assert all(
+        result_of["stopped_by"].startswith("tiny-large zero-shot") and result_of["items"] < 36
+        for name, result_of in races.items()
+        if name.startswith("tiny-large few-shot")
+    )
+    calls = len(fake.calls)
+    assert run(asking, out=out).decision.winner == result.decision.winner and len(fake.calls) == calls
+
+
+@pytest.mark.no_cover  # what it runs, others cover
 def test_an_effort_that_the_server_refuses_is_said_and_not_exported(fake: Fake, tmp_path: Path) -> None:
     fake.refusing = lambda body: "no such parameter: reasoning_effort" if "reasoning_effort" in body else None
     efforts = [asked(fake, styles=["few-shot"], reasoning_effort=["minimal", "high"])]

@@ -100,6 +100,17 @@ class ChatModels:
             yield
 
     @contextmanager
+    def recorded_only(self) -> Iterator[None]:
+        """Make no call for a while: what is not recorded is an error."""
+        for recorded in self._recorded:
+            recorded.closed = True
+        try:
+            yield
+        finally:
+            for recorded in self._recorded:
+                recorded.closed = False
+
+    @contextmanager
     def renewing(self) -> Iterator[None]:
         """Ask for a while for what is recorded already, once."""
         for recorded in self._recorded:

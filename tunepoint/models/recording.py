@@ -142,6 +142,8 @@ class RecordedEndpoint:
         """Calls that the endpoint answered; the others were in the recording."""
         self.renewing = False
         """Whether what is recorded is set aside and asked for once more."""
+        self.closed = False
+        """Whether a call that is not recorded is an error, although it could be made."""
         self.live = False
         """Whether to call every time and record nothing: serving, not measuring."""
 
@@ -161,6 +163,11 @@ class RecordedEndpoint:
                 positions[key].append(position)
         if not positions:
             return
+        if self.closed:
+            raise StudyError(
+                f"{self.name}: opening the study would make {len(positions)} calls that it has not recorded; "
+                "run `tunepoint run` on it once, which asks before it pays"
+            )
         if self.endpoint is None:
             raise ModelError(
                 f"{self.name}: {len(positions)} of {len(requests)} calls are not in "

@@ -54,7 +54,8 @@ def open_finalists(folder: Path, only: Sequence[str] = ()) -> Iterator[Finalists
 
     Raises:
         TaskError: a name that no finalist has.
-        StudyError: the study has not decided, or its task or its examples have changed since.
+        StudyError: the study has not decided, its task or its examples have changed since, or it lacks
+            answers, which only `run` pays for.
         ModelError: the winner's model, or one of `only`, is not here; its replies came from a file.
 
     """
@@ -69,8 +70,9 @@ def open_finalists(folder: Path, only: Sequence[str] = ()) -> Iterator[Finalists
             runner = Runner(study, task, prepared, budget, models, scorer=scorer)
             # names in the manifest do not make arms: an optimized instruction, a distilled model and the
             # gate of a cascade come from selection. All of it is measured, so it answers from the logs.
-            candidates = plan(runner, encoder, None).only(manifest.arms)
-            finalists = select(runner, candidates, manifest.finalists or None).finalists
+            with models.recorded_only():
+                candidates = plan(runner, encoder, None).only(manifest.arms)
+                finalists = select(runner, candidates, manifest.finalists or None).finalists
             servable = [arm for arm in finalists if arm.kind != "incumbent"]
             _check_names(folder, only, servable)
             arms = [
