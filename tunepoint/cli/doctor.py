@@ -9,6 +9,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -126,14 +127,12 @@ def _provider(prefix: str, key: str) -> Check:
     """Check which models a provider lists for the key that is set."""
     from tunepoint.models.openai import OpenAIEndpoint
 
-    endpoint = OpenAIEndpoint(f"{prefix}any", timeout=10.0, attempts=1)
     name = prefix.removesuffix("/")
     try:
-        models = endpoint.models()
+        with closing(OpenAIEndpoint(f"{prefix}any", timeout=10.0, attempts=1)) as endpoint:
+            models = endpoint.models()
     except ModelError as error:
         return Check(name, False, f"{key}, but {error}", needed=False)
-    finally:
-        endpoint.close()
     return Check(name, True, f"{key}; {len(models)} models, such as {prefix}{models[0]}", needed=False)
 
 

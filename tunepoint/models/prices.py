@@ -20,11 +20,11 @@ from tunepoint.files.toml import parse_toml
 from tunepoint.models.batch.terms import batch_discount
 from tunepoint.models.chat import Usage
 from tunepoint.models.endpoints import Request
-from tunepoint.models.providers import HERE_PREFIXES, PROVIDERS, parse_model_name
+from tunepoint.models.providers import HERE_PREFIXES, PROVIDERS
 
 PROJECT_PRICES_FILE = "prices.toml"
 """Beside task.toml: prices that override the known ones."""
-NAMES_IN_PRICES = {"bedrock": "aws", "vertex": "google"}
+NAMES_IN_PRICES = {"bedrock": "aws", "vertex": "google", "azure": "openai"}
 """Provider -> its name in the genai-prices data, where it is another."""
 MIN_SIMILARITY = 0.7
 """Likeness from which a model's name counts as a misspelling of another."""
@@ -166,7 +166,7 @@ def _published(name: str) -> CallPrice | None:
         return None
     import genai_prices
 
-    model, provider = parse_model_name(name).model, NAMES_IN_PRICES.get(provider, provider)
+    model, provider = name.partition("/")[2], NAMES_IN_PRICES.get(provider, provider)
 
     def dollars(usage: Usage) -> float:
         tokens = genai_prices.Usage(

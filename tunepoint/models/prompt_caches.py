@@ -12,7 +12,6 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tunepoint.files.amounts import Amount
-from tunepoint.models.providers import BEDROCK_PREFIX, VERTEX_PREFIX
 from tunepoint.stats.ranges import Range
 
 
@@ -64,15 +63,17 @@ def known_caches() -> tuple[KnownCache, ...]:
 
 def prompt_cache(name: str) -> KnownCache | None:
     """Return how the provider of a model caches prompts; None if nothing is known."""
-    name = _claude_by_itself(name)
+    name = _name_at_maker(name)
     return next((known for known in known_caches() if any(fnmatchcase(name, p) for p in known.models)), None)
 
 
-def _claude_by_itself(name: str) -> str:
-    """Return the name at Anthropic of a cloud's Claude, as of `bedrock/us.anthropic.claude-sonnet-5`.
+def _name_at_maker(name: str) -> str:
+    """Return the name at its maker of a cloud's model, as of `bedrock/us.anthropic.claude-sonnet-5`.
 
-    The clouds cache as Anthropic does (docs.aws.amazon.com/bedrock/latest/userguide/prompt-caching.html).
+    The clouds cache as the makers do (docs.aws.amazon.com/bedrock/latest/userguide/prompt-caching.html,
+    learn.microsoft.com/azure/ai-foundry/openai/how-to/prompt-caching).
     """
-    if not name.startswith((BEDROCK_PREFIX, VERTEX_PREFIX)):
-        return name
-    return f"anthropic/{name.partition('/')[2].rpartition('anthropic.')[2]}"
+    cloud, _, model = name.partition("/")
+    if cloud in ("bedrock", "vertex"):
+        return f"anthropic/{model.rpartition('anthropic.')[2]}"
+    return f"openai/{model}" if cloud == "azure" else name

@@ -56,6 +56,7 @@ PROVIDERS: dict[str, Provider] = {
     "anthropic": Provider("https://api.anthropic.com/v1", "ANTHROPIC_API_KEY"),
     "bedrock": Provider("https://bedrock-runtime.amazonaws.com", "AWS_BEARER_TOKEN_BEDROCK", False),
     "vertex": Provider("https://aiplatform.googleapis.com", "VERTEX_ACCESS_TOKEN", False),
+    "azure": Provider("https://openai.azure.com", "AZURE_OPENAI_API_KEY"),
     "google": Provider("https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
     "openrouter": Provider("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
     "together": Provider("https://api.together.xyz/v1", "TOGETHER_API_KEY"),
@@ -64,6 +65,8 @@ PROVIDERS: dict[str, Provider] = {
 }
 """By the first part of a model's name, as in `openai/gpt-6-luna`."""
 
+AZURE_RESOURCE = "AZURE_OPENAI_ENDPOINT"
+"""Environment variable with the address of an Azure OpenAI resource, as Azure's own clients name it."""
 OTHER_OWNERS = {"NEBIUS_API_KEY": "api.tokenfactory.nebius.com"}
 """Environment variable -> host, of providers that only tune."""
 
@@ -140,8 +143,8 @@ def parse_model_name(name: str, key_env: str | None = None) -> Address:
     address = _parsed(name)
     if key_env is None:
         return address
-    # a cloud's key belongs to many hosts, one in each region
-    providers = [provider for provider in PROVIDERS.values() if provider.key_needed]
+    # a cloud's key belongs to many hosts: one in each region, or one of each resource
+    providers = [known for cloud, known in PROVIDERS.items() if known.key_needed and cloud != "azure"]
     hosts = {provider.key: urlsplit(provider.url).hostname for provider in providers}
     owner, host = hosts.get(key_env) or OTHER_OWNERS.get(key_env), urlsplit(address.url).hostname
     if owner not in (None, host):
@@ -150,6 +153,17 @@ def parse_model_name(name: str, key_env: str | None = None) -> Address:
             "into another variable"
         )
     return replace(address, key_name=key_env, key_needed=True)
+
+
+def _azure_url(name: str) -> str:
+    """Return the address of the user's own resource, in the version that takes no api-version."""
+    resource = os.environ.get(AZURE_RESOURCE, "").strip().rstrip("/")
+    if not resource:
+        raise ModelError(
+            f"{name} needs the address of your resource: set {AZURE_RESOURCE}, as to "
+            "https://RESOURCE.openai.azure.com"
+        )
+    return resource if resource.endswith("/v1") else f"{resource.removesuffix('/openai')}/openai/v1"
 
 
 def _parsed(name: str) -> Address:
@@ -166,7 +180,8 @@ def _parsed(name: str) -> Address:
     provider, slash, model = name.partition("/")
     if provider in PROVIDERS and slash and model:
         known = PROVIDERS[provider]
-        return Address(name, known.url, model, known.key, known.key_needed)
+        url = _azure_url(name) if provider == "azure" else known.url
+        return Address(name, url, model, known.key, known.key_needed)
     raise ModelError(
         f"{name!r} names no model: write provider/MODEL ({nearest(provider, PROVIDERS)}) or "
         "http://host:port/v1#MODEL"
