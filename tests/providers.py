@@ -29,6 +29,8 @@ class FakeProvider:
     why: str = "the training file has an invalid line"
     """What a failed job says."""
     page: int = 100
+    reading: tuple[str, ...] = ("processed",)
+    """Status of a file at each look; the last one stays."""
     files: dict[str, Body] = field(default_factory=dict)
     jobs: dict[str, Body] = field(default_factory=dict)
     contents: dict[str, bytes] = field(default_factory=dict)
@@ -66,6 +68,16 @@ class FakeProvider:
 
     async def listed(self, request: web.Request) -> web.StreamResponse:
         return await self._list(request, "GET /files", list(self.files.values()))
+
+    async def file(self, request: web.Request) -> web.StreamResponse:
+        async def look() -> Body:
+            file = self.files[request.match_info["id"]]
+            status = self.reading[min(file.setdefault("looks", 0), len(self.reading) - 1)]
+            file["looks"] += 1
+            error = {"error": {"message": "a line is no JSON"}} if status == "error" else {}
+            return {**file, "status": status, **error}
+
+        return await self._served(request, "GET /files/ID", look)
 
     # -- jobs ------------------------------------------------------------------------------
 
@@ -186,6 +198,7 @@ def providing(fake: FakeProvider) -> Iterator[FakeProvider]:
     app = web.Application()
     app.router.add_post("/v1/files/upload" if fake.together else "/v1/files", fake.upload)
     app.router.add_get("/v1/files", fake.listed)
+    app.router.add_get("/v1/files/{id}", fake.file)
     app.router.add_post(jobs, fake.create)
     app.router.add_get(jobs, fake.all_jobs)
     app.router.add_get(f"{jobs}/{{id}}", fake.job)

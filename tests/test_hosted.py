@@ -205,8 +205,9 @@ def test_names_and_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     assert OPENAI.model_key() is None  # it is the provider's own address
     for own in PROVIDERS.values():
         if own.key is not None:
-            with pytest.raises(ModelError, match=f"{own.key} is the key of"):
-                parse_model_name("https://evil.example/v1#m", own.key)
+            for host in ("evil.example", "azure.com.evil.example", "evilazure.com"):
+                with pytest.raises(ModelError, match=f"{own.key} is the key of"):
+                    parse_model_name(f"https://{host}/v1#m", own.key)
     assert OPENAI.credential("https://api.openai.com/v1") == ("sk-theirs", "OPENAI_API_KEY")
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(ModelError, match="set OPENAI_API_KEY"):
@@ -297,6 +298,33 @@ def test_together_speaks_its_own_paths_and_serves_only_what_is_deployed(tmp_path
         assert fitted.answer(["x"])[0].answer == "billing" and len(fake.jobs) == 1
         with pytest.raises(ModelError, match="together takes no learning-rate multiplier"):
             fit(tuned(fake, tmp_path, together, learning_rate_multiplier=2.0))
+
+
+def test_azure_listens_at_the_users_resource_and_reads_files_before_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    azure, clock = PROVIDERS["azure"], Clock()
+    with providing(FakeProvider("azure-key", reading=("pending", "running", "processed"))) as fake:
+        monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", fake.url)
+        monkeypatch.setenv("AZURE_OPENAI_API_KEY", "azure-key")
+        arm = tuned(fake, tmp_path, azure, clock=clock, url=None)
+        with pytest.raises(ModelError, match=r"only after you deploy it \(dedicated\).*served_as"):
+            fit(arm)
+        (job,) = fake.jobs.values()
+        assert job["hyperparameters"] == {"n_epochs": 3} and isinstance(job["seed"], int)
+        assert fake.seen["GET /files/ID"] == 3 and clock.slept[:2] == [5.0, 5.0]
+    monkeypatch.delenv("AZURE_OPENAI_ENDPOINT")
+    with pytest.raises(ModelError, match="set AZURE_OPENAI_ENDPOINT"):
+        azure.base_url()
+
+
+def test_a_file_that_cannot_be_read_starts_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with providing(FakeProvider("azure-key", reading=("pending", "error"))) as fake:
+        monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", fake.url)
+        monkeypatch.setenv("AZURE_OPENAI_API_KEY", "azure-key")
+        with pytest.raises(ModelError, match="it cannot read file file-0: a line is no JSON"):
+            fit(tuned(fake, tmp_path, PROVIDERS["azure"], url=None))
+        assert not fake.jobs
 
 
 def test_a_server_of_ones_own_gets_plain_hyperparameters(fake: FakeProvider, tmp_path: Path) -> None:

@@ -67,6 +67,12 @@ PROVIDERS: dict[str, Provider] = {
 
 AZURE_RESOURCE = "AZURE_OPENAI_ENDPOINT"
 """Environment variable with the address of an Azure OpenAI resource, as Azure's own clients name it."""
+CLOUD_DOMAINS = {
+    "AZURE_OPENAI_API_KEY": "azure.com",
+    "AWS_BEARER_TOKEN_BEDROCK": "amazonaws.com",
+    "VERTEX_ACCESS_TOKEN": "googleapis.com",
+}
+"""Environment variable with a cloud's key -> the domain that it may go to."""
 OTHER_OWNERS = {"NEBIUS_API_KEY": "api.tokenfactory.nebius.com"}
 """Environment variable -> host, of providers that only tune."""
 
@@ -143,10 +149,12 @@ def parse_model_name(name: str, key_env: str | None = None) -> Address:
     address = _parsed(name)
     if key_env is None:
         return address
-    # a cloud's key belongs to many hosts: one in each region, or one of each resource
-    providers = [known for cloud, known in PROVIDERS.items() if known.key_needed and cloud != "azure"]
-    hosts = {provider.key: urlsplit(provider.url).hostname for provider in providers}
-    owner, host = hosts.get(key_env) or OTHER_OWNERS.get(key_env), urlsplit(address.url).hostname
+    hosts = {provider.key: urlsplit(provider.url).hostname for provider in PROVIDERS.values()}
+    host = urlsplit(address.url).hostname or ""
+    owner = CLOUD_DOMAINS.get(key_env) or hosts.get(key_env) or OTHER_OWNERS.get(key_env)
+    named_by_provider = not name.startswith(("http://", "https://"))
+    if key_env in CLOUD_DOMAINS and (named_by_provider or host.endswith(f".{owner}")):
+        owner = None  # a cloud's key belongs to many hosts: one in each region, or one of each resource
     if owner not in (None, host):
         raise ModelError(
             f"{name}: {key_env} is the key of {owner}, and {host} would get it; put that server's own key "

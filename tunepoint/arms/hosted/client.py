@@ -25,6 +25,10 @@ MAX_ATTEMPTS = 6
 TIMEOUT_SECONDS = 120.0
 PAGE_SIZE = 100
 """Files, jobs or events of one page of a list."""
+UNREAD = ("uploaded", "pending", "running", "notRunning")
+"""Status of a file that the provider has not read to its end."""
+READING_POLL_SECONDS, MAX_READING_SECONDS = 5.0, 1_800.0
+"""Between two looks at such a file, and in all."""
 MAX_QUOTED_CHARACTERS = 300
 """Of the provider's own words in an error."""
 NO_QUOTA = ("insufficient_quota", "billing_hard_limit_reached")
@@ -80,7 +84,33 @@ class TuningClient:
     def upload(self, name: str, content: bytes) -> str:
         """Return the id of the file with this name and content, uploaded if the provider has none."""
         stored = partial(self.file, name, len(content))
-        return stored() or self._retry(partial(self._upload, name, content), stored)
+        identity = stored() or self._retry(partial(self._upload, name, content), stored)
+        if self.provider.reads_files_first:
+            self._wait_until_read(identity)
+        return identity
+
+    def _wait_until_read(self, identity: str) -> None:
+        """Wait until the provider has read a file.
+
+        Raises:
+            ModelError: it cannot read the file, or takes too long.
+
+        """
+        began = self.clock()
+        while True:
+            file = self._retry(partial(self._get, f"{self.provider.files}/{identity}"))
+            status = file.get("status")
+            if status not in UNREAD:
+                break
+            if self.clock() - began > MAX_READING_SECONDS:
+                raise ModelError(
+                    f"{self.provider.name}: file {identity} is still {status!r} after "
+                    f"{MAX_READING_SECONDS:.0f} s; it is kept: run again later"
+                )
+            self.sleep(READING_POLL_SECONDS)
+        if status == "error":
+            why = error_message(file.get("error")) or file
+            raise ModelError(f"{self.provider.name}: it cannot read file {identity}: {why}")
 
     def _upload(self, name: str, content: bytes) -> str:
         form = {"purpose": "fine-tune"}

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from tunepoint.errors import ModelError
-from tunepoint.models.providers import CUSTOM_ENDPOINT_KEY, Address
+from tunepoint.models.providers import CUSTOM_ENDPOINT_KEY, Address, parse_model_name
 from tunepoint.models.retirements import Retirement, announced_retirement, in_its_tense
 
 Hosting = Literal["per token", "shared adapters", "dedicated"]
@@ -44,6 +44,10 @@ class TuningProvider:
     """Base of all paths; None where the user has to set it."""
     key: str | None = None
     """Environment variable that holds its key."""
+    per_resource: bool = False
+    """Whether it listens at an address of the user's own, as Azure does."""
+    reads_files_first: bool = False
+    """Whether a job is refused until its files were read, which takes a while after the upload."""
     files: str = "/files"
     """Where files are listed."""
     upload: str = "/files"
@@ -84,10 +88,15 @@ class TuningProvider:
             ModelError: none of them is given.
 
         """
-        address = url or os.environ.get(self.setting) or self.url
+        address = url or os.environ.get(self.setting) or self._own_url
         if not address:
             raise ModelError(f"{self.name} has no address: set {self.setting}, as in http://host:port/v1")
         return address.strip().rstrip("/")
+
+    @property
+    def _own_url(self) -> str | None:
+        """Its own address; None where the user has to set one."""
+        return parse_model_name(f"{self.name}/any").url if self.per_resource else self.url
 
     def credential(self, url: str) -> tuple[str, str]:
         """Return the key for an address, and the environment variable that holds it.
@@ -99,13 +108,13 @@ class TuningProvider:
             ModelError: the provider needs a key and it is not set, or it would travel unencrypted.
 
         """
-        if url == self.url and self.key is not None:
+        if self.key is not None and url == self._own_url:
             return Address(self.name, url, "", self.key).key(), self.key
         return Address(self.name, url, "", CUSTOM_ENDPOINT_KEY, key_needed=False).key(), CUSTOM_ENDPOINT_KEY
 
     def model_key(self) -> str | None:
         """Return the variable with the key of tuned models, if the environment gives another address."""
-        moved = bool(os.environ.get(self.setting)) and self.base_url() != self.url
+        moved = bool(os.environ.get(self.setting)) and self.base_url() != self._own_url
         return CUSTOM_ENDPOINT_KEY if moved and os.environ.get(CUSTOM_ENDPOINT_KEY) else None
 
 
@@ -167,6 +176,22 @@ PROVIDERS: dict[str, TuningProvider] = {
         key="NEBIUS_API_KEY",
         fixed=MappingProxyType({"lora": True}),
         hosting="shared adapters",
+    ),
+    "azure": TuningProvider(
+        name="azure",
+        checked=date(2026, 11, 27),
+        source=(
+            "paths and fields: openai-python 3.54.0, which speaks to Azure's /openai/v1 as to OpenAI; files "
+            "are read before a job may start, and a tuned model answers once it is deployed: "
+            "learn.microsoft.com/azure/ai-foundry/openai/how-to/fine-tuning"
+        ),
+        key="AZURE_OPENAI_API_KEY",
+        per_resource=True,
+        reads_files_first=True,
+        takes=frozenset({"seed", "learning_rate_multiplier"}),
+        min_examples=10,
+        max_file_bytes=512_000_000,
+        hosting="dedicated",
     ),
     "own": TuningProvider(
         name="own",
