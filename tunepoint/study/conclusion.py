@@ -31,6 +31,7 @@ from tunepoint.study.directory import CALLS, Study
 from tunepoint.study.facts import input_novelty, signal_facts
 from tunepoint.study.holdout import usable
 from tunepoint.study.learning_curve import LearningCurve, growing_arms, still_rising
+from tunepoint.study.leniency import Leniency, leniency, without_conventions
 from tunepoint.study.records import Decided
 from tunepoint.study.runner import Runner
 from tunepoint.study.selection import Selection
@@ -80,8 +81,10 @@ class _Measured:
     selection: Selection
     prepared: Prepared
     """With doubtful labels in its audit."""
+    trials: Sequence[Trial]
+    """Of the finalists, with people's grades."""
     table: Table
-    """Trials of the finalists."""
+    """The same as a table."""
     costs: Sequence[ArmCost]
     """Of the finalists, in the order of the table."""
     curve: LearningCurve | None
@@ -100,8 +103,9 @@ def conclude(runner: Runner, selection: Selection, doubts: Sequence[DoubtfulLabe
     study.note_models(runner.models.facts())
     measured = _collect(runner, selection, doubts)
     copies = contamination(measured.table, measured.costs, task, measured.prepared, study.manifest.seed)
-    decision = without_copies(_decide(measured), copies)
-    content = _decision_content(measured, decision, copies)
+    lenient = _leniency(measured)
+    decision = without_conventions(without_copies(_decide(measured), copies), lenient)
+    content = _decision_content(measured, decision, copies, lenient)
     measurements = _measurements(measured, decision)
     if task.score.metric == JUDGE:
         rng = study.rng(Stream.GRADING_SHEET)
@@ -124,7 +128,13 @@ def _collect(runner: Runner, selection: Selection, doubts: Sequence[DoubtfulLabe
     costs = measured_costs(finalists, study, table, task)
     train = trainable(task, prepared.split.train)
     curve = fit_learning_curve(study, selection.candidates, train, study.rng(Stream.LEARNING_CURVE))
-    return _Measured(runner, selection, prepared, table, costs, curve)
+    return _Measured(runner, selection, prepared, trials, table, costs, curve)
+
+
+def _leniency(measured: _Measured) -> Leniency | None:
+    """The verdict by a score that forgives how answers are written; None where it says the same."""
+    study, test, names = measured.runner.study, measured.prepared.split.test, measured.table.names
+    return leniency(measured.trials, test, names, measured.costs, measured.runner.task, study.manifest.seed)
 
 
 def _note_decided(study: Study, trials: Sequence[Trial], grades: Grades) -> None:
@@ -152,7 +162,9 @@ def _decide(measured: _Measured) -> Decision:
     return replace(decision, caveats=(*rising, *decision.caveats))
 
 
-def _decision_content(measured: _Measured, decision: Decision, copies: Contamination) -> dict[str, Any]:
+def _decision_content(
+    measured: _Measured, decision: Decision, copies: Contamination, lenient: Leniency | None
+) -> dict[str, Any]:
     """The content of decision.json."""
     study, task = measured.runner.study, measured.runner.task
     on_dev = study.dev.of(decision.winner)
@@ -164,6 +176,7 @@ def _decision_content(measured: _Measured, decision: Decision, copies: Contamina
         optimism=optimism,
         slices=_slices(measured),
         contamination=copies.content(),
+        lenient=None if lenient is None else lenient.content(),
         provenance=study.manifest.provenance(),
         models=compared_models(measured.selection.candidates, measured.runner.models),
         today=datetime.now(UTC).date(),

@@ -30,10 +30,10 @@ def exact(answer: str, example: Example) -> float:
 
 def f1(answer: str, example: Example) -> float:
     """Return the F1 of two sets: JSON lists, or what stands between commas, semicolons, bars or line ends."""
-    return _set_f1(_set(answer), _set(example.target))
+    return f1_of_sets(_set(answer), _set(example.target))
 
 
-def _set_f1(answer: Set[Any], target: Set[Any]) -> float:
+def f1_of_sets(answer: Set[Any], target: Set[Any]) -> float:
     """Return the harmonic mean of precision and recall (van Rijsbergen 1979); two empty sets agree."""
     if not answer and not target:
         return 1.0
@@ -70,19 +70,19 @@ def numeric(answer: str, example: Example, tolerance: float = 1e-6) -> float:
 
 def json_fields(answer: str, example: Example) -> float:
     """Return the share of fields that are right: the F1 of the (path, value) pairs of both objects."""
-    fields, target = _fields(answer), _fields(example.target)
+    fields, target = json_leaves(answer), json_leaves(example.target)
     if fields is None or target is None:
         return exact(answer, example)  # a target that is no JSON is right where the answer is the same text
-    return _set_f1(fields, target)
+    return f1_of_sets(fields, target)
 
 
 def json_whole(answer: str, example: Example) -> float:
     """Return 1 if every field is right and none is superfluous; else 0."""
-    fields, target = _fields(answer), _fields(example.target)
+    fields, target = json_leaves(answer), json_leaves(example.target)
     return exact(answer, example) if fields is None or target is None else float(fields == target)
 
 
-def _fields(text: str) -> set[tuple[str, str]] | None:
+def json_leaves(text: str) -> set[tuple[str, str]] | None:
     """Return the leaves of a JSON value as (path, value), without empty ones; None if it is not JSON."""
     try:
         return set(_leaves("", json.loads(text)))
