@@ -408,18 +408,36 @@ def test_batch_needs_a_provider_that_has_it(tmp_path: Path) -> None:
     assert result.exit_code == 2 and "known are those of openai/*, anthropic/*" in result.output
 
 
-def _written(folder: Path, model: str) -> Path:
-    goods(folder)
+def _written(folder: Path, model: str, more: str = "") -> Path:
+    goods(folder, 240)
     (folder / "task.toml").write_text(
         f"""name = "goods"
 instruction = "Extract brand and size."
 data = {{ path = "goods.jsonl", input = "text", target = "label" }}
 answer = {{ kind = "json" }}
 score = {{ metric = "json_fields" }}
-models = [{{ name = "{model}", price = {{ input = 1, output = 4 }} }}]
-"""
+models = [{{ name = "{model}", price = {{ input = 1, output = 4 }}, styles = ["zero-shot", "few-shot"] }}]
+{more}"""
     )
     return folder / "task.toml"
+
+
+def test_run_by_batch_from_the_command_line(
+    held: Batched, openai_server: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    openai_server.answer = extract
+    path = _written(tmp_path, OPENAI, "search = { calls = 0 }\n")
+    words = ["run", str(path), "--batch", "--out", str(tmp_path / "study")]
+    refused = CliRunner().invoke(app, words)  # with no terminal to ask at
+    assert refused.exit_code == 2 and not held.batches and not openai_server.calls
+    assert "waits for a batch" in refused.stderr and "Add --yes" in refused.stderr
+    result = CliRunner().invoke(app, [*words, "--yes", "--progress", "json"])
+    assert result.exit_code == 0, result.output
+    assert held.batches and "by batch)" in result.stderr and result.stdout.rstrip().endswith("--batch")
+    told = [json.loads(line)["what"] for line in result.stderr.splitlines() if line.startswith("{")]
+    assert told
 
 
 def test_the_quote_shows_both_prices(tmp_path: Path) -> None:
