@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from test_report import CHROMIUM
 
 from tunepoint import ArmCost, Decision, Task, Trial, decide, decide_trials, tabulate
+from tunepoint.decision.sides import variants_of
 from tunepoint.report.words import equals_words, headline
 from tunepoint.stats.ranges import Range
 
@@ -92,6 +95,78 @@ def test_an_undecided_study_keeps_its_best_bet() -> None:
         accuracy, [priced("tuned", "tuned"), priced("prompt", "prompt")], limits={"margin": 0.0}
     )
     assert (decision.strength, decision.winner, decision.equals) == (None, "tuned", ())
+
+
+VARIANTS = {"prompt": 0.5, "hybrid": 0.9, "tuned": 0.9}
+"""Two variants that do equally well, and an option that is out of the question."""
+
+
+def of_kinds(names: Iterable[str]) -> list[ArmCost]:
+    return [priced(name, name) for name in names]
+
+
+def test_a_kind_is_settled_although_which_of_its_variants_is_best_is_not() -> None:
+    decision = decided(VARIANTS, of_kinds(VARIANTS), limits={"margin": 0.0})
+    evidence = decision.evidence
+    assert all(evidence.risks_of(arm).strength is None for arm in (1, 2))  # either may be the better one
+    assert (decision.verdict, decision.strength, decision.winner) == ("fine-tune", "leaning", "tuned")
+    assert decision.equals == ("hybrid",) and decision.risks.wrong < 0.001
+    assert decision.evidence_needed is None
+    (caveat,) = [line for line in decision.caveats if "The kind is settled, the variant is not" in line]
+    assert "tuned is the simplest" in caveat and "(hybrid) may give up to" in caveat
+    priced_errors = decided(VARIANTS, of_kinds(VARIANTS), value={"error_usd": 5.0, "materiality": 0.02})
+    assert (priced_errors.verdict, priced_errors.strength) == ("fine-tune", "leaning")
+
+
+def test_a_close_option_of_another_kind_leaves_the_study_undecided() -> None:
+    close = {**VARIANTS, "prompt": 0.9}
+    decision = decided(close, of_kinds(close), limits={"margin": 0.0})
+    assert decision.strength is None and decision.equals == ()
+    assert not any("The kind is settled" in line for line in decision.caveats)
+
+
+def test_a_control_and_what_runs_today_are_variants_of_nothing() -> None:
+    names = ("a", "b", "c", "d", "e", "f")
+    kinds: list[Any] = ["prompt", "prompt", "tuned", "cascade", "baseline", "incumbent"]
+    assert variants_of(kinds, names) == ("prompt", "prompt", "tuned", "tuned", "e", "f")
+
+
+def test_the_shared_risk_of_two_arms_by_hand() -> None:
+    decision = decided(VARIANTS, of_kinds(VARIANTS), limits={"margin": 0.0})
+    # four draws: both fine, one fine, none fine, and a rival at half the price that is as good
+    scores = np.array([[0.5, 0.9, 0.9], [0.5, 0.9, 0.8], [0.95, 0.9, 0.9], [0.9, 0.9, 0.9]])
+    draws = decision.evidence.costs.for_draws(slice(0, 4))
+    per_query = np.array([[0.01, 0.01, 0.01]] * 3 + [[0.005, 0.01, 0.01]])
+    evidence = replace(decision.evidence, scores=scores, costs=replace(draws, per_query=per_query))
+    risks = evidence.risks_of(1, 2)
+    assert (risks.unacceptable, risks.passed_over, risks.wrong) == (0.25, 0.25, 0.5)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
+@pytest.mark.parametrize("value", [{}, {"error_usd": 5.0, "materiality": 0.02}], ids=["margin", "money"])
+def test_the_page_settles_the_kind_as_python_does(value: dict[str, float], tmp_path: Path) -> None:
+    playwright = pytest.importorskip("playwright.sync_api")
+    rng = RNG(5)
+    with (tmp_path / "trials.jsonl").open("w") as file:
+        for kind, share in VARIANTS.items():
+            right = rng.permutation(ITEMS) < share * ITEMS
+            for item in range(ITEMS):
+                trial = {"arm": kind, "item": str(item), "score": float(right[item]), "seconds": 1.0}
+                file.write(json.dumps(trial) + "\n")
+    (tmp_path / "arms.toml").write_text(
+        "".join(f'[[arm]]\nname = "{kind}"\nkind = "{kind}"\nusd_per_query = 0.01\n' for kind in VARIANTS)
+    )
+    task = Task.parse({"name": "t", "limits": {"margin": 0.0}, "value": value})
+    trials, arms = tmp_path / "trials.jsonl", tmp_path / "arms.toml"
+    result = decide_trials(trials, task, arms=arms, out=tmp_path / "study")
+    assert (result.decision.winner, result.decision.strength) == ("tuned", "leaning")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page()
+        page.goto(Path(str(result.report)).resolve().as_uri())
+        live = page.inner_text("#live")
+        browser.close()
+    assert ": tuned (likely" in live, live
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")

@@ -26,6 +26,7 @@ def economics(decision: Decision, task: Task) -> dict[str, Any]:
     queries = task.traffic.queries_per_month
     return {
         "arms": list(costs.arms),
+        "sides": list(evidence.sides or costs.arms),
         "simplicity": list(evidence.simplicity or range(len(costs.arms))),
         "kinds": [decision.finalist(arm).kind for arm in costs.arms],
         "volume": queries.likely,

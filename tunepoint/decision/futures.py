@@ -160,5 +160,5 @@ def settled_share(
     settled = 0
     for estimates in future_estimates(joint, evidence, future, studies, rng, growth):
         study = replace(thinned, scores=estimates + spread, estimates=estimates)
-        settled += study.risks_of(study.equals()[0]).strength is not None
+        settled += study.verdict_risks().strength is not None
     return settled / studies

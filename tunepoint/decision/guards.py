@@ -58,6 +58,20 @@ def lost_by_format(table: Table, evidence: Evidence, winner: int, titles: Sequen
     return caveats
 
 
+def open_variants(evidence: Evidence, winner: int, titles: Sequence[str]) -> list[str]:
+    """Return a caveat if the kind of the verdict is settled, and which of its variants is best is not."""
+    variants = evidence.open_variants()
+    if not variants:
+        return []
+    gain = evidence.scores[:, list(variants)].max(axis=1) - evidence.scores[:, winner]
+    others = ", ".join(titles[arm] for arm in variants if arm != winner)
+    return [
+        f"The kind is settled, the variant is not: {titles[winner]} is the simplest, and the best of the "
+        f"others ({others}) may give up to {100 * float(np.quantile(gain, 0.975)):.1f} points more right "
+        "answers."
+    ]
+
+
 def repeats_differ(table: Table, rng: np.random.Generator, titles: Sequence[str] | None = None) -> list[str]:
     """Return a caveat for each arm whose repeats differ by more than the items explain (an A/A test)."""
     caveats = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -45,6 +46,20 @@ class Risks:
 
 
 @dataclass(frozen=True)
+class _Compared:
+    """Every arm beside the candidate with the least expected loss, as (A,) shares of the draws."""
+
+    best: int
+    """Position of that candidate."""
+    wrong: Floats
+    """In which choosing an arm is wrong."""
+    worse: Floats
+    """In which an arm scores lower than the candidate."""
+    dearer: Floats
+    """In which it is materially dearer."""
+
+
+@dataclass(frozen=True)
 class Evidence:
     """Joint draws of scores and costs: all that the rule looks at."""
 
@@ -60,6 +75,8 @@ class Evidence:
     error_usd: float | None
     simplicity: tuple[int, ...] | None = None
     """(A,) rank of each arm, the simplest first, which decides between equals; None to keep the best bet."""
+    sides: tuple[str, ...] | None = None
+    """(A,) what an arm is a variant of, as `variants_of` names it; None if each stands for itself."""
     replaced: int | None = None
     """Position of what runs today and has to go: it cannot be chosen, and scores are compared with its score
     instead of the best one."""
@@ -124,11 +141,78 @@ class Evidence:
         cheapest = np.where(acceptable & candidates, total, np.inf).min(axis=1, keepdims=True)
         return ~acceptable, np.asarray(total - cheapest > self.materiality * total)
 
-    def risks_of(self, arm: int) -> Risks:
-        """Return the risks of choosing one arm, given by position."""
-        unacceptable, passed_over = (draws[:, arm] for draws in self.risk_draws())
+    def risks_of(self, *arms: int) -> Risks:
+        """Return the risks of choosing one arm, given by position, or of leaving open which of several.
+
+        Several are unacceptable where all of them are, and pass over what is none of them.
+        """
+        if len(arms) == 1:
+            unacceptable, passed_over = (draws[:, arms[0]] for draws in self.risk_draws())
+        else:
+            unacceptable, passed_over = self._shared_risk_draws(list(arms))
         wrong = unacceptable | passed_over
         return Risks(float(unacceptable.mean()), float(passed_over.mean()), float(wrong.mean()))
+
+    def _shared_risk_draws(self, arms: list[int], volume: float | None = None) -> tuple[Flags, Flags]:
+        """Return (D,) whether all of some arms are unacceptable, and whether all pass over another arm."""
+        unacceptable, total = self.risk_draws(volume)[0], self.total(volume)
+        others = self.candidates_mask(volume).copy()
+        others[arms] = False
+        if self.error_usd is None:
+            total = np.where(unacceptable, np.inf, total)
+        least = total[:, arms].min(axis=1)
+        rival = np.where(others, total, np.inf).min(axis=1)
+        passed_over = np.isfinite(least) & (rival < least * (1 - self.materiality))
+        return np.asarray(unacceptable[:, arms].all(axis=1)), np.asarray(passed_over)
+
+    def verdict_risks(self) -> Risks:
+        """Return the risks of the verdict: of the best bet, or of its variants if only they are settled."""
+        variants = self.open_variants()
+        return self.risks_of(*(variants or (self.best_bet(),)))
+
+    def open_variants(self, volume: float | None = None) -> tuple[int, ...]:
+        """Return the positions of the variants of which one is right, if it is open which; else none.
+
+        They are the candidates of the best bet's side that are neither clearly worse nor clearly dearer.
+        """
+        return self._open_here if volume is None else self._open(volume)
+
+    @cached_property
+    def _open_here(self) -> tuple[int, ...]:
+        return self._open(None)
+
+    def _open(self, volume: float | None) -> tuple[int, ...]:
+        compared = self._compared(volume)
+        best = compared.best
+        if strength_of(compared.wrong[best]) is not None:
+            return ()
+        clearly = np.maximum(compared.worse, compared.dearer) > CLEARLY_WORSE
+        variants = [
+            arm
+            for arm in np.flatnonzero(self.candidates_mask(volume)).tolist()
+            if arm == best or (self._is_variant(arm, best) and not clearly[arm])
+        ]
+        if len(variants) == 1:
+            return ()
+        together = float(np.logical_or(*self._shared_risk_draws(variants, volume)).mean())
+        return tuple(variants) if strength_of(together) is not None else ()
+
+    def _compared(self, volume: float | None) -> _Compared:
+        return self._compared_here if volume is None else self._compare(volume)
+
+    @cached_property
+    def _compared_here(self) -> _Compared:
+        return self._compare(None)
+
+    def _compare(self, volume: float | None) -> _Compared:
+        """Compare every arm with the candidate of the least expected loss."""
+        unacceptable, passed_over = self.risk_draws(volume)
+        total, wrong = self.total(volume), (unacceptable | passed_over).mean(axis=0)
+        candidates = np.flatnonzero(self.candidates_mask(volume))
+        best = self._least_loss(candidates, unacceptable.mean(axis=0), passed_over.mean(axis=0), total)
+        worse = (self.scores < self.scores[:, [best]]).mean(axis=0)
+        dearer = (total - total[:, [best]] > self.materiality * total).mean(axis=0)
+        return _Compared(best, wrong, worse, dearer)
 
     def regret(self, volume: float | None = None) -> Floats:
         """Return (A,) expected dollars lost against the best arm of each draw."""
@@ -145,26 +229,25 @@ class Evidence:
         """Return the positions of the candidate with the least expected loss and of those equal to it.
 
         An equal is a candidate that one may choose at the same strength, that is not clearly worse in
-        score, and that is not materially dearer in half of the draws or more. Where no verdict is strong
-        enough, the first stands alone; without the gate, the strengths play no part.
+        score, and that is not materially dearer in half of the draws or more. Where the first alone is not
+        strong enough, it stands alone, or with those of its `open_variants` that are as cheap. Without the
+        gate, the strengths play no part.
         """
-        unacceptable, passed_over = self.risk_draws(volume)
-        total, wrong = self.total(volume), (unacceptable | passed_over).mean(axis=0)
-        candidates = np.flatnonzero(self.candidates_mask(volume))
-        best = self._least_loss(candidates, unacceptable.mean(axis=0), passed_over.mean(axis=0), total)
-        strength = strength_of(wrong[best])
-        if strength is None and gated:
-            return (best,)
-        worse = (self.scores < self.scores[:, [best]]).mean(axis=0)
-        dearer = (total - total[:, [best]] > self.materiality * total).mean(axis=0)
-        equals = [
-            int(arm)
-            for arm in candidates
-            if worse[arm] <= CLEARLY_WORSE
-            and dearer[arm] < 0.5
-            and (not gated or strength_of(wrong[arm]) == strength)
+        compared = self._compared(volume)
+        best, strength = compared.best, strength_of(compared.wrong[compared.best])
+        alike = [
+            arm
+            for arm in np.flatnonzero(self.candidates_mask(volume)).tolist()
+            if arm != best and compared.worse[arm] <= CLEARLY_WORSE and compared.dearer[arm] < 0.5
         ]
-        return (best, *(arm for arm in equals if arm != best))
+        if gated and strength is None:
+            variants = self.open_variants(volume)
+            return (best, *(arm for arm in alike if arm in variants))
+        return (best, *(arm for arm in alike if not gated or strength_of(compared.wrong[arm]) == strength))
+
+    def _is_variant(self, arm: int, other: int) -> bool:
+        """Whether two arms, given by position, differ in what a verdict does not name."""
+        return self.sides is not None and self.sides[arm] == self.sides[other]
 
     def _least_loss(
         self, candidates: Integers, unacceptable: Floats, passed_over: Floats, total: Floats

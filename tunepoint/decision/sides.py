@@ -14,6 +14,18 @@ CONTROL_KINDS: tuple[ArmKind, ...] = ("baseline",)
 """Arms without a language model and without tuning: neither side, and what both must beat."""
 
 
+def variants_of(kinds: Sequence[ArmKind], names: Sequence[str]) -> tuple[str, ...]:
+    """Return what each arm is a variant of: prompts of each other, and whatever holds a tuned model.
+
+    A hybrid and a cascade hold one; what runs today and a control stand for themselves.
+    """
+    trained: tuple[ArmKind, ...] = (*TUNED_KINDS, "cascade")
+    return tuple(
+        "tuned" if kind in trained else "prompt" if kind == "prompt" else name
+        for kind, name in zip(kinds, names, strict=True)
+    )
+
+
 def best_of(kinds: Sequence[ArmKind], scores: Sequence[float], wanted: Collection[ArmKind]) -> int | None:
     """Return the position of the best arm of the wanted kinds; None where there is none."""
     positions = [position for position, kind in enumerate(kinds) if kind in wanted]

@@ -21,11 +21,11 @@ from tunepoint.decision.differences import Difference, compare_winner
 from tunepoint.decision.evidence_needed import EvidenceNeeded, evidence_needed
 from tunepoint.decision.finalists import Finalist, build_finalists, is_fast_enough, missed_limits
 from tunepoint.decision.futures import LearningGain, unit_prices
-from tunepoint.decision.guards import capped, lost_by_format, too_few
+from tunepoint.decision.guards import capped, lost_by_format, open_variants, too_few
 from tunepoint.decision.replacement import Migration, migration_of, replaced_arm
 from tunepoint.decision.reversals import reversals
 from tunepoint.decision.rule import Evidence, Risks, Strength
-from tunepoint.decision.sides import rival_of
+from tunepoint.decision.sides import rival_of, variants_of
 from tunepoint.decision.simplicity import ranks_of_simplicity
 from tunepoint.decision.value_of_information import ValueOfInformation, values_of_information
 from tunepoint.errors import EvidenceError
@@ -129,7 +129,7 @@ def decide(
         verdict=VERDICT_OF_KIND[costs[winner].kind] if strength else "undecided",
         strength=strength,
         winner=table.names[winner],
-        risks=evidence.risks_of(winner),
+        risks=evidence.verdict_risks(),
         finalists=finalists,
         differences=differences,
         evidence_needed=needed,
@@ -189,8 +189,9 @@ def _guarded_strength(
 ) -> tuple[Strength | None, list[str]]:
     """The strength that the risks and the guards of honesty allow, and the guards' caveats."""
     few, unfair = too_few(joint.groups), lost_by_format(table, evidence, winner, titles)
-    strength = None if few or not reachable else capped(evidence.risks_of(winner).strength, unfair)
-    return strength, [*few, *unfair]
+    opened = open_variants(evidence, winner, titles)
+    strength = None if few or not reachable else capped(evidence.verdict_risks().strength, [*unfair, *opened])
+    return strength, [*few, *unfair, *opened]
 
 
 def evidence_of(
@@ -207,6 +208,7 @@ def evidence_of(
         materiality=task.value.materiality,
         error_usd=task.value.error_usd,
         simplicity=ranks_of_simplicity(table, costs),
+        sides=variants_of([cost.kind for cost in costs], table.names),
         replaced=replaced_arm(costs),
     )
 

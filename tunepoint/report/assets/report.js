@@ -182,9 +182,9 @@
       ? (unacceptable[a] > 0.5 ? Infinity : mean[a]) : unacceptable[a] + passed[a];
     const order = arms.map((_, a) => a).filter((a) => candidates[a])
       .sort((a, b) => loss(a) - loss(b) || unacceptable[a] - unacceptable[b] || mean[a] - mean[b]);
-    const best = simplest(order, wrong, volume, months), risk = wrong[best];
+    const { best, risk } = simplest(order, wrong, { candidates, reference }, volume, months);
     const strength = !fit[best] || !economics.enough ? "undecided" :
-      economics.capped && strengthOf(risk) === "confident" ? "leaning" : strengthOf(risk);
+      (economics.capped || wrong[best] > 0.2) && strengthOf(risk) === "confident" ? "leaning" : strengthOf(risk);
     return { best, strength, risk };
   }
 
@@ -192,22 +192,47 @@
     return risk <= 0.05 ? "confident" : risk <= 0.2 ? "leaning" : "undecided";
   }
 
-  // The simplest of the best bet and its equals: Evidence.equals of decision/rule.py.
-  function simplest(order, wrong, volume, months) {
-    const best = order[0], strength = strengthOf(wrong[best]);
-    if (strength === "undecided" || !economics.simplicity) return best;  // studies of older versions have no ranks
-    const equals = order.filter((a) => {
-      if (a === best) return true;
-      if (strengthOf(wrong[a]) !== strength) return false;
+  // The simplest of the best bet and its equals, and the risk: equals and verdict_risks of decision/rule.py.
+  function simplest(order, wrong, masks, volume, months) {
+    const first = order[0], strength = strengthOf(wrong[first]);
+    if (!economics.simplicity) return { best: first, risk: wrong[first] };  // studies of older versions have no ranks
+    const shares = arms.map((_, a) => {
       let worse = 0, dearer = 0;
       for (let d = 0; d < count; d++) {
         const own = total(d, a, volume, months);
-        if (draws.score[d][a] < draws.score[d][best]) worse += 1 / count;
-        if (own - total(d, best, volume, months) > economics.materiality * own) dearer += 1 / count;
+        if (draws.score[d][a] < draws.score[d][first]) worse += 1 / count;
+        if (own - total(d, first, volume, months) > economics.materiality * own) dearer += 1 / count;
       }
-      return worse <= 0.975 && dearer < 0.5;
+      return { worse, dearer };
     });
-    return equals.sort((a, b) => economics.simplicity[a] - economics.simplicity[b])[0];
+    const clearly = 0.975, alike = order.filter((a) => a === first ||
+      shares[a].worse <= clearly && shares[a].dearer < 0.5);
+    const simplicity = (a, b) => economics.simplicity[a] - economics.simplicity[b];
+    if (strength !== "undecided") {
+      const best = alike.filter((a) => a === first || strengthOf(wrong[a]) === strength).sort(simplicity)[0];
+      return { best, risk: wrong[best] };
+    }
+    const sides = economics.sides, variants = order.filter((a) => a === first || sides &&
+      sides[a] === sides[first] && Math.max(shares[a].worse, shares[a].dearer) <= clearly);
+    const risk = variants.length > 1 ? sharedRisk(variants, masks, volume, months) : 1;
+    if (strengthOf(risk) === "undecided") return { best: first, risk: wrong[first] };
+    return { best: alike.filter((a) => variants.includes(a)).sort(simplicity)[0], risk };
+  }
+
+  // The probability that all of some variants are wrong: Evidence._shared_risk_draws of decision/rule.py.
+  function sharedRisk(variants, { candidates, reference }, volume, months) {
+    let wrong = 0;
+    for (let d = 0; d < count; d++) {
+      const top = Math.max(...arms.map((_, a) => reference[a] ? draws.score[d][a] : -1));
+      const bad = (a) => (economics.min_score !== null && draws.score[d][a] < economics.min_score) ||
+        (economics.error_usd === null && draws.score[d][a] < top - economics.margin);
+      const dollars = (a) => economics.error_usd === null && bad(a) ? Infinity : total(d, a, volume, months);
+      const least = Math.min(...variants.map(dollars));
+      const rival = Math.min(...arms.map((_, a) => candidates[a] && !variants.includes(a) ? dollars(a) : Infinity));
+      const passed = Number.isFinite(least) && rival < least * (1 - economics.materiality);
+      if (passed || variants.every(bad)) wrong += 1 / count;
+    }
+    return wrong;
   }
 
   const priced = economics.error_usd !== null;
