@@ -31,6 +31,12 @@ class Batched:
     """Numbers of the batches whose creation is answered by a cut connection."""
     failing: set[str] = field(default_factory=set)
     """Keys of requests that fail with HTTP 400."""
+    gone: set[str] = field(default_factory=set)
+    """Ids of batches that are kept no longer."""
+    locked: bool = False
+    """Whether the key is refused for a while."""
+    raw: bool = False
+    """Whether answers come with their characters as they are, and not escaped."""
     most_requests: int = 10**9
     """In the queue of the account."""
     batches: list[Body] = field(default_factory=list)
@@ -91,6 +97,10 @@ class OpenAIBatchServer:
         return web.json_response({"object": "list", "data": data, "has_more": False})
 
     async def look(self, request: web.Request) -> web.Response:
+        if self.held.locked:
+            return refusal(401, "Incorrect API key provided")
+        if request.match_info["name"] in self.held.gone:
+            return refusal(404, "No batch found")
         batch, ended = self.held.look(request.match_info["name"])
         number = int(batch["id"].removeprefix("batch_"))
         words = self.held.refuse.get(number)
@@ -123,7 +133,8 @@ class OpenAIBatchServer:
         if kind == "err":
             expired = {"response": None, "error": {"code": "batch_expired", "message": "too late"}}
             lines += [{"custom_id": row["custom_id"], **expired} for row in batch["rows"][len(answered) :]]
-        return web.Response(text="".join(json.dumps(line) + "\n" for line in reversed(lines)))
+        written = (json.dumps(line, ensure_ascii=not self.held.raw) for line in reversed(lines))
+        return web.Response(text="".join(f"{line}\n" for line in written))
 
 
 @dataclass

@@ -77,6 +77,8 @@ class Asking:
     cap_usd: float | None = None
     sleep: Callable[[float], None] = lambda seconds: None
     abilities: Abilities | None = LABELLED
+    submits: bool = True
+    forgotten: Sequence[Request] = ()
     said: list[str] = field(default_factory=list)
     usd: float = 0.0
 
@@ -93,7 +95,9 @@ class Asking:
             stack.callback(jobs.close)
             price = call_price(self.name, PRICE)
             direct = BudgetedEndpoint(hosted, budget, price)
-            endpoint = BatchedEndpoint(batches, direct, hosted, jobs, known_terms()[0], price)
+            terms = known_terms()[0]
+            endpoint = BatchedEndpoint(batches, direct, hosted, jobs, terms, price, submits=self.submits)
+            endpoint.forget([request.key(self.name) for request in self.forgotten])
             try:
                 endpoint.complete(asked, completions.__setitem__, allow_all)
             finally:
@@ -175,6 +179,80 @@ def test_the_next_run_takes_the_batch_of_a_killed_one(
     assert resumed.usd == pytest.approx(whole.usd)  # what was set aside for the killed run is given back
     again = Asking(tmp_path, name)
     assert texts(again(requests(40))) == WORDS and again.usd == pytest.approx(whole.usd)
+
+
+def test_a_run_without_batch_takes_what_is_under_way_and_submits_nothing(
+    held: Batched, openai_server: Fake, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        Asking(tmp_path, sleep=interrupted)(requests(40))
+    resumed = Asking(tmp_path, submits=False)
+    completions = resumed(requests(80))
+    assert texts(completions) == [f"word {i}" for i in range(80)] and len(held.batches) == 1
+    assert len(openai_server.calls) == 40 and completions[0].usage.batched
+
+
+def test_a_kill_in_the_second_batch_submits_no_third(
+    held: Batched, openai_server: Fake, tmp_path: Path
+) -> None:
+    held.expire = {0: 5}
+
+    def killed_in_the_second(seconds: float) -> None:
+        if len(held.batches) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Asking(tmp_path, sleep=killed_in_the_second)(requests(40))
+    assert texts(Asking(tmp_path)(requests(40))) == WORDS
+    assert [len(batch["rows"]) for batch in held.batches] == [40, 35]
+
+
+def test_what_is_asked_once_more_takes_no_answer_of_an_old_batch(
+    held: Batched, openai_server: Fake, tmp_path: Path
+) -> None:
+    Asking(tmp_path)(requests(40))
+    fresh = requests(40)[:20]
+    assert texts(Asking(tmp_path, forgotten=fresh)(fresh)) == WORDS[:20]
+    assert [len(batch["rows"]) for batch in held.batches] == [40, 20]
+
+
+def test_answers_with_line_separators_in_them_are_read(
+    held: Batched, openai_server: Fake, tmp_path: Path
+) -> None:
+    openai_server.answer = lambda messages, body: "a\u2028b\u0085c"
+    held.raw = True
+    assert set(texts(Asking(tmp_path)(requests(40)))) == {"a\u2028b\u0085c"}
+
+
+def test_a_batch_that_the_provider_no_longer_keeps_is_asked_anew(
+    held: Batched, openai_server: Fake, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        Asking(tmp_path, sleep=interrupted)(requests(40))
+    held.gone = {"batch_0"}
+    assert texts(Asking(tmp_path)(requests(40))) == WORDS and len(held.batches) == 2
+
+
+def test_a_refused_key_while_waiting_says_that_the_batch_goes_on(
+    held: Batched, openai_server: Fake, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        Asking(tmp_path, sleep=interrupted)(requests(40))
+    held.locked = True
+    with pytest.raises(ModelError, match="Batch batch_0 goes on at the provider and is paid for"):
+        Asking(tmp_path)(requests(40))
+    held.locked = False
+    assert texts(Asking(tmp_path)(requests(40))) == WORDS and len(held.batches) == 1
+
+
+def test_what_a_cap_leaves_of_a_batch_is_asked_at_once_if_it_is_little(
+    held: Batched, openai_server: Fake, tmp_path: Path
+) -> None:
+    price = call_price(OPENAI, PRICE)
+    assert price is not None
+    most = price.max_dollars(requests(1)[0])
+    assert texts(Asking(tmp_path, cap_usd=2.5 * most)(requests(40))) == WORDS
+    assert not held.batches and len(openai_server.calls) == 40
 
 
 def test_a_batch_that_was_never_submitted_is_submitted(

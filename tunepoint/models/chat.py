@@ -104,7 +104,7 @@ class Usage:
             self.cached_tokens + other.cached_tokens,
             self.output_tokens + other.output_tokens,
             self.reasoning_tokens + other.reasoning_tokens,
-            _add(self.seconds, other.seconds),
+            None if self.batched or other.batched else _add(self.seconds, other.seconds),
             self.calls + other.calls,
             self.estimated or other.estimated,
             _add(self.core_seconds, other.core_seconds),

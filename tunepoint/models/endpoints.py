@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from tunepoint.models.chat import ChatModel, Message, Prompt, Reply, Usage
 from tunepoint.models.label_codes import codes_of
@@ -93,6 +93,15 @@ class Endpoint(Protocol):
 
     def complete(self, requests: Sequence[Request], done: Done, allow: Allow) -> None:
         """Complete all requests; return when each was handed to `done`."""
+        ...
+
+
+@runtime_checkable
+class Forgetful(Protocol):
+    """An endpoint that may hold earlier answers of its own."""
+
+    def forget(self, keys: Collection[str]) -> None:
+        """Give no earlier answer to the requests with these keys."""
         ...
 
 

@@ -291,14 +291,13 @@ class _Opener:
         self.hosted.append(hosted)
         self.stack.callback(hosted.close)
         direct = self.add_budget(hosted, price)
-        if not model.batch or self.batches is None:
-            return direct
-        self.by_batch = True
         terms = batch_terms(model.name)
-        assert terms is not None, "the task checked that its provider takes batches"
+        if self.batches is None or terms is None or not (model.batch or self.batches.log.holds(model.name)):
+            return direct
+        self.by_batch |= model.batch
         jobs = hosted.wire.batches()
         self.stack.callback(jobs.close)
-        return BatchedEndpoint(self.batches, direct, hosted, jobs, terms, price)
+        return BatchedEndpoint(self.batches, direct, hosted, jobs, terms, price, submits=model.batch)
 
     def open_tuned(self, name: str, abilities: Abilities, key_env: str | None = None) -> TextModel:
         """Open a model that was tuned in this study, once."""

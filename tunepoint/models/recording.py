@@ -16,7 +16,7 @@ from typing import Any
 from tunepoint.errors import ModelError, StudyError
 from tunepoint.files.private import create_private
 from tunepoint.models.chat import Usage
-from tunepoint.models.endpoints import Allow, Completion, Done, Endpoint, Request
+from tunepoint.models.endpoints import Allow, Completion, Done, Endpoint, Forgetful, Request
 
 _TABLES = """
 create table if not exists calls (
@@ -194,6 +194,8 @@ class RecordedEndpoint:
             again = {key for key, completion in recorded.items() if self.renewing or useless(completion)}
             again -= self._asked_again
             self.recording.set_aside(sorted(again))
+            if isinstance(self.endpoint, Forgetful):
+                self.endpoint.forget(again)
             self._asked_again |= again
             recorded = {key: completion for key, completion in recorded.items() if key not in again}
         return recorded

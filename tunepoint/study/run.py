@@ -82,6 +82,7 @@ def run(
 def _budget(study: Study, task: Task, max_usd: float | None, payments: PaymentLog) -> Budget:
     """What the study may still spend; payments that a killed run did not note in the manifest count."""
     manifest = study.manifest
-    unnoted = max(0.0, payments.usd - (manifest.calls_usd or 0.0))
+    # the file of payments is the truth; studies of older versions have none
+    unnoted = payments.usd - (manifest.calls_usd or 0.0) if payments.usd else 0.0
     usd_per_second = task.costs.core_hour_usd.likely / 3600 * cores()
     return Budget(max_usd, usd_per_second, manifest.spent_usd + unnoted, payments)

@@ -17,6 +17,8 @@ from tunepoint.models.providers import Address
 PATH = "/v1/messages/batches"
 MAX_LISTED = 200
 """Newest batches of the account among which a lost one is looked for."""
+SUBMITTED_WITHIN_SECONDS = 900.0
+"""After which a batch of the same size is another's."""
 CLOCKS_APART_SECONDS = 120.0
 """How far the provider's clock may be from ours."""
 
@@ -44,11 +46,14 @@ class AnthropicBatches:
 
     def find(self, intent: Intent, known: Collection[str]) -> str | None:
         """Return the batch of our size that began at our time, as there are no marks; see `BatchJobs`."""
-        for batch in islice(self._client.messages.batches.list(limit=100), MAX_LISTED):
+        listed = list(islice(self._client.messages.batches.list(limit=100), MAX_LISTED))
+        for batch in reversed(listed):  # the oldest first: it began when ours was submitted
             counts = batch.request_counts
             rows = counts.processing + counts.succeeded + counts.errored + counts.canceled + counts.expired
             began = batch.created_at.timestamp()
-            if batch.id not in known and rows == intent.rows and began >= intent.at - CLOCKS_APART_SECONDS:
+            apart = began - intent.at
+            is_then = -CLOCKS_APART_SECONDS <= apart <= SUBMITTED_WITHIN_SECONDS
+            if batch.id not in known and rows == intent.rows and is_then:
                 return batch.id
         return None
 
@@ -68,7 +73,7 @@ class AnthropicBatches:
             elif result.type == "errored":
                 yield BatchAnswer(answer.custom_id, None)
 
-    def read(self, body: Any, request: Request) -> Completion:
+    def read(self, body: Any, request: Request | None) -> Completion:
         """Return the completion in a reply; see `BatchJobs`."""
         return read_message(self.name, body, None)
 

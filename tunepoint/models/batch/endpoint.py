@@ -11,14 +11,14 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tunepoint.errors import ModelError
 from tunepoint.models.backoff import backoff
-from tunepoint.models.batch.jobs import BatchJobs, BatchState, Intent, Row
+from tunepoint.models.batch.jobs import BatchAnswer, BatchJobs, BatchState, Intent, Row
 from tunepoint.models.batch.log import BatchLog, LoggedBatch
 from tunepoint.models.batch.terms import BatchTerms
 from tunepoint.models.budget import Budget
@@ -36,6 +36,8 @@ FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 5.0, 60.0
 """Between two looks at the batches that are under way."""
 MAX_ATTEMPTS = 8
 """Of one call to the batch API."""
+GONE = (404, 410)
+"""Statuses of a batch, or of its answers, that the provider keeps no longer."""
 REFUSED = (400, 401, 402, 403, 404, 413, 422)
 """Statuses that another attempt would get too."""
 _LIMIT_WORDS = ("token_limit", "enqueued token", "limit reached")
@@ -47,6 +49,10 @@ T = TypeVar("T")
 
 class _Refused(ModelError):
     """The provider refused a call to its batch API, and would refuse another attempt too."""
+
+    def __init__(self, words: str, status: int | None) -> None:
+        super().__init__(words)
+        self.status = status
 
 
 class AwaitsBatch(Exception):
@@ -100,7 +106,7 @@ class Batches:
                 waiting = [step for step in waiting if not self._finishes(step)]
             finally:
                 self._gathering = False
-            gathered, self._gathered = self._gathered, {}
+                gathered, self._gathered = self._gathered, {}
             if gathered:
                 self.send(gathered)
 
@@ -149,7 +155,7 @@ class Batches:
                     waiting.remove((endpoint, batch))
             self.announce(
                 f"waiting for {len(under_way)} batch{'es' if len(under_way) > 1 else ''}: {done:,} of "
-                f"{calls:,} calls answered (if you interrupt, the next run takes the answers)"
+                f"{calls:,} calls answered (if you interrupt, the same command takes the answers)"
             )
             if waiting:
                 self.sleep(pause)
@@ -167,6 +173,8 @@ class BatchedEndpoint:
         jobs: BatchJobs,
         terms: BatchTerms,
         price: CallPrice | None,
+        *,
+        submits: bool = True,
     ) -> None:
         """Wrap an endpoint.
 
@@ -177,17 +185,23 @@ class BatchedEndpoint:
             jobs: the batch API.
             terms: how much fits into a batch.
             price: of a call at once; None if calls are free.
+            submits: whether requests go into new batches; else only the answers of earlier ones are taken.
 
         """
         self.name = direct.name
         self.batches, self.direct, self.hosted, self.jobs, self.price = batches, direct, hosted, jobs, price
+        self._submits = submits
         self._max_requests, self._max_bytes = terms.max_requests, terms.max_bytes
         self._crowded = False
         """Whether the account's queue was full: then one batch goes after the other."""
         self._requests: Counter[str] = Counter()
         """Key of a request -> batches that it was in."""
-        self._bodies: dict[str, tuple[Any, int]] = {}
-        """Key of a request -> the reply, which nobody asked for yet, and the number of its payment."""
+        self._bodies: dict[str, Any] = {}
+        """Key of a request -> the reply, which nobody asked for yet."""
+        self._seen: set[int] = set()
+        """Numbers of the batches that this run submitted or took."""
+        self._forgotten: set[str] = set()
+        """Keys of requests whose earlier answers are not taken."""
 
     # -- the contract ----------------------------------------------------------------------
 
@@ -208,13 +222,19 @@ class BatchedEndpoint:
 
     def _asked_at_once(self, keys: Mapping[str, int]) -> list[str]:
         """The keys of what no batch is worth, or no batch answered."""
-        if self.batches.at_once:
+        if self.batches.at_once or not self._submits:
             return list(keys)
         spent = [key for key in keys if self._requests[key] >= MAX_BATCHES]
         if len(keys) - len(spent) <= AT_ONCE:
             return list(keys)
         # the first answer shows which parameters the server takes
         return spent or ([next(iter(keys))] if self.hosted.abilities is None else [])
+
+    def forget(self, keys: Collection[str]) -> None:
+        """Take no answer of an earlier batch for these requests: they are asked once more."""
+        self._forgotten.update(keys)
+        for key in keys:
+            self._bodies.pop(key, None)
 
     def _ask_at_once(
         self, positions: Sequence[int], requests: Sequence[Request], done: Done, allow: Allow
@@ -251,10 +271,19 @@ class BatchedEndpoint:
                 break
             payment = self._reserve(request)
             if payment is None:
-                break
+                return self._worth_a_batch(calls, rows)
             calls[key] = payment
             rows.append(row)
         return calls, rows
+
+    def _worth_a_batch(self, calls: dict[str, int], rows: list[Row]) -> tuple[dict[str, int], list[Row]]:
+        """What the spending cap left of a batch, unless it is so little that it is asked at once instead."""
+        if len(calls) > AT_ONCE:
+            return calls, rows
+        for key, payment in calls.items():
+            self._settle(payment, 0.0)
+            self._requests[key] = MAX_BATCHES
+        return {}, []
 
     def _reserve(self, request: Request) -> int | None:
         """Set money aside for a call; None if it must wait for others, 0 if it is free."""
@@ -271,8 +300,9 @@ class BatchedEndpoint:
         log, at = self.batches.log, self.batches.clock()
         mark = hashlib.sha256(f"{at} {len(log.batches)} {sorted(calls)}".encode()).hexdigest()[:32]
         batch = log.intend(self.name, calls, Intent(mark, len(rows), at))
-        for key in calls:
-            self._requests[key] += 1
+        self._seen.add(batch.written)
+        self._requests.update(calls.keys())
+        self._forgotten -= calls.keys()
 
         def submitted(attempt: int) -> str:
             lost = self.jobs.find(batch.intent, self._known()) if attempt else None
@@ -280,16 +310,23 @@ class BatchedEndpoint:
 
         try:
             log.note_id(batch, self._try(submitted, "the batch"))
-        except _Refused:
+        except _Refused as refusal:
             self._give_up(batch)
-            raise
+            raise ModelError(
+                f"{refusal}. All answers so far are kept: run again, or without batch to ask at once"
+            ) from None
         return batch
 
     def state(self, batch: LoggedBatch) -> BatchState:
         """Return how far a batch is."""
         assert batch.id is not None, "only batches with an id are waited for"
         identity = batch.id
-        return self._try(lambda attempt: self.jobs.state(identity), f"batch {identity}")
+        try:
+            return self._try(lambda attempt: self.jobs.state(identity), f"batch {identity}")
+        except _Refused as refusal:
+            if refusal.status in GONE:
+                return BatchState(ended=True, gone=True)
+            raise self._goes_on(identity, refusal) from None
 
     def take(self, batch: LoggedBatch, state: BatchState) -> None:
         """Take the answers of a batch that has ended.
@@ -302,16 +339,44 @@ class BatchedEndpoint:
         if state.fault is not None:
             self._after_refusal(batch, state.fault)
             return
-        identity = batch.id
-        answers = self._try(lambda attempt: list(self.jobs.answers(identity)), f"batch {identity}")
+        answers = [] if state.gone else self._answers(batch.id)
+        if state.gone or answers is None:  # what was paid for it stays paid
+            self.batches.log.note_over(batch)
+            return
         bodies = {answer.key: answer.body for answer in answers}
         for key, payment in batch.calls.items():
             if bodies.get(key) is not None:
-                self._bodies[key] = (bodies[key], payment)
+                self._settle(payment, self._paid(bodies[key]))
+                if key not in self._forgotten:
+                    self._bodies[key] = bodies[key]
                 continue
             self._settle(payment, 0.0)
             if key in bodies:  # asked at once, its refusal says what it is about
                 self._requests[key] = MAX_BATCHES
+
+    def _answers(self, identity: str) -> list[BatchAnswer] | None:
+        """The answers of a batch; None if the provider keeps them no longer."""
+        try:
+            return self._try(lambda attempt: list(self.jobs.answers(identity)), f"batch {identity}")
+        except _Refused as refusal:
+            if refusal.status in GONE:
+                return None
+            raise self._goes_on(identity, refusal) from None
+
+    def _paid(self, body: Any) -> float | None:
+        """Dollars that an answer cost; None where it does not say."""
+        if self.price is None:
+            return 0.0
+        try:
+            usage = self.jobs.read(body, None).usage
+        except ValueError:
+            return None
+        return self.price.paid(replace(usage, batched=True))
+
+    def _goes_on(self, identity: str, refusal: _Refused) -> ModelError:
+        return ModelError(
+            f"{refusal}. Batch {identity} goes on at the provider and is paid for: mend the cause, run again"
+        )
 
     def _after_refusal(self, batch: LoggedBatch, words: str) -> None:
         """Go on with smaller batches where the account's queue was full."""
@@ -337,15 +402,14 @@ class BatchedEndpoint:
         """Take the answers of batches that an earlier run submitted and did not wait for."""
         under_way = []
         for batch in self.batches.log.batches:
-            if batch.model != self.name or batch.over or not batch.calls.keys() & keys.keys():
+            wanted = batch.calls.keys() & (keys.keys() - self._forgotten)
+            if batch.model != self.name or batch.over or batch.written in self._seen or not wanted:
                 continue
-            if any(self._requests[key] or key in self._bodies for key in batch.calls):
-                continue  # it is this run's, or was taken
+            self._seen.add(batch.written)
             if batch.id is None and not self._is_submitted(batch):
                 self._give_up(batch)
                 continue
-            for key in batch.calls:
-                self._requests[key] += 1
+            self._requests.update(batch.calls.keys())
             under_way.append((self, batch))
         self.batches.wait(under_way)
 
@@ -362,16 +426,12 @@ class BatchedEndpoint:
         """The completion of a request that a batch answered; None if none did."""
         if key not in self._bodies:
             return None
-        body, payment = self._bodies.pop(key)
         try:
-            completion = self.jobs.read(body, request)
+            completion = self.jobs.read(self._bodies.pop(key), request)
         except ValueError:
-            self._settle(payment, None)
             self._requests[key] = MAX_BATCHES
             return None
-        usage = replace(completion.usage, batched=True)
-        self._settle(payment, None if self.price is None else self.price.paid(usage))
-        return replace(completion, usage=usage)
+        return replace(completion, usage=replace(completion.usage, batched=True))
 
     def _known(self) -> list[str]:
         return [batch.id for batch in self.batches.log.batches if batch.id is not None]
@@ -383,11 +443,8 @@ class BatchedEndpoint:
                 return call(attempt)
             except self.jobs.faults as error:
                 words, status = str(error)[:MAX_QUOTED_CHARACTERS], getattr(error, "status_code", None)
-                if status in REFUSED:
-                    raise _Refused(
-                        f"{self.name}: {what} was refused: {words}. All answers so far are kept: run again, "
-                        "or without batch to ask at once"
-                    ) from None
+                if status in (*REFUSED, *GONE):
+                    raise _Refused(f"{self.name}: {what} was refused: {words}", status) from None
                 self.batches.sleep(min(backoff(attempt, FIRST_PAUSE_SECONDS), MAX_PAUSE_SECONDS))
         raise ModelError(
             f"{self.name}: {what}: no answer after {MAX_ATTEMPTS} attempts ({words}). All answers so far are "

@@ -22,6 +22,8 @@ class BatchState:
     """Requests that have an answer, errors included."""
     fault: str | None = None
     """Why the whole batch was refused, in the provider's words; None where it was not."""
+    gone: bool = False
+    """Whether the provider knows nothing of it any more."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,8 @@ class BatchJobs(Protocol):
         """Return the answers of a batch that has ended, in any order; what expired is left out."""
         ...
 
-    def read(self, body: Any, request: Request) -> Completion:
-        """Return the completion in a reply.
+    def read(self, body: Any, request: Request | None) -> Completion:
+        """Return the completion in a reply; without its request, the usage alone is right.
 
         Raises:
             ValueError: the reply is no completion, or says that something broke.

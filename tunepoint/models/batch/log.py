@@ -46,6 +46,10 @@ class BatchLog:
         self.batches: list[LoggedBatch] = []
         self._read()
 
+    def holds(self, model: str) -> bool:
+        """Return whether answers of a model may be in batches of an earlier run."""
+        return any(batch.model == model and not batch.over for batch in self.batches)
+
     def intend(self, model: str, calls: Mapping[str, int], intent: Intent) -> LoggedBatch:
         """Write down that a batch will be submitted.
 

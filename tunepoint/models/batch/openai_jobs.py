@@ -43,7 +43,7 @@ class OpenAIBatches:
 
     def submit(self, rows: Sequence[Row], intent: Intent) -> str:
         """Upload the requests and start the batch; see `BatchJobs`."""
-        content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+        content = "".join(json.dumps(row) + "\n" for row in rows).encode()
         file = self._client.files.create(file=(f"tunepoint-{intent.mark}.jsonl", content), purpose="batch")
         batch = self._once.batches.create(
             input_file_id=file.id,
@@ -73,20 +73,30 @@ class OpenAIBatches:
         for file in (ended.output_file_id, ended.error_file_id):
             if file is None:
                 continue
-            for line in self._client.files.content(file).text.splitlines():
-                answer = json.loads(line)
+            # by line ends alone: a reply may hold other characters at which Python splits lines
+            for line in self._client.files.content(file).text.split("\n"):
+                answer = _parsed(line)
                 response = answer.get("response")
                 if response:  # what expired has an error alone
                     answered = response.get("status_code") == HTTP_OK
                     yield BatchAnswer(answer["custom_id"], response.get("body") if answered else None)
 
-    def read(self, body: Any, request: Request) -> Completion:
+    def read(self, body: Any, request: Request | None) -> Completion:
         """Return the completion in a reply; see `BatchJobs`."""
         return read_completion(self.name, body, None, request)
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    """A line of a file of answers; nothing for one that is broken, whose request is then asked again."""
+    try:
+        answer = json.loads(line)
+    except ValueError:
+        return {}
+    return answer if isinstance(answer, dict) and "custom_id" in answer else {}
 
 
 def _fault(batch: Batch) -> str:
