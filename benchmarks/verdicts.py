@@ -46,10 +46,15 @@ def outcome(decision: Decision, table: Table, truth: Evidence, thumb: int, error
     highest = int(np.argmax([arm.scores.mean() for arm in table.arms]))
     net = replace(truth, error_usd=error_usd).total()[0]
     chosen = dict(zip(CHOOSERS, (winner, highest, thumb), strict=True))
+    # a verdict that leaves open which variant is best is wrong where none of them is right
+    stated = {name: (arm,) for name, arm in chosen.items()}
+    stated[CHOOSERS[0]] = decision.evidence.open_variants() or (winner,)
     return {
+        "open": decision.strength is not None and len(stated[CHOOSERS[0]]) > 1,
+        "wrong, named": truth.risks_of(winner).wrong > 0,
         "strength": decision.strength or "undecided",
         "stated": decision.risks.wrong,
-        **{f"wrong {name}": truth.risks_of(arm).wrong > 0 for name, arm in chosen.items()},
+        **{f"wrong {name}": truth.risks_of(*arms).wrong > 0 for name, arms in stated.items()},
         **{f"regret {name}": float(net[arm] - net.min()) for name, arm in chosen.items()},
     }
 
