@@ -47,7 +47,7 @@ def outcome(decision: Decision, table: Table, truth: Evidence, thumb: int, error
     net = replace(truth, error_usd=error_usd).total()[0]
     chosen = dict(zip(CHOOSERS, (winner, highest, thumb), strict=True))
     # a verdict that leaves open which variant is best is wrong where none of them is right
-    stated = {name: (arm,) for name, arm in chosen.items()}
+    stated: dict[str, tuple[int, ...]] = {name: (arm,) for name, arm in chosen.items()}
     stated[CHOOSERS[0]] = decision.evidence.open_variants() or (winner,)
     return {
         "open": decision.strength is not None and len(stated[CHOOSERS[0]]) > 1,

@@ -53,6 +53,20 @@ def test_the_address_is_read_as_people_write_it(resource: str, monkeypatch: pyte
     assert parse_model_name(older, "AZURE_OPENAI_API_KEY").key_name == "AZURE_OPENAI_API_KEY"
 
 
+@pytest.mark.parametrize("name", ["openai/gpt-5", "groq/llama"])
+@pytest.mark.parametrize("key", ["AZURE_OPENAI_API_KEY", "AWS_BEARER_TOKEN_BEDROCK", "VERTEX_ACCESS_TOKEN"])
+def test_a_clouds_key_goes_to_no_other_provider(name: str, key: str) -> None:
+    with pytest.raises(ModelError, match=f"{key} is the key of"):
+        parse_model_name(name, key)
+
+
+@pytest.mark.parametrize("resource", ["r.openai.azure.com", "https://r.openai.azure.com/deployments/x?api=1"])
+def test_another_form_of_the_resource_is_quoted(resource: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", resource)
+    with pytest.raises(ModelError, match=r"as to https://RESOURCE.openai.azure.com \(it is '"):
+        parse_model_name(NAME)
+
+
 def test_without_a_resource_or_a_key_the_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AZURE_OPENAI_ENDPOINT", raising=False)
     with pytest.raises(ModelError, match="set AZURE_OPENAI_ENDPOINT, as to https://RESOURCE"):

@@ -22,7 +22,8 @@ from tunepoint.cli.app import app
 from tunepoint.errors import BudgetReached, ModelError, StudyError, TaskError
 from tunepoint.files.amounts import TokenPrice
 from tunepoint.models.abilities import Abilities
-from tunepoint.models.batch.endpoint import AT_ONCE, BatchedEndpoint, Batches
+from tunepoint.models.batch.endpoint import AT_ONCE, BatchedEndpoint
+from tunepoint.models.batch.gathering import Batches
 from tunepoint.models.batch.log import BATCHES, BatchLog
 from tunepoint.models.batch.terms import batch_discount, known_terms
 from tunepoint.models.budget import Budget, BudgetedEndpoint

@@ -245,6 +245,8 @@ def test_a_refused_key_is_known_by_its_words() -> None:
         ("Unsupported parameter: 'reasoning_effort' is not supported with this model.", None),
         ("Invalid value for top_p: 0.5 must be one of 1", "top_p"),
         ("Invalid value for seed: 7", None),
+        ("reasoning_effort: Input should be 'low', 'medium' or 'high'", "reasoning_effort"),
+        ("unsupported value: 'temperature' does not support 0.0 when reasoning_effort is 'none'", None),
     ],
 )
 def test_a_refused_value_is_told_from_a_refused_parameter(words: str, refused: str | None) -> None:

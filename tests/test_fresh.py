@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from tunepoint import Trial, run
 from tunepoint.cli.app import app
-from tunepoint.errors import StudyError
+from tunepoint.errors import ModelError, StudyError
 from tunepoint.study.fresh import SET_ASIDE
 from tunepoint.trials.trial import TrialLog, read_trials
 
@@ -65,6 +65,33 @@ def test_unreadable_test_answers_are_asked_for_once_more_and_the_reader_is_told(
         run(asking, out=out, fresh=winner)
     run(asking, out=out)
     assert len(fake.calls) - calls == len(failed)
+
+
+def test_an_unfinished_study_is_quoted_as_a_whole(fake: Fake, tmp_path: Path) -> None:
+    fake.answer = broken
+    asking = task(goods(tmp_path, 240), fake, models=[asked(fake)], search={"calls": 0})
+    out, quotes = tmp_path / "study", list[Any]()
+    with pytest.raises(RuntimeError), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tunepoint.study.run.open_test", _stop)
+        run(asking, out=out)
+    arm = next(trial.arm for trial in read_trials(out / "dev.jsonl") if not trial.format_ok)
+    result = run(asking, out=out, fresh=arm, confirm=quotes.append)
+    assert len(quotes) == 1  # the rest of the study is paid for too
+    run(asking, out=out, fresh=result.decision.winner, confirm=quotes.append)
+    assert len(quotes) == 1
+
+
+def test_an_interrupted_second_chance_is_taken_up_again(fake: Fake, tmp_path: Path) -> None:
+    fake.answer = broken
+    asking = task(goods(tmp_path, 240), fake, models=[asked(fake)], search={"calls": 0})
+    out = tmp_path / "study"
+    winner = run(asking, out=out).decision.winner
+    fake.always = "quota"
+    with pytest.raises(ModelError):
+        run(asking, out=out, fresh=winner)
+    fake.always, fake.answer = None, extract
+    run(asking, out=out, fresh=winner)
+    assert all(trial.format_ok for trial in read_trials(out / "trials.jsonl") if trial.arm == winner)
 
 
 def test_before_the_test_the_races_are_run_again(fake: Fake, tmp_path: Path) -> None:

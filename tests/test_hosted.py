@@ -205,7 +205,12 @@ def test_names_and_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     assert OPENAI.model_key() is None  # it is the provider's own address
     for own in PROVIDERS.values():
         if own.key is not None:
-            for host in ("evil.example", "azure.com.evil.example", "evilazure.com"):
+            for host in (
+                "evil.example",
+                "azure.com.evil.example",
+                "x.cloudapp.azure.com",
+                "ec2-1.amazonaws.com",
+            ):
                 with pytest.raises(ModelError, match=f"{own.key} is the key of"):
                     parse_model_name(f"https://{host}/v1#m", own.key)
     assert OPENAI.credential("https://api.openai.com/v1") == ("sk-theirs", "OPENAI_API_KEY")

@@ -13,12 +13,13 @@ from test_decisions import cost, table
 from test_report import CHROMIUM
 from typer.testing import CliRunner
 
-from tunepoint import Decision, Task, decide, decide_trials
+from tunepoint import Decision, Example, Task, decide, decide_trials
+from tunepoint.arms.incumbent import incumbent_arms
 from tunepoint.cli.app import app
 from tunepoint.data.examples import read_source
 from tunepoint.data.migration import base_of, draft_migration
 from tunepoint.decision.document import document
-from tunepoint.errors import DataError, EvidenceError, TaskError
+from tunepoint.errors import DataError, EvidenceError, StudyError, TaskError
 from tunepoint.models.production_log import read_production_log
 from tunepoint.report.words import headline, migration_words
 from tunepoint.stats.ranges import Range
@@ -93,6 +94,21 @@ def test_the_words_name_the_days_the_margin_and_the_money() -> None:
     assert words[1].endswith("sure that it is not). It costs another $1,080 over 12 months.")
     assert "; over 99% sure" in words[1]
     assert headline(content).startswith("Replace what runs today: keep prompting (")
+
+
+def test_no_option_that_is_good_enough_is_said_and_today_is_not_advertised() -> None:
+    decision = replacing({"today": 0.9, "a": 0.6, "b": 0.5}, {"today": 0.001, "a": 0.01, "b": 0.01})
+    needed = decision.evidence_needed
+    assert (
+        needed is not None and "No option is within 3 points of what runs today (over 99% sure)" in needed.why
+    )
+    assert "worth its price" not in written(decision)["because"]
+
+
+def test_without_a_price_of_today_nothing_is_said_of_savings() -> None:
+    decision = replacing({"today": 0.8, "alike": 0.8}, {"today": 0.0, "alike": 0.01})
+    today, alike = migration_words(written(decision))
+    assert "its log has no price" in today and "It costs" not in alike and "saves" not in alike
 
 
 def test_an_option_that_may_be_worse_is_undecided() -> None:
@@ -182,7 +198,26 @@ def test_a_day_that_has_passed_or_is_not_known_is_said(tmp_path: Path) -> None:
     unknown = draft_migration(path, "answered", "openai/ft:nobody-knows:x", BEFORE)
     assert unknown.today.retires is None and "no day is known" in unknown.notes[1]
     assert "--model NAME" in draft_migration(path, "answered", None, BEFORE).notes[1]
-    assert base_of(TUNED) == "openai/gpt-4.1-mini-2025-04-14" and base_of("google/x") == "google/x"
+    assert base_of(TUNED) == base_of(TUNED.removeprefix("openai/")) == "openai/gpt-4.1-mini-2025-04-14"
+    assert base_of("google/x") == "google/x"
+
+
+def test_an_input_named_like_a_count_and_a_thin_log(tmp_path: Path) -> None:
+    (tmp_path / "calls.csv").write_text(
+        "text,seconds,answered\n" + "".join(f"call {i},{i % 7},{i % 7 if i % 2 else ''}\n" for i in range(40))
+    )
+    draft = draft_migration(tmp_path / "calls.csv", "answered", None, BEFORE)
+    assert draft.task.target == "seconds"
+    assert "20 outputs of today's model for 40 rows: 90% of the test examples need one" in draft.notes[0]
+
+
+def test_a_log_that_is_too_thin_to_be_replaced_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text("".join(f'{{"item": "{i}", "output": "x"}}\n' for i in range(8)))
+    log = {"name": "recorded:log.jsonl", "replaced": True}
+    task = Task.parse({"name": "t", "models": [log]}, folder=tmp_path)
+    test = [Example(str(i), f"text {i}", "x") for i in range(10)]
+    with pytest.raises(StudyError, match=r"log.jsonl: what has to be replaced cannot be compared: its log"):
+        incumbent_arms(task, test, test)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from numpy.random import Generator
 from tunepoint.arms.contract import Built, Input, LocalFittedArm, NotRun
 from tunepoint.arms.templates import base_template
 from tunepoint.data.examples import Example
+from tunepoint.errors import StudyError
 from tunepoint.models.chat import Prompt, Reply, Usage
 from tunepoint.models.endpoints import reply_of
 from tunepoint.models.production_log import ProductionLog, read_production_log
@@ -79,16 +80,22 @@ def incumbent_arms(
 
     Raises:
         DataError: a log is missing or cannot be read.
+        StudyError: the log of what has to be replaced is too thin.
 
     """
     ids = {example.input: example.id for example in examples}
     logs = task.logs()
+    replaced = {model.name for model in task.models if model.replaced}
     incumbents, not_run = [], []
     for name, path in logs.items():
         arm = Incumbent(path.stem, read_production_log(path, name), ids, name)
         if len(logs) > 1:
             arm.label = f"{arm.label} ({arm.name})"  # readers must be able to tell them apart
         answered = len(arm.covered(test))
+        if answered < MIN_LOG_COVERAGE * len(test) and name in replaced:
+            raise StudyError(
+                f"{path}: what has to be replaced cannot be compared: {_too_thin(answered, len(test))}"
+            )
         if answered < MIN_LOG_COVERAGE * len(test):
             not_run.append(NotRun(arm.name, _too_thin(answered, len(test))))
         else:

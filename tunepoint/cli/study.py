@@ -136,7 +136,7 @@ def _run(
             seed=seed,
             max_usd=max_usd,
             progress=progress,
-            confirm=confirm if fresh is None else None,
+            confirm=confirm,
             replay=replay,
             fresh=fresh,
         )

@@ -17,6 +17,8 @@ from tunepoint.models.retirements import announced_retirement
 
 LOG_NAME = "today.jsonl"
 """The outputs of what runs today, beside task.toml."""
+MIN_COVERAGE = 0.9
+"""Share of the test examples that a log has to answer; see arms/incumbent.py."""
 COUNTS = ("input_tokens", "cached_tokens", "output_tokens", "seconds")
 """Columns that a log takes over, where the table has them."""
 
@@ -54,8 +56,7 @@ def draft_migration(path: Path, outputs: str | None, model: str | None, today: d
         )
     if outputs is not None and outputs not in column_names(table.rows):
         raise DataError(f"{path}: no column {outputs!r}; {nearest(outputs, column_names(table.rows))}")
-    apart = [name for name in (outputs, *COUNTS) if name is not None]
-    draft = draft_task(path, apart=apart)
+    draft = _draft(path, outputs)
     lines = _log_lines(path, table, outputs or draft.target)
     retires, notes = _shutdown(model, today)
     if outputs is None:
@@ -67,13 +68,30 @@ def draft_migration(path: Path, outputs: str | None, model: str | None, today: d
         draft,
         Today(f"recorded:{LOG_NAME}", model, retires, is_right=outputs is None),
         "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines),
-        (f"{len(lines)} outputs of today's model", *notes),
+        (_coverage(len(lines), len(table.rows)), *notes),
     )
+
+
+def _draft(path: Path, outputs: str | None) -> Draft:
+    """The task; columns of tokens and seconds are set apart, unless input or target is among them."""
+    try:
+        return draft_task(path, apart=[name for name in (outputs, *COUNTS) if name is not None])
+    except DataError:
+        return draft_task(path, apart=[] if outputs is None else [outputs])
+
+
+def _coverage(lines: int, rows: int) -> str:
+    words = f"{lines} outputs of today's model"
+    if lines < MIN_COVERAGE * rows:
+        words += (
+            f" for {rows} rows: {MIN_COVERAGE:.0%} of the test examples need one, so leave out rows without"
+        )
+    return words
 
 
 def base_of(model: str) -> str:
     """Return the base of a tuned model, as `openai/BASE` of `openai/ft:BASE:ORG::ID`; others as they are."""
-    provider, _, name = model.partition("/")
+    provider, _, name = model.partition("/") if "/" in model else ("openai", "", model)
     return f"{provider}/{name.split(':')[1]}" if name.startswith("ft:") else model
 
 

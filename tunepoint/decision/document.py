@@ -137,7 +137,7 @@ def _migration(migration: Migration) -> dict[str, Any]:
                 **_interval(option.difference),
                 "conclusion": option.conclusion,
                 "probability": _rounded(option.probability),
-                "saved_usd": float(money(option.saved_usd)),
+                "saved_usd": None if option.saved_usd is None else float(money(option.saved_usd)),
             }
             for option in migration.options
         ],

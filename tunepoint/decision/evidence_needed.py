@@ -32,6 +32,8 @@ looks better than it is, so fewer real studies are settled than simulated ones (
 ITEM_FACTORS = (1.25, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Multiples of the measured items that are tried."""
 SEED_FACTORS = (2, 3, 4, 6, 8, 12, 16)
+SURE = 0.95
+"""Probability from which no option counts as good enough."""
 BOTH_FACTOR = 4
 """Multiple of items and seeds that is tried where neither helps alone."""
 
@@ -86,8 +88,9 @@ def evidence_needed(
         growth: what more training examples bring; None where no learning curve was drawn.
 
     """
-    if not reachable:
-        return _hopeless("No option meets the limits, and more evidence will not change that.")
+    hopeless = _none_good_enough(evidence, reachable)
+    if hopeless is not None:
+        return _hopeless(hopeless)
 
     def settles(future: FutureStudy) -> bool:
         return settled_share(joint, evidence, future, rng, growth) >= MIN_SETTLED_SHARE
@@ -110,6 +113,22 @@ def evidence_needed(
     return _hopeless(
         f"The options are too close: even {ITEM_FACTORS[-1]} times the test items would not separate them "
         "reliably. A wider margin or another price would decide."
+    )
+
+
+def _none_good_enough(evidence: Evidence, reachable: bool) -> str | None:
+    """Why no evidence helps, because no option may be chosen; None where one may."""
+    if not reachable:
+        return "No option meets the limits, and more evidence will not change that."
+    if evidence.replaced is None:
+        return None
+    sure = evidence.risks_of(evidence.best_bet()).unacceptable
+    if sure <= SURE:
+        return None
+    probability = "over 99%" if sure > 0.99 else f"{sure:.0%}"
+    return (
+        f"No option is within {100 * evidence.limits.margin:g} points of what runs today ({probability} "
+        "sure), and more evidence will not change that. Try other options, or a wider margin."
     )
 
 

@@ -57,10 +57,11 @@ def implied_error_usd(decision: Decision) -> ImpliedPrice | None:
     """Return the price of an error at which winner and rival cost the same, errors included.
 
     The difference of their costs over the horizon / (queries x difference of their scores), by medians.
-    None where errors have a price already, there is no rival, or the better one is the cheaper one too.
+    None where errors have a price already, there is no rival, the better one is the cheaper one too, or
+    the rival has to go whatever it is worth.
     """
     evidence = decision.evidence
-    if evidence.error_usd is not None or decision.rival is None:
+    if evidence.error_usd is not None or decision.rival is None or evidence.replaced is not None:
         return None
     costs = evidence.costs
     winner, rival = costs.arms.index(decision.winner), costs.arms.index(decision.rival)

@@ -27,8 +27,10 @@ class Replacement:
     """`not worse`: by the margin at most, over the whole interval."""
     probability: float
     """That it is worse by the margin at most."""
-    saved_usd: float
-    """Median dollars that it saves over the horizon, its build cost counted; negative if it costs more."""
+    saved_usd: float | None
+    """Median dollars that it saves over the horizon, its build cost counted; negative if it costs more.
+
+    None where nothing says what today's answers cost."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +79,15 @@ def migration_of(
         return None
     margin, horizon = evidence.limits.margin, evidence.costs.horizon()
     others = [arm for arm in range(len(costs)) if arm != replaced]
+    today = costs[replaced]
+    priced = today.usd_per_query.high > 0 or today.monthly_usd.high > 0 or today.dedicated is not None
     options = [
         Replacement(
             arm=costs[arm].arm,
             difference=comparison.difference,
             conclusion=conclude(comparison.difference, margin),
             probability=float((evidence.scores[:, arm] >= evidence.scores[:, replaced] - margin).mean()),
-            saved_usd=float(np.median(horizon[:, replaced] - horizon[:, arm])),
+            saved_usd=float(np.median(horizon[:, replaced] - horizon[:, arm])) if priced else None,
         )
         for arm, comparison in zip(
             others, compare(joint, [(arm, replaced) for arm in others], rng), strict=True

@@ -112,9 +112,15 @@ def refused_value(words: str, parameters: Mapping[str, Any]) -> str | None:
 
     """
     words = words.casefold()[:MAX_WORDS_CHARACTERS]
-    if _ABOUT_VALUE.search(words) is None:
+    own = any(word in words for ability in ("temperature", "seed") for word in _PARAMETERS[ability])
+    if _ABOUT_VALUE.search(words) is None or own:  # what Tunepoint sends by itself goes first
         return None
-    named = (name for name, value in parameters.items() if _names(words, name) and _names(words, str(value)))
+    lists_others = "input should be" in words or "supported values" in words or "one of" in words
+    named = (
+        name
+        for name, value in parameters.items()
+        if _names(words, name) and (lists_others or _names(words, str(value)))
+    )
     return next(named, None)
 
 

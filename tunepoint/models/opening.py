@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from tunepoint.errors import MissingExtra, ModelError
 from tunepoint.files.amounts import TokenPrice
-from tunepoint.models.batch.endpoint import BatchedEndpoint, Batches
+from tunepoint.models.batch.endpoint import BatchedEndpoint
+from tunepoint.models.batch.gathering import Batches
 from tunepoint.models.batch.terms import batch_terms
 from tunepoint.models.embedded import CPU_TORCH
 from tunepoint.models.endpoints import AS_USUAL, CallSettings, Completion, Endpoint, TextModel

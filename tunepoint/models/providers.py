@@ -67,12 +67,14 @@ PROVIDERS: dict[str, Provider] = {
 
 AZURE_RESOURCE = "AZURE_OPENAI_ENDPOINT"
 """Environment variable with the address of an Azure OpenAI resource, as Azure's own clients name it."""
-CLOUD_DOMAINS = {
-    "AZURE_OPENAI_API_KEY": "azure.com",
-    "AWS_BEARER_TOKEN_BEDROCK": "amazonaws.com",
-    "VERTEX_ACCESS_TOKEN": "googleapis.com",
+CLOUD_HOSTS = {
+    "AZURE_OPENAI_API_KEY": re.compile(
+        r"[\w-]+\.(openai\.azure\.com|services\.ai\.azure\.com|cognitiveservices\.azure\.com)"
+    ),
+    "AWS_BEARER_TOKEN_BEDROCK": re.compile(r"bedrock-(runtime|mantle)[\w.-]*\.(amazonaws\.com|api\.aws)"),
+    "VERTEX_ACCESS_TOKEN": re.compile(r"([\w-]+-)?aiplatform(\.[a-z]+\.rep)?\.googleapis\.com"),
 }
-"""Environment variable with a cloud's key -> the domain that it may go to."""
+"""Environment variable with a cloud's key -> the hosts that it may go to, in each region or for each user."""
 OTHER_OWNERS = {"NEBIUS_API_KEY": "api.tokenfactory.nebius.com"}
 """Environment variable -> host, of providers that only tune."""
 
@@ -149,13 +151,11 @@ def parse_model_name(name: str, key_env: str | None = None) -> Address:
     address = _parsed(name)
     if key_env is None:
         return address
-    hosts = {provider.key: urlsplit(provider.url).hostname for provider in PROVIDERS.values()}
-    host = urlsplit(address.url).hostname or ""
-    owner = CLOUD_DOMAINS.get(key_env) or hosts.get(key_env) or OTHER_OWNERS.get(key_env)
-    named_by_provider = not name.startswith(("http://", "https://"))
-    if key_env in CLOUD_DOMAINS and (named_by_provider or host.endswith(f".{owner}")):
-        owner = None  # a cloud's key belongs to many hosts: one in each region, or one of each resource
-    if owner not in (None, host):
+    owners = {known.key: urlsplit(known.url).hostname for known in PROVIDERS.values()} | OTHER_OWNERS
+    owner, host = owners.get(key_env), urlsplit(address.url).hostname or ""
+    its_own = address.key_name == key_env  # of the provider that the name begins with
+    in_cloud = key_env in CLOUD_HOSTS and CLOUD_HOSTS[key_env].fullmatch(host) is not None
+    if not (owner in (None, host) or its_own or in_cloud):
         raise ModelError(
             f"{name}: {key_env} is the key of {owner}, and {host} would get it; put that server's own key "
             "into another variable"
@@ -166,10 +166,11 @@ def parse_model_name(name: str, key_env: str | None = None) -> Address:
 def _azure_url(name: str) -> str:
     """Return the address of the user's own resource, in the version that takes no api-version."""
     resource = os.environ.get(AZURE_RESOURCE, "").strip().rstrip("/")
-    if not resource:
+    parts = urlsplit(resource)
+    if not parts.hostname or parts.path not in ("", "/openai", "/openai/v1", "/v1") or parts.query:
         raise ModelError(
             f"{name} needs the address of your resource: set {AZURE_RESOURCE}, as to "
-            "https://RESOURCE.openai.azure.com"
+            f"https://RESOURCE.openai.azure.com{f' (it is {resource!r})' if resource else ''}"
         )
     return resource if resource.endswith("/v1") else f"{resource.removesuffix('/openai')}/openai/v1"
 

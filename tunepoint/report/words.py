@@ -177,6 +177,8 @@ def migration_words(decision: Mapping[str, Any]) -> list[str]:
         goes += f"; it is shut down in {left * 365.25 / 12:.0f} days"
     months, margin = months_words(decision), migration["margin"]
     options = [_replacement_words(option, names, margin, months) for option in migration["options"]]
+    if all(option["saved_usd"] is None for option in migration["options"]):
+        goes += "; its log has no price, so nothing is said of what a move saves ([[models]] price)"
     return [f"{goes}.", *options]
 
 
@@ -190,12 +192,14 @@ def _replacement_words(option: Mapping[str, Any], names: Names, margin: float, m
         verdict = f"not worse than today by more than {100 * margin:g} points"
     else:
         verdict = f"not clear whether it is worse than today by more than {100 * margin:g} points"
-    cost = "saves" if option["saved_usd"] >= 0 else "costs another"
-    return (
+    words = (
         f"{at_start(names.title(option['arm']))}: {verdict} ({points(option['estimate'])}, "
-        f"{points_range(option['low'], option['high'])}; {_sure(option['probability'])} that it is not). "
-        f"It {cost} {about_usd(abs(option['saved_usd']))} over {months}."
+        f"{points_range(option['low'], option['high'])}; {_sure(option['probability'])} that it is not)."
     )
+    saved = option["saved_usd"]
+    if saved is None:
+        return words
+    return f"{words} It {'saves' if saved >= 0 else 'costs another'} {about_usd(abs(saved))} over {months}."
 
 
 def _sure(probability: float) -> str:

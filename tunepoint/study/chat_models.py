@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from tunepoint.models.batch.endpoint import Batches
+from tunepoint.models.batch.gathering import Batches
 from tunepoint.models.budget import Budget, BudgetedEndpoint
 from tunepoint.models.endpoints import Endpoint
 from tunepoint.models.opening import ChatModels, NamedModel, open_models

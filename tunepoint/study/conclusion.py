@@ -51,7 +51,7 @@ from tunepoint.task.sections import JUDGE
 from tunepoint.trials.human_grades import Grades, apply_grades, read_grades, write_grading_sheet
 from tunepoint.trials.table import Table
 from tunepoint.trials.tabulation import tabulate
-from tunepoint.trials.trial import Trial, mean_score
+from tunepoint.trials.trial import ArmKind, Trial, mean_score
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,8 @@ def _facts(measured: _Measured) -> Facts:
 def _slices(measured: _Measured) -> Sliced | None:
     """The finalists by slice, or by label where no column names slices."""
     study, table, costs = measured.runner.study, measured.table, measured.costs
-    kinds = [cost.kind for cost in costs]
+    # what has to go is no option for any slice
+    kinds: list[ArmKind] = ["baseline" if cost.replaced else cost.kind for cost in costs]
     rng = study.rng(Stream.SLICES)
     if measured.runner.task.answer.kind != "label":
         return by_slice(table, kinds, rng)

@@ -69,7 +69,8 @@ def batch_waits(task: Task, candidates: CandidateArms, split: Split) -> int:
     """Return about how often a study whose calls go by batch waits for one: at looks, and in the test."""
     # the answers of the first look are asked at once
     looks = len(look_sizes(len(split.dev), BATCH_LOOK_GROWTH)) - 1
-    return looks * len(families(candidates)) + 1 + bool(candidates.distillers)
+    waves = 2 if task.score.judge is not None else 1  # a judge grades after every look
+    return waves * (looks * len(families(candidates)) + 1) + bool(candidates.distillers)
 
 
 def families(candidates: CandidateArms) -> list[list[Arm]]:

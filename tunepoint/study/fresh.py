@@ -37,6 +37,9 @@ def set_failed_aside(study: Study, arm: str | None) -> None:
     where: Literal["test", "validation"] = "test" if opened else "validation"
     log = study.test if opened else study.dev
     failed = [trial for trial in log.of(arm) if not trial.format_ok]
+    aside = {trial.key for trial in TrialLog(study.folder / SET_ASIDE).of(arm)}
+    if not failed and aside - log.done:
+        return  # an earlier run set them aside and was interrupted: they are missing, and asked for now
     if not failed:
         raise StudyError(
             f"--fresh {arm}: all its {len(log.of(arm))} {where} answers could be read, so there is nothing "

@@ -75,6 +75,8 @@ class Manifest(Record):
     """Package -> version; None where it is not installed."""
     races: dict[str, RaceResult] = Field(default_factory=dict)
     """Name of an arm -> how far it came in its race."""
+    look_growth: float | None = None
+    """Items at a look of a race over those at the look before, where it is not the usual one."""
     search: PromptSearch | None = None
     """The search for a better instruction; None where there was none."""
     taught: Taught | None = None

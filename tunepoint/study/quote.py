@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from tunepoint.arms.catalog import CandidateArms
 from tunepoint.data.split import Split
-from tunepoint.models.batch.terms import BATCH_WAIT, batch_terms
+from tunepoint.models.batch.terms import BATCH_WAIT, batch_discount, batch_terms
 from tunepoint.models.chat import Usage
 from tunepoint.models.prices import CallPrice
 from tunepoint.stats.ranges import Range
@@ -172,7 +172,11 @@ def monthly_serving(
     volume = task.traffic.queries_per_month
     serving = []
     for arms in families(candidates):
-        usd = _total([calls_of(task, arms[0], split, (1.0, 1.0, 1.0))], prices, 1).usd
-        month = Range(usd.low * volume.low, usd.likely * volume.likely, usd.high * volume.high)
+        calls = calls_of(task, arms[0], split, (1.0, 1.0, 1.0))
+        factor = 1 - task.traffic.batch_share * batch_discount(calls.model)
+        usd = _total([calls], prices, 1).usd
+        volumes = (volume.low, volume.likely, volume.high)
+        dollars = zip((usd.low, usd.likely, usd.high), volumes, strict=True)
+        month = Range(*(factor * price * queries for price, queries in dollars))
         serving.append((arms[0].label, month))
     return serving

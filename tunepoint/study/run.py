@@ -8,7 +8,7 @@ from pathlib import Path
 from tunepoint.arms.catalog import load_encoder
 from tunepoint.data.prepare import prepare
 from tunepoint.files.machine import cores
-from tunepoint.models.batch.endpoint import Batches
+from tunepoint.models.batch.gathering import Batches
 from tunepoint.models.batch.log import BATCHES, BatchLog
 from tunepoint.models.budget import Budget
 from tunepoint.models.payments import PAYMENTS, PaymentLog
@@ -66,12 +66,14 @@ def run(
         register_study(task, folder)
         budget = _budget(study, task, max_usd, payments)
         batches = Batches(BatchLog(folder / BATCHES), budget)
-        set_failed_aside(study, fresh)
+        finished = study.measured
         with open_chat_models(
             task, folder / CALLS, budget, replay=replay, fresh_judge=fresh == JUDGE_ALONE, batches=batches
         ) as models:
+            set_failed_aside(study, fresh)
             runner = Runner(study, task, prepared, budget, models, progress, fresh=fresh)
-            candidates = plan(runner, encoder, None if replay else confirm)
+            unasked = replay or (finished and fresh is not None)  # a few answers, which were confirmed
+            candidates = plan(runner, encoder, None if unasked else confirm)
             doubts = find_doubtful_labels(runner, encoder)
             selection = select(runner, candidates)
             draw_curve(runner, selection.candidates)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 
@@ -119,12 +120,16 @@ class Runner:
             [e for e in examples if (name, e.id, run.seed, run.decode) not in log.done] for run in runs
         ]
         share = expected / max(1, sum(map(bool, missing)))
+        steps = []
         for run, unanswered in zip(runs, missing, strict=True):
             if unanswered:
                 answering = arm.decoded(run.decode_number) if isinstance(arm, Resamplable) else arm
-                with self.models.renewing() if name == self._fresh else nullcontext():
-                    self._measure_run(answering, run, log, unanswered, train, share, one_by_one)
-                self.done_seconds += share
+                steps.append(
+                    partial(self._measure_run, answering, run, log, unanswered, train, share, one_by_one)
+                )
+        with self.models.renewing() if name == self._fresh else nullcontext():
+            self.models.gather(steps)  # what they ask by batch goes out together
+        self.done_seconds += share * len(steps)
         if not any(missing):
             self.done_seconds += expected
         self.announce(name)

@@ -107,11 +107,11 @@ def _race_families(runner: Runner, candidates: CandidateArms) -> list[Arm]:
     order = {arm.family: position for position, arm in reversed(list(enumerate(candidates.raced)))}
     by_family = sorted(candidates.raced, key=lambda arm: order[arm.family])
     winners: list[Arm] = []
-    growth = LOOK_GROWTH if runner.models.batches is None else BATCH_LOOK_GROWTH
 
     def measure(arms: Sequence[Arm], items: Sequence[Example]) -> None:
         runner.models.gather([partial(runner.measure, arm, log, items, split.train) for arm in arms])
 
+    growth = _look_growth(runner)
     for _, group in groupby(by_family, key=lambda arm: arm.family):
         arms = list(group)
         if all(arm.name in ended for arm in arms):
@@ -126,6 +126,14 @@ def _race_families(runner: Runner, candidates: CandidateArms) -> list[Arm]:
     if races:
         runner.study.update(races=races)
     return winners
+
+
+def _look_growth(runner: Runner) -> float:
+    """How far the looks of races are apart: as when they began, so that a replay asks for the same."""
+    study = runner.study
+    if study.manifest.look_growth is None and runner.models.batches is not None and not study.dev.trials:
+        study.update(look_growth=BATCH_LOOK_GROWTH)
+    return study.manifest.look_growth or LOOK_GROWTH
 
 
 def _ended_race(runner: Runner, arms: Sequence[Arm]) -> tuple[Arm | None, list[RaceResult]]:
