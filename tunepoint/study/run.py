@@ -46,11 +46,9 @@ def run(
         seed: all randomness; the same seed gives the same split, scores and verdict.
         max_usd: stop before the step that would spend more, this machine's time included.
         progress: called whenever something is done, with how far the study is.
-        confirm: called with the quote before a chat model is called, and before a provider tunes one;
-            raise to stop.
+        confirm: called with a quote before calls or tuning are paid for; raises to stop.
         replay: take every completion from the recording of an earlier run, and call no model.
-        fresh: `judge` asks the judge again about answers without a grade, the name of an option asks for its
-            answers again that could not be read; the calls are paid for once more.
+        fresh: ask again, and pay: `judge` for missing grades, an option's name for its unreadable answers.
 
     Raises:
         TunepointError: whatever the user can correct; nothing that was measured is lost.
@@ -66,14 +64,13 @@ def run(
         register_study(task, folder)
         budget = _budget(study, task, max_usd, payments)
         batches = Batches(BatchLog(folder / BATCHES), budget)
-        finished = study.measured
-        with open_chat_models(
-            task, folder / CALLS, budget, replay=replay, fresh_judge=fresh == JUDGE_ALONE, batches=batches
-        ) as models:
+        # a few answers of a finished study were confirmed by themselves
+        ask = None if replay or (fresh is not None and study.measured) else confirm
+        options = {"replay": replay, "fresh_judge": fresh == JUDGE_ALONE}
+        with open_chat_models(task, folder / CALLS, budget, batches=batches, **options) as models:
             set_failed_aside(study, fresh)
             runner = Runner(study, task, prepared, budget, models, progress, fresh=fresh)
-            unasked = replay or (finished and fresh is not None)  # a few answers, which were confirmed
-            candidates = plan(runner, encoder, None if unasked else confirm)
+            candidates = plan(runner, encoder, ask)
             doubts = find_doubtful_labels(runner, encoder)
             selection = select(runner, candidates)
             draw_curve(runner, selection.candidates)
