@@ -195,7 +195,8 @@ class Evidence:
         if len(variants) == 1:
             return ()
         together = float(np.logical_or(*self._shared_risk_draws(variants, volume)).mean())
-        return tuple(variants) if strength_of(together) is not None else ()
+        # Variants are found on the data that judges them: at a higher risk they are wrong too often.
+        return tuple(variants) if together <= CONFIDENT else ()
 
     def _compared(self, volume: float | None) -> _Compared:
         return self._compared_here if volume is None else self._compare(volume)

@@ -215,7 +215,7 @@
     const sides = economics.sides, variants = order.filter((a) => a === first || sides &&
       sides[a] === sides[first] && Math.max(shares[a].worse, shares[a].dearer) <= clearly);
     const risk = variants.length > 1 ? sharedRisk(variants, masks, volume, months) : 1;
-    if (strengthOf(risk) === "undecided") return { best: first, risk: wrong[first] };
+    if (strengthOf(risk) !== "confident") return { best: first, risk: wrong[first] };
     return { best: alike.filter((a) => variants.includes(a)).sort(simplicity)[0], risk };
   }
 
