@@ -26,7 +26,7 @@ TASK_COMMANDS = {"check", "run", "tune", "export", "harvest", "quote", "load", "
 """Commands that read a task's examples; each is tried below."""
 OTHER_COMMANDS = {
     *("demo", "init", "decide", "report", "parity", "jobs", "whatif", "prices", "savings"),
-    *("serve", "import", "keys", "models", "status", "doctor"),
+    *("serve", "import", "migrate", "keys", "models", "status", "doctor"),
 }
 """Commands that read a study by its own seed, or no examples at all."""
 
