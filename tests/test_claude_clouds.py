@@ -19,8 +19,8 @@ from test_tuned_study import routing
 from tunepoint import run
 from tunepoint.cli.doctor import _keys
 from tunepoint.errors import MissingExtra, ModelError
-from tunepoint.models import claude_clouds
 from tunepoint.models.chat import Usage
+from tunepoint.models.clouds import claude
 from tunepoint.models.endpoints import TextModel
 from tunepoint.models.opening import NamedModel, open_hosted
 from tunepoint.models.prices import call_price
@@ -177,10 +177,10 @@ def test_without_a_key_the_clouds_own_package_is_needed(
     name: str, key: str, package: str, bedrock: Cloud, vertex: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(key)
-    monkeypatch.setattr(claude_clouds, "_is_installed", lambda name: False)
+    monkeypatch.setattr(claude, "_is_installed", lambda name: False)
     with pytest.raises(MissingExtra, match=f"without {key} needs {package}"):
         open_hosted(NamedModel(name))
-    assert not claude_clouds._is_installed("no_such_package.inner")
+    assert not claude._is_installed("no_such_package.inner")
 
 
 def test_no_credentials_are_an_error_that_says_so(bedrock: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,10 @@ import pytest
 from providers import FakeProvider, providing
 
 from tunepoint.arms.contract import Arm
-from tunepoint.arms.hosted.client import TuningClient
 from tunepoint.arms.hosted.hosted import FittedHosted, HostedTuned, chat_model
 from tunepoint.arms.hosted.job_state import JobState
 from tunepoint.arms.hosted.jobs import HostedJob
+from tunepoint.arms.hosted.openai_style import OpenAIStyleClient
 from tunepoint.arms.hosted.providers import PROVIDERS, TuningProvider, notices
 from tunepoint.arms.hosted.quote import HostedQuote, quote
 from tunepoint.arms.hosted.rows import tokens_of, validate
@@ -426,7 +426,7 @@ def test_a_job_that_takes_too_long_is_left_running(fake: FakeProvider, tmp_path:
     fake.course = ("running",)
     run, clock = tuned(fake, tmp_path).run_of(TASK, TRAIN, np.random.default_rng(0)), Clock()
     path = tmp_path / "state.json"
-    with TuningClient(OPENAI, url=fake.url, sleep=clock.sleep, clock=clock.now) as client:
+    with OpenAIStyleClient(OPENAI, url=fake.url, sleep=clock.sleep, clock=clock.now) as client:
         job = HostedJob(client, run, path)
         started = job.start()
         with pytest.raises(ModelError, match=r"job-0 is still running after 60 s\. It continues"):
@@ -496,7 +496,7 @@ def test_a_damaged_state_file_is_named(fake: FakeProvider, tmp_path: Path) -> No
 def test_cancelling(fake: FakeProvider, tmp_path: Path) -> None:
     fake.course = ("running",)
     run, path = tuned(fake, tmp_path).run_of(TASK, TRAIN, np.random.default_rng(0)), tmp_path / "s.json"
-    with TuningClient(OPENAI, url=fake.url, sleep=Clock().sleep) as client:
+    with OpenAIStyleClient(OPENAI, url=fake.url, sleep=Clock().sleep) as client:
         job = HostedJob(client, run, path)
         with pytest.raises(ModelError, match="nothing to cancel"):
             job.cancel()

@@ -186,18 +186,41 @@ def open_hosted(model: NamedModel, abilities: Abilities | None = None) -> Hosted
         "abilities": abilities,
         "key_env": model.key_env,
     }
-    if not model.name.startswith((ANTHROPIC_PREFIX, BEDROCK_PREFIX, VERTEX_PREFIX)):
-        from tunepoint.models.openai import OpenAIEndpoint
+    return _endpoint_kind(model.name)(model.name, **settings)
 
-        return OpenAIEndpoint(model.name, **settings)
+
+def _endpoint_kind(name: str) -> type[HostedEndpoint]:
+    """Return the class for the API that serves a model.
+
+    Raises:
+        MissingExtra: the client of the provider is not installed.
+
+    """
+    provider, _, model = name.partition("/")
+    prefix = f"{provider}/"
     try:
-        from tunepoint.models.anthropic import AnthropicEndpoint
-        from tunepoint.models.claude_clouds import BedrockEndpoint, VertexEndpoint
+        if prefix == ANTHROPIC_PREFIX:
+            from tunepoint.models.anthropic import AnthropicEndpoint
+
+            return AnthropicEndpoint
+        if prefix in (BEDROCK_PREFIX, VERTEX_PREFIX) and "claude" in model:
+            from tunepoint.models.clouds.claude import BedrockEndpoint, VertexEndpoint
+
+            return BedrockEndpoint if prefix == BEDROCK_PREFIX else VertexEndpoint
+        if prefix == BEDROCK_PREFIX:
+            from tunepoint.models.clouds.converse import ConverseEndpoint
+
+            return ConverseEndpoint
+        if prefix == VERTEX_PREFIX:
+            from tunepoint.models.clouds.gemini import GeminiEndpoint
+
+            return GeminiEndpoint
     except ImportError as error:
-        raise MissingExtra(f"{model.name} needs {error.name}", "anthropic") from None
-    clouds = {BEDROCK_PREFIX: BedrockEndpoint, VERTEX_PREFIX: VertexEndpoint}
-    kind = next((kind for prefix, kind in clouds.items() if model.name.startswith(prefix)), AnthropicEndpoint)
-    return kind(model.name, **settings)
+        extra = "anthropic" if "claude" in model else provider
+        raise MissingExtra(f"{name} needs {error.name}", extra) from None
+    from tunepoint.models.openai import OpenAIEndpoint
+
+    return OpenAIEndpoint
 
 
 def _open_here(model: NamedModel) -> LocalEndpoint | GgufEndpoint:

@@ -20,12 +20,14 @@ from tunepoint.files.toml import parse_toml
 from tunepoint.models.batch.terms import batch_discount
 from tunepoint.models.chat import Usage
 from tunepoint.models.endpoints import Request
-from tunepoint.models.providers import HERE_PREFIXES, PROVIDERS
+from tunepoint.models.providers import HERE_PREFIXES, PROVIDERS, VERTEX_PREFIX
 
 PROJECT_PRICES_FILE = "prices.toml"
 """Beside task.toml: prices that override the known ones."""
 NAMES_IN_PRICES = {"bedrock": "aws", "vertex": "google", "azure": "openai"}
 """Provider -> its name in the genai-prices data, where it is another."""
+TUNED_GEMINI = "vertex/ft:"
+"""Begins the name of a Gemini model that was tuned at Google Cloud."""
 MIN_SIMILARITY = 0.7
 """Likeness from which a model's name counts as a misspelling of another."""
 TOKENS_PER_SAMPLE_CALL = 1_000
@@ -130,7 +132,7 @@ def call_price(name: str, own: TokenPrice | None = None) -> CallPrice | None:
     """
     if own is not None:
         return CallPrice(name, lambda usage: _dollars(own, usage), "declared in the task")
-    published = _published(name)
+    published = _published(priced_as(name))
     if published is not None:
         return published
     tuned = tuned_price(name)
@@ -139,6 +141,12 @@ def call_price(name: str, own: TokenPrice | None = None) -> CallPrice | None:
     if is_local(name):
         return None
     return CallPrice(name, lambda usage: 0.0, UNKNOWN_PRICE)
+
+
+def priced_as(name: str) -> str:
+    """Return the name by which a model's calls are priced: Google bills a tuned Gemini like its base."""
+    model = name.removeprefix(TUNED_GEMINI)
+    return name if model == name else f"{VERTEX_PREFIX}{model.partition(':')[0]}"
 
 
 UNKNOWN_PRICE = "no price is known; give [[models]] price = { input, output }"

@@ -54,6 +54,10 @@ class KnownCache(PromptCache):
     source: str
 
 
+MAKERS = ("anthropic", "amazon")
+"""Of Bedrock's models whose caching is known: their names hold the maker's."""
+
+
 @cache
 def known_caches() -> tuple[KnownCache, ...]:
     """Return the caches that Tunepoint knows; the first whose pattern matches a name counts."""
@@ -74,6 +78,13 @@ def _name_at_maker(name: str) -> str:
     learn.microsoft.com/azure/ai-foundry/openai/how-to/prompt-caching).
     """
     cloud, _, model = name.partition("/")
-    if cloud in ("bedrock", "vertex"):
-        return f"anthropic/{model.rpartition('anthropic.')[2]}"
-    return f"openai/{model}" if cloud == "azure" else name
+    if cloud == "azure":
+        return f"openai/{model}"
+    if cloud == "bedrock":
+        return next(
+            (f"{maker}/{model.rpartition(f'{maker}.')[2]}" for maker in MAKERS if maker in model), name
+        )
+    if cloud == "vertex":
+        base = model.removeprefix("ft:").partition(":")[0]
+        return f"anthropic/{model}" if "claude" in model else f"google/{base}"
+    return name

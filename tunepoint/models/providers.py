@@ -28,7 +28,7 @@ EMBEDDED_PREFIX = "embedded:"
 ANTHROPIC_PREFIX = "anthropic/"
 """Begins the name of a model that Anthropic's own API serves."""
 BEDROCK_PREFIX, VERTEX_PREFIX = "bedrock/", "vertex/"
-"""Begin the names of Claude models that a cloud serves."""
+"""Begin the names of models that a cloud serves."""
 GGUF_PREFIX = "gguf:"
 """Begins the name of a model in a GGUF file of the user's."""
 HERE_PREFIXES = (LOCAL_PREFIX, EMBEDDED_PREFIX, GGUF_PREFIX)
@@ -60,6 +60,7 @@ PROVIDERS: dict[str, Provider] = {
     "google": Provider("https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
     "openrouter": Provider("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
     "together": Provider("https://api.together.xyz/v1", "TOGETHER_API_KEY"),
+    "fireworks": Provider("https://api.fireworks.ai/inference/v1", "FIREWORKS_API_KEY"),
     "groq": Provider("https://api.groq.com/openai/v1", "GROQ_API_KEY"),
     "ollama": Provider("http://127.0.0.1:11434/v1", None),
 }

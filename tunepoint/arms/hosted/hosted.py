@@ -13,9 +13,9 @@ from numpy.random import Generator
 
 from tunepoint.arms.contract import Built, Input, LocalFittedArm
 from tunepoint.arms.distilled import DistilledSet
-from tunepoint.arms.hosted.client import TuningClient
 from tunepoint.arms.hosted.job_state import JobState
 from tunepoint.arms.hosted.jobs import HostedJob, Progress, quiet
+from tunepoint.arms.hosted.opening import open_client
 from tunepoint.arms.hosted.providers import TuningProvider, notices
 from tunepoint.arms.hosted.quote import HostedQuote, quote
 from tunepoint.arms.hosted.rows import validate
@@ -27,7 +27,7 @@ from tunepoint.errors import ModelError
 from tunepoint.models.abilities import Abilities
 from tunepoint.models.chat import ChatModel, Prompt, Reply
 from tunepoint.models.endpoints import TextModel
-from tunepoint.models.openai import OpenAIEndpoint
+from tunepoint.models.opening import NamedModel, open_hosted
 from tunepoint.models.providers import PROVIDERS as CHAT_PROVIDERS
 from tunepoint.task.hosting import Dedicated
 from tunepoint.task.task import Task
@@ -36,7 +36,7 @@ from tunepoint.trials.trial import ArmKind
 
 def chat_model(name: str, abilities: Abilities) -> TextModel:
     """Return the tuned model, called without recording or spending cap."""
-    return TextModel(OpenAIEndpoint(name, abilities=abilities))
+    return TextModel(open_hosted(NamedModel(name), abilities))
 
 
 @dataclass
@@ -161,7 +161,7 @@ class HostedTuned:
         state = JobState.read(path)
         if state is not None and state.status == "succeeded":
             return state  # without a call, so that a study is read again without key and network
-        with TuningClient(self.provider, url=self.url, sleep=self.sleep) as client:
+        with open_client(self.provider, url=self.url, sleep=self.sleep) as client:
             job = HostedJob(client, run, path)
             state = job.existing()
             if state is None:
@@ -181,6 +181,8 @@ class HostedTuned:
                 f"model only after you deploy it ({how}). Deploy it and give its name as served_as; it is "
                 "not trained again"
             )
+        if self.provider.form != "openai":
+            return f"{self.provider.name}/{job.tuned_model}"
         url = self.provider.base_url(self.url)
         if url == self.provider.url and self.provider.name in CHAT_PROVIDERS:
             return f"{self.provider.name}/{job.tuned_model}"

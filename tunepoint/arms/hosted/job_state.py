@@ -31,7 +31,7 @@ class JobState:
     tuned_model: str | None = None
     trained_tokens: int | None = None
     training_usd: float | None = None
-    """Trained tokens at the known price of training; None where either is unknown."""
+    """By the provider's word, else trained tokens at the known price of training; None if unknown."""
     message: str | None = None
     """Why it failed, in the provider's words."""
     created: str = ""
@@ -75,7 +75,7 @@ class JobState:
             file=remote.file or self.file,
             tuned_model=remote.tuned_model,
             trained_tokens=remote.trained_tokens,
-            training_usd=self._dollars(remote.trained_tokens),
+            training_usd=self._dollars(remote.trained_tokens) if remote.dollars is None else remote.dollars,
             message=remote.error,
         )
 

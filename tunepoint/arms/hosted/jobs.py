@@ -13,9 +13,9 @@ from pathlib import Path
 
 from tunepoint.arms.hosted.client import TuningClient
 from tunepoint.arms.hosted.job_state import JobState
+from tunepoint.arms.hosted.opening import open_client
 from tunepoint.arms.hosted.providers import PROVIDERS
 from tunepoint.arms.hosted.remote_job import FAILED, RemoteJob
-from tunepoint.arms.hosted.rows import jsonl
 from tunepoint.arms.hosted.tuning_run import TuningRun
 from tunepoint.errors import ModelError, nearest
 
@@ -54,7 +54,8 @@ class HostedJob:
         if job is not None and job.id is not None and job.status not in FAILED:
             return job
         job = job or self._new()
-        remote = self._at_provider(self.client.file(self.run.file_name("train"), len(jsonl(self.run.rows))))
+        content = self.client.encoded(self.run.rows)
+        remote = self._at_provider(self.client.stored(self.run.file_name("train"), content))
         return None if remote is None else replace(job, message=None).updated(remote).save(self.path)
 
     def start(self) -> JobState:
@@ -64,17 +65,19 @@ class HostedJob:
             ModelError: the provider refuses or gives no answer; what was done is in the state file.
 
         """
-        provider, run = self.client.provider, self.run
-        chosen = run.hyperparameters(provider)  # may refuse: before anything is written or uploaded
+        client, run = self.client, self.run
+        # these may refuse: before anything is written or uploaded
+        run.hyperparameters(client.provider)
+        rows, validation_rows = client.encoded(run.rows), client.encoded(run.validation)
         job = self._new().save(self.path)
-        file = self.client.upload(run.file_name("train"), jsonl(run.rows))
+        file = client.upload(run.file_name("train"), rows)
         job = replace(job, file=file).save(self.path)
         validation = None
         if run.validation:
-            validation = self.client.upload(run.file_name("validation"), jsonl(run.validation))
-        request = run.request(provider, chosen, file=file, validation=validation)
+            validation = client.upload(run.file_name("validation"), validation_rows)
         job = replace(job, status="creating", validation_file=validation).save(self.path)
-        return job.updated(self.client.create(request, lambda: self._at_provider(file))).save(self.path)
+        remote = client.create(run, file=file, validation=validation, created=lambda: self._at_provider(file))
+        return job.updated(remote).save(self.path)
 
     def watch(
         self, job: JobState, *, progress: Progress = quiet, patience: float = PATIENCE_SECONDS
@@ -163,7 +166,7 @@ def cancel_job(folder: Path, identity: str) -> JobState:
     if identity not in jobs:
         raise ModelError(f"{folder}: no job {identity!r}; {nearest(identity, jobs)}")
     path, job = jobs[identity]
-    with TuningClient(PROVIDERS[job.provider]) as client:
+    with open_client(PROVIDERS[job.provider]) as client:
         return _stop(client, job, identity, path)
 
 

@@ -1,8 +1,6 @@
 """Facts about each provider of fine-tuning: where it listens, what it takes, until when.
 
 Each has the day it was checked and its source. What nobody could look up is None, never a guess.
-Fireworks is not here: its fine-tuning has datasets and jobs of its own form, not the OpenAI-style
-ones (docs.fireworks.ai/fine-tuning/fine-tuning-via-api).
 """
 
 from __future__ import annotations
@@ -40,8 +38,10 @@ class TuningProvider:
     name: str
     checked: date
     source: str
+    form: Literal["openai", "fireworks", "vertex", "bedrock"] = "openai"
+    """Of its API: OpenAI's, or its own, which a client that the provider keeps speaks."""
     url: str | None = None
-    """Base of all paths; None where the user has to set it."""
+    """Base of all paths; None where the user has to set it, or the provider's client knows it."""
     key: str | None = None
     """Environment variable that holds its key."""
     per_resource: bool = False
@@ -191,6 +191,41 @@ PROVIDERS: dict[str, TuningProvider] = {
         takes=frozenset({"seed", "learning_rate_multiplier"}),
         min_examples=10,
         max_file_bytes=512_000_000,
+        hosting="dedicated",
+    ),
+    "fireworks": TuningProvider(
+        name="fireworks",
+        form="fireworks",
+        checked=date(2026, 11, 27),
+        source=(
+            "datasets and jobs: fireworks-ai 1.2.30, Fireworks' own client; hosting: a tuned model answers "
+            "from a deployment of yours (its deployments resource)"
+        ),
+        url="https://api.fireworks.ai",
+        key="FIREWORKS_API_KEY",
+        hosting="dedicated",
+    ),
+    "vertex": TuningProvider(
+        name="vertex",
+        form="vertex",
+        checked=date(2026, 11, 27),
+        source=(
+            "jobs: google-genai 3.6.1, Google's own client, which calls its tuning experimental; rows in a "
+            "bucket: google-cloud-storage 3.17.1; hosting: a job names the endpoint that serves its model"
+        ),
+        key="VERTEX_ACCESS_TOKEN",
+        takes=frozenset({"metadata", "learning_rate_multiplier"}),
+        hosting="per token",
+    ),
+    "bedrock": TuningProvider(
+        name="bedrock",
+        form="bedrock",
+        checked=date(2026, 11, 27),
+        source=(
+            "jobs: boto3 1.44.8, Amazon's own client; hosting: a tuned model answers once a deployment of it "
+            "exists (CreateCustomModelDeployment: on demand, by the token)"
+        ),
+        key="AWS_BEARER_TOKEN_BEDROCK",
         hosting="dedicated",
     ),
     "own": TuningProvider(

@@ -40,6 +40,8 @@ class RemoteJob:
     tuned_model: str | None
     trained_tokens: int | None
     error: str | None
+    dollars: float | None = None
+    """Of training, where the provider says it."""
 
     @classmethod
     def parse(cls, job: Mapping[str, Any], provider: str) -> RemoteJob:

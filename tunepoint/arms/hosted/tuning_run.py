@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -12,6 +12,9 @@ from typing import Any
 from tunepoint.arms.hosted.providers import TuningProvider
 from tunepoint.arms.hosted.rows import Row
 from tunepoint.errors import ModelError
+
+SUFFIX_CHARACTERS = 15
+"""Of the name by which a job is found again: 12 of them of the fingerprint."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class TuningRun:
     @property
     def suffix(self) -> str:
         """What the tuned model's name ends in; it finds the job again where metadata is not taken."""
-        return f"tp-{self.fingerprint[:12]}"
+        return f"tp-{self.fingerprint}"[:SUFFIX_CHARACTERS]
 
     def file_name(self, part: str) -> str:
         """Return the name of the file with the `train` or the `validation` rows."""
@@ -56,18 +59,19 @@ class TuningRun:
             chosen["learning_rate_multiplier"] = self.learning_rate_multiplier
         return chosen
 
-    def request(
-        self, provider: TuningProvider, chosen: Mapping[str, Any], *, file: str, validation: str | None
-    ) -> dict[str, Any]:
-        """Return the request for the job in the provider's form.
+    def request(self, provider: TuningProvider, *, file: str, validation: str | None) -> dict[str, Any]:
+        """Return the request for the job in the form of an OpenAI-style API.
 
         Args:
             provider: says where hyperparameters stand, and which fields it takes.
-            chosen: what `hyperparameters` returned.
             file: id of the uploaded training rows.
             validation: id of the uploaded validation rows.
 
+        Raises:
+            ModelError: the run has a learning-rate multiplier and the provider takes none.
+
         """
+        chosen = self.hyperparameters(provider)
         body: dict[str, Any] = {"model": self.base, "training_file": file, "suffix": self.suffix}
         if validation is not None:
             body["validation_file"] = validation

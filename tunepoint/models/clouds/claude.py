@@ -13,16 +13,14 @@ from tunepoint.errors import MissingExtra, ModelError
 from tunepoint.models.abilities import Abilities
 from tunepoint.models.anthropic import AnthropicEndpoint, AnthropicWire
 from tunepoint.models.batch.anthropic_jobs import AnthropicBatches
+from tunepoint.models.clouds.errors import CREDENTIAL_PACKAGES
+from tunepoint.models.clouds.regions import aws_region
 from tunepoint.models.endpoints import Completion, Request
 from tunepoint.models.providers import NO_KEY, Address
 from tunepoint.models.wire import Wire
 
-AWS_REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
-"""Environment variables with Bedrock's region, the first that is set."""
 VERTEX_REGION, VERTEX_PROJECT = "CLOUD_ML_REGION", "ANTHROPIC_VERTEX_PROJECT_ID"
 """Environment variables of Anthropic's client."""
-CREDENTIAL_PACKAGES = ("botocore", "google.auth")
-"""Packages whose errors are about credentials."""
 
 
 class _CloudWire(AnthropicWire):
@@ -77,11 +75,7 @@ class BedrockEndpoint(AnthropicEndpoint):
 
     def open_wire(self, address: Address, timeout: float) -> Wire:
         """Return the format of Bedrock; see `HostedEndpoint`."""
-        region = next((os.environ[name] for name in AWS_REGIONS if os.environ.get(name)), None)
-        if region is None:
-            raise ModelError(
-                f"{self.name} needs a region: set AWS_REGION in the environment, as to us-east-1"
-            )
+        region = aws_region(self.name)
         key = address.key()
         if key == NO_KEY and not _is_installed("boto3"):
             raise MissingExtra(f"{self.name} without {address.key_name} needs boto3", "bedrock")
