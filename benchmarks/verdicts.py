@@ -48,7 +48,7 @@ def outcome(decision: Decision, table: Table, truth: Evidence, thumb: int, error
     chosen = dict(zip(CHOOSERS, (winner, highest, thumb), strict=True))
     # a verdict that leaves open which variant is best is wrong where none of them is right
     stated: dict[str, tuple[int, ...]] = {name: (arm,) for name, arm in chosen.items()}
-    stated[CHOOSERS[0]] = decision.evidence.open_variants() or (winner,)
+    stated[CHOOSERS[0]] = decision.evidence.named()
     return {
         "open": decision.strength is not None and len(stated[CHOOSERS[0]]) > 1,
         "wrong, named": truth.risks_of(winner).wrong > 0,

@@ -30,11 +30,11 @@ from tunepoint.stats.calibrated import cluster_error, rectify
 from tunepoint.stats.comparisons import compare
 from tunepoint.stats.paired import joint_scores
 from tunepoint.study.quote import Quote
-from tunepoint.trials.human_grades import normalize_answer, read_grades
+from tunepoint.trials.human_grades import read_grades
 from tunepoint.trials.judge import Judge
 from tunepoint.trials.judge_quality import calibrate
 from tunepoint.trials.tabulation import tabulate
-from tunepoint.trials.trial import Trial
+from tunepoint.trials.trial import Trial, normalize_answer
 
 RUBRIC = "The reply names the brand and the size of the box."
 TASK = Task.parse(

@@ -25,6 +25,7 @@ SEED = 7
 TASK_COMMANDS = {"check", "run", "tune", "export", "harvest", "quote", "load", "loop", "plan"}
 """Commands that read a task's examples; each is tried below."""
 OTHER_COMMANDS = {
+    "label",
     *("demo", "init", "decide", "report", "parity", "jobs", "whatif", "prices", "savings"),
     *("serve", "import", "migrate", "keys", "models", "status", "doctor"),
 }

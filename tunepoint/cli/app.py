@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from tunepoint.cli import capture, keys, load, loop, models, money, serving, study, tuning, whatif
+from tunepoint.cli import capture, keys, labelling, load, loop, models, money, serving, study, tuning, whatif
 from tunepoint.cli.options import JsonOption
 from tunepoint.cli.terminal import FAILED, clear_errors
 
@@ -26,7 +26,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-for commands in (study, tuning, whatif, money, load, serving, capture, loop, keys, models):
+for commands in (study, labelling, tuning, whatif, money, load, serving, capture, loop, keys, models):
     commands.add_to(app)
 
 

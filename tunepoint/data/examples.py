@@ -170,14 +170,9 @@ def _example(row: Row, columns: Columns, identity: str) -> Example:
     def optional(name: str | None) -> str | None:
         return (cell_text(row.get(name)) or None) if name else None
 
-    fields = [(name, cell_text(row.get(name))) for name in columns.input]
-    if len(fields) == 1:
-        text = fields[0][1]
-    else:
-        text = "\n".join(f"{name}: {value}" for name, value in fields if value)
     return Example(
         id=identity,
-        input=text,
+        input=input_of(row, columns.input),
         target=cell_text(row.get(columns.target)),
         group=optional(columns.group),
         slice=optional(columns.slice),
@@ -185,6 +180,14 @@ def _example(row: Row, columns: Columns, identity: str) -> Example:
         origin=optional(columns.origin) or HUMAN,
         licence=optional(columns.licence),
     )
+
+
+def input_of(row: Row, columns: Sequence[str]) -> str:
+    """Return the input of a row; each of several columns stands in it under its name."""
+    fields = [(name, cell_text(row.get(name))) for name in columns]
+    if len(fields) == 1:
+        return fields[0][1]
+    return "\n".join(f"{name}: {value}" for name, value in fields if value)
 
 
 def fingerprint(examples: Sequence[Example]) -> str:

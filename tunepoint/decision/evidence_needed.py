@@ -21,7 +21,8 @@ from tunepoint.decision.futures import (
     UnitPrices,
     settled_share,
 )
-from tunepoint.decision.numbers import about_usd, significant
+from tunepoint.decision.labels_needed import LabelsNeeded
+from tunepoint.decision.numbers import about_minutes, about_usd, significant
 from tunepoint.decision.rule import Evidence
 from tunepoint.decision.stakes import Stakes, stakes_of
 from tunepoint.stats.paired import JointScores
@@ -38,6 +39,9 @@ BOTH_FACTOR = 4
 """Multiple of items and seeds that is tried where neither helps alone."""
 
 
+FewerLabels = Callable[[float], LabelsNeeded | None]
+
+
 @dataclass(frozen=True)
 class Option:
     """One kind of evidence that would settle a study, on top of what there is."""
@@ -45,6 +49,10 @@ class Option:
     more: int
     usd: float
     """What it costs: labels, answers and training."""
+    minutes: float | None = None
+    """Of labelling, for labels where the options disagree."""
+    inputs: int | None = None
+    """Among which those are found."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,10 @@ class EvidenceNeeded:
     price."""
     recommended: bool = True
     """False where it costs more than is at stake."""
+    labels: int | None = None
+    """Labels of inputs on which the options disagree (`tunepoint label`)."""
+    inputs: int | None = None
+    """Inputs without a label among which that many are found."""
 
 
 def evidence_needed(
@@ -75,6 +87,7 @@ def evidence_needed(
     titles: Sequence[str],
     reachable: bool = True,
     growth: LearningGain | None = None,
+    fewer_labels: FewerLabels | None = None,
 ) -> EvidenceNeeded:
     """Return the least of each kind of evidence that gives at least a leaning verdict, four times in five.
 
@@ -86,6 +99,7 @@ def evidence_needed(
         titles: of the arms, for people.
         reachable: whether any arm meets the limits.
         growth: what more training examples bring; None where no learning curve was drawn.
+        fewer_labels: returns the labels where options disagree that do for a multiple of the evidence.
 
     """
     hopeless = _none_good_enough(evidence, reachable)
@@ -96,9 +110,10 @@ def evidence_needed(
         return settled_share(joint, evidence, future, rng, growth) >= MIN_SETTLED_SHARE
 
     stakes = stakes_of(evidence, evidence.best_bet())
-    options = _single_options(joint, prices, settles, growth)
+    options = _single_options(joint, prices, settles, growth, fewer_labels)
     if options:
-        needed = _cheapest_first(options, graded_by_people=joint.graded_groups is not None)
+        graded = joint.graded_groups is not None and joint.tested is None
+        needed = _cheapest_first(options, graded_by_people=graded)
         return _against(stakes, needed, min(option.usd for option in options.values()), titles)
     if joint.max_seeds and settles(FutureStudy(items=BOTH_FACTOR, seeds=BOTH_FACTOR)):
         needed = _items_and_seeds(joint, prices)
@@ -162,6 +177,7 @@ def _single_options(
     prices: UnitPrices,
     settles: Callable[[FutureStudy], bool],
     growth: LearningGain | None,
+    fewer_labels: FewerLabels | None,
 ) -> dict[Kind, Option]:
     """Each kind of evidence that would do alone, with the least of it.
 
@@ -172,6 +188,10 @@ def _single_options(
     if factor is not None:
         items = int(np.ceil((factor - 1) * joint.items / 10) * 10)
         options["test_items"] = Option(items, items * prices.item)
+        instead = fewer_labels(factor) if fewer_labels is not None else None
+        if instead is not None:
+            minutes = instead.labels * prices.label_minutes
+            options["labels"] = Option(instead.labels, prices.labels(instead), minutes, instead.inputs)
     if joint.max_seeds:
         factor = _first_that_holds(SEED_FACTORS, lambda factor: settles(FutureStudy(seeds=factor)))
         if factor is not None:
@@ -188,22 +208,31 @@ def _single_options(
 def _cheapest_first(options: Mapping[Kind, Option], *, graded_by_people: bool) -> EvidenceNeeded:
     """All options, in words the cheapest first."""
     first, *others = sorted(options, key=lambda kind: options[kind].usd)
+    option = options[first]
     graded = ", as many of them graded by people as now," if graded_by_people else ""
+    time = "" if option.minutes is None else f" and {about_minutes(option.minutes)}"
     why = (
-        f"{_amount(first, options[first])}{graded if first == 'test_items' else ''} (about "
-        f"{about_usd(options[first].usd)}) would settle it with a probability of 80%."
+        f"{_amount(first, option)}{graded if first == 'test_items' else ''} (about "
+        f"{about_usd(option.usd)}{time}) would settle it with a probability of 80%."
     )
+    if option.inputs:
+        why += f" They are found among {significant(option.inputs)} inputs without a label (tunepoint label)."
     if others:
         rest = (f"{_amount(kind, options[kind])} ({about_usd(options[kind].usd)})" for kind in others)
         why += f" So would {' or '.join(rest)}."
-    items, seeds, examples = (options[kind].more if kind in options else None for kind in EVIDENCE_WORDS)
+    labels, items, seeds, examples = (
+        options[kind].more if kind in options else None for kind in EVIDENCE_WORDS
+    )
     usd = {kind: option.usd for kind, option in options.items()}
-    return EvidenceNeeded(items, seeds, examples, why=f"About {why}", usd=usd)
+    inputs = options["labels"].inputs if "labels" in options else None
+    return EvidenceNeeded(items, seeds, examples, why=f"About {why}", usd=usd, labels=labels, inputs=inputs)
 
 
 def _amount(kind: Kind, option: Option) -> str:
     words = EVIDENCE_WORDS[kind]
-    return f"{significant(option.more)} more {words.removesuffix('s') if option.more == 1 else words}"
+    if option.more == 1:
+        words = words.replace("labels", "label") if kind == "labels" else words.removesuffix("s")
+    return f"{significant(option.more)} more {words}"
 
 
 def _items_and_seeds(joint: JointScores, prices: UnitPrices) -> EvidenceNeeded:

@@ -10,6 +10,7 @@ import numpy as np
 
 from tunepoint.costs.arm_cost import ArmCost
 from tunepoint.decision.guards import too_few
+from tunepoint.decision.labels_needed import LabelsNeeded
 from tunepoint.decision.rule import Evidence
 from tunepoint.stats.arrays import Floats
 from tunepoint.stats.intervals import Interval
@@ -17,12 +18,13 @@ from tunepoint.stats.paired import JointScores, draw_errors, draw_scores
 from tunepoint.task.task import Task
 from tunepoint.trials.table import Table
 
-Kind = Literal["test_items", "training_seeds", "training_examples"]
+Kind = Literal["labels", "test_items", "training_seeds", "training_examples"]
 EXAMPLE_DOUBLINGS = (1, 2, 3)
 """Times that the training examples are doubled: further than that no curve is trusted."""
 SIMULATED_STUDIES = 100
 FUTURE_DRAWS = 1_000
 EVIDENCE_WORDS: Mapping[Kind, str] = {
+    "labels": "labels where the options disagree",
     "test_items": "test items",
     "training_seeds": "training seeds",
     "training_examples": "training examples",
@@ -41,6 +43,12 @@ class UnitPrices:
     """A labelled training example."""
     retraining: float
     """Training every trained arm again, once the examples are there."""
+    label_minutes: float = 0.0
+    """Minutes that a label takes."""
+
+    def labels(self, needed: LabelsNeeded) -> float:
+        """Return the dollars of labels where the options disagree, and of answers to all inputs."""
+        return needed.labels * self.example + needed.inputs * (self.item - self.example)
 
 
 def unit_prices(table: Table, costs: Sequence[ArmCost], task: Task) -> UnitPrices:
@@ -65,6 +73,7 @@ def unit_prices(table: Table, costs: Sequence[ArmCost], task: Task) -> UnitPrice
         ),
         example=label,
         retraining=sum(training[i] * seeds[i] for i in trained),
+        label_minutes=rates.label_minutes.likely,
     )
 
 
@@ -112,6 +121,8 @@ def _larger(joint: JointScores, future: FutureStudy) -> tuple[JointScores, Joint
         graded_groups=None if graded is None else int(graded * future.items),
         means=None,
         codes=None,
+        tested=None,
+        at_all_looks=None,
     )
     news = replace(
         joint,

@@ -47,6 +47,19 @@ def significant(value: float, digits: int = 3) -> str:
     return f"{float(f'{value:.{digits}g}'):,.0f}"
 
 
+def about_minutes(minutes: float) -> str:
+    """Return a time of work for a sentence: minutes below two hours, hours above."""
+    count, unit = (minutes, "minute") if minutes < 120 else (minutes / 60, "hour")
+    whole = max(1, round(count))
+    return f"{whole:,} {unit}{'' if whole == 1 else 's'}"
+
+
+def rounded_up(count: int) -> int:
+    """Return a count rounded up to two significant digits."""
+    unit = int(10 ** max(0, len(str(count)) - 2))
+    return -(-count // unit) * unit
+
+
 def volume(value: float) -> str:
     """Return queries a month for a sentence: two significant digits, as they are said aloud."""
     return significant(value, 2)

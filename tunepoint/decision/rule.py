@@ -80,6 +80,8 @@ class Evidence:
     replaced: int | None = None
     """Position of what runs today and has to go: it cannot be chosen, and scores are compared with its score
     instead of the best one."""
+    at_all_looks: Evidence | None = None
+    """Draws of the same, as wide as bounds that hold whenever people look at their labels."""
 
     def thinned(self, size: int) -> Evidence:
         """Return the same evidence on the first `size` draws."""
@@ -167,8 +169,18 @@ class Evidence:
 
     def verdict_risks(self) -> Risks:
         """Return the risks of the verdict: of the best bet, or of its variants if only they are settled."""
-        variants = self.open_variants()
-        return self.risks_of(*(variants or (self.best_bet(),)))
+        return self.risks_of(*self.named())
+
+    def verdict_strength(self) -> Strength | None:
+        """Return how strong the verdict is: confident only by draws that allow for every look at labels."""
+        strength = self.verdict_risks().strength
+        if strength == "confident" and self.at_all_looks is not None:
+            return self.at_all_looks.risks_of(*self.named()).strength or "leaning"
+        return strength
+
+    def named(self) -> tuple[int, ...]:
+        """Return the positions that the verdict names: the best bet, or variants if only they are settled."""
+        return self.open_variants() or (self.best_bet(),)
 
     def open_variants(self, volume: float | None = None) -> tuple[int, ...]:
         """Return the positions of the variants of which one is right, if it is open which; else none.

@@ -10,6 +10,7 @@ import scipy
 
 from tunepoint.data.examples import Example
 from tunepoint.data.prepare import prepare
+from tunepoint.decision.numbers import rounded_up
 from tunepoint.errors import EvidenceError, TrialsError
 from tunepoint.stats.paired import JointScores
 from tunepoint.task.task import Task
@@ -134,8 +135,7 @@ class Design:
         while high > low + (1 if low < 100 else low // 50):
             middle = max(low + 1, int(np.sqrt(low * high)))
             low, high = (low, middle) if enough(middle) else (middle, high)
-        digits = int(10 ** max(0, len(str(high)) - 2))
-        return -(-high // digits) * digits
+        return rounded_up(high)
 
 
 def design_of(joint: JointScores, arm: int, against: int) -> Design:

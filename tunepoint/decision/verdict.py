@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal
 
 import numpy as np
@@ -22,6 +22,7 @@ from tunepoint.decision.evidence_needed import EvidenceNeeded, evidence_needed
 from tunepoint.decision.finalists import Finalist, build_finalists, is_fast_enough, missed_limits
 from tunepoint.decision.futures import LearningGain, unit_prices
 from tunepoint.decision.guards import capped, lost_by_format, open_variants, too_few
+from tunepoint.decision.labels_needed import labels_needed
 from tunepoint.decision.replacement import Migration, migration_of, replaced_arm
 from tunepoint.decision.reversals import reversals
 from tunepoint.decision.rule import Evidence, Risks, Strength
@@ -117,13 +118,13 @@ def decide(
     table, judged, joint = _measured(table)
     titles = [cost.title for cost in costs]
     evidence = evidence_of(table, costs, task, joint, rng)
-    winner, prices = evidence.best_bet(), unit_prices(table, costs, task)
-    misses = _misses(table, evidence)
+    winner, prices, misses = evidence.best_bet(), unit_prices(table, costs, task), _misses(table, evidence)
     strength, guards = _guarded_strength(table, joint, evidence, winner, not misses[winner], titles)
     differences, doubts = compare_winner(joint, table, winner, task.limits.margin, titles, rng)
     finalists = build_finalists(table, costs, joint, evidence, misses, rng)
     reached = not misses[winner]
-    needed = None if strength else evidence_needed(joint, evidence, prices, rng, titles, reached, growth)
+    fewer = partial(labels_needed, table, joint, evidence) if task.takes_labels else None
+    what_settles = partial(evidence_needed, joint, evidence, prices, rng, titles, reached, growth, fewer)
     decision = Decision(
         task=task.name,
         verdict=VERDICT_OF_KIND[costs[winner].kind] if strength else "undecided",
@@ -132,7 +133,7 @@ def decide(
         risks=evidence.verdict_risks(),
         finalists=finalists,
         differences=differences,
-        evidence_needed=needed,
+        evidence_needed=None if strength else what_settles(),
         worth=values_of_information(joint, evidence, prices, rng, growth),
         reversal=reversals(evidence, winner, titles),
         caveats=(*caveats, *guards, *doubts, *caveats_of(table, costs, joint, misses, judged, task)),
@@ -190,7 +191,7 @@ def _guarded_strength(
     """The strength that the risks and the guards of honesty allow, and the guards' caveats."""
     few, unfair = too_few(joint.groups), lost_by_format(table, evidence, winner, titles)
     opened = open_variants(evidence, winner, titles)
-    strength = None if few or not reachable else capped(evidence.verdict_risks().strength, [*unfair, *opened])
+    strength = None if few or not reachable else capped(evidence.verdict_strength(), [*unfair, *opened])
     return strength, [*few, *unfair, *opened]
 
 
@@ -198,7 +199,7 @@ def evidence_of(
     table: Table, costs: Sequence[ArmCost], task: Task, joint: JointScores, rng: np.random.Generator
 ) -> Evidence:
     """Draw scores and costs, and find the arms that are fast enough: all that the rule looks at."""
-    cost_draws = simulate(costs, task, DECISION_DRAWS, rng)
+    cost_draws, wide = simulate(costs, task, DECISION_DRAWS, rng), joint.at_all_looks
     return Evidence(
         scores=draw_scores(joint, DECISION_DRAWS, rng),
         estimates=joint.estimates,
@@ -210,6 +211,7 @@ def evidence_of(
         simplicity=ranks_of_simplicity(table, costs),
         sides=variants_of([cost.kind for cost in costs], table.names),
         replaced=replaced_arm(costs),
+        at_all_looks=None if wide is None else evidence_of(table, costs, task, wide, rng),
     )
 
 

@@ -297,7 +297,8 @@ def settling_words(decision: Mapping[str, Any]) -> str | None:
     winner = next(f for f in decision["finalists"] if f["arm"] == decision["winner"])
     regret = winner.get("expected_regret_usd")
     pays = any(step["value_usd"] > step["price_usd"] for step in worth)
-    would_settle = any(needed[key] for key in ("test_items", "training_seeds", "training_examples"))
+    kinds = ("labels", "test_items", "training_seeds", "training_examples")
+    would_settle = any(needed.get(kind) for kind in kinds)
     too_dear = not needed.get("recommended", True)
     if too_dear or regret is None or not worth or pays or not would_settle:
         return sentence(needed["why"])

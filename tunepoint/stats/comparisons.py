@@ -38,23 +38,24 @@ class Comparison:
 def score_intervals(
     joint: JointScores, rng: np.random.Generator, *, level: float = 0.95, draws: int = 20_000
 ) -> list[Interval]:
-    """Return simultaneous intervals of the mean scores of all A arms.
+    """Return simultaneous intervals of the mean scores of all A arms; where people look often, at all looks.
 
     With fewer than 8 groups each is the union with the exact interval (Bonferroni over the arms): the
     normal approximation fails there.
     """
-    count = len(joint.estimates)
+    count, joint = len(joint.estimates), joint.at_all_looks or joint
     critical, _ = critical_values(joint, np.eye(count), rng, level=level, draws=draws)
     variances = np.diag(joint.covariance)
+    alone = joint.tested or joint
     intervals = [
-        score_interval(float(np.clip(mean, 0, 1)), float(variance), joint.groups, float(multiplier))
+        score_interval(float(np.clip(mean, 0, 1)), float(variance), alone.groups, float(multiplier))
         for mean, variance, multiplier in zip(joint.estimates, variances, critical, strict=True)
     ]
-    if joint.means is None or joint.groups >= MIN_NORMAL_GROUPS:
+    if alone.means is None or alone.groups >= MIN_NORMAL_GROUPS:
         return intervals
     level_each = 1 - (1 - level) / count
-    assert joint.codes is not None
-    exact = [exact_score(scores, joint.codes, level=level_each) for scores in joint.means.T]
+    assert alone.codes is not None
+    exact = [exact_score(scores, alone.codes, level=level_each) for scores in alone.means.T]
     return [_union(*pair) for pair in zip(intervals, exact, strict=True)]
 
 
@@ -73,9 +74,10 @@ def compare(
 ) -> list[Comparison]:
     """Return simultaneous intervals of the differences of the given pairs of arms.
 
+    Where people look after each batch of labels, the intervals hold at all looks.
     Where fewer than 8 groups differ between two arms, an interval is the union with the exact one of
     `exact_difference` (Bonferroni over the pairs), and the p-value the larger of the two: the normal
-    approximation fails there.
+    approximation fails there. Groups of a pool count too; the exact interval is the test set's.
 
     Args:
         joint: the joint distribution of the arms.
@@ -88,6 +90,7 @@ def compare(
     """
     if not pairs:
         return []
+    joint = joint.at_all_looks or joint
     all_pairs = [*pairs, *beside]
     contrasts = _contrasts(all_pairs, len(joint.estimates))
     critical, p_values = critical_values(joint, contrasts, rng, level=level, draws=draws)
@@ -100,10 +103,11 @@ def compare(
     ):
         interval = Interval(mean, max(-1.0, mean - half_width), min(1.0, mean + half_width))
         if _differ_in_few_groups(joint, arm, against):
-            assert joint.means is not None and joint.codes is not None
-            lead = (joint.means[:, arm] - joint.means[:, against]).clip(-1, 1)
-            interval = _union(interval, exact_difference(lead, joint.codes, level=level_each))
-            p_value = max(p_value, sign_flip_p_value(lead, joint.codes))
+            alone = joint.tested or joint
+            assert alone.means is not None and alone.codes is not None
+            lead = (alone.means[:, arm] - alone.means[:, against]).clip(-1, 1)
+            interval = _union(interval, exact_difference(lead, alone.codes, level=level_each))
+            p_value = max(p_value, sign_flip_p_value(lead, alone.codes))
         comparisons.append(Comparison(arm, against, interval, p_value))
     return comparisons
 
@@ -119,10 +123,13 @@ def _contrasts(pairs: Sequence[tuple[int, int]], arms: int) -> Floats:
 
 def _differ_in_few_groups(joint: JointScores, arm: int, against: int) -> bool:
     """Whether too few groups differ for the normal approximation of a difference."""
-    if joint.means is None or joint.codes is None:
+    alone = joint.tested or joint
+    if alone.means is None or alone.codes is None:
         return False
-    differing = joint.codes[joint.means[:, arm] != joint.means[:, against]]
-    return len(np.unique(differing)) < MIN_NORMAL_GROUPS
+    differing = len(np.unique(alone.codes[alone.means[:, arm] != alone.means[:, against]]))
+    if joint.labelled_groups is not None:
+        differing += int(joint.labelled_groups[arm, against])
+    return differing < MIN_NORMAL_GROUPS
 
 
 def _standard_errors(joint: JointScores, contrasts: Floats) -> Floats:

@@ -40,6 +40,14 @@ class JointScores:
     """(n,) group of each item."""
     decoded: frozenset[int] = frozenset()
     """Positions of arms whose runs are decodes of one model or prompt, not training seeds."""
+    pseudo: float | None = None
+    """Variance that half a pseudo-observation per arm adds, where a pool has changed it."""
+    tested: JointScores | None = None
+    """Of the test set alone, where a pool sharpens this: then `means` are contributions, not scores."""
+    at_all_looks: JointScores | None = None
+    """Where people look after each batch of labels: the same, as wide as bounds that hold at all looks."""
+    labelled_groups: Integers | None = None
+    """(A, A) groups of the pool with labels that show two arms to score differently, if there is a pool."""
 
     @property
     def max_seeds(self) -> int:
@@ -55,6 +63,8 @@ class JointScores:
     @property
     def pseudo_variance(self) -> float:
         """Variance that half a pseudo-observation per arm adds (Agresti and Min 2005); see `joint_scores`."""
+        if self.pseudo is not None:
+            return self.pseudo
         return float(0.5 / (min(self.items, self.graded_groups or self.items) + 2) ** 2)
 
     @property
@@ -98,7 +108,7 @@ def joint_scores(
     groups = int(codes.max()) + 1
     means = np.stack([arm.mean(axis=0) for arm in scores], axis=1)
     estimates = means.mean(axis=0)
-    item_covariance = _cluster_covariance(means - estimates, codes)
+    item_covariance = cluster_covariance(means - estimates, codes)
     seed_covariance, blocks = _seed_part(scores, codes, seeds)
     joint = JointScores(estimates, item_covariance, groups, seed_covariance, blocks, items, graded_groups)
     item_covariance += np.eye(len(scores)) * joint.pseudo_variance  # in place: `joint` holds this array
@@ -129,7 +139,7 @@ def _group_codes(clusters: NDArray[np.intp] | None, items: int) -> Integers:
     return codes
 
 
-def _cluster_covariance(deviations: Floats, codes: Integers) -> Floats:
+def cluster_covariance(deviations: Floats, codes: Integers) -> Floats:
     """Return the (A, A) cluster-robust covariance of means (Cameron and Miller 2015, equation 11).
 
     Args:

@@ -30,6 +30,8 @@ class Stream(IntEnum):
     SAVINGS_MACHINES = 12
     HARVEST = 13
     DRIFT = 14
+    LABELS = 15
+    LABEL_SHEET = 16
 
 
 def stream(seed: int, purpose: Stream, *numbers: int) -> np.random.Generator:

@@ -30,6 +30,8 @@ from tunepoint.study.curve_drawing import fit_learning_curve
 from tunepoint.study.directory import CALLS, Study
 from tunepoint.study.facts import input_novelty, signal_facts
 from tunepoint.study.holdout import usable
+from tunepoint.study.labelling.caveats import labelling_caveats
+from tunepoint.study.labelling.pool import pooled
 from tunepoint.study.learning_curve import LearningCurve, growing_arms, still_rising
 from tunepoint.study.leniency import Leniency, leniency, without_conventions
 from tunepoint.study.records import Decided
@@ -124,7 +126,7 @@ def _collect(runner: Runner, selection: Selection, doubts: Sequence[DoubtfulLabe
     grades = read_grades(task, study.folder)
     trials = apply_grades(usable(study.test.trials, finalists), grades)
     _note_decided(study, trials, grades)
-    table = tabulate(trials, [arm.name for arm in finalists])
+    table = pooled(tabulate(trials, [arm.name for arm in finalists]), study.folder)
     costs = measured_costs(finalists, study, table, task)
     train = trainable(task, prepared.split.train)
     curve = fit_learning_curve(study, selection.candidates, train, study.rng(Stream.LEARNING_CURVE))
@@ -155,6 +157,7 @@ def _decide(measured: _Measured) -> Decision:
     warnings += recording_warnings(runner.models.reply_origins)
     warnings += copying_warnings(study, measured.selection.winners)
     warnings += batch_warnings(task, measured.costs)
+    warnings += labelling_caveats(table, study.folder)
     rng = study.rng(Stream.DECISION)
     growth = curve.growth(growing) if curve else None
     decision = decide(table, measured.costs, task, rng, caveats=warnings, growth=growth)

@@ -60,7 +60,8 @@ def contamination(
         return Contamination()
     try:
         # the same draws as the decision itself, so that only the items can make a difference
-        clean = decide(table.subset(keep), costs, task, stream(seed, Stream.DECISION))
+        kept = replace(table.subset(keep), pool=table.pool)
+        clean = decide(kept, costs, task, stream(seed, Stream.DECISION))
     except EvidenceError as error:
         return Contamination(items, why_not=str(error))
     scores = {finalist.arm: finalist.score for finalist in clean.finalists}

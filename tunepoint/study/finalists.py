@@ -59,7 +59,7 @@ def open_finalists(folder: Path, only: Sequence[str] = ()) -> Iterator[Finalists
         ModelError: the winner's model, or one of `only`, is not here; its replies came from a file.
 
     """
-    task, winner, manifest = _task(folder), _winner(folder), read_manifest(folder)
+    task, winner, manifest = study_task(folder), _winner(folder), read_manifest(folder)
     prepared = prepare(task, manifest.seed)
     encoder = load_encoder(task)
     budget = Budget(None, 0.0, manifest.spent_usd)
@@ -124,8 +124,13 @@ def _check_names(folder: Path, only: Sequence[str], servable: Sequence[Arm]) -> 
             raise TaskError(f"{folder}: no finalist {name!r} that could serve; {nearest(name, names)}")
 
 
-def _task(folder: Path) -> Task:
-    """The task as the last run read it."""
+def study_task(folder: Path) -> Task:
+    """Return the task as the last run read it.
+
+    Raises:
+        StudyError: the folder is no study, or one from before studies kept their task.
+
+    """
     path = folder / TASK
     if not path.exists():
         read_manifest(folder)  # a folder that is no study at all gets that error

@@ -15,6 +15,7 @@ from tunepoint.errors import StudyError, TaskError
 from tunepoint.files.amounts import as_file_content
 from tunepoint.files.foreign_json import mapping, read_json
 from tunepoint.stats.streams import Stream, stream
+from tunepoint.study.labelling.pool import pooled
 from tunepoint.study.manifest import Manifest, read_manifest
 from tunepoint.study.repricing import NewPrices, Rates, reprice
 from tunepoint.task.task import Task
@@ -72,7 +73,7 @@ def reopen(study: Path) -> Reopened:
     """
     manifest = read_manifest(study)
     task = task_of(study)
-    table = tabulate(_trials(study, manifest), manifest.finalists)
+    table = pooled(tabulate(_trials(study, manifest), manifest.finalists), study)
     declared = read_arms(study / "arms.toml")
     costs = [declared_cost(declared[scores.arm], scores) for scores in table.arms]
     return Reopened(manifest, task, table, costs)

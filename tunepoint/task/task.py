@@ -20,6 +20,7 @@ from tunepoint.models.endpoints import AS_USUAL
 from tunepoint.task.assumptions import Costs, Limits, Traffic, Value
 from tunepoint.task.sections import (
     EMBEDDED,
+    JUDGE,
     RECORDED_PREFIX,
     UNMEASURED_TUNE_KEYS,
     Answer,
@@ -92,6 +93,11 @@ class Task(Section):
     def resolve(self, path: Path) -> Path:
         """Return the path, relative ones from the folder of task.toml."""
         return path if path.is_absolute() else self.folder / path
+
+    @property
+    def takes_labels(self) -> bool:
+        """Whether people can label inputs for it after a study: its scorer is known and no judge."""
+        return self.data is not None and self.score.metric != JUDGE and ":" not in self.score.metric
 
     def logs(self) -> dict[str, Path]:
         """Return the logs of what runs today: the name of the model -> its file."""

@@ -16,7 +16,7 @@ from tunepoint.errors import DataError, nearest
 from tunepoint.files.cells import escape_cell, unescape_cell
 from tunepoint.files.text import write_text
 from tunepoint.task.task import Task
-from tunepoint.trials.trial import Trial
+from tunepoint.trials.trial import Trial, normalize_answer
 
 GRADING_SHEET = "to_grade.csv"
 """Answers of the finalists for people to grade; in the folder of the study."""
@@ -80,11 +80,6 @@ def _grade(path: Path, line: int, cell: str, scale: int) -> float:
             "or an empty cell if nobody graded the answer"
         )
     return grade
-
-
-def normalize_answer(answer: str) -> str:
-    """Return an answer without what spreadsheets change in it: spaces and line ends."""
-    return " ".join(answer.split())
 
 
 def apply_grades(trials: Sequence[Trial], grades: Grades) -> list[Trial]:

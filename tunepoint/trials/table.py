@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tunepoint.errors import EvidenceError
 from tunepoint.stats.arrays import Floats
+from tunepoint.stats.disagreements import PoolScores, with_pool
 from tunepoint.stats.paired import JointScores, joint_scores
 
 
@@ -93,6 +94,10 @@ class Table:
     """Slice of each item."""
     left_out: int
     """Items that some arm or seed has not answered."""
+    pool: PoolScores | None = None
+    """What inputs without a label, and labels where the arms disagree, show of their differences."""
+    answers: NDArray[np.intp] | None = None
+    """(arms, items) first answers: equal numbers are equal answers. None where some are not known."""
 
     @property
     def names(self) -> list[str]:
@@ -100,7 +105,7 @@ class Table:
         return [arm.arm for arm in self.arms]
 
     def subset(self, keep: NDArray[np.bool_]) -> Table:
-        """Return the same arms on the items where `keep` is true."""
+        """Return the same arms on the items where `keep` is true, without the pool."""
         arms = tuple(
             replace(
                 arm,
@@ -115,7 +120,10 @@ class Table:
         kept = np.flatnonzero(keep).tolist()
         clusters = None if self.clusters is None else self.clusters[keep]
         slices = tuple(self.slices[i] for i in kept)
-        return Table(tuple(self.items[i] for i in kept), arms, clusters, slices, self.left_out)
+        answers = None if self.answers is None else self.answers[:, keep]
+        return Table(
+            tuple(self.items[i] for i in kept), arms, clusters, slices, self.left_out, answers=answers
+        )
 
 
 def joint_of(table: Table) -> JointScores:
@@ -128,7 +136,7 @@ def joint_of(table: Table) -> JointScores:
     arms = table.arms
     graded_groups = [arm.graded_groups for arm in arms if arm.graded_groups is not None]
     try:
-        return joint_scores(
+        joint = joint_scores(
             [arm.runs for arm in arms],
             table.clusters,
             [arm.run_names for arm in arms],
@@ -141,3 +149,4 @@ def joint_of(table: Table) -> JointScores:
         raise EvidenceError(
             f"{error}; {table.left_out} more items were left out: some arm or seed has no trial of them"
         ) from None
+    return joint if table.pool is None else with_pool(joint, table.pool)

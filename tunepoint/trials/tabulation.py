@@ -53,7 +53,9 @@ def tabulate(trials: Iterable[Trial], arms: Sequence[str] | None = None) -> Tabl
     clusters = _clusters(_names(items, runs, "cluster", lambda trial: trial.cluster), items)
     slices = _names(items, runs, "slice", lambda trial: trial.slice)
     scores = tuple(_arm_scores(name, grouped[name], items) for name in names)
-    return Table(items, scores, clusters, tuple(map(slices.get, items)), len(all_items) - len(items))
+    answers = _answers([next(iter(grouped[name].values())) for name in names], items)
+    left_out = len(all_items) - len(items)
+    return Table(items, scores, clusters, tuple(map(slices.get, items)), left_out, answers=answers)
 
 
 def mean_interval(trials: Sequence[Trial], rng: np.random.Generator | None = None) -> Interval:
@@ -173,6 +175,19 @@ def _human(firsts: Sequence[Sequence[Trial]]) -> Floats | None:
     if all(trial.human is None for row in firsts for trial in row):
         return None
     return np.array([[trial.human for trial in row] for row in firsts], dtype=np.float64)
+
+
+def _answers(runs: Sequence[_Run], items: Sequence[str]) -> NDArray[np.intp] | None:
+    """Return (arms, items) numbers of the first answers of each arm; None where some trial has none."""
+    codes: dict[str, int] = {}
+    numbers = np.empty((len(runs), len(items)), dtype=np.intp)
+    for arm, run in enumerate(runs):
+        for place, item in enumerate(items):
+            trial = _decodes(run[item])[0]
+            if trial.answer is None and trial.format_ok:
+                return None
+            numbers[arm, place] = codes.setdefault(trial.plain_answer, len(codes))
+    return numbers
 
 
 def _without_none(values: Iterable[float | None]) -> Floats:

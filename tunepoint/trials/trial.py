@@ -26,6 +26,14 @@ _Amount = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 TrialKey = tuple[str, str, str | None, str | None]
 """Arm, item, training seed, decode."""
 
+UNREADABLE = ""
+"""In place of an answer that could not be read: it is wrong, whatever is right."""
+
+
+def normalize_answer(answer: str) -> str:
+    """Return an answer without what spreadsheets change in it: spaces and line ends."""
+    return " ".join(answer.split())
+
 
 class Trial(BaseModel):
     """One answer of one arm to one item."""
@@ -68,6 +76,11 @@ class Trial(BaseModel):
     def key(self) -> TrialKey:
         """What no two trials of a file share."""
         return self.arm, self.item, self.seed, self.decode
+
+    @property
+    def plain_answer(self) -> str:
+        """The answer without what spreadsheets change in it; `UNREADABLE` where nothing could be read."""
+        return normalize_answer(self.answer or "") if self.format_ok else UNREADABLE
 
     def line(self) -> str:
         """Return the trial as one line of JSON, without empty fields."""

@@ -1,0 +1,330 @@
+"""`tunepoint label`: a pool without right answers, blind sheets, and a verdict that sharpens with them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import EXAMPLE, QUEUES
+from typer.testing import CliRunner
+
+from tunepoint import Example, Result, Task, decide
+from tunepoint.cli.app import app
+from tunepoint.costs.arm_cost import ArmCost
+from tunepoint.data.prepare import prepare
+from tunepoint.decision.labels_needed import labels_needed
+from tunepoint.decision.verdict import evidence_of
+from tunepoint.errors import DataError, StudyError, TaskError
+from tunepoint.stats.disagreements import AGREED
+from tunepoint.stats.ranges import Range
+from tunepoint.study.finalists import study_task
+from tunepoint.study.labelling.label import Labelling, label
+from tunepoint.study.labelling.labels import PoolLabel, agreement, read_labels
+from tunepoint.study.labelling.order import label_times, next_inputs
+from tunepoint.study.labelling.pool import Pool, open_pool
+from tunepoint.study.labelling.sheet import SHEET
+from tunepoint.study.manifest import read_manifest
+from tunepoint.study.whatif import Scenario, reopen, what_if
+from tunepoint.trials.table import Table, joint_of
+from tunepoint.trials.tabulation import tabulate
+from tunepoint.trials.trial import Trial
+
+Rows = list[dict[str, str]]
+SHEET_INPUTS = 12
+
+
+def example_rows() -> Rows:
+    with (EXAMPLE / "messages.csv").open(newline="", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if row["queue"] in QUEUES and row["text"]]
+
+
+@pytest.fixture(scope="module")
+def truth() -> dict[str, str]:
+    return {row["text"]: row["queue"] for row in example_rows()}
+
+
+@pytest.fixture(scope="module")
+def answered(finished: Result, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study whose finalists have answered a pool; tests label copies of it."""
+    assert finished.folder is not None
+    folder = tmp_path_factory.mktemp("labelling")
+    shutil.copytree(finished.folder, folder / "study")
+    with (folder / "pool.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["text", "customer_id"], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(example_rows())
+        writer.writerow({"text": "", "customer_id": ""})
+    label(folder / "study", pool=folder / "pool.csv", batch=SHEET_INPUTS)
+    return folder / "study"
+
+
+@pytest.fixture
+def study(answered: Path, tmp_path: Path) -> Path:
+    shutil.copytree(answered, tmp_path / "study")
+    return tmp_path / "study"
+
+
+def sheet_rows(study: Path) -> Rows:
+    with (study / SHEET).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def fill(study: Path, right: Callable[[dict[str, str]], str], by: str = "") -> None:
+    rows = sheet_rows(study)
+    with (study / SHEET).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows({**row, "right": right(row), "by": by} for row in rows)
+
+
+def by_number(truth: dict[str, str]) -> Callable[[dict[str, str]], str]:
+    """Fill in the column with the right answer, or `none`."""
+
+    def right(row: dict[str, str]) -> str:
+        columns = [name for name in row if name.startswith("#") and row[name] == truth[row["input"]]]
+        return columns[0] if columns else "none"
+
+    return right
+
+
+def opened(study: Path) -> Pool:
+    pool = open_pool(study, reopen(study).table.names)
+    assert pool is not None
+    return pool
+
+
+def test_a_pool_is_answered_without_its_right_answers_and_known_inputs_are_left_out(answered: Path) -> None:
+    pool, manifest = opened(answered), read_manifest(answered)
+    known = {example.input for example in prepare(study_task(answered), manifest.seed).examples}
+    assert pool.inputs and not {example.input for example in pool.inputs} & known
+    assert not any(example.target for example in pool.inputs)
+    assert (pool.strata == AGREED).sum() == len(pool.inputs) - len(pool.disputed)
+
+
+def test_the_sheet_is_blind_and_holds_only_inputs_on_which_options_disagree(answered: Path) -> None:
+    rows, pool = sheet_rows(answered), opened(answered)
+    assert set(rows[0]) - {"item", "input", "right", "by"} <= {"#1", "#2", "#3"}
+    assert {row[name] for row in rows for name in row if name[0] == "#"} <= {*QUEUES, ""}
+    disputed = {pool.inputs[i].id for i in pool.disputed}
+    assert {row["item"] for row in rows} <= disputed
+    firsts = [row["#1"] < row["#2"] for row in rows if row["#1"] and row["#2"]]
+    assert 0 < sum(firsts) < len(firsts)  # the order of the answers is drawn
+
+
+def test_labels_sharpen_the_verdict_and_whatif_decides_on_them_too(
+    study: Path, truth: dict[str, str]
+) -> None:
+    before = json.loads((study / "decision.json").read_text())
+    fill(study, by_number(truth))
+    state = label(study)
+    assert state.new_labels == len(state.pool.labelled) > 8 and len(read_labels(study)) == state.new_labels
+    after = json.loads((study / "decision.json").read_text())
+    widths = [
+        [difference["high"] - difference["low"] for difference in content["differences"]]
+        for content in (before, after)
+    ]
+    assert np.mean(widths[1]) < np.mean(widths[0])
+    assert any("labels outside the test set count too" in caveat for caveat in after["caveats"])
+    again = what_if(study, Scenario()).before
+    assert again.winner == after["winner"]
+    for finalist, recorded in zip(again.finalists, after["finalists"], strict=True):
+        assert finalist.score.estimate == pytest.approx(recorded["score"]["estimate"], abs=1e-6)
+
+
+def test_labels_come_by_number_by_answer_or_as_none_and_a_sheet_may_be_half_filled(
+    study: Path, truth: dict[str, str]
+) -> None:
+    rows = sheet_rows(study)
+    wanted = {rows[0]["item"]: "none", rows[1]["item"]: rows[1]["#2"], rows[2]["item"]: "#1"}
+    fill(study, lambda row: wanted.get(row["item"], ""))
+    state = label(study)
+    said = {each.item: each.right for each in read_labels(study)}
+    assert said == {rows[0]["item"]: None, rows[1]["item"]: rows[1]["#2"], rows[2]["item"]: rows[2]["#1"]}
+    assert state.new_labels == 3
+    # what was left empty comes again
+    assert {row["item"] for row in rows[3:]} <= {row["item"] for row in sheet_rows(study)}
+    caveats = json.loads((study / "decision.json").read_text())["caveats"]
+    assert any("3 labels of inputs on which the options disagree do not count yet" in c for c in caveats)
+
+
+@pytest.mark.parametrize(
+    ("right", "message"),
+    [
+        ("#9", r"to_label.csv:2: right is '#9', and 2 answers are shown: write #1 to #2"),
+        ("billling", r"to_label.csv:2: 'billling' is no label of the task; did you mean 'billing'"),
+    ],
+)
+def test_mistakes_on_a_sheet_are_named_and_nothing_is_lost(study: Path, right: str, message: str) -> None:
+    rows = sheet_rows(study)
+    two = next(row for row in rows if not row.get("#3"))
+    rows.remove(two)
+    (study / SHEET).unlink()
+    with (study / SHEET).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(two))
+        writer.writeheader()
+        writer.writerows([{**two, "right": right}, *rows])
+    with pytest.raises(DataError, match=message):
+        label(study)
+    assert sheet_rows(study)[0]["right"] == right and not read_labels(study)
+
+
+def test_second_opinions_are_asked_for_once_people_write_their_names(
+    study: Path, truth: dict[str, str]
+) -> None:
+    fill(study, by_number(truth), by="ann")
+    first = {row["item"] for row in sheet_rows(study)}
+    state = label(study, batch=10, second=1.0)
+    again = [row for row in sheet_rows(study) if row["item"] in first]
+    assert again and state.agreement is None
+    fill(study, lambda row: by_number(truth)(row) if row["item"] in first else "", by="bo")
+    label(study)
+    labels = read_labels(study)
+    assert {each.by for each in labels if each.item in {row["item"] for row in again}} == {"ann", "bo"}
+
+
+def test_kappa_is_agreement_beyond_chance() -> None:
+    def pairs(*said: tuple[str, str]) -> list[PoolLabel]:
+        labels = []
+        for i, (one, other) in enumerate(said):
+            labels += [PoolLabel(str(i), one, "ann", {}), PoolLabel(str(i), other, "bo", {})]
+        return labels
+
+    # 20 inputs: both "a" 8 times, both "b" 7, and 5 times not; by chance .65 * .6 + .35 * .4 = .53 or so
+    said = [("a", "a")] * 8 + [("b", "b")] * 7 + [("a", "b")] * 3 + [("b", "a")] * 2
+    agreed = agreement(pairs(*said))
+    chance = (11 * 10 + 9 * 10) / 400
+    assert agreed is not None and agreed.share == 0.75
+    assert agreed.kappa == pytest.approx((0.75 - chance) / (1 - chance))
+    assert agreement(pairs(*said[:9])) is None
+    always = agreement(pairs(*[("a", "a")] * 12))
+    assert always is not None and always.kappa is None
+
+
+def test_the_order_is_random_within_a_stratum_and_prefers_what_the_winner_is_compared_on(
+    answered: Path,
+) -> None:
+    reopened = reopen(answered)
+    alone = reopened.decide(reopened.task, reopened.costs)
+    winner, rival = alone.winner, next(n for n in reopened.table.names if n != alone.winner)
+    others = [n for n in reopened.table.names if n not in (winner, rival)][:1]
+    arms = (winner, rival, *others)
+    inputs = tuple(Example(str(i), str(i), "") for i in range(3_000))
+    relevant, beside, same = ("a", "b", "b"), ("a", "a", "b"), ("a", "a", "a")
+    answers = tuple(tuple((a,) for a in kind) for kind in (relevant, beside, same) for _ in range(1_000))
+    pool = Pool(inputs, arms, answers)
+    beaten = replace(
+        alone,
+        differences=tuple(
+            replace(d, difference=replace(d.difference, low=1.0))
+            if d.against in others
+            else replace(d, difference=replace(d.difference, low=-1.0))
+            for d in alone.differences
+        ),
+    )
+    times = label_times(pool, beaten, 0.02, np.random.default_rng(0).random(3_000))
+    first = next_inputs(pool, times, 150, ())
+    counts = np.bincount(np.array(first) // 1_000, minlength=3)
+    assert counts[2] == 0 and 2.2 < counts[0] / counts[1] < 6
+    inside = np.array([i for i in first if i < 1_000])
+    assert abs(inside.mean() - 500) < 90  # no end of the file comes earlier
+
+
+def test_what_cannot_be_labelled_is_refused_with_the_next_step(finished: Result, tmp_path: Path) -> None:
+    assert finished.folder is not None
+    folder = tmp_path / "study"
+    shutil.copytree(finished.folder, folder)
+    with pytest.raises(
+        StudyError, match=r"no pool that two of its options have answered; give one: tunepoint label"
+    ):
+        label(folder)
+    empty = tmp_path / "pool.csv"
+    empty.write_text("text,customer_id\n,\n")
+    with pytest.raises(DataError, match="no row adds to the pool"):
+        label(folder, pool=empty)
+    empty.write_text("message\nhello\n")
+    with pytest.raises(DataError, match="no column 'text'"):
+        label(folder, pool=empty)
+    content = json.loads((folder / "task.json").read_text())
+    content["task"]["score"]["metric"] = "my_scorer:score"
+    (folder / "task.json").write_text(json.dumps(content))
+    with pytest.raises(TaskError, match="answers are scored by my_scorer:score"):
+        label(folder)
+
+
+def test_the_command_says_how_it_stands_and_what_comes_next(study: Path, truth: dict[str, str]) -> None:
+    fill(study, by_number(truth))
+    done = CliRunner().invoke(app, ["label", str(study), "--quiet"])
+    assert done.exit_code == 0, done.output
+    assert "The options disagree on" in done.output
+    assert "Not settled" in done.output or "Settled after" in done.output
+    content: dict[str, Any] = json.loads(CliRunner().invoke(app, ["label", str(study), "--json"]).output)
+    assert content["new_labels"] == 0 < content["labelled"] <= content["disputed"] < content["inputs"]
+
+
+def test_a_settled_study_writes_no_sheet(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Labelling, "settled", property(lambda self: True))
+    assert label(study).sheet is None and not (study / SHEET).exists()
+
+
+def disagreeing(share: float, lead: float) -> Table:
+    """200 items on which two options give another answer to a share, and one is ahead."""
+    trials = []
+    for i in range(200):
+        place = i / 200
+        first = "right" if place < (share - lead) / 2 or place >= share else "wrong"
+        second = "wrong" if place < (share - lead) / 2 else "right"
+        for arm, answer in (("prompted", first), ("tuned", second)):
+            trials.append(Trial(arm=arm, item=str(i), answer=answer, score=float(answer == "right")))
+    return tabulate(trials)
+
+
+def test_labels_needed_are_fewer_than_items_by_the_share_of_disagreement() -> None:
+    needed = {}
+    for share in (0.1, 0.4):
+        table = disagreeing(share, 0.02)
+        joint, task = joint_of(table), Task.parse({"name": "t", "limits": {"margin": 0.01}})
+        costs = (
+            ArmCost("prompted", "prompt", deterministic=True),
+            ArmCost("tuned", "tuned", deterministic=True),
+        )
+        evidence = evidence_of(table, costs, task, joint, np.random.default_rng(0))
+        few, more = (labels_needed(table, joint, evidence, factor) for factor in (3.0, 6.0))
+        assert few is not None and more is not None and few.labels < more.labels
+        random = 200 * (3.0 - 1)
+        assert few.labels == pytest.approx(share * random, rel=0.2)
+        assert few.inputs == pytest.approx(few.labels / share, rel=0.1)
+        needed[share] = few.labels
+    assert needed[0.1] < 0.35 * needed[0.4]
+
+
+def test_an_undecided_study_asks_for_labels_in_words_minutes_and_dollars() -> None:
+    table = disagreeing(0.1, -0.005)
+    content = {
+        "name": "t",
+        "data": {"path": "x.csv", "input": "a", "target": "b"},
+        "limits": {"margin": 0.03},
+        "traffic": {"queries_per_month": 1_000_000},
+    }
+    costs = (
+        ArmCost("prompted", "prompt", usd_per_query=Range.parse(0.001), deterministic=True),
+        ArmCost("tuned", "tuned", upfront_usd=Range.parse(2_000), deterministic=True),
+    )
+    needed = decide(table, costs, Task.parse(content), np.random.default_rng(0)).evidence_needed
+    assert needed is not None and needed.labels and needed.test_items and needed.labels < needed.test_items
+    assert needed.usd is not None and needed.usd["labels"] < needed.usd["test_items"]
+    assert re.match(
+        r"About [\d,]+ more labels where the options disagree \(about \$[\d,.]+ and [\d,]+ (minutes|hours)\) "
+        r"would settle it with a probability of 80%. They are found among [\d,]+ inputs without a label",
+        needed.why,
+    ), needed.why
+    own = Task.parse({**content, "score": {"metric": "my_scorer:score"}})
+    other = decide(table, costs, own, np.random.default_rng(0)).evidence_needed
+    assert other is not None and other.labels is None

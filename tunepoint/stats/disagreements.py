@@ -1,0 +1,266 @@
+"""Differences of arms from labels where their answers disagree, and from inputs without a label.
+
+Two arms that give the same answer to an input score the same on it, whatever the right answer is. So a
+pool of inputs that the arms have answered shows, without any label, how often their scores can differ, and
+labels are needed on those inputs only. This is sampling in two phases with strata (Neyman 1938,
+"Contribution to the theory of sampling human populations"; Cochran 1977, "Sampling Techniques", section
+12.2): the pool is the first phase, who agrees with whom is the stratum, and in a stratum the inputs are
+labelled in random order. Inputs on which all agree are a stratum whose difference is known to be 0.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import scipy
+
+from tunepoint.errors import EvidenceError
+from tunepoint.stats.arrays import Floats, Integers
+from tunepoint.stats.paired import JointScores, cluster_covariance
+
+AGREED = 0
+"""Stratum of the inputs on which all arms give the same answer."""
+MIN_LABELS = 2
+"""Labels of a stratum from which it has a variance of its own; smaller ones are joined."""
+MIN_LABELLED_GROUPS = 8
+"""Groups with labels from which the normal approximation may speak: before, the pool does not count."""
+LOOKS_ERROR = 0.05
+"""Probability with which the widened bounds ever fail, however often one looks."""
+TUNED_LABELS = 60
+"""Labels at which the widened bounds are narrowest."""
+OTHERS_WEIGHT = 0.25
+"""How much less often an input is labelled on which the likely winner differs from none that may beat it."""
+
+
+@dataclass(frozen=True)
+class PoolScores:
+    """What a pool shows of the differences between A arms."""
+
+    strata: Integers
+    """(N,) of each input: `AGREED`, or a number from 1 for who agrees with whom."""
+    labelled: Integers
+    """(m,) positions of the labelled inputs on which arms disagree."""
+    scores: Floats
+    """(m, A) scores of the arms on them, averaged over runs, 0..1; NaN for arms that were not asked."""
+    clusters: Integers | None = None
+    """(N,) cluster of each input; None if inputs are independent."""
+
+    def __post_init__(self) -> None:
+        if len(self.labelled) != len(self.scores):
+            raise EvidenceError(
+                f"{len(self.labelled)} inputs are labelled and {len(self.scores)} have scores"
+            )
+        if (self.strata[self.labelled] == AGREED).any():
+            raise EvidenceError(
+                "an input on which all arms agree needs no label, and its label says nothing here"
+            )
+
+    @property
+    def asked(self) -> Integers:
+        """Positions of the arms that answered the pool."""
+        return np.flatnonzero(~np.isnan(self.scores).any(axis=0))
+
+    @cached_property
+    def codes(self) -> Integers:
+        """(N,) cluster of each input, from 0; an input of its own where none are given."""
+        if self.clusters is None:
+            return np.arange(len(self.strata))
+        return np.unique(self.clusters, return_inverse=True)[1]
+
+    @property
+    def labelled_groups(self) -> int:
+        """Clusters with a label."""
+        return len(np.unique(self.codes[self.labelled]))
+
+    @property
+    def disagreement(self) -> float:
+        """Share of the inputs on which arms disagree."""
+        return float((self.strata != AGREED).mean())
+
+
+def with_pool(joint: JointScores, pool: PoolScores) -> JointScores:
+    """Return the scores of a test set, sharpened by what a pool shows of their differences.
+
+    The mean scores m of the test set, with covariance S, and the differences c that the pool shows (each arm
+    less the mean of those that answered it), with covariance V, are combined by generalized least squares:
+    m + G (c - C m), with C the projection on differences and G = S C' (C S C' + V)^+, the update of Kalman
+    1960 ("A new approach to linear filtering and prediction problems"). What an arm scores
+    absolutely still comes from the test set; the pool moves it only as its differences do.
+
+    The result has one row for every input of test set and pool: its contribution to the estimate. The mean of
+    the contributions is the estimate, and their cluster-robust covariance is the estimate's. People look
+    after each batch of labels and stop when it suits: `at_all_looks` is the same with V widened to the
+    bounds of a confidence sequence, so that its intervals hold at all looks together.
+
+    Args:
+        joint: of the test set, with the scores of its items.
+        pool: of other inputs, whose clusters share nothing with those of the test set.
+
+    Raises:
+        EvidenceError: the distribution comes without the items' scores, or the pool has other arms.
+
+    """
+    arms = len(joint.estimates)
+    if joint.means is None or joint.codes is None:
+        raise EvidenceError("a pool needs the scores of the test items, not only their distribution")
+    if pool.scores.shape[1:] != (arms,):
+        raise EvidenceError(f"the pool has {pool.scores.shape[1:]} arms, the test set {arms}")
+    if pool.labelled_groups < MIN_LABELLED_GROUPS:
+        return joint
+    combined = _combined(joint, pool, widening=1.0)
+    return replace(combined, at_all_looks=_combined(joint, pool, widening=looks_widening(len(pool.labelled))))
+
+
+def _combined(joint: JointScores, pool: PoolScores, widening: float) -> JointScores:
+    """Combine test set and pool, the errors of the pool taken as `widening` times what they are."""
+    arms, codes = len(joint.estimates), pool.codes
+    shown = _contributions(pool)
+    differences = shown.mean(axis=0)
+    deviations = (shown - differences) * widening
+    pseudo = pool.disagreement**2 * 0.5 / (len(pool.labelled) + 2) ** 2 * widening**2
+    projection = _projection(pool.asked, arms)
+    variance = cluster_covariance(deviations, codes) + pseudo * projection
+    gain = (
+        joint.item_covariance
+        @ projection
+        @ np.linalg.pinv(
+            projection @ joint.item_covariance @ projection + variance, rcond=1e-9, hermitian=True
+        )
+    )
+    estimates = joint.estimates + gain @ (differences - projection @ joint.estimates)
+    kept = np.eye(arms) - gain @ projection
+    combined = _stacked(joint, estimates, (kept, gain), (deviations, codes))
+    both = joint.pseudo_variance * kept @ kept.T + pseudo * gain @ projection @ gain.T
+    scale = float(np.trace(both)) / arms
+    degrees = _degrees(
+        projection,
+        (kept @ joint.item_covariance @ kept.T, joint.degrees),
+        (gain @ variance @ gain.T, pool.labelled_groups - 1),
+    )
+    combined.item_covariance[...] += scale * np.eye(arms)
+    return replace(
+        combined,
+        pseudo=scale,
+        graded_groups=min(degrees + 1, combined.groups),
+        tested=joint,
+        labelled_groups=_differing_groups(pool),
+    )
+
+
+def _differing_groups(pool: PoolScores) -> Integers:
+    """Return (A, A) labelled groups in which two arms score differently on some input."""
+    arms = pool.scores.shape[1]
+    counts = np.zeros((arms, arms), dtype=np.intp)
+    for one, other in itertools.combinations(pool.asked.tolist(), 2):
+        differing = pool.scores[:, one] != pool.scores[:, other]
+        groups = len(np.unique(pool.codes[pool.labelled[differing]]))
+        counts[one, other] = counts[other, one] = groups
+    return counts
+
+
+def difference_p_value(joint: JointScores, pool: PoolScores) -> float:
+    """Return the p-value of "test set and pool show the same differences" (a Wald test with an F reference).
+
+    Args:
+        joint: of the test set alone.
+        pool: of other inputs.
+
+    """
+    arms, asked = len(joint.estimates), pool.asked
+    shown, projection = _contributions(pool), _projection(asked, arms)
+    gap = shown.mean(axis=0) - projection @ joint.estimates
+    covariance = projection @ joint.covariance @ projection
+    covariance = covariance + cluster_covariance(shown - shown.mean(axis=0), pool.codes)
+    rank = len(asked) - 1
+    statistic = float(gap @ np.linalg.pinv(covariance, rcond=1e-9, hermitian=True) @ gap) / rank
+    degrees = max(1, pool.labelled_groups - 1)
+    return float(scipy.stats.f.sf(statistic, rank, min(degrees, joint.degrees)))
+
+
+def _projection(asked: Integers, arms: int) -> Floats:
+    """Return the (A, A) matrix that takes from each arm asked the mean of all asked, and 0 for the others."""
+    projection = np.zeros((arms, arms))
+    projection[np.ix_(asked, asked)] = np.eye(len(asked)) - 1 / len(asked)
+    return projection
+
+
+def _degrees(projection: Floats, *parts: tuple[Floats, int]) -> int:
+    """Return the degrees of freedom of a sum of two covariances (Welch 1947), as differences see them."""
+    sizes = [float(np.trace(projection @ covariance @ projection)) for covariance, _ in parts]
+    spread = sum(size**2 / degrees for size, (_, degrees) in zip(sizes, parts, strict=True))
+    return max(1, int(sum(sizes) ** 2 / spread)) if spread > 0 else min(degrees for _, degrees in parts)
+
+
+def _stacked(
+    joint: JointScores, estimates: Floats, weights: tuple[Floats, Floats], pool: tuple[Floats, Integers]
+) -> JointScores:
+    """Return the combined distribution, with the contributions of test items and pool inputs as rows."""
+    assert joint.means is not None and joint.codes is not None
+    (kept, gain), (deviations, codes) = weights, pool
+    tested = len(joint.means)
+    rows = tested + len(deviations)
+    own = rows / tested * (joint.means - joint.means.mean(axis=0)) @ kept.T
+    others = rows / len(deviations) * deviations @ gain.T
+    means = estimates + np.concatenate([own, others])
+    all_codes = np.concatenate([joint.codes, codes + joint.groups])
+    return replace(
+        joint,
+        estimates=estimates,
+        item_covariance=cluster_covariance(means - estimates, all_codes),
+        groups=joint.groups + int(codes.max()) + 1,
+        means=means,
+        codes=all_codes,
+    )
+
+
+def _contributions(pool: PoolScores) -> Floats:
+    """Return (N, A) contributions of the inputs to the differences, each arm less the mean of all.
+
+    In stratum h with N_h inputs, n_h of them labelled with mean difference y_h, every input contributes
+    y_h, and a labelled one N_h / n_h (y - y_h) as well, times sqrt(n_h / (n_h - 1)) because y_h comes from
+    the same labels. Their mean is the sum over strata of N_h / N y_h.
+    """
+    asked = pool.asked
+    leads = np.zeros_like(pool.scores)
+    leads[:, asked] = pool.scores[:, asked] - pool.scores[:, asked].mean(axis=1, keepdims=True)
+    strata = _joined(pool)
+    shown = np.zeros((len(strata), leads.shape[1]))
+    for stratum in np.unique(strata[pool.labelled]).tolist():
+        inside, own = np.flatnonzero(strata == stratum), strata[pool.labelled] == stratum
+        labels = int(own.sum())
+        mean = leads[own].mean(axis=0)
+        shown[inside] = mean
+        if labels > 1:
+            share = len(inside) / labels * np.sqrt(labels / (labels - 1))
+            shown[pool.labelled[own]] += share * (leads[own] - mean)
+    return shown
+
+
+def _joined(pool: PoolScores) -> Integers:
+    """Return the strata, those with too few labels joined with each other and, if need be, the largest."""
+    strata = pool.strata.copy()
+    numbers = [number for number in np.unique(strata).tolist() if number != AGREED]
+    counts = {number: int((strata[pool.labelled] == number).sum()) for number in numbers}
+    few = [number for number in numbers if counts[number] < MIN_LABELS]
+    if few and sum(counts[number] for number in few) < MIN_LABELS:
+        enough = [number for number in numbers if number not in few]
+        if enough:
+            few.append(max(enough, key=lambda number: counts[number]))
+    if few:
+        strata[np.isin(strata, few)] = few[0]
+    return strata
+
+
+def looks_widening(labels: int) -> float:
+    """Return the half-width of a bound that holds at all looks, over that of a single one.
+
+    The asymptotic confidence sequence of Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas 2024 ("Time-uniform
+    central limit theory and asymptotic confidence sequences", equation 2), narrowest at `TUNED_LABELS`.
+    """
+    log = -2 * np.log(LOOKS_ERROR)
+    rate = labels * (log + np.log(log) + 1) / TUNED_LABELS
+    width = np.sqrt(2 * (rate + 1) / rate * np.log(np.sqrt(rate + 1) / LOOKS_ERROR))
+    return float(width / 1.959964)

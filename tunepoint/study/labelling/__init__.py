@@ -1,0 +1,1 @@
+"""Labels where the finalists disagree, on inputs that nobody has labelled."""

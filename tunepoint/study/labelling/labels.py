@@ -1,0 +1,97 @@
+"""Labels of pool inputs: who said what is right, and what that makes of each answer."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tunepoint.errors import StudyError
+from tunepoint.files.text import read_text, write_text
+
+LABELS = "pool_labels.jsonl"
+"""In the folder of the study."""
+MIN_SECOND_OPINIONS = 10
+"""Inputs with two opinions from which their agreement is said."""
+
+
+@dataclass(frozen=True)
+class PoolLabel:
+    """What one person said of one input."""
+
+    item: str
+    right: str | None
+    """The right answer; None if none of those shown is right."""
+    by: str
+    """Who said it; empty if nobody wrote it down."""
+    scores: Mapping[str, float]
+    """Answer -> its score, 0..1, by the task's metric."""
+
+
+def read_labels(folder: Path) -> list[PoolLabel]:
+    """Return the labels of a study's pool, in the order in which they came.
+
+    Raises:
+        StudyError: the file is damaged.
+
+    """
+    path = folder / LABELS
+    if not path.exists():
+        return []
+    labels = []
+    for number, line in enumerate(read_text(path, StudyError).splitlines(), start=1):
+        try:
+            labels.append(PoolLabel(**json.loads(line)))
+        except (ValueError, TypeError):
+            raise StudyError(f"{path}:{number}: is no label; take the line out") from None
+    return labels
+
+
+def write_labels(folder: Path, labels: Sequence[PoolLabel]) -> None:
+    """Write all labels of a study's pool."""
+    lines = (json.dumps(asdict(label), ensure_ascii=False) + "\n" for label in labels)
+    write_text(folder / LABELS, "".join(lines))
+
+
+def by_item(labels: Sequence[PoolLabel]) -> dict[str, list[PoolLabel]]:
+    """Return the labels of each input."""
+    grouped: dict[str, list[PoolLabel]] = defaultdict(list)
+    for label in labels:
+        grouped[label.item].append(label)
+    return dict(grouped)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How two people agree who labelled the same inputs."""
+
+    inputs: int
+    share: float
+    """Of the inputs on which they said the same."""
+    kappa: float | None
+    """Cohen's kappa; None where chance alone would make them agree always."""
+
+
+def agreement(labels: Sequence[PoolLabel]) -> Agreement | None:
+    """Return how the first two people agree on inputs with two opinions; None with too few of them.
+
+    Kappa is agreement beyond chance (Cohen 1960, "A coefficient of agreement for nominal scales").
+    """
+    pairs = []
+    for opinions in by_item(labels).values():
+        first = opinions[0]
+        second = next((other for other in opinions[1:] if other.by != first.by), None)
+        if second is not None:
+            pairs.append((first.right, second.right))
+    if len(pairs) < MIN_SECOND_OPINIONS:
+        return None
+    said = [[pair[side] for pair in pairs] for side in (0, 1)]
+    share = sum(one == other for one, other in pairs) / len(pairs)
+    by_chance = (
+        sum(said[0].count(answer) * said[1].count(answer) for answer in {*said[0], *said[1]})
+        / len(pairs) ** 2
+    )
+    kappa = (share - by_chance) / (1 - by_chance) if by_chance < 1 else None
+    return Agreement(len(pairs), share, kappa)
