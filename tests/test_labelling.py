@@ -17,6 +17,8 @@ from conftest import EXAMPLE, QUEUES
 from typer.testing import CliRunner
 
 from tunepoint import Example, Result, Task, decide
+from tunepoint.capture.opening import open_store
+from tunepoint.capture.records import CapturedRequest
 from tunepoint.cli.app import app
 from tunepoint.costs.arm_cost import ArmCost
 from tunepoint.data.prepare import prepare
@@ -257,6 +259,63 @@ def test_what_cannot_be_labelled_is_refused_with_the_next_step(finished: Result,
     (folder / "task.json").write_text(json.dumps(content))
     with pytest.raises(TaskError, match="answers are scored by my_scorer:score"):
         label(folder)
+
+
+def test_rows_without_a_right_answer_and_data_pool_are_the_pool_of_a_study(
+    finished: Result, tmp_path: Path
+) -> None:
+    assert finished.folder is not None
+    folder = tmp_path / "study"
+    shutil.copytree(finished.folder, folder)
+    content = json.loads((folder / "task.json").read_text())
+    original = Path(content["folder"])
+    shutil.copy(original / "messages.csv", tmp_path / "messages.csv")
+    with (tmp_path / "messages.csv").open("a", encoding="utf-8") as file:
+        file.write("2026-01-01,c1,,Where is my invoice of last month?\n")
+    (tmp_path / "more.csv").write_text(
+        "text,customer_id\nHow do I pair the new hub?,c2\nDelete my data.,c2\n"
+    )
+    content["folder"], content["task"]["data"]["pool"] = str(tmp_path), "more.csv"
+    (folder / "task.json").write_text(json.dumps(content))
+    state = label(folder)
+    texts = {example.input: example.group for example in state.pool.inputs}
+    assert texts == {
+        "How do I pair the new hub?": "c2",
+        "Delete my data.": "c2",
+        "Where is my invoice of last month?": "c1",
+    }
+    assert state.added is not None and state.added.new == 3
+    assert read_manifest(folder).pool_answered == 3
+    answered = (folder / "pool.jsonl").read_bytes()
+    assert label(folder).added is None and (folder / "pool.jsonl").read_bytes() == answered
+
+
+def test_captured_traffic_joins_the_pool(finished: Result, tmp_path: Path) -> None:
+    assert finished.folder is not None
+    folder = tmp_path / "study"
+    shutil.copytree(finished.folder, folder)
+    with open_store(tmp_path / "capture.sqlite") as store:
+        store.add(
+            [
+                CapturedRequest(
+                    f"r{i}", float(i), "small", "arm", "champion", "m", f"Invoice {i}?", "billing", user="u"
+                )
+                for i in range(4)
+            ]
+            + [CapturedRequest("other", 9.0, "another task", "arm", "champion", "m", "Hello?", "billing")]
+        )
+        state = label(folder, traffic=store)
+    assert sorted(example.input for example in state.pool.inputs) == [f"Invoice {i}?" for i in range(4)]
+    assert {example.group for example in state.pool.inputs} == {"u"}
+
+
+def test_a_pool_changes_nothing_about_what_a_study_is_of(tmp_path: Path) -> None:
+    data = {"path": "x.csv", "input": "a", "target": "b"}
+    plain, pooled = (
+        Task.parse({"name": "t", "data": {**data, **more}}).trials_fingerprint()
+        for more in ({}, {"pool": "p.csv"})
+    )
+    assert plain == pooled
 
 
 def test_the_command_says_how_it_stands_and_what_comes_next(study: Path, truth: dict[str, str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +26,10 @@ def label(
     pool: Annotated[
         Path | None, typer.Option(help="File of inputs without a label, which the finalists answer first.")
     ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(help="Capture store, a file or postgresql://..., whose traffic joins these inputs."),
+    ] = None,
     batch: Annotated[int, typer.Option(help="Inputs on the next sheet.", min=1)] = 25,
     second: Annotated[
         float, typer.Option(help="Share of a sheet that another person has labeled already.", min=0, max=1)
@@ -36,21 +41,24 @@ def label(
 ) -> None:
     """Settle a verdict with few labels: only of inputs on which the options disagree."""
     with clear_errors(), progress_bar(quiet or as_json, "bar") as (progress, paused):
+        from tunepoint.capture.opening import open_store
         from tunepoint.study.labelling.label import label as take_labels
 
         def confirm(quote: PoolQuote) -> None:
             with paused():
                 confirm_cost(str(quote), yes or max_usd is not None, "any call", paid=quote.usd > 0)
 
-        state = take_labels(
-            study,
-            pool=pool,
-            batch=batch,
-            second=second,
-            max_usd=max_usd,
-            confirm=confirm,
-            progress=progress,
-        )
+        with nullcontext() if store is None else open_store(store, create=False) as traffic:
+            state = take_labels(
+                study,
+                pool=pool,
+                traffic=traffic,
+                batch=batch,
+                second=second,
+                max_usd=max_usd,
+                confirm=confirm,
+                progress=progress,
+            )
         if as_json:
             typer.echo(json.dumps(_content(state), indent=2, ensure_ascii=False))
             return

@@ -95,6 +95,8 @@ class Manifest(Record):
     """Name of a chat model -> what was found out about it."""
     decided: Decided | None = None
     """What the decision rests on; None before it."""
+    pool_answered: int | None = None
+    """Inputs of the pool that all finalists have answered; None without a pool."""
 
     @property
     def finalists(self) -> list[str]:

@@ -33,6 +33,8 @@ class Data(Section):
     dev: Path | None = None
     """Validation set; drawn from `train` if missing."""
     test: Path | None = None
+    pool: Path | None = None
+    """File of inputs without right answers, for `tunepoint label`."""
     input: str | tuple[str, ...] = "input"
     """Column of the input, or several."""
     target: str = "target"

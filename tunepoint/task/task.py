@@ -162,6 +162,8 @@ class Task(Section):
         from the same trials.
         """
         parts = self.model_dump(mode="json", include={"instruction", "data", "answer", "chains", "search"})
+        if self.data is not None:
+            del parts["data"]["pool"]  # inputs without right answers are labeled after the trials
         parts["score"] = self.score.identity()
         parts["models"] = [model.name for model in self.models]
         styles = {model.name: model.styles for model in self.models if model.styles is not None}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunepoint.capture.store import Store
 from tunepoint.data.examples import Example, input_of
 from tunepoint.data.rows import read_table
 from tunepoint.data.table import cell_text, column_names
@@ -22,12 +23,21 @@ POOL_TRIALS = "pool.jsonl"
 
 
 @dataclass(frozen=True)
+class PoolInput:
+    """One input that may be added to a pool."""
+
+    text: str
+    group: str | None = None
+    """Inputs of one group are no independent evidence."""
+
+
+@dataclass(frozen=True)
 class Added:
-    """What a file added to a pool."""
+    """What was added to a pool."""
 
     new: int
     known: int
-    """Inputs that are in the study's examples, in the pool already, or twice in the file."""
+    """Inputs that are in the study's examples, in the pool already, or come twice."""
     empty: int
 
 
@@ -53,48 +63,71 @@ def read_pool(folder: Path) -> list[Example]:
     return inputs
 
 
-def add_to_pool(folder: Path, data: Data, file: Path, known: Collection[str]) -> Added:
-    """Add the inputs of a file to a study's pool; a target in it is not looked at.
+def inputs_of_file(data: Data, file: Path, *, unlabelled: bool = False) -> list[PoolInput]:
+    """Return the inputs of a file; a right answer in it is not looked at.
 
     Args:
-        folder: of the study.
         data: which columns hold the parts of an input.
         file: with one input in each row.
-        known: inputs that the study has seen: they would be counted twice.
+        unlabelled: take only rows whose right answer is empty.
 
     Raises:
         DataError: the file cannot be read, or lacks a column.
 
     """
-    table = read_table(file)
-    columns, existing = data.columns, set(column_names(table.rows))
+    rows, columns = read_table(file).rows, data.columns
+    existing = set(column_names(rows))
     for name in (*columns.input, *([columns.group] if columns.group else [])):
         if existing and name not in existing:
             raise DataError(f"{file}: no column {name!r}; {nearest(name, existing)}")
+    return [
+        PoolInput(
+            input_of(row, columns.input),
+            cell_text(row.get(columns.group)) or None if columns.group else None,
+        )
+        for _, row in rows
+        if not (unlabelled and cell_text(row.get(columns.target)))
+    ]
+
+
+def inputs_of_store(store: Store, task: str) -> list[PoolInput]:
+    """Return the inputs of a task's captured traffic, grouped by user where users are told apart."""
+    requests = (request for request in store.requests(task) if request.copy_of is None)
+    return [PoolInput(request.input, request.user) for request in requests]
+
+
+def add_to_pool(folder: Path, found: Sequence[PoolInput], known: Collection[str], source: str) -> Added:
+    """Add inputs to a study's pool.
+
+    Args:
+        folder: of the study.
+        found: inputs that somebody brings.
+        known: inputs that the study has seen: they would be counted twice.
+        source: where they come from, for the message of an error.
+
+    Raises:
+        DataError: none of them adds to the pool, and it is empty.
+
+    """
     pool = read_pool(folder)
     seen = {*known, *(example.input for example in pool)}
     fresh: list[Example] = []
-    repeated = empty = 0
-    for _, row in table.rows:
-        text = input_of(row, columns.input)
-        if not text:
-            empty += 1
-        elif text in seen:
-            repeated += 1
-        else:
-            seen.add(text)
-            group = cell_text(row.get(columns.group)) or None if columns.group else None
-            fresh.append(Example(_name_of(text), text, "", group=group))
+    for new in found:
+        if new.text and new.text not in seen:
+            seen.add(new.text)
+            fresh.append(Example(_name_of(new.text), new.text, "", group=new.group))
+    empty = sum(not new.text for new in found)
+    added = Added(len(fresh), len(found) - len(fresh) - empty, empty)
     if not pool and not fresh:
         raise DataError(
-            f"{file}: no row adds to the pool ({len(table.rows)} rows read: {repeated} inputs are in the "
+            f"{source}: no row adds to the pool ({len(found)} rows read: {added.known} inputs are in the "
             f"study's examples or come twice, {empty} are empty); give inputs that the study has not seen"
         )
     lines = (
         {"item": e.id, "input": e.input, **({"group": e.group} if e.group else {})} for e in (*pool, *fresh)
     )
     write_text(folder / POOL_INPUTS, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    return Added(len(fresh), repeated, empty)
+    return added
 
 
 def _name_of(text: str) -> str:

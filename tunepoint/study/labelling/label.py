@@ -11,6 +11,7 @@ import numpy as np
 
 from tunepoint.arms.catalog import load_encoder
 from tunepoint.arms.contract import Arm
+from tunepoint.capture.store import Store
 from tunepoint.data.examples import Example, labels_of
 from tunepoint.data.prepare import Prepared, prepare
 from tunepoint.decision.verdict import Decision
@@ -24,7 +25,15 @@ from tunepoint.stats.streams import Stream, stream
 from tunepoint.study.chat_models import open_chat_models
 from tunepoint.study.directory import CALLS, open_study
 from tunepoint.study.finalists import study_task
-from tunepoint.study.labelling.inputs import POOL_TRIALS, Added, add_to_pool, read_pool
+from tunepoint.study.labelling.inputs import (
+    POOL_TRIALS,
+    Added,
+    PoolInput,
+    add_to_pool,
+    inputs_of_file,
+    inputs_of_store,
+    read_pool,
+)
 from tunepoint.study.labelling.labels import (
     Agreement,
     PoolLabel,
@@ -96,6 +105,7 @@ def label(
     folder: Path,
     *,
     pool: Path | None = None,
+    traffic: Store | None = None,
     batch: int = BATCH,
     second: float = SECOND_OPINIONS,
     max_usd: float | None = None,
@@ -106,7 +116,9 @@ def label(
 
     Args:
         folder: of a finished study.
-        pool: file of inputs without a label, which the finalists answer first.
+        pool: file of inputs without a label, which the finalists answer first. Without one, a study without
+            a pool takes `data.pool` of its task, and the rows of its files that have no right answer.
+        traffic: store with captured traffic, whose inputs join the pool.
         batch: inputs on the next sheet.
         second: share of them that somebody else has labelled already.
         max_usd: stop before spending more on answers.
@@ -121,7 +133,8 @@ def label(
     _check_metric(task, folder)
     if not manifest.finalists:
         raise StudyError(f"{folder}: has not decided yet; resume it with `tunepoint run`")
-    added = None if pool is None else _answer_pool(folder, task, manifest, pool, max_usd, confirm, progress)
+    added = _add_inputs(folder, task, manifest, pool, traffic)
+    _answer_pool(folder, task, manifest, max_usd, confirm, progress)
     answered = _opened(folder, manifest)
     new = _take_labels(folder, task, manifest, answered)
     answered = replace(answered, labels=tuple(read_labels(folder)))
@@ -161,20 +174,50 @@ def _check_metric(task: Task, folder: Path) -> None:
 # -- the pool ------------------------------------------------------------------------------
 
 
+def _add_inputs(
+    folder: Path, task: Task, manifest: Manifest, file: Path | None, traffic: Store | None
+) -> Added | None:
+    """Add inputs to the pool: those that the user names, else those of the task if there is no pool yet."""
+    assert task.data is not None
+    found: list[PoolInput] = []
+    if file is not None:
+        found += inputs_of_file(task.data, file)
+    if traffic is not None:
+        found += inputs_of_store(traffic, task.name)
+    if file is None and traffic is None and not read_pool(folder):
+        found += _inputs_of_task(task)
+    if not found and file is None and traffic is None:
+        return None
+    known = {example.input for example in prepare(task, manifest.seed).examples}
+    source = file or (traffic.label if traffic is not None else task.folder)
+    return add_to_pool(folder, found, known, str(source))
+
+
+def _inputs_of_task(task: Task) -> list[PoolInput]:
+    """Return the inputs of `data.pool`, and of the rows without a right answer in the task's files."""
+    data = task.data
+    assert data is not None
+    found = [] if data.pool is None else inputs_of_file(data, task.resolve(data.pool))
+    for file in (data.path, data.train, data.dev, data.test):
+        if file is not None:
+            found += [new for new in inputs_of_file(data, task.resolve(file), unlabelled=True) if new.text]
+    return found
+
+
 def _answer_pool(
     folder: Path,
     task: Task,
     manifest: Manifest,
-    file: Path,
     max_usd: float | None,
     confirm: Confirm | None,
     progress: ShowProgress,
-) -> Added:
-    """Add the inputs of a file to the pool, and have every finalist answer what it has not answered."""
-    assert task.data is not None
+) -> None:
+    """Have every finalist answer what it has not answered."""
+    inputs, log = read_pool(folder), TrialLog(folder / POOL_TRIALS)
+    asked = [name for name in manifest.finalists if manifest.arms[name].kind != "incumbent"]
+    if not inputs or (manifest.pool_answered == len(inputs) and all(map(log.of, asked))):
+        return
     prepared = prepare(task, manifest.seed)
-    added = add_to_pool(folder, task.data, file, {example.input for example in prepared.examples})
-    inputs = read_pool(folder)
     with (
         closing(PaymentLog(folder / PAYMENTS)) as payments,
         _measuring(
@@ -186,13 +229,12 @@ def _answer_pool(
             progress,
         ) as (runner, arms),
     ):
-        log = TrialLog(folder / POOL_TRIALS)
         quote = _quote(runner, arms, inputs, log)
         if confirm is not None and quote.answers:
             confirm(quote)
         for arm in arms:
             runner.measure(arm, log, inputs, prepared.split.train)
-    return added
+        runner.study.update(pool_answered=len(inputs))
 
 
 @contextmanager
