@@ -25,6 +25,7 @@ from tunepoint.data.prepare import prepare
 from tunepoint.decision.labels_needed import labels_needed
 from tunepoint.decision.verdict import evidence_of
 from tunepoint.errors import DataError, StudyError, TaskError
+from tunepoint.loop.traffic import pool_inputs
 from tunepoint.stats.disagreements import AGREED
 from tunepoint.stats.ranges import Range
 from tunepoint.study.finalists import study_task
@@ -304,7 +305,7 @@ def test_captured_traffic_joins_the_pool(finished: Result, tmp_path: Path) -> No
             ]
             + [CapturedRequest("other", 9.0, "another task", "arm", "champion", "m", "Hello?", "billing")]
         )
-        state = label(folder, traffic=store)
+        state = label(folder, traffic=pool_inputs(store, "small"))
     assert sorted(example.input for example in state.pool.inputs) == [f"Invoice {i}?" for i in range(4)]
     assert {example.group for example in state.pool.inputs} == {"u"}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +12,7 @@ from tunepoint.cli.options import CapOption, JsonOption, QuietOption, StudyArgum
 from tunepoint.cli.terminal import clear_errors, confirm_cost, progress_bar
 
 if TYPE_CHECKING:
+    from tunepoint.study.labelling.inputs import PoolInput
     from tunepoint.study.labelling.label import Labelling, PoolQuote
 
 
@@ -41,29 +41,37 @@ def label(
 ) -> None:
     """Settle a verdict with few labels: only of inputs on which the options disagree."""
     with clear_errors(), progress_bar(quiet or as_json, "bar") as (progress, paused):
-        from tunepoint.capture.opening import open_store
         from tunepoint.study.labelling.label import label as take_labels
 
         def confirm(quote: PoolQuote) -> None:
             with paused():
                 confirm_cost(str(quote), yes or max_usd is not None, "any call", paid=quote.usd > 0)
 
-        with nullcontext() if store is None else open_store(store, create=False) as traffic:
-            state = take_labels(
-                study,
-                pool=pool,
-                traffic=traffic,
-                batch=batch,
-                second=second,
-                max_usd=max_usd,
-                confirm=confirm,
-                progress=progress,
-            )
+        state = take_labels(
+            study,
+            pool=pool,
+            traffic=None if store is None else _traffic(store, study),
+            batch=batch,
+            second=second,
+            max_usd=max_usd,
+            confirm=confirm,
+            progress=progress,
+        )
         if as_json:
             typer.echo(json.dumps(_content(state), indent=2, ensure_ascii=False))
             return
         for line in _lines(state, study):
             typer.echo(line)
+
+
+def _traffic(store: str, study: Path) -> list[PoolInput]:
+    """Return the inputs of a study's task in a capture store."""
+    from tunepoint.capture.opening import open_store
+    from tunepoint.loop.traffic import pool_inputs
+    from tunepoint.study.manifest import read_manifest
+
+    with open_store(store, create=False) as opened:
+        return pool_inputs(opened, read_manifest(study).task)
 
 
 def _content(state: Labelling) -> dict[str, Any]:

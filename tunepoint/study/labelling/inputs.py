@@ -8,7 +8,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunepoint.capture.store import Store
 from tunepoint.data.examples import Example, input_of
 from tunepoint.data.rows import read_table
 from tunepoint.data.table import cell_text, column_names
@@ -88,12 +87,6 @@ def inputs_of_file(data: Data, file: Path, *, unlabelled: bool = False) -> list[
         for _, row in rows
         if not (unlabelled and cell_text(row.get(columns.target)))
     ]
-
-
-def inputs_of_store(store: Store, task: str) -> list[PoolInput]:
-    """Return the inputs of a task's captured traffic, grouped by user where users are told apart."""
-    requests = (request for request in store.requests(task) if request.copy_of is None)
-    return [PoolInput(request.input, request.user) for request in requests]
 
 
 def add_to_pool(folder: Path, found: Sequence[PoolInput], known: Collection[str], source: str) -> Added:

@@ -11,7 +11,6 @@ import numpy as np
 
 from tunepoint.arms.catalog import load_encoder
 from tunepoint.arms.contract import Arm
-from tunepoint.capture.store import Store
 from tunepoint.data.examples import Example, labels_of
 from tunepoint.data.prepare import Prepared, prepare
 from tunepoint.decision.verdict import Decision
@@ -31,7 +30,6 @@ from tunepoint.study.labelling.inputs import (
     PoolInput,
     add_to_pool,
     inputs_of_file,
-    inputs_of_store,
     read_pool,
 )
 from tunepoint.study.labelling.labels import (
@@ -105,7 +103,7 @@ def label(
     folder: Path,
     *,
     pool: Path | None = None,
-    traffic: Store | None = None,
+    traffic: Sequence[PoolInput] | None = None,
     batch: int = BATCH,
     second: float = SECOND_OPINIONS,
     max_usd: float | None = None,
@@ -118,7 +116,7 @@ def label(
         folder: of a finished study.
         pool: file of inputs without a label, which the finalists answer first. Without one, a study without
             a pool takes `data.pool` of its task, and the rows of its files that have no right answer.
-        traffic: store with captured traffic, whose inputs join the pool.
+        traffic: inputs of captured traffic, which join the pool.
         batch: inputs on the next sheet.
         second: share of them that somebody else has labelled already.
         max_usd: stop before spending more on answers.
@@ -175,7 +173,7 @@ def _check_metric(task: Task, folder: Path) -> None:
 
 
 def _add_inputs(
-    folder: Path, task: Task, manifest: Manifest, file: Path | None, traffic: Store | None
+    folder: Path, task: Task, manifest: Manifest, file: Path | None, traffic: Sequence[PoolInput] | None
 ) -> Added | None:
     """Add inputs to the pool: those that the user names, else those of the task if there is no pool yet."""
     assert task.data is not None
@@ -183,14 +181,14 @@ def _add_inputs(
     if file is not None:
         found += inputs_of_file(task.data, file)
     if traffic is not None:
-        found += inputs_of_store(traffic, task.name)
+        found += traffic
     if file is None and traffic is None and not read_pool(folder):
         found += _inputs_of_task(task)
     if not found and file is None and traffic is None:
         return None
     known = {example.input for example in prepare(task, manifest.seed).examples}
-    source = file or (traffic.label if traffic is not None else task.folder)
-    return add_to_pool(folder, found, known, str(source))
+    source = str(file or task.folder) if traffic is None else "captured traffic"
+    return add_to_pool(folder, found, known, source)
 
 
 def _inputs_of_task(task: Task) -> list[PoolInput]:
