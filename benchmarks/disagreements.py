@@ -188,7 +188,7 @@ def labelled_study(case: Case, rng: np.random.Generator, margin: float = 0.02) -
         return row
     pool, scores = opened(case), graded(case, rng)
     count = len(pool.inputs)
-    times = label_times(pool, alone, margin, rng.random(count))
+    times = label_times(pool, alone, rng.random(count))
     ways = {
         "disagreements": (next_inputs(pool, times, LOOKS[-1], ()), pool.strata),
         "random": (rng.permutation(count).tolist()[: LOOKS[-1]], np.full(count, AGREED + 1)),

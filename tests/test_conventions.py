@@ -14,8 +14,8 @@ from servers import Fake, serving
 from test_chat_study import asked
 
 from tunepoint import Example, Task, run
-from tunepoint.study.leniency import leniency
-from tunepoint.trials.conventions import LENIENT, lenient_key
+from tunepoint.study.leniency import Leniency, leniency
+from tunepoint.trials.conventions import LENIENT, has_conventions, lenient_key
 
 
 @pytest.mark.parametrize(
@@ -90,12 +90,14 @@ def fake() -> Iterator[Fake]:
 def dated(messages: list[dict[str, str]], body: dict[str, Any]) -> str:
     """Without examples all is right, in another form; with them the form is right, and one in five wrong."""
     day = re.findall(r"on day (\d+)", messages[-1]["content"])[-1]
+    if "Keep to the form of these right answers" in messages[0]["content"]:
+        return json.dumps({"due": f"2026-03-{int(day):02d}"})
     if sum(message["role"] == "assistant" for message in messages) < 2:
         return json.dumps({"due": f"March {day}, 2026"})
     return json.dumps({"due": f"2026-03-{int(day) + (int(day) % 5 == 0):02d}"})
 
 
-def invoices(folder: Path, fake: Fake, **answer: Any) -> Task:
+def invoices(folder: Path, fake: Fake, answer: dict[str, Any] | None = None, **model: Any) -> Task:
     rng = np.random.default_rng(0)
     lines = []
     for i in range(240):
@@ -107,10 +109,10 @@ def invoices(folder: Path, fake: Fake, **answer: Any) -> Task:
         "name": "invoices",
         "instruction": "When is it due?",
         "data": {"path": "invoices.jsonl", "input": "text", "target": "label"},
-        "answer": {"kind": "json", **answer},
+        "answer": {"kind": "json", **(answer or {})},
         "score": {"metric": "json_fields"},
         "search": {"calls": 0},
-        "models": [asked(fake)],
+        "models": [asked(fake, **model)],
     }
     return Task.parse(content, folder=folder)
 
@@ -127,6 +129,35 @@ def test_a_choice_that_rests_on_the_form_of_dates_is_said_and_not_confident(
     lenient = result.document["lenient"]
     assert lenient["winner"].startswith("tiny zero-shot") and max(lenient["scores"].values()) == 1
     assert "(strictly" in Path(str(result.report)).read_text()
+
+
+@pytest.mark.usefixtures("chat_alone")
+def test_a_prompt_that_shows_right_answers_for_their_form_is_an_option(fake: Fake, tmp_path: Path) -> None:
+    styles = ["zero-shot", "answer form", "few-shot"]
+    result = run(invoices(tmp_path, fake, styles=styles), out=tmp_path / "study")
+    assert result.decision.winner.startswith("tiny answer form")
+    assert "no examples, 3 right answers for their form" in result.decision.titles[result.decision.winner]
+    asked_for = next(call for call in fake.calls if "Keep to the form" in call["messages"][0]["content"])
+    shown = re.findall(r'- \{"due": "(2026-03-\d\d)"\}', asked_for["messages"][0]["content"])
+    assert len(shown) == len(set(shown)) == 3
+
+
+def test_a_caveat_about_the_form_of_answers_says_what_a_prompt_that_shows_it_scores() -> None:
+    told = Leniency({}, "prompt", "p", form_shown=(0.81, 0.42))
+    assert told._advice() == (
+        "A prompt that shows three right answers for their form scored 81.0% on the validation set, against "
+        "42.0% without them"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric", "tried"),
+    [("label", "exact", False), ("number", "exact", False), ("text", "judge", False), ("text", "f1", True)],
+)
+def test_only_tasks_in_which_the_form_counts_try_it(kind: str, metric: str, tried: bool) -> None:
+    score = {"metric": metric, **({"judge": "openai/x", "rubric": "good"} if metric == "judge" else {})}
+    content = {"name": "t", "answer": {"kind": kind}, "score": score}
+    assert has_conventions(Task.parse(content)) is tried
 
 
 def test_labels_and_metrics_of_others_have_no_lenient_score() -> None:

@@ -143,6 +143,16 @@ class Evidence:
         cheapest = np.where(acceptable & candidates, total, np.inf).min(axis=1, keepdims=True)
         return ~acceptable, np.asarray(total - cheapest > self.materiality * total)
 
+    def doubts_about(self, arm: int) -> Floats:
+        """Return (A,) how open it is whether each other arm makes it wrong to choose this one, 0 to .5."""
+        total = self.total()
+        cheaper = total[:, [arm]] - total > self.materiality * total[:, [arm]]
+        if self.error_usd is None:
+            lead = self.scores[:, [arm]] - self.scores
+            cheaper = (cheaper & (lead <= self.limits.margin)) | (lead < -self.limits.margin)
+        wrong = cheaper.mean(axis=0)
+        return np.asarray(np.minimum(wrong, 1 - wrong))
+
     def risks_of(self, *arms: int) -> Risks:
         """Return the risks of choosing one arm, given by position, or of leaving open which of several.
 

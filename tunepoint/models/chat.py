@@ -47,6 +47,8 @@ class Prompt:
     demonstrations: tuple[Demonstration, ...] = ()
     demonstration_weight: float = 0.5
     """Weight of the demonstrations against the label names, 0..1, in encoders, which mix the two."""
+    shown_answers: tuple[str, ...] = ()
+    """Right answers to other inputs, which show the form of an answer."""
     kind: AnswerKind = "label"
     schema: Mapping[str, Any] | None = None
     """JSON schema of `json` answers."""

@@ -106,7 +106,7 @@ def render(prompt: Prompt) -> tuple[Message, ...]:
         return (*prompt.written, *prompt.history)
     template = (TEMPLATES | SHORT_TEMPLATES)[prompt.template_name]
     instruction = prompt.instruction or DEFAULT_INSTRUCTIONS[prompt.kind]
-    task = template.task(instruction, template.choices(prompt), answer_format(prompt))
+    task = template.task(instruction, template.choices(prompt), f"{answer_format(prompt)}{_shown(prompt)}")
     messages: list[Message] = []
     for demonstration in prompt.demonstrations:
         target = f"{ANSWER_MARK} {demonstration.target}" if prompt.reasoning else demonstration.target
@@ -155,6 +155,12 @@ def answer_format(prompt: Prompt) -> str:
             f"Think step by step. Then write a last line that begins with '{ANSWER_MARK}' and holds {form}."
         )
     return f"Reply with {form}."
+
+
+def _shown(prompt: Prompt) -> str:
+    """Right answers to other inputs, whose form the model keeps."""
+    answers = "".join(f"\n- {answer}" for answer in prompt.shown_answers)
+    return f" Keep to the form of these right answers to other inputs:{answers}" if answers else ""
 
 
 def _label_in_json(prompt: Prompt) -> bool:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tunepoint.arms.prompting.chat_prompts import ChatPrompt
 from tunepoint.costs.arm_cost import ArmCost
 from tunepoint.costs.arms_toml import arms_toml
 from tunepoint.data.audit import DoubtfulLabel
@@ -136,7 +137,19 @@ def _collect(runner: Runner, selection: Selection, doubts: Sequence[DoubtfulLabe
 def _leniency(measured: _Measured) -> Leniency | None:
     """The verdict by a score that forgives how answers are written; None where it says the same."""
     study, test, names = measured.runner.study, measured.prepared.split.test, measured.table.names
-    return leniency(measured.trials, test, names, measured.costs, measured.runner.task, study.manifest.seed)
+    found = leniency(measured.trials, test, names, measured.costs, measured.runner.task, study.manifest.seed)
+    return None if found is None else replace(found, form_shown=_form_shown(measured))
+
+
+def _form_shown(measured: _Measured) -> tuple[float, float] | None:
+    """Scores on the validation set of prompts with and without right answers that show their form."""
+    log = measured.runner.study.dev
+    shown: list[float] = []
+    without: list[float] = []
+    for arm in measured.selection.winners:
+        if isinstance(arm, ChatPrompt) and not arm.style.shows_examples:
+            (shown if arm.style.answers else without).append(mean_score(log.of(arm.name)))
+    return (max(shown), max(without)) if shown and without else None
 
 
 def _note_decided(study: Study, trials: Sequence[Trial], grades: Grades) -> None:

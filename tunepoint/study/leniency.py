@@ -9,6 +9,7 @@ from typing import Any
 from tunepoint.costs.arm_cost import ArmCost
 from tunepoint.data.examples import Example
 from tunepoint.decision.guards import capped
+from tunepoint.decision.numbers import percent
 from tunepoint.decision.verdict import Decision, decide
 from tunepoint.errors import EvidenceError
 from tunepoint.stats.streams import Stream, stream
@@ -30,6 +31,9 @@ class Leniency:
     """Name of an arm -> its mean lenient score."""
     verdict: str
     winner: str
+    form_shown: tuple[float, float] | None = None
+    """Scores on the validation set of the best prompt that shows how answers are written, and of the best
+    that shows neither this nor examples; None where they were not tried."""
 
     def content(self) -> dict[str, Any]:
         """Return the `lenient` of decision.json."""
@@ -45,9 +49,21 @@ class Leniency:
         return [
             f"The choice rests on how answers are written: without {FORGIVEN}, {title} gains "
             f"{100 * gain:.1f} points and is the best. What was tuned has learned your conventions along "
-            "with the task. A line in the prompt about the form of an answer, with three right answers as "
-            "examples, gets most of that: try it as one of [[prompts]]"
+            f"with the task. {self._advice()}"
         ]
+
+    def _advice(self) -> str:
+        """What a prompt that shows the form of answers does, or that it was not tried."""
+        if self.form_shown is None:
+            return (
+                "A line in the prompt about the form of an answer, with three right answers as examples, "
+                "gets most of that: try it as one of [[prompts]]"
+            )
+        shown, plain = self.form_shown
+        return (
+            f"A prompt that shows three right answers for their form scored {percent(shown)} on the "
+            f"validation set, against {percent(plain)} without them"
+        )
 
 
 def leniency(

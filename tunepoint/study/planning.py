@@ -53,6 +53,9 @@ def plan(runner: Runner, encoder: Encoder | None, confirm: Confirm | None) -> Ca
     incumbents, not_run = incumbent_arms(runner.task, runner.prepared.examples, split.test)
     candidates = with_tuned(candidates, runner, confirm)
     candidates = replace(candidates, incumbents=tuple(incumbents), not_run=(*not_run, *candidates.not_run))
+    if ended := runner.study.manifest.races:  # a later version may try prompts that this study did not
+        raced = tuple(arm for arm in candidates.raced if arm.name in ended)
+        candidates = replace(candidates, raced=raced)
     if not candidates.local and not candidates.raced and len(incumbents) < 2:
         reasons = "; ".join(f"{arm.name}: {arm.reason}" for arm in candidates.not_run)
         raise TaskError(f"no option can be measured, so there is nothing to decide. {reasons}")

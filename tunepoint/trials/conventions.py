@@ -14,6 +14,7 @@ from datetime import date
 
 from tunepoint.data.examples import Example
 from tunepoint.models.numbers import plain_number
+from tunepoint.task.task import Task
 from tunepoint.trials.scorers import f1_of_sets, json_leaves
 
 _UNITS = (
@@ -85,6 +86,8 @@ def _word(word: str) -> str:
 
 
 Lenient = Callable[[str, Example], float]
+WRITTEN_KINDS = ("text", "json")
+"""Kinds of answers that can be right and written otherwise."""
 
 
 def _exact(answer: str, example: Example) -> float:
@@ -121,3 +124,8 @@ def _whole(answer: str, example: Example) -> float:
 
 LENIENT: dict[str, Lenient] = {"exact": _exact, "f1": _f1, "json_fields": _fields, "json_whole": _whole}
 """Metric -> the same without conventions; the others forgive them already, or are not ours."""
+
+
+def has_conventions(task: Task) -> bool:
+    """Return whether it counts in a task how an answer is written."""
+    return task.answer.kind in WRITTEN_KINDS and task.score.metric in LENIENT

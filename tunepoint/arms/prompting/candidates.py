@@ -24,6 +24,7 @@ from tunepoint.models.providers import LOCAL_PREFIX, is_gguf, short_names
 from tunepoint.models.templates import TEMPLATES
 from tunepoint.task.sections import EFFORT, ModelName
 from tunepoint.task.task import Task
+from tunepoint.trials.conventions import has_conventions
 
 
 def chat_arms(
@@ -48,7 +49,7 @@ def chat_arms(
     arms: list[Arm] = []
     for model, title in _with_efforts(chats, settings):
         named = settings[model.name]
-        families = _families(named, chains)
+        families = _families(named, chains, task)
         variants = _variants(model.name, task, families)
         current = _prompts(model, title, named, variants, embed)
         former = _prompts(model, title, named, former_variants(families), embed)
@@ -117,9 +118,9 @@ def _prompts(
     ]
 
 
-def _families(model: ModelName, chains: Iterable[str]) -> tuple[str, ...]:
-    """The families to try with a model: those that the task names, else all that suit it."""
-    known = _known(model, chains)
+def _families(model: ModelName, chains: Iterable[str], task: Task) -> tuple[str, ...]:
+    """The families to try with a model: those that the task names, else all that suit it and the task."""
+    known = _known(model, chains, task)
     if model.styles is None:
         slow = (*SLOW_FAMILIES, *CHAINS) if is_gguf(model.name) else ()
         return tuple(family for family in known if family not in slow)
@@ -131,10 +132,11 @@ def _families(model: ModelName, chains: Iterable[str]) -> tuple[str, ...]:
     return model.styles
 
 
-def _known(model: ModelName, chains: Iterable[str]) -> tuple[str, ...]:
-    """All families that a model may be prompted in."""
+def _known(model: ModelName, chains: Iterable[str], task: Task) -> tuple[str, ...]:
+    """All families that a model may be prompted in; how an answer is written counts in some metrics only."""
     styles = MACHINE_STYLES if is_gguf(model.name) else SERVER_STYLES
-    return tuple(dict.fromkeys([*(style.family for style in styles), *chains]))
+    families = [style.family for style in styles if not style.answers or has_conventions(task)]
+    return tuple(dict.fromkeys([*families, *chains]))
 
 
 def _variants(name: str, task: Task, families: Sequence[str]) -> Sequence[Variant]:
@@ -157,7 +159,9 @@ def left_out(task: Task, chats: Sequence[ChatModel]) -> list[NotRun]:
     not_run = []
     for model, title in zip(chats, titles, strict=True):
         named = settings[model.name]
-        missing = [family for family in _known(named, CHAINS) if family not in _families(named, CHAINS)]
+        missing = [
+            family for family in _known(named, CHAINS, task) if family not in _families(named, CHAINS, task)
+        ]
         why = (
             "they write hundreds of tokens an answer, on this machine many seconds each; [[models]] styles "
             "names what to try"

@@ -128,6 +128,10 @@ class ChatPrompt(ChatArm):
             demonstrations = tuple(map(_demonstration, balanced_by_label(train, self.style.shots, rng)))
             template = replace(template, demonstrations=demonstrations)
             return FittedChatPrompt(self.model, self.style, template, Built(len(demonstrations)))
+        if self.style.answers:
+            shown = balanced_by_label(train, self.style.answers, rng)
+            template = replace(template, shown_answers=tuple(example.target for example in shown))
+            return FittedChatPrompt(self.model, self.style, template, Built(len(shown)))
         if not self.style.retrieved:
             return FittedChatPrompt(self.model, self.style, template, Built(0))
         assert self.embed is not None, "a style that retrieves needs to know what is similar"

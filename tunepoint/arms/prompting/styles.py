@@ -24,6 +24,13 @@ class PromptStyle:
     """Whether the most similar demonstration stands next to the question: models weigh what is near it."""
     samples: int = 1
     """Answers to each input; more than one vote."""
+    answers: int = 0
+    """Right answers to other inputs, shown without those inputs: how an answer is written."""
+
+    @property
+    def shows_examples(self) -> bool:
+        """Whether a prompt shows whole examples, fixed or similar ones."""
+        return bool(self.shots or self.retrieved)
 
     @property
     def name(self) -> str:
@@ -42,6 +49,8 @@ class PromptStyle:
         """What it shows the model, in plain words."""
         if self.shots or self.retrieved:
             return f"{self.shots} examples" if self.shots else f"{self.retrieved} similar examples"
+        if self.answers:
+            return f"no examples, {self.answers} right answers for their form"
         if self.samples > 1:
             return f"self-consistency over {self.samples} answers"
         if self.reasoning:
@@ -49,8 +58,11 @@ class PromptStyle:
         return "no examples, system message" if self.system else "no examples"
 
 
+ANSWER_FORM = "answer form"
+"""Family of the prompts that show how an answer is written: what tuning learns besides the task."""
 SERVER_STYLES = (
     PromptStyle("zero-shot"),
+    PromptStyle(ANSWER_FORM, system=True, answers=3),
     PromptStyle("system message", system=True),
     PromptStyle("few-shot", system=True, shots=4),
     PromptStyle("few-shot", system=True, shots=12),
@@ -63,6 +75,7 @@ SERVER_STYLES = (
 """What is tried with a model behind a server, cheapest first; each in several prompt templates."""
 MACHINE_STYLES = (
     PromptStyle("zero-shot"),
+    PromptStyle(ANSWER_FORM, system=True, answers=3),
     PromptStyle("system message", system=True),
     PromptStyle("few-shot", system=True, shots=12),
     PromptStyle("few-shot", system=True, shots=24),

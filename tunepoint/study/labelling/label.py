@@ -345,7 +345,7 @@ def _next(folder: Path, manifest: Manifest, pool: Pool, batch: int, second: floa
     alone = replace(reopened, table=replace(reopened.table, pool=None))
     draws = stream(manifest.seed, Stream.LABELS).random(len(pool.inputs))
     decision = alone.decide(reopened.task, reopened.costs)
-    times = label_times(pool, decision, float(reopened.task.limits.margin), draws)
+    times = label_times(pool, decision, draws)
     chosen = next_inputs(pool, times, batch, labelled)
     opinions = by_item(pool.labels)
     named = any(label.by for label in pool.labels)

@@ -12,30 +12,31 @@ from tunepoint.stats.disagreements import OTHERS_WEIGHT
 from tunepoint.study.labelling.pool import Pool
 
 
-def label_times(pool: Pool, alone: Decision, margin: float, draws: Floats) -> Floats:
+def label_times(pool: Pool, alone: Decision, draws: Floats) -> Floats:
     """Return (N,) of each input, when its turn comes: the smallest first.
 
-    Within a stratum the order is random. Between strata, inputs on which the winner of the test set differs
-    from an option that may beat it come up to four times earlier. No label changes it: an order that follows
-    the labels would make the labelled inputs of a stratum another sample than a random one.
+    Within a stratum the order is random. Between strata, inputs come earlier on which the winner of the test
+    set differs from the option that puts it most in doubt, up to four times earlier than where it differs
+    from none. No label changes it: an order that follows the labels would make the labelled inputs of a
+    stratum another sample than a random one.
 
     Args:
         pool: the inputs with their answers.
         alone: the verdict of the test set, without the pool.
-        margin: lead of the winner from which an option counts as beaten.
         draws: (N,) uniform on 0..1.
 
     """
-    beaten = {d.against for d in alone.differences if d.difference.low > margin}
-    rivals = [place for place, arm in enumerate(pool.arms) if arm != alone.winner and arm not in beaten]
-    winner = pool.arms.index(alone.winner) if alone.winner in pool.arms else None
     weights = np.ones(len(pool.inputs))
-    if winner is not None:
+    if alone.winner in pool.arms:
+        winner, names = pool.arms.index(alone.winner), alone.evidence.costs.arms
+        doubts = alone.evidence.doubts_about(names.index(alone.winner))[[names.index(a) for a in pool.arms]]
+        doubts /= max(float(np.delete(doubts, winner).max()), 1e-12)
         for stratum in np.unique(pool.strata).tolist():
             inside = np.flatnonzero(pool.strata == stratum)
-            first = [runs[0] for runs in pool.patterns[inside[0]]]
-            if any(first) and all(first[winner] == first[rival] for rival in rivals):
-                weights[inside] = OTHERS_WEIGHT
+            first = np.array([runs[0] for runs in pool.patterns[inside[0]]])
+            if first.any():  # else only later runs differ
+                differs = first != first[winner]
+                weights[inside] = max(OTHERS_WEIGHT, doubts[differs].max(initial=0.0))
     # the smallest of exponential times: an order with chances in proportion to the weights
     times: Floats = -np.log1p(-draws) / weights
     return times
