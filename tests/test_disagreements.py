@@ -95,6 +95,54 @@ def test_intervals_hold_at_all_looks_together() -> None:
     assert wide_fail / 150 <= 0.06 < fixed_fail / 150
 
 
+def test_wider_bounds_have_the_same_center() -> None:
+    rng = np.random.default_rng(10)
+    scores, strata = drawn(rng, 2_100)
+    pooled = with_pool(joint(scores[:100]), labelled(rng, scores[100:], strata[100:], 40))
+    assert pooled.at_all_looks is not None
+    assert pooled.at_all_looks.estimates == pytest.approx(pooled.estimates, abs=1e-12)
+    assert variance(pooled.at_all_looks) > 1.3 * variance(pooled)
+
+
+def test_labels_that_all_favor_one_option_at_first_do_not_mislead() -> None:
+    rng = np.random.default_rng(11)
+    fails = 0
+    for _ in range(200):
+        place = rng.random(2_100)
+        won = np.stack([place < 0.17, (place >= 0.17) & (place < 0.2)], axis=1)  # 85% of those that differ
+        scores = won.astype(float) + ((rng.random(2_100) < 0.8) & (place >= 0.2))[:, None]
+        strata = np.where(place < 0.2, 1, AGREED)
+        test, pool = joint(scores[:100]), labelled(rng, scores[100:], strata[100:], 50)
+        looks = [
+            with_pool(test, replace(pool, labelled=pool.labelled[:n], scores=pool.scores[:n]))
+            for n in (10, 15, 25, 50)
+        ]
+        intervals = [compare(look, [(0, 1)], rng, draws=500)[0].difference for look in looks]
+        fails += any(0.14 not in interval for interval in intervals)
+    assert fails / 200 <= 0.07
+
+
+def test_which_strata_are_joined_does_not_follow_the_labels() -> None:
+    rng = np.random.default_rng(12)
+    # 3 large strata, 40 tiny ones in which the second option always wins; the weights of the tiny are low
+    sizes = [200, 150, 100, *[4] * 40]
+    strata = np.repeat(np.arange(1, len(sizes) + 1), sizes)
+    strata = np.concatenate([np.zeros(2_000, dtype=int), strata])
+    wins = np.where(strata > 3, 0.0, np.where(strata == 3, 0.3, 0.7))
+    weights = np.where(strata > 3, 0.25, 1.0)
+    errors = []
+    for _ in range(400):
+        first = rng.random(len(strata)) < wins
+        scores = np.where((strata > AGREED)[:, None], np.stack([first, ~first], axis=1), 0.5)
+        times = -np.log1p(-rng.random(len(strata))) / weights
+        chosen = np.flatnonzero(strata)[np.argsort(times[strata > AGREED])[:40]]
+        pool = PoolScores(strata, chosen, scores[chosen], weights=weights)
+        test = joint(np.tile([[0.0, 1.0], [1.0, 0.0]], (4, 1)))  # knows next to nothing
+        truth = float((scores[:, 1] - scores[:, 0]).mean())
+        errors.append(lead(with_pool(test, pool)) - truth)
+    assert abs(np.mean(errors)) < 3 * np.std(errors) / 20 + 0.003
+
+
 def test_clusters_of_the_pool_are_kept_whole() -> None:
     rng = np.random.default_rng(3)
     scores, strata = drawn(rng, 4_000, clusters=8)

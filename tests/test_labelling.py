@@ -29,16 +29,20 @@ from tunepoint.loop.traffic import pool_inputs
 from tunepoint.stats.disagreements import AGREED
 from tunepoint.stats.ranges import Range
 from tunepoint.study.finalists import study_task
+from tunepoint.study.labelling.answering import PoolQuote
+from tunepoint.study.labelling.inputs import PoolInput, extended
 from tunepoint.study.labelling.label import Labelling, label
-from tunepoint.study.labelling.labels import PoolLabel, agreement, read_labels
-from tunepoint.study.labelling.order import label_times, next_inputs
+from tunepoint.study.labelling.labels import PoolLabel, agreement, read_labels, write_labels
+from tunepoint.study.labelling.order import label_order, next_inputs
 from tunepoint.study.labelling.pool import Pool, open_pool
-from tunepoint.study.labelling.sheet import SHEET
+from tunepoint.study.labelling.reading import _right, take_labels
+from tunepoint.study.labelling.sheet import SHEET, Filled
 from tunepoint.study.manifest import read_manifest
+from tunepoint.study.records import LabelOrder
 from tunepoint.study.whatif import Scenario, reopen, what_if
 from tunepoint.trials.table import Table, joint_of
 from tunepoint.trials.tabulation import tabulate
-from tunepoint.trials.trial import Trial
+from tunepoint.trials.trial import ArmKind, Trial
 
 Rows = list[dict[str, str]]
 SHEET_INPUTS = 12
@@ -161,8 +165,9 @@ def test_labels_come_by_number_by_answer_or_as_none_and_a_sheet_may_be_half_fill
 @pytest.mark.parametrize(
     ("right", "message"),
     [
-        ("#9", r"to_label.csv:2: right is '#9', and 2 answers are shown: write #1 to #2"),
+        ("#9", r"to_label.csv:2: right is '#9', and 2 answers are shown: write #1 to #2, the right answer"),
         ("billling", r"to_label.csv:2: 'billling' is no label of the task; did you mean 'billing'"),
+        ("#²", r"to_label.csv:2: '#²' is no label of the task"),
     ],
 )
 def test_mistakes_on_a_sheet_are_named_and_nothing_is_lost(study: Path, right: str, message: str) -> None:
@@ -179,18 +184,18 @@ def test_mistakes_on_a_sheet_are_named_and_nothing_is_lost(study: Path, right: s
     assert sheet_rows(study)[0]["right"] == right and not read_labels(study)
 
 
-def test_second_opinions_are_asked_for_once_people_write_their_names(
-    study: Path, truth: dict[str, str]
-) -> None:
-    fill(study, by_number(truth), by="ann")
+def test_second_opinions_go_to_somebody_else_and_keep_the_first(study: Path, truth: dict[str, str]) -> None:
+    fill(study, by_number(truth), by="Ann")
     first = {row["item"] for row in sheet_rows(study)}
-    state = label(study, batch=10, second=1.0)
+    label(study, batch=3, by="ann ", second=1.0)
+    assert not first & {row["item"] for row in sheet_rows(study)}  # no second opinion of her own
+    label(study, batch=3, by="bo", second=1.0)
     again = [row for row in sheet_rows(study) if row["item"] in first]
-    assert again and state.agreement is None
+    assert len(again) == 3 and {row["by"] for row in again} == {"bo"}
     fill(study, lambda row: by_number(truth)(row) if row["item"] in first else "", by="bo")
     label(study)
-    labels = read_labels(study)
-    assert {each.by for each in labels if each.item in {row["item"] for row in again}} == {"ann", "bo"}
+    opinions = {each.by for each in read_labels(study) if each.item == again[0]["item"]}
+    assert opinions == {"Ann", "bo"}
 
 
 def test_kappa_is_agreement_beyond_chance() -> None:
@@ -211,33 +216,42 @@ def test_kappa_is_agreement_beyond_chance() -> None:
     assert always is not None and always.kappa is None
 
 
-def test_the_order_is_random_within_a_stratum_and_prefers_what_the_winner_is_compared_on(
-    answered: Path,
-) -> None:
-    reopened = reopen(answered)
-    alone = reopened.decide(reopened.task, reopened.costs)
-    winner, rival = alone.winner, next(n for n in reopened.table.names if n != alone.winner)
-    others = [n for n in reopened.table.names if n not in (winner, rival)][:1]
-    arms = (winner, rival, *others)
+def test_the_order_is_random_within_a_stratum_and_prefers_what_is_in_doubt() -> None:
     inputs = tuple(Example(str(i), str(i), "") for i in range(3_000))
     relevant, beside, same = ("a", "b", "b"), ("a", "a", "b"), ("a", "a", "a")
     answers = tuple(tuple((a,) for a in kind) for kind in (relevant, beside, same) for _ in range(1_000))
-    pool = Pool(inputs, arms, answers)
-    beaten = replace(
-        alone,
-        differences=tuple(
-            replace(d, difference=replace(d.difference, low=1.0))
-            if d.against in others
-            else replace(d, difference=replace(d.difference, low=-1.0))
-            for d in alone.differences
-        ),
-    )
-    times = label_times(pool, beaten, 0.02, np.random.default_rng(0).random(3_000))
-    first = next_inputs(pool, times, 150, ())
+    order = LabelOrder(winner="one", doubts={"two": 0.4, "three": 0.02})
+    pool = Pool(inputs, ("one", "two", "three"), answers, order=order)
+    assert np.unique(pool.weights[:1_000]) == 1 and np.unique(pool.weights[1_000:2_000]) == 0.25
+    draws = np.random.default_rng(0).random(3_000)
+    first = next_inputs(pool, draws, 150)
     counts = np.bincount(np.array(first) // 1_000, minlength=3)
     assert counts[2] == 0 and 2.2 < counts[0] / counts[1] < 6
     inside = np.array([i for i in first if i < 1_000])
     assert abs(inside.mean() - 500) < 90  # no end of the file comes earlier
+    done = tuple(PoolLabel(str(i), "a", "", {"a": 1.0, "b": 0.0}) for i in first[1:])
+    assert next_inputs(replace(pool, labels=done), draws, 1) == first[:1]  # what was left out comes again
+
+
+def test_the_order_rests_on_the_test_set_alone(study: Path, truth: dict[str, str]) -> None:
+    before = read_manifest(study).label_order
+    fill(study, by_number(truth))
+    label(study)
+    assert before is not None and read_manifest(study).label_order == before
+    alone = reopen(study)
+    decision = replace(alone, table=replace(alone.table, pool=None)).decide(alone.task, alone.costs)
+    assert label_order(decision) == before
+
+
+def test_an_answer_that_comes_after_a_label_is_scored_by_it(study: Path, truth: dict[str, str]) -> None:
+    fill(study, by_number(truth))
+    label(study)
+    pool = opened(study)
+    labels = [replace(label, scores={}) for label in pool.labels]  # as before the answers came
+    assert not replace(pool, labels=tuple(labels)).labelled  # an answer without a score counts for nobody
+    write_labels(study, labels)
+    scored, new = take_labels(study, study_task(study), pool)
+    assert new == 0 and scored == list(pool.labels) == read_labels(study)
 
 
 def test_what_cannot_be_labelled_is_refused_with_the_next_step(finished: Result, tmp_path: Path) -> None:
@@ -319,12 +333,91 @@ def test_a_pool_changes_nothing_about_what_a_study_is_of(tmp_path: Path) -> None
     assert plain == pooled
 
 
+@pytest.mark.parametrize(
+    ("kind", "cell", "right"),
+    [
+        ("text", "1945", "1945"),  # a number is an answer, not a column
+        ("text", "#2", "b"),
+        ("number", "1,945", "1,945"),
+        ("number", "none", None),
+        ("json", '{"a": 1}', '{"a": 1}'),
+        ("label", "2", "b"),
+        ("label", "NONE", None),
+    ],
+)
+def test_what_stands_in_a_cell(kind: str, cell: str, right: str | None) -> None:
+    filled = Filled("sheet:2", "i", cell, 2, "")
+    task = Task.parse({"name": "t", "answer": {"kind": kind}})
+    assert _right(filled, ["a", "b"], task, ["a", "b", "c"]) == right
+
+
+@pytest.mark.parametrize(
+    ("kind", "cell", "labels", "message"),
+    [
+        ("number", "many", [], "no number; write #1 to #2, the right answer itself, or none"),
+        ("json", "{bad", [], "no JSON; write #1 to #2 or the right answer itself"),
+        ("label", "3", ["1", "2", "4"], "'3' is no label of the task"),
+    ],
+)
+def test_cells_that_are_no_answer_are_named(kind: str, cell: str, labels: list[str], message: str) -> None:
+    task = Task.parse({"name": "t", "answer": {"kind": kind}})
+    with pytest.raises(DataError, match=re.escape(message)):
+        _right(Filled("sheet:2", "i", cell, 2, ""), ["a", "b"], task, labels)
+    label_none = _right(
+        Filled("sheet:2", "i", "none", 2, ""), ["a", "b"], Task.parse({"name": "t"}), ["none"]
+    )
+    assert label_none == "none"
+    with pytest.raises(DataError, match="1 answers are shown, and the pool has 2"):
+        _right(Filled("sheet:2", "i", "#1", 1, ""), ["a", "b"], task, labels)
+
+
+def test_inputs_of_known_groups_and_near_copies_are_left_out() -> None:
+    known = [Example("1", "My invoice of March is wrong, please send me another one", "billing", group="c1")]
+    found = [
+        PoolInput("My invoice of March is wrong, please send me another one!", "c2"),
+        PoolInput("Where is the hub?", "c1"),
+        PoolInput("How do I pair the hub?", "c3"),
+        PoolInput("How do I pair  the hub?", "c4"),
+        PoolInput(""),
+    ]
+    pool, added = extended([], found, known, "file")
+    assert [example.input for example in pool] == ["How do I pair the hub?"]
+    assert (added.new, added.known, added.known_groups, added.empty) == (1, 2, 1, 1)
+
+
+def test_a_declined_quote_adds_nothing(finished: Result, tmp_path: Path) -> None:
+    assert finished.folder is not None
+    folder = tmp_path / "study"
+    shutil.copytree(finished.folder, folder)
+    (tmp_path / "pool.csv").write_text("text,customer_id\nHow do I pair the hub?,c7\n")
+
+    def decline(quote: PoolQuote) -> None:
+        raise StudyError(f"no: {quote}")
+
+    with pytest.raises(StudyError, match="no: The finalists answer 1 inputs"):
+        label(folder, pool=tmp_path / "pool.csv", confirm=decline)
+    assert not (folder / "pool_inputs.jsonl").exists()
+
+
+def test_what_runs_today_answers_no_pool(finished: Result, tmp_path: Path) -> None:
+    assert finished.folder is not None
+    folder = tmp_path / "study"
+    shutil.copytree(finished.folder, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for name in manifest["sealed_test"]["finalists"][1:]:
+        manifest["arms"][name]["kind"] = "incumbent"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "pool.csv").write_text("text,customer_id\nHow do I pair the hub?,c7\n")
+    with pytest.raises(StudyError, match="1 of its options can answer new inputs"):
+        label(folder, pool=tmp_path / "pool.csv")
+
+
 def test_the_command_says_how_it_stands_and_what_comes_next(study: Path, truth: dict[str, str]) -> None:
     fill(study, by_number(truth))
     done = CliRunner().invoke(app, ["label", str(study), "--quiet"])
     assert done.exit_code == 0, done.output
     assert "The options disagree on" in done.output
-    assert "Not settled" in done.output or "Settled after" in done.output
+    assert re.search("Not settled|Settled after|The kind is settled", done.output)
     content: dict[str, Any] = json.loads(CliRunner().invoke(app, ["label", str(study), "--json"]).output)
     assert content["new_labels"] == 0 < content["labelled"] <= content["disputed"] < content["inputs"]
 
@@ -356,7 +449,9 @@ def test_labels_needed_are_fewer_than_items_by_the_share_of_disagreement() -> No
             ArmCost("tuned", "tuned", deterministic=True),
         )
         evidence = evidence_of(table, costs, task, joint, np.random.default_rng(0))
-        few, more = (labels_needed(table, joint, evidence, factor) for factor in (3.0, 6.0))
+        kinds: tuple[ArmKind, ...] = ("prompt", "tuned")
+        few, more = (labels_needed(table, kinds, joint, evidence, factor) for factor in (3.0, 6.0))
+        assert labels_needed(table, ("incumbent", "tuned"), joint, evidence, 3.0) is None
         assert few is not None and more is not None and few.labels < more.labels
         random = 200 * (3.0 - 1)
         assert few.labels == pytest.approx(share * random, rel=0.2)
@@ -382,7 +477,7 @@ def test_an_undecided_study_asks_for_labels_in_words_minutes_and_dollars() -> No
     assert needed.usd is not None and needed.usd["labels"] < needed.usd["test_items"]
     assert re.match(
         r"About [\d,]+ more labels where the options disagree \(about \$[\d,.]+ and [\d,]+ (minutes|hours)\) "
-        r"would settle it with a probability of 80%. They are found among [\d,]+ inputs without a label",
+        r"would settle it with a probability of 80%. They are found among [\d,]+ more inputs without a label",
         needed.why,
     ), needed.why
     own = Task.parse({**content, "score": {"metric": "my_scorer:score"}})

@@ -12,8 +12,9 @@ from tunepoint.cli.options import CapOption, JsonOption, QuietOption, StudyArgum
 from tunepoint.cli.terminal import clear_errors, confirm_cost, progress_bar
 
 if TYPE_CHECKING:
+    from tunepoint.study.labelling.answering import PoolQuote
     from tunepoint.study.labelling.inputs import PoolInput
-    from tunepoint.study.labelling.label import Labelling, PoolQuote
+    from tunepoint.study.labelling.label import Labelling
 
 
 def add_to(app: typer.Typer) -> None:
@@ -31,8 +32,12 @@ def label(
         typer.Option(help="Capture store, a file or postgresql://..., whose traffic joins these inputs."),
     ] = None,
     batch: Annotated[int, typer.Option(help="Inputs on the next sheet.", min=1)] = 25,
+    by: Annotated[
+        str,
+        typer.Option(help="Who fills in the next sheet. Asks for second opinions on what others labeled."),
+    ] = "",
     second: Annotated[
-        float, typer.Option(help="Share of a sheet that another person has labeled already.", min=0, max=1)
+        float, typer.Option(help="Second opinions, as a share of the sheet.", min=0, max=1)
     ] = 0.1,
     max_usd: CapOption = None,
     yes: YesOption = False,
@@ -52,6 +57,7 @@ def label(
             pool=pool,
             traffic=None if store is None else _traffic(store, study),
             batch=batch,
+            by=by,
             second=second,
             max_usd=max_usd,
             confirm=confirm,
@@ -85,7 +91,7 @@ def _content(state: Labelling) -> dict[str, Any]:
         "verdict": decision.verdict,
         "strength": decision.strength,
         "winner": decision.winner,
-        "wrong": decision.risks.wrong,
+        "wrong": state.wrong,
         "kappa": state.agreement.kappa if state.agreement else None,
         "sheet": str(state.sheet) if state.sheet else None,
     }
@@ -93,39 +99,68 @@ def _content(state: Labelling) -> dict[str, Any]:
 
 def _lines(state: Labelling, study: Path) -> list[str]:
     """What to say: what the pool shows, how the verdict stands, what to do next."""
-    pool, decision, lines = state.pool, state.decision, []
-    if state.added is not None:
-        added = state.added
-        lines.append(
-            f"{added.new:,} inputs were added to the pool"
-            + (f"; {added.known:,} that the study knows were left out" if added.known else "")
-            + (f"; {added.empty:,} were empty" if added.empty else "")
-        )
-    disputed, labelled = len(pool.disputed), len(pool.labelled)
+    pool = state.pool
+    lines = [*_added(state), *_agreed(state)]
     lines.append(
-        f"The options disagree on {disputed:,} of {len(pool.inputs):,} inputs; on the others a label could "
-        f"not change their difference. {labelled:,} are labeled."
+        f"The options disagree on {len(pool.disputed):,} of {len(pool.inputs):,} inputs; on the others a "
+        f"label could not change their difference. {len(pool.labelled):,} are labeled."
     )
-    if state.agreement is not None:
-        kappa = "" if state.agreement.kappa is None else f", kappa {state.agreement.kappa:.2f}"
-        lines.append(
-            f"Two people agree on {state.agreement.share:.0%} of {state.agreement.inputs} inputs{kappa}."
-        )
-    title = decision.titles[decision.winner]
     if state.settled:
-        lines.append(f"Settled after {labelled:,} labels: {decision.verdict}, {title} (confident).")
-        lines.append(f"Report: {study / 'report.html'}")
-        return lines
-    lines.append(
-        f"Not settled: {title} is the best bet, and wrong with a probability of {decision.risks.wrong:.0%}."
-    )
-    if state.sheet is None:
+        return [*lines, *_settled(state, study)]
+    decision = state.decision
+    title = decision.titles[decision.winner]
+    if state.kind_settled:
         lines.append(
-            f"Every disputed input is labeled. Give more inputs: tunepoint label {study} --pool MORE.csv"
+            f"The kind is settled ({decision.verdict}), the variant is not: {title} is the best bet. You may "
+            "stop here; more labels tell the variants apart."
         )
-        return lines
+    else:
+        lines.append(
+            f"Not settled: {title} is the best bet, and wrong with a probability of {state.wrong:.0%}."
+        )
+    if decision.evidence_needed is not None:
+        lines.append(decision.evidence_needed.why)
+    if state.sheet is None:
+        more = f"tunepoint label {study} --pool MORE.csv"
+        return [*lines, f"Every disputed input is labeled. Give more inputs: {more}"]
     lines.append(
-        f"Next: fill in the column `right` of {state.sheet} (#1, #2, ..., the right answer itself, or none), "
-        f"and your name in `by`. Then run:\n  tunepoint label {study}"
+        f"Next: fill in the column `right` of {state.sheet} (#1, #2, ..., or the right answer itself), and "
+        f"your name in `by`. Rows that you leave empty come again. Then run:\n  tunepoint label {study}"
     )
     return lines
+
+
+def _added(state: Labelling) -> list[str]:
+    """What happened to the inputs that somebody brought."""
+    added = state.added
+    if added is None:
+        return []
+    left_out = [
+        (added.known, "that the study knows, or that come twice"),
+        (added.known_groups, "of groups that are in its examples"),
+        (added.empty, "that are empty"),
+    ]
+    words = [f"{count:,} {why}" for count, why in left_out if count]
+    without = f"; left out: {', '.join(words)}" if words else ""
+    return [f"{added.new:,} inputs were added to the pool{without}."]
+
+
+def _agreed(state: Labelling) -> list[str]:
+    agreed = state.agreement
+    if agreed is None:
+        return []
+    kappa = "" if agreed.kappa is None else f", kappa {agreed.kappa:.2f}"
+    return [f"Two people agree on {agreed.share:.0%} of {agreed.inputs} inputs{kappa}."]
+
+
+def _settled(state: Labelling, study: Path) -> list[str]:
+    """That no more labels are needed, and why the verdict may be less than confident all the same."""
+    decision, labels = state.decision, len(state.pool.labelled)
+    title, report = decision.titles[decision.winner], f"Report: {study / 'report.html'}"
+    if decision.strength == "confident":
+        return [f"Settled after {labels:,} labels: {decision.verdict}, {title} (confident).", report]
+    return [
+        f"{labels:,} labels are enough: {title} is best. The verdict is not confident for a reason that more "
+        "labels do not change; it is among the caveats of the report.",
+        report,
+    ]

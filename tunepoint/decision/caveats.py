@@ -56,8 +56,8 @@ def _test_caveats(table: Table, joint: JointScores) -> list[str]:
             f"The best score is only {percent(best)}. Before you believe it, check the item names, the "
             "right answers and the scorer."
         )
-    if joint.groups < ROUGH_GROUPS:
-        caveats.append(f"Only {joint.groups} independent groups of test items: the intervals are rough.")
+    if joint.test_groups < ROUGH_GROUPS:
+        caveats.append(f"Only {joint.test_groups} independent groups of test items: the intervals are rough.")
     return caveats
 
 

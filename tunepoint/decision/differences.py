@@ -65,7 +65,7 @@ def compare_winner(
     comparisons = compare(joint, pairs, rng, beside=other_pairs)
     p_values = holm([comparison.p_value for comparison in comparisons])
     resampled, low, high = _bootstrap(joint, winner, rng)
-    few_groups = bool(too_few(joint.groups))
+    few_groups = bool(too_few(joint.test_groups))
     differences, caveats = [], []
     for comparison, p_value in zip(comparisons, p_values, strict=True):
         interval, other = comparison.difference, comparison.against

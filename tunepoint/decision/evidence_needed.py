@@ -186,7 +186,7 @@ def _single_options(
     options: dict[Kind, Option] = {}
     factor = _first_that_holds(ITEM_FACTORS, lambda factor: settles(FutureStudy(items=factor)))
     if factor is not None:
-        items = int(np.ceil((factor - 1) * joint.items / 10) * 10)
+        items = int(np.ceil((factor - 1) * joint.worth_items / 10) * 10)
         options["test_items"] = Option(items, items * prices.item)
         instead = fewer_labels(factor) if fewer_labels is not None else None
         if instead is not None:
@@ -216,7 +216,8 @@ def _cheapest_first(options: Mapping[Kind, Option], *, graded_by_people: bool) -
         f"{about_usd(option.usd)}{time}) would settle it with a probability of 80%."
     )
     if option.inputs:
-        why += f" They are found among {significant(option.inputs)} inputs without a label (tunepoint label)."
+        inputs = f"{significant(option.inputs)} more inputs without a label"
+        why += f" They are found among {inputs} (tunepoint label)."
     if others:
         rest = (f"{_amount(kind, options[kind])} ({about_usd(options[kind].usd)})" for kind in others)
         why += f" So would {' or '.join(rest)}."
@@ -237,7 +238,7 @@ def _amount(kind: Kind, option: Option) -> str:
 
 def _items_and_seeds(joint: JointScores, prices: UnitPrices) -> EvidenceNeeded:
     """Test items and training seeds that settle a study together."""
-    more_items = (BOTH_FACTOR - 1) * joint.items
+    more_items = round((BOTH_FACTOR - 1) * joint.worth_items)
     more_seeds = (BOTH_FACTOR - 1) * joint.max_seeds
     usd: dict[Kind, float] = {
         "test_items": more_items * prices.item,

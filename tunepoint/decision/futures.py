@@ -163,7 +163,7 @@ def settled_share(
 ) -> float:
     """Return the share of simulated studies of a given size that end with a verdict."""
     larger, _ = _larger(joint, future)
-    if too_few(larger.groups):
+    if too_few(int(joint.test_groups * future.items)):
         return 0.0
     thinned = evidence.thinned(FUTURE_DRAWS)
     # The same spread around every estimate: drawing it anew for each study would cost most of the time.

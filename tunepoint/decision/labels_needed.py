@@ -8,6 +8,7 @@ disagreements`; the answers without a label are taken to be many). So about q ti
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -18,6 +19,7 @@ from tunepoint.decision.rule import Evidence
 from tunepoint.stats.disagreements import OTHERS_WEIGHT
 from tunepoint.stats.paired import JointScores
 from tunepoint.trials.table import Table
+from tunepoint.trials.trial import ArmKind
 
 RIVAL = 0.01
 """Probability of beating the winner from which an option is still compared with it."""
@@ -32,11 +34,14 @@ class LabelsNeeded:
     """Inputs without a label that the options answer, to find enough on which they disagree."""
 
 
-def labels_needed(table: Table, joint: JointScores, evidence: Evidence, factor: float) -> LabelsNeeded | None:
+def labels_needed(
+    table: Table, kinds: Sequence[ArmKind], joint: JointScores, evidence: Evidence, factor: float
+) -> LabelsNeeded | None:
     """Return the labels that make the study as sure as `factor` times its evidence; None if that is unknown.
 
     Args:
         table: with the answers of the test set.
+        kinds: of the arms; what runs today has a log, and answers nothing new.
         joint: of its scores, and of the pool's if there is one.
         evidence: draws of the scores.
         factor: multiple of the evidence, over 1.
@@ -45,7 +50,8 @@ def labels_needed(table: Table, joint: JointScores, evidence: Evidence, factor: 
     winner = evidence.best_bet()
     beats = (evidence.scores > evidence.scores[:, [winner]]).mean(axis=0)
     rivals = [arm for arm in range(len(beats)) if arm != winner and beats[arm] > RIVAL]
-    if table.answers is None or not rivals:
+    compared = {kinds[arm] for arm in (winner, *rivals)}
+    if table.answers is None or not rivals or "incumbent" in compared:
         return None
     differs = table.answers[rivals] != table.answers[winner]
     relevant, any_differs = differs.any(axis=0).mean(), (table.answers != table.answers[0]).any(axis=0).mean()

@@ -64,7 +64,7 @@ def values_of_information(
         estimates = future_estimates(joint, evidence, future, VALUE_DRAWS, rng, None)
         return np.asarray(estimates - estimates.mean(axis=0))
 
-    more_items = surprises(FutureStudy(items=1 + NEXT_ITEMS / joint.items))
+    more_items = surprises(FutureStudy(items=1 + NEXT_ITEMS / joint.worth_items))
     values = [value("test_items", NEXT_ITEMS, more_items, NEXT_ITEMS * prices.item)]
     seeds = joint.max_seeds
     if seeds:

@@ -116,18 +116,18 @@ def decide(
 
     """
     table, judged, joint = _measured(table)
-    titles = [cost.title for cost in costs]
+    titles, kinds = [cost.title for cost in costs], [cost.kind for cost in costs]
     evidence = evidence_of(table, costs, task, joint, rng)
     winner, prices, misses = evidence.best_bet(), unit_prices(table, costs, task), _misses(table, evidence)
     strength, guards = _guarded_strength(table, joint, evidence, winner, not misses[winner], titles)
     differences, doubts = compare_winner(joint, table, winner, task.limits.margin, titles, rng)
     finalists = build_finalists(table, costs, joint, evidence, misses, rng)
     reached = not misses[winner]
-    fewer = partial(labels_needed, table, joint, evidence) if task.takes_labels else None
+    fewer = partial(labels_needed, table, kinds, joint, evidence) if task.takes_labels else None
     what_settles = partial(evidence_needed, joint, evidence, prices, rng, titles, reached, growth, fewer)
     decision = Decision(
         task=task.name,
-        verdict=VERDICT_OF_KIND[costs[winner].kind] if strength else "undecided",
+        verdict=VERDICT_OF_KIND[kinds[winner]] if strength else "undecided",
         strength=strength,
         winner=table.names[winner],
         risks=evidence.verdict_risks(),
@@ -138,7 +138,7 @@ def decide(
         reversal=reversals(evidence, winner, titles),
         caveats=(*caveats, *guards, *doubts, *caveats_of(table, costs, joint, misses, judged, task)),
         items=joint.items,
-        groups=joint.groups,
+        groups=joint.test_groups,
         evidence=evidence,
         judged=judged,
     )
@@ -189,7 +189,7 @@ def _guarded_strength(
     titles: Sequence[str],
 ) -> tuple[Strength | None, list[str]]:
     """The strength that the risks and the guards of honesty allow, and the guards' caveats."""
-    few, unfair = too_few(joint.groups), lost_by_format(table, evidence, winner, titles)
+    few, unfair = too_few(joint.test_groups), lost_by_format(table, evidence, winner, titles)
     opened = open_variants(evidence, winner, titles)
     strength = None if few or not reachable else capped(evidence.verdict_strength(), [*unfair, *opened])
     return strength, [*few, *unfair, *opened]

@@ -24,9 +24,13 @@ from tunepoint.stats.paired import JointScores, cluster_covariance
 AGREED = 0
 """Stratum of the inputs on which all arms give the same answer."""
 MIN_LABELS = 2
-"""Labels of a stratum from which it has a variance of its own; smaller ones are joined."""
-MIN_LABELLED_GROUPS = 8
+"""Labels of a stratum from which it has a variance of its own."""
+EXPECTED_LABELS = 5
+"""Labels that a stratum would get by its share, from which it stands alone; smaller ones are joined."""
+MIN_LABELLED_GROUPS = 10
 """Groups with labels from which the normal approximation may speak: before, the pool does not count."""
+PSEUDO_LABELS = 2.0
+"""Labels on which options differ, added to their variance: the first few may all favor the same one."""
 LOOKS_ERROR = 0.05
 """Probability with which the widened bounds ever fail, however often one looks."""
 TUNED_LABELS = 60
@@ -47,6 +51,8 @@ class PoolScores:
     """(m, A) scores of the arms on them, averaged over runs, 0..1; NaN for arms that were not asked."""
     clusters: Integers | None = None
     """(N,) cluster of each input; None if inputs are independent."""
+    weights: Floats | None = None
+    """(N,) how often an input is labelled, relative to others, equal within a stratum; None if all alike."""
 
     def __post_init__(self) -> None:
         if len(self.labelled) != len(self.scores):
@@ -110,40 +116,54 @@ def with_pool(joint: JointScores, pool: PoolScores) -> JointScores:
         raise EvidenceError(f"the pool has {pool.scores.shape[1:]} arms, the test set {arms}")
     if pool.labelled_groups < MIN_LABELLED_GROUPS:
         return joint
-    combined = _combined(joint, pool, widening=1.0)
-    return replace(combined, at_all_looks=_combined(joint, pool, widening=looks_widening(len(pool.labelled))))
+    shown, widening = _contributions(pool), looks_widening(len(pool.labelled))
+    # one gain for both, between those that either would choose: the wider bounds have the same center
+    gain = _gain(joint, pool, _variance(pool, shown, widening**0.5))
+    combined = _combined(joint, pool, shown, gain, widening=1.0)
+    return replace(combined, at_all_looks=_combined(joint, pool, shown, gain, widening=widening))
 
 
-def _combined(joint: JointScores, pool: PoolScores, widening: float) -> JointScores:
+def _variance(pool: PoolScores, shown: Floats, widening: float) -> Floats:
+    """Return the (A, A) covariance of the pool's differences, their errors `widening` times what they are."""
+    sampling = cluster_covariance(shown - shown.mean(axis=0), pool.codes)
+    return np.asarray((sampling + _pseudo_covariance(pool)) * widening**2)
+
+
+def _pseudo_covariance(pool: PoolScores) -> Floats:
+    """Return the (A, A) covariance that `PSEUDO_LABELS` add to the differences of the pool."""
+    variance = pool.disagreement**2 * PSEUDO_LABELS / (len(pool.labelled) + 2) ** 2
+    return variance * _projection(pool.asked, pool.scores.shape[1])
+
+
+def _gain(joint: JointScores, pool: PoolScores, variance: Floats) -> Floats:
+    """Return the (A, A) weight of the pool's differences, of this covariance, beside the test set's."""
+    projection = _projection(pool.asked, len(joint.estimates))
+    of_test = projection @ joint.item_covariance @ projection
+    inverse = np.linalg.pinv(of_test + variance, rcond=1e-9, hermitian=True)
+    return np.asarray(joint.item_covariance @ projection @ inverse)
+
+
+def _combined(
+    joint: JointScores, pool: PoolScores, shown: Floats, gain: Floats, *, widening: float
+) -> JointScores:
     """Combine test set and pool, the errors of the pool taken as `widening` times what they are."""
-    arms, codes = len(joint.estimates), pool.codes
-    shown = _contributions(pool)
-    differences = shown.mean(axis=0)
-    deviations = (shown - differences) * widening
-    pseudo = pool.disagreement**2 * 0.5 / (len(pool.labelled) + 2) ** 2 * widening**2
-    projection = _projection(pool.asked, arms)
-    variance = cluster_covariance(deviations, codes) + pseudo * projection
-    gain = (
-        joint.item_covariance
-        @ projection
-        @ np.linalg.pinv(
-            projection @ joint.item_covariance @ projection + variance, rcond=1e-9, hermitian=True
-        )
-    )
-    estimates = joint.estimates + gain @ (differences - projection @ joint.estimates)
+    arms = len(joint.estimates)
+    projection, differences = _projection(pool.asked, arms), shown.mean(axis=0)
     kept = np.eye(arms) - gain @ projection
-    combined = _stacked(joint, estimates, (kept, gain), (deviations, codes))
-    both = joint.pseudo_variance * kept @ kept.T + pseudo * gain @ projection @ gain.T
-    scale = float(np.trace(both)) / arms
+    estimates = joint.estimates + gain @ (differences - projection @ joint.estimates)
+    deviations = (shown - differences) * widening
+    combined = _stacked(joint, estimates, (kept, gain), (deviations, pool.codes))
+    pseudo = joint.pseudo_variance * kept @ kept.T
+    pseudo += gain @ _pseudo_covariance(pool) @ gain.T * widening**2
+    combined.item_covariance[...] += pseudo
     degrees = _degrees(
         projection,
         (kept @ joint.item_covariance @ kept.T, joint.degrees),
-        (gain @ variance @ gain.T, pool.labelled_groups - 1),
+        (gain @ _variance(pool, shown, widening) @ gain.T, pool.labelled_groups - 1),
     )
-    combined.item_covariance[...] += scale * np.eye(arms)
     return replace(
         combined,
-        pseudo=scale,
+        pseudo=float(np.trace(pseudo)) / arms,
         graded_groups=min(degrees + 1, combined.groups),
         tested=joint,
         labelled_groups=_differing_groups(pool),
@@ -240,18 +260,32 @@ def _contributions(pool: PoolScores) -> Floats:
 
 
 def _joined(pool: PoolScores) -> Integers:
-    """Return the strata, those with too few labels joined with each other and, if need be, the largest."""
+    """Return the strata, small ones joined so that each has labels enough.
+
+    Those that are labelled equally often are joined where their share of the labels is expected to be small:
+    which inputs have been labelled plays no part. Only what then has fewer than two labels is joined by
+    that, with the next larger stratum.
+    """
     strata = pool.strata.copy()
-    numbers = [number for number in np.unique(strata).tolist() if number != AGREED]
-    counts = {number: int((strata[pool.labelled] == number).sum()) for number in numbers}
-    few = [number for number in numbers if counts[number] < MIN_LABELS]
-    if few and sum(counts[number] for number in few) < MIN_LABELS:
-        enough = [number for number in numbers if number not in few]
-        if enough:
-            few.append(max(enough, key=lambda number: counts[number]))
-    if few:
-        strata[np.isin(strata, few)] = few[0]
-    return strata
+    weights = np.ones(len(strata)) if pool.weights is None else pool.weights
+    disputed = strata != AGREED
+    expected = len(pool.labelled) * weights / weights[disputed].sum()
+    for weight in np.unique(weights[disputed]).tolist():
+        alike = disputed & (weights == weight)
+        numbers = np.unique(strata[alike])
+        shares = np.array([expected[strata == number].sum() for number in numbers])
+        small = numbers[shares < EXPECTED_LABELS]
+        if len(small):
+            strata[np.isin(strata, small)] = small[0]
+    while True:
+        numbers = np.unique(strata[disputed])
+        counts = np.array([(strata[pool.labelled] == number).sum() for number in numbers])
+        if len(numbers) == 1 or counts.min() >= MIN_LABELS:
+            return strata
+        few = counts.argmin()
+        sizes = np.array([(strata == number).sum() for number in numbers], dtype=float)
+        sizes[few] = np.inf
+        strata[strata == numbers[few]] = numbers[sizes.argmin()]
 
 
 def looks_widening(labels: int) -> float:

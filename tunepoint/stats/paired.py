@@ -56,6 +56,23 @@ class JointScores:
         return max(counts, default=0)
 
     @property
+    def test_groups(self) -> int:
+        """Independent groups of test items, without those of a pool."""
+        return self.groups if self.tested is None else self.tested.groups
+
+    @property
+    def worth_items(self) -> float:
+        """Test items that would show differences as precisely as test set and pool together."""
+        if self.tested is None:
+            return float(self.items)
+        projection = np.eye(len(self.estimates)) - 1 / len(self.estimates)
+        alone, both = (
+            float(np.trace(projection @ covariance @ projection))
+            for covariance in (self.tested.item_covariance, self.item_covariance)
+        )
+        return self.items * alone / both
+
+    @property
     def degrees(self) -> int:
         """Degrees of freedom of the item part."""
         return min(self.groups, self.graded_groups or self.groups) - 1

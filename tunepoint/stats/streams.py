@@ -31,7 +31,6 @@ class Stream(IntEnum):
     HARVEST = 13
     DRIFT = 14
     LABELS = 15
-    LABEL_SHEET = 16
 
 
 def stream(seed: int, purpose: Stream, *numbers: int) -> np.random.Generator:

@@ -137,7 +137,9 @@ def _collect(runner: Runner, selection: Selection, doubts: Sequence[DoubtfulLabe
 def _leniency(measured: _Measured) -> Leniency | None:
     """The verdict by a score that forgives how answers are written; None where it says the same."""
     study, test, names = measured.runner.study, measured.prepared.split.test, measured.table.names
-    found = leniency(measured.trials, test, names, measured.costs, measured.runner.task, study.manifest.seed)
+    task, pooled = measured.runner.task, measured.table.pool is not None
+    seed = study.manifest.seed
+    found = leniency(measured.trials, test, names, measured.costs, task, seed, pooled=pooled)
     return None if found is None else replace(found, form_shown=_form_shown(measured))
 
 

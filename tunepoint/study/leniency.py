@@ -73,6 +73,8 @@ def leniency(
     costs: Sequence[ArmCost],
     task: Task,
     seed: int,
+    *,
+    pooled: bool = False,
 ) -> Leniency | None:
     """Decide by a lenient score; None where the metric has none, or it changes next to nothing.
 
@@ -83,6 +85,7 @@ def leniency(
         costs: of the finalists, in the same order.
         task: its metric, limits and rates.
         seed: of the study.
+        pooled: whether labels outside the test set count for the verdict, which only the metric scores.
 
     """
     score = LENIENT.get(task.score.metric)
@@ -98,6 +101,8 @@ def leniency(
     try:
         # the same draws as the decision itself, so that only the scores can make a difference
         decision = decide(table, costs, task, stream(seed, Stream.DECISION))
+        if pooled and decision.winner == decide(strict, costs, task, stream(seed, Stream.DECISION)).winner:
+            return None  # the pool has turned the verdict, not how answers are written
     except EvidenceError:
         return None
     return Leniency(scores, decision.verdict, decision.winner)

@@ -19,6 +19,7 @@ from tunepoint.study.records import (
     CurvePoint,
     Decided,
     Items,
+    LabelOrder,
     Machine,
     MeasuredArm,
     ModelFacts,
@@ -97,6 +98,8 @@ class Manifest(Record):
     """What the decision rests on; None before it."""
     pool_answered: int | None = None
     """Inputs of the pool that all finalists have answered; None without a pool."""
+    label_order: LabelOrder | None = None
+    """Which inputs of the pool are labelled first; None without a pool."""
 
     @property
     def finalists(self) -> list[str]:

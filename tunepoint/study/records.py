@@ -189,6 +189,15 @@ class PromptSearch(Record):
     """Whether the best instruction is the one that the search began with."""
 
 
+class LabelOrder(Record):
+    """Which inputs of a pool people label first; drawn up once, from the verdict of the test set alone."""
+
+    winner: str
+    """The best bet of the test set."""
+    doubts: dict[str, float]
+    """Name of an arm -> how open it is whether it makes choosing the winner wrong, 0 to .5."""
+
+
 class Taught(Record):
     """The answers of the best prompt that models were trained on."""
 

@@ -7,16 +7,14 @@ from pathlib import Path
 
 from tunepoint.arms.catalog import load_encoder
 from tunepoint.data.prepare import prepare
-from tunepoint.files.machine import cores
 from tunepoint.models.batch.gathering import Batches
 from tunepoint.models.batch.log import BATCHES, BatchLog
-from tunepoint.models.budget import Budget
 from tunepoint.models.payments import PAYMENTS, PaymentLog
 from tunepoint.study.adaptive import purchase_policy
 from tunepoint.study.chat_models import open_chat_models
 from tunepoint.study.conclusion import Result, conclude
 from tunepoint.study.curve_drawing import draw_curve
-from tunepoint.study.directory import CALLS, Study, default_folder, open_study
+from tunepoint.study.directory import CALLS, default_folder, open_study
 from tunepoint.study.fresh import JUDGE_ALONE, set_failed_aside
 from tunepoint.study.holdout import open_test
 from tunepoint.study.planning import Confirm, find_doubtful_labels, plan
@@ -24,6 +22,7 @@ from tunepoint.study.progress import ShowProgress, silent
 from tunepoint.study.runner import Runner
 from tunepoint.study.seal import register_study
 from tunepoint.study.selection import select
+from tunepoint.study.spending import study_budget
 from tunepoint.task.task import Task
 
 
@@ -62,7 +61,7 @@ def run(
         closing(PaymentLog(folder / PAYMENTS)) as payments,
     ):
         register_study(task, folder)
-        budget = _budget(study, task, max_usd, payments)
+        budget = study_budget(study.manifest, task, max_usd, payments)
         batches = Batches(BatchLog(folder / BATCHES), budget)
         # a few answers of a finished study were confirmed by themselves
         ask = None if replay or (fresh is not None and study.measured) else confirm
@@ -76,12 +75,3 @@ def run(
             draw_curve(runner, selection.candidates)
             open_test(runner, selection, purchase_policy(runner, selection))
             return conclude(runner, selection, doubts)
-
-
-def _budget(study: Study, task: Task, max_usd: float | None, payments: PaymentLog) -> Budget:
-    """What the study may still spend; payments that a killed run did not note in the manifest count."""
-    manifest = study.manifest
-    # the file of payments is the truth; studies of older versions have none
-    unnoted = payments.usd - (manifest.calls_usd or 0.0) if payments.usd else 0.0
-    usd_per_second = task.costs.core_hour_usd.likely / 3600 * cores()
-    return Budget(max_usd, usd_per_second, manifest.spent_usd + unnoted, payments)

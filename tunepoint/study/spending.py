@@ -1,4 +1,4 @@
-"""Where a study's dollars went: calls, tokens and dollars of each model that is paid for."""
+"""What a study may spend, and where its dollars went: calls and tokens of each model that is paid for."""
 
 from __future__ import annotations
 
@@ -7,8 +7,21 @@ from functools import reduce
 from operator import add
 from pathlib import Path
 
+from tunepoint.files.machine import cores
+from tunepoint.models.budget import Budget
+from tunepoint.models.payments import PaymentLog
 from tunepoint.models.prices import CallPrice
 from tunepoint.models.recording import read_calls
+from tunepoint.study.manifest import Manifest
+from tunepoint.task.task import Task
+
+
+def study_budget(manifest: Manifest, task: Task, max_usd: float | None, payments: PaymentLog) -> Budget:
+    """Return what a study may still spend; payments that a killed run did not note in the manifest count."""
+    # the file of payments is the truth; studies of older versions have none
+    unnoted = payments.usd - (manifest.calls_usd or 0.0) if payments.usd else 0.0
+    usd_per_second = task.costs.core_hour_usd.likely / 3600 * cores()
+    return Budget(max_usd, usd_per_second, manifest.spent_usd + unnoted, payments)
 
 
 def spending_lines(calls: Path, prices: Mapping[str, CallPrice]) -> list[str]:

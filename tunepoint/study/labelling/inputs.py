@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunepoint.data.copies import copy_key
+from tunepoint.data.dedupe import match_near_duplicates
 from tunepoint.data.examples import Example, input_of
 from tunepoint.data.rows import read_table
 from tunepoint.data.table import cell_text, column_names
@@ -32,11 +34,13 @@ class PoolInput:
 
 @dataclass(frozen=True)
 class Added:
-    """What was added to a pool."""
+    """What was added to a pool, and what was left out."""
 
     new: int
     known: int
-    """Inputs that are in the study's examples, in the pool already, or come twice."""
+    """Inputs that are in the study's examples or nearly so, in the pool already, or come twice."""
+    known_groups: int
+    """Other inputs of groups that are in the study's examples."""
     empty: int
 
 
@@ -89,38 +93,48 @@ def inputs_of_file(data: Data, file: Path, *, unlabelled: bool = False) -> list[
     ]
 
 
-def add_to_pool(folder: Path, found: Sequence[PoolInput], known: Collection[str], source: str) -> Added:
-    """Add inputs to a study's pool.
+def extended(
+    pool: Sequence[Example], found: Sequence[PoolInput], known: Sequence[Example], source: str
+) -> tuple[list[Example], Added]:
+    """Return a pool with more inputs, those left out that are no evidence of their own.
 
     Args:
-        folder: of the study.
+        pool: its inputs so far.
         found: inputs that somebody brings.
-        known: inputs that the study has seen: they would be counted twice.
-        source: where they come from, for the message of an error.
+        known: examples of the study: their inputs, near duplicates of them, and inputs of their groups would
+            be counted twice, or were trained on.
+        source: where the inputs come from, for the message of an error.
 
     Raises:
         DataError: none of them adds to the pool, and it is empty.
 
     """
-    pool = read_pool(folder)
-    seen = {*known, *(example.input for example in pool)}
-    fresh: list[Example] = []
+    seen = {copy_key(example.input) for example in (*known, *pool)}
+    groups = {example.group for example in known} - {None}
+    fresh: list[PoolInput] = []
     for new in found:
-        if new.text and new.text not in seen:
-            seen.add(new.text)
-            fresh.append(Example(_name_of(new.text), new.text, "", group=new.group))
+        if new.text and copy_key(new.text) not in seen and new.group not in groups:
+            seen.add(copy_key(new.text))
+            fresh.append(new)
+    inputs = [example.input for example in known]
+    similar = match_near_duplicates([new.text for new in fresh], inputs, signs_count=True)
+    fresh = [new for place, new in enumerate(fresh) if place not in similar]
     empty = sum(not new.text for new in found)
-    added = Added(len(fresh), len(found) - len(fresh) - empty, empty)
+    of_groups = sum(bool(new.text) and new.group in groups for new in found)
+    added = Added(len(fresh), len(found) - len(fresh) - empty - of_groups, of_groups, empty)
     if not pool and not fresh:
         raise DataError(
             f"{source}: no row adds to the pool ({len(found)} rows read: {added.known} inputs are in the "
-            f"study's examples or come twice, {empty} are empty); give inputs that the study has not seen"
+            f"study's examples or come twice, {of_groups} are of groups in them, {empty} are empty); give "
+            "inputs that the study has not seen"
         )
-    lines = (
-        {"item": e.id, "input": e.input, **({"group": e.group} if e.group else {})} for e in (*pool, *fresh)
-    )
+    return [*pool, *(Example(_name_of(new.text), new.text, "", group=new.group) for new in fresh)], added
+
+
+def write_pool(folder: Path, pool: Sequence[Example]) -> None:
+    """Write the inputs of a study's pool."""
+    lines = ({"item": e.id, "input": e.input, **({"group": e.group} if e.group else {})} for e in pool)
     write_text(folder / POOL_INPUTS, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    return added
 
 
 def _name_of(text: str) -> str:

@@ -30,6 +30,11 @@ class PoolLabel:
     """Answer -> its score, 0..1, by the task's metric."""
 
 
+def person(name: str) -> str:
+    """Return a name as people tell each other apart, whatever its case and spaces."""
+    return " ".join(name.casefold().split())
+
+
 def read_labels(folder: Path) -> list[PoolLabel]:
     """Return the labels of a study's pool, in the order in which they came.
 
@@ -75,16 +80,16 @@ class Agreement:
 
 
 def agreement(labels: Sequence[PoolLabel]) -> Agreement | None:
-    """Return how the first two people agree on inputs with two opinions; None with too few of them.
+    """Return how two people agree on inputs that both labelled, each with a name; None with too few.
 
     Kappa is agreement beyond chance (Cohen 1960, "A coefficient of agreement for nominal scales").
     """
     pairs = []
     for opinions in by_item(labels).values():
-        first = opinions[0]
-        second = next((other for other in opinions[1:] if other.by != first.by), None)
-        if second is not None:
-            pairs.append((first.right, second.right))
+        named = {person(label.by): label.right for label in opinions if label.by}
+        if len(named) > 1:
+            first, second = sorted(named)[:2]  # always the same side: kappa compares two people
+            pairs.append((named[first], named[second]))
     if len(pairs) < MIN_SECOND_OPINIONS:
         return None
     said = [[pair[side] for pair in pairs] for side in (0, 1)]

@@ -6,20 +6,26 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from tunepoint.data.examples import Example
-from tunepoint.stats.arrays import Integers
-from tunepoint.stats.disagreements import AGREED, PoolScores
+from tunepoint.stats.arrays import Floats, Integers
+from tunepoint.stats.disagreements import AGREED, OTHERS_WEIGHT, PoolScores
 from tunepoint.study.labelling.inputs import POOL_TRIALS, read_pool
 from tunepoint.study.labelling.labels import PoolLabel, by_item, read_labels
+from tunepoint.study.manifest import read_manifest
+from tunepoint.study.records import LabelOrder
 from tunepoint.trials.table import Table
 from tunepoint.trials.trial import read_trials
 
 Pattern = tuple[tuple[int, ...], ...]
 """For each arm, which of the different answers each of its runs gave."""
+
+WEIGHTS = (1.0, 0.5, OTHERS_WEIGHT)
+"""How often inputs are labelled, by what depends on them: three classes, so that each has labels enough."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,8 @@ class Pool:
     answers: tuple[tuple[tuple[str, ...], ...], ...]
     """For each input and each arm, the answers of its runs, without what spreadsheets change."""
     labels: tuple[PoolLabel, ...] = ()
+    order: LabelOrder | None = None
+    """Which inputs are labelled first; None labels all alike."""
 
     @cached_property
     def patterns(self) -> tuple[Pattern, ...]:
@@ -43,11 +51,34 @@ class Pool:
         """Positions of the inputs on which not all answers are the same."""
         return tuple(i for i, pattern in enumerate(self.patterns) if _differ(pattern))
 
-    @property
+    @cached_property
+    def opinions(self) -> dict[str, list[PoolLabel]]:
+        """Item -> the labels that score all its answers, one from each person."""
+        answers = {e.id: set(chain(*own)) for e, own in zip(self.inputs, self.answers, strict=True)}
+        whole = [label for label in self.labels if answers.get(label.item, {None}) <= label.scores.keys()]
+        return by_item(whole)
+
+    @cached_property
     def labelled(self) -> tuple[int, ...]:
         """Positions of the disputed inputs that somebody has labelled."""
-        known = by_item(self.labels)
-        return tuple(i for i in self.disputed if self.inputs[i].id in known)
+        return tuple(i for i in self.disputed if self.inputs[i].id in self.opinions)
+
+    @cached_property
+    def weights(self) -> Floats:
+        """(N,) how often an input is labelled: 1, 1/2 or 1/4, equal within a stratum."""
+        weights = np.ones(len(self.inputs))
+        if self.order is None or self.order.winner not in self.arms:
+            return weights
+        winner = self.arms.index(self.order.winner)
+        doubts = np.array([self.order.doubts.get(arm, 0.0) for arm in self.arms])
+        doubts /= max(float(np.delete(doubts, winner).max()), 1e-12)
+        for stratum in np.unique(self.strata[self.strata != AGREED]).tolist():
+            inside = np.flatnonzero(self.strata == stratum)
+            first = np.array([runs[0] for runs in self.patterns[inside[0]]])
+            if first.any():  # else only later runs differ
+                doubt = doubts[first != first[winner]].max(initial=0.0)
+                weights[inside] = max(weight for weight in WEIGHTS if weight <= max(doubt, WEIGHTS[-1]))
+        return weights
 
     @cached_property
     def strata(self) -> Integers:
@@ -60,15 +91,14 @@ class Pool:
 
     def scores(self, names: Sequence[str]) -> PoolScores:
         """Return strata and scores for the arms of a table; those that were not asked have NaN."""
-        opinions, labelled = by_item(self.labels), self.labelled
-        scores = np.full((len(labelled), len(names)), np.nan)
-        for row, i in enumerate(labelled):
+        scores = np.full((len(self.labelled), len(names)), np.nan)
+        for row, i in enumerate(self.labelled):
+            labels = self.opinions[self.inputs[i].id]
             for arm, runs in zip(self.arms, self.answers[i], strict=True):
-                given = [
-                    label.scores.get(answer, 0.0) for label in opinions[self.inputs[i].id] for answer in runs
-                ]
+                given = [label.scores[answer] for label in labels for answer in runs]
                 scores[row, list(names).index(arm)] = float(np.mean(given))
-        return PoolScores(self.strata, np.array(labelled, dtype=np.intp), scores, self._clusters())
+        labelled = np.array(self.labelled, dtype=np.intp)
+        return PoolScores(self.strata, labelled, scores, self._clusters(), self.weights)
 
     def _clusters(self) -> Integers | None:
         if not any(example.group for example in self.inputs):
@@ -114,7 +144,10 @@ def open_pool(folder: Path, arms: Sequence[str]) -> Pool | None:
     answers = tuple(
         tuple(tuple(run[example.id] for run in runs[arm].values()) for arm in asked) for example in whole
     )
-    return Pool(tuple(whole), tuple(asked), answers, tuple(read_labels(folder))) if whole else None
+    if not whole:
+        return None
+    order = read_manifest(folder).label_order
+    return Pool(tuple(whole), tuple(asked), answers, tuple(read_labels(folder)), order)
 
 
 def pooled(table: Table, folder: Path) -> Table:

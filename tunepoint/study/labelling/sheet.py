@@ -8,8 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from tunepoint.data.rows import read_rows
 from tunepoint.errors import DataError, nearest
 from tunepoint.files.cells import escape_cell, unescape_cell
@@ -32,28 +30,27 @@ class Filled:
     item: str
     right: str
     """What stands in the cell: the name of a column, an answer, or `NONE_RIGHT`."""
-    answers: tuple[str, ...]
-    """As shown, in the order of the columns."""
+    shown: int
+    """Answers beside it."""
     by: str
 
 
-def write_sheet(path: Path, rows: Sequence[tuple[str, str, Sequence[str]]], rng: np.random.Generator) -> None:
-    """Write the inputs with their different answers, those of each input in random order.
+def write_sheet(path: Path, rows: Sequence[tuple[str, str, Sequence[str]]], by: str = "") -> None:
+    """Write the inputs with their different answers.
 
     Args:
         path: of the sheet.
-        rows: (item, input, different answers).
-        rng: draws the orders.
+        rows: (item, input, different answers in the order of the columns).
+        by: who will fill it in.
 
     """
     columns = max((len(answers) for _, _, answers in rows), default=2)
     text = io.StringIO(newline="")
     sheet = csv.writer(text)
     sheet.writerow(("item", "input", *(f"{CHOICE}{k + 1}" for k in range(columns)), "right", "by"))
-    for item, shown, answers in rows:
-        cells = [answers[k] for k in rng.permutation(len(answers)).tolist()]
-        cells += [""] * (columns - len(cells))
-        sheet.writerow((item, escape_cell(shown), *map(escape_cell, cells), "", ""))
+    for item, text_of, answers in rows:
+        cells = [*answers, *[""] * (columns - len(answers))]
+        sheet.writerow((item, escape_cell(text_of), *map(escape_cell, cells), "", by))
     write_text(path, text.getvalue())
 
 
@@ -70,14 +67,9 @@ def read_sheet(path: Path) -> Iterator[Filled]:
                 raise DataError(f"{path}:{line}: no column {column!r}; {nearest(column, map(str, row))}")
         right = unescape_cell(_cell(row.get("right"))).strip()
         if right:
-            answers = [unescape_cell(_cell(row[name])) for name in row if str(name).startswith(CHOICE)]
-            yield Filled(
-                f"{path}:{line}",
-                _cell(row["item"]).strip(),
-                right,
-                tuple(answer for answer in answers if answer),
-                _cell(row.get("by")).strip(),
-            )
+            shown = sum(bool(_cell(row[name]).strip()) for name in row if str(name).startswith(CHOICE))
+            by = _cell(row.get("by")).strip()
+            yield Filled(f"{path}:{line}", _cell(row["item"]).strip(), right, shown, by)
 
 
 def _cell(value: object) -> str:

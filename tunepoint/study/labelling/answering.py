@@ -1,0 +1,173 @@
+"""The finalists answer the inputs of a pool: quoted, under the spending cap, resumed after a kill."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from tunepoint.arms.catalog import load_encoder
+from tunepoint.arms.contract import Arm
+from tunepoint.data.examples import Example
+from tunepoint.data.prepare import prepare
+from tunepoint.errors import StudyError
+from tunepoint.models.payments import PAYMENTS, PaymentLog
+from tunepoint.study.chat_models import open_chat_models
+from tunepoint.study.directory import CALLS, open_study
+from tunepoint.study.labelling.inputs import (
+    POOL_TRIALS,
+    Added,
+    PoolInput,
+    extended,
+    inputs_of_file,
+    read_pool,
+    write_pool,
+)
+from tunepoint.study.labelling.order import label_order
+from tunepoint.study.manifest import Manifest
+from tunepoint.study.planning import plan
+from tunepoint.study.progress import ShowProgress
+from tunepoint.study.runner import Runner
+from tunepoint.study.selection import select
+from tunepoint.study.spending import study_budget
+from tunepoint.study.whatif import reopen
+from tunepoint.task.task import Task
+from tunepoint.trials.grading import Grading
+from tunepoint.trials.trial import TrialLog
+
+
+@dataclass(frozen=True)
+class PoolQuote:
+    """What answering a pool costs."""
+
+    inputs: int
+    answers: int
+    usd: float
+
+    def __str__(self) -> str:
+        cost = f"about ${self.usd:,.2f}" if self.usd else "no call that costs money"
+        return f"The finalists answer {self.inputs:,} inputs: {self.answers:,} answers, {cost}."
+
+
+Confirm = Callable[[PoolQuote], None]
+
+
+@dataclass(frozen=True)
+class Answering:
+    """A finished study whose finalists answer a pool."""
+
+    folder: Path
+    task: Task
+    manifest: Manifest
+    max_usd: float | None
+    confirm: Confirm | None
+    progress: ShowProgress
+
+    def answer(self, file: Path | None, traffic: Sequence[PoolInput] | None) -> Added | None:
+        """Add inputs to the pool, and have every finalist answer what it has not answered.
+
+        Args:
+            file: of inputs; without it, without traffic and without a pool, those of the task.
+            traffic: inputs of captured traffic.
+
+        Returns:
+            What was added; None if nothing was brought.
+
+        """
+        pool, added = read_pool(self.folder), None
+        found = self._found(file, traffic, new=not pool)
+        if found or file is not None or traffic is not None:
+            known = prepare(self.task, self.manifest.seed).examples
+            source = str(file or self.task.folder) if traffic is None else "captured traffic"
+            pool, added = extended(pool, found, known, source)
+        log = TrialLog(self.folder / POOL_TRIALS)
+        answering = self._answering()
+        if pool and (self.manifest.pool_answered != len(pool) or not all(map(log.of, answering))):
+            self._measure(pool, log)
+        return added
+
+    def _found(
+        self, file: Path | None, traffic: Sequence[PoolInput] | None, *, new: bool
+    ) -> Sequence[PoolInput]:
+        data = self.task.data
+        assert data is not None
+        found = [] if file is None else inputs_of_file(data, file)
+        if traffic is not None or file is not None or not new:
+            return [*found, *(traffic or ())]
+        if data.pool is not None:
+            found += inputs_of_file(data, self.task.resolve(data.pool))
+        for part in (data.path, data.train, data.dev, data.test):
+            if part is not None:
+                rows = inputs_of_file(data, self.task.resolve(part), unlabelled=True)
+                found += [row for row in rows if row.text]
+        return found
+
+    def _answering(self) -> list[str]:
+        """Names of the finalists that can answer new inputs.
+
+        Raises:
+            StudyError: there are fewer than two.
+
+        """
+        kinds = self.manifest.arms
+        names = [name for name in self.manifest.finalists if kinds[name].kind != "incumbent"]
+        if len(names) < 2:
+            raise StudyError(
+                f"{self.folder}: {len(names)} of its options can answer new inputs (what runs today is a "
+                "log), and a disagreement takes two; label more test examples instead"
+            )
+        return names
+
+    def _measure(self, pool: Sequence[Example], log: TrialLog) -> None:
+        with (
+            closing(PaymentLog(self.folder / PAYMENTS)) as payments,
+            self._opened(payments) as (runner, arms),
+        ):
+            quote = _quote(runner, arms, pool, log)
+            if self.confirm is not None and quote.answers:
+                self.confirm(quote)
+            write_pool(self.folder, pool)
+            if runner.study.manifest.label_order is None:
+                reopened = reopen(self.folder)
+                alone = replace(reopened, table=replace(reopened.table, pool=None))
+                runner.study.update(label_order=label_order(alone.decide(reopened.task, reopened.costs)))
+            for arm in arms:
+                runner.measure(arm, log, pool, runner.prepared.split.train)
+            runner.study.update(pool_answered=len(pool))
+
+    @contextmanager
+    def _opened(self, payments: PaymentLog) -> Iterator[tuple[Runner, Sequence[Arm]]]:
+        """Open the finalists that can answer: what runs today has answers of its log only."""
+        task, seed = self.task, self.manifest.seed
+        prepared = prepare(task, seed)
+        budget = study_budget(self.manifest, task, self.max_usd, payments)
+        encoder = load_encoder(task)
+        with (
+            open_chat_models(task, self.folder / CALLS, budget) as models,
+            open_study(self.folder, task, prepared, seed) as study,
+        ):
+            runner = Runner(study, task, prepared, budget, models, self.progress, scorer=_unscored)
+            with models.recorded_only():
+                candidates = plan(runner, encoder, None).only(self.manifest.arms)
+                finalists = select(runner, candidates, self.manifest.finalists).finalists
+            yield runner, [arm for arm in finalists if arm.kind != "incumbent"]
+
+
+def _unscored(answers: Sequence[str], examples: Sequence[Example]) -> list[Grading]:
+    """Score nothing: nobody knows yet what is right."""
+    return [Grading(0.0)] * len(answers)
+
+
+def _quote(runner: Runner, arms: Sequence[Arm], pool: Sequence[Example], log: TrialLog) -> PoolQuote:
+    """What the missing answers cost, by what the same options cost on the test set."""
+    answers, usd = 0, 0.0
+    for arm in arms:
+        asked = {trial.item for trial in log.of(arm.name)}
+        missing = sum(example.id not in asked for example in pool) * arm.seeds
+        costs = [trial.cost_usd for trial in runner.study.test.of(arm.name) if trial.cost_usd is not None]
+        answers += missing
+        usd += missing * float(np.mean(costs)) if costs else 0.0
+    return PoolQuote(len(pool), answers, usd)

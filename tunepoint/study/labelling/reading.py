@@ -1,0 +1,147 @@
+"""From a filled sheet to labels: what stands in a cell, and how the options score by it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tunepoint.data.examples import Example, labels_of
+from tunepoint.data.prepare import prepare
+from tunepoint.data.targets import unreadable_targets
+from tunepoint.errors import DataError, nearest
+from tunepoint.models.chat import Reply, Usage
+from tunepoint.models.label_matching import exact_key
+from tunepoint.study.labelling.labels import PoolLabel, person, read_labels, write_labels
+from tunepoint.study.labelling.pool import Pool
+from tunepoint.study.labelling.sheet import CHOICE, NONE_RIGHT, SHEET, Filled, read_sheet
+from tunepoint.study.manifest import read_manifest
+from tunepoint.task.task import Task
+from tunepoint.trials.grading import grade_replies, task_scorer
+from tunepoint.trials.trial import UNREADABLE
+
+RIGHT_OR_WRONG = ("label", "number")
+"""Kinds of answers of which "none of these" says enough."""
+
+
+def take_labels(folder: Path, task: Task, pool: Pool) -> tuple[list[PoolLabel], int]:
+    """Read the sheet of a study, and score all answers by all labels.
+
+    Args:
+        folder: of the study.
+        task: its scorer and labels.
+        pool: the answers.
+
+    Returns:
+        All labels, and how many of them are new.
+
+    Raises:
+        DataError: a row of the sheet cannot be read; nothing is changed.
+
+    """
+    before = read_labels(folder)
+    labels = {(label.item, person(label.by)): label for label in before}
+    known = set(labels)
+    if (folder / SHEET).exists():
+        seed = read_manifest(folder).seed
+        names = labels_of(task, prepare(task, seed).examples) if task.answer.kind == "label" else ()
+        of_item = {example.id: i for i, example in enumerate(pool.inputs)}
+        for filled in read_sheet(folder / SHEET):
+            if filled.item not in of_item:
+                raise DataError(
+                    f"{filled.place}: {filled.item!r} is no input of the pool; leave the column as it is"
+                )
+            answers = shown(pool, of_item[filled.item], seed)
+            right = _right(filled, answers, task, names)
+            labels[filled.item, person(filled.by)] = PoolLabel(filled.item, right, filled.by, {})
+    scored = _scored(list(labels.values()), task, pool)
+    if scored != before:
+        write_labels(folder, scored)
+    return scored, len(labels.keys() - known)
+
+
+def shown(pool: Pool, position: int, seed: int) -> list[str]:
+    """Return the different readable answers to an input, in an order that tells nothing, always the same."""
+    item = pool.inputs[position].id
+    answers = {answer for runs in pool.answers[position] for answer in runs if answer != UNREADABLE}
+    return sorted(answers, key=lambda a: hashlib.sha256(f"{seed}\n{item}\n{a}".encode()).digest())
+
+
+def _scored(labels: Sequence[PoolLabel], task: Task, pool: Pool) -> list[PoolLabel]:
+    """Score every answer by every label, answers that came after the label too."""
+    scoring = task_scorer(task)
+    answers_to = {
+        example.id: sorted({answer for runs in own for answer in runs})
+        for example, own in zip(pool.inputs, pool.answers, strict=True)
+    }
+    scored = []
+    for label in labels:
+        answers = answers_to.get(label.item, [])
+        if label.right is None:
+            # none of those shown then: an answer that came later may be right
+            scores = label.scores or dict.fromkeys(answers, 0.0)
+        else:
+            replies = [_reply(answer) for answer in answers]
+            graded = grade_replies(scoring, replies, [Example(label.item, "", label.right)] * len(answers))
+            scores = {a: grading.score or 0.0 for a, grading in zip(answers, graded, strict=True)}
+        scored.append(replace(label, scores=scores))
+    return scored
+
+
+def _reply(answer: str) -> Reply:
+    if answer == UNREADABLE:
+        return Reply("", None, Usage("pool"), format_ok=False)
+    return Reply(answer, answer, Usage("pool"))
+
+
+def _right(filled: Filled, answers: Sequence[str], task: Task, labels: Sequence[str]) -> str | None:
+    """Return the right answer that a cell gives; None for none of those shown.
+
+    Raises:
+        DataError: the cell names no column, and is no answer of the task.
+
+    """
+    text, kind = filled.right, task.answer.kind
+    number = text.removeprefix(CHOICE)
+    if text.startswith(CHOICE) and number.isdecimal():
+        return _column(filled, answers, int(number), kind)
+    if kind == "label":
+        match = next((label for label in labels if exact_key(label) == exact_key(text)), None)
+        if match is not None:
+            return match
+        if text.isdecimal() and not any(c.isdecimal() for label in labels for c in label):
+            return _column(filled, answers, int(text), kind)
+    if text.casefold() == NONE_RIGHT and kind in RIGHT_OR_WRONG:
+        return None
+    if kind == "label":
+        raise DataError(f"{filled.place}: {text!r} is no label of the task; {nearest(text, labels)}")
+    for fault in unreadable_targets(kind, [Example(filled.item, "", text)]):
+        raise DataError(f"{filled.place}: right is {text!r}: {fault.reason}; {_choices(answers, kind)}")
+    return text
+
+
+def _column(filled: Filled, answers: Sequence[str], number: int, kind: str) -> str:
+    """Return the answer in a column of the sheet.
+
+    Raises:
+        DataError: there is no such column, or the row does not show what the pool holds by now.
+
+    """
+    if filled.shown != len(answers):
+        raise DataError(
+            f"{filled.place}: {filled.shown} answers are shown, and the pool has {len(answers)} to this "
+            "input; clear the cell, and run `tunepoint label` for a new sheet"
+        )
+    if not 1 <= number <= len(answers):
+        raise DataError(
+            f"{filled.place}: right is {filled.right!r}, and {len(answers)} answers are shown: "
+            f"{_choices(answers, kind)}"
+        )
+    return answers[number - 1]
+
+
+def _choices(answers: Sequence[str], kind: str) -> str:
+    """Return what may stand in the cell."""
+    none = f", or {NONE_RIGHT}" if kind in RIGHT_OR_WRONG else ""
+    return f"write {CHOICE}1 to {CHOICE}{len(answers)}{',' if none else ' or'} the right answer itself{none}"
