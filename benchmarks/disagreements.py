@@ -35,9 +35,10 @@ from tunepoint import Example, Task, decide
 from tunepoint.costs.arm_cost import ArmCost
 from tunepoint.costs.simulation import simulate
 from tunepoint.decision.rule import Evidence
+from tunepoint.decision.verdict import Decision
 from tunepoint.stats.comparisons import compare
 from tunepoint.stats.disagreements import AGREED, PoolScores, difference_p_value
-from tunepoint.study.labelling.order import label_times, next_inputs
+from tunepoint.study.labelling.order import label_order, next_inputs
 from tunepoint.study.labelling.pool import Pool
 from tunepoint.trials.table import Table, joint_of
 
@@ -142,10 +143,9 @@ class Case:
     label_noise: float = 0.0
 
 
-def task(margin: float = 0.02) -> Task:
-    return Task.parse(
-        {"name": "labels", "traffic": {"queries_per_month": VOLUME}, "limits": {"margin": margin}}
-    )
+def task() -> Task:
+    """Limits at their defaults: a margin of two points."""
+    return Task.parse({"name": "labels", "traffic": {"queries_per_month": VOLUME}})
 
 
 def table_of(case: Case) -> Table:
@@ -154,12 +154,13 @@ def table_of(case: Case) -> Table:
     return Table(tuple(map(str, range(items))), arms, case.test.clusters, (None,) * items, 0)
 
 
-def opened(case: Case) -> Pool:
+def opened(case: Case, alone: Decision) -> Pool:
     """Return the pool as `tunepoint label` opens it."""
     count = case.pool.scores.shape[1]
     inputs = tuple(Example(str(i), str(i), "") for i in range(count))
     answers = tuple(tuple((str(answer),) for answer in column) for column in case.pool.answers.T.tolist())
-    return Pool(inputs, tuple(cost.arm for cost in case.costs), answers)
+    arms = tuple(cost.arm for cost in case.costs)
+    return Pool(inputs, arms, answers, order=label_order(alone))
 
 
 def graded(case: Case, rng: np.random.Generator) -> Floats:
@@ -171,9 +172,9 @@ def graded(case: Case, rng: np.random.Generator) -> Floats:
     return scores
 
 
-def labelled_study(case: Case, rng: np.random.Generator, margin: float = 0.02) -> Row:
+def labelled_study(case: Case, rng: np.random.Generator) -> Row:
     """Reveal labels both ways until the verdict is confident; return where each way got to."""
-    table, rule = table_of(case), task(margin)
+    table, rule = table_of(case), task()
     alone = decide(table, case.costs, rule, rng)
     draws = simulate(case.costs, rule, 1, rng)
     fast = np.ones(len(case.costs), dtype=bool)
@@ -186,15 +187,17 @@ def labelled_study(case: Case, rng: np.random.Generator, margin: float = 0.02) -
     }
     if alone.strength == "confident":
         return row
-    pool, scores = opened(case), graded(case, rng)
+    pool, scores = opened(case, alone), graded(case, rng)
     count = len(pool.inputs)
-    times = label_times(pool, alone, rng.random(count))
+    in_order = next_inputs(pool, rng.random(count), LOOKS[-1])
+    at_random = rng.permutation(count).tolist()[: LOOKS[-1]]
+    clusters, none = case.pool.clusters, np.array([], dtype=np.intp)
     ways = {
-        "disagreements": (next_inputs(pool, times, LOOKS[-1], ()), pool.strata),
-        "random": (rng.permutation(count).tolist()[: LOOKS[-1]], np.full(count, AGREED + 1)),
+        "disagreements": (in_order, PoolScores(pool.strata, none, scores[none], clusters, pool.weights)),
+        "random": (at_random, PoolScores(np.full(count, AGREED + 1), none, scores[none], clusters)),
     }
-    for way, (order, strata) in ways.items():
-        row[way] = _reveal(case, table, rule, truth, (order, strata, scores), rng)
+    for way, (order, unlabelled) in ways.items():
+        row[way] = _reveal(case, table, rule, truth, unlabelled, (order, scores), rng)
     row["disputed"] = len(pool.disputed) / count
     return row
 
@@ -204,16 +207,17 @@ def _reveal(
     table: Table,
     rule: Task,
     truth: Evidence,
-    labels: tuple[Sequence[int], Integers, Floats],
+    unlabelled: PoolScores,
+    labels: tuple[Sequence[int], Floats],
     rng: np.random.Generator,
 ) -> Row:
     """Look after each batch until the verdict is confident or the labels end."""
-    order, strata, scores = labels
+    order, scores = labels
     states: dict[int, str] = {}
     holds, differ = True, False
     for look in LOOKS:
         chosen = np.array(order[:look], dtype=np.intp)
-        pool = PoolScores(strata, chosen, scores[chosen], case.pool.clusters)
+        pool = replace(unlabelled, labelled=chosen, scores=scores[chosen])
         seen = replace(table, pool=pool)
         decision = decide(seen, case.costs, rule, rng)
         for comparison in compare(joint_of(seen), _pairs(case), rng):

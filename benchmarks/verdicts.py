@@ -45,6 +45,7 @@ def outcome(decision: Decision, table: Table, truth: Evidence, thumb: int, error
     winner = table.names.index(decision.winner)
     highest = int(np.argmax([arm.scores.mean() for arm in table.arms]))
     net = replace(truth, error_usd=error_usd).total()[0]
+    dollars = replace(truth, error_usd=None).total()[0]
     chosen = dict(zip(CHOOSERS, (winner, highest, thumb), strict=True))
     # a verdict that leaves open which variant is best is wrong where none of them is right
     stated: dict[str, tuple[int, ...]] = {name: (arm,) for name, arm in chosen.items()}
@@ -56,6 +57,8 @@ def outcome(decision: Decision, table: Table, truth: Evidence, thumb: int, error
         "stated": decision.risks.wrong,
         **{f"wrong {name}": truth.risks_of(*arms).wrong > 0 for name, arms in stated.items()},
         **{f"regret {name}": float(net[arm] - net.min()) for name, arm in chosen.items()},
+        **{f"dollars {name}": float(dollars[arm]) for name, arm in chosen.items()},
+        **{f"errors {name}": float((net - dollars)[arm] / error_usd) for name, arm in chosen.items()},
     }
 
 
@@ -87,6 +90,16 @@ def share(values: Iterable[float | bool]) -> float | None:
     return float(np.mean(numbers)) if numbers else None
 
 
+def price_where_equal(rows: Sequence[Row], other: str) -> float | None:
+    """Return the dollars of an error from which our choices cost less, errors included, than another's.
+
+    0 where ours cost less whatever an error costs; None where they make as many errors, or more.
+    """
+    dearer = sum(row["dollars ours"] - row[f"dollars {other}"] for row in rows)
+    avoided = sum(row[f"errors {other}"] - row["errors ours"] for row in rows)
+    return max(0.0, dearer / avoided) if avoided > 0 else None
+
+
 def summary(rows: Sequence[Row], extra: Sequence[str] = ()) -> Row:
     """Summarize a set of studies.
 
@@ -101,6 +114,7 @@ def summary(rows: Sequence[Row], extra: Sequence[str] = ()) -> Row:
         **{f"wrong when {name}": share(r["wrong ours"] for r in studies) for name, studies in by.items()},
         **{f"wrong, {name}": share(r[f"wrong {name}"] for r in rows) for name in CHOOSERS},
         **{f"regret, {name}": share(r[f"regret {name}"] for r in rows) for name in CHOOSERS},
+        **{f"equal to {name} at $": price_where_equal(rows, name) for name in CHOOSERS[1:]},
         **{key: share(r[key] for r in rows if r[key] is not None) for key in extra},
     }
 
@@ -130,6 +144,7 @@ VERDICTS: tuple[tuple[str, str], ...] = (
 CHOICES: tuple[tuple[str, str], ...] = (
     *((f"wrong, {name}", ".1%") for name in CHOOSERS),
     *((f"regret, {name}", ",.0f") for name in CHOOSERS),
+    *((f"equal to {name} at $", ".4f") for name in CHOOSERS[1:]),
 )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from tunepoint import ArmCost, Task, Trial, decide, tabulate
 from tunepoint.costs.arms_toml import arms_toml, read_arms
@@ -15,13 +16,16 @@ from tunepoint.costs.declared_costs import declared_cost, guessed_cost
 from tunepoint.costs.prices import dated_prices, money
 from tunepoint.costs.simulation import simulate
 from tunepoint.data.formats import Format
+from tunepoint.decision.differences import _family
 from tunepoint.decision.document import document
 from tunepoint.decision.rule import Risks
 from tunepoint.decision.rule_of_thumb import rule_of_thumb
 from tunepoint.decision.sides import best_of, rival_of
 from tunepoint.decision.signals import Facts, measure_signals
 from tunepoint.errors import EvidenceError, TrialsError
+from tunepoint.stats.comparisons import Comparison, compare
 from tunepoint.stats.intervals import Interval
+from tunepoint.stats.paired import joint_scores
 from tunepoint.stats.ranges import Range, quantiles
 from tunepoint.trials.table import Table
 
@@ -557,3 +561,32 @@ def test_rule_of_thumb() -> None:
     assert "prompt" in rule_of_thumb(9_999)
     assert "math" in rule_of_thumb(50_000)
     assert "fine-tune" in rule_of_thumb(100_001)
+
+
+def test_arms_far_behind_leave_the_family_of_pairs_and_the_intervals_still_hold() -> None:
+    rng = np.random.default_rng(5)
+    truth = np.array([0.8, 0.79, 0.5, 0.45, 0.4])
+    narrower, holds = [], []
+    for _ in range(200):
+        hard = rng.normal(size=400)
+        ease = [(hard + rng.normal(size=400)) / 2**0.5 for _ in truth]
+        scores = [(z < norm.ppf(t)).astype(float) for z, t in zip(ease, truth, strict=True)]
+        joint = joint_scores([arm[None] for arm in scores])
+        comparisons = _family(joint, 0, 0.02, rng)
+        assert [comparison.against for comparison in comparisons] == [1, 2, 3, 4]
+        beside = [(i, j) for i in range(1, 5) for j in range(1, i)]
+        whole = compare(joint, [(0, 1), (0, 2), (0, 3), (0, 4)], rng, beside=beside)
+        narrower.append(_width(comparisons[0]) / _width(whole[0]))
+        holds.append(all(truth[0] - truth[c.against] in c.difference for c in comparisons))
+    assert np.mean(narrower) < 0.85 and np.mean(holds) >= 0.94
+
+
+def _width(comparison: Comparison) -> float:
+    return comparison.difference.high - comparison.difference.low
+
+
+def test_without_an_arm_far_behind_the_family_is_whole() -> None:
+    rng = np.random.default_rng(6)
+    joint = joint_scores([(rng.random(200) < 0.8).astype(float)[None] for _ in range(3)])
+    whole = compare(joint, [(0, 1), (0, 2)], np.random.default_rng(7), beside=[(2, 1)])
+    assert _family(joint, 0, 0.02, np.random.default_rng(7)) == whole

@@ -10,7 +10,7 @@ import numpy as np
 
 from tunepoint.decision.guards import repeats_differ, too_few
 from tunepoint.stats.arrays import Floats
-from tunepoint.stats.comparisons import compare, holm
+from tunepoint.stats.comparisons import Comparison, compare, holm
 from tunepoint.stats.intervals import Interval
 from tunepoint.stats.paired import JointScores, seed_errors
 from tunepoint.stats.resampling import bootstrap_means, spread_ratio
@@ -21,6 +21,8 @@ BOOTSTRAP_RESAMPLES = 10_000
 MIN_RESAMPLES = 1_000
 MAX_GROUPS_RESAMPLED = 50_000_000
 """Groups that the bootstrap draws at most; more than 5,000 groups are resampled less often."""
+SCREENING_LEVEL = 0.995
+"""Of the intervals by which an arm that is far behind leaves the family of pairs."""
 SPREAD_RATIO_WARNING = 1.2
 """Ratio of bootstrap to analytic standard error from which the reader is told that they disagree."""
 
@@ -59,10 +61,7 @@ def compare_winner(
         rng: draws critical values, bootstrap, seed errors and the comparison of repeats, in this order.
 
     """
-    pairs = [(winner, other) for other in range(len(table.arms)) if other != winner]
-    other_pairs = [(i, j) for i in range(len(table.arms)) for j in range(i) if winner not in (i, j)]
-    # The other pairs widen the intervals: the winner is known only after a look at all of them.
-    comparisons = compare(joint, pairs, rng, beside=other_pairs)
+    comparisons = _family(joint, winner, margin, rng)
     p_values = holm([comparison.p_value for comparison in comparisons])
     resampled, low, high = _bootstrap(joint, winner, rng)
     few_groups = bool(too_few(joint.test_groups))
@@ -85,6 +84,30 @@ def compare_winner(
         if not few_groups:
             caveats += _spread_caveat(joint, resampled, (winner, other), titles)
     return tuple(differences), [*caveats, *repeats_differ(table, rng, titles)]
+
+
+def _family(joint: JointScores, winner: int, margin: float, rng: np.random.Generator) -> list[Comparison]:
+    """Return the winner against every other arm, with intervals that hold for all pairs at once.
+
+    The other pairs widen the intervals: the winner is known only after a look at all of them. Arms that some
+    other leads by more than the margin, by intervals of all pairs at `SCREENING_LEVEL`, leave the family;
+    the rest have what is left of the error (Bonferroni). So the intervals hold together for all arms that
+    are truly within the margin of each other.
+    """
+    arms = range(len(joint.estimates))
+    pairs = [(winner, other) for other in arms if other != winner]
+    others = [(i, j) for i in arms for j in range(i) if winner not in (i, j)]
+    # draws of their own, so that all later draws are the same with and without a screening
+    every = compare(joint, [*pairs, *others], rng.spawn(1)[0], level=SCREENING_LEVEL)
+    dominated = {c.against for c in every if c.difference.low > margin}
+    dominated |= {c.arm for c in every if c.difference.high < -margin}
+    if not dominated or winner in dominated:
+        return compare(joint, pairs, rng, beside=others)
+    kept = [pair for pair in pairs if pair[1] not in dominated]
+    beside = [pair for pair in others if dominated.isdisjoint(pair)]
+    closer = compare(joint, kept, rng, beside=beside, level=0.95 + 1 - SCREENING_LEVEL)
+    clear = [comparison for comparison in every[: len(pairs)] if comparison.against in dominated]
+    return sorted([*closer, *clear], key=lambda comparison: comparison.against)
 
 
 def _bootstrap(joint: JointScores, winner: int, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:

@@ -216,8 +216,8 @@ def _cheapest_first(options: Mapping[Kind, Option], *, graded_by_people: bool) -
         f"{about_usd(option.usd)}{time}) would settle it with a probability of 80%."
     )
     if option.inputs:
-        inputs = f"{significant(option.inputs)} more inputs without a label"
-        why += f" They are found among {inputs} (tunepoint label)."
+        where = f"{significant(option.inputs)} more inputs without a label"
+        why += f" They are found among {where} (tunepoint label)."
     if others:
         rest = (f"{_amount(kind, options[kind])} ({about_usd(options[kind].usd)})" for kind in others)
         why += f" So would {' or '.join(rest)}."
