@@ -14,9 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import EXAMPLE, QUEUES
+from servers import Fake, serving
+from test_chat_study import asked
+from test_teaching import mostly_right
+from test_tuned_study import routing
 from typer.testing import CliRunner
 
-from tunepoint import Example, Result, Task, decide
+from tunepoint import Example, Result, Task, decide, run
 from tunepoint.capture.opening import open_store
 from tunepoint.capture.records import CapturedRequest
 from tunepoint.cli.app import app
@@ -24,7 +28,7 @@ from tunepoint.costs.arm_cost import ArmCost
 from tunepoint.data.prepare import prepare
 from tunepoint.decision.labels_needed import labels_needed
 from tunepoint.decision.verdict import evidence_of
-from tunepoint.errors import DataError, StudyError, TaskError
+from tunepoint.errors import BudgetReached, DataError, StudyError, TaskError
 from tunepoint.loop.traffic import pool_inputs
 from tunepoint.stats.disagreements import AGREED
 from tunepoint.stats.ranges import Range
@@ -483,3 +487,26 @@ def test_an_undecided_study_asks_for_labels_in_words_minutes_and_dollars() -> No
     own = Task.parse({**content, "score": {"metric": "my_scorer:score"}})
     other = decide(table, costs, own, np.random.default_rng(0)).evidence_needed
     assert other is not None and other.labels is None
+
+
+def test_a_paid_pool_is_quoted_capped_and_resumed_without_paying_twice(tmp_path: Path) -> None:
+    with serving(Fake(mostly_right)) as fake:
+        entry = asked(fake, price={"input": 1_000.0, "output": 4_000.0})  # calls, not seconds, are dear
+        run(routing(tmp_path, 100, models=[entry], search={"calls": 0}), out=tmp_path / "study")
+        study, lines = tmp_path / "study", ["text"]
+        lines += [f"{('invoice', 'pairing')[i % 2]} {900_000 + i} {i * i}" for i in range(40)]
+        (tmp_path / "pool.csv").write_text("\n".join(lines) + "\n")
+        asked_before, quotes = len(fake.calls), []
+        spent = read_manifest(study).spent_usd
+        with pytest.raises(BudgetReached, match="spending cap"):  # a call sets $2.24 aside
+            label(study, pool=tmp_path / "pool.csv", max_usd=spent + 2.6, confirm=quotes.append)
+        (quote,) = quotes
+        assert quote.inputs == 40 and quote.usd > 2 and str(quote).endswith(f"about ${quote.usd:,.2f}.")
+        first = len(fake.calls) - asked_before
+        state = label(study, confirm=quotes.append)  # what the cap left out
+        assert len(state.pool.inputs) == 40
+        prompts = [json.dumps(call["messages"]) for call in fake.calls[asked_before:]]
+        assert 0 < first < len(prompts) == len(set(prompts))
+        calls = len(fake.calls)
+        label(study)
+        assert len(fake.calls) == calls and len(quotes) == 2
