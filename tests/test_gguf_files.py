@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 
 from tunepoint.errors import ModelError
 from tunepoint.models.gguf import sources as sources_module
-from tunepoint.models.gguf.catalog import KNOWN_MODELS, known_model, parameters_in_words
+from tunepoint.models.gguf.catalog import KNOWN_MODELS, KnownModel, known_model, parameters_in_words
 from tunepoint.models.gguf.grammar import choice_grammar
 from tunepoint.models.gguf.metadata import read_facts
 from tunepoint.models.gguf.opening import gguf_path
 from tunepoint.models.gguf.pull import pull, sources
 from tunepoint.models.gguf.sources import HubSource, LocalSource, PackageSource
-from tunepoint.models.gguf.store import ModelStore
+from tunepoint.models.gguf.store import ModelStore, Progress
 
 CONTENT = gguf_bytes() + b"\0" * 5_000
 MODEL = known(CONTENT)
@@ -111,8 +111,26 @@ def test_a_file_that_is_given_is_checked_and_kept_by_its_hash(tmp_path: Path) ->
     assert path.read_bytes() == CONTENT and path.name == f"{MODEL.sha256}.gguf"
     assert seen[-1] == (len(CONTENT), len(CONTENT))
     assert store.find(MODEL) == path
-    assert sorted(p.suffix for p in store.folder.iterdir()) == [".gguf", ".json"]
+    assert sorted(p.suffix for p in store.folder.iterdir()) == [".gguf", ".json", ".lock"]
     assert store.remove(MODEL) >= len(CONTENT) and not list(store.folder.iterdir())
+
+
+def test_two_who_pull_the_same_model_bring_it_once(tmp_path: Path) -> None:
+    (tmp_path / "tiny.gguf").write_bytes(CONTENT)
+    store, begun = ModelStore(tmp_path / "store"), []
+
+    class Slow(LocalSource):
+        def fill(self, model: KnownModel, store: ModelStore, progress: Progress) -> None:
+            begun.append(store.partial(model).exists())
+            time.sleep(0.2)
+            super().fill(model, store, progress)
+
+    threads = [threading.Thread(target=pull, args=(MODEL, store, [Slow(tmp_path)])) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert begun == [False] and store.find(MODEL).read_bytes() == CONTENT
 
 
 def test_parts_in_packages_are_put_together_and_none_is_imported(tmp_path: Path) -> None:

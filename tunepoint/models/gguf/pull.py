@@ -51,6 +51,20 @@ def pull(
     if store.has(model):
         return store.find(model)
     store.make()
+    with store.locked(model):
+        if store.has(model):  # another process has brought it meanwhile
+            return store.find(model)
+        return _pulled(model, store, tried, progress, announce)
+
+
+def _pulled(
+    model: KnownModel,
+    store: ModelStore,
+    tried: Sequence[Source],
+    progress: Progress,
+    announce: Callable[[str], None],
+) -> Path:
+    """Bring a model from the first source that has it; its arguments are those of `pull`."""
     _check_disk(model, store)
     failures = []
     for source in tried:

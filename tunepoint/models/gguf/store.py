@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tunepoint.errors import ModelError
@@ -99,7 +100,8 @@ class ModelStore:
     def remove(self, model: KnownModel) -> int:
         """Delete a model's file and what is left of an unfinished one; return the bytes freed."""
         path = self.path(model)
-        files = (path, self._stamp_path(path), self.partial(model), self.parts(model))
+        lock = self.folder / f"{model.sha256}.lock"
+        files = (path, self._stamp_path(path), self.partial(model), self.parts(model), lock)
         freed = sum(file.stat().st_size for file in files if file.exists())
         for file in files:
             file.unlink(missing_ok=True)
@@ -108,6 +110,13 @@ class ModelStore:
     def make(self) -> None:
         """Create the folder."""
         make_folder(self.folder)
+
+    @contextmanager
+    def locked(self, model: KnownModel) -> Iterator[None]:
+        """Wait until no other process brings this model; the system frees the lock of a killed one."""
+        with (self.folder / f"{model.sha256}.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     @staticmethod
     def _stamp(path: Path) -> dict[str, int]:
