@@ -25,6 +25,7 @@ from tunepoint.errors import BudgetReached, ModelError, StudyError, TaskError
 from tunepoint.models.providers import PROVIDERS, Provider, short_names
 from tunepoint.stats.racing import look_sizes
 from tunepoint.study.finalists import open_finalists
+from tunepoint.study.prompt_search import searches_of
 from tunepoint.study.quote import Quote
 from tunepoint.study.racing import Standing, race, unreadable_reply
 from tunepoint.trials.scorers import json_fields
@@ -410,6 +411,55 @@ def test_the_instruction_is_optimised_and_exported(fake: Fake, tmp_path: Path) -
             reply = client.chat.completions.create(model="tiny", messages=turns).choices[0].message.content
             scores.append(json_fields(str(reply), example))
     assert np.mean(scores) == exported["dev_score"] == 1.0
+
+
+def test_a_larger_budget_searches_more_than_once_and_says_where_each_ended(
+    fake: Fake, tmp_path: Path
+) -> None:
+    seen: list[int] = []
+
+    def answer(messages: list[dict[str, str]], body: dict[str, Any]) -> str:
+        """The second search alone has luck."""
+        text = "\n".join(turn["content"] for turn in messages)
+        if "write a new instruction" in text:
+            seen.append(1)
+            last = "stands last" if 4 < len(seen) < 9 else f"is {len(seen)}"
+            return f"```\nExtract brand and size. The size {last}.\n```"
+        brand, size = re.findall(r"(\w+) box of (\d+)", text)[-1]
+        return json.dumps({"brand": brand, "size": size} if "stands last" in text else {"brand": brand})
+
+    fake.answer = answer
+    models = [asked(fake, styles=["zero-shot"])]
+    out = tmp_path / "study"
+    result = run(task(goods(tmp_path), fake, models=models, search={"calls": 400}), out=out)
+    found = json.loads((out / "manifest.json").read_text())["search"]
+    assert len(found["ends"]) == 3 and max(found["ends"]) > min(found["ends"])
+    assert "stands last" in found["instruction"] and not found["kept"]
+    signal = next(signal for signal in result.document["signals"] if signal["id"] == "F3")
+    assert "; 3 searches ended at " in signal["detail"]
+
+
+def test_a_prompt_with_nothing_to_gain_is_not_searched(fake: Fake, tmp_path: Path) -> None:
+    fake.answer = lambda messages, body: json.dumps(
+        dict(
+            zip(
+                ("brand", "size"), re.findall(r"(\w+) box of (\d+)", messages[-1]["content"])[-1], strict=True
+            )
+        )
+    )
+    out = tmp_path / "study"
+    run(task(goods(tmp_path), fake, search={"calls": 400}), out=out)
+    not_run = json.loads((out / "measurements.json").read_text())["not_run"]
+    why = next(row["reason"] for row in not_run if row["name"] == "optimised prompt")
+    assert why == "the best prompt leaves 0.0% of the validation set to gain, which changes nothing"
+    assert not any("write a new instruction" in json.dumps(call["messages"]) for call in fake.calls)
+
+
+@pytest.mark.parametrize(
+    ("calls", "dev", "searches"), [(400, 146, 1), (400, 18, 3), (996, 146, 2), (9_999, 146, 3), (1, 5, 1)]
+)
+def test_each_search_has_room_for_three_instructions(calls: int, dev: int, searches: int) -> None:
+    assert searches_of(calls, dev) == searches
 
 
 @pytest.mark.no_cover  # what it runs, others cover

@@ -118,6 +118,14 @@ def test_a_kind_is_settled_although_which_of_its_variants_is_best_is_not() -> No
     assert (priced_errors.verdict, priced_errors.strength) == ("fine-tune", "leaning")
 
 
+def test_a_variant_that_is_more_likely_wrong_than_right_is_not_named_for_being_simple() -> None:
+    behind = {"prompt": 0.5, "tuned": 0.87, "hybrid": 0.9, "cascade": 0.9}
+    decision = decided(behind, of_kinds(behind), limits={"margin": 0.01})
+    assert decision.evidence.open_variants() == (1, 2, 3)  # the simplest is not clearly worse
+    assert decision.evidence.risks_of(1).wrong > 0.9
+    assert (decision.winner, decision.equals, decision.strength) == ("hybrid", ("cascade",), "leaning")
+
+
 def test_a_close_option_of_another_kind_leaves_the_study_undecided() -> None:
     close = {**VARIANTS, "prompt": 0.9}
     decision = decided(close, of_kinds(close), limits={"margin": 0.0})

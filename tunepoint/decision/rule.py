@@ -19,6 +19,9 @@ CONFIDENT, LEANING = 0.05, 0.20
 CLEARLY_WORSE = 0.975
 """Share of the draws in which an arm scores lower, from which the difference is no noise."""
 
+NAMED_VARIANT = 0.75
+"""Probability of being wrong up to which a variant may be named in place of the best one."""
+
 
 def strength_of(wrong: float) -> Strength | None:
     """Return how strong a verdict is that is wrong with this probability."""
@@ -253,8 +256,8 @@ class Evidence:
 
         An equal is a candidate that one may choose at the same strength, that is not clearly worse in
         score, and that is not materially dearer in half of the draws or more. Where the first alone is not
-        strong enough, it stands alone, or with those of its `open_variants` that are as cheap. Without the
-        gate, the strengths play no part.
+        strong enough, it stands alone, or with those of its `open_variants` that are as cheap and that one
+        may choose with no more risk than `NAMED_VARIANT`. Without the gate, the strengths play no part.
         """
         compared = self._compared(volume)
         best, strength = compared.best, strength_of(compared.wrong[compared.best])
@@ -265,7 +268,8 @@ class Evidence:
         ]
         if gated and strength is None:
             variants = self.open_variants(volume)
-            return (best, *(arm for arm in alike if arm in variants))
+            likely = [arm for arm in variants if compared.wrong[arm] <= NAMED_VARIANT]
+            return (best, *(arm for arm in alike if arm in likely))
         return (best, *(arm for arm in alike if not gated or strength_of(compared.wrong[arm]) == strength))
 
     def _is_variant(self, arm: int, other: int) -> bool:

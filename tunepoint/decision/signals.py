@@ -240,6 +240,8 @@ def _ceiling(decision: Decision, task: Task, facts: Facts) -> Signal:
     if facts.searched is not None:
         proposals = facts.searched["proposals"]
         detail = f"after {proposals} proposals of the prompt search, one more would gain {at_most}"
+        if ends := facts.searched.get("ends"):
+            detail += f"; {len(ends)} searches ended at {', '.join(map(percent, ends))}"
     return CEILING.measured(
         value=round(gain.high, 4), threshold=margin, holds=gain.high < margin, detail=detail
     )

@@ -12,6 +12,7 @@ from tunepoint.arms.prompting.chat_prompts import ChatPrompt, FittedChatPrompt
 from tunepoint.arms.prompting.search import SearchAnswer, SearchProblem, SearchResult, search
 from tunepoint.arms.prompting.written import FittedWrittenPrompt, WrittenPromptArm
 from tunepoint.data.examples import Example
+from tunepoint.decision.numbers import percent
 from tunepoint.errors import MissingExtra, ModelError
 from tunepoint.models.chat import Message, Reply, Usage
 from tunepoint.models.endpoints import LONG_ANSWER_TOKENS, Completion, Request, TextModel, allow_all
@@ -27,6 +28,11 @@ from tunepoint.trials.trial import mean_score
 CHARACTERS_PER_TOKEN = 4.0
 PROPOSAL_TEMPERATURE = 1.0
 """High, so that the same failures lead to different instructions."""
+MAX_SEARCHES = 3
+MINIBATCH_ANSWERS = 60
+"""Answers of a search besides those on the validation set, about."""
+SEED_STEP = 1_000_003
+"""Between the seeds of repeated searches."""
 Base = ChatPrompt | WrittenPromptArm
 """An arm whose instruction, or opening words, a search changes."""
 
@@ -66,6 +72,12 @@ def optimize(runner: Runner, winners: Sequence[Arm], dev: Sequence[Example]) -> 
         return OptimizedPrompts(not_run=(NotRun("optimised prompt", "search.calls is 0"),))
     base = fixed[0]
     if result is None:
+        left = 1 - mean_score(runner.study.dev.of(base.name))
+        if left <= _least_gain(runner.task):
+            why = (
+                f"the best prompt leaves {percent(left)} of the validation set to gain, which changes nothing"
+            )
+            return OptimizedPrompts(not_run=(NotRun("optimised prompt", why),))
         try:
             result = _recorded(base, _Search(runner, base, proposer).run(dev))
         except MissingExtra as error:
@@ -93,18 +105,36 @@ def _helped(ranked: Sequence[Base], base: Base) -> list[Base]:
     return [arm for arm in chat[:1] if arm.style.retrieved] if isinstance(base, ChatPrompt) else []
 
 
-def _recorded(base: Base, result: SearchResult) -> PromptSearch:
-    """The result as it stands in the manifest."""
-    ceiling = result.ceiling
+def _least_gain(task: Task) -> float:
+    """The gain that changes nothing: half of the margin, or none if errors have a price."""
+    return 0.0 if task.value.error_usd is not None else float(task.limits.margin) / 2
+
+
+def _recorded(base: Base, results: Sequence[SearchResult]) -> PromptSearch:
+    """The best result as it stands in the manifest, beside where the others ended."""
+    best = max(results, key=lambda result: result.objective)
+    ceiling = best.ceiling
     return PromptSearch(
         base=base.name,
-        instruction=result.instruction,
-        trajectory=list(result.trajectory),
-        proposals=result.proposals,
-        asked=result.answers,
+        instruction=best.instruction,
+        trajectory=list(best.trajectory),
+        proposals=sum(result.proposals for result in results),
+        asked=sum(result.answers for result in results),
         ceiling=Ceiling(estimate=ceiling.estimate, low=ceiling.low, high=ceiling.high),
-        kept=result.kept,
+        kept=best.kept,
+        ends=[result.objective for result in results] if len(results) > 1 else None,
     )
+
+
+def searches_of(calls: int, dev: int) -> int:
+    """Return how many searches a budget allows: each has room for three instructions on the validation set.
+
+    Args:
+        calls: answers in all.
+        dev: validation items.
+
+    """
+    return max(1, min(MAX_SEARCHES, calls // (3 * dev + MINIBATCH_ANSWERS)))
 
 
 class _Search:
@@ -120,8 +150,11 @@ class _Search:
         self.proposer = proposer
         self.spent_usd = 0.0
 
-    def run(self, dev: Sequence[Example]) -> SearchResult:
-        """Search within the task's limits of calls and dollars."""
+    def run(self, dev: Sequence[Example]) -> list[SearchResult]:
+        """Search within the task's limits of calls and dollars, from the same words more than once.
+
+        One search tells nothing of how much luck is in what it finds.
+        """
         runner, limits = self.runner, self.runner.task.search
         runner.announce(f"searching for a better instruction: {self.base.label}")
         demonstrations = {shown.input for shown in self._fitted(self.start).template.demonstrations}
@@ -134,13 +167,17 @@ class _Search:
             clusters=runner.prepared.split.clusters,
             price=self._price,
         )
-        return search(
-            problem,
-            self.start,
-            max_answers=limits.calls,
-            stop=lambda: limits.usd is not None and self.spent_usd >= limits.usd,
-            seed=runner.study.manifest.seed,
-        )
+        searches = searches_of(limits.calls, len(dev))
+        return [
+            search(
+                problem,
+                self.start,
+                max_answers=limits.calls // searches,
+                stop=lambda: limits.usd is not None and self.spent_usd >= limits.usd,
+                seed=runner.study.manifest.seed + SEED_STEP * number,
+            )
+            for number in range(searches)
+        ]
 
     def _fitted(self, instruction: str) -> FittedChatPrompt | FittedWrittenPrompt:
         arm = replace(self.base, instruction=instruction)

@@ -187,6 +187,8 @@ class PromptSearch(Record):
     """What one more proposal would gain."""
     kept: bool
     """Whether the best instruction is the one that the search began with."""
+    ends: list[float] | None = None
+    """Objective of the best instruction of each search, where there were several; the best one counts."""
 
 
 class LabelOrder(Record):

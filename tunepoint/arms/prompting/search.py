@@ -66,6 +66,11 @@ class SearchResult:
     kept: bool
     """Whether the best instruction is the one that the search began with."""
 
+    @property
+    def objective(self) -> float:
+        """Score of the best instruction on the validation set, less the price of its tokens."""
+        return self.trajectory[-1][1]
+
 
 def search(
     problem: SearchProblem,

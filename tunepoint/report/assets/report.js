@@ -216,7 +216,8 @@
       sides[a] === sides[first] && Math.max(shares[a].worse, shares[a].dearer) <= clearly);
     const risk = variants.length > 1 ? sharedRisk(variants, masks, volume, months) : 1;
     if (strengthOf(risk) !== "confident") return { best: first, risk: wrong[first] };
-    return { best: alike.filter((a) => variants.includes(a)).sort(simplicity)[0], risk };
+    const likely = (a) => a === first || wrong[a] <= 0.75;
+    return { best: alike.filter((a) => variants.includes(a) && likely(a)).sort(simplicity)[0], risk };
   }
 
   // The probability that all of some variants are wrong: Evidence._shared_risk_draws of decision/rule.py.
