@@ -33,6 +33,7 @@ SAMPLES = [Example(f"e{i}", f"message {i}", "ab"[i % 2]) for i in range(10)]
 def test_labels_of_prompts_say_what_the_model_is_shown() -> None:
     shown = (
         "no examples",
+        "no examples, 3 right answers for their form",
         "no examples, system message",
         "4 examples",
         "12 examples",

@@ -54,7 +54,7 @@ def plan(runner: Runner, encoder: Encoder | None, confirm: Confirm | None) -> Ca
     candidates = with_tuned(candidates, runner, confirm)
     candidates = replace(candidates, incumbents=tuple(incumbents), not_run=(*not_run, *candidates.not_run))
     if ended := runner.study.manifest.races:  # a later version may try prompts that this study did not
-        raced = tuple(arm for arm in candidates.raced if arm.name in ended)
+        raced = tuple(arm for arm in candidates.raced if arm.name in ended or arm.name in measured)
         candidates = replace(candidates, raced=raced)
     if not candidates.local and not candidates.raced and len(incumbents) < 2:
         reasons = "; ".join(f"{arm.name}: {arm.reason}" for arm in candidates.not_run)
