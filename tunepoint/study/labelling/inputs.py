@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from tunepoint.data.copies import copy_key
 from tunepoint.data.dedupe import match_near_duplicates
@@ -17,6 +18,7 @@ from tunepoint.errors import DataError, StudyError, nearest
 from tunepoint.files.text import read_text, write_text
 from tunepoint.task.sections import Data
 
+Made = TypeVar("Made")
 POOL_INPUTS = "pool_inputs.jsonl"
 """The inputs, in the folder of the study."""
 POOL_TRIALS = "pool.jsonl"
@@ -51,19 +53,34 @@ def read_pool(folder: Path) -> list[Example]:
         StudyError: the file is damaged.
 
     """
-    path = folder / POOL_INPUTS
+
+    def example(row: dict[str, Any]) -> Example:
+        return Example(row["item"], row["input"], "", group=row.get("group"))
+
+    return read_lines(folder / POOL_INPUTS, example, "is no input; delete the file and give the pool again")
+
+
+def read_lines(path: Path, make: Callable[[dict[str, Any]], Made], fault: str) -> list[Made]:
+    """Return what the lines of a file of JSON objects make; nothing if there is no file.
+
+    Args:
+        path: of the file.
+        make: an object -> what it stands for.
+        fault: what to say of a line that cannot be read.
+
+    Raises:
+        StudyError: a line cannot be read.
+
+    """
     if not path.exists():
         return []
-    inputs = []
+    made = []
     for number, line in enumerate(read_text(path, StudyError).splitlines(), start=1):
         try:
-            row = json.loads(line)
-            inputs.append(Example(row["item"], row["input"], "", group=row.get("group")))
+            made.append(make(json.loads(line)))
         except (ValueError, KeyError, TypeError):
-            raise StudyError(
-                f"{path}:{number}: is no input; delete the file and give the pool again"
-            ) from None
-    return inputs
+            raise StudyError(f"{path}:{number}: {fault}") from None
+    return made
 
 
 def inputs_of_file(data: Data, file: Path, *, unlabelled: bool = False) -> list[PoolInput]:

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tunepoint.errors import StudyError
-from tunepoint.files.text import read_text, write_text
+from tunepoint.files.text import write_text
+from tunepoint.study.labelling.inputs import read_lines
 
 LABELS = "pool_labels.jsonl"
 """In the folder of the study."""
@@ -42,16 +42,7 @@ def read_labels(folder: Path) -> list[PoolLabel]:
         StudyError: the file is damaged.
 
     """
-    path = folder / LABELS
-    if not path.exists():
-        return []
-    labels = []
-    for number, line in enumerate(read_text(path, StudyError).splitlines(), start=1):
-        try:
-            labels.append(PoolLabel(**json.loads(line)))
-        except (ValueError, TypeError):
-            raise StudyError(f"{path}:{number}: is no label; take the line out") from None
-    return labels
+    return read_lines(folder / LABELS, lambda row: PoolLabel(**row), "is no label; take the line out")
 
 
 def write_labels(folder: Path, labels: Sequence[PoolLabel]) -> None:
