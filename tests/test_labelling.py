@@ -34,12 +34,13 @@ from tunepoint.stats.disagreements import AGREED
 from tunepoint.stats.ranges import Range
 from tunepoint.study.finalists import study_task
 from tunepoint.study.labelling.answering import PoolQuote
+from tunepoint.study.labelling.counting import why_not
 from tunepoint.study.labelling.inputs import PoolInput, extended
 from tunepoint.study.labelling.label import Labelling, label
 from tunepoint.study.labelling.labels import PoolLabel, agreement, read_labels, write_labels
 from tunepoint.study.labelling.order import label_order, next_inputs
 from tunepoint.study.labelling.pool import Pool, open_pool
-from tunepoint.study.labelling.reading import _right, take_labels
+from tunepoint.study.labelling.reading import _right, shown, take_labels
 from tunepoint.study.labelling.sheet import SHEET, Filled
 from tunepoint.study.manifest import read_manifest
 from tunepoint.study.records import LabelOrder
@@ -510,3 +511,44 @@ def test_a_paid_pool_is_quoted_capped_and_resumed_without_paying_twice(tmp_path:
         calls = len(fake.calls)
         label(study)
         assert len(fake.calls) == calls and len(quotes) == 2
+
+
+def two_way_pool(right_of: Callable[[int], str]) -> Pool:
+    """60 inputs that one option answers "a" and the other "b", with labels of one person."""
+    inputs = tuple(Example(str(i), f"input {i}", "") for i in range(200))
+    answers = tuple((("a",), ("b" if i < 60 else "a",)) for i in range(200))
+    labels = []
+    for i in range(60):
+        right = right_of(i)
+        labels.append(PoolLabel(str(i), right, "Ann", {"a": float(right == "a"), "b": float(right == "b")}))
+    return Pool(inputs, ("prompted", "tuned"), answers, tuple(labels))
+
+
+def test_a_sheet_that_nobody_read_does_not_count(answered: Path) -> None:
+    blank = two_way_pool(lambda i: "a")
+    seed = read_manifest(answered).seed
+    first = {i: shown(blank, i, seed)[0] for i in range(60)}
+    assert {"a", "b"} == set(first.values())  # the order says nothing
+    table = disagreeing(0.3, 0.0)
+    (why,) = why_not(two_way_pool(first.__getitem__), table, answered)
+    assert "the first column is right in 60 of 60 labels by ann, and about 30 by chance" in why
+    assert not why_not(two_way_pool(lambda i: "ab"[i % 2]), table, answered)
+
+
+def test_a_pool_that_differs_from_the_test_set_does_not_count(answered: Path) -> None:
+    (why,) = why_not(two_way_pool(lambda i: "a"), disagreeing(0.3, 0.2), answered)
+    assert "they show other differences between the options than the test set (p = " in why
+    assert not why_not(two_way_pool(lambda i: "b" if i % 5 else "a"), disagreeing(0.3, 0.2), answered)
+
+
+def test_labels_that_do_not_count_are_said_and_change_nothing(
+    study: Path, truth: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = json.loads((study / "decision.json").read_text())
+    monkeypatch.setattr("tunepoint.study.labelling.counting._one_column", lambda pool, seed: ["Not read."])
+    fill(study, by_number(truth))
+    done = CliRunner().invoke(app, ["label", str(study), "--quiet"])
+    assert done.exit_code == 0 and "Not read." in done.output
+    after = json.loads((study / "decision.json").read_text())
+    assert "Not read." in after["caveats"]
+    assert after["differences"] == before["differences"]

@@ -105,6 +105,7 @@ def _lines(state: Labelling, study: Path) -> list[str]:
         f"The options disagree on {len(pool.disputed):,} of {len(pool.inputs):,} inputs; on the others a "
         f"label could not change their difference. {len(pool.labelled):,} are labeled."
     )
+    lines += state.doubts
     if state.settled:
         return [*lines, *_settled(state, study)]
     decision = state.decision

@@ -31,8 +31,7 @@ from tunepoint.study.curve_drawing import fit_learning_curve
 from tunepoint.study.directory import CALLS, Study
 from tunepoint.study.facts import input_novelty, signal_facts
 from tunepoint.study.holdout import usable
-from tunepoint.study.labelling.caveats import labelling_caveats
-from tunepoint.study.labelling.pool import pooled
+from tunepoint.study.labelling.counting import labelling_caveats, pooled
 from tunepoint.study.learning_curve import LearningCurve, growing_arms, still_rising
 from tunepoint.study.leniency import Leniency, leniency, without_conventions
 from tunepoint.study.records import Decided

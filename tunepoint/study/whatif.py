@@ -15,7 +15,7 @@ from tunepoint.errors import StudyError, TaskError
 from tunepoint.files.amounts import as_file_content
 from tunepoint.files.foreign_json import mapping, read_json
 from tunepoint.stats.streams import Stream, stream
-from tunepoint.study.labelling.pool import pooled
+from tunepoint.study.labelling.counting import pooled
 from tunepoint.study.manifest import Manifest, read_manifest
 from tunepoint.study.repricing import NewPrices, Rates, reprice
 from tunepoint.task.task import Task

@@ -11,6 +11,7 @@ from tunepoint.errors import StudyError, TaskError
 from tunepoint.stats.streams import Stream, stream
 from tunepoint.study.finalists import study_task
 from tunepoint.study.labelling.answering import Answering, Confirm
+from tunepoint.study.labelling.counting import why_not
 from tunepoint.study.labelling.inputs import Added, PoolInput
 from tunepoint.study.labelling.labels import Agreement, agreement, person
 from tunepoint.study.labelling.order import next_inputs
@@ -20,6 +21,7 @@ from tunepoint.study.labelling.sheet import SHEET, write_sheet
 from tunepoint.study.manifest import Manifest, read_manifest
 from tunepoint.study.progress import ShowProgress, silent
 from tunepoint.study.run import run
+from tunepoint.study.whatif import reopen
 from tunepoint.task.sections import JUDGE
 from tunepoint.task.task import Task
 
@@ -42,6 +44,8 @@ class Labelling:
     agreement: Agreement | None
     added: Added | None = None
     """What was added to the pool, if inputs were brought."""
+    doubts: tuple[str, ...] = ()
+    """Why the labels do not count, if so."""
 
     @property
     def settled(self) -> bool:
@@ -103,16 +107,15 @@ def label(
     labels, new = take_labels(folder, task, answered)
     answered = replace(answered, labels=tuple(labels))
     decision = run(task, out=folder, seed=manifest.seed, replay=True).decision
-    state = Labelling(decision, answered, new, None, agreement(labels), added)
+    doubts = why_not(answered, reopen(folder).table, folder)
+    state = Labelling(decision, answered, new, None, agreement(labels), added, tuple(doubts))
     items = [] if state.settled else _next(manifest, answered, batch, by, second)
     sheet = folder / SHEET
     if not items:
         sheet.unlink(missing_ok=True)  # all of it is read
         return state
-    rows = [
-        (answered.inputs[i].id, answered.inputs[i].input, shown(answered, i, manifest.seed)) for i in items
-    ]
-    write_sheet(sheet, rows, by)
+    examples = [(i, answered.inputs[i]) for i in items]
+    write_sheet(sheet, [(e.id, e.input, shown(answered, i, manifest.seed)) for i, e in examples], by)
     return replace(state, sheet=sheet)
 
 

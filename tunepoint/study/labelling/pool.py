@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -18,7 +18,6 @@ from tunepoint.study.labelling.inputs import POOL_TRIALS, read_pool
 from tunepoint.study.labelling.labels import PoolLabel, by_item, read_labels
 from tunepoint.study.manifest import read_manifest
 from tunepoint.study.records import LabelOrder
-from tunepoint.trials.table import Table
 from tunepoint.trials.trial import read_trials
 
 Pattern = tuple[tuple[int, ...], ...]
@@ -148,11 +147,3 @@ def open_pool(folder: Path, arms: Sequence[str]) -> Pool | None:
         return None
     order = read_manifest(folder).label_order
     return Pool(tuple(whole), tuple(asked), answers, tuple(read_labels(folder)), order)
-
-
-def pooled(table: Table, folder: Path) -> Table:
-    """Return a study's table with what its pool shows, once inputs of it are labelled."""
-    pool = open_pool(folder, table.names)
-    if pool is None or not pool.labelled:
-        return table
-    return replace(table, pool=pool.scores(table.names))
