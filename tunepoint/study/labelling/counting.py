@@ -74,10 +74,11 @@ def _one_column(pool: Pool, seed: int) -> list[str]:
         test = stats.binomtest(first, len(choices), expected / len(choices), alternative="greater")
         if len(choices) >= MIN_COLUMN_LABELS and test.pvalue < ONE_COLUMN:
             by = f" by {name}" if name else ""
+            of = f"{first} of {len(choices)} labels{by}"
             reasons.append(
-                f"The labels of the pool do not count: the first column is right in {first} of "
-                f"{len(choices)} labels{by}, and about {expected:.0f} by chance. The order of the columns says nothing, so "
-                "the sheet was hardly read. Take those lines out of pool_labels.jsonl and label again."
+                f"The labels of the pool do not count: the first column is right in {of}, and about "
+                f"{expected:.0f} by chance. The order of the columns says nothing, so the sheet was hardly read. "
+                "Take those lines out of pool_labels.jsonl and label again."
             )
     return reasons
 
