@@ -77,8 +77,8 @@ def _one_column(pool: Pool, seed: int) -> list[str]:
             of = f"{first} of {len(choices)} labels{by}"
             reasons.append(
                 f"The labels of the pool do not count: the first column is right in {of}, and about "
-                f"{expected:.0f} by chance. The order of the columns says nothing, so the sheet was hardly read. "
-                "Take those lines out of pool_labels.jsonl and label again."
+                f"{expected:.0f} by chance. The order of the columns says nothing, so the sheet was hardly "
+                "read. Take those lines out of pool_labels.jsonl and label again."
             )
     return reasons
 
