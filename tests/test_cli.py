@@ -175,6 +175,32 @@ def test_decide_prints_json_and_writes_a_report(tmp_path: Path) -> None:
     assert "not JSON" in call("report", tmp_path / "study", code=2)
 
 
+def test_an_undecided_study_has_an_exit_code_of_its_own_for_those_who_ask(tmp_path: Path) -> None:
+    rows = []
+    for i in range(40):  # nobody can tell these two apart, and one is cheaper
+        for arm, right in (("prompted", i % 5 != 0), ("tuned", i % 6 != 0)):
+            rows.append(json.dumps({"arm": arm, "item": str(i), "score": float(right), "cost_usd": 0.001}))
+    (tmp_path / "trials.jsonl").write_text("\n".join(rows) + "\n")
+    (tmp_path / "task.toml").write_text('name = "t"\n')
+    words = ["decide", "--trials", str(tmp_path / "trials.jsonl"), "--task", str(tmp_path / "task.toml")]
+    plain = CliRunner().invoke(app, [*words, "--json"])
+    assert plain.exit_code == 0 and json.loads(plain.stdout)["verdict"] == "undecided"
+    assert CliRunner().invoke(app, [*words, "--fail-undecided"]).exit_code == 3
+
+
+def test_the_task_of_this_folder_is_taken_where_none_is_named(
+    small_task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(small_task.parent)
+    assert call("check") == call("check", small_task)
+    monkeypatch.chdir(tmp_path)
+    assert "task.toml: no such file; `tunepoint init DATA.csv`" in call("check", code=2)
+
+
+def test_the_version_is_said() -> None:
+    assert CliRunner().invoke(app, ["--version"]).stdout == f"tunepoint {tunepoint.__version__}\n"
+
+
 def test_doctor_says_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "weights verified" in call("doctor")
     assert all(finding["ok"] for finding in json.loads(call("doctor", "--json")) if finding["needed"])

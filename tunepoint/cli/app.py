@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tunepoint import __version__
 from tunepoint.cli import capture, keys, labelling, load, loop, models, money, serving, study, tuning, whatif
 from tunepoint.cli.options import JsonOption
 from tunepoint.cli.terminal import FAILED, clear_errors
@@ -23,11 +24,26 @@ app = typer.Typer(
     help="Prompt or fine-tune? Measured on your own task.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     rich_markup_mode=None,
 )
 for commands in (study, labelling, tuning, whatif, money, load, serving, capture, loop, keys, models):
     commands.add_to(app)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"tunepoint {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Prompt or fine-tune? Measured on your own task."""
 
 
 @app.command()

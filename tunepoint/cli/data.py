@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tunepoint.cli.options import JsonOption, SeedOption, TaskArgument
+from tunepoint.cli.options import HERE, JsonOption, SeedOption, TaskArgument
 from tunepoint.cli.terminal import clear_errors
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def migrate(
         )
 
 
-def check(task: TaskArgument, seed: SeedOption = 0, as_json: JsonOption = False) -> None:
+def check(task: TaskArgument = HERE, seed: SeedOption = 0, as_json: JsonOption = False) -> None:
     """Check your data. Lists what is left out and why, duplicates and personal data. Trains nothing."""
     with clear_errors():
         from tunepoint.arms.catalog import check_supported

@@ -44,7 +44,7 @@ def label(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Settle a verdict with few labels: only of inputs on which the options disagree."""
+    """Settle a verdict with few labels, where the options disagree."""
     with clear_errors(), progress_bar(quiet or as_json, "bar") as (progress, paused):
         from tunepoint.study.labelling.label import label as take_labels
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tunepoint.cli.options import DEFAULT_STORE, JsonOption, SplitSeedOption, StoreOption, TaskArgument
+from tunepoint.cli.options import DEFAULT_STORE, HERE, JsonOption, SplitSeedOption, StoreOption, TaskArgument
 from tunepoint.cli.terminal import clear_errors
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def loop(
-    task: TaskArgument,
+    task: TaskArgument = HERE,
     out: Annotated[Path, typer.Option(help="Folder for studies, examples and serve.toml.")] = Path("loop"),
     store: StoreOption = DEFAULT_STORE,
     gateway: Annotated[str, typer.Option(help="Address of the gateway.")] = "http://127.0.0.1:8484",
@@ -124,7 +124,7 @@ def _rounds(deployment: LocalDeployment, goals: Goals, watch: float | None) -> N
 
 
 def status(
-    task: TaskArgument,
+    task: TaskArgument = HERE,
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:

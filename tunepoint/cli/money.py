@@ -10,6 +10,7 @@ import typer
 
 from tunepoint.cli.options import (
     DEFAULT_STORE,
+    HERE,
     BatchOption,
     JsonOption,
     SplitSeedOption,
@@ -42,7 +43,7 @@ def prices(
 
 
 def quote(
-    task: TaskArgument,
+    task: TaskArgument = HERE,
     seed: SplitSeedOption = None,
     study: SplitStudyOption = None,
     batch: BatchOption = False,

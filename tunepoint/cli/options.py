@@ -11,6 +11,7 @@ from tunepoint.cli.terminal import ProgressForm
 
 DEFAULT_STORE = "capture.sqlite"
 
+HERE = Path()
 TaskArgument = Annotated[Path, typer.Argument(help="task.toml, or its folder.")]
 StudyArgument = Annotated[Path, typer.Argument(help="Study directory.")]
 OutOption = Annotated[Path | None, typer.Option(help="Study directory.")]
@@ -27,6 +28,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 BatchOption = Annotated[
     bool,
     typer.Option("--batch", help="Ask by the providers' batch APIs: about half the price, a day at most."),
+]
+FailUndecidedOption = Annotated[
+    bool, typer.Option("--fail-undecided", help="Exit with code 3 if the verdict is not sure yet.")
 ]
 YesOption = Annotated[bool, typer.Option("--yes", help="Skip confirmation.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]

@@ -12,8 +12,10 @@ import typer
 
 from tunepoint.cli.data import check, init, migrate
 from tunepoint.cli.options import (
+    HERE,
     BatchOption,
     CapOption,
+    FailUndecidedOption,
     JsonOption,
     OutOption,
     ProgressOption,
@@ -23,7 +25,14 @@ from tunepoint.cli.options import (
     TaskArgument,
     YesOption,
 )
-from tunepoint.cli.terminal import ProgressForm, clear_errors, confirm_cost, console_of, progress_bar
+from tunepoint.cli.terminal import (
+    UNDECIDED,
+    ProgressForm,
+    clear_errors,
+    confirm_cost,
+    console_of,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
     from tunepoint.arms.hosted.quote import HostedQuote
@@ -71,7 +80,7 @@ def demo(
 
 
 def run(
-    task: TaskArgument,
+    task: TaskArgument = HERE,
     out: OutOption = None,
     seed: SeedOption = 0,
     max_usd: CapOption = None,
@@ -89,6 +98,7 @@ def run(
     quiet: QuietOption = False,
     progress: ProgressOption = "bar",
     as_json: JsonOption = False,
+    fail_undecided: FailUndecidedOption = False,
 ) -> None:
     """Measure every option, decide, and write the report."""
     from tunepoint.task.task import Task
@@ -98,7 +108,9 @@ def run(
         loaded = loaded.asking_by_batch() if batch else loaded
         if fresh:
             _confirm_fresh(loaded, fresh, yes or max_usd is not None)
-        _run(loaded, out, seed, max_usd, quiet, as_json, yes=yes, replay=replay, form=progress, fresh=fresh)
+        result = _run(
+            loaded, out, seed, max_usd, quiet, as_json, yes=yes, replay=replay, form=progress, fresh=fresh
+        )
         if not as_json:
             command = ["tunepoint", "run", str(task), *(["--out", str(out)] if out else [])]
             command += ["--seed", str(seed)] if seed else []
@@ -107,6 +119,13 @@ def run(
                 "Next: change limits, traffic or costs in task.toml and run again; nothing is measured twice:"
                 f"\n  {shlex.join(command)}"
             )
+        _fail_undecided(result, fail_undecided)
+
+
+def _fail_undecided(result: Result, asked: bool) -> None:
+    """End with a code of its own if there is no verdict, and somebody asked for that."""
+    if asked and result.decision.strength is None:
+        raise typer.Exit(UNDECIDED)
 
 
 def _run(
@@ -205,6 +224,7 @@ def decide(
     out: OutOption = None,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
+    fail_undecided: FailUndecidedOption = False,
 ) -> None:
     """Decide on trials that another tool measured."""
     with clear_errors():
@@ -215,6 +235,7 @@ def decide(
         _show(result, as_json)
         if result.report and not as_json:
             typer.echo(f"\nReport: {result.report}")
+        _fail_undecided(result, fail_undecided)
 
 
 def plan(

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 FAILED = 2
 """Exit code of every error; 1 is left to Python's own crashes."""
+UNDECIDED = 3
+"""Exit code of a study without a verdict, for those who ask for it with `--fail-undecided`."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells give it."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tunepoint.cli.options import (
+    HERE,
     SplitSeedOption,
     SplitStudyOption,
     StudyArgument,
@@ -49,7 +50,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def tune(
-    task: TaskArgument,
+    task: TaskArgument = HERE,
     base: Annotated[
         str | None, typer.Option(help="Directory, or name at the hub; the task's [[tune]] by default.")
     ] = None,
