@@ -117,8 +117,8 @@ def _lines(state: Labelling, study: Path) -> list[str]:
         )
     else:
         lines.append(
-            f"Not settled: {title} is the best bet ({1 - decision.risks.wrong:.0%}). Because you look after every "
-            f"sheet, it counts as wrong with {state.wrong:.0%}; from 5% on you are done."
+            f"Not settled: {title} is the best bet ({1 - decision.risks.wrong:.0%}). Because you look after "
+            f"every sheet, it counts as wrong with {state.wrong:.0%}; at 5% you are done."
         )
     if decision.evidence_needed is not None:
         lines.append(decision.evidence_needed.why)
