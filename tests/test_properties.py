@@ -114,14 +114,16 @@ def test_a_dominated_arm_changes_no_verdict(seed: int) -> None:
     assert decision.risks.wrong == pytest.approx(other.risks.wrong, abs=0.03)
     if decision.winner != other.winner:  # a tie: the draws of one more arm may choose the other of the two
         assert "confident" not in (decision.strength, other.strength)
-    elif min(abs(decision.risks.wrong - edge) for edge in (0.05, 0.2)) > 0.03:
+        return
+    if min(abs(decision.risks.wrong - edge) for edge in (0.05, 0.2)) > 0.03:
         assert (decision.verdict, decision.strength) == (other.verdict, other.strength)
     widths = [
         {d.against: d.difference.high - d.difference.low for d in decided.differences}
         for decided in (decision, other)
     ]
     for against, width in widths[0].items():
-        assert width * 0.98 <= widths[1][against] <= width * 1.5  # the simultaneous correction
+        # the simultaneous correction; an arm that is just far enough behind leaves the family, or stays in it
+        assert width * 0.6 <= widths[1][against] <= width * 1.5
 
 
 @FEW_CASES

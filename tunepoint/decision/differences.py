@@ -92,22 +92,24 @@ def _family(joint: JointScores, winner: int, margin: float, rng: np.random.Gener
     The other pairs widen the intervals: the winner is known only after a look at all of them. Arms that some
     other leads by more than the margin, by intervals of all pairs at `SCREENING_LEVEL`, leave the family;
     the rest have what is left of the error (Bonferroni). So the intervals hold together for all arms that
-    are truly within the margin of each other.
+    are truly within the margin of each other. An arm that has left keeps its interval of the whole family.
     """
     arms = range(len(joint.estimates))
     pairs = [(winner, other) for other in arms if other != winner]
     others = [(i, j) for i in arms for j in range(i) if winner not in (i, j)]
+    whole = compare(joint, pairs, rng, beside=others)
     # draws of their own, so that all later draws are the same with and without a screening
-    every = compare(joint, [*pairs, *others], rng.spawn(1)[0], level=SCREENING_LEVEL)
-    dominated = {c.against for c in every if c.difference.low > margin}
-    dominated |= {c.arm for c in every if c.difference.high < -margin}
-    if not dominated or winner in dominated:
-        return compare(joint, pairs, rng, beside=others)
-    kept = [pair for pair in pairs if pair[1] not in dominated]
-    beside = [pair for pair in others if dominated.isdisjoint(pair)]
-    closer = compare(joint, kept, rng, beside=beside, level=0.95 + 1 - SCREENING_LEVEL)
-    clear = [comparison for comparison in every[: len(pairs)] if comparison.against in dominated]
-    return sorted([*closer, *clear], key=lambda comparison: comparison.against)
+    screening, closer = rng.spawn(2)
+    every = compare(joint, [*pairs, *others], screening, level=SCREENING_LEVEL)
+    behind = {c.against for c in every if c.difference.low > margin}
+    behind |= {c.arm for c in every if c.difference.high < -margin}
+    if not behind or winner in behind:
+        return whole
+    kept = [pair for pair in pairs if pair[1] not in behind]
+    beside = [pair for pair in others if behind.isdisjoint(pair)]
+    near = compare(joint, kept, closer, beside=beside, level=0.95 + 1 - SCREENING_LEVEL)
+    far = [comparison for comparison in whole if comparison.against in behind]
+    return sorted([*near, *far], key=lambda comparison: comparison.against)
 
 
 def _bootstrap(joint: JointScores, winner: int, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
