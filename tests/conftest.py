@@ -32,6 +32,8 @@ QUEUES = ("billing", "device_setup", "privacy_security")
 HEAVY_FIXTURES = {"encoder", "finished"}
 """Fixtures that load a model or run a study."""
 HEAVY_MODULES = {
+    *("test_batches", "test_cloud_tuning", "test_disagreements", "test_fresh", "test_labelling"),
+    *("test_migration", "test_written_prompts"),
     *("test_anthropic", "test_caching", "test_capture", "test_causal", "test_chat_study", "test_curves"),
     *("test_docs", "test_endpoints"),
     *("test_extraction", "test_feedback", "test_fuzz", "test_gateway", "test_gguf_model", "test_hosted"),
