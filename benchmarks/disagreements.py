@@ -13,23 +13,20 @@ labels of which 0, 2 or 10% are wrong; then pools that are adversaries. Prints t
 from __future__ import annotations
 
 import argparse
-import gzip
 import itertools
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
-from decision_recorded import Recording, bfcl, choose, costs_of, tabann
+from answered_recordings import Answered, recordings, wrong_answers
+from decision_recorded import Recording, choose, costs_of
+from label_tables import COLUMNS, EQUAL, grouped, show
 from numpy.typing import NDArray
 from scipy import stats
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from verdicts import Row, arm_scores, share
+from verdicts import Row, arm_scores
 
 from tunepoint import Example, Task, decide
 from tunepoint.costs.arm_cost import ArmCost
@@ -47,74 +44,7 @@ Integers = NDArray[np.intp]
 TEST_ITEMS = 100
 LOOKS = (25, 50, 75, 100, 150, 200, 300, 400, 600, 800, 1_000)
 """Labels after which the verdict is looked at."""
-EQUAL_LABELS = (50, 100, 200)
-"""Labels at which both ways are compared, whether settled before or not."""
 VOLUME, PRICE = 30_000.0, 0.002
-SAME_MISTAKE = 0.5
-"""Probability that a wrong answer is the common one, where a recording knows no answers."""
-RUNGS = ("04", "08", "16", "24")
-"""Of banking77: examples of each label that TF-IDF with logistic regression is trained on."""
-
-
-@dataclass(frozen=True)
-class Answered:
-    """A recording with answers."""
-
-    recording: Recording
-    answers: Integers
-    """(systems, items): equal numbers are equal answers."""
-
-
-def banking77(data: Path) -> Answered:
-    """Qwen3-1.7B prompted, and TF-IDF with logistic regression trained on some of the examples."""
-    folder = data / "banking77_qwen3"
-    test = _lines(folder / "splits" / "test.jsonl")
-    said: dict[str, list[str]] = {}
-    for path in sorted(folder.glob("*/predictions.jsonl.gz")):
-        rows = map(json.loads, gzip.decompress(path.read_bytes()).splitlines())
-        of_item = {row["id"]: str(row["pred"]) for row in rows}
-        if len(of_item) == len(test):
-            said[path.parent.name] = [of_item[row["id"]] for row in test]
-    prompted = len(said)
-    pool = _lines(folder / "splits" / "train_pool.jsonl")
-    for rung in RUNGS:
-        chosen = set(json.loads((folder / "splits" / "rungs" / f"rung_{rung}.json").read_text()))
-        train = [row for row in pool if row["id"] in chosen]
-        model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), LogisticRegression(C=30, max_iter=300))
-        model.fit([row["text"] for row in train], [row["label"] for row in train])
-        said[f"TF-IDF {rung}"] = model.predict([row["text"] for row in test]).tolist()
-    right = [row["label"] for row in test]
-    codes = {answer: code for code, answer in enumerate(sorted({*right, *itertools.chain(*said.values())}))}
-    answers = np.array([[codes[answer] for answer in column] for column in said.values()])
-    scores = (answers == np.array([codes[label] for label in right])).astype(float)
-    keep = np.flatnonzero(scores.mean(axis=1) >= scores.mean(axis=1).max() / 2).tolist()
-    names = tuple(said)
-    recording = Recording(
-        "banking77",
-        tuple(names[i] for i in keep),
-        tuple("prompt" if i < prompted else "tuned" for i in keep),
-        scores[keep],
-        None,
-    )
-    return Answered(recording, answers[keep])
-
-
-def _lines(path: Path) -> list[dict[str, str]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def wrong_answers(right: Floats, rng: np.random.Generator) -> Integers:
-    """Return (systems, items) answers: 0 is right, 1 the common mistake, each other number one of its own."""
-    own = np.arange(2, 2 + len(right))[:, None]
-    return np.where(right > 0, 0, np.where(rng.random(right.shape) < SAME_MISTAKE, 1, own))
-
-
-@cache
-def recordings(data: Path) -> tuple[Answered, ...]:
-    """All recordings of the folder."""
-    rng = np.random.default_rng(0)
-    plain = (tabann(data / "tabann", "wikitables-2"), bfcl(data / "bfcl"))
-    return (banking77(data), *(Answered(each, wrong_answers(each.scores, rng)) for each in plain))
 
 
 # -- one study -----------------------------------------------------------------------------
@@ -363,86 +293,6 @@ def worlds(studies: int) -> Iterator[World]:
             yield World(0.05, 2, kind=kind, seed=100_000 * (number + 1) + seed)
     for seed in range(5 * studies):
         yield World(0.0, 2, kind="equal options", seed=900_000 + seed)
-
-
-# -- tables --------------------------------------------------------------------------------
-
-
-def summary(rows: Sequence[Row]) -> Row:
-    """Return the figures of a set of studies; those that the test set settles need no label."""
-    open_studies = [row for row in rows if row["alone"] != "confident"]
-    figures: Row = {"studies": len(rows), "open": len(open_studies)}
-    figures["agree"] = share(row["agree"] for row in open_studies)
-    either = [
-        row
-        for row in open_studies
-        if any(row[way]["strength"] == "confident" for way in ("disagreements", "random"))
-    ]
-    for way in ("disagreements", "random"):
-        ends = [row[way] for row in open_studies]
-        figures[f"settled, {way}"] = share(end["strength"] == "confident" for end in ends)
-        figures[f"labels, {way}"] = share(row[way]["labels"] for row in either)
-        for strength in ("confident", "leaning"):
-            figures[f"wrong when {strength}, {way}"] = share(
-                end["wrong"] for end in ends if end["strength"] == strength
-            )
-        figures[f"hold, {way}"] = share(end["holds"] for end in ends)
-        figures[f"differ, {way}"] = share(end["differ"] for end in ends)
-        figures[f"another, {way}"] = share(end["another pool"] for end in ends)
-        for count in EQUAL_LABELS:
-            figures[f"undecided at {count}, {way}"] = share(_state(end, count) == "undecided" for end in ends)
-    if either:
-        figures["ratio"] = figures["labels, disagreements"] / figures["labels, random"]
-    return figures
-
-
-def _state(end: Row, labels: int) -> str:
-    """Return how a study stands after that many labels; what is settled stays settled."""
-    return str(end["states"][max(look for look in end["states"] if look <= labels)])
-
-
-COLUMNS: tuple[tuple[str, str], ...] = (
-    ("studies", "d"),
-    ("open", "d"),
-    ("agree", ".0%"),
-    ("settled, disagreements", ".0%"),
-    ("settled, random", ".0%"),
-    ("labels, disagreements", ",.0f"),
-    ("labels, random", ",.0f"),
-    ("ratio", ".2f"),
-    ("undecided at 100, disagreements", ".0%"),
-    ("undecided at 100, random", ".0%"),
-    ("wrong when confident, disagreements", ".1%"),
-    ("wrong when leaning, disagreements", ".1%"),
-    ("hold, disagreements", ".1%"),
-)
-EQUAL: tuple[tuple[str, str], ...] = (
-    ("studies", "d"),
-    ("open", "d"),
-    ("differ, disagreements", ".1%"),
-    ("wrong when confident, disagreements", ".1%"),
-    ("wrong when leaning, disagreements", ".1%"),
-    ("another, disagreements", ".1%"),
-    ("hold, disagreements", ".1%"),
-)
-
-
-def show(title: str, groups: dict[str, list[Row]], columns: Sequence[tuple[str, str]]) -> Row:
-    """Print a Markdown table with one line for each group, and return its figures."""
-    figures = {name: summary(rows) for name, rows in groups.items() if rows}
-    print(f"\n| {title} | " + " | ".join(head for head, _ in columns) + " |")
-    print("|---" * (len(columns) + 1) + "|")
-    for name, values in figures.items():
-        cells = ["" if values.get(key) is None else format(values[key], form) for key, form in columns]
-        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
-    return figures
-
-
-def grouped(rows: Sequence[Row], key: str) -> dict[str, list[Row]]:
-    return {
-        str(value): [row for row in rows if row[key] == value]
-        for value in dict.fromkeys(r[key] for r in rows)
-    }
 
 
 def main() -> None:

@@ -261,8 +261,8 @@ class FakeGoogle(FakeCloud):
         self.noted(request, "list")
         first = 1 if request.query.get("pageToken") else 0
         page = [self.shown(job, "running") for job in self.jobs[first:]][: 1 if not first else None]
-        more = {} if first or len(self.jobs) < 2 else {"nextPageToken": "more"}
-        return web.json_response({"tuningJobs": page, **more})
+        next_page = {} if first or len(self.jobs) < 2 else {"nextPageToken": "more"}
+        return web.json_response({"tuningJobs": page, **next_page})
 
     async def create(self, request: web.Request) -> web.Response:
         self.noted(request, "create")
@@ -377,8 +377,8 @@ class FakeAmazon(FakeCloud):
         page = [self.shown(job, "running") for job in self.jobs[first:]][: 1 if not first else None]
         for line in page:
             del line["trainingDataConfig"]
-        more = {} if first or len(self.jobs) < 2 else {"nextToken": "more"}
-        return web.json_response({"modelCustomizationJobSummaries": page, **more})
+        next_page = {} if first or len(self.jobs) < 2 else {"nextToken": "more"}
+        return web.json_response({"modelCustomizationJobSummaries": page, **next_page})
 
     async def create(self, request: web.Request) -> web.Response:
         self.noted(request, "create")

@@ -432,9 +432,9 @@ def test_a_larger_budget_searches_more_than_once_and_says_where_each_ended(
     models = [asked(fake, styles=["zero-shot"])]
     out = tmp_path / "study"
     result = run(task(goods(tmp_path), fake, models=models, search={"calls": 400}), out=out)
-    found = json.loads((out / "manifest.json").read_text())["search"]
-    assert len(found["ends"]) == 3 and max(found["ends"]) > min(found["ends"])
-    assert "stands last" in found["instruction"] and not found["kept"]
+    recorded = json.loads((out / "manifest.json").read_text())["search"]
+    assert len(recorded["ends"]) == 3 and max(recorded["ends"]) > min(recorded["ends"])
+    assert "stands last" in recorded["instruction"] and not recorded["kept"]
     signal = next(signal for signal in result.document["signals"] if signal["id"] == "F3")
     assert "; 3 searches ended at " in signal["detail"]
 

@@ -59,22 +59,22 @@ def test_labels_are_confined_and_demonstrations_are_turns(name: str, cloud: Fake
     prompt = Prompt("message 1", instruction="Route it.", labels=LABELS, demonstrations=shown, system=True)
     with opened(name) as endpoint:
         (reply,) = TextModel(endpoint).answer([prompt])
-    (asked,) = cloud.asked
+    (body,) = cloud.asked
     assert reply.answer == "billing" and reply.usage.model == name
     if name == GEMINI:
-        assert asked["model"].endswith("publishers/google/models/gemini-2.5-flash")
-        assert "Route it." in asked["systemInstruction"]["parts"][0]["text"]
-        assert [turn["role"] for turn in asked["contents"]] == ["user", "model", "user"]
-        config = asked["generationConfig"]
+        assert body["model"].endswith("publishers/google/models/gemini-2.5-flash")
+        assert "Route it." in body["systemInstruction"]["parts"][0]["text"]
+        assert [turn["role"] for turn in body["contents"]] == ["user", "model", "user"]
+        config = body["generationConfig"]
         assert config["temperature"] == 0 and config["seed"] == 0 and config["maxOutputTokens"] > 0
         assert config["responseMimeType"] == "application/json"
         assert config["responseJsonSchema"]["properties"]["answer"]["enum"] == list(LABELS)
     else:
-        assert asked["model"] == "us.amazon.nova-lite-v1:0"
-        assert "Route it." in asked["system"][0]["text"]
-        assert [turn["role"] for turn in asked["messages"]] == ["user", "assistant", "user"]
-        assert asked["inferenceConfig"]["temperature"] == 0 and asked["inferenceConfig"]["maxTokens"] > 0
-        schema = asked["outputConfig"]["textFormat"]["structure"]["jsonSchema"]["schema"]
+        assert body["model"] == "us.amazon.nova-lite-v1:0"
+        assert "Route it." in body["system"][0]["text"]
+        assert [turn["role"] for turn in body["messages"]] == ["user", "assistant", "user"]
+        assert body["inferenceConfig"]["temperature"] == 0 and body["inferenceConfig"]["maxTokens"] > 0
+        schema = body["outputConfig"]["textFormat"]["structure"]["jsonSchema"]["schema"]
         assert '"enum": ["billing", "fault"]' in schema
 
 

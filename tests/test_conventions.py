@@ -143,8 +143,8 @@ def test_a_prompt_that_shows_right_answers_for_their_form_is_an_option(fake: Fak
 
 
 def test_a_caveat_about_the_form_of_answers_says_what_a_prompt_that_shows_it_scores() -> None:
-    told = Leniency({}, "prompt", "p", form_shown=(0.81, 0.42))
-    assert told._advice() == (
+    lenient = Leniency({}, "prompt", "p", form_shown=(0.81, 0.42))
+    assert lenient._advice() == (
         "A prompt that shows three right answers for their form scored 81.0% on the validation set, against "
         "42.0% without them"
     )

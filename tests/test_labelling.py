@@ -158,8 +158,8 @@ def test_labels_come_by_number_by_answer_or_as_none_and_a_sheet_may_be_half_fill
     wanted = {rows[0]["item"]: "none", rows[1]["item"]: rows[1]["#2"], rows[2]["item"]: "#1"}
     fill(study, lambda row: wanted.get(row["item"], ""))
     state = label(study)
-    said = {each.item: each.right for each in read_labels(study)}
-    assert said == {rows[0]["item"]: None, rows[1]["item"]: rows[1]["#2"], rows[2]["item"]: rows[2]["#1"]}
+    rights = {each.item: each.right for each in read_labels(study)}
+    assert rights == {rows[0]["item"]: None, rows[1]["item"]: rows[1]["#2"], rows[2]["item"]: rows[2]["#1"]}
     assert state.new_labels == 3
     # what was left empty comes again
     assert {row["item"] for row in rows[3:]} <= {row["item"] for row in sheet_rows(study)}
@@ -204,19 +204,19 @@ def test_second_opinions_go_to_somebody_else_and_keep_the_first(study: Path, tru
 
 
 def test_kappa_is_agreement_beyond_chance() -> None:
-    def pairs(*said: tuple[str, str]) -> list[PoolLabel]:
+    def pairs(*opinions: tuple[str, str]) -> list[PoolLabel]:
         labels = []
-        for i, (one, other) in enumerate(said):
+        for i, (one, other) in enumerate(opinions):
             labels += [PoolLabel(str(i), one, "ann", {}), PoolLabel(str(i), other, "bo", {})]
         return labels
 
     # 20 inputs: both "a" 8 times, both "b" 7, and 5 times not; by chance .65 * .6 + .35 * .4 = .53 or so
-    said = [("a", "a")] * 8 + [("b", "b")] * 7 + [("a", "b")] * 3 + [("b", "a")] * 2
-    agreed = agreement(pairs(*said))
+    opinions = [("a", "a")] * 8 + [("b", "b")] * 7 + [("a", "b")] * 3 + [("b", "a")] * 2
+    agreed = agreement(pairs(*opinions))
     chance = (11 * 10 + 9 * 10) / 400
     assert agreed is not None and agreed.share == 0.75
     assert agreed.kappa == pytest.approx((0.75 - chance) / (1 - chance))
-    assert agreement(pairs(*said[:9])) is None
+    assert agreement(pairs(*opinions[:9])) is None
     always = agreement(pairs(*[("a", "a")] * 12))
     assert always is not None and always.kappa is None
 
@@ -378,14 +378,14 @@ def test_cells_that_are_no_answer_are_named(kind: str, cell: str, labels: list[s
 
 def test_inputs_of_known_groups_and_near_copies_are_left_out() -> None:
     known = [Example("1", "My invoice of March is wrong, please send me another one", "billing", group="c1")]
-    found = [
+    brought = [
         PoolInput("My invoice of March is wrong, please send me another one!", "c2"),
         PoolInput("Where is the hub?", "c1"),
         PoolInput("How do I pair the hub?", "c3"),
         PoolInput("How do I pair  the hub?", "c4"),
         PoolInput(""),
     ]
-    pool, added = extended([], found, known, "file")
+    pool, added = extended([], brought, known, "file")
     assert [example.input for example in pool] == ["How do I pair the hub?"]
     assert (added.new, added.known, added.known_groups, added.empty) == (1, 2, 1, 1)
 
@@ -455,9 +455,9 @@ def test_labels_needed_are_fewer_than_items_by_the_share_of_disagreement() -> No
         )
         evidence = evidence_of(table, costs, task, joint, np.random.default_rng(0))
         kinds: tuple[ArmKind, ...] = ("prompt", "tuned")
-        few, more = (labels_needed(table, kinds, joint, evidence, factor) for factor in (3.0, 6.0))
+        few, many = (labels_needed(table, kinds, joint, evidence, factor) for factor in (3.0, 6.0))
         assert labels_needed(table, ("incumbent", "tuned"), joint, evidence, 3.0) is None
-        assert few is not None and more is not None and few.labels < more.labels
+        assert few is not None and many is not None and few.labels < many.labels
         random = 200 * (3.0 - 1)
         assert few.labels == pytest.approx(share * random, rel=0.2)
         assert few.inputs == pytest.approx(few.labels / share, rel=0.1)

@@ -123,8 +123,8 @@ def _lines(state: Labelling, study: Path) -> list[str]:
     if decision.evidence_needed is not None:
         lines.append(decision.evidence_needed.why)
     if state.sheet is None:
-        more = f"tunepoint label {study} --pool MORE.csv"
-        return [*lines, f"Every disputed input is labeled. Give more inputs: {more}"]
+        command = f"tunepoint label {study} --pool MORE.csv"
+        return [*lines, f"Every disputed input is labeled. Give more inputs: {command}"]
     lines.append(
         f"Next: fill in the column `right` of {state.sheet} (#1, #2, ..., or the right answer itself), and "
         f"your name in `by`. Rows that you leave empty come again. Then run:\n  tunepoint label {study}"

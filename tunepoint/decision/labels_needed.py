@@ -60,16 +60,16 @@ def labels_needed(
     most, inputs = 0.0, 0.0
     for rival, differing in zip(rivals, differs, strict=True):
         share = float(differing.mean())
-        more = _more(joint, (winner, rival), share, factor)
-        if more is None:
+        labels = _labels(joint, (winner, rival), share, factor)
+        if labels is None:
             return None
         own = share / relevant * labelled_share
-        most, inputs = max(most, more / own), max(inputs, (known * own + more) / share)
+        most, inputs = max(most, labels / own), max(inputs, (known * own + labels) / share)
     answered = 0 if table.pool is None else len(table.pool.strata)
     return LabelsNeeded(rounded_up(ceil(most)), rounded_up(max(0, ceil(inputs) - answered)))
 
 
-def _more(joint: JointScores, pair: tuple[int, int], disagreement: float, factor: float) -> float | None:
+def _labels(joint: JointScores, pair: tuple[int, int], disagreement: float, factor: float) -> float | None:
     """Return the labels where two options differ that multiply the precision of their difference.
 
     Args:

@@ -174,10 +174,10 @@ def _differing_groups(pool: PoolScores) -> Integers:
     """Return (A, A) labelled groups in which two arms score differently on some input."""
     arms = pool.scores.shape[1]
     counts = np.zeros((arms, arms), dtype=np.intp)
-    for one, other in itertools.combinations(pool.asked.tolist(), 2):
-        differing = pool.scores[:, one] != pool.scores[:, other]
+    for arm, other in itertools.combinations(pool.asked.tolist(), 2):
+        differing = pool.scores[:, arm] != pool.scores[:, other]
         groups = len(np.unique(pool.codes[pool.labelled[differing]]))
-        counts[one, other] = counts[other, one] = groups
+        counts[arm, other] = counts[other, arm] = groups
     return counts
 
 
@@ -189,21 +189,20 @@ def difference_p_value(joint: JointScores, pool: PoolScores) -> float:
         pool: of other inputs.
 
     """
-    arms, asked = len(joint.estimates), pool.asked
-    shown, projection = _contributions(pool), _projection(asked, arms)
+    shown, projection = _contributions(pool), _projection(pool.asked, len(joint.estimates))
     gap = shown.mean(axis=0) - projection @ joint.estimates
     covariance = projection @ joint.covariance @ projection
     covariance = covariance + cluster_covariance(shown - shown.mean(axis=0), pool.codes)
-    rank = len(asked) - 1
+    rank = len(pool.asked) - 1
     statistic = float(gap @ np.linalg.pinv(covariance, rcond=1e-9, hermitian=True) @ gap) / rank
     degrees = max(1, pool.labelled_groups - 1)
     return float(scipy.stats.f.sf(statistic, rank, min(degrees, joint.degrees)))
 
 
-def _projection(asked: Integers, arms: int) -> Floats:
-    """Return the (A, A) matrix that takes from each arm asked the mean of all asked, and 0 for the others."""
+def _projection(places: Integers, arms: int) -> Floats:
+    """Return the (A, A) matrix that takes from each arm that answered the mean of those, else 0."""
     projection = np.zeros((arms, arms))
-    projection[np.ix_(asked, asked)] = np.eye(len(asked)) - 1 / len(asked)
+    projection[np.ix_(places, places)] = np.eye(len(places)) - 1 / len(places)
     return projection
 
 
@@ -243,9 +242,9 @@ def _contributions(pool: PoolScores) -> Floats:
     y_h, and a labelled one N_h / n_h (y - y_h) as well, times sqrt(n_h / (n_h - 1)) because y_h comes from
     the same labels. Their mean is the sum over strata of N_h / N y_h.
     """
-    asked = pool.asked
+    columns = pool.asked
     leads = np.zeros_like(pool.scores)
-    leads[:, asked] = pool.scores[:, asked] - pool.scores[:, asked].mean(axis=1, keepdims=True)
+    leads[:, columns] = pool.scores[:, columns] - pool.scores[:, columns].mean(axis=1, keepdims=True)
     strata = _joined(pool)
     shown = np.zeros((len(strata), leads.shape[1]))
     for stratum in np.unique(strata[pool.labelled]).tolist():

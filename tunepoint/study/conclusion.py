@@ -138,8 +138,8 @@ def _leniency(measured: _Measured) -> Leniency | None:
     study, test, names = measured.runner.study, measured.prepared.split.test, measured.table.names
     task, pooled = measured.runner.task, measured.table.pool is not None
     seed = study.manifest.seed
-    found = leniency(measured.trials, test, names, measured.costs, task, seed, pooled=pooled)
-    return None if found is None else replace(found, form_shown=_form_shown(measured))
+    lenient = leniency(measured.trials, test, names, measured.costs, task, seed, pooled=pooled)
+    return None if lenient is None else replace(lenient, form_shown=_form_shown(measured))
 
 
 def _form_shown(measured: _Measured) -> tuple[float, float] | None:

@@ -107,11 +107,11 @@ class FireworksClient(TuningClient):
     def _state(self, dataset: str) -> tuple[str | None, str | None]:
         """Return the state of a dataset, None if there is none, and what is wrong with it."""
         try:
-            found = self._client.datasets.get(dataset)
+            stored = self._client.datasets.get(dataset)
         except fireworks.NotFoundError:
             return None, None
-        fault = found.status.message if found.status and found.status.code not in (None, "OK") else None
-        return found.state or READY, fault or None
+        fault = stored.status.message if stored.status and stored.status.code not in (None, "OK") else None
+        return stored.state or READY, fault or None
 
     def _reading(self, dataset: str) -> tuple[str | None, str | None]:
         state, fault = self._retry(partial(self._state, dataset))

@@ -92,8 +92,8 @@ class VertexClient(TuningClient):
 
     def stored(self, name: str, content: bytes) -> str | None:
         """Return the address of the whole file; None if the bucket has none."""
-        found = self._asked(lambda: self._storage.bucket(self._bucket.name).get_blob(self._bucket.path(name)))
-        return self._bucket.address(name) if found is not None and found.size == len(content) else None
+        blob = self._asked(lambda: self._storage.bucket(self._bucket.name).get_blob(self._bucket.path(name)))
+        return self._bucket.address(name) if blob is not None and blob.size == len(content) else None
 
     def upload(self, name: str, content: bytes) -> str:
         """Return the address of the file, uploaded if the bucket has none."""

@@ -78,32 +78,32 @@ class Answering:
 
         """
         pool, added = read_pool(self.folder), None
-        found = self._found(file, traffic, new=not pool)
-        if found or file is not None or traffic is not None:
+        brought = self._brought(file, traffic, new=not pool)
+        if brought or file is not None or traffic is not None:
             known = prepare(self.task, self.manifest.seed).examples
             source = str(file or self.task.folder) if traffic is None else "captured traffic"
-            pool, added = extended(pool, found, known, source)
+            pool, added = extended(pool, brought, known, source)
         log = TrialLog(self.folder / POOL_TRIALS)
         answering = self._answering()
         if pool and (self.manifest.pool_answered != len(pool) or not all(map(log.of, answering))):
             self._measure(pool, log)
         return added
 
-    def _found(
+    def _brought(
         self, file: Path | None, traffic: Sequence[PoolInput] | None, *, new: bool
     ) -> Sequence[PoolInput]:
         data = self.task.data
         assert data is not None
-        found = [] if file is None else inputs_of_file(data, file)
+        inputs = [] if file is None else inputs_of_file(data, file)
         if traffic is not None or file is not None or not new:
-            return [*found, *(traffic or ())]
+            return [*inputs, *(traffic or ())]
         if data.pool is not None:
-            found += inputs_of_file(data, self.task.resolve(data.pool))
+            inputs += inputs_of_file(data, self.task.resolve(data.pool))
         for part in (data.path, data.train, data.dev, data.test):
             if part is not None:
                 rows = inputs_of_file(data, self.task.resolve(part), unlabelled=True)
-                found += [row for row in rows if row.text]
-        return found
+                inputs += [row for row in rows if row.text]
+        return inputs
 
     def _answering(self) -> list[str]:
         """Names of the finalists that can answer new inputs.
@@ -165,8 +165,8 @@ def _quote(runner: Runner, arms: Sequence[Arm], pool: Sequence[Example], log: Tr
     """What the missing answers cost, by what the same options cost on the test set."""
     answers, usd = 0, 0.0
     for arm in arms:
-        asked = {trial.item for trial in log.of(arm.name)}
-        missing = sum(example.id not in asked for example in pool) * arm.seeds
+        answered = {trial.item for trial in log.of(arm.name)}
+        missing = sum(example.id not in answered for example in pool) * arm.seeds
         costs = [trial.cost_usd for trial in runner.study.test.of(arm.name) if trial.cost_usd is not None]
         answers += missing
         usd += missing * float(np.mean(costs)) if costs else 0.0

@@ -111,13 +111,13 @@ def inputs_of_file(data: Data, file: Path, *, unlabelled: bool = False) -> list[
 
 
 def extended(
-    pool: Sequence[Example], found: Sequence[PoolInput], known: Sequence[Example], source: str
+    pool: Sequence[Example], brought: Sequence[PoolInput], known: Sequence[Example], source: str
 ) -> tuple[list[Example], Added]:
     """Return a pool with more inputs, those left out that are no evidence of their own.
 
     Args:
         pool: its inputs so far.
-        found: inputs that somebody brings.
+        brought: inputs that somebody brings.
         known: examples of the study: their inputs, near duplicates of them, and inputs of their groups would
             be counted twice, or were trained on.
         source: where the inputs come from, for the message of an error.
@@ -129,19 +129,19 @@ def extended(
     seen = {copy_key(example.input) for example in (*known, *pool)}
     groups = {example.group for example in known} - {None}
     fresh: list[PoolInput] = []
-    for new in found:
+    for new in brought:
         if new.text and copy_key(new.text) not in seen and new.group not in groups:
             seen.add(copy_key(new.text))
             fresh.append(new)
     inputs = [example.input for example in known]
     similar = match_near_duplicates([new.text for new in fresh], inputs, signs_count=True)
     fresh = [new for place, new in enumerate(fresh) if place not in similar]
-    empty = sum(not new.text for new in found)
-    of_groups = sum(bool(new.text) and new.group in groups for new in found)
-    added = Added(len(fresh), len(found) - len(fresh) - empty - of_groups, of_groups, empty)
+    empty = sum(not new.text for new in brought)
+    of_groups = sum(bool(new.text) and new.group in groups for new in brought)
+    added = Added(len(fresh), len(brought) - len(fresh) - empty - of_groups, of_groups, empty)
     if not pool and not fresh:
         raise DataError(
-            f"{source}: no row adds to the pool ({len(found)} rows read: {added.known} inputs are in the "
+            f"{source}: no row adds to the pool ({len(brought)} rows read: {added.known} inputs are in the "
             f"study's examples or come twice, {of_groups} are of groups in them, {empty} are empty); give "
             "inputs that the study has not seen"
         )

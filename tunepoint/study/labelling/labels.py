@@ -83,10 +83,10 @@ def agreement(labels: Sequence[PoolLabel]) -> Agreement | None:
             pairs.append((named[first], named[second]))
     if len(pairs) < MIN_SECOND_OPINIONS:
         return None
-    said = [[pair[side] for pair in pairs] for side in (0, 1)]
+    sides = [[pair[side] for pair in pairs] for side in (0, 1)]
     share = sum(one == other for one, other in pairs) / len(pairs)
     by_chance = (
-        sum(said[0].count(answer) * said[1].count(answer) for answer in {*said[0], *said[1]})
+        sum(sides[0].count(answer) * sides[1].count(answer) for answer in {*sides[0], *sides[1]})
         / len(pairs) ** 2
     )
     kappa = (share - by_chance) / (1 - by_chance) if by_chance < 1 else None

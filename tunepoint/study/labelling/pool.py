@@ -136,14 +136,14 @@ def open_pool(folder: Path, arms: Sequence[str]) -> Pool | None:
     )
     for trial in read_trials(path):
         runs[trial.arm][trial.seed, trial.decode][trial.item] = trial.plain_answer
-    asked = [arm for arm in arms if arm in runs]
-    if len(asked) < 2:
+    answering = [arm for arm in arms if arm in runs]
+    if len(answering) < 2:
         return None
-    whole = [e for e in inputs if all(e.id in run for arm in asked for run in runs[arm].values())]
+    whole = [e for e in inputs if all(e.id in run for arm in answering for run in runs[arm].values())]
     answers = tuple(
-        tuple(tuple(run[example.id] for run in runs[arm].values()) for arm in asked) for example in whole
+        tuple(tuple(run[example.id] for run in runs[arm].values()) for arm in answering) for example in whole
     )
     if not whole:
         return None
     order = read_manifest(folder).label_order
-    return Pool(tuple(whole), tuple(asked), answers, tuple(read_labels(folder)), order)
+    return Pool(tuple(whole), tuple(answering), answers, tuple(read_labels(folder)), order)
