@@ -223,7 +223,7 @@ def test_a_pool_with_other_differences_is_noticed() -> None:
 def test_mistakes_in_a_pool_are_named() -> None:
     test = joint(drawn(np.random.default_rng(9), 100)[0])
     strata = np.array([AGREED, 1, 1])
-    with pytest.raises(EvidenceError, match="2 inputs are labelled and 1 have scores"):
+    with pytest.raises(EvidenceError, match="2 inputs are labeled and 1 have scores"):
         PoolScores(strata, np.array([1, 2]), np.ones((1, 2)))
     with pytest.raises(EvidenceError, match="all arms agree needs no label"):
         PoolScores(strata, np.array([0]), np.ones((1, 2)))

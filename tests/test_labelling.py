@@ -424,7 +424,7 @@ def test_the_command_says_how_it_stands_and_what_comes_next(study: Path, truth: 
     assert "The options disagree on" in done.output
     assert re.search("Not settled|Settled after|The kind is settled", done.output)
     content: dict[str, Any] = json.loads(CliRunner().invoke(app, ["label", str(study), "--json"]).output)
-    assert content["new_labels"] == 0 < content["labelled"] <= content["disputed"] < content["inputs"]
+    assert content["new_labels"] == 0 < content["labeled"] <= content["disputed"] < content["inputs"]
 
 
 def test_a_settled_study_writes_no_sheet(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,7 +85,7 @@ def _content(state: Labelling) -> dict[str, Any]:
     return {
         "inputs": len(pool.inputs),
         "disputed": len(pool.disputed),
-        "labelled": len(pool.labelled),
+        "labeled": len(pool.labelled),
         "new_labels": state.new_labels,
         "settled": state.settled,
         "verdict": decision.verdict,
@@ -102,8 +102,8 @@ def _lines(state: Labelling, study: Path) -> list[str]:
     pool = state.pool
     lines = [*_added(state), *_agreed(state)]
     lines.append(
-        f"The options disagree on {len(pool.disputed):,} of {len(pool.inputs):,} inputs; on the others a "
-        f"label could not change their difference. {len(pool.labelled):,} are labeled."
+        f"The options disagree on {len(pool.disputed):,} of {len(pool.inputs):,} inputs. On the "
+        f"others, a label would change nothing. {len(pool.labelled):,} are labeled."
     )
     lines += state.doubts
     if state.settled:
@@ -117,8 +117,8 @@ def _lines(state: Labelling, study: Path) -> list[str]:
         )
     else:
         lines.append(
-            f"Not settled: {title} is the best bet ({1 - decision.risks.wrong:.0%}). Because you look after "
-            f"every sheet, it counts as wrong with {state.wrong:.0%}; at 5% you are done."
+            f"Not settled: {title} is the best bet ({1 - decision.risks.wrong:.0%}). You check after every "
+            f"sheet, so count on a {state.wrong:.0%} chance that it is wrong; at 5% you can stop."
         )
     if decision.evidence_needed is not None:
         lines.append(decision.evidence_needed.why)

@@ -56,9 +56,7 @@ class PoolScores:
 
     def __post_init__(self) -> None:
         if len(self.labelled) != len(self.scores):
-            raise EvidenceError(
-                f"{len(self.labelled)} inputs are labelled and {len(self.scores)} have scores"
-            )
+            raise EvidenceError(f"{len(self.labelled)} inputs are labeled and {len(self.scores)} have scores")
         if (self.strata[self.labelled] == AGREED).any():
             raise EvidenceError(
                 "an input on which all arms agree needs no label, and its label says nothing here"
