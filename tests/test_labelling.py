@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,10 @@ from tunepoint.data.prepare import prepare
 from tunepoint.decision.labels_needed import labels_needed
 from tunepoint.decision.verdict import evidence_of
 from tunepoint.errors import BudgetReached, DataError, StudyError, TaskError
+from tunepoint.loop.deployment import LocalDeployment
+from tunepoint.loop.gateway_client import Routes
+from tunepoint.loop.labels import labels_drift
+from tunepoint.loop.state import Challenger, Goals
 from tunepoint.loop.traffic import pool_inputs
 from tunepoint.stats.disagreements import AGREED
 from tunepoint.stats.ranges import Range
@@ -552,3 +557,67 @@ def test_labels_that_do_not_count_are_said_and_change_nothing(
     after = json.loads((study / "decision.json").read_text())
     assert "Not read." in after["caveats"]
     assert after["differences"] == before["differences"]
+
+
+class CountedGateway:
+    """What the loop asks a gateway for during a canary, and what it asks of it."""
+
+    def __init__(self, champion: str, challenger: str, unclear: tuple[str, ...]) -> None:
+        self.answer = Routes(frozenset({champion, challenger}), champion, True, "could be worse", unclear)
+        self.changes: list[str] = []
+
+    def routes(self, task: str) -> Routes:
+        return self.answer
+
+    def promote(self, task: str, arm: str, why: str) -> None:
+        self.changes.append(f"promote {arm}")
+
+    def roll_back(self, task: str, why: str) -> None:
+        self.changes.append("roll back")
+
+
+@pytest.mark.parametrize(
+    ("right", "unclear", "status", "changes"),
+    [
+        (lambda i: "b" if i % 6 else "a", ("feedback",), "promoted", ["promote tuned #2"]),
+        (lambda i: "b" if i % 6 else "a", (), "runs", []),  # its earlier steps are not over
+        (lambda i: "a", ("feedback",), "rolled back", ["roll back"]),
+        (lambda i: "ab"[i % 2], ("feedback",), "runs", []),
+    ],
+)
+def test_a_canary_ends_by_labels_where_options_disagree(
+    right: Callable[[int], str],
+    unclear: tuple[str, ...],
+    status: str,
+    changes: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    pool = two_way_pool(right)
+    table = disagreeing(0.3, 0.0)
+    with_labels = replace(table, pool=pool.scores(table.names))
+    monkeypatch.setattr("tunepoint.loop.labels.reopen", lambda study: SimpleNamespace(table=with_labels))
+    gateway = CountedGateway("prompted", "tuned #2", unclear)
+    monkeypatch.setattr(LocalDeployment, "_client", property(lambda loop: gateway))
+    task = Task.parse({"name": "t", "data": {"path": "x.csv", "input": "a", "target": "b"}})
+    with open_store(tmp_path / "capture.sqlite") as store:
+        loop = LocalDeployment(
+            task, tmp_path, store, "capture.sqlite", "", Goals(), canary_settings={"margin": 0.05}
+        )
+        got, why = loop.canary(Challenger(str(tmp_path / "study-2"), "tuned", "tuned #2"))
+    assert (got, gateway.changes) == (status, changes), why
+    assert f"{len(pool.labelled)} labels where options disagree" in why
+    if status == "runs":
+        assert f"tunepoint label {tmp_path / 'study-2'} --store capture.sqlite" in why
+
+
+def test_labels_that_contradict_the_test_set_are_drift(
+    study: Path, truth: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert labels_drift(study.parent / "none") == [] == labels_drift(study)
+    fill(study, by_number(truth))
+    label(study)
+    assert labels_drift(study) == []
+    monkeypatch.setattr("tunepoint.study.labelling.counting.ANOTHER_POOL", 1.1)
+    monkeypatch.setattr("tunepoint.study.labelling.counting.MIN_LABELLED_GROUPS", 1)
+    assert labels_drift(study) == ["drift, labels of recent inputs: other differences between options than in study"]

@@ -16,7 +16,8 @@ from tunepoint.data.prepare import prepare
 from tunepoint.data.split import Split
 from tunepoint.decision.numbers import points_range
 from tunepoint.files.text import make_folder
-from tunepoint.loop.gateway_client import GatewayClient
+from tunepoint.loop.gateway_client import GatewayClient, Routes
+from tunepoint.loop.labels import how_to_label, labelled_lead, labels_drift
 from tunepoint.loop.retraining import changed_verdict, measure_drift, retiring_models
 from tunepoint.loop.settings_file import LoopSettings, write_settings
 from tunepoint.loop.state import (
@@ -30,6 +31,7 @@ from tunepoint.loop.state import (
 )
 from tunepoint.loop.stored_state import StoredState
 from tunepoint.loop.training_set import task_with_harvest
+from tunepoint.serve.canary import Canary
 from tunepoint.stats.streams import Stream, stream
 from tunepoint.study.run import run
 from tunepoint.task.task import Task
@@ -186,7 +188,29 @@ class LocalDeployment(StoredState):
             if self.state().facts.canary_started_for == challenger.name:
                 return "rolled back", self._latest_routes_change()
             self._start_canary(challenger)
-        return "runs", f"the canary of {challenger.name}: {routes.canary_decision or 'it has just begun'}"
+            return "runs", f"the canary of {challenger.name}: it has just begun"
+        return self._judged_by_labels(challenger, routes)
+
+    def _judged_by_labels(self, challenger: Challenger, routes: Routes) -> tuple[CanaryStatus, str]:
+        """End a canary that people's labels decide; they stand for its users' feedback."""
+        lead = labelled_lead(challenger, routes.champion)
+        says = None if lead is None else lead.verdict(self._canary_margin)
+        if says == "worse":
+            self._client.roll_back(self.task.name, str(lead))
+            return "rolled back", str(lead)
+        if says == "not worse" and routes.unclear and "promote" not in self.goals.ask:
+            self._client.promote(self.task.name, challenger.name, str(lead))
+            return "promoted", str(lead)
+        reason = f"the canary of {challenger.name}: {routes.canary_decision or 'it has just begun'}"
+        if not self.task.takes_labels:
+            return "runs", reason
+        known = "" if lead is None else f"{lead}; "
+        command = how_to_label(challenger.study, self.store_address)
+        return "runs", f"{reason} ({known}labels where options disagree decide it sooner: {command})"
+
+    @property
+    def _canary_margin(self) -> float:
+        return float((self.canary_settings or {}).get("margin", Canary("").margin))
 
     def _add_to_gateway(self, challenger: Challenger, champion: str) -> None:
         facts = self.state().facts
@@ -231,13 +255,20 @@ class LocalDeployment(StoredState):
             seed=self.seed,
         )
         checked = [str(drift) for drift in drifts]
+        latest = self.folder / f"study-{facts.study_count}"
         reasons = [f"drift, {drift}" for drift in drifts if drift.drifted]
         self.store.set_state(f"drift/{name}", {"words": checked, "drifted": bool(reasons)})
-        latest = self.folder / f"study-{facts.study_count}"
-        lasting = [*changed_verdict(latest, self.store, name), *retiring_models(self.task)]
+        lasting = [
+            *labels_drift(latest),
+            *changed_verdict(latest, self.store, name),
+            *retiring_models(self.task),
+        ]
         # These stay true after a round has answered them, and must not begin one after another.
         reasons += [reason for reason in lasting if reason not in facts.answered_reasons]
-        return reasons, "; ".join(checked) or "too little traffic yet"
+        looked = "; ".join(checked) or "too little traffic yet"
+        if reasons or not self.task.takes_labels:
+            return reasons, looked
+        return reasons, f"{looked}; labels show drift too: {how_to_label(latest, self.store_address)}"
 
 
 def _untuned_champion(decision: Mapping[str, Any]) -> str | None:

@@ -29,6 +29,8 @@ class Routes:
     has_canary: bool
     canary_decision: str | None
     """The latest decision on the canary, in words."""
+    unclear: tuple[str, ...] = ()
+    """Measures of the canary that a promotion still waits for, once nothing else is missing."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class GatewayClient:
             champion=policy["champion"],
             has_canary=policy["canary"] is not None,
             canary_decision=canary.get("why"),
+            unclear=tuple(canary.get("unclear", ())),
         )
 
     def start_canary(self, task: str, settings: Mapping[str, Any]) -> None:
@@ -74,6 +77,10 @@ class GatewayClient:
     def promote(self, task: str, arm: str, why: str) -> None:
         """Make an arm the champion."""
         self._call("POST", _routes_path(task), {"promote": arm, "why": why})
+
+    def roll_back(self, task: str, why: str) -> None:
+        """End the canary; the champion answers everybody."""
+        self._call("POST", _routes_path(task), {"roll_back": True, "why": why})
 
     def reload(self) -> None:
         """Let the gateway read serve.toml again."""

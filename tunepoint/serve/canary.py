@@ -133,6 +133,8 @@ class CanaryDecision:
     why: str
     intervals: Mapping[str, tuple[Interval, Interval]]
     """Measure -> means of champion and challenger; all of them cover at once with 95% confidence."""
+    unclear: tuple[str, ...] = ()
+    """Measures that a promotion waits for, at the last step and with answers enough; empty otherwise."""
 
 
 def decide_canary(canary: Canary, champion: Outcomes, challenger: Outcomes) -> CanaryDecision:
@@ -161,7 +163,8 @@ def decide_canary(canary: Canary, champion: Outcomes, challenger: Outcomes) -> C
         if challenger_mean.low < champion_mean.high - canary.margin
     ]
     if "feedback" in unclear or ("feedback" not in intervals and unclear):
-        return CanaryDecision(None, f"could still be worse on: {', '.join(unclear)}", intervals)
+        reason = f"could still be worse on: {', '.join(unclear)}"
+        return CanaryDecision(None, reason, intervals, tuple(unclear))
     basis = "feedback" if "feedback" in intervals else "every measure"
     return CanaryDecision("promote", f"no worse by more than {canary.margin:g} on {basis}", intervals)
 

@@ -131,7 +131,7 @@ async def _get_routes(gateway: Gateway, request: Request, key: Key | None) -> di
             measure: {"champion": asdict(champion), "canary": asdict(challenger)}
             for measure, (champion, challenger) in decision.intervals.items()
         }
-        canary = {"why": decision.why, "means": means}
+        canary = {"why": decision.why, "means": means, "unclear": list(decision.unclear)}
     arms = {
         arm: {"model": served.model, "asked": not task.router.breakers[arm].opened}
         for arm, served in task.arms.items()

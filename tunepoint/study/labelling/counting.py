@@ -46,10 +46,13 @@ def why_not(pool: Pool, table: Table, folder: Path) -> list[str]:
     scores = pool.scores(table.names)
     if scores.labelled_groups < MIN_LABELLED_GROUPS:
         return []
-    return [*_another_pool(table, scores), *_one_column(pool, read_manifest(folder).seed)]
+    return [*another_pool(table, scores), *_one_column(pool, read_manifest(folder).seed)]
 
 
-def _another_pool(table: Table, scores: PoolScores) -> list[str]:
+def another_pool(table: Table, scores: PoolScores) -> list[str]:
+    """Return that a pool shows other differences between the options than the test set, if it does."""
+    if scores.labelled_groups < MIN_LABELLED_GROUPS:
+        return []
     p_value = difference_p_value(joint_of(replace(table, pool=None)), scores)
     if p_value >= ANOTHER_POOL:
         return []
