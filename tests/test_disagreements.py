@@ -237,3 +237,18 @@ def test_bounds_at_all_looks_are_narrowest_near_sixty_labels() -> None:
     widths = [looks_widening(labels) for labels in (10, 30, 60, 150, 1_000)]
     assert min(widths) == widths[2] and 1.4 < widths[2] < 1.7
     assert all(later > earlier for earlier, later in itertools.pairwise(widths[2:]))
+
+
+def test_intervals_hold_with_wrong_labels_once_second_opinions_show_how_many() -> None:
+    rng = np.random.default_rng(13)
+    holds: dict[float, list[bool]] = {1.0: [], 0.6: []}
+    for _ in range(200):
+        scores, strata = drawn(rng, 3_100)
+        test, pool = joint(scores[:100]), labelled(rng, scores[100:], strata[100:], 250)
+        wrong = rng.random(250) < 0.2
+        said = np.where(wrong[:, None], pool.scores[:, ::-1], pool.scores)
+        for reliability, held in holds.items():
+            pooled = with_pool(test, replace(pool, scores=said, reliability=reliability))
+            fixed = replace(pooled, at_all_looks=None)
+            held.append(DIFFERENCE in compare(fixed, [(1, 0)], rng, draws=500)[0].difference)
+    assert np.mean(holds[1.0]) < 0.85 and np.mean(holds[0.6]) >= 0.93

@@ -42,7 +42,7 @@ from tunepoint.study.labelling.answering import PoolQuote
 from tunepoint.study.labelling.counting import why_not
 from tunepoint.study.labelling.inputs import PoolInput, extended
 from tunepoint.study.labelling.label import Labelling, label
-from tunepoint.study.labelling.labels import PoolLabel, agreement, read_labels, write_labels
+from tunepoint.study.labelling.labels import PoolLabel, agreement, read_labels, reliability, write_labels
 from tunepoint.study.labelling.order import label_order, next_inputs
 from tunepoint.study.labelling.pool import Pool, open_pool
 from tunepoint.study.labelling.reading import _right, shown, take_labels
@@ -224,6 +224,34 @@ def test_kappa_is_agreement_beyond_chance() -> None:
     assert agreement(pairs(*opinions[:9])) is None
     always = agreement(pairs(*[("a", "a")] * 12))
     assert always is not None and always.kappa is None
+
+
+def noisy_pairs(error: float, inputs: int, rng: np.random.Generator) -> list[PoolLabel]:
+    """Two people's labels of inputs with two answers, each wrong this often, independently."""
+    labels = []
+    for item in range(inputs):
+        right = rng.choice(["a", "b"])
+        for by in ("ann", "bo"):
+            said = right if rng.random() >= error else {"a": "b", "b": "a"}[right]
+            labels.append(PoolLabel(str(item), said, by, {"a": float(said == "a"), "b": float(said == "b")}))
+    return labels
+
+
+@pytest.mark.parametrize("error", [0.0, 0.1, 0.3, 0.5])
+def test_reliability_is_the_share_of_a_difference_that_labels_show(error: float) -> None:
+    labels = noisy_pairs(error, 4_000, np.random.default_rng(2))
+    assert reliability(labels) == pytest.approx(1 - 2 * error, abs=0.15 if error == 0.5 else 0.03)
+    assert reliability(labels[:18]) is None
+
+
+def test_labels_on_which_two_people_agree_by_chance_do_not_count(answered: Path) -> None:
+    pool, table = two_way_pool(lambda i: "ab"[i % 2]), disagreeing(0.3, 0.0)
+    seconds = [replace(label, by="bo", right=None, scores={"a": 0.0, "b": 0.0}) for label in pool.labels[:20]]
+    doubted = replace(pool, labels=(*pool.labels, *seconds))
+    (why,) = why_not(doubted, table, answered)
+    assert "agree hardly more often than by chance" in why
+    agreeing = replace(pool, labels=(*pool.labels, *(replace(label, by="bo") for label in pool.labels)))
+    assert not why_not(agreeing, table, answered) and agreeing.scores(table.names).reliability == 1
 
 
 def test_the_order_is_random_within_a_stratum_and_prefers_what_is_in_doubt() -> None:

@@ -53,6 +53,8 @@ class PoolScores:
     """(N,) cluster of each input; None if inputs are independent."""
     weights: Floats | None = None
     """(N,) how often an input is labelled, relative to others, equal within a stratum; None if all alike."""
+    reliability: float = 1.0
+    """Share of a true difference that labels show, in (0, 1]: wrong labels make arms look alike."""
 
     def __post_init__(self) -> None:
         if len(self.labelled) != len(self.scores):
@@ -123,8 +125,14 @@ def with_pool(joint: JointScores, pool: PoolScores) -> JointScores:
 
 def _variance(pool: PoolScores, shown: Floats, widening: float) -> Floats:
     """Return the (A, A) covariance of the pool's differences, their errors `widening` times what they are."""
-    sampling = cluster_covariance(shown - shown.mean(axis=0), pool.codes)
-    return np.asarray((sampling + _pseudo_covariance(pool)) * widening**2)
+    sampling = cluster_covariance(shown - shown.mean(axis=0), pool.codes) / pool.reliability**2
+    return np.asarray((sampling + _pseudo_covariance(pool)) * widening**2 + _noise_covariance(pool, shown))
+
+
+def _noise_covariance(pool: PoolScores, shown: Floats) -> Floats:
+    """Return the (A, A) square of the bias of wrong labels: a difference d is shown as `reliability` times d."""
+    bias = shown.mean(axis=0) * (1 / pool.reliability - 1)
+    return np.outer(bias, bias)
 
 
 def _pseudo_covariance(pool: PoolScores) -> Floats:
@@ -149,11 +157,11 @@ def _combined(
     projection, differences = _projection(pool.asked, arms), shown.mean(axis=0)
     kept = np.eye(arms) - gain @ projection
     estimates = joint.estimates + gain @ (differences - projection @ joint.estimates)
-    deviations = (shown - differences) * widening
+    deviations = (shown - differences) * widening / pool.reliability
     combined = _stacked(joint, estimates, (kept, gain), (deviations, pool.codes))
     pseudo = joint.pseudo_variance * kept @ kept.T
     pseudo += gain @ _pseudo_covariance(pool) @ gain.T * widening**2
-    combined.item_covariance[...] += pseudo
+    combined.item_covariance[...] += pseudo + gain @ _noise_covariance(pool, shown) @ gain.T
     degrees = _degrees(
         projection,
         (kept @ joint.item_covariance @ kept.T, joint.degrees),
@@ -189,7 +197,7 @@ def difference_p_value(joint: JointScores, pool: PoolScores) -> float:
     """
     shown, projection = _contributions(pool), _projection(pool.asked, len(joint.estimates))
     gap = shown.mean(axis=0) - projection @ joint.estimates
-    covariance = projection @ joint.covariance @ projection
+    covariance = projection @ joint.covariance @ projection + _noise_covariance(pool, shown)
     covariance = covariance + cluster_covariance(shown - shown.mean(axis=0), pool.codes)
     rank = len(pool.asked) - 1
     statistic = float(gap @ np.linalg.pinv(covariance, rcond=1e-9, hermitian=True) @ gap) / rank

@@ -10,7 +10,7 @@ from scipy import stats
 
 from tunepoint.decision.numbers import percent
 from tunepoint.stats.disagreements import MIN_LABELLED_GROUPS, PoolScores, difference_p_value
-from tunepoint.study.labelling.labels import agreement, person, read_labels
+from tunepoint.study.labelling.labels import agreement, person, read_labels, reliability
 from tunepoint.study.labelling.pool import Pool, open_pool
 from tunepoint.study.labelling.reading import shown
 from tunepoint.study.manifest import read_manifest
@@ -22,6 +22,8 @@ MIN_COLUMN_LABELS = 15
 """Labels of a person from which their choice of columns is looked at."""
 ONE_COLUMN = 1e-4
 """p-value of "the first column is right as often as by chance" below which nobody has read the sheet."""
+LEAST_RELIABILITY = 0.3
+"""Share of a true difference that labels show, below which they count for nothing."""
 LOW_KAPPA = 0.6
 """Agreement beyond chance below which two people do not mean the same by a label (Landis and Koch 1977)."""
 
@@ -46,7 +48,19 @@ def why_not(pool: Pool, table: Table, folder: Path) -> list[str]:
     scores = pool.scores(table.names)
     if scores.labelled_groups < MIN_LABELLED_GROUPS:
         return []
-    return [*another_pool(table, scores), *_one_column(pool, read_manifest(folder).seed)]
+    reasons = [*another_pool(table, scores), *_one_column(pool, read_manifest(folder).seed)]
+    return [*reasons, *_by_chance(pool)]
+
+
+def _by_chance(pool: Pool) -> list[str]:
+    seen = reliability(pool.labels)
+    if seen is None or seen >= LEAST_RELIABILITY:
+        return []
+    return [
+        "The labels of the pool do not count: two people who labeled the same inputs agree hardly more often "
+        "than by chance on which answer is better. Settle what the labels mean, take their lines out of "
+        "pool_labels.jsonl and label again."
+    ]
 
 
 def another_pool(table: Table, scores: PoolScores) -> list[str]:
@@ -103,6 +117,11 @@ def labelling_caveats(table: Table, folder: Path) -> list[str]:
         f"{percent(1 - pool.disagreement)} of {len(pool.strata):,} inputs without a label, and only the "
         "others were labeled. The intervals hold however often you looked."
     ]
+    if pool.reliability < 1:
+        caveats.append(
+            f"By second opinions, labels show {percent(pool.reliability)} of the true differences between the "
+            "options. The intervals are wider by that."
+        )
     return [*caveats, *_kappa(folder)]
 
 

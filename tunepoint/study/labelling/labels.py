@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+
 from tunepoint.files.text import write_text
 from tunepoint.study.labelling.inputs import read_lines
 
@@ -91,3 +93,29 @@ def agreement(labels: Sequence[PoolLabel]) -> Agreement | None:
     )
     kappa = (share - by_chance) / (1 - by_chance) if by_chance < 1 else None
     return Agreement(len(pairs), share, kappa)
+
+
+def reliability(labels: Sequence[PoolLabel]) -> float | None:
+    """Return the share of a true difference between answers that one person's labels show; None with too few.
+
+    Two people who err alike and independently see r times each difference, so the product of what they see
+    is r squared times its square: r is the root of their mean product over their mean square, the
+    reliability of Spearman 1904 ("The proof and measurement of association between two things").
+
+    Returns:
+        0..1; 0 where they agree no more than by chance.
+
+    """
+    products, squares = [], []
+    for opinions in by_item(labels).values():
+        named = {person(label.by): label for label in opinions if label.by}
+        if len(named) > 1:
+            first, second = (named[name].scores for name in sorted(named)[:2])
+            answers = sorted(first.keys() & second.keys())
+            seen = np.array([[scores[answer] for answer in answers] for scores in (first, second)])
+            seen -= seen.mean(axis=1, keepdims=True)
+            products.append(float(seen[0] @ seen[1]))
+            squares.append(float((seen**2).sum()) / 2)
+    if len(products) < MIN_SECOND_OPINIONS or sum(squares) == 0:
+        return None
+    return float(np.sqrt(np.clip(sum(products) / sum(squares), 0, 1)))

@@ -15,7 +15,7 @@ from tunepoint.data.examples import Example
 from tunepoint.stats.arrays import Floats, Integers
 from tunepoint.stats.disagreements import AGREED, OTHERS_WEIGHT, PoolScores
 from tunepoint.study.labelling.inputs import POOL_TRIALS, read_pool
-from tunepoint.study.labelling.labels import PoolLabel, by_item, read_labels
+from tunepoint.study.labelling.labels import PoolLabel, by_item, read_labels, reliability
 from tunepoint.study.manifest import read_manifest
 from tunepoint.study.records import LabelOrder
 from tunepoint.trials.trial import read_trials
@@ -97,7 +97,9 @@ class Pool:
                 given = [label.scores[answer] for label in labels for answer in runs]
                 scores[row, list(names).index(arm)] = float(np.mean(given))
         labelled = np.array(self.labelled, dtype=np.intp)
-        return PoolScores(self.strata, labelled, scores, self._clusters(), self.weights)
+        # labels of two people who agree by chance do not count at all, so any number does
+        seen = reliability(self.labels) or 1.0
+        return PoolScores(self.strata, labelled, scores, self._clusters(), self.weights, seen)
 
     def _clusters(self) -> Integers | None:
         if not any(example.group for example in self.inputs):
