@@ -24,7 +24,8 @@ from tunepoint.models.endpoints import Request, request_of
 from tunepoint.models.label_codes import codes_of, label_of
 from tunepoint.models.parsing import parse
 from tunepoint.models.templates import TEMPLATES
-from tunepoint.report.words import headline, models_words, scope_words
+from tunepoint.report.first_screen import headline
+from tunepoint.report.words import models_words, scope_words
 from tunepoint.study.prompt_export import _reading
 
 RNG = np.random.default_rng
@@ -263,7 +264,7 @@ def test_without_a_prompted_model_the_first_sentence_says_so() -> None:
     assert scope_words(former) is not None
     won = {"finalists": [finalist("b", "baseline", "TF-IDF (no language model)")], "verdict": "baseline"}
     assert headline({**won, "winner": "b", "strength": "leaning", "differences": []}) == (
-        "Use a simple method without a language model (likely): TF-IDF (no language model)."
+        "Use a simple method without a language model."
     )
 
 

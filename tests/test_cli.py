@@ -166,7 +166,9 @@ def test_decide_prints_json_and_writes_a_report(tmp_path: Path) -> None:
     )
     assert json.loads(call(*arguments, "--json"))["verdict"] == "fine-tune"
     text = call(*arguments, "--out", tmp_path / "study")
-    assert "Fine-tune a model (confident" in text and "small model, fine-tuned" in text
+    assert text.startswith("Fine-tune a model. It should save about $") and "small model, fine-tuned" in text
+    assert len(text.splitlines()) <= 15 and "Signals" not in text
+    assert "Signals" in call(*arguments, "--verbose")
     assert "report.html" in text
     (tmp_path / "study" / "report.html").unlink()
     assert "Report:" in call("report", tmp_path / "study")

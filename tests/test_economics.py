@@ -392,7 +392,7 @@ def test_the_page_and_python_agree_to_the_cent(tmp_path: Path) -> None:
         for field, value in (("growth", "-2.5"), ("discount", "20"), ("discount", "200"), ("growth", "")):
             page.fill(f"#{field}", value)  # the last two are no such numbers, and change nothing
         fields = page.evaluate("[0, 1].map((a) => window.tunepoint.band(a, 450000, 18))")
-        page.fill("[data-arm=prompt]", "50")
+        page.fill("#prices [data-arm=prompt]", "50")
         halved = page.evaluate("window.tunepoint.band(0, 450000, 18)")
         shown_rows = page.inner_text("#live-rows")
         browser.close()

@@ -648,4 +648,5 @@ def test_labels_that_contradict_the_test_set_are_drift(
     assert labels_drift(study) == []
     monkeypatch.setattr("tunepoint.study.labelling.counting.ANOTHER_POOL", 1.1)
     monkeypatch.setattr("tunepoint.study.labelling.counting.MIN_LABELLED_GROUPS", 1)
-    assert labels_drift(study) == ["drift, labels of recent inputs: other differences between options than in study"]
+    (reason,) = labels_drift(study)
+    assert reason == "drift, labels of recent inputs: other differences between options than in study"

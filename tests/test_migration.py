@@ -21,7 +21,8 @@ from tunepoint.data.migration import base_of, draft_migration
 from tunepoint.decision.document import document
 from tunepoint.errors import DataError, EvidenceError, StudyError, TaskError
 from tunepoint.models.production_log import read_production_log
-from tunepoint.report.words import headline, migration_words
+from tunepoint.report.first_screen import headline
+from tunepoint.report.words import migration_words
 from tunepoint.stats.ranges import Range
 
 RNG = np.random.default_rng
@@ -93,7 +94,9 @@ def test_the_words_name_the_days_the_margin_and_the_money() -> None:
     assert words[1].startswith("Alike: not worse than today by more than 3 points (")
     assert words[1].endswith("sure that it is not). It costs another $1,080 over 12 months.")
     assert "; over 99% sure" in words[1]
-    assert headline(content).startswith("Replace what runs today: keep prompting (")
+    assert headline(content) == (
+        "Replace what runs today: keep prompting. It should cost about $1,080 more a year."
+    )
 
 
 def test_no_option_that_is_good_enough_is_said_and_today_is_not_advertised() -> None:

@@ -1,24 +1,22 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from tunepoint import Result
 from tunepoint.decision.numbers import about_usd, at_start, is_realistic, seconds, tiny_usd, usd
+from tunepoint.report.advice import saving_sentence
+from tunepoint.report.first_screen import choice_words, first_screen, headline, strength_sentence
 from tunepoint.report.html import build_report, rebuild_report
-from tunepoint.report.terminal import print_decision
-from tunepoint.report.words import (
-    STRENGTH_WORDS,
-    Names,
-    crossing_words,
-    headline,
-    settling_words,
-    signal_words,
-)
+from tunepoint.report.names import Names
+from tunepoint.report.terminal import print_details, print_verdict
+from tunepoint.report.words import crossing_words, settling_words, signal_words
 from tunepoint.stats.ranges import Quantiles, Range
 
 CHROMIUM = shutil.which("chromium")
@@ -37,7 +35,10 @@ def test_the_report_is_one_small_file_that_names_no_other(finished: Result) -> N
     assert len(page.encode()) < 5_000_000
     assert '<link rel="stylesheet"' not in page and 'src="http' not in page
     for heading in (
-        "Cost against quality",
+        "What to do next",
+        "When this would be wrong",
+        "What was tried",
+        "The options",
         "Cost by volume",
         "Learning curve",
         "Signals",
@@ -76,38 +77,133 @@ def test_the_report_names_targets_that_cannot_be_read(finished: Result) -> None:
 
 def test_a_rebuilt_report_is_the_same(finished: Result) -> None:
     assert finished.folder is not None and finished.report is not None
-    before = finished.report.read_text()
-    assert rebuild_report(finished.folder).read_text() == before
+    before, after = finished.report.read_text(), rebuild_report(finished.folder).read_text()
+    place = re.compile(r"\S+/(?:small-study/study|studies\d*/small)")  # the commands name the folder
+    assert place.sub("STUDY", after) == place.sub("STUDY", before)
 
 
-def test_headlines() -> None:
-    base = {"verdict": "fine-tune", "strength": "confident", "winner": "x"}
-    assert headline(base) == "Fine-tune a model (confident): x."
-    leaning = {**base, "strength": "leaning", "risks": {"wrong": 0.166}}
-    assert headline(leaning) == "Fine-tune a model (likely, 83%): x."
-    undecided = {"verdict": "undecided", "strength": None, "winner": "x"}
+def decided(kind: str, against: str = "prompt", usd: float = 15_432.0, **more: Any) -> dict[str, Any]:
+    """A decision for x, of this kind, in place of y."""
+    return {
+        "verdict": "fine-tune",
+        "strength": "leaning",
+        "winner": "x",
+        "risks": {"wrong": 0.166},
+        "finalists": [finalist("x", kind, 0.9), finalist("y", against, 0.87)],
+        "differences": [{"against": "y", "estimate": 0.032, "low": 0.01, "high": 0.05}],
+        "saving": {"against": "y", "today": False, "usd": usd, "low": 9_000.0, "high": 21_000.0},
+        "provenance": {"assumptions": {"traffic": {"horizon_months": 12}, "value": {}}},
+        **more,
+    }
+
+
+def test_a_headline_says_what_to_do_and_what_that_saves() -> None:
+    assert headline(decided("tuned")) == "Fine-tune a model. It should save about $15,400 a year."
+    small = [{"name": "m", "role": "tuned", "parameters": 22_000_000}]
+    assert headline(decided("tuned", models=small)).startswith("Fine-tune a small model. It should save")
+    priced = {"assumptions": {"traffic": {"horizon_months": 24}, "value": {"error_usd": "0.4"}}}
+    assert headline(decided("tuned", provenance=priced)) == (
+        "Fine-tune a model. It should save about $15,400 over 24 months, errors included."
+    )
+    undecided = decided("tuned", strength=None, verdict="undecided")
     assert headline(undecided) == "Not sure yet. Best so far: x."
+    old = decided("prompt")
+    del old["saving"]
+    assert headline(old) == "Keep prompting."
+
+
+MORE = "It should cost about $50 more a year"
+LESS = "Fine-tuning should save about $800 a year"
+
+
+@pytest.mark.parametrize(
+    ("kind", "other", "usd", "lead", "words"),
+    [
+        ("tuned", "prompt", 1_234.0, 0.02, "It should save about $1,230 a year."),
+        ("tuned", "prompt", -50.0, 0.02, f"{MORE}, for 2.0 points more right answers."),
+        ("tuned", "prompt", -50.0, 0.0, f"{MORE}."),
+        ("tuned", "prompt", 0.4, 0.02, "It should cost about the same."),
+        ("prompt", "tuned", 800.0, 0.02, "Fine-tuning should cost about $800 more a year."),
+        ("prompt", "hybrid", -800.0, 0.02, f"{LESS}, with 2.0 points fewer right answers."),
+        ("prompt", "tuned", -800.0, -0.02, f"{LESS}."),
+        ("incumbent", "cascade", 0.0, 0.0, "A cascade of two models would cost about the same."),
+        ("prompt", "incumbent", 70.0, 0.0, "It should save about $70 a year."),
+    ],
+)
+def test_what_is_saved_in_a_sentence(kind: str, other: str, usd: float, lead: float, words: str) -> None:
+    assert saving_sentence(kind, other, usd, lead, "a year") == words
+
+
+def test_how_sure_a_verdict_is() -> None:
+    assert strength_sentence(decided("tuned")) == "Likely: 17% chance that another choice is better."
+    sure = decided("tuned", strength="confident", risks={"wrong": 0.004})
+    assert strength_sentence(sure) == "Confident: under 1% chance that another choice is better."
+    assert strength_sentence({"strength": None, "risks": {}}) == "Not sure yet."
 
 
 def finalist(arm: str, kind: str, score: float, label: str | None = None) -> dict[str, object]:
     return {"arm": arm, "kind": kind, "score": {"estimate": score}, **({"label": label} if label else {})}
 
 
-def test_headlines_show_labels_and_say_what_makes_no_difference() -> None:
-    decision = {
-        "verdict": "hybrid",
-        "strength": "leaning",
-        "winner": "h",
-        "risks": {"wrong": 0.004},
-        "finalists": [finalist("h", "hybrid", 0.9, "MiniLM + 8 examples"), finalist("t", "tuned", 0.89)],
-        "differences": [{"against": "t", "low": -0.01, "high": 0.03}],
-    }
-    assert headline(decision) == (
-        "Fine-tune a model (likely, over 99%): MiniLM + 8 examples. "
-        "Its prompt makes no measurable difference."
+def test_what_makes_no_difference_is_said() -> None:
+    finalists = [finalist("x", "hybrid", 0.9, "MiniLM + 8 examples"), finalist("y", "tuned", 0.89)]
+    lead = {"against": "y", "estimate": 0.01, "low": -0.01, "high": 0.03}
+    decision = decided("hybrid", finalists=finalists, differences=[lead])
+    assert headline(decision).startswith("Fine-tune a model. ")
+    assert choice_words(decision) == (
+        "MiniLM + 8 examples instead of y. Its prompt makes no measurable difference. "
+        "90% of the simulations put the saving between $9,000 and $21,000."
     )
-    better = {**decision, "differences": [{"against": "t", "low": 0.01, "high": 0.03}]}
-    assert headline(better).startswith("Fine-tune a model and give it a light prompt (likely, over 99%)")
+    better = {**decision, "differences": [{**lead, "low": 0.01}]}
+    assert headline(better).startswith("Fine-tune a model and give it a light prompt. ")
+
+
+def test_short_names_leave_out_what_no_other_option_makes_necessary() -> None:
+    labels = (
+        "tuned MiniLM (22M)",
+        "tuned MiniLM (22M) first, qwen2.5-coder-0.5b, 24 examples when unsure",
+        "TF-IDF + logistic regression (no language model)",
+        "tuned big (4B)",
+        "tuned big (8B)",
+    )
+    finalists = [finalist(label, "tuned", 0.5, label) for label in labels]
+    names = Names.of({"finalists": finalists})
+    assert [names.short(label) for label in labels] == [
+        "tuned MiniLM",
+        "tuned MiniLM, then qwen2.5-coder-0.5b",
+        "TF-IDF + logistic regression",
+        "tuned big (4B)",
+        "tuned big (8B)",
+    ]
+
+
+def test_the_next_step_is_a_command(finished: Result) -> None:
+    decision, _ = parts(finished)
+    steps = [step.command for step in first_screen(decision, (), "my studies/a").steps]
+    if decision["strength"] is None:
+        assert steps[0].startswith(("tunepoint label 'my studies/a'", "tunepoint run"))
+    else:
+        assert steps[0] == "tunepoint serve 'my studies/a'"
+    needed = {"why": "Label 40 inputs.", "labels": 40, "recommended": True}
+    undecided = {**decision, "strength": None, "evidence_needed": needed, "worth": []}
+    (first, _) = first_screen(undecided, (), "a").steps
+    assert (first.what, first.command) == ("Label 40 inputs.", "tunepoint label a --pool INPUTS.csv")
+    elsewhere = {**decision, "strength": "confident", "provenance": {}}
+    assert [step.command for step in first_screen(elsewhere, (), "a").steps] == [
+        "tunepoint whatif a --volume 100000"
+    ]
+
+
+def test_the_parts_of_the_cost_add_up_to_the_total(finished: Result) -> None:
+    decision, _ = parts(finished)
+    for each in decision["finalists"]:
+        expected = each["expected_usd"]
+        added = expected["build"] + expected["run"] + (expected["errors"] or 0)
+        assert expected["total"] == pytest.approx(added, abs=0.02)
+    saved = decision["saving"]
+    assert saved["low"] <= saved["usd"] <= saved["high"]
+    totals = {each["arm"]: each["expected_usd"]["total"] for each in decision["finalists"]}
+    assert saved["usd"] == pytest.approx(totals[saved["against"]] - totals[decision["winner"]], abs=0.02)
 
 
 def test_break_evens_and_signals_in_words() -> None:
@@ -173,8 +269,20 @@ def test_the_terminal_shows_markup_as_text(finished: Result) -> None:
     decision, _ = parts(finished)
     decision["caveats"] = ["a [red]strange[/red] name"]
     console = Console(record=True, width=100)
-    print_decision(decision, console)
+    print_details(decision, console)
     assert "a [red]strange[/red] name" in console.export_text()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_verdict_comes_in_fifteen_lines(finished: Result, width: int) -> None:
+    decision, _ = parts(finished)
+    console = Console(record=True, width=width)
+    print_verdict(decision, console, "studies/small")
+    text = console.export_text()
+    assert len(text.splitlines()) < 15 and headline(decision)[:40] in text
+    assert "…" not in text.partition("right answers")[2].partition("→")[0]  # heads are whole
+    assert strength_sentence(decision) in text
+    assert ("build" in text) == (width == 120)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
@@ -196,11 +304,17 @@ def test_in_a_real_browser(finished: Result, width: int, scheme: str) -> None:
         page.goto(Path(finished.report).resolve().as_uri())
         page.wait_for_selector("#volume-chart .main-svg")
         before = page.inner_text("#live"), page.inner_text("#live-rows")
-        winner = Names.of(finished.document).title(finished.document["winner"])
+        winner = Names.of(finished.document).short(finished.document["winner"])
         assert f"20,000 to 90,000 queries a month over 12 months: {winner}" in before[0]
-        assert STRENGTH_WORDS[finished.document["strength"]] in before[0]
+        top = page.inner_text("header")
+        assert headline(finished.document) in top and strength_sentence(finished.document) in top
+        # the page comes to the words of Python by itself
+        said = page.evaluate("(([v, m]) => tunepoint.verdict(tunepoint.decide(v, m), v, m))([null, 12])")
+        assert said["title"] == headline(finished.document)
         page.fill("#volume", "6.5")
         assert "3,200,000 queries" in page.inner_text("#live")
+        assert "3,200,000 queries a month over 12 months" in page.inner_text("#scenario")
+        assert page.inner_text("header") != top
         after = page.inner_text("#live"), page.inner_text("#live-rows")
         assert after[0] != before[0] and after[1] != before[1]
         page.fill("#months", "36")
@@ -212,7 +326,8 @@ def test_in_a_real_browser(finished: Result, width: int, scheme: str) -> None:
         assert page.input_value("#growth") == "0"
         assert page.locator("#prices input").first.input_value() == "100"
         assert (page.inner_text("#live"), page.inner_text("#live-rows")) == before
-        assert page.locator(".main-svg").count() >= 4
+        assert page.inner_text("header") == top
+        assert page.locator(".main-svg").count() >= 2
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         page.emulate_media(color_scheme="dark" if scheme == "light" else "light")
         page.wait_for_timeout(200)
@@ -224,7 +339,7 @@ def test_in_a_real_browser(finished: Result, width: int, scheme: str) -> None:
 def plain_rule(decision: Result, volume: float) -> str:
     """The best bet of the Python rule on all its draws at another volume, as people read it."""
     evidence = decision.decision.evidence
-    return decision.decision.titles[evidence.costs.arms[evidence.best_bet(volume)]]
+    return Names.of(decision.document).short(evidence.costs.arms[evidence.best_bet(volume)])
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")

@@ -14,7 +14,8 @@ from test_report import CHROMIUM
 
 from tunepoint import ArmCost, Decision, Task, Trial, decide, decide_trials, tabulate
 from tunepoint.decision.sides import variants_of
-from tunepoint.report.words import equals_words, headline
+from tunepoint.report.advice import equals_words
+from tunepoint.report.first_screen import choice_words
 from tunepoint.stats.ranges import Range
 
 RNG = np.random.default_rng
@@ -174,7 +175,7 @@ def test_the_page_settles_the_kind_as_python_does(value: dict[str, float], tmp_p
         page.goto(Path(str(result.report)).resolve().as_uri())
         live = page.inner_text("#live")
         browser.close()
-    assert ": tuned (likely" in live, live
+    assert ": tuned (likely)" in live, live
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
@@ -215,7 +216,7 @@ def test_the_page_chooses_the_simplest_of_equals_as_python_does(tmp_path: Path) 
         (("tuned",), None),
     ],
 )
-def test_the_headline_counts_the_equals(kinds: tuple[str, ...], words: str | None) -> None:
+def test_the_first_screen_counts_the_equals(kinds: tuple[str, ...], words: str | None) -> None:
     names = [f"arm{i}" for i in range(len(kinds))]
     finalists = [
         {"arm": name, "kind": kind, "score": {"estimate": 0.9}}
@@ -229,4 +230,4 @@ def test_the_headline_counts_the_equals(kinds: tuple[str, ...], words: str | Non
         "finalists": finalists,
     }
     assert equals_words(decision) == words
-    assert headline(decision) == " ".join(filter(None, ("Fine-tune a model (confident): arm0.", words)))
+    assert choice_words(decision) == " ".join(filter(None, ("arm0.", words)))

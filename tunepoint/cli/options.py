@@ -33,6 +33,9 @@ FailUndecidedOption = Annotated[
     bool, typer.Option("--fail-undecided", help="Exit with code 3 if the verdict is not sure yet.")
 ]
 YesOption = Annotated[bool, typer.Option("--yes", help="Skip confirmation.")]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", help="Print signals, caveats and what would change the verdict too.")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 ProgressOption = Annotated[
     ProgressForm, typer.Option("--progress", help="A bar, or lines of JSON on standard error.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,6 +22,7 @@ from tunepoint.cli.options import (
     SeedOption,
     StudyArgument,
     TaskArgument,
+    VerboseOption,
     YesOption,
 )
 from tunepoint.cli.terminal import (
@@ -58,6 +58,7 @@ def demo(
         typer.Option("--live", help="Ask the language model itself, an hour or more, and compare."),
     ] = False,
     quiet: QuietOption = False,
+    verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a study on the example that comes with Tunepoint."""
@@ -72,7 +73,8 @@ def demo(
                 "ask the model itself"
             )
         out = out or Path("studies/support-triage-live" if live else "studies/support-triage-demo")
-        result = _run(task.asking_models() if live else task, out, seed, None, quiet, as_json)
+        task = task.asking_models() if live else task
+        result = _run(task, out, seed, None, quiet, as_json, verbose=verbose)
         if live and seed == 0:
             _compare_with_recording(task, result, as_json)
         if not as_json:
@@ -97,6 +99,7 @@ def run(
     ] = None,
     quiet: QuietOption = False,
     progress: ProgressOption = "bar",
+    verbose: VerboseOption = False,
     as_json: JsonOption = False,
     fail_undecided: FailUndecidedOption = False,
 ) -> None:
@@ -109,16 +112,20 @@ def run(
         if fresh:
             _confirm_fresh(loaded, fresh, yes or max_usd is not None)
         result = _run(
-            loaded, out, seed, max_usd, quiet, as_json, yes=yes, replay=replay, form=progress, fresh=fresh
+            loaded,
+            out,
+            seed,
+            max_usd,
+            quiet,
+            as_json,
+            yes=yes,
+            replay=replay,
+            form=progress,
+            fresh=fresh,
+            verbose=verbose,
         )
-        if not as_json:
-            command = ["tunepoint", "run", str(task), *(["--out", str(out)] if out else [])]
-            command += ["--seed", str(seed)] if seed else []
-            command += ["--batch"] if batch else []
-            typer.echo(
-                "Next: change limits, traffic or costs in task.toml and run again; nothing is measured twice:"
-                f"\n  {shlex.join(command)}"
-            )
+        if verbose and not as_json:
+            typer.echo("Change limits or costs in task.toml and run again: nothing is measured twice.")
         _fail_undecided(result, fail_undecided)
 
 
@@ -140,6 +147,7 @@ def _run(
     replay: bool = False,
     form: ProgressForm = "bar",
     fresh: str | None = None,
+    verbose: bool = False,
 ) -> Result:
     from tunepoint.study.run import run as run_study
 
@@ -161,9 +169,7 @@ def _run(
         )
     for note in result.notes:
         typer.echo(note, err=True)
-    _show(result, as_json)
-    if not as_json:
-        typer.echo(f"\nReport: {result.report} (open it in a browser)")
+    _show(result, as_json, verbose)
     return result
 
 
@@ -223,6 +229,7 @@ def decide(
     arms: Annotated[Path | None, typer.Option(help="arms.toml: kind and cost of each arm.")] = None,
     out: OutOption = None,
     seed: SeedOption = 0,
+    verbose: VerboseOption = False,
     as_json: JsonOption = False,
     fail_undecided: FailUndecidedOption = False,
 ) -> None:
@@ -232,9 +239,7 @@ def decide(
         from tunepoint.task.task import Task
 
         result = decide_trials(trials, Task.load(task), arms=arms, out=out, seed=seed)
-        _show(result, as_json)
-        if result.report and not as_json:
-            typer.echo(f"\nReport: {result.report}")
+        _show(result, as_json, verbose)
         _fail_undecided(result, fail_undecided)
 
 
@@ -275,12 +280,20 @@ def example_folder() -> Path:
     raise StudyError("the example is not installed: reinstall tunepoint, or run from a clone")
 
 
-def _show(result: Result, as_json: bool) -> None:
+def _show(result: Result, as_json: bool, verbose: bool) -> None:
     if as_json:
         typer.echo(json.dumps(result.document, indent=2, ensure_ascii=False))
         return
-    from tunepoint.report.terminal import audit_line, print_decision
+    from tunepoint.report.terminal import audit_line, print_details, print_verdict
 
-    if result.audit is not None:
-        typer.echo(f"Data: {audit_line(result.audit)}.")
-    print_decision(dict(result.document), console_of())
+    console, study = console_of(), "STUDY" if result.folder is None else str(result.folder)
+    print_verdict(result.document, console, study)
+    if verbose:
+        if result.audit is not None:
+            typer.echo(f"\nData: {audit_line(result.audit)}.")
+        print_details(result.document, console)
+    if result.report is not None:
+        caveats = len(result.document["caveats"])
+        hidden = f" and {caveats} caveat{'s' * (caveats != 1)}" if caveats else ""
+        more = "" if verbose else f" (signals{hidden}: --verbose)"
+        typer.echo(f"Report: {result.report}{more}")

@@ -18,9 +18,10 @@ from tunepoint.decision.replacement import Migration
 from tunepoint.decision.rule_of_thumb import measured_beside_the_rule, rule_of_thumb
 from tunepoint.decision.sides import PROMPTED_KINDS
 from tunepoint.decision.slices import Sliced, routing_words
+from tunepoint.decision.summary import ExpectedCost, expected_costs, saving
 from tunepoint.decision.verdict import Decision
 from tunepoint.stats.intervals import Interval
-from tunepoint.stats.ranges import Quantiles, Range
+from tunepoint.stats.ranges import Quantiles
 from tunepoint.task.task import Task
 from tunepoint.trials.judge_quality import JudgeQuality
 
@@ -41,7 +42,7 @@ def document(
     today: date,
 ) -> dict[str, Any]:
     """Return the content of decision.json, version 1."""
-    traffic = task.traffic.queries_per_month
+    expected = expected_costs(decision.evidence)
     return {
         "schema": SCHEMA,
         "task": decision.task,
@@ -52,15 +53,13 @@ def document(
         "prompting_measured": any(finalist.kind in PROMPTED_KINDS for finalist in decision.finalists),
         "models": [dict(model) for model in models],
         "because": verdict_reason(decision),
+        "saving": _saving(decision),
         "risks": {name: _rounded(risk) for name, risk in asdict(decision.risks).items()},
         "items": decision.items,
         "groups": decision.groups,
-        "finalists": [_finalist(finalist) for finalist in decision.finalists],
+        "finalists": [_finalist(finalist, expected[finalist.arm]) for finalist in decision.finalists],
         "differences": [_difference(difference) for difference in decision.differences],
-        "break_even": [
-            _crossing(crossing, traffic, counts_errors=task.value.error_usd is not None)
-            for crossing in decision.break_even
-        ],
+        "break_even": [_crossing(crossing, task) for crossing in decision.break_even],
         **({} if decision.migration is None else {"migration": _migration(decision.migration)}),
         "slices": None if slices is None else _slices(slices, decision.titles),
         "judge": _judge(decision.judged),
@@ -85,7 +84,23 @@ def _implied(decision: Decision) -> dict[str, Any] | None:
     return None if implied is None else {**asdict(implied), "usd": round(implied.usd, 12)}
 
 
-def _finalist(finalist: Finalist) -> dict[str, Any]:
+def _saving(decision: Decision) -> dict[str, Any] | None:
+    """What the winner saves against today; None where there is no other option."""
+    saved = saving(decision)
+    if saved is None:
+        return None
+    return {
+        "against": saved.against,
+        "today": saved.today,
+        "usd": float(money(saved.usd)),
+        "low": float(money(saved.band.low)),
+        "high": float(money(saved.band.high)),
+        "errors_a_month": round(saved.errors_a_month, 2),
+    }
+
+
+def _finalist(finalist: Finalist, expected: ExpectedCost) -> dict[str, Any]:
+    errors = None if expected.errors is None else float(money(expected.errors))
     regret = finalist.expected_regret_usd
     return {
         "arm": finalist.arm,
@@ -101,6 +116,12 @@ def _finalist(finalist: Finalist) -> dict[str, Any]:
         "monthly_usd": _dollars(finalist.monthly_usd),
         "horizon_usd": _dollars(finalist.horizon_usd),
         "upfront_usd": _dollars(finalist.upfront_usd),
+        "expected_usd": {
+            "build": float(money(expected.build)),
+            "run": float(money(expected.run)),
+            "errors": errors,
+            "total": float(money(expected.total)),
+        },
         "p50_seconds": _rounded(finalist.p50_seconds),
         "p95_seconds": _rounded(finalist.p95_seconds),
         "meets_limits": finalist.meets_limits,
@@ -144,7 +165,7 @@ def _migration(migration: Migration) -> dict[str, Any]:
     }
 
 
-def _crossing(crossing: BreakEven, traffic: Range, *, counts_errors: bool) -> dict[str, Any]:
+def _crossing(crossing: BreakEven, task: Task) -> dict[str, Any]:
     """Where two arms cross, and when the one that cost more to build has earned that back."""
     lifetime, band = crossing.lifetime_days, crossing.queries_per_month
     return {
@@ -152,13 +173,13 @@ def _crossing(crossing: BreakEven, traffic: Range, *, counts_errors: bool) -> di
         "to": crossing.cheaper_to_run,
         "queries_per_month": _band(band),
         **({} if crossing.queries_until is None else {"queries_until": _band(crossing.queries_until)}),
-        "realistic": band is not None and is_realistic(band, traffic),
+        "realistic": band is not None and is_realistic(band, task.traffic.queries_per_month),
         "probability_never": _rounded(crossing.probability_never),
         "dearer_to_build": crossing.dearer_to_build,
         "payback_days": _band(crossing.payback_days),
         "probability_no_payback": _rounded(crossing.probability_no_payback),
         "base_model_days": None if lifetime is None else round(lifetime),
-        "counts_errors": counts_errors,
+        "counts_errors": task.value.error_usd is not None,
     }
 
 

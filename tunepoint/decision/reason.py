@@ -8,6 +8,7 @@ import numpy as np
 
 from tunepoint.decision.finalists import Finalist
 from tunepoint.decision.numbers import about_usd, at_start, percent, points_range
+from tunepoint.decision.summary import expected_costs
 from tunepoint.decision.verdict import Decision
 
 SMALLEST_SINGLE_USD = 0.01
@@ -22,8 +23,8 @@ def verdict_reason(decision: Decision) -> str:
     sentences = [f"{title} gives {right} right answers (95% interval {interval})."]
     leads = [_lead(decision, rival) for rival in _rivals(decision)]
     sentences.append(f"That is {' and '.join(leads)}.")
-    months = f"{decision.evidence.costs.months:g}"
-    sentences.append(f"It costs about {about_usd(winner.horizon_usd.likely)} over {months} months.")
+    months, cost = f"{decision.evidence.costs.months:g}", expected_costs(decision.evidence)[winner.arm]
+    sentences.append(f"It costs about {about_usd(cost.build + cost.run)} over {months} months.")
     implied = implied_error_usd(decision)
     if implied is not None:
         sentences.append(implied.sentence())

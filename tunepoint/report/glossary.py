@@ -11,8 +11,9 @@ TERMS: Mapping[str, str] = {
     "confident": "The probability that the verdict is wrong is at most 5%.",
     "likely": "The probability that the verdict is wrong is over 5% and at most 20%.",
     "not sure yet": "The best option so far is named, but it may be wrong too often to recommend it.",
+    "p95": "The time within which 95% of the answers came, one request at a time.",
     "build cost": "What an option costs before it serves: labels, training, engineering hours.",
-    "running cost": "What an option costs each month: calls, machines, review.",
+    "running cost": "What an option costs once it serves: calls, machines, review, retraining.",
     "break-even": "The monthly volume above which the option that costs more to build is cheaper overall.",
     "acceptable": "The probability that an option is within the margin of the best one, and above the "
     "minimum score.",

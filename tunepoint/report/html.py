@@ -16,27 +16,25 @@ from tunepoint.decision.numbers import percent, points, points_range, seconds, t
 from tunepoint.errors import StudyError
 from tunepoint.files.foreign_json import read_json
 from tunepoint.files.text import write_text
-from tunepoint.report import words
+from tunepoint.report import advice, words
+from tunepoint.report.first_screen import first_screen
 from tunepoint.report.glossary import TERMS, anchor
+from tunepoint.report.names import Names
 
 MISSING = "–"
 
 
-def build_report(decision: Mapping[str, Any], measurements: Mapping[str, Any]) -> str:
+def build_report(decision: Mapping[str, Any], measurements: Mapping[str, Any], study: str = "STUDY") -> str:
     """Return the HTML page; everything it needs is inside.
 
     Args:
         decision: the content of decision.json.
         measurements: the content of measurements.json; only `economics` must be in it.
+        study: folder of the study, as the commands on the page name it.
 
     """
-    names = words.Names.of(decision)
-    page_data = {
-        "decision": decision,
-        "economics": measurements["economics"],
-        "curve": measurements.get("curve", []),
-        "ahead": (measurements.get("learning") or {}).get("ahead", []),
-    }
+    names = Names.of(decision)
+    ranked = words.ranked_finalists(decision)
     return (
         _environment(names)
         .get_template("report.html.jinja")
@@ -44,8 +42,9 @@ def build_report(decision: Mapping[str, Any], measurements: Mapping[str, Any]) -
             decision=decision,
             scope=words.scope_words(decision),
             models=words.models_words(decision),
-            headline=words.headline(decision),
-            strength=words.strength_words(decision),
+            screen=first_screen(decision, measurements.get("not_run", []), study),
+            ranked=ranked,
+            tied=sum(f["arm"] in (decision["winner"], *decision.get("equals", ())) for f in ranked),
             settling=words.settling_words(decision),
             months=words.months_words(decision),
             crossings=[
@@ -62,7 +61,7 @@ def build_report(decision: Mapping[str, Any], measurements: Mapping[str, Any]) -
             migration=words.migration_words(decision),
             disagreements=measurements.get("disagreements", []),
             priced=measurements["economics"]["error_usd"] is not None,
-            data=_script_json(page_data),
+            data=_script_json(_page_data(decision, measurements, names)),
             plotly=Markup(_asset("plotly-basic.min.js").replace("</script", "<\\/script")),
             program=Markup(_asset("report.js")),
             style=Markup(_asset("report.css")),
@@ -70,7 +69,24 @@ def build_report(decision: Mapping[str, Any], measurements: Mapping[str, Any]) -
     )
 
 
-def _environment(names: words.Names) -> Environment:
+def _page_data(decision: Mapping[str, Any], measurements: Mapping[str, Any], names: Names) -> dict[str, Any]:
+    """What the page's program reads."""
+    return {
+        "decision": decision,
+        "economics": measurements["economics"],
+        "curve": measurements.get("curve", []),
+        "ahead": (measurements.get("learning") or {}).get("ahead", []),
+        "words": {
+            "advice": {f["arm"]: advice.advice_words(decision, f["arm"]) for f in decision["finalists"]},
+            "short": {f["arm"]: names.short(f["arm"]) for f in decision["finalists"]},
+            "kind": names.kinds,
+            "kept": advice.KEPT_KINDS,
+            "sides": advice.OTHER_SIDE,
+        },
+    }
+
+
+def _environment(names: Names) -> Environment:
     environment = Environment(
         loader=PackageLoader("tunepoint.report", "assets"),
         autoescape=True,
@@ -89,6 +105,7 @@ def _environment(names: words.Names) -> Environment:
         "quantity": lambda value: str(words.QUANTITY_WORDS.get(value, value)),
         "seconds": seconds,
         "sentence": words.sentence,
+        "short": names.short,
         "signal": words.signal_words,
         "tiny_usd": tiny_usd,
         "title": names.title,
@@ -114,7 +131,7 @@ def _script_json(value: Any) -> Markup:
 def write_report(folder: Path, decision: Mapping[str, Any], measurements: Mapping[str, Any]) -> Path:
     """Write report.html beside the decision, and return its path."""
     path = folder / "report.html"
-    write_text(path, build_report(decision, measurements))
+    write_text(path, build_report(decision, measurements, str(folder)))
     return path
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -13,14 +12,16 @@ from rich.table import Table
 from tunepoint.data.prepare import Audit
 from tunepoint.decision.numbers import percent, seconds, usd
 from tunepoint.decision.sample_size import Design, Size
+from tunepoint.report.advice import error_usd
+from tunepoint.report.first_screen import first_screen
+from tunepoint.report.names import Names
 from tunepoint.report.words import (
-    Names,
     crossing_words,
     distinct_crossings,
-    headline,
     migration_words,
     models_words,
     months_words,
+    ranked_finalists,
     scope_words,
     sentence,
     settling_words,
@@ -28,6 +29,10 @@ from tunepoint.report.words import (
     worth_words,
 )
 
+MAX_ROWS = 6
+"""Options in the table."""
+MIN_NAME = 20
+"""Columns for the name of an option, at least."""
 WIDE_COLUMNS = 100
 """Columns of a terminal from which on the table shows every cost."""
 
@@ -50,17 +55,37 @@ def audit_line(audit: Audit) -> str:
     return rows + ", ".join(f"{count or 'no'} {what}" for what, count in counts.items())
 
 
-def print_decision(decision: Mapping[str, Any], console: Console) -> None:
-    """Print the verdict with its evidence."""
-    names, scope = Names.of(decision), scope_words(decision)
+def print_verdict(decision: Mapping[str, Any], console: Console, study: str) -> None:
+    """Print the verdict in at most 15 lines: what to do, what it saves, how sure, the options, what next.
+
+    Args:
+        decision: the content of decision.json.
+        console: to print on; lines are as wide as it is.
+        study: folder of the study, as commands name it.
+
+    """
+    screen, scope = first_screen(decision, (), study), scope_words(decision)
     if scope is not None:
-        console.print(f"\n{escape(scope)}", highlight=False)
-    console.print(f"\n[bold]{escape(headline(decision))}[/bold]", highlight=False)
-    console.print(escape(decision["because"]), highlight=False)
+        console.print(escape(scope), highlight=False)
+    console.print(f"[bold]{escape(screen.title)}[/bold]", highlight=False)
+    console.print(escape(screen.strength), highlight=False)
+    if decision.get("saving") and decision["strength"] is not None:
+        against = Names.of(decision).short(decision["saving"]["against"])
+        console.print(escape(f"Compared with {against}."), highlight=False)
+    console.print(_options_table(decision, console.width))
+    step = screen.steps[0]
+    if decision["strength"] is None:
+        console.print(escape(sentence(step.what)), highlight=False)
+    console.print(escape(f"Next: {step.command}"), highlight=False, soft_wrap=True)
+
+
+def print_details(decision: Mapping[str, Any], console: Console) -> None:
+    """Print what the verdict rests on: models, break-even, signals, what would turn it, caveats, names."""
+    names = Names.of(decision)
+    console.print(f"\n{escape(decision['because'])}", highlight=False)
     models = models_words(decision)
     if models is not None:
         console.print(escape(models), highlight=False)
-    console.print(_options_table(decision, names, wide=console.width >= WIDE_COLUMNS))
     for line in migration_words(decision):
         console.print(f"  • {escape(line)}", highlight=False)
     lines = [crossing_words(crossing, names) for crossing in distinct_crossings(decision["break_even"])]
@@ -95,23 +120,31 @@ def _print_list(lines: Sequence[str], console: Console) -> None:
         console.print(f"  • {escape(line)}", highlight=False)
 
 
-def _options_table(decision: Mapping[str, Any], names: Names, *, wide: bool) -> Table:
-    table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
-    table.add_column("option", ratio=1)
-    costs = {"build cost": "upfront_usd", "a month": "monthly_usd", months_words(decision): "horizon_usd"}
-    if not wide:
-        costs = dict([list(costs.items())[-1]])
-    for column in ("right answers (95%)", *costs, "p95"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for finalist in sorted(decision["finalists"], key=lambda finalist: -finalist["score"]["estimate"]):
+def _options_table(decision: Mapping[str, Any], width: int) -> Table:
+    """The best options, with their expected dollars; parts of the total only where there is room."""
+    names = Names.of(decision)
+    parts = ["build", "run", "errors", "total"] if width >= WIDE_COLUMNS else ["total"]
+    if error_usd(decision) is None:
+        parts = [part for part in parts if part != "errors"]
+    months = months_words(decision)
+    columns = [f"total, {months}" if part == "total" else part for part in parts]
+    rows, ranked = [("right answers", *columns, "p95")], ranked_finalists(decision)
+    for finalist in ranked[:MAX_ROWS]:
         score = finalist["score"]
+        right = f"{percent(score['estimate'])} ({100 * score['low']:.0f}–{100 * score['high']:.0f})"
+        dollars = [usd(finalist["expected_usd"][part]) for part in parts]
+        rows.append((right, *dollars, seconds(finalist["p95_seconds"])))
+    numbers = sum(max(map(len, column)) + 1 for column in zip(*rows, strict=True))
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
+    # numbers keep their place; a long name gives way
+    table.add_column("option", no_wrap=True, max_width=max(MIN_NAME, width - numbers - 1))
+    for head in rows[0]:
+        table.add_column(head, justify="right", no_wrap=True)
+    for finalist, row in zip(ranked, rows[1:], strict=False):
         mark = "→ " if finalist["arm"] == decision["winner"] else "  "
-        table.add_row(
-            escape(mark + names.title(finalist["arm"])),
-            f"{percent(score['estimate'])} ({100 * score['low']:.1f}–{100 * score['high']:.1f})",
-            *(usd(finalist[key]["likely"]) for key in costs.values()),
-            seconds(finalist["p95_seconds"]),
-        )
+        table.add_row(escape(mark + names.short(finalist["arm"])), *row)
+    if len(ranked) > MAX_ROWS:
+        table.add_row(f"  and {len(ranked) - MAX_ROWS} more in the report")
     return table
 
 

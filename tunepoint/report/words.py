@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from tunepoint.decision.numbers import (
@@ -17,35 +16,10 @@ from tunepoint.decision.numbers import (
 from tunepoint.decision.sides import PROMPTED_KINDS
 from tunepoint.models.gguf.catalog import parameters_in_words
 from tunepoint.models.providers import short_names
+from tunepoint.report.names import Names
 from tunepoint.stats.ranges import Quantiles
 
-ADVICE = {
-    "prompt": "Keep prompting",
-    "tuned": "Fine-tune a model",
-    "hybrid": "Fine-tune a model and give it a light prompt",
-    "cascade": "Use two models",
-    "incumbent": "Keep what runs today",
-    "baseline": "Use a simple method without a language model",
-}
-"""What to do, by the kind of the winner."""
-ADVICE_BY_VERDICT = {
-    "prompt": ADVICE["prompt"],
-    "fine-tune": ADVICE["tuned"],
-    "hybrid": ADVICE["hybrid"],
-    "keep": ADVICE["incumbent"],
-    "baseline": ADVICE["baseline"],
-}
 MODEL_TITLES = {"embedded:minilm": "all-MiniLM-L6-v2, an encoder"}
-NO_LANGUAGE_MODEL = "(no language model)"
-"""Ends the label of a baseline."""
-NO_DIFFERENCE = {
-    "hybrid": "Its prompt makes no measurable difference.",
-    "cascade": "Its score does not differ measurably from that of a tuned model alone.",
-}
-"""What to add where the winner is more than a tuned model, and its score is not."""
-UNDECIDED = "not sure yet"
-COUNT_WORDS = {2: "Two", 3: "Three", 4: "Four", 5: "Five", 6: "Six", 7: "Seven", 8: "Eight", 9: "Nine"}
-STRENGTH_WORDS = {"confident": "confident", "leaning": "likely", None: UNDECIDED}
 KIND_WORDS = {
     "prompt": "prompt",
     "tuned": "fine-tuned",
@@ -80,34 +54,12 @@ QUANTITY_WORDS = {
 """Assumptions of task.toml: key -> what people read."""
 
 
-@dataclass(frozen=True)
-class Names:
-    """What people read for each arm, and which arms are prompted."""
-
-    titles: Mapping[str, str]
-    kinds: Mapping[str, str]
-
-    @classmethod
-    def of(cls, decision: Mapping[str, Any]) -> Names:
-        """Return the names of a decision; one without labels shows the arms' own names."""
-        finalists = decision.get("finalists", ())
-        titles = {finalist["arm"]: finalist.get("label") or finalist["arm"] for finalist in finalists}
-        return cls(titles, {finalist["arm"]: _kind_of(finalist) for finalist in finalists})
-
-    def title(self, arm: str) -> str:
-        """Return what people read for an arm; its name where it is no finalist."""
-        return self.titles.get(arm, arm)
-
-    def is_prompted(self, arm: str) -> bool:
-        """Return whether an arm is on the prompting side."""
-        return self.kinds.get(arm) in PROMPTED_KINDS
-
-
-def _kind_of(finalist: Mapping[str, Any]) -> str:
-    """Return the kind of a finalist; older versions called what compares vectors a prompt."""
-    if finalist["kind"] == "prompt" and str(finalist.get("label")).endswith(NO_LANGUAGE_MODEL):
-        return "baseline"
-    return str(finalist["kind"])
+def ranked_finalists(decision: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the finalists: the winner and its equals, then the others from the best score down."""
+    tied = {arm: place for place, arm in enumerate((decision["winner"], *decision.get("equals", ())))}
+    return sorted(
+        decision["finalists"], key=lambda f: (tied.get(f["arm"], len(tied)), -f["score"]["estimate"])
+    )
 
 
 def scope_words(decision: Mapping[str, Any]) -> str | None:
@@ -116,10 +68,9 @@ def scope_words(decision: Mapping[str, Any]) -> str | None:
     if any(kind in PROMPTED_KINDS for kind in kinds):
         return None
     return (
-        "No language model was prompted, so nothing here is about prompting: the study asks whether tuning "
-        "beats not tuning. To ask 'prompt or fine-tune?', name a language model in task.toml: [[models]] "
-        'name = "openai/gpt-6-luna" with a key, or "embedded:qwen2.5-coder-0.5b" without one, after '
-        "`tunepoint models pull qwen2.5-coder-0.5b`."
+        "No language model was prompted, so nothing here is about prompting, only about tuning. To ask "
+        "'prompt or fine-tune?', name one in task.toml ([[models]]). The model embedded:qwen2.5-coder-0.5b "
+        "needs no key (`tunepoint models pull qwen2.5-coder-0.5b`)."
     )
 
 
@@ -146,24 +97,6 @@ def _size(model: Mapping[str, Any]) -> str:
 
 def _origin(model: Mapping[str, Any]) -> str:
     return f"; replies recorded on {model['recorded']['day']}" if "recorded" in model else ""
-
-
-def headline(decision: Mapping[str, Any]) -> str:
-    """Return the verdict in a sentence or two: what to do, how sure that is, and with what."""
-    names = Names.of(decision)
-    winner = names.title(decision["winner"])
-    if decision["strength"] is None:
-        return f"Not sure yet. Best so far: {winner}."
-    kind = names.kinds.get(decision["winner"], "")
-    # The kind says more than the verdict: "hybrid" is one model with a prompt, or two models.
-    advice = ADVICE.get(kind, ADVICE_BY_VERDICT[decision["verdict"]])
-    extra = NO_DIFFERENCE.get(kind) if _equals_a_tuned_model(decision) else None
-    if extra and kind == "hybrid":
-        advice = ADVICE["tuned"]
-    if "migration" in decision:
-        advice = f"Replace what runs today: {advice[:1].lower()}{advice[1:]}"
-    verdict = f"{advice} ({strength_words(decision)}): {winner}."
-    return " ".join(filter(None, (verdict, equals_words(decision), extra)))
 
 
 def migration_words(decision: Mapping[str, Any]) -> list[str]:
@@ -206,34 +139,6 @@ def _sure(probability: float) -> str:
     if probability > 0.99:
         return "over 99% sure"
     return "under 1% sure" if probability < 0.01 else f"{probability:.0%} sure"
-
-
-def equals_words(decision: Mapping[str, Any]) -> str | None:
-    """Return how many options do as well as the winner; None where none does."""
-    kinds = Names.of(decision).kinds
-    equals = [kinds.get(arm) for arm in decision.get("equals", ())]
-    if not equals:
-        return None
-    alike = all(kind == kinds.get(decision["winner"]) for kind in equals)
-    count = COUNT_WORDS.get(len(equals) + 1, str(len(equals) + 1))
-    options = "variants" if alike else "options"
-    return f"{count} {options} are equal within the noise; this is the simplest."
-
-
-def strength_words(decision: Mapping[str, Any]) -> str:
-    """Return how sure the verdict is, with the probability that it is right."""
-    words = STRENGTH_WORDS[decision["strength"]]
-    wrong = decision.get("risks", {}).get("wrong")  # decisions of older versions lack it
-    if wrong is None or decision["strength"] is None:
-        return words
-    return f"{words}, over 99%" if wrong < 0.01 else f"{words}, {1 - wrong:.0%}"
-
-
-def _equals_a_tuned_model(decision: Mapping[str, Any]) -> bool:
-    """Whether the winner's score does not differ measurably from that of the best tuned model alone."""
-    tuned = [finalist for finalist in decision.get("finalists", ()) if finalist["kind"] == "tuned"]
-    best = max(tuned, key=lambda finalist: finalist["score"]["estimate"])["arm"] if tuned else None
-    return any(d["against"] == best and d["low"] <= 0 <= d["high"] for d in decision.get("differences", ()))
 
 
 def sentence(text: str) -> str:

@@ -130,7 +130,7 @@ def _variance(pool: PoolScores, shown: Floats, widening: float) -> Floats:
 
 
 def _noise_covariance(pool: PoolScores, shown: Floats) -> Floats:
-    """Return the (A, A) square of the bias of wrong labels: a difference d is shown as `reliability` times d."""
+    """Return the (A, A) square of the bias of wrong labels: they show `reliability` times a difference."""
     bias = shown.mean(axis=0) * (1 / pool.reliability - 1)
     return np.outer(bias, bias)
 

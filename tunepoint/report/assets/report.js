@@ -3,26 +3,22 @@
 // decision/rule.py, on its own draws; docs/decision.md has the formulas.
 (function () {
   const page = JSON.parse(document.getElementById("data").textContent);
-  const { decision, economics, curve, ahead } = page;
+  const { decision, economics, curve, ahead, words } = page;
   const arms = economics.arms;
-  const labels = new Map(decision.finalists.map((f) => [f.arm, f.label || f.arm]));
-  const title = (arm) => labels.get(arm) || arm;
-  const strengthWords = { confident: "confident", leaning: "likely", undecided: "not sure yet" };
+  const title = (arm) => words.short[arm] || arm;
+  const strengthWords = { confident: "Confident", leaning: "Likely", undecided: "Not sure yet" };
+  const lights = { confident: "go", leaning: "likely", undecided: "open" };
   const palette = ["#0b8f7a", "#c2571a", "#5b6ee1", "#b0428f", "#8a8f2a", "#4a90b8", "#7a5c3e"];
   const colorOf = (i) => palette[i % palette.length];
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const options = { responsive: true, displayModeBar: false };
 
-  function layout(x, y, entries, overrides) {
+  function layout(x, y, overrides) {
     const axis = { gridcolor: css("--line"), zerolinecolor: css("--line"), linecolor: css("--line"),
       automargin: true };
-    const columns = document.querySelector("main").clientWidth < 600 ? 1 : 2;
-    const below = 55 + 20 * Math.ceil(entries / columns);
     return Object.assign({
-      height: 250 + below, showlegend: entries > 0,
-      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-      font: { color: css("--ink"), size: 12 }, margin: { l: 50, r: 15, t: 10, b: below },
-      legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom" }, hovermode: "closest",
+      height: 320, showlegend: false, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+      font: { color: css("--ink"), size: 12 }, margin: { l: 50, r: 15, t: 15, b: 50 }, hovermode: "closest",
       xaxis: Object.assign({ title: { text: x } }, axis),
       yaxis: Object.assign({ title: { text: y } }, axis),
     }, overrides || {});
@@ -33,8 +29,14 @@
     return "$" + value.toFixed(2);
   }
 
-  // Three digits are enough in a sentence; the tables have the rest.
-  const aboutDollars = (value) => dollars(Math.abs(value) >= 100 ? Number(value.toPrecision(3)) : value);
+  // Three digits are enough in a sentence, as in about_usd of decision/numbers.py; the tables have the rest.
+  function aboutDollars(value) {
+    const size = Math.abs(value), sign = value < 0 ? "-" : "";
+    return sign + (size < 10 ? "$" + size.toFixed(2)
+      : "$" + Number(Math.max(10, Math.round(size)).toPrecision(3)).toLocaleString("en-US"));
+  }
+
+  const percent = (share) => (100 * share).toFixed(1) + "%";
 
   // ---- the rule ------------------------------------------------------------------------
 
@@ -290,32 +292,6 @@
 
   // ---- charts --------------------------------------------------------------------------
 
-  function spread(range, scale, tint) {
-    return { type: "data", symmetric: false, color: tint,
-      array: [(range.high - range.likely) * scale], arrayminus: [(range.likely - range.low) * scale] };
-  }
-
-  function points(chart, cost, scale, axis) {
-    const traces = decision.finalists.map((f, i) => {
-      const chosen = f.arm === decision.winner, score = f.score;
-      return {
-        type: "scatter", mode: "markers", name: title(f.arm),
-        x: [f[cost].likely * scale], y: [score.estimate],
-        marker: { size: chosen ? 16 : 10, color: colorOf(i), symbol: chosen ? "star" : "circle" },
-        error_x: spread(f[cost], scale, colorOf(i)),
-        error_y: spread({ low: score.low, likely: score.estimate, high: score.high }, 1, colorOf(i)),
-      };
-    });
-    const shape = layout(axis, "right answers (95% interval)", traces.length);
-    shape.yaxis.tickformat = ".0%";
-    Plotly.react(chart, traces, shape, options);
-  }
-
-  function frontier() {
-    points("frontier", "horizon_usd", 1, "US dollars over " + economics.months + " months (90% interval)");
-    points("per-query", "cost_per_query_usd", 1e6, "US dollars to run a million queries");
-  }
-
   function learning() {
     if (!curve.length) return;
     const x = curve.map((p) => p.examples);
@@ -325,7 +301,7 @@
     const band = [{ ...edge, y: ahead.map((p) => p.high) },
       { ...edge, y: ahead.map((p) => p.low), fill: "tonexty", fillcolor: accent + "33" },
       { ...edge, y: ahead.map((p) => p.estimate), line: { color: accent, dash: "dot" }, hoverinfo: "y" }];
-    const shape = layout("training examples", "right answers on the validation set (95% interval)", 0);
+    const shape = layout("training examples", "right answers (validation set)");
     shape.yaxis.tickformat = ".0%";
     Plotly.react("curve", [...(ahead.length ? band : []), {
       type: "scatter", mode: "lines+markers", x, y: curve.map((p) => p.estimate),
@@ -338,30 +314,66 @@
   const most = Math.max(7, Math.ceil(Math.log10(Math.max(1, economics.volume))) + 1);
   const grid = [];
   for (let e = 1; e <= most + 0.001; e += 0.1) grid.push(Math.pow(10, e));
-  let drawn = { months: null, traces: [] };
+  let drawn = { key: null, traces: [] };
 
-  function volumes(volume, months) {
-    if (drawn.months !== months) drawn = { months, traces: volumeTraces(months) };
+  // The winner, its rival and what runs today, each named at its end; more lines say less.
+  function lines(best) {
+    const today = decision.finalists.find((f) => f.kind === "incumbent");
+    const names = [arms[best], reference(best), today ? today.arm : null];
+    return [...new Set(names)].map((name) => arms.indexOf(name)).filter((a) => a >= 0);
+  }
+
+  function volumes(best, volume, months) {
+    const shown = lines(best), key = months + ":" + shown.join();
+    if (drawn.key !== key) drawn = { key, traces: volumeTraces(shown, months) };
     const shapes = [{ type: "line", x0: volume, x1: volume, yref: "paper", y0: 0, y1: 1,
       line: { color: css("--soft"), dash: "dot", width: 1.5 } }];
-    const annotations = [];
-    decision.break_even.forEach((b) => {
+    const wide = document.querySelector("main").clientWidth >= 600;
+    const named = drawn.traces.filter((trace) => trace.name), annotations = wide ? labelled(named) : [];
+    decision.break_even.filter((b) => [b.from, b.to].every((arm) => shown.includes(arms.indexOf(arm)))).forEach((b) => {
       const at = crossing(b.from, b.to, months);
       if (at === null || at < 10 || at > Math.pow(10, most)) return;
       shapes.push({ type: "line", x0: at, x1: at, yref: "paper", y0: 0, y1: 1,
         line: { color: css("--warn"), dash: "dash", width: 1.5 } });
-      if (!annotations.length) annotations.push({ x: Math.log10(at), yref: "paper", y: 1,
-        text: "break-even", showarrow: false, font: { color: css("--warn"), size: 11 }, xanchor: "left" });
+      annotations.push({ x: Math.log10(at), yref: "paper", y: 1, text: "break-even", showarrow: false,
+        font: { color: css("--warn"), size: 11 }, xanchor: "left" });
     });
     const shape = layout("queries a month", priced ? "US dollars a month, errors included" : "US dollars a month",
-      arms.length, { shapes, annotations });
+      { shapes, annotations });
     shape.xaxis.type = "log"; shape.yaxis.type = "log"; shape.hovermode = "x";
+    if (wide) shape.margin.r = 160;  // for the names
+    else {
+      Object.assign(shape, { showlegend: true, height: 320 + 20 * named.length,
+        legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom" } });
+      shape.margin.b = 55 + 20 * named.length;
+    }
     Plotly.react("volume-chart", drawn.traces, shape, options);
   }
 
-  function volumeTraces(months) {
+  // Names at the right end of the lines, pushed apart where lines are close there.
+  function labelled(traces) {
+    const ordered = [...traces].sort((a, b) => b.y[grid.length - 1] - a.y[grid.length - 1]);
+    const tops = ordered.map((trace) => Math.log10(trace.y[grid.length - 1]));
+    const all = traces.flatMap((trace) => trace.y).map((y) => Math.log10(y));
+    const gap = (Math.max(...all) - Math.min(...all)) / 6;
+    for (let i = 1; i < tops.length; i++) tops[i] = Math.min(tops[i], tops[i - 1] - gap);
+    return ordered.map((trace, i) => ({ xref: "paper", x: 1.01, y: tops[i], text: wrapped(trace.name), align: "left",
+      showarrow: false, xanchor: "left", yanchor: "middle", font: { color: trace.line.color, size: 12 } }));
+  }
+
+  function wrapped(text) {
+    const rows = [""];
+    text.split(" ").forEach((word) => {
+      const last = rows[rows.length - 1];
+      if (last && last.length + word.length > 20) rows.push(word);
+      else rows[rows.length - 1] = last ? last + " " + word : word;
+    });
+    return rows.join("<br>");
+  }
+
+  function volumeTraces(shown, months) {
     const traces = [];
-    arms.forEach((name, a) => {
+    shown.forEach((a) => {
       const bands = grid.map((v) =>
         band(a, v, months, total, 1000).map((c) => Math.max(c / months, 1e-6)));
       const tint = colorOf(a) + "22";
@@ -369,10 +381,102 @@
         line: { width: 0 }, hoverinfo: "skip", showlegend: false });
       traces.push({ type: "scatter", mode: "lines", x: grid, y: bands.map((b) => b[2]), fill: "tonexty",
         fillcolor: tint, line: { width: 0 }, hoverinfo: "skip", showlegend: false });
-      traces.push({ type: "scatter", mode: "lines", name: title(name), x: grid, y: bands.map((b) => b[1]),
+      traces.push({ type: "scatter", mode: "lines", name: title(arms[a]), x: grid, y: bands.map((b) => b[1]),
         line: { color: colorOf(a), width: 2 } });
     });
     return traces;
+  }
+
+  // ---- the first screen ------------------------------------------------------------------
+
+  const find = (arm) => decision.finalists.find((f) => f.arm === arm);
+  const element = (id) => document.getElementById(id);
+  const mean = (of) => { let sum = 0; for (let d = 0; d < count; d++) sum += of(d); return sum / count; };
+
+  // What an option is compared with: what runs today, else the best of the other side.
+  function reference(best) {
+    const saved = decision.saving;
+    if (!saved) return null;
+    return saved.against === arms[best] ? decision.winner : saved.against;
+  }
+
+  // As ExpectedCost of decision/summary.py: means, so that the parts add up.
+  function expected(a, volume, months) {
+    const build = mean((d) => draws.upfront[d][a]), all = mean((d) => cost(d, a, volume, months));
+    const errors = mean((d) => total(d, a, volume, months)) - all;
+    return { build, run: all - build, errors, total: all + errors };
+  }
+
+  // saving_sentence of report/words.py.
+  function savingSentence(kind, other, usd, lead, period) {
+    const size = aboutDollars(Math.abs(usd)), points = Math.abs(100 * lead).toFixed(1) + " points";
+    const keeps = words.kept.includes(kind) && !words.kept.includes(other), side = words.sides[other];
+    if (Math.abs(usd) < 1) return keeps ? side + " would cost about the same." : "It should cost about the same.";
+    if (keeps && usd > 0) return side + " should cost about " + size + " more " + period + ".";
+    if (keeps) return side + " should save about " + size + " " + period +
+      (lead > 0 ? ", with " + points + " fewer right answers." : ".");
+    if (usd > 0) return "It should save about " + size + " " + period + ".";
+    return "It should cost about " + size + " more " + period +
+      (lead > 0 ? ", for " + points + " more right answers." : ".");
+  }
+
+  // The difference of two scores; 0 where its interval holds 0, or the study did not compare them.
+  function shownLead(name, against) {
+    const pairs = decision.differences.filter((d) => d.low > 0 || d.high < 0);
+    const lead = (a, b) => pairs.filter((d) => d.arm === a && d.against === b).map((d) => d.estimate)[0];
+    return lead(name, against) || -lead(against, name) || 0;
+  }
+
+  function verdict(result, volume, months) {
+    const name = arms[result.best], against = reference(result.best);
+    const strength = strengthWords[result.strength];
+    const chance = result.risk < 0.01 ? "under 1%" : (100 * result.risk).toFixed(0) + "%";
+    const shown = { light: lights[result.strength],
+      strength: strength + ": " + chance + " chance that another choice is better." };
+    if (result.strength === "undecided") return { ...shown, title: "Not sure yet. Best so far: " + title(name) + "." };
+    if (against === null) return { ...shown, title: words.advice[name] + "." };
+    const other = arms.indexOf(against), lead = shownLead(name, against);
+    const usd = mean((d) => total(d, other, volume, months) - total(d, result.best, volume, months));
+    const period = (months === 12 ? "a year" : "over " + months + " months") + (priced ? ", errors included" : "");
+    return { ...shown, title: words.advice[name] + ". " +
+      savingSentence(words.kind[name], words.kind[against], usd, lead, period) };
+  }
+
+  function tile(id, value, note, name) {
+    const box = element("tile-" + id);
+    if (!box) return;
+    box.querySelector(".value").textContent = value;
+    if (note !== null) box.querySelector(".note").textContent = note;
+    if (name) box.querySelector("dt").textContent = name;
+  }
+
+  function firstScreen(result, parts, volume, months) {
+    const best = result.best, name = arms[best], against = reference(best), words = verdict(result, volume, months);
+    element("headline").textContent = words.title;
+    element("strength").textContent = words.strength;
+    element("verdict").dataset.strength = words.light;
+    element("choice").textContent = title(name) + (against === null ? "." : " instead of " + title(against) + ".");
+    const built = Float64Array.from(draws.upfront, (row) => row[best]).sort();
+    const at = (p) => aboutDollars(built[Math.round(p * (count - 1))]);
+    tile("build", aboutDollars(parts[best].build), "90%: " + at(0.05) + " to " + at(0.95));
+    if (against === null) return;
+    const other = arms.indexOf(against), lead = find(name).score.estimate - find(against).score.estimate;
+    const label = (decision.saving.today && against === decision.saving.against ? "Today" : title(against)) + ": ";
+    tile("right", percent(find(name).score.estimate), label + percent(find(against).score.estimate));
+    tile("run", aboutDollars(parts[best].run / months), label + aboutDollars(parts[other].run / months));
+    const avoided = mean((d) => queries(d, volume) * (draws.score[d][best] - draws.score[d][other]));
+    tile("errors", few(Math.abs(avoided), 3), (lead >= 0 ? "+" : "") + (100 * lead).toFixed(1) + " points",
+      avoided >= 0 ? "Errors avoided, a month" : "More errors, a month");
+  }
+
+  function rows(result, parts) {
+    document.querySelectorAll("#live-rows tr[data-arm]").forEach((row) => {
+      const a = arms.indexOf(row.dataset.arm);
+      row.className = a === result.best ? "winner" : "";
+      row.querySelectorAll("[data-part]").forEach((cell) => { cell.textContent = dollars(parts[a][cell.dataset.part]); });
+    });
+    const tie = document.querySelector("#live-rows tr.tie");
+    if (tie) tie.remove();
   }
 
   // ---- the sliders ---------------------------------------------------------------------
@@ -389,41 +493,55 @@
     return least === highest ? few(least, 4) : few(least, 4) + " to " + few(highest, 4);
   }
 
+  // The page as it came says what the study decided, from all of its draws and every guard.
+  const asDecided = ["headline", "strength", "choice", "live-rows"].map((id) => [element(id), element(id).innerHTML]);
+  const tiles = document.querySelector(".tiles");
+  if (tiles) asDecided.push([tiles, tiles.innerHTML]);
+  let changed = false, altered = false;
+  const light = element("verdict").dataset.strength, declaredMonths = element("table-months").textContent;
+
   function update() {
     const { volume, months } = chosen;
-    document.getElementById("volume-value").textContent = volumeWords(volume);
-    document.getElementById("months-value").textContent = String(months);
-    const result = decide(volume, months);
-    document.getElementById("live").textContent =
-      "At " + volumeWords(volume) + " queries a month over " + months + " months: " +
-      title(arms[result.best]) + " (" + strengthWords[result.strength] + "), for about " +
-      aboutDollars(band(result.best, volume, months)[1]) + " in all.";
-    const body = document.getElementById("live-rows");
-    body.replaceChildren(...arms.map((name, a) => {
-      const row = document.createElement("tr");
-      if (a === result.best) row.className = "winner";
-      const [low, likely, high] = band(a, volume, months);
-      const cells = [title(name), dollars(likely), dollars(low) + " to " + dollars(high), dollars(likely / months)];
-      if (priced) cells.push(dollars(band(a, volume, months, total)[1] - likely));
-      cells.forEach((text, i) => {
-        const cell = document.createElement("td");
-        cell.textContent = text;
-        if (i) cell.className = "number";
-        row.appendChild(cell);
-      });
-      return row;
-    }));
-    volumes(volume === null ? economics.volume : volume, months);
+    element("volume-value").textContent = volumeWords(volume);
+    element("months-value").textContent = String(months);
+    const result = decide(volume, months), parts = arms.map((_, a) => expected(a, volume, months));
+    const scenario = "At " + volumeWords(volume) + " queries a month over " + months + " months: ";
+    element("live").textContent = scenario + title(arms[result.best]) + " (" +
+      strengthWords[result.strength].toLowerCase() + "), for about " + aboutDollars(parts[result.best].total) +
+      (priced ? " in all, errors included." : " in all.");
+    element("table-months").textContent = changed ? months + " months" : declaredMonths;
+    if (!changed && altered) {
+      asDecided.forEach(([box, content]) => { box.innerHTML = content; });
+      element("verdict").dataset.strength = light;
+      element("scenario").textContent = "";
+    }
+    altered = changed;
+    if (changed) {
+      firstScreen(result, parts, volume, months);
+      rows(result, parts);
+      element("scenario").textContent = scenario + "the assumptions on this page, not those of the study. " +
+        "What to do next and the appendix stay those of the study.";
+    }
+    volumes(result.best, volume === null ? economics.volume : volume, months);
   }
 
   volumeInput.max = String(most);
   monthsInput.max = String(Math.max(60, Math.ceil(economics.months)));
   const declared = { growth: economics.growth, discount: economics.discount, error_usd: economics.error_usd };
+  function change(lines) {
+    changed = true;
+    if (lines) {
+      weighed = { months: null };
+      drawn = { key: null, traces: [] };
+    }
+    update();
+  }
   function asDeclared() {
+    changed = false;
     Object.assign(economics, declared);
     factors.fill(1);
     weighed = { months: null };
-    drawn = { months: null, traces: [] };
+    drawn = { key: null, traces: [] };
     chosen = { volume: null, months: economics.months };
     volumeInput.value = String(Math.log10(Math.max(1, economics.volume)));
     monthsInput.value = String(Math.round(economics.months));
@@ -444,9 +562,7 @@
     field.addEventListener("input", () => {
       if (field.value === "" || !field.checkValidity()) return;
       economics[key(name)] = Number(field.value) / unit;
-      weighed = { months: null };
-      drawn = { months: null, traces: [] };
-      update();
+      change(true);
     });
   });
   document.getElementById("prices").append(...arms.map((name, a) => {
@@ -456,8 +572,7 @@
     field.addEventListener("input", () => {
       if (field.value === "" || !field.checkValidity()) return;
       factors[a] = Number(field.value) / 100;
-      drawn = { months: null, traces: [] };
-      update();
+      change(true);
     });
     label.append("Price of an answer of " + title(name) + ", % of today's ", field);
     return label;
@@ -465,12 +580,16 @@
   asDeclared();
   volumeInput.addEventListener("input", () => {
     chosen.volume = Math.pow(10, Number(volumeInput.value));
-    update();
+    change(false);
   });
-  monthsInput.addEventListener("input", () => { chosen.months = Number(monthsInput.value); update(); });
+  monthsInput.addEventListener("input", () => { chosen.months = Number(monthsInput.value); change(false); });
   document.getElementById("declared").addEventListener("click", () => { asDeclared(); update(); });
-  function draw() { frontier(); learning(); update(); }
-  window.tunepoint = { band, decide, crossing, cost };  // for those who want other numbers, and for the tests
+  function draw() { drawn = { key: null, traces: [] }; learning(); update(); }
+  window.tunepoint = { band, decide, crossing, cost, verdict, expected };  // for those who want other numbers, and for the tests
+  const charts = () => document.querySelectorAll(".js-plotly-plot");
+  const paper = 620;  // pixels of a page between its margins, which the layout of the screen does not know
+  window.addEventListener("beforeprint", () => charts().forEach((chart) => Plotly.relayout(chart, { width: paper })));
+  window.addEventListener("afterprint", () => charts().forEach((chart) => Plotly.relayout(chart, { width: null, autosize: true })));
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   draw();
 })();

@@ -119,8 +119,8 @@ def labelling_caveats(table: Table, folder: Path) -> list[str]:
     ]
     if pool.reliability < 1:
         caveats.append(
-            f"By second opinions, labels show {percent(pool.reliability)} of the true differences between the "
-            "options. The intervals are wider by that."
+            f"By second opinions, labels show {percent(pool.reliability)} of the true differences between "
+            "the options. The intervals are wider by that."
         )
     return [*caveats, *_kappa(folder)]
 

@@ -1,0 +1,77 @@
+"""The verdict in dollars: what every option costs in all, and what the winner saves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tunepoint.decision.rule import Evidence
+from tunepoint.stats.ranges import Quantiles, quantiles
+
+if TYPE_CHECKING:
+    from tunepoint.decision.verdict import Decision
+
+
+@dataclass(frozen=True)
+class ExpectedCost:
+    """Expected dollars of an option over the horizon: means of the draws, so the parts add up."""
+
+    build: float
+    run: float
+    """Answers, machines, review, retraining, and following a base model that retires."""
+    errors: float | None
+    """What its wrong answers cost; None where they have no price."""
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.build + self.run + (self.errors or 0.0)
+
+
+@dataclass(frozen=True)
+class Saving:
+    """What the winner saves against another option."""
+
+    against: str
+    today: bool
+    """Whether that option is what runs today."""
+    usd: float
+    """Expected dollars over the horizon, errors included where they have a price; negative: it costs more."""
+    band: Quantiles
+    """Of the same: 5%, 50% and 95% of the draws."""
+    errors_a_month: float
+    """Wrong answers avoided in the first month, as expected; negative if there are more."""
+
+
+def expected_costs(evidence: Evidence) -> dict[str, ExpectedCost]:
+    """Return the expected cost of every arm."""
+    costs = evidence.costs
+    build, horizon = costs.upfront.mean(axis=0), costs.horizon().mean(axis=0)
+    errors = evidence.total().mean(axis=0) - horizon
+    priced = evidence.error_usd is not None
+    return {
+        arm: ExpectedCost(
+            float(build[i]), float(horizon[i] - build[i]), max(0.0, float(errors[i])) if priced else None
+        )
+        for i, arm in enumerate(costs.arms)
+    }
+
+
+def saving(decision: Decision) -> Saving | None:
+    """Return what the winner saves against what runs today; against the rival where nothing does.
+
+    The rival is the best option on the other side of 'prompt or tune', or of all others. None where there
+    is no other option.
+    """
+    today = [f.arm for f in decision.finalists if f.kind == "incumbent" and f.arm != decision.winner]
+    against = today[0] if today else decision.rival
+    if against is None:
+        return None
+    evidence, arms = decision.evidence, decision.evidence.costs.arms
+    winner, other = arms.index(decision.winner), arms.index(against)
+    total = evidence.total()
+    saved = total[:, other] - total[:, winner]
+    fewer = evidence.costs.volume * (evidence.scores[:, winner] - evidence.scores[:, other])
+    return Saving(against, bool(today), float(saved.mean()), quantiles(saved), float(np.mean(fewer)))
