@@ -131,7 +131,7 @@ def test_a_bug_of_ours_is_a_paragraph_too(tmp_path: Path, monkeypatch: pytest.Mo
     def broken(path: Path) -> None:
         raise RuntimeError("boom")
 
-    monkeypatch.setattr("tunepoint.report.html.rebuild_report", broken)
+    monkeypatch.setattr("tunepoint.report.html.read_decision", broken)
     assert "a bug in Tunepoint: RuntimeError: boom" in call("report", tmp_path, code=2)
     monkeypatch.setenv("TUNEPOINT_DEBUG", "1")
     assert isinstance(RUNNER.invoke(app, ["report", str(tmp_path)]).exception, RuntimeError)
@@ -139,7 +139,7 @@ def test_a_bug_of_ours_is_a_paragraph_too(tmp_path: Path, monkeypatch: pytest.Mo
     def stopped(path: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tunepoint.report.html.rebuild_report", stopped)
+    monkeypatch.setattr("tunepoint.report.html.read_decision", stopped)
     assert "what was measured is kept" in call("report", tmp_path, code=130)
 
 

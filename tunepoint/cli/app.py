@@ -13,7 +13,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tunepoint import __version__
-from tunepoint.cli import capture, keys, labelling, load, loop, models, money, serving, study, tuning, whatif
+from tunepoint.cli import (
+    capture,
+    keys,
+    labelling,
+    load,
+    loop,
+    models,
+    money,
+    report,
+    serving,
+    study,
+    tuning,
+    whatif,
+)
 from tunepoint.cli.options import JsonOption
 from tunepoint.cli.terminal import FAILED, clear_errors
 
@@ -26,7 +39,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for commands in (study, labelling, tuning, whatif, money, load, serving, capture, loop, keys, models):
+COMMANDS = (study, report, labelling, tuning, whatif, money, load, serving, capture, loop, keys, models)
+"""Modules of commands, in the order of the help."""
+for commands in COMMANDS:
     commands.add_to(app)
 
 

@@ -20,7 +20,6 @@ from tunepoint.cli.options import (
     ProgressOption,
     QuietOption,
     SeedOption,
-    StudyArgument,
     TaskArgument,
     VerboseOption,
     YesOption,
@@ -46,7 +45,7 @@ PLANNED_DIFFERENCES = (0.01, 0.02, 0.03, 0.05, 0.1)
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands to an application."""
-    for command in (demo, init, migrate, check, run, decide, plan, report):
+    for command in (demo, init, migrate, check, run, decide, plan):
         app.command()(command)
 
 
@@ -259,14 +258,6 @@ def plan(
 
         design, sizes = plan_study_size(task, tuple(difference or PLANNED_DIFFERENCES), power, study, seeds)
         print_sizes(design, sizes, power, console_of())
-
-
-def report(study: StudyArgument) -> None:
-    """Rebuild the report of a study."""
-    with clear_errors():
-        from tunepoint.report.html import rebuild_report
-
-        typer.echo(f"Report: {rebuild_report(study)}")
 
 
 def example_folder() -> Path:

@@ -124,7 +124,7 @@ def option_words(decision: Mapping[str, Any]) -> str:
 def _saving_interval(saved: Mapping[str, Any], error: float | None) -> str:
     """How uncertain the saving is, and what it counts."""
     low, high = about_usd(saved["low"]), about_usd(saved["high"])
-    counts = "" if error is None else f" It counts {about_usd(error)} a wrong answer (value.error_usd)."
+    counts = "" if error is None else f" A wrong answer counts {about_usd(error)} (value.error_usd)."
     return f"90% of the simulations put the saving between {low} and {high}.{counts}"
 
 

@@ -19,18 +19,25 @@ from tunepoint.files.text import write_text
 from tunepoint.report import advice, words
 from tunepoint.report.first_screen import first_screen
 from tunepoint.report.glossary import TERMS, anchor
+from tunepoint.report.items import packed_items
 from tunepoint.report.names import Names
 
 MISSING = "–"
 
 
-def build_report(decision: Mapping[str, Any], measurements: Mapping[str, Any], study: str = "STUDY") -> str:
+def build_report(
+    decision: Mapping[str, Any],
+    measurements: Mapping[str, Any],
+    study: str = "STUDY",
+    items: str | None = None,
+) -> str:
     """Return the HTML page; everything it needs is inside.
 
     Args:
         decision: the content of decision.json.
         measurements: the content of measurements.json; only `economics` must be in it.
         study: folder of the study, as the commands on the page name it.
+        items: the test items, as `packed_items` packs them; without them the page does not list them.
 
     """
     names = Names.of(decision)
@@ -62,11 +69,20 @@ def build_report(decision: Mapping[str, Any], measurements: Mapping[str, Any], s
             disagreements=measurements.get("disagreements", []),
             priced=measurements["economics"]["error_usd"] is not None,
             data=_script_json(_page_data(decision, measurements, names)),
-            plotly=Markup(_asset("plotly-basic.min.js").replace("</script", "<\\/script")),
-            program=Markup(_asset("report.js")),
-            style=Markup(_asset("report.css")),
+            items=items,
+            **_programs(),
         )
     )
+
+
+def _programs() -> dict[str, Markup]:
+    """The page's style and programs."""
+    return {
+        "plotly": Markup(_asset("plotly-basic.min.js").replace("</script", "<\\/script")),
+        "program": Markup(_asset("report.js")),
+        "viewer": Markup(_asset("items.js")),
+        "style": Markup(_asset("report.css")),
+    }
 
 
 def _page_data(decision: Mapping[str, Any], measurements: Mapping[str, Any], names: Names) -> dict[str, Any]:
@@ -128,10 +144,13 @@ def _script_json(value: Any) -> Markup:
     return Markup(text)  # escaped above; autoescape would break the JSON
 
 
-def write_report(folder: Path, decision: Mapping[str, Any], measurements: Mapping[str, Any]) -> Path:
+def write_report(
+    folder: Path, decision: Mapping[str, Any], measurements: Mapping[str, Any], *, with_items: bool = True
+) -> Path:
     """Write report.html beside the decision, and return its path."""
     path = folder / "report.html"
-    write_text(path, build_report(decision, measurements, str(folder)))
+    items = packed_items(folder) if with_items else None
+    write_text(path, build_report(decision, measurements, str(folder), items))
     return path
 
 
@@ -168,18 +187,42 @@ REQUIRED_KEYS = {
 """Keys without which there is no report."""
 
 
-def rebuild_report(folder: Path) -> Path:
-    """Write the report anew from decision.json and measurements.json.
+def rebuild_report(folder: Path, *, with_items: bool = True) -> Path:
+    """Write the report anew from decision.json, measurements.json and items.json.
+
+    Args:
+        folder: of the study.
+        with_items: whether the report holds the test items, with their inputs.
 
     Raises:
         StudyError: the folder holds no finished study.
 
     """
-    decision, measurements = (_read_part(folder, name) for name in REQUIRED_KEYS)
+    decision, measurements = read_decision(folder), read_measurements(folder)
     realized = _read_realized(folder / REALIZED_FILE)
     if realized is not None:
         measurements = {**measurements, "realised": realized}
-    return write_report(folder, decision, measurements)
+    return write_report(folder, decision, measurements, with_items=with_items)
+
+
+def read_decision(folder: Path) -> dict[str, Any]:
+    """Return the content of a study's decision.json.
+
+    Raises:
+        StudyError: the study is not finished, or the file is damaged.
+
+    """
+    return _read_part(folder, "decision")
+
+
+def read_measurements(folder: Path) -> dict[str, Any]:
+    """Return the content of a study's measurements.json.
+
+    Raises:
+        StudyError: the study is not finished, or the file is damaged.
+
+    """
+    return _read_part(folder, "measurements")
 
 
 def _read_part(folder: Path, name: str) -> dict[str, Any]:

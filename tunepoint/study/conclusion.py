@@ -31,6 +31,7 @@ from tunepoint.study.curve_drawing import fit_learning_curve
 from tunepoint.study.directory import CALLS, Study
 from tunepoint.study.facts import input_novelty, signal_facts
 from tunepoint.study.holdout import usable
+from tunepoint.study.items import sent_prompts, write_items
 from tunepoint.study.labelling.counting import labelling_caveats, pooled
 from tunepoint.study.learning_curve import LearningCurve, growing_arms, still_rising
 from tunepoint.study.leniency import Leniency, leniency, without_conventions
@@ -113,6 +114,8 @@ def conclude(runner: Runner, selection: Selection, doubts: Sequence[DoubtfulLabe
         rng = study.rng(Stream.GRADING_SHEET)
         write_grading_sheet(study.folder, study.test.trials, runner.prepared.split.test, rng)
     write_text(study.folder / "arms.toml", arms_toml(measured.costs))
+    prompts = sent_prompts(runner, selection.finalists)
+    write_items(study.folder, measured.trials, measured.table.names, runner.prepared.split.test, prompts)
     write_files(study.folder, content, measurements)
     paid = {name: price for name, price in runner.prices.items() if name not in runner.models.reply_origins}
     notes = (*study.repairs, *spending_lines(study.folder / CALLS, paid))

@@ -17,6 +17,7 @@ from tunepoint.errors import StudyError, TrialsError, nearest
 from tunepoint.files.text import make_folder
 from tunepoint.stats.streams import Stream, stream
 from tunepoint.study.conclusion import Result, write_files
+from tunepoint.study.items import write_items
 from tunepoint.study.manifest import MANIFEST
 from tunepoint.task.task import Task
 from tunepoint.trials.table import Table
@@ -45,7 +46,8 @@ def decide_trials(
         TrialsError: the files do not follow their format, or name different arms.
 
     """
-    table = tabulate(read_trials(Path(trials)))
+    measured = read_trials(Path(trials))
+    table = tabulate(measured)
     costs = _costs(table, Path(arms) if arms is not None else None)
     decision = decide(table, costs, task, stream(seed, Stream.DECISION))
     content = document(
@@ -62,6 +64,7 @@ def decide_trials(
         if (folder / MANIFEST).exists():
             raise StudyError(f"{folder}: is a study that was measured here; choose another --out")
         make_folder(folder)
+        write_items(folder, measured, table.names)
         write_files(folder, content, measurements)
     return Result(decision, content, folder)
 

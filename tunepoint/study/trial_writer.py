@@ -12,6 +12,9 @@ from tunepoint.study.directory import Study
 from tunepoint.trials.grading import BatchScorer, Grading, grade_replies
 from tunepoint.trials.trial import Trial, TrialLog
 
+MAX_REASON = 2_000
+"""Characters of a judge's explanation that are kept."""
+
 
 @dataclass(frozen=True)
 class ArmRun:
@@ -121,6 +124,7 @@ class TrialWriter:
             confidence=None if reply.confidence is None else round(min(1.0, reply.confidence), 6),
             error=reply.error,
             grades=grading.grades or None,
+            why=grading.why[:MAX_REASON] or None,
         )
 
 

@@ -69,6 +69,8 @@ class Trial(BaseModel):
     """Whether the first reply was unreadable and the second was not."""
     grades: tuple[_Share, ...] | None = None
     """A judge's single grades: answer last, answer first, and perhaps answer last again."""
+    why: str | None = None
+    """What a judge wrote about the answer."""
     human: _Share | None = None
     """People's grade of the same answer; it corrects the scores of a judge."""
 
