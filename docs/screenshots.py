@@ -11,8 +11,10 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "support-triage" / "messages.csv"
 IMAGES = Path(__file__).resolve().parent / "images"
 WIDTH, HEIGHT = 1120, 1200
 """Pixels of a picture: wide enough for the tables, and as high as the verdict with its first chart."""
@@ -35,6 +37,38 @@ def photograph(report: Path, target: Path, browser_path: str) -> None:
         browser.close()
 
 
+def photograph_studio(target: Path, browser_path: str) -> None:
+    """Drop the example's data into a studio, and write the task's page as a PNG."""
+    import threading
+    import time
+
+    import uvicorn
+    from playwright.sync_api import sync_playwright
+
+    from tunepoint.studio.application import application
+
+    with tempfile.TemporaryDirectory() as folder:
+        app, _ = application(Path(folder), "token", 8_484)
+        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off"))
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.05)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        with sync_playwright() as driver:
+            browser = driver.chromium.launch(
+                executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"]
+            )
+            page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
+            page.goto(f"http://127.0.0.1:{port}/?token=token")
+            page.set_input_files("#file", str(EXAMPLE))
+            page.wait_for_selector("text=Your data")
+            page.screenshot(path=str(target))
+            browser.close()
+        server.should_exit = True
+        thread.join(timeout=10)
+
+
 def main() -> None:
     """Take every picture; exit with 2 where the study or the browser is missing."""
     parser = argparse.ArgumentParser(
@@ -51,7 +85,8 @@ def main() -> None:
         raise SystemExit(2)
     IMAGES.mkdir(exist_ok=True)
     photograph(report, IMAGES / "report.png", browser_path)
-    print(f"wrote {IMAGES / 'report.png'}")
+    photograph_studio(IMAGES / "studio.png", browser_path)
+    print(f"wrote {IMAGES / 'report.png'} and {IMAGES / 'studio.png'}")
 
 
 if __name__ == "__main__":

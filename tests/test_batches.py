@@ -514,7 +514,7 @@ def test_run_by_batch_from_the_command_line(
     assert "waits for a batch" in refused.stderr and "Add --yes" in refused.stderr
     result = CliRunner().invoke(app, [*words, "--yes", "--progress", "json"])
     assert result.exit_code == 0, result.output
-    assert held.batches and "by batch)" in result.stderr and result.stdout.rstrip().endswith("--batch")
+    assert held.batches and "by batch)" in result.stderr and "Report: " in result.stdout
     told = [json.loads(line)["what"] for line in result.stderr.splitlines() if line.startswith("{")]
     assert told
 

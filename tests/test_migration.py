@@ -95,7 +95,8 @@ def test_the_words_name_the_days_the_margin_and_the_money() -> None:
     assert words[1].endswith("sure that it is not). It costs another $1,080 over 12 months.")
     assert "; over 99% sure" in words[1]
     assert headline(content) == (
-        "Replace what runs today: keep prompting. It should cost about $1,080 more a year."
+        "Replace what runs today: keep prompting. "
+        "It should cost about $1,080 more a year than what runs today."
     )
 
 

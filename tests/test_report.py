@@ -98,12 +98,13 @@ def decided(kind: str, against: str = "prompt", usd: float = 15_432.0, **more: A
 
 
 def test_a_headline_says_what_to_do_and_what_that_saves() -> None:
-    assert headline(decided("tuned")) == "Fine-tune a model. It should save about $15,400 a year."
+    saved = "It should save about $15,400 a year against prompting."
+    assert headline(decided("tuned")) == f"Fine-tune a model. {saved}"
     small = [{"name": "m", "role": "tuned", "parameters": 22_000_000}]
     assert headline(decided("tuned", models=small)).startswith("Fine-tune a small model. It should save")
     priced = {"assumptions": {"traffic": {"horizon_months": 24}, "value": {"error_usd": "0.4"}}}
     assert headline(decided("tuned", provenance=priced)) == (
-        "Fine-tune a model. It should save about $15,400 over 24 months, errors included."
+        "Fine-tune a model. It should save about $15,400 over 24 months against prompting, errors included."
     )
     undecided = decided("tuned", strength=None, verdict="undecided")
     assert headline(undecided) == "Not sure yet. Best so far: x."
@@ -112,22 +113,22 @@ def test_a_headline_says_what_to_do_and_what_that_saves() -> None:
     assert headline(old) == "Keep prompting."
 
 
-MORE = "It should cost about $50 more a year"
+MORE = "It should cost about $50 more a year than prompting"
 LESS = "Fine-tuning should save about $800 a year"
 
 
 @pytest.mark.parametrize(
     ("kind", "other", "usd", "lead", "words"),
     [
-        ("tuned", "prompt", 1_234.0, 0.02, "It should save about $1,230 a year."),
+        ("tuned", "prompt", 1_234.0, 0.02, "It should save about $1,230 a year against prompting."),
         ("tuned", "prompt", -50.0, 0.02, f"{MORE}, for 2.0 points more right answers."),
         ("tuned", "prompt", -50.0, 0.0, f"{MORE}."),
-        ("tuned", "prompt", 0.4, 0.02, "It should cost about the same."),
+        ("tuned", "prompt", 0.4, 0.02, "It should cost about as much as prompting."),
         ("prompt", "tuned", 800.0, 0.02, "Fine-tuning should cost about $800 more a year."),
         ("prompt", "hybrid", -800.0, 0.02, f"{LESS}, with 2.0 points fewer right answers."),
         ("prompt", "tuned", -800.0, -0.02, f"{LESS}."),
         ("incumbent", "cascade", 0.0, 0.0, "A cascade of two models would cost about the same."),
-        ("prompt", "incumbent", 70.0, 0.0, "It should save about $70 a year."),
+        ("prompt", "incumbent", 70.0, 0.0, "It should save about $70 a year against what runs today."),
     ],
 )
 def test_what_is_saved_in_a_sentence(kind: str, other: str, usd: float, lead: float, words: str) -> None:

@@ -131,6 +131,7 @@ def test_examples_are_filtered_searched_and_opened_in_a_browser(tmp_path: Path) 
         page.fill("#items-search", "INPUT 12")
         assert page.inner_text("#items-count").startswith("1 of 80")
         page.click("#items-list .item summary")
+        page.wait_for_selector("#items-list .answer")
         opened = page.inner_text("#items-list .item")
         assert "Right answer" in opened and "The judge: b is off" in opened and "7 tokens in" in opened
         assert page.inner_text("#items-list tr.unlike") == "b\t3\t2"  # the field that is off

@@ -26,7 +26,9 @@ IMPORTS = {
     "capture": "errors stats files models task data trials",
     "serve": "errors stats files models task data trials costs decision report arms study capture",
     "loop": "errors stats files models task data trials costs decision report arms study capture serve",
-    "cli": "errors stats files models task data trials costs decision report arms study capture serve loop",
+    "studio": "errors stats files models task data trials costs decision report arms study",
+    "cli": "errors stats files models task data trials costs decision report arms study capture serve loop "
+    "studio",
 }
 """What each folder may import; a folder stands behind all that it imports, so there are no cycles."""
 APART = ("baselines", "prompting", "encoder", "causal", "hosted")

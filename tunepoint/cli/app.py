@@ -23,6 +23,7 @@ from tunepoint.cli import (
     money,
     report,
     serving,
+    studio,
     study,
     tuning,
     whatif,
@@ -39,7 +40,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-COMMANDS = (study, report, labelling, tuning, whatif, money, load, serving, capture, loop, keys, models)
+COMMANDS = (
+    study, report, studio, labelling, tuning, whatif, money, load, serving, capture, loop, keys, models
+)
 """Modules of commands, in the order of the help."""
 for commands in COMMANDS:
     commands.add_to(app)

@@ -83,12 +83,13 @@ def money_words(decision: Mapping[str, Any]) -> str | None:
     kinds, against = Names.of(decision).kinds, saved["against"]
     shown = (d for d in decision["differences"] if d["against"] == against and not d["low"] <= 0 <= d["high"])
     lead = next((d["estimate"] for d in shown), 0.0)
-    return saving_sentence(
-        kinds[decision["winner"]], kinds[against], saved["usd"], lead, period_words(decision)
-    )
+    kind, included = kinds[decision["winner"]], ", errors included" if error_usd(decision) is not None else ""
+    return saving_sentence(kind, kinds[against], saved["usd"], lead, period_words(decision), included)
 
 
-def saving_sentence(kind: str, other: str, usd: float, lead: float, period: str) -> str:
+def saving_sentence(
+    kind: str, other: str, usd: float, lead: float, period: str, included: str = ""
+) -> str:
     """Return what choosing an option of a kind saves against one of another kind; report.js says the same.
 
     Args:
@@ -97,29 +98,31 @@ def saving_sentence(kind: str, other: str, usd: float, lead: float, period: str)
         usd: dollars saved over the period; negative if it costs more.
         lead: its score less the other's; 0 where the interval of the difference holds 0.
         period: the time in words.
+        included: what is said of the errors.
 
     """
     size, size_of_lead = about_usd(abs(usd)), f"{abs(100 * lead):.1f} points"
+    side = OTHER_SIDE[other]
+    against = f"{side[:1].lower()}{side[1:]}" if side != OTHER_SIDE[kind] else "the next best option"
     keeps = kind in KEPT_KINDS and other not in KEPT_KINDS
     if abs(usd) < LEAST_USD:
-        subject = f"{OTHER_SIDE[other]} would" if keeps else "It should"
-        return f"{subject} cost about the same."
+        same = f"{side} would cost about the same."
+        return same if keeps else f"It should cost about as much as {against}."
+    if keeps and usd > 0:
+        return f"{side} should cost about {size} more {period}{included}."
     if keeps:
-        if usd > 0:
-            return f"{OTHER_SIDE[other]} should cost about {size} more {period}."
         fewer = f", with {size_of_lead} fewer right answers" if lead > 0 else ""
-        return f"{OTHER_SIDE[other]} should save about {size} {period}{fewer}."
+        return f"{side} should save about {size} {period}{included}{fewer}."
     if usd > 0:
-        return f"It should save about {size} {period}."
+        return f"It should save about {size} {period} against {against}{included}."
     more = f", for {size_of_lead} more right answers" if lead > 0 else ""
-    return f"It should cost about {size} more {period}{more}."
+    return f"It should cost about {size} more {period} than {against}{included}{more}."
 
 
 def period_words(decision: Mapping[str, Any]) -> str:
-    """Return the time of a saving, such as 'a year', and whether errors are part of it."""
+    """Return the time of a saving, such as 'a year'."""
     months = months_words(decision)
-    period = "a year" if months == "12 months" else f"over {months}"
-    return f"{period}, errors included" if error_usd(decision) is not None else period
+    return "a year" if months == "12 months" else f"over {months}"
 
 
 def error_usd(decision: Mapping[str, Any]) -> float | None:

@@ -123,9 +123,12 @@ def option_words(decision: Mapping[str, Any]) -> str:
 
 def _saving_interval(saved: Mapping[str, Any], error: float | None) -> str:
     """How uncertain the saving is, and what it counts."""
-    low, high = about_usd(saved["low"]), about_usd(saved["high"])
+    what, ends = "saving", (saved["low"], saved["high"])
+    if saved["usd"] < 0:
+        what, ends = "extra cost", (-saved["high"], -saved["low"])
+    low, high = map(about_usd, ends)
     counts = "" if error is None else f" A wrong answer counts {about_usd(error)} (value.error_usd)."
-    return f"90% of the simulations put the saving between {low} and {high}.{counts}"
+    return f"90% of the simulations put the {what} between {low} and {high}.{counts}"
 
 
 def next_steps(decision: Mapping[str, Any], study: str) -> tuple[Step, ...]:

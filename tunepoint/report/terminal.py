@@ -69,9 +69,6 @@ def print_verdict(decision: Mapping[str, Any], console: Console, study: str) -> 
         console.print(escape(scope), highlight=False)
     console.print(f"[bold]{escape(screen.title)}[/bold]", highlight=False)
     console.print(escape(screen.strength), highlight=False)
-    if decision.get("saving") and decision["strength"] is not None:
-        against = Names.of(decision).short(decision["saving"]["against"])
-        console.print(escape(f"Compared with {against}."), highlight=False)
     console.print(_options_table(decision, console.width))
     step = screen.steps[0]
     if decision["strength"] is None:

@@ -410,13 +410,15 @@
   // saving_sentence of report/words.py.
   function savingSentence(kind, other, usd, lead, period) {
     const size = aboutDollars(Math.abs(usd)), points = Math.abs(100 * lead).toFixed(1) + " points";
-    const keeps = words.kept.includes(kind) && !words.kept.includes(other), side = words.sides[other];
-    if (Math.abs(usd) < 1) return keeps ? side + " would cost about the same." : "It should cost about the same.";
-    if (keeps && usd > 0) return side + " should cost about " + size + " more " + period + ".";
-    if (keeps) return side + " should save about " + size + " " + period +
+    const included = priced ? ", errors included" : "", side = words.sides[other];
+    const against = side === words.sides[kind] ? "the next best option" : side[0].toLowerCase() + side.slice(1);
+    const keeps = words.kept.includes(kind) && !words.kept.includes(other);
+    if (Math.abs(usd) < 1) return keeps ? side + " would cost about the same." : "It should cost about as much as " + against + ".";
+    if (keeps && usd > 0) return side + " should cost about " + size + " more " + period + included + ".";
+    if (keeps) return side + " should save about " + size + " " + period + included +
       (lead > 0 ? ", with " + points + " fewer right answers." : ".");
-    if (usd > 0) return "It should save about " + size + " " + period + ".";
-    return "It should cost about " + size + " more " + period +
+    if (usd > 0) return "It should save about " + size + " " + period + " against " + against + included + ".";
+    return "It should cost about " + size + " more " + period + " than " + against + included +
       (lead > 0 ? ", for " + points + " more right answers." : ".");
   }
 
@@ -437,7 +439,7 @@
     if (against === null) return { ...shown, title: words.advice[name] + "." };
     const other = arms.indexOf(against), lead = shownLead(name, against);
     const usd = mean((d) => total(d, other, volume, months) - total(d, result.best, volume, months));
-    const period = (months === 12 ? "a year" : "over " + months + " months") + (priced ? ", errors included" : "");
+    const period = months === 12 ? "a year" : "over " + months + " months";
     return { ...shown, title: words.advice[name] + ". " +
       savingSentence(words.kind[name], words.kind[against], usd, lead, period) };
   }

@@ -1,0 +1,121 @@
+"""A folder of tasks and studies. All that the studio shows and does is a file in it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunepoint.errors import StudyError, TaskError
+from tunepoint.report.first_screen import headline, strength_sentence
+from tunepoint.study.manifest import MANIFEST, read_manifest
+
+TASK_FILE, STUDIES = "task.toml", "studies"
+MAX_UPLOAD_BYTES = 2 * 2**30
+DATA_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".txt", ".gz")
+MAX_NAME = 60
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Tasks in folders of their own, and the studies of all of them in `studies`."""
+
+    folder: Path
+
+    def tasks(self) -> list[str]:
+        """Return the folders with a task.toml, as paths from the workspace; '.' is itself."""
+        found = [path.parent for path in (self.folder / TASK_FILE, *self.folder.glob(f"*/{TASK_FILE}"))]
+        there = (path for path in found if (path / TASK_FILE).is_file())
+        return sorted(path.relative_to(self.folder).as_posix() for path in there)
+
+    def task(self, name: str) -> Path:
+        """Return the folder of a task.
+
+        Raises:
+            TaskError: there is none of this name.
+
+        """
+        if name not in self.tasks():
+            raise TaskError(f"{self.folder}: no task {name!r}; there are {', '.join(self.tasks()) or 'none'}")
+        return self.folder / name
+
+    def study(self, name: str) -> Path:
+        """Return the folder of a study.
+
+        Raises:
+            StudyError: there is none of this name.
+
+        """
+        path = self.folder / STUDIES / name
+        if "/" in name or "\\" in name or name.startswith(".") or not (path / MANIFEST).is_file():
+            raise StudyError(f"{self.folder / STUDIES}: no study {name!r}")
+        return path
+
+    def studies(self) -> list[dict[str, Any]]:
+        """Return every study with its verdict, the latest first."""
+        found = [_described(path.parent) for path in (self.folder / STUDIES).glob(f"*/{MANIFEST}")]
+        return sorted(filter(None, found), key=lambda study: str(study["created"]), reverse=True)
+
+    async def save_data(self, name: str, chunks: AsyncIterator[bytes]) -> Path:
+        """Write an uploaded data file into a folder of its own, and return its path.
+
+        Raises:
+            TaskError: it is no data file by its name, or is too large.
+
+        """
+        name = Path(name.replace("\\", "/")).name
+        if Path(name).suffix.lower() not in DATA_SUFFIXES:
+            raise TaskError(f"{name!r}: give a file that ends in {', '.join(DATA_SUFFIXES)}")
+        folder = self._new_folder(Path(name).stem)
+        folder.mkdir(parents=True)
+        path, size = folder / name, 0
+        with path.open("wb") as file:
+            async for chunk in chunks:
+                size += len(chunk)
+                if size > MAX_UPLOAD_BYTES:
+                    most = f"{MAX_UPLOAD_BYTES:,} bytes"
+                    raise TaskError(f"{name}: over {most}; put it into {self.folder} by hand")
+                file.write(chunk)
+        return path
+
+    def _new_folder(self, stem: str) -> Path:
+        slug = re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-")[:MAX_NAME] or "task"
+        if slug == STUDIES:
+            slug = "data"
+        number, folder = 1, self.folder / slug
+        while folder.exists():
+            number += 1
+            folder = self.folder / f"{slug}-{number}"
+        return folder
+
+
+def _described(folder: Path) -> dict[str, Any] | None:
+    """What the list of studies says of one; None where its files cannot be read."""
+    try:
+        manifest = read_manifest(folder)
+        decision = _decision(folder)
+    except StudyError:
+        return None
+    return {
+        "name": folder.name,
+        "task": manifest.task,
+        "created": manifest.content().get("created"),
+        "decided": decision is not None,
+        "title": None if decision is None else headline(decision),
+        "strength": None if decision is None else strength_sentence(decision),
+        "light": None if decision is None else decision["strength"] or "open",
+    }
+
+
+def _decision(folder: Path) -> dict[str, Any] | None:
+    path = folder / "decision.json"
+    if not path.exists():
+        return None
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if {"strength", "winner", "verdict", "finalists"} <= content.keys() else None
