@@ -330,5 +330,3 @@ def test_from_a_file_to_a_verdict_and_labels_in_a_browser(
     (sheet,) = (tmp_path / "work" / "studies").glob(f"*/{SHEET}")
     with sheet.open(newline="", encoding="utf-8") as file:
         assert next(csv.DictReader(file))["right"] == "none"
-
-

@@ -41,7 +41,19 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 COMMANDS = (
-    study, report, studio, labelling, tuning, whatif, money, load, serving, capture, loop, keys, models
+    study,
+    report,
+    studio,
+    labelling,
+    tuning,
+    whatif,
+    money,
+    load,
+    serving,
+    capture,
+    loop,
+    keys,
+    models,
 )
 """Modules of commands, in the order of the help."""
 for commands in COMMANDS:

@@ -87,9 +87,7 @@ def money_words(decision: Mapping[str, Any]) -> str | None:
     return saving_sentence(kind, kinds[against], saved["usd"], lead, period_words(decision), included)
 
 
-def saving_sentence(
-    kind: str, other: str, usd: float, lead: float, period: str, included: str = ""
-) -> str:
+def saving_sentence(kind: str, other: str, usd: float, lead: float, period: str, included: str = "") -> str:
     """Return what choosing an option of a kind saves against one of another kind; report.js says the same.
 
     Args:
