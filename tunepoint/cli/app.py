@@ -15,6 +15,7 @@ import typer
 from tunepoint import __version__
 from tunepoint.cli import (
     capture,
+    gate,
     keys,
     labelling,
     load,
@@ -51,6 +52,7 @@ COMMANDS = (
     load,
     serving,
     capture,
+    gate,
     loop,
     keys,
     models,

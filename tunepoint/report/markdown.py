@@ -25,19 +25,19 @@ def markdown(decision: Mapping[str, Any], not_run: Sequence[Mapping[str, Any]], 
 
     """
     screen, scope = first_screen(decision, not_run, study), scope_words(decision)
-    lines = [f"## {LIGHTS[screen.light]} {_plain(screen.title)}", "", f"**{screen.strength}**"]
-    lines += ["", f"> {_plain(scope)}"] if scope else []
-    lines += ["", _plain(screen.choice), "", *_table(decision), "", "**What to do next**", ""]
-    lines += [f"- {_plain(sentence(step.what))} `{step.command}`" for step in screen.steps]
+    lines = [f"## {LIGHTS[screen.light]} {as_text(screen.title)}", "", f"**{screen.strength}**"]
+    lines += ["", f"> {as_text(scope)}"] if scope else []
+    lines += ["", as_text(screen.choice), "", *_table(decision), "", "**What to do next**", ""]
+    lines += [f"- {as_text(sentence(step.what))} `{step.command}`" for step in screen.steps]
     for title, entries in (
         ("When this would be wrong", screen.wrong_when),
         ("What was tried", screen.tried),
         ("Caveats", [sentence(line) for line in decision["caveats"]]),
     ):
         if entries:
-            lines += ["", f"**{title}**", "", *(f"- {_plain(entry)}" for entry in entries)]
+            lines += ["", f"**{title}**", "", *(f"- {as_text(entry)}" for entry in entries)]
     test = f"{decision['items']} test examples in {decision['groups']} groups"
-    return "\n".join([*lines, "", f"<sub>Tunepoint · {_plain(decision['task'])} · {test}</sub>", ""])
+    return "\n".join([*lines, "", f"<sub>Tunepoint · {as_text(decision['task'])} · {test}</sub>", ""])
 
 
 def _table(decision: Mapping[str, Any]) -> list[str]:
@@ -46,7 +46,7 @@ def _table(decision: Mapping[str, Any]) -> list[str]:
     heads = ["option", "right answers (95%)", *parts[:-1], f"total, {months_words(decision)}", "p95"]
     rows = [f"| {' | '.join(heads)} |", f"|---|{'---:|' * (len(heads) - 1)}"]
     for finalist in ranked_finalists(decision):
-        name, score = _plain(names.short(finalist["arm"])), finalist["score"]
+        name, score = as_text(names.short(finalist["arm"])), finalist["score"]
         expected = finalist.get("expected_usd") or {}
         cells = [
             f"**{name}**" if finalist["arm"] == decision["winner"] else name,
@@ -58,8 +58,8 @@ def _table(decision: Mapping[str, Any]) -> list[str]:
     return rows
 
 
-def _plain(text: str) -> str:
-    """A text of data or of people, with the signs that Markdown would act on set apart."""
+def as_text(text: str) -> str:
+    """Return a text of data or of people with the signs that Markdown would act on set apart."""
     for sign in "\\`*_[]<>|#":
         text = text.replace(sign, f"\\{sign}")
     return " ".join(text.split())
