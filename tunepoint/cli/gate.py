@@ -15,6 +15,13 @@ from tunepoint.cli.terminal import UNDECIDED, clear_errors
 if TYPE_CHECKING:
     from tunepoint.study.gate import Gate
 
+AgainstOption = Annotated[Path, typer.Option(help="Baseline: trials that --update wrote.")]
+TrialsOption = Annotated[
+    Path | None, typer.Option(help="Trials that another tool measured, in place of asking a model.")
+]
+AllowOption = Annotated[
+    bool, typer.Option("--allow-unclear", help="Exit with code 0 where it is not clear.")
+]
 MarginOption = Annotated[
     float | None,
     typer.Option(help="How much worse it may be, 0 to 1; limits.margin by default.", min=0, max=1),
@@ -34,18 +41,21 @@ def add_to(app: typer.Typer) -> None:
 
 def gate(
     task: TaskArgument = HERE,
-    against: Annotated[Path, typer.Option(help="Baseline: trials that --update wrote.")] = Path("gate.jsonl"),
+    against: AgainstOption = Path("gate.jsonl"),
     update: Annotated[bool, typer.Option("--update", help="Make what is measured now the baseline.")] = False,
-    trials: Annotated[
-        Path | None, typer.Option(help="Trials that another tool measured, in place of asking a model.")
-    ] = None,
+    trials: TrialsOption = None,
     option: Annotated[str | None, typer.Option(help="Prompt to gate, if the task has several.")] = None,
     items: Annotated[int, typer.Option(help="Examples to ask about.", min=2)] = 200,
-    margin: MarginOption = None,
+    margin: AgainstOption = Annotated[Path, typer.Option(help="Baseline: trials that --update wrote.")]
+TrialsOption = Annotated[
+    Path | None, typer.Option(help="Trials that another tool measured, in place of asking a model.")
+]
+AllowOption = Annotated[
+    bool, typer.Option("--allow-unclear", help="Exit with code 0 where it is not clear.")
+]
+MarginOption = None,
     max_cost_increase: CostOption = None,
-    allow_unclear: Annotated[
-        bool, typer.Option("--allow-unclear", help="Exit with code 0 where it is not clear.")
-    ] = False,
+    allow_unclear: AllowOption = False,
     calls: CallsOption = Path(".tunepoint/gate.sqlite"),
     max_usd: CapOption = None,
     markdown: Annotated[
@@ -71,10 +81,11 @@ def gate(
         from tunepoint.trials.trial import read_trials
 
         loaded = Task.load(task)
-        if trials is not None:
-            measured = read_trials(trials)
-        else:
-            measured = measure_candidate(loaded, option, items, calls, max_usd, seed)
+        measured = (
+            measure_candidate(loaded, option, items, calls, max_usd, seed)
+            if trials is None
+            else read_trials(trials)
+        )
         if update:
             write_baseline(against, measured)
             typer.echo(f"Wrote {against}: {measured[0].arm}, {len(measured)} examples. Commit it.")
@@ -82,9 +93,8 @@ def gate(
         limits = limits_of(loaded, margin, max_cost_increase)
         found = compare_with_baseline(measured, read_baseline(against), limits)
         _write(found, markdown, junit, as_json)
-        code = {"passed": 0, "failed": WORSE, "unclear": 0 if allow_unclear else UNDECIDED}[found.status]
-        if code:
-            raise typer.Exit(code)
+        if found.status == "failed" or (found.status == "unclear" and not allow_unclear):
+            raise typer.Exit(WORSE if found.status == "failed" else UNDECIDED)
 
 
 def _write(found: Gate, markdown: Path | None, junit: Path | None, as_json: bool) -> None:
