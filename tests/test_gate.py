@@ -42,7 +42,7 @@ def write_task(folder: Path, fake: Fake, prompt: str) -> Path:
     with (folder / "data.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["text", "queue"])
-        words = ["kettle", "lamp", "mirror", "orchard", "pepper", "river", "stone", "tulip", "violin", "window"]
+        words = ["kettle", "lamp", "mirror", "orchard", "pepper", "river", "stone", "tulip", "violin", "door"]
         for i in range(300):
             subject = f"{words[i % 10]} {words[i // 10 % 10]} {words[i // 100]} number {i}"
             text, queue = ("an invoice about", "billing") if i % 2 else ("pairing the", "device_setup")

@@ -19,9 +19,7 @@ AgainstOption = Annotated[Path, typer.Option(help="Baseline: trials that --updat
 TrialsOption = Annotated[
     Path | None, typer.Option(help="Trials that another tool measured, in place of asking a model.")
 ]
-AllowOption = Annotated[
-    bool, typer.Option("--allow-unclear", help="Exit with code 0 where it is not clear.")
-]
+AllowOption = Annotated[bool, typer.Option("--allow-unclear", help="Exit with code 0 where it is not clear.")]
 MarginOption = Annotated[
     float | None,
     typer.Option(help="How much worse it may be, 0 to 1; limits.margin by default.", min=0, max=1),
@@ -46,14 +44,7 @@ def gate(
     trials: TrialsOption = None,
     option: Annotated[str | None, typer.Option(help="Prompt to gate, if the task has several.")] = None,
     items: Annotated[int, typer.Option(help="Examples to ask about.", min=2)] = 200,
-    margin: AgainstOption = Annotated[Path, typer.Option(help="Baseline: trials that --update wrote.")]
-TrialsOption = Annotated[
-    Path | None, typer.Option(help="Trials that another tool measured, in place of asking a model.")
-]
-AllowOption = Annotated[
-    bool, typer.Option("--allow-unclear", help="Exit with code 0 where it is not clear.")
-]
-MarginOption = None,
+    margin: MarginOption = None,
     max_cost_increase: CostOption = None,
     allow_unclear: AllowOption = False,
     calls: CallsOption = Path(".tunepoint/gate.sqlite"),
