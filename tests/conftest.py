@@ -41,7 +41,7 @@ HEAVY_MODULES = {
     "test_judge",
     *("test_keys", "test_launches", "test_load", "test_local", "test_loop", "test_onnx", "test_properties"),
     *("test_report", "test_report_forms", "test_routing", "test_sealed", "test_served"),
-    *("test_servers_behind", "test_serving", "test_studio"),
+    *("test_servers_behind", "test_serving", "test_studio", "test_gate", "test_agents"),
     *("test_slow_clients", "test_teaching", "test_tuned_study", "test_tunings", "test_whatif"),
 }
 """Modules whose tests train a model, run a study, start a server or a browser, or simulate for seconds."""

@@ -27,7 +27,7 @@ TASK_COMMANDS = {"check", "run", "tune", "export", "harvest", "quote", "load", "
 OTHER_COMMANDS = {
     "label",
     *("demo", "init", "decide", "report", "parity", "jobs", "whatif", "prices", "savings"),
-    *("serve", "studio", "gate", "import", "migrate", "keys", "models", "status", "doctor"),
+    *("serve", "studio", "gate", "mcp", "import", "migrate", "keys", "models", "status", "doctor"),
 }
 """Commands that read a study by its own seed, or no examples at all."""
 

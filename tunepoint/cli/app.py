@@ -14,6 +14,7 @@ import typer
 
 from tunepoint import __version__
 from tunepoint.cli import (
+    agents,
     capture,
     gate,
     keys,
@@ -46,13 +47,14 @@ COMMANDS = (
     report,
     studio,
     labelling,
+    gate,
+    agents,
     tuning,
     whatif,
     money,
     load,
     serving,
     capture,
-    gate,
     loop,
     keys,
     models,

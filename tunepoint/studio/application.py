@@ -23,11 +23,11 @@ from tunepoint.data.prepare import prepare
 from tunepoint.errors import StudyError, TunepointError
 from tunepoint.report.comparison import changes
 from tunepoint.report.html import read_decision
+from tunepoint.studio.commands import run_words, serve_words
 from tunepoint.studio.jobs import Jobs, Standings
 from tunepoint.studio.label_queue import fill_in, queue
 from tunepoint.studio.tasks import TaskForm, draft, save_task, task_form
 from tunepoint.studio.workspace import Workspace
-from tunepoint.study.directory import default_folder
 from tunepoint.study.estimate import estimate
 from tunepoint.study.labelling.inputs import POOL_TRIALS
 from tunepoint.task.task import Task
@@ -119,13 +119,10 @@ class Studio:
     async def run(self, request: Request) -> Response:
         """Start or resume the study of a task."""
         asked = await _body(request, RunRequest)
-        folder = self.workspace.task(request.query_params.get("name", ""))
-        task = Task.load(folder)
-        out = await asyncio.to_thread(lambda: default_folder(task, prepare(task, 0), 0))
-        words = ["run", str(folder), "--out", str(self.workspace.folder / out), "--progress", "json"]
-        words += ["--max-usd", f"{asked.max_usd:g}", "--yes", "--json"]
-        self.jobs.start(f"study {out.name}", words)
-        return JSONResponse({"study": out.name})
+        name = request.query_params.get("name", "")
+        study, words = await asyncio.to_thread(run_words, self.workspace, name, asked.max_usd)
+        self.jobs.start(f"study {study}", words)
+        return JSONResponse({"study": study})
 
     async def study(self, request: Request) -> Response:
         """Where a study stands: the command on its way, scores so far, and the verdict."""
@@ -155,9 +152,8 @@ class Studio:
 
     async def serve(self, request: Request) -> Response:
         """Start the gateway with a study's winner."""
-        folder = self.workspace.study(request.query_params.get("name", ""))
-        store = self.workspace.folder / "capture.sqlite"
-        self.jobs.start("gateway", ["serve", str(folder), "--port", str(self.port), "--store", str(store)])
+        study = request.query_params.get("name", "")
+        self.jobs.start("gateway", serve_words(self.workspace, study, self.port))
         return JSONResponse({"url": f"http://127.0.0.1:{self.port}/"})
 
     async def report(self, request: Request) -> Response:
