@@ -949,7 +949,16 @@ def test_the_dashboard_in_a_real_browser(server: Behind, tmp_path: Path) -> None
         ]
         assert "first start" in page.inner_text("#log") and not faults
         assert page.inner_text("#drift") == "share of novel inputs: 0.040"
-        assert "Not computed yet" in page.inner_text("#savings")
+        # what has nothing to say is not there; the tiles sum up
+        assert not page.is_visible("#savings-section") and not page.is_visible("#canary-section")
+        assert page.inner_text("#tile-requests") == "6" and page.inner_text("#tile-saved") == "not computed"
+        assert not page.is_visible("#alarm") and "both" in page.inner_text("#keys")
+        assert page.locator("#recent details").count() == 12  # copies for the shadow too
+        page.fill("#search", "question 3")
+        assert page.locator("#recent details").count() == 2
+        page.locator("#recent summary").first.click()
+        assert "40 tokens in" in page.inner_text("#recent details[open]")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1200
         page.screenshot(path=str(tmp_path / "dashboard.png"), full_page=True)
         browser.close()
         assert get(f"{gateway.url}/v1/dashboard/triage")[0] == 401

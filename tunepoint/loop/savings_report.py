@@ -17,7 +17,12 @@ from tunepoint.report.html import REALIZED_FILE, rebuild_report
 
 def save_savings_words(store: Store, task: str, savings: RealizedSavings) -> None:
     """Keep the savings so far in the store, for the gateway's dashboard."""
-    store.set_state(f"savings/{task}", {"words": savings_words(savings), "until": savings.until})
+    store.set_state(f"savings/{task}", _state(savings))
+
+
+def _state(savings: RealizedSavings) -> dict[str, Any]:
+    saved = float(money(savings.saved.likely))
+    return {"words": savings_words(savings), "until": savings.until, "saved_usd": saved}
 
 
 def write_savings(study: Path, savings: RealizedSavings) -> Path:

@@ -24,6 +24,12 @@ MAX_REQUESTS = 20_000
 MAX_DISAGREEMENTS = 25
 """Shown, the latest."""
 MAX_LOG_ENTRIES = 15
+MAX_RECENT = 200
+MAX_SHOWN = 2_000
+"""Characters of an input or an answer."""
+MAX_LABEL_BUTTONS = 30
+CANARY_ENDS = ("promoted", "rolled back")
+"""How the audit log words the end of a canary."""
 DAYS = 7.0
 NORMAL_95 = 1.96
 """Standard errors on either side of a mean, for a 95% interval."""
@@ -42,12 +48,18 @@ def dashboard_data(store: Store, name: str, task: ServedTask, *, days: float = D
         "days": days,
         "requests": sum(request.copy_of is None for request in requests),
         "most": MAX_REQUESTS if len(requests) == MAX_REQUESTS else None,
+        "tiles": _tiles(requests),
+        "alarm": _alarm(store.audit_log(name), task),
         "by_hour": _by_hour(requests),
+        "by_key": _by_key(requests),
+        "recent": [_recent(request) for request in requests[-MAX_RECENT:]][::-1],
+        "labels": list(task.template.labels[:MAX_LABEL_BUTTONS]) if task.template else [],
         "arms": _arms(requests, feedback),
         "policy": task.router.policy.document(),
         "canary": None if decision is None else decision.why,
         "loop": None if loop is None else {key: loop[key] for key in ("step", "round", "waits")},
         "savings": (store.state(f"savings/{name}") or {}).get("words", []),
+        "saved_usd": (store.state(f"savings/{name}") or {}).get("saved_usd"),
         "drift": (store.state(f"drift/{name}") or {}).get("words", []),
         "log": [
             {key: entry[key] for key in ("at", "who", "what")}
@@ -57,13 +69,72 @@ def dashboard_data(store: Store, name: str, task: ServedTask, *, days: float = D
     }
 
 
-def _by_hour(requests: Iterable[CapturedRequest]) -> list[tuple[int, int]]:
-    """Start of each hour, in seconds since 1970, and its requests."""
-    counts: dict[int, int] = defaultdict(int)
+def _tiles(requests: Sequence[CapturedRequest]) -> dict[str, float]:
+    """Requests, failures among them, and what answers have cost since midnight (UTC), copies included."""
+    midnight = time.time() // 86_400 * 86_400
+    asked = [request for request in requests if request.copy_of is None]
+    today = [request for request in requests if request.at >= midnight]
+    return {
+        "requests": len(asked),
+        "failed": sum(request.status >= 400 for request in asked),
+        "usd_today": float(sum(request.cost_usd or 0 for request in today)),
+    }
+
+
+def _alarm(log: Sequence[Mapping[str, Any]], task: ServedTask) -> str | None:
+    """That a canary is failing, or was rolled back within a day; None where nothing is wrong."""
+    decision = task.monitor.decision
+    if task.router.policy.canary is not None and decision is not None:
+        worse = [
+            measure
+            for measure, (champion, challenger) in decision.intervals.items()
+            if challenger.high < champion.low
+        ]
+        if worse:
+            return f"The canary {task.router.policy.canary.arm} does worse on: {', '.join(worse)}"
+    recent = [entry for entry in log if entry["at"] > time.time() - 86_400]
+    changes = [str(entry["what"]) for entry in recent if str(entry["what"]).startswith(CANARY_ENDS)]
+    return f"A canary was {changes[-1]}" if changes and changes[-1].startswith("rolled back") else None
+
+
+def _by_key(requests: Iterable[CapturedRequest]) -> list[dict[str, Any]]:
+    """Requests and dollars of each API key, the dearest first."""
+    counts: dict[str, int] = defaultdict(int)
+    dollars: dict[str, float] = defaultdict(float)
+    for request in requests:
+        if request.key:
+            counts[request.key] += request.copy_of is None
+            dollars[request.key] += float(request.cost_usd or 0)
+    keys = sorted(counts, key=lambda key: -dollars[key])
+    return [{"key": key, "requests": counts[key], "usd": dollars[key]} for key in keys]
+
+
+def _recent(request: CapturedRequest) -> dict[str, Any]:
+    """One request for the list of the latest."""
+    return {
+        "id": request.id,
+        "at": request.at,
+        "arm": request.arm,
+        "role": request.role,
+        "status": request.status,
+        "error": request.error,
+        "seconds": request.seconds,
+        "usd": None if request.cost_usd is None else float(request.cost_usd),
+        "tokens": [request.input_tokens, request.output_tokens],
+        "key": request.key,
+        "input": request.input[:MAX_SHOWN],
+        "output": request.output[:MAX_SHOWN],
+    }
+
+
+def _by_hour(requests: Iterable[CapturedRequest]) -> dict[str, Any]:
+    """The arms that answered, and for each hour (seconds since 1970) how many requests each of them."""
+    arms = list(dict.fromkeys(request.arm for request in requests if request.copy_of is None))
+    counts: dict[int, list[int]] = defaultdict(lambda: [0] * len(arms))
     for request in requests:
         if request.copy_of is None:
-            counts[int(request.at // 3_600) * 3_600] += 1
-    return sorted(counts.items())
+            counts[int(request.at // 3_600) * 3_600][arms.index(request.arm)] += 1
+    return {"arms": arms, "hours": sorted(counts.items())}
 
 
 def _arms(requests: Iterable[CapturedRequest], feedback: FeedbackById) -> list[dict[str, Any]]:

@@ -38,23 +38,82 @@
     }));
   }
 
-  function traffic(hours) {
-    const svg = $("traffic"), most = Math.max(1, ...hours.map((h) => h[1])), name = "http://www.w3.org/2000/svg";
+  const palette = ["#0b8f7a", "#c2571a", "#5b6ee1", "#b0428f", "#8a8f2a", "#4a90b8"];
+
+  // Bars of an hour are stacked, an option in its color.
+  function traffic({ arms, hours }) {
+    const svg = $("traffic"), name = "http://www.w3.org/2000/svg", most = Math.max(1, ...hours.map(([, counts]) => counts.reduce((a, b) => a + b, 0)));
     const first = hours.length ? hours[0][0] : 0, span = hours.length ? (hours[hours.length - 1][0] - first) / 3600 + 1 : 1;
-    svg.replaceChildren(...hours.map(([at, count]) => {
-      const bar = document.createElementNS(name, "rect");
-      const width = 720 / Math.max(24, span), height = 110 * count / most;
-      Object.entries({ x: (at - first) / 3600 * width, y: 115 - height, width: Math.max(1, width - 1), height })
-        .forEach(([key, value]) => bar.setAttribute(key, value));
-      const title = document.createElementNS(name, "title");
-      title.textContent = `${new Date(at * 1000).toISOString().slice(0, 16)}: ${count}`;
-      bar.append(title);
-      return bar;
+    const width = 720 / Math.max(24, span);
+    svg.replaceChildren(...hours.flatMap(([at, counts]) => {
+      let top = 115;
+      return counts.map((count, i) => {
+        const bar = document.createElementNS(name, "rect"), height = 110 * count / most;
+        top -= height;
+        Object.entries({ x: (at - first) / 3600 * width, y: top, width: Math.max(1, width - 1), height, fill: palette[i % palette.length] })
+          .forEach(([key, value]) => bar.setAttribute(key, value));
+        const title = document.createElementNS(name, "title");
+        title.textContent = `${new Date(at * 1000).toISOString().slice(0, 16)} ${arms[i]}: ${count}`;
+        bar.append(title);
+        return bar;
+      });
+    }));
+    $("legend").replaceChildren(...arms.map((arm, i) => {
+      const entry = element("span", arm + " ", "entry"), mark = document.createElementNS(name, "svg"), box = document.createElementNS(name, "rect");
+      mark.setAttribute("class", "mark");
+      Object.entries({ width: 12, height: 12, fill: palette[i % palette.length] }).forEach(([key, value]) => box.setAttribute(key, value));
+      mark.append(box);
+      entry.prepend(mark);
+      return entry;
     }));
   }
 
+  let requests = [];
+  function recent() {
+    const words = $("search").value.toLowerCase(), failed = $("only-failed").checked;
+    const found = requests.filter((r) => (!failed || r.status >= 400) &&
+      (!words || [r.id, r.arm, r.key, r.input, r.output, r.error].join("\n").toLowerCase().includes(words)));
+    const open = new Set([...document.querySelectorAll("#recent details[open]")].map((one) => one.dataset.id));
+    $("recent").replaceChildren(...found.slice(0, 50).map((r) => {
+      const box = element("details"), line = element("summary");
+      box.dataset.id = r.id + r.arm;
+      box.open = open.has(box.dataset.id);
+      line.append(element("span", `${new Date(1000 * r.at).toISOString().slice(5, 16).replace("T", " ")} ${r.arm} `, "who"),
+        element("span", r.status >= 400 ? `failed (${r.status}) ` : "", "failed"), (r.input || "(not kept)").slice(0, 120));
+      const facts = [r.role, seconds(r.seconds), dollars(r.usd), r.tokens[0] === null ? null : `${r.tokens[0]} tokens in, ${r.tokens[1]} out`,
+        r.key ? `key ${r.key}` : null, r.id];
+      box.append(line, element("pre", r.input), element("pre", r.error || r.output), element("p", facts.filter(Boolean).join(" · ")));
+      return box;
+    }), ...(found.length > 50 ? [element("p", `${found.length - 50} more`)] : []));
+  }
+
+  function keys(rows) {
+    $("keys").replaceChildren(...rows.map((key) => {
+      const row = element("tr");
+      row.append(element("td", key.key), element("td", key.requests.toLocaleString("en-US"), "number"), element("td", dollars(key.usd), "number"));
+      return row;
+    }));
+  }
+
+  function tiles(data) {
+    $("tile-requests").textContent = (data.most ? "over " : "") + data.tiles.requests.toLocaleString("en-US");
+    $("tile-failed").textContent = data.tiles.failed.toLocaleString("en-US");
+    $("tile-today").textContent = dollars(data.tiles.usd_today);
+    $("tile-saved").textContent = data.saved_usd === null || data.saved_usd === undefined ? "not computed" : dollars(data.saved_usd);
+    $("alarm").hidden = !data.alarm;
+    $("alarm").textContent = data.alarm || "";
+  }
+
+  // What has nothing to say is not there.
+  function hideEmpty(data) {
+    const shown = { traffic: data.by_hour.hours.length, arms: data.arms.length, disagreements: data.disagreements.length, recent: data.recent.length,
+      loop: data.loop, canary: data.policy.canary || data.canary, keys: data.by_key.length, savings: data.savings.length, drift: data.drift.length,
+      log: data.log.length };
+    Object.entries(shown).forEach(([name, any]) => { $(`${name}-section`).hidden = !any; });
+  }
+
   function progress(loop) {
-    $("loop").textContent = loop ? `Round ${loop.round}, ${loop.step}` + (loop.waits ? `: waits for ${loop.waits}` : "") : "No loop uses this store. Start one with `tunepoint loop`.";
+    $("loop").textContent = loop ? `Round ${loop.round}, ${loop.step}` + (loop.waits ? `: waits for ${loop.waits}` : "") : "";
     const examples = loop && /^(\d+) of (\d+) good/.exec(loop.waits);  // as loop/turn.py words it
     $("progress").hidden = !examples;
     if (examples) { $("progress").value = Number(examples[1]); $("progress").max = Number(examples[2]); }
@@ -70,14 +129,20 @@
         button.addEventListener("click", () => correct(question.request_id, answer, box));
         box.append(line);
       });
+      const given = question.answers.map(({ answer }) => answer), others = element("p");
+      data.labels.filter((label) => !given.includes(label)).forEach((label) => {
+        const choice = element("button", label);
+        choice.addEventListener("click", () => correct(question.request_id, label, box));
+        others.append(choice, " ");
+      });
+      if (others.childElementCount) box.append(others);
       const field = element("input"), button = element("button", "save as the right answer");
       field.setAttribute("aria-label", "the right answer");
       button.addEventListener("click", () => field.value.trim() && correct(question.request_id, field.value.trim(), box));
       box.append(field, " ", button);
       return box;
     });
-    const none = "No open ones. A shadow option answers copies of requests to find them.";
-    $("disagreements").replaceChildren(...(boxes.length ? boxes : [element("p", none)]));
+    $("disagreements").replaceChildren(...boxes);
   }
 
   async function correct(request, answer, box) {
@@ -93,12 +158,16 @@
       $("title").textContent = `${data.task}: ${data.policy.champion}`;
       $("days").textContent = String(data.days);
       $("status").textContent = `${data.most ? "the latest " : ""}${data.requests.toLocaleString("en-US")} requests`;
-      arms(data); traffic(data.by_hour); progress(data.loop); disagreements(data);
+      tiles(data); arms(data); traffic(data.by_hour); progress(data.loop); keys(data.by_key); hideEmpty(data);
+      // somebody may be typing an answer
+      if (!$("disagreements").contains(document.activeElement)) disagreements(data);
+      requests = data.recent;
+      recent();
       const canary = data.policy.canary;
-      $("canary").textContent = canary ? `${canary.arm} answers ${(100 * canary.steps[canary.step]).toFixed(0)}% of the users. ${data.canary || ""}` : "No canary runs.";
-      const list = (id, lines, none) => $(id).replaceChildren(...(lines.length ? lines : [none]).map((line) => element("li", line)));
-      list("savings", data.savings, "Not computed yet. Run `tunepoint savings STUDY`.");
-      list("drift", data.drift, "Not checked yet. The loop checks for drift while it watches.");
+      $("canary").textContent = canary ? `${canary.arm} answers ${(100 * canary.steps[canary.step]).toFixed(0)}% of the users. ${data.canary || ""}` : data.canary || "";
+      const list = (id, lines) => $(id).replaceChildren(...lines.map((line) => element("li", line)));
+      list("savings", data.savings);
+      list("drift", data.drift);
       $("log").replaceChildren(...data.log.slice().reverse().map((line) =>
         element("li", `${new Date(1000 * line.at).toISOString().slice(0, 16).replace("T", " ")}  ${line.who}: ${line.what}`)));
     } catch (error) { $("status").textContent = String(error.message); }
@@ -113,6 +182,8 @@
   }
 
   $("task").addEventListener("change", update);
+  $("search").addEventListener("input", recent);
+  $("only-failed").addEventListener("change", recent);
   keyField.addEventListener("change", () => { sessionStorage.setItem("key", keyField.value); update(); });
   setInterval(update, 10000);
   start();
