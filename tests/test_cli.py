@@ -14,7 +14,7 @@ import tunepoint
 from tunepoint import Result, Task
 from tunepoint.cli import study as commands
 from tunepoint.cli.app import app
-from tunepoint.cli.doctor import diagnose
+from tunepoint.cli.doctor import Check, diagnose, diagnose_task, summary
 from tunepoint.data.task_draft import DEFAULT_METRICS, draft_task
 from tunepoint.errors import DataError
 
@@ -208,6 +208,22 @@ def test_doctor_says_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(finding["ok"] for finding in json.loads(call("doctor", "--json")) if finding["needed"])
     monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
     assert [f.detail for f in diagnose() if f.name == "embedded:minilm"] == ["needs torch first"]
+
+
+def test_doctor_sums_up_and_looks_for_the_models_of_a_task(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text("{}\n")
+    task = tmp_path / "task.toml"
+    models = ["embedded:minilm", "recorded:log.jsonl", "recorded:gone.jsonl", "openai/gpt-6-luna"]
+    models.append("gguf:no.gguf")
+    task.write_text('name = "t"\n' + "".join(f'[[models]]\nname = "{name}"\n' for name in models))
+    found = {check.name: check for check in diagnose_task(task)}
+    assert [found[f"task: {name}"].ok for name in models] == [True, True, False, False, False]
+    assert found["task: openai/gpt-6-luna"].detail == "OPENAI_API_KEY is not set"
+    assert summary([Check("a", True, "x"), Check("b", False, "y", needed=False)]) == (
+        "All that every study needs is there. 1 things that only some tasks need are not there."
+    )
+    text = call("doctor", task, code=2)
+    assert "To be done: task: recorded:gone.jsonl" in text and ", and 2 more" in text
 
 
 def test_doctor_fails_when_weights_are_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from tunepoint.errors import StudyError
 from tunepoint.report.comparison import changes
 from tunepoint.report.items import packed_items
 from tunepoint.report.markdown import markdown
+from tunepoint.report.notebook import notebook_html
 from tunepoint.report.pdf import print_pdf
 from tunepoint.study.items import write_items
 
@@ -231,3 +232,11 @@ def test_the_command_prints_markdown_and_changes(finished: Result, tmp_path: Pat
     assert f"Since {study}:\n  Nothing" in invoked(study, "--compare", study)
     missing = CliRunner().invoke(app, ["report", str(study), "--compare", str(tmp_path)])
     assert missing.exit_code == 2 and "no decision.json" in missing.output
+
+
+def test_a_result_shows_itself_in_a_notebook(finished: Result) -> None:
+    shown = finished._repr_html_()
+    assert shown.count("<tr>") == 1 + len(finished.document["finalists"]) and "<b>" in shown
+    evil = {**finished.document, "task": "x"}
+    evil["finalists"] = [{**f, "label": "<script>alert(1)</script>"} for f in evil["finalists"]]
+    assert "<script>" not in notebook_html(evil, "study")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -81,17 +82,21 @@ def options(
 
 
 @app.command()
-def doctor(as_json: JsonOption = False) -> None:
+def doctor(
+    task: Annotated[Path | None, typer.Argument(help="task.toml, whose models are looked for too.")] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Check what is installed and reachable."""
     with clear_errors():
-        from tunepoint.cli.doctor import diagnose
+        from tunepoint.cli.doctor import diagnose, diagnose_task, summary
 
-        checks = diagnose()
+        checks = diagnose() if task is None else [*diagnose(), *diagnose_task(task)]
         if as_json:
             typer.echo(json.dumps([asdict(check) for check in checks], indent=2))
         else:
             for check in checks:
                 typer.echo(f"{_state(check):8} {check.name}: {check.detail}")
+            typer.echo(f"\n{summary(checks)}")
         if not all(check.ok for check in checks if check.needed):
             raise typer.Exit(FAILED)
 

@@ -10,12 +10,16 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tunepoint.errors import ModelError
 from tunepoint.models.providers import PROVIDERS
+
+if TYPE_CHECKING:
+    from tunepoint.task.task import Task
 
 MIN_FREE_GB = 1.0
 """Room for the encoder's cached vectors, its training runs and a study."""
@@ -55,6 +59,60 @@ def diagnose(ports: Sequence[int] = PORTS) -> list[Check]:
     checks.append(_package("pyarrow", "only for Parquet: pip install 'tunepoint[parquet]'", needed=False))
     checks += [_weights(), _disk()]
     return [*checks, *_language_models(), *_keys(), *_servers(ports)]
+
+
+def diagnose_task(path: Path) -> list[Check]:
+    """Return a check of every model that a task names; all of them are needed.
+
+    Raises:
+        TaskError: the task cannot be read.
+
+    """
+    from tunepoint.task.task import Task
+
+    task = Task.load(path)
+    named = [*task.models, *([task.score.judge] if task.score.judge else [])]
+    return [_task_model(model.name, task) for model in named]
+
+
+def _task_model(name: str, task: Task) -> Check:
+    """Check a model of a task: a log, weights of this machine, a server, or a provider's list."""
+    from tunepoint.models.gguf.catalog import known_model
+    from tunepoint.models.gguf.store import ModelStore
+    from tunepoint.models.providers import EMBEDDED_PREFIX, GGUF_PREFIX
+    from tunepoint.task.sections import EMBEDDED, RECORDED_PREFIX
+
+    what = f"task: {name}"
+    if name == EMBEDDED:
+        return replace(_weights(), name=what)
+    for prefix in (RECORDED_PREFIX, GGUF_PREFIX):
+        if name.startswith(prefix):
+            path = task.resolve(Path(name.removeprefix(prefix)))
+            return Check(what, path.exists(), str(path) if path.exists() else f"{path}: no such file")
+    if name.startswith(EMBEDDED_PREFIX):
+        try:
+            return Check(what, True, str(ModelStore().find(known_model(name.removeprefix(EMBEDDED_PREFIX)))))
+        except ModelError as error:
+            return Check(what, False, str(error))
+    if name.startswith("http"):
+        return replace(_answers(name), name=what, needed=True)
+    provider, _, model = name.partition("/")
+    known = PROVIDERS.get(provider)
+    if known is not None and known.key is not None and known.key_needed and not os.environ.get(known.key):
+        return Check(what, False, f"{known.key} is not set")
+    return Check(what, True, f"{provider} is asked for {model} when the study begins")
+
+
+def summary(checks: Sequence[Check]) -> str:
+    """Return in a line what is fine and what is to be done first."""
+    wrong = [check for check in checks if check.needed and not check.ok]
+    optional = sum(not check.ok and not check.needed for check in checks)
+    rest = f" {optional} things that only some tasks need are not there." if optional else ""
+    if not wrong:
+        return f"All that every study needs is there.{rest}"
+    first = wrong[0]
+    more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+    return f"To be done: {first.name}: {first.detail}{more}.{rest}"
 
 
 def _package(name: str, remedy: str = "reinstall tunepoint", *, needed: bool = True) -> Check:

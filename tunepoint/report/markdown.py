@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tunepoint.decision.numbers import percent, seconds, usd
-from tunepoint.report.advice import error_usd
 from tunepoint.report.first_screen import first_screen
-from tunepoint.report.names import Names
-from tunepoint.report.words import months_words, ranked_finalists, scope_words, sentence
+from tunepoint.report.options_table import options_table
+from tunepoint.report.words import scope_words, sentence
 
 LIGHTS = {"go": "🟢", "likely": "🔶", "open": "⬜"}
 """Circle, diamond and square: their shapes tell them apart too."""
@@ -41,20 +39,11 @@ def markdown(decision: Mapping[str, Any], not_run: Sequence[Mapping[str, Any]], 
 
 
 def _table(decision: Mapping[str, Any]) -> list[str]:
-    names, priced = Names.of(decision), error_usd(decision) is not None
-    parts = ["build", "run", *(["errors"] if priced else []), "total"]
-    heads = ["option", "right answers (95%)", *parts[:-1], f"total, {months_words(decision)}", "p95"]
+    heads, options = options_table(decision)
     rows = [f"| {' | '.join(heads)} |", f"|---|{'---:|' * (len(heads) - 1)}"]
-    for finalist in ranked_finalists(decision):
-        name, score = as_text(names.short(finalist["arm"])), finalist["score"]
-        expected = finalist.get("expected_usd") or {}
-        cells = [
-            f"**{name}**" if finalist["arm"] == decision["winner"] else name,
-            f"{percent(score['estimate'])} ({100 * score['low']:.0f}–{100 * score['high']:.0f})",
-            *(usd(expected.get(part)) for part in parts),
-            seconds(finalist["p95_seconds"]),
-        ]
-        rows.append(f"| {' | '.join(cells)} |")
+    for option in options:
+        name = as_text(option.name)
+        rows.append(f"| {' | '.join((f'**{name}**' if option.wins else name, *option.cells))} |")
     return rows
 
 

@@ -10,18 +10,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from tunepoint.data.prepare import Audit
-from tunepoint.decision.numbers import percent, seconds, usd
+from tunepoint.decision.numbers import usd
 from tunepoint.decision.sample_size import Design, Size
-from tunepoint.report.advice import error_usd
 from tunepoint.report.first_screen import first_screen
 from tunepoint.report.names import Names
+from tunepoint.report.options_table import options_table
 from tunepoint.report.words import (
     crossing_words,
     distinct_crossings,
     migration_words,
     models_words,
-    months_words,
-    ranked_finalists,
     scope_words,
     sentence,
     settling_words,
@@ -119,29 +117,18 @@ def _print_list(lines: Sequence[str], console: Console) -> None:
 
 def _options_table(decision: Mapping[str, Any], width: int) -> Table:
     """The best options, with their expected dollars; parts of the total only where there is room."""
-    names = Names.of(decision)
-    parts = ["build", "run", "errors", "total"] if width >= WIDE_COLUMNS else ["total"]
-    if error_usd(decision) is None:
-        parts = [part for part in parts if part != "errors"]
-    months = months_words(decision)
-    columns = [f"total, {months}" if part == "total" else part for part in parts]
-    rows, ranked = [("right answers", *columns, "p95")], ranked_finalists(decision)
-    for finalist in ranked[:MAX_ROWS]:
-        score = finalist["score"]
-        right = f"{percent(score['estimate'])} ({100 * score['low']:.0f}–{100 * score['high']:.0f})"
-        dollars = [usd(finalist["expected_usd"][part]) for part in parts]
-        rows.append((right, *dollars, seconds(finalist["p95_seconds"])))
-    numbers = sum(max(map(len, column)) + 1 for column in zip(*rows, strict=True))
+    heads, options = options_table(decision, whole=width >= WIDE_COLUMNS)
+    columns = zip(heads[1:], *(option.cells for option in options[:MAX_ROWS]), strict=True)
+    numbers = sum(max(map(len, column)) + 1 for column in columns)
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
     # numbers keep their place; a long name gives way
     table.add_column("option", no_wrap=True, max_width=max(MIN_NAME, width - numbers - 1))
-    for head in rows[0]:
+    for head in heads[1:]:
         table.add_column(head, justify="right", no_wrap=True)
-    for finalist, row in zip(ranked, rows[1:], strict=False):
-        mark = "→ " if finalist["arm"] == decision["winner"] else "  "
-        table.add_row(escape(mark + names.short(finalist["arm"])), *row)
-    if len(ranked) > MAX_ROWS:
-        table.add_row(f"  and {len(ranked) - MAX_ROWS} more in the report")
+    for option in options[:MAX_ROWS]:
+        table.add_row(escape(f"{'→ ' if option.wins else '  '}{option.name}"), *option.cells)
+    if len(options) > MAX_ROWS:
+        table.add_row(f"  and {len(options) - MAX_ROWS} more in the report")
     return table
 
 

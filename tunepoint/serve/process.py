@@ -190,6 +190,7 @@ async def _serve(
             echo(f"{name}: {task.router.policy.champion} answers; arms: {', '.join(task.arms)}")
         host, port = gateway.settings.server.host, listener.getsockname()[1]
         echo(f"http://{host}:{port}/v1 is ready; the model's name is the task's. Ctrl-C stops it.")
+        echo(f"dashboard: http://{host}:{port}/")
         with several_handles(listener) as handles:
             await server.serve(sockets=handles)
     if gateway.unwritten:

@@ -22,6 +22,7 @@ from tunepoint.decision.verdict import Decision, decide
 from tunepoint.files.text import write_json, write_text
 from tunepoint.models.embedded import installed_encoder
 from tunepoint.report.html import write_report
+from tunepoint.report.notebook import notebook_html
 from tunepoint.stats.streams import Stream
 from tunepoint.study.adaptive import purchase_caveats
 from tunepoint.study.arm_costs import measured_costs
@@ -69,6 +70,10 @@ class Result:
     """What happened on the way that the user should know."""
     audit: Audit | None = None
     """What was found in the examples; None for trials that another tool measured."""
+
+    def _repr_html_(self) -> str:
+        """The verdict in a notebook."""
+        return notebook_html(self.document, "STUDY" if self.folder is None else str(self.folder))
 
     @property
     def report(self) -> Path | None:
