@@ -41,6 +41,7 @@ from tunepoint.study.runner import Runner
 from tunepoint.study.selection import Selection
 from tunepoint.study.spending import spending_lines
 from tunepoint.study.tables import disagreements, ladder
+from tunepoint.study.tracking import track
 from tunepoint.study.warnings import (
     anew_warnings,
     batch_warnings,
@@ -123,8 +124,9 @@ def conclude(runner: Runner, selection: Selection, doubts: Sequence[DoubtfulLabe
     write_items(study.folder, measured.trials, measured.table.names, runner.prepared.split.test, prompts)
     write_files(study.folder, content, measurements)
     paid = {name: price for name, price in runner.prices.items() if name not in runner.models.reply_origins}
-    notes = (*study.repairs, *spending_lines(study.folder / CALLS, paid))
-    return Result(decision, content, study.folder, notes, measured.prepared.audit)
+    notes = [*study.repairs, *spending_lines(study.folder / CALLS, paid)]
+    notes += track(task.track, study.folder, content)
+    return Result(decision, content, study.folder, tuple(notes), measured.prepared.audit)
 
 
 def _collect(runner: Runner, selection: Selection, doubts: Sequence[DoubtfulLabel] | None) -> _Measured:

@@ -259,6 +259,15 @@ class Search(Section):
     """Name of the model that proposes instructions; the task's first chat model if missing."""
 
 
+class Track(Section):
+    """Trackers of experiments that get the verdict."""
+
+    to: tuple[Literal["mlflow", "wandb"], ...] = ()
+    """Which; their own environment variables say where they are."""
+    project: str | None = None
+    """Experiment of MLflow, project of Weights & Biases; the task's name if missing."""
+
+
 UNMEASURED_TUNE_KEYS = {"hosting", "key_env", "log_to", "served_as", "retires"}
 """Keys of `[[tune]]` that change no trial."""
 

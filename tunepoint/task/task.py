@@ -30,6 +30,7 @@ from tunepoint.task.sections import (
     Score,
     Search,
     Stability,
+    Track,
     Tune,
 )
 from tunepoint.task.written_prompts import WrittenPrompt, read_messages
@@ -49,6 +50,7 @@ class Task(Section):
     costs: Costs = Costs()
     declared: Stability = Stability()
     search: Search = Search()
+    track: Track = Track()
     chains: tuple[ChainSteps, ...] = ()
     prompts: tuple[WrittenPrompt, ...] = ()
     tune: tuple[Tune, ...] = ()
