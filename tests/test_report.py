@@ -140,6 +140,9 @@ def test_how_sure_a_verdict_is() -> None:
     sure = decided("tuned", strength="confident", risks={"wrong": 0.004})
     assert strength_sentence(sure) == "Confident: under 1% chance that another choice is better."
     assert strength_sentence({"strength": None, "risks": {}}) == "Not sure yet."
+    risks = {"wrong": 0.99, "unacceptable": 0.99, "passed_over": 0.0}
+    short = decided("tuned", strength=None, risks=risks, migration={})
+    assert strength_sentence(short) == "Not sure yet: 99% chance that it is not as good as today."
 
 
 def finalist(arm: str, kind: str, score: float, label: str | None = None) -> dict[str, object]:
@@ -315,6 +318,7 @@ def test_in_a_real_browser(finished: Result, width: int, scheme: str) -> None:
         page.fill("#volume", "6.5")
         assert "3,200,000 queries" in page.inner_text("#live")
         assert "3,200,000 queries a month over 12 months" in page.inner_text("#scenario")
+        assert page.get_attribute("#volume", "aria-valuetext") == "3,200,000 queries a month"
         assert page.inner_text("header") != top
         after = page.inner_text("#live"), page.inner_text("#live-rows")
         assert after[0] != before[0] and after[1] != before[1]

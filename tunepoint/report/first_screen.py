@@ -100,7 +100,14 @@ def strength_sentence(decision: Mapping[str, Any]) -> str:
     chance = "under 1%" if wrong < 0.01 else f"{wrong:.0%}"
     # A guard, such as one for too few examples, may make a verdict weaker than its draws say.
     guarded = "" if strength_of(wrong) == decision["strength"] else ", caveats not counted"
-    return f"{words}: {chance} chance that another choice is better{guarded}."
+    risk = "it is not as good as today" if _falls_short(decision) else "another choice is better"
+    return f"{words}: {chance} chance that {risk}{guarded}."
+
+
+def _falls_short(decision: Mapping[str, Any]) -> bool:
+    """Whether the risk is to fall behind what has to be replaced, more than to pass over a better choice."""
+    risks = decision["risks"]
+    return "migration" in decision and bool(risks["unacceptable"] > risks["passed_over"])
 
 
 def choice_words(decision: Mapping[str, Any]) -> str:

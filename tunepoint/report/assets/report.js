@@ -187,7 +187,7 @@
     const { best, risk } = simplest(order, wrong, { candidates, reference }, volume, months);
     const strength = !fit[best] || !economics.enough ? "undecided" :
       (economics.capped || wrong[best] > 0.2) && strengthOf(risk) === "confident" ? "leaning" : strengthOf(risk);
-    return { best, strength, risk };
+    return { best, strength, risk, short: unacceptable[best] > passed[best] };
   }
 
   function strengthOf(risk) {
@@ -434,7 +434,8 @@
     const strength = strengthWords[result.strength];
     const chance = result.risk < 0.01 ? "under 1%" : (100 * result.risk).toFixed(0) + "%";
     const shown = { light: lights[result.strength],
-      strength: strength + ": " + chance + " chance that another choice is better." };
+      strength: strength + ": " + chance + " chance that " +
+        (decision.migration && result.short ? "it is not as good as today." : "another choice is better.") };
     if (result.strength === "undecided") return { ...shown, title: "Not sure yet. Best so far: " + title(name) + "." };
     if (against === null) return { ...shown, title: words.advice[name] + "." };
     const other = arms.indexOf(against), lead = shownLead(name, against);
@@ -506,6 +507,8 @@
     const { volume, months } = chosen;
     element("volume-value").textContent = volumeWords(volume);
     element("months-value").textContent = String(months);
+    volumeInput.setAttribute("aria-valuetext", volumeWords(volume) + " queries a month");
+    monthsInput.setAttribute("aria-valuetext", months + " months");
     const result = decide(volume, months), parts = arms.map((_, a) => expected(a, volume, months));
     const scenario = "At " + volumeWords(volume) + " queries a month over " + months + " months: ";
     element("live").textContent = scenario + title(arms[result.best]) + " (" +
