@@ -37,7 +37,7 @@ demo-live: $(VENV)/.installed ## The same with the language model itself asked, 
 
 record-demo: $(VENV)/.installed ## Record the language model's replies that the demo takes, an hour or more
 	$(BIN)/tunepoint models pull qwen2.5-coder-0.5b
-	$(BIN)/python examples/support-triage/record.py
+	$(BIN)/python examples/record.py
 
 loop: $(VENV)/.installed ## Run the whole loop on examples/support-triage: prompt, collect, tune, canary, promote, drift
 	$(BIN)/python examples/support-triage/loop.py

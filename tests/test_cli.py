@@ -245,3 +245,39 @@ def test_demo_runs_on_the_example(
 def test_the_example_is_what_the_readme_says() -> None:
     task = Task.load(EXAMPLE)
     assert task.answer.labels is not None and len(task.answer.labels) == 12
+
+
+JSON_COMMANDS = {
+    "init": {"task", "guesses", "columns", "rows", "kind", "labels"},
+    "plan": {"design", "power", "sizes"},
+    "quote": {"task", "quote"},
+    "prices": {"prices"},
+    "doctor": {"name", "ok", "detail", "needed"},
+    "models list": {"name", "here", "bytes", "parameters", "sha256", "maker", "licence"},
+    "keys list": {"name", "roles", "usd_a_month", "requests_a_minute", "spent_usd"},
+    "jobs": set(),
+}
+"""What the documentation says each prints, beside those that other tests look at."""
+
+
+@pytest.mark.parametrize("command", JSON_COMMANDS)
+def test_commands_print_the_json_that_is_documented(
+    command: str, finished: Result, small_task: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "capture.sqlite"
+    data = tmp_path / "messages.csv"
+    data.write_bytes((small_task.parent / "messages.csv").read_bytes())
+    given: dict[str, tuple[object, ...]] = {
+        "init": (data,),
+        "plan": (small_task,),
+        "quote": (small_task,),
+        "keys list": ("--store", store),
+        "jobs": (finished.folder,),
+    }
+    if command == "keys list":
+        call("keys", "add", "app", "--usd-a-month", 5, "--store", store)
+    printed = json.loads(call(*command.split(), *given.get(command, ()), "--json"))
+    shown = printed[0] if isinstance(printed, list) and printed else printed
+    assert JSON_COMMANDS[command] <= set(shown)
+    page = (ROOT / "docs" / "json.md").read_text()
+    assert f"`{command}`" in page and all(f"`{key}`" in page for key in JSON_COMMANDS[command])

@@ -27,7 +27,7 @@ TASK_COMMANDS = {"check", "run", "tune", "export", "harvest", "quote", "load", "
 OTHER_COMMANDS = {
     "label",
     *("demo", "init", "decide", "report", "parity", "jobs", "whatif", "prices", "savings"),
-    *("serve", "studio", "gate", "mcp", "import", "migrate", "keys", "models", "status", "doctor"),
+    *("serve", "studio", "gate", "mcp", "push", "import", "migrate", "keys", "models", "status", "doctor"),
 }
 """Commands that read a study by its own seed, or no examples at all."""
 
@@ -141,7 +141,7 @@ def test_the_loop_keeps_the_seal_of_its_first_study(
     loop = folder / "loop"
     open_study_at(Task.load(folder), loop / "study-1", SEED)
 
-    def stop(deployment: LocalDeployment, *rest: object) -> NoReturn:
+    def stop(deployment: LocalDeployment, *rest: object, as_json: bool) -> NoReturn:
         split = deployment.split()
         assert inputs(split.test) == sealed and not inputs((*split.train, *split.dev)) & sealed
         raise Stopped("seen")

@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tunepoint.cli.options import DEFAULT_STORE, SplitSeedOption, SplitStudyOption, StoreOption, TaskArgument
-from tunepoint.cli.terminal import clear_errors
+from tunepoint.cli.options import (
+    DEFAULT_STORE,
+    JsonOption,
+    SplitSeedOption,
+    SplitStudyOption,
+    StoreOption,
+    TaskArgument,
+)
+from tunepoint.cli.terminal import clear_errors, print_json
 
 if TYPE_CHECKING:
     from tunepoint.capture.acceptance import Judge
@@ -118,6 +125,7 @@ def harvest(
     ] = False,
     seed: SplitSeedOption = None,
     study: SplitStudyOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Turn captured traffic into examples. Takes what people accepted or corrected, never the test set."""
     with clear_errors():
@@ -143,6 +151,11 @@ def harvest(
             rng = stream(split_seed, Stream.HARVEST)
             harvested = harvest_examples(opened, loaded, known, sealed, rng, rules)
         write_examples(harvested, loaded, to)
+        if as_json:
+            counts = {"questions": harvested.questions, "left_out": dict(harvested.rejections)}
+            found = {"examples": len(harvested.examples), "by_target": harvested.by_target}
+            print_json({"file": to, **found, **counts})
+            return
         typer.echo(str(harvested))
         typer.echo(f"{to}: {len(harvested.examples)} examples")
 

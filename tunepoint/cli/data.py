@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tunepoint.cli.options import HERE, JsonOption, SeedOption, TaskArgument
-from tunepoint.cli.terminal import clear_errors
+from tunepoint.cli.terminal import clear_errors, print_json
 
 if TYPE_CHECKING:
     from tunepoint.data.prepare import Audit
@@ -29,6 +29,7 @@ def init(
         typer.Option(help="Your prompt in production: a JSON file of chat messages, or a text file."),
     ] = None,
     force: Annotated[bool, typer.Option(help="Replace an existing task.toml.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write a commented task.toml for your data. It prints its guesses. Correct them in task.toml."""
     with clear_errors():
@@ -47,6 +48,10 @@ def init(
             raise TaskError(f"{path} already exists; --force replaces it")
         beside = None if prompt is None else os.path.relpath(prompt, data.parent)
         write_text(path, draft.toml(beside))
+        if as_json:
+            facts = {"columns": draft.columns, "rows": draft.rows, "kind": draft.kind, "labels": draft.labels}
+            print_json({"task": path, "guesses": draft.guesses, **facts})
+            return
         for guess in draft.guesses:
             typer.echo(f"• {guess}")
         typer.echo(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tunepoint.cli.options import DEFAULT_STORE, StoreOption
-from tunepoint.cli.terminal import clear_errors
+from tunepoint.cli.options import DEFAULT_STORE, JsonOption, StoreOption
+from tunepoint.cli.terminal import clear_errors, print_json
+
+if TYPE_CHECKING:
+    from tunepoint.capture.keys import StoredKey
 
 
 def add_to(app: typer.Typer) -> None:
@@ -45,7 +48,7 @@ def add(
         typer.echo(token)
 
 
-def list_keys(store: StoreOption = DEFAULT_STORE) -> None:
+def list_keys(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
     """List keys: name, roles, limits, and what each has spent this month."""
     with clear_errors():
         from tunepoint.capture.keys import active_keys
@@ -55,12 +58,20 @@ def list_keys(store: StoreOption = DEFAULT_STORE) -> None:
 
         with open_store(store, create=False) as opened:
             keys, spent = active_keys(opened), spending(opened)
+        if as_json:
+            print_json([_content(key, spent.get(key.name, 0)) for key in keys])
+            return
         for key in keys:
             usd, requests = key.usd_a_month, key.requests_a_minute
             money = "" if usd is None else f", ${usd:,.2f} a month"
             rate = "" if requests is None else f", {requests} requests a minute"
             so_far = f", ${spent[key.name] * NANO:,.2f} spent this month" if spent.get(key.name) else ""
             typer.echo(f"{key.name}: {' and '.join(key.roles)}{money}{rate}{so_far}")
+
+
+def _content(key: StoredKey, nanousd: int) -> dict[str, object]:
+    limits = {"usd_a_month": key.usd_a_month, "requests_a_minute": key.requests_a_minute}
+    return {"name": key.name, "roles": key.roles, **limits, "spent_usd": nanousd / 1e9}
 
 
 def revoke(

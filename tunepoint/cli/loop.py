@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import json
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tunepoint.cli.options import DEFAULT_STORE, HERE, JsonOption, SplitSeedOption, StoreOption, TaskArgument
-from tunepoint.cli.terminal import clear_errors
+from tunepoint.cli.terminal import clear_errors, print_json
 
 if TYPE_CHECKING:
     from tunepoint.loop.deployment import LocalDeployment
@@ -61,6 +60,7 @@ def loop(
     canary_margin: CanaryMarginOption = 0.02,
     collect_first: CollectFirstOption = False,
     seed: SplitSeedOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Run the improvement loop.
 
@@ -82,7 +82,7 @@ def loop(
             deployment.collect_first = collect_first
             if yes is not None:
                 deployment.approve(yes, getpass.getuser())
-            _rounds(deployment, goals, watch)
+            _rounds(deployment, goals, watch, as_json=as_json)
 
 
 def _approvable(steps: list[str]) -> list[str]:
@@ -106,14 +106,18 @@ def _split_seed(task: Task, out: Path, seed: int | None) -> int:
     return seed_of_seal(task, seed=seed, study=first)
 
 
-def _rounds(deployment: LocalDeployment, goals: Goals, watch: float | None) -> None:
+def _rounds(deployment: LocalDeployment, goals: Goals, watch: float | None, *, as_json: bool) -> None:
     """Advance once, or every `watch` seconds; a gateway that is down is then tried again."""
     from tunepoint.loop.state import LoopError
     from tunepoint.loop.turn import advance
 
     while True:
         try:
-            typer.echo(_summary(advance(deployment, goals)))
+            state = advance(deployment, goals)
+            if as_json:
+                print_json(_content(state))
+            else:
+                typer.echo(_summary(state))
         except LoopError as error:
             if watch is None:
                 raise
@@ -138,13 +142,17 @@ def status(
         with open_store(store, create=False) as opened:
             state, log = load_state(opened, name), opened.audit_log(name)
         if as_json:
-            document = {"step": state.step, "round": state.round, "waits": state.waits}
-            typer.echo(json.dumps({**document, "facts": state.facts.document(), "log": log}, indent=2))
+            print_json({**_content(state), "log": log})
             return
         typer.echo(_summary(state))
         for line in log[-MAX_LOG_LINES:]:
             at = datetime.fromtimestamp(line["at"], UTC).isoformat(sep=" ", timespec="seconds")
             typer.echo(f"  {at}  {line['who']}: {line['what']}")
+
+
+def _content(state: LoopState) -> dict[str, object]:
+    facts = state.facts.document()
+    return {"step": state.step, "round": state.round, "waits": state.waits, "facts": facts}
 
 
 def _summary(state: LoopState) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tunepoint.cli.terminal import clear_errors
+from tunepoint.cli.options import JsonOption
+from tunepoint.cli.terminal import clear_errors, print_json
 
 if TYPE_CHECKING:
     from tunepoint.models.gguf.catalog import KnownModel
@@ -28,13 +30,16 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(models, name="models")
 
 
-def list_models() -> None:
+def list_models(as_json: JsonOption = False) -> None:
     """List the models, their sizes, and which are here."""
     with clear_errors():
         from tunepoint.models.gguf.catalog import KNOWN_MODELS
         from tunepoint.models.gguf.store import ModelStore
 
         store = ModelStore()
+        if as_json:
+            print_json([{**asdict(model), "here": store.has(model)} for model in KNOWN_MODELS.values()])
+            return
         for model in KNOWN_MODELS.values():
             here = "here" if store.has(model) else "not here"
             typer.echo(

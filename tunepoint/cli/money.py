@@ -19,7 +19,7 @@ from tunepoint.cli.options import (
     StudyArgument,
     TaskArgument,
 )
-from tunepoint.cli.terminal import clear_errors
+from tunepoint.cli.terminal import clear_errors, print_json
 
 
 def add_to(app: typer.Typer) -> None:
@@ -33,12 +33,17 @@ def prices(
         str | None, typer.Argument(help="Name as in [[models]]; all known prices by default.")
     ] = None,
     folder: Annotated[Path, typer.Option(help="Folder that may hold a prices.toml of your own.")] = Path(),
+    as_json: JsonOption = False,
 ) -> None:
     """Show known prices, with their source and age."""
     with clear_errors():
         from tunepoint.costs.price_list import known_prices, price_of
 
-        for line in known_prices(folder) if model is None else [price_of(model, folder)]:
+        lines = known_prices(folder) if model is None else [price_of(model, folder)]
+        if as_json:
+            print_json({"prices": lines})
+            return
+        for line in lines:
             typer.echo(line)
 
 
@@ -47,6 +52,7 @@ def quote(
     seed: SplitSeedOption = None,
     study: SplitStudyOption = None,
     batch: BatchOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Estimate what a study and a month of serving cost. Includes fine-tuning. Spends nothing."""
     with clear_errors():
@@ -56,7 +62,11 @@ def quote(
 
         loaded = Task.load(task)
         loaded = loaded.asking_by_batch() if batch else loaded
-        for line in estimate(loaded, seed_of_seal(loaded, seed=seed, study=study)):
+        lines = estimate(loaded, seed_of_seal(loaded, seed=seed, study=study))
+        if as_json:
+            print_json({"task": loaded.name, "quote": lines})
+            return
+        for line in lines:
             typer.echo(line)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,6 +31,7 @@ from tunepoint.cli.terminal import (
     clear_errors,
     confirm_cost,
     console_of,
+    print_json,
     progress_bar,
 )
 
@@ -250,6 +252,7 @@ def plan(
     power: Annotated[float, typer.Option(help="Probability of detecting it.", min=0.05, max=0.99)] = 0.8,
     study: Annotated[Path | None, typer.Option(help="Estimate variances from this study's trials.")] = None,
     seeds: Annotated[int, typer.Option(help="Training seeds of the tuned option.", min=2)] = 3,
+    as_json: JsonOption = False,
 ) -> None:
     """Estimate how many test items a study needs, before you run it."""
     with clear_errors():
@@ -257,6 +260,9 @@ def plan(
         from tunepoint.report.terminal import print_sizes
 
         design, sizes = plan_study_size(task, tuple(difference or PLANNED_DIFFERENCES), power, study, seeds)
+        if as_json:
+            print_json({"design": asdict(design), "power": power, "sizes": [asdict(size) for size in sizes]})
+            return
         print_sizes(design, sizes, power, console_of())
 
 

@@ -152,6 +152,11 @@ def _spent(progress: Progress) -> str:
     return f" (${progress.calls_usd:,.4f} for calls so far)" if progress.calls_usd else ""
 
 
+def print_json(content: object) -> None:
+    """Print values as JSON; docs/json.md describes what each command prints."""
+    typer.echo(json.dumps(content, indent=2, ensure_ascii=False, default=str))
+
+
 def confirm_cost(quote: str, yes: bool, step: str, *, paid: bool = False) -> None:
     """Print what comes next and what it costs; on a terminal, ask whether to continue.
 

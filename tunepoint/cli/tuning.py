@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,13 +10,14 @@ import typer
 
 from tunepoint.cli.options import (
     HERE,
+    JsonOption,
     SplitSeedOption,
     SplitStudyOption,
     StudyArgument,
     TaskArgument,
     YesOption,
 )
-from tunepoint.cli.terminal import clear_errors, confirm_cost, progress_bar
+from tunepoint.cli.terminal import clear_errors, confirm_cost, print_json, progress_bar
 
 if TYPE_CHECKING:
     from tunepoint.arms.causal.base import TrainingQuote
@@ -163,6 +165,7 @@ def parity(
 def jobs(
     study: StudyArgument,
     cancel: Annotated[str | None, typer.Option(help="Id of a job to cancel at its provider.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """List a study's fine-tuning jobs at providers, or cancel one."""
     with clear_errors():
@@ -172,6 +175,9 @@ def jobs(
         read_manifest(study)  # fails for a mistyped path, which would look like a study without jobs
         folder = study / "arms" / "jobs"
         listed = list(jobs_in(folder).values()) if cancel is None else [cancel_job(folder, cancel)]
+        if as_json:
+            print_json([asdict(job) for job in listed])
+            return
         if not listed:
             typer.echo(f"{study}: no fine-tuning job was started at a provider.")
         for job in listed:

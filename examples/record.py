@@ -1,9 +1,9 @@
-"""Record the language model's replies over the example: `make record-demo`.
+"""Record the language model's replies over an example: `make record-demo`.
 
-The demo takes its replies from `replies.jsonl`, because a model that runs on two cores needs an hour or
-more for them. This asks the model itself, for all that the demo asks, and writes the file anew.
+An example takes its replies from `replies.jsonl`, because a model that runs on two cores needs up to an hour or
+more for them. This asks the model itself, for all that the example asks, and writes the file anew.
 
-    python examples/support-triage/record.py [--out studies/support-triage-recording]
+    python examples/record.py [EXAMPLE] [--out studies/EXAMPLE-recording]
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("studies/support-triage-recording"))
+    parser.add_argument("example", nargs="?", default="support-triage", help="a folder beside this file")
+    parser.add_argument("--out", type=Path, help="folder of the study")
     options = parser.parse_args()
-    task = Task.load(HERE)
+    task, out = Task.load(HERE / options.example), options.out or Path(f"studies/{options.example}-recording")
     files = task.replies()
     if not files:
-        raise SystemExit(f"{HERE / 'task.toml'}: no model in it has `replies`")
+        raise SystemExit(f"{HERE / options.example}: no model of its task has `replies`")
     origins = {name: origin(name) for name in files}  # before the hour, not after it
-    run(task.asking_models(), out=options.out, seed=0, progress=show)
+    run(task.asking_models(), out=out, seed=0, progress=show)
     for name, path in files.items():
-        count = write_replies(path, options.out / "calls.sqlite", origins[name])
+        count = write_replies(path, out / "calls.sqlite", origins[name])
         print(f"{count:,} replies of {name} are in {path}")
 
 
@@ -56,7 +57,7 @@ def origin(name: str) -> ReplyOrigin:
         weights_sha256=model.sha256,
         runtime=f"llama.cpp in xllamacpp {version('xllamacpp')}",
         processor=f"{processor()}, {cores()} cores",
-        settings="temperature 0, labels confined by a grammar",
+        settings="temperature 0, labels and JSON confined by a grammar",
         day=datetime.now(UTC).date(),
     )
 
