@@ -6,7 +6,7 @@ import csv
 import json
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,10 @@ from tunepoint.models.endpoints import CallSettings
 from tunepoint.models.opening import NamedModel, open_models
 from tunepoint.stats.calibrated import cluster_error, rectify
 from tunepoint.stats.comparisons import compare
+from tunepoint.stats.disagreements import AGREED
 from tunepoint.stats.paired import joint_scores
+from tunepoint.study.labelling.label import Labelling, label
+from tunepoint.study.labelling.sheet import SHEET
 from tunepoint.study.quote import Quote
 from tunepoint.trials.human_grades import read_grades
 from tunepoint.trials.judge import Judge
@@ -413,6 +416,67 @@ def test_a_judged_study_is_quoted_graded_checked_by_people_and_corrected(fake: F
     page = (out / "report.html").read_text()
     assert "corrected by people" in page and "built-in method" not in page
     assert f'<td class="number">{corrected[worst["arm"]]["items"]}</td>' in page
+
+
+def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_a_judge_grades_the_pool_and_people_grade_where_it_sees_a_difference(
+    fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Labelling, "settled", property(lambda state: False))  # it is sure without any label
+    out, folder = tmp_path / "study", shop(tmp_path)
+    task = judged_task(folder, fake)
+    run(task, out=out)
+    pool = tmp_path / "pool.csv"
+    words = np.random.default_rng(9).integers(1_000, 9_999, (70, 3)).tolist()
+    more = [f"q{a} w{b} e{c}: is the {BRANDS[a % 4]} box of {b % 90 + 5} in stock?" for a, b, c in words]
+    write_rows(pool, [{"text": text, "reply": ""} for text in more])
+    judged_before = sum(body["model"] == "judge" for body in fake.calls)
+    quotes: list[Any] = []
+    state = label(out, pool=pool, batch=40, confirm=quotes.append)
+    assert sum(body["model"] == "judge" for body in fake.calls) > judged_before and quotes[0].usd > 0
+    assert state.pool.judged is not None and state.sheet is not None
+    ranks = {i: len(set(np.round(state.pool.judged[i], 2))) for i in state.pool.disputed}
+    assert set(ranks.values()) == {1, 2} or set(ranks.values()) == {2}
+    if 1 in ranks.values():  # ties of the judge come seldom, and are a stratum all the same
+        tied = next(i for i, count in ranks.items() if count == 1)
+        other = next(i for i, count in ranks.items() if count == 2)
+        assert state.pool.weights[tied] < state.pool.weights[other]
+        assert state.pool.strata[tied] not in (AGREED, state.pool.strata[other])
+
+    def fill(right: Callable[[dict[str, str]], str]) -> None:
+        with (out / SHEET).open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        write_rows(out / SHEET, [{**row, "right": right(row)} for row in rows])
+
+    fill(lambda row: "#9")
+    with pytest.raises(DataError, match="#1=GRADE #2=GRADE with grades from 1 to 5"):
+        label(out)
+
+    def longest(row: dict[str, str]) -> str:
+        return max((name for name in row if name[0] == "#"), key=lambda name: len(row[name]))
+
+    fill(lambda row: f"{longest(row)}=5")
+    state = label(out)
+    assert state.new_labels > 30 and any("only the judge has graded" in doubt for doubt in state.doubts)
+    scores = {score for each in state.pool.labels for score in each.scores.values()}
+    assert scores == {0.0, 1.0}
+    with (out / "to_grade.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    write_rows(
+        out / "to_grade.csv",
+        [{**row, "grade": "5" if row["reference"] == row["answer"] else "1"} for row in rows],
+    )
+    state = label(out)
+    assert not any("only the judge" in doubt for doubt in state.doubts)
+    caveats = state.decision.caveats
+    counted = any("labels outside the test set count too" in caveat for caveat in caveats)
+    assert counted or any("do not count" in caveat for caveat in caveats)
 
 
 def test_a_judge_that_is_tested_too_is_asked_by_its_own_settings(fake: Fake, tmp_path: Path) -> None:

@@ -125,8 +125,11 @@ def _lines(state: Labelling, study: Path) -> list[str]:
     if state.sheet is None:
         command = f"tunepoint label {study} --pool MORE.csv"
         return [*lines, f"Every disputed input is labeled. Give more inputs: {command}"]
+    cells = "#1, #2, ..., or the right answer itself"
+    if pool.judged is not None:
+        cells = "grades on the judge's scale such as #1=4 #2=5, #2 alone for the best, or none"
     lines.append(
-        f"Next: fill in the column `right` of {state.sheet} (#1, #2, ..., or the right answer itself), and "
+        f"Next: fill in the column `right` of {state.sheet} ({cells}), and "
         f"your name in `by`. Rows that you leave empty come again. Then run:\n  tunepoint label {study}"
     )
     return lines

@@ -15,6 +15,7 @@ from tunepoint.data.examples import Example
 from tunepoint.data.prepare import prepare
 from tunepoint.errors import StudyError
 from tunepoint.models.payments import PAYMENTS, PaymentLog
+from tunepoint.models.recording import read_calls
 from tunepoint.study.chat_models import open_chat_models
 from tunepoint.study.directory import CALLS, open_study
 from tunepoint.study.labelling.inputs import (
@@ -34,8 +35,10 @@ from tunepoint.study.runner import Runner
 from tunepoint.study.selection import select
 from tunepoint.study.spending import study_budget
 from tunepoint.study.whatif import reopen
+from tunepoint.task.sections import JUDGE
 from tunepoint.task.task import Task
 from tunepoint.trials.grading import Grading
+from tunepoint.trials.judge import GRADES_PER_ANSWER, REPEAT_ONE_IN
 from tunepoint.trials.trial import TrialLog
 
 
@@ -149,7 +152,9 @@ class Answering:
             open_chat_models(task, self.folder / CALLS, budget) as models,
             open_study(self.folder, task, prepared, seed) as study,
         ):
-            runner = Runner(study, task, prepared, budget, models, self.progress, scorer=_unscored)
+            # a judge grades the pool too: people then look first where it sees a difference
+            scorer = None if task.score.metric == JUDGE else _unscored
+            runner = Runner(study, task, prepared, budget, models, self.progress, scorer=scorer)
             with models.recorded_only():
                 candidates = plan(runner, encoder, None).only(self.manifest.arms)
                 finalists = select(runner, candidates, self.manifest.finalists).finalists
@@ -161,13 +166,25 @@ def _unscored(answers: Sequence[str], examples: Sequence[Example]) -> list[Gradi
     return [Grading(0.0)] * len(answers)
 
 
+def _judging_usd(runner: Runner) -> float:
+    """What grading one answer costs, by what the judge's calls have cost so far; 0 without a judge."""
+    judge = runner.task.score.judge
+    price = None if judge is None else runner.prices.get(judge.name)
+    if judge is None or price is None:
+        return 0.0
+    calls = [completion.usage for _, completion, _ in read_calls(runner.study.folder / CALLS, judge.name)]
+    mean = sum(map(price.paid, calls)) / len(calls) if calls else 0.0
+    return mean * (GRADES_PER_ANSWER + 1 / REPEAT_ONE_IN)
+
+
 def _quote(runner: Runner, arms: Sequence[Arm], pool: Sequence[Example], log: TrialLog) -> PoolQuote:
     """What the missing answers cost, by what the same options cost on the test set."""
     answers, usd = 0, 0.0
+    judging = _judging_usd(runner)
     for arm in arms:
         answered = {trial.item for trial in log.of(arm.name)}
         missing = sum(example.id not in answered for example in pool) * arm.seeds
         costs = [trial.cost_usd for trial in runner.study.test.of(arm.name) if trial.cost_usd is not None]
         answers += missing
-        usd += missing * float(np.mean(costs)) if costs else 0.0
+        usd += missing * (float(np.mean(costs)) if costs else 0.0) + missing * judging
     return PoolQuote(len(pool), answers, usd)

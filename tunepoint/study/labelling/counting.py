@@ -14,6 +14,7 @@ from tunepoint.study.labelling.labels import agreement, person, read_labels, rel
 from tunepoint.study.labelling.pool import Pool, open_pool
 from tunepoint.study.labelling.reading import shown
 from tunepoint.study.manifest import read_manifest
+from tunepoint.trials.judge_quality import calibrate
 from tunepoint.trials.table import Table, joint_of
 
 ANOTHER_POOL = 0.01
@@ -48,8 +49,19 @@ def why_not(pool: Pool, table: Table, folder: Path) -> list[str]:
     scores = pool.scores(table.names)
     if scores.labelled_groups < MIN_LABELLED_GROUPS:
         return []
+    if pool.judged is not None and not _people_graded(table):
+        return [
+            "The labels of the pool do not count yet: on the test set only the judge has graded, and people "
+            "may see other differences than it does. Grade answers in to_grade.csv too."
+        ]
     reasons = [*another_pool(table, scores), *_one_column(pool, read_manifest(folder).seed)]
     return [*reasons, *_by_chance(pool)]
+
+
+def _people_graded(table: Table) -> bool:
+    """Whether people have graded answers enough to correct a judge's scores on the test set."""
+    quality = calibrate(table)[1]
+    return quality is not None and bool(quality.calibrations)
 
 
 def _by_chance(pool: Pool) -> list[str]:
@@ -67,7 +79,7 @@ def another_pool(table: Table, scores: PoolScores) -> list[str]:
     """Return that a pool shows other differences between the options than the test set, if it does."""
     if scores.labelled_groups < MIN_LABELLED_GROUPS:
         return []
-    p_value = difference_p_value(joint_of(replace(table, pool=None)), scores)
+    p_value = difference_p_value(joint_of(calibrate(replace(table, pool=None))[0]), scores)
     if p_value >= ANOTHER_POOL:
         return []
     return [

@@ -123,15 +123,11 @@ def _check_metric(task: Task, folder: Path) -> None:
     """Refuse what the labels of a pool cannot score.
 
     Raises:
-        TaskError: a judge scores, or a scorer of somebody's own, which a study's folder does not bring along.
+        TaskError: a scorer of somebody's own scores, which a study's folder does not bring along.
 
     """
-    if task.takes_labels:
+    if task.takes_labels or (task.score.metric == JUDGE and task.data is not None):
         return
-    if task.score.metric == JUDGE:
-        raise TaskError(
-            f"{folder}: a judge scores here, and people grade its answers: fill in to_grade.csv in the study"
-        )
     if task.data is None:
         raise TaskError(f"{folder}: its task has no [data], so the columns of a pool are unknown")
     raise TaskError(

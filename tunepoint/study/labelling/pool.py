@@ -18,7 +18,7 @@ from tunepoint.study.labelling.inputs import POOL_TRIALS, read_pool
 from tunepoint.study.labelling.labels import PoolLabel, by_item, read_labels, reliability
 from tunepoint.study.manifest import read_manifest
 from tunepoint.study.records import LabelOrder
-from tunepoint.trials.trial import read_trials
+from tunepoint.trials.trial import UNREADABLE, read_trials
 
 Pattern = tuple[tuple[int, ...], ...]
 """For each arm, which of the different answers each of its runs gave."""
@@ -39,6 +39,8 @@ class Pool:
     labels: tuple[PoolLabel, ...] = ()
     order: LabelOrder | None = None
     """Which inputs are labelled first; None labels all alike."""
+    judged: tuple[tuple[float, ...], ...] | None = None
+    """For each input, the judge's mean score of each arm's answers; None where no judge scores."""
 
     @cached_property
     def patterns(self) -> tuple[Pattern, ...]:
@@ -73,19 +75,31 @@ class Pool:
         doubts /= max(float(np.delete(doubts, winner).max()), 1e-12)
         for stratum in np.unique(self.strata[self.strata != AGREED]).tolist():
             inside = np.flatnonzero(self.strata == stratum)
-            first = np.array([runs[0] for runs in self.patterns[inside[0]]])
-            if first.any():  # else only later runs differ
+            first = self._standing(inside[0])
+            if first.any():  # else only later runs differ, or the judge sees no difference
                 doubt = doubts[first != first[winner]].max(initial=0.0)
                 weights[inside] = max(weight for weight in WEIGHTS if weight <= max(doubt, WEIGHTS[-1]))
+            elif self.judged is not None:
+                weights[inside] = WEIGHTS[-1]
         return weights
+
+    def _standing(self, position: int) -> Integers:
+        """(A,) numbers of which equal ones mean: no difference between these arms, as far as is known.
+
+        Which answer each arm's first run gave; where a judge scores, the rank of its scores.
+        """
+        if self.judged is None:
+            return np.array([runs[0] for runs in self.patterns[position]])
+        return np.unique(np.round(self.judged[position], 2), return_inverse=True)[1]
 
     @cached_property
     def strata(self) -> Integers:
         """(N,) of each input: `AGREED`, or a number for who agrees with whom."""
-        numbers: dict[Pattern, int] = {}
+        numbers: dict[object, int] = {}
         strata = np.full(len(self.inputs), AGREED)
         for i in self.disputed:
-            strata[i] = numbers.setdefault(_of_first_runs(self.patterns[i]), len(numbers) + 1)
+            known = _of_first_runs(self.patterns[i]) if self.judged is None else tuple(self._standing(i))
+            strata[i] = numbers.setdefault(known, len(numbers) + 1)
         return strata
 
     def scores(self, names: Sequence[str]) -> PoolScores:
@@ -136,8 +150,11 @@ def open_pool(folder: Path, arms: Sequence[str]) -> Pool | None:
     runs: dict[str, dict[tuple[str | None, str | None], dict[str, str]]] = defaultdict(
         lambda: defaultdict(dict)
     )
+    judged: dict[tuple[str, str], list[float]] = defaultdict(list)
     for trial in read_trials(path):
         runs[trial.arm][trial.seed, trial.decode][trial.item] = trial.plain_answer
+        if trial.grades or trial.plain_answer == UNREADABLE:
+            judged[trial.arm, trial.item].append(trial.score)
     answering = [arm for arm in arms if arm in runs]
     if len(answering) < 2:
         return None
@@ -147,5 +164,9 @@ def open_pool(folder: Path, arms: Sequence[str]) -> Pool | None:
     )
     if not whole:
         return None
-    order = read_manifest(folder).label_order
-    return Pool(tuple(whole), tuple(answering), answers, tuple(read_labels(folder)), order)
+    order, scores = read_manifest(folder).label_order, None
+    if all((arm, example.id) in judged for arm in answering for example in whole):
+        scores = tuple(
+            tuple(float(np.mean(judged[arm, example.id])) for arm in answering) for example in whole
+        )
+    return Pool(tuple(whole), tuple(answering), answers, tuple(read_labels(folder)), order, scores)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +18,14 @@ from tunepoint.study.labelling.labels import PoolLabel, person, read_labels, wri
 from tunepoint.study.labelling.pool import Pool
 from tunepoint.study.labelling.sheet import CHOICE, NONE_RIGHT, SHEET, Filled, read_sheet
 from tunepoint.study.manifest import read_manifest
+from tunepoint.task.sections import JUDGE
 from tunepoint.task.task import Task
 from tunepoint.trials.grading import grade_replies, task_scorer
 from tunepoint.trials.trial import UNREADABLE
 
+GRADES = re.compile(r"[;\s]+")
+"""Between grades in a cell."""
+GRADE = re.compile(r"#(?P<number>\d+)(?:=(?P<grade>\d+(?:[.,]\d+)?))?")
 RIGHT_OR_WRONG = ("label", "number")
 """Kinds of answers of which "none of these" says enough."""
 
@@ -53,9 +58,14 @@ def take_labels(folder: Path, task: Task, pool: Pool) -> tuple[list[PoolLabel], 
                     f"{filled.place}: {filled.item!r} is no input of the pool; leave the column as it is"
                 )
             answers = shown(pool, of_item[filled.item], seed)
-            right = _right(filled, answers, task, names)
-            labels[filled.item, person(filled.by)] = PoolLabel(filled.item, right, filled.by, {})
-    scored = _scored(list(labels.values()), task, pool)
+            if task.score.metric == JUDGE:
+                label = _graded(filled, answers, task.score.scale)
+            else:
+                label = PoolLabel(filled.item, _right(filled, answers, task, names), filled.by, {})
+            labels[filled.item, person(filled.by)] = label
+    scored = list(labels.values())
+    if task.score.metric != JUDGE:  # people's grades are scores already
+        scored = _scored(scored, task, pool)
     if scored != before:
         write_labels(folder, scored)
     return scored, len(labels.keys() - known)
@@ -66,6 +76,31 @@ def shown(pool: Pool, position: int, seed: int) -> list[str]:
     item = pool.inputs[position].id
     answers = {answer for runs in pool.answers[position] for answer in runs if answer != UNREADABLE}
     return sorted(answers, key=lambda a: hashlib.sha256(f"{seed}\n{item}\n{a}".encode()).digest())
+
+
+def _graded(filled: Filled, answers: Sequence[str], scale: int) -> PoolLabel:
+    """Return people's grades of the answers shown, 0..1: `#1=4 #2=5`, or `#2` for the best grade.
+
+    What a cell does not name has the worst grade, as an unreadable answer has.
+
+    Raises:
+        DataError: the cell holds something else, or a grade that is not on the scale.
+
+    """
+    advice = f"write #1=GRADE #2=GRADE with grades from 1 to {scale}, #1 alone for {scale}, or {NONE_RIGHT}"
+    scores = dict.fromkeys([*answers, UNREADABLE], 0.0)
+    if filled.shown != len(answers):
+        raise DataError(f"{filled.place}: the pool has other answers to this input by now; clear the cell")
+    words = [] if filled.right.casefold() == NONE_RIGHT else GRADES.split(filled.right.strip())
+    for word in words:
+        match = GRADE.fullmatch(word)
+        number = 0 if match is None else int(match["number"])
+        grade = 0.0 if match is None else float((match["grade"] or str(scale)).replace(",", "."))
+        if not 1 <= number <= len(answers) or not 1 <= grade <= scale:
+            raise DataError(f"{filled.place}: right is {filled.right!r}; {advice}")
+        scores[answers[number - 1]] = (grade - 1) / (scale - 1)
+    best = [answer for answer in answers if scores[answer] == max(scores.values()) > 0]
+    return PoolLabel(filled.item, "\n".join(sorted(best)) or None, filled.by, scores)
 
 
 def _scored(labels: Sequence[PoolLabel], task: Task, pool: Pool) -> list[PoolLabel]:
