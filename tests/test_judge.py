@@ -127,6 +127,16 @@ def test_mistakes_in_a_judged_task(score: dict[str, Any], message: str, tmp_path
         )
 
 
+def test_a_judges_replies_may_be_recorded_too(tmp_path: Path) -> None:
+    judge = {"name": "openai/gpt-5-mini", "replies": "grades.jsonl"}
+    content = {"name": "t", "score": {"metric": "judge", "judge": judge, "rubric": "good"}}
+    recorded = Task.parse(content, folder=tmp_path)
+    assert recorded.replies() == {"openai/gpt-5-mini": tmp_path / "grades.jsonl"}
+    asking = recorded.asking_models()
+    assert asking.replies() == {} and asking.score.rubric == "good"
+    assert asking.trials_fingerprint() != recorded.trials_fingerprint()
+
+
 # -- people correct the judge -----------------------------------------------------------------
 
 

@@ -217,8 +217,6 @@ class Score(Section):
 
     @model_validator(mode="after")
     def _complete_judge(self) -> Score:
-        if self.judge is not None and self.judge.replies is not None:
-            raise ValueError("judge.replies: a judge is asked; leave it out")
         if self.judge is not None and self.judge.efforts:
             raise ValueError(f"judge.{EFFORT}: a judge has one effort, got {len(self.judge.efforts)}")
         keys = {"judge": self.judge, "rubric": self.rubric}

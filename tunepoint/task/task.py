@@ -124,7 +124,10 @@ class Task(Section):
     def asking_models(self) -> Task:
         """Return the task with its models asked now, also those whose replies come with it."""
         models = tuple(model.model_copy(update={"replies": None}) for model in self.models)
-        return self.model_copy(update={"models": models})
+        judge = self.score.judge
+        asked = None if judge is None else judge.model_copy(update={"replies": None})
+        score = self.score.model_copy(update={"judge": asked})
+        return self.model_copy(update={"models": models, "score": score})
 
     def asking_by_batch(self) -> Task:
         """Return the task with every model asked by batch whose provider has a batch API that is known.
@@ -144,7 +147,13 @@ class Task(Section):
 
     def replies(self) -> dict[str, Path]:
         """Return the files that replies come from: the name of the model -> its file."""
-        return {model.name: self.resolve(model.replies) for model in self.models if model.replies is not None}
+        named = (model for model in self._answering if model.replies is not None)
+        return {model.name: self.resolve(Path(str(model.replies))) for model in named}
+
+    @property
+    def _answering(self) -> tuple[ModelName, ...]:
+        """The models and the judge."""
+        return (*self.models, *(() if self.score.judge is None else (self.score.judge,)))
 
     def portable(self) -> dict[str, Any]:
         """Return the task as JSON with the folder of its paths; `Task.parse` reads it again."""
@@ -181,8 +190,9 @@ class Task(Section):
             parts["settings"] = {name: asdict(own) for name, own in settings.items()}
         if self.answer.kind == "json" and self.answer.json_schema is None:
             parts["json_schema"] = "inferred"  # older prompts named no field
-        if replies := {model.name: str(model.replies) for model in self.models if model.replies is not None}:
-            parts["replies"] = replies
+        recorded = [model for model in self._answering if model.replies is not None]
+        if recorded:
+            parts["replies"] = {model.name: str(model.replies) for model in recorded}
         if self.prompts:
             written = self.written_messages()
             parts["prompts"] = [
