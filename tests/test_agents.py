@@ -75,7 +75,7 @@ def test_what_is_not_allowed_is_not_offered(work: Path, write: bool, max_usd: fl
 
     tools = {tool.name: tool for tool in talk(work, listed, write=write, max_usd=max_usd)}
     expected = READING | ({"draft_task", "edit_task", "give_label"} if write else set())
-    assert set(tools) == expected | ({"run_study", "stop_study", "serve_winner"} if max_usd else set())
+    assert set(tools) == expected | ({"run_study", "stop_study"} if max_usd else set())
     assert all(tools[name].annotations.read_only_hint == (name in READING) for name in tools)
     assert all(tool.description for tool in tools.values())
 
@@ -108,12 +108,15 @@ def test_an_agent_drafts_corrects_and_quotes_a_task(work: Path) -> None:
         wrong = await said(client, "edit_task", task="mine", changes={"target": "text"})
         quoted = await said(client, "quote", task="mine")
         outside = await said(client, "audit_data", file="../secret.csv")
+        elsewhere = {"models": ["recorded:/etc/passwd"]}
+        wrong += await said(client, "edit_task", task="mine", changes=elsewhere)
         return audited, drafted, again, edited, wrong, quoted, outside
 
     audited, drafted, again, edited, wrong, quoted, outside = talk(work, conversation, write=True)
     assert audited["kind"] == "label" and drafted["task"] == "mine"
     assert "already exists" in again and edited["instruction"] == "Route."
-    assert "column of the right answer" in wrong and "no such file" in outside
+    assert "column of the right answer" in wrong and "files of its task's folder only" in wrong
+    assert "no such file" in outside
     assert quoted["examples"]["test"] > 10 and quoted["cost"]
     assert float(Task.load(work / "mine").value.error_usd or 0) == 0.5
 
@@ -127,9 +130,12 @@ def test_money_is_spent_within_the_cap_of_the_server(work: Path, monkeypatch: py
         rest = await said(client, "run_study", task="small", max_usd=1.0)
         progress = await said(client, "study_progress", study=started["study"])
         stopped = await said(client, "stop_study", study=started["study"])
-        return too_much, started, rest, progress, stopped
+        amounts = ("NaN", -1.0, "Infinity")
+        odd = [await said(client, "run_study", task="small", max_usd=usd) for usd in amounts]
+        return too_much, started, rest, progress, stopped, odd
 
-    too_much, started, rest, progress, stopped = talk(work, conversation, max_usd=2.0)
+    too_much, started, rest, progress, stopped, odd = talk(work, conversation, max_usd=2.0)
+    assert all(answer.startswith("error: ") for answer in odd), odd
     assert "$5.00 is over the $2.00 left" in too_much and started["left_usd"] == 0.5
     assert "$1.00 is over the $0.50 left" in rest
     assert progress["command"]["running"] and "--max-usd 1.5" in progress["command"]["command"]

@@ -26,6 +26,7 @@ class Hub:
         self.repositories: list[dict[str, Any]] = []
         self.files: dict[str, bytes] = {}
         self.refuses = False
+        self.private = True
         self.url = ""
 
     async def create(self, request: web.Request) -> web.Response:
@@ -33,6 +34,11 @@ class Hub:
             return web.json_response({"error": "Invalid credentials"}, status=401)
         self.repositories.append(await request.json())
         return web.json_response({"url": f"{self.url}/acme/router", "name": "acme/router"})
+
+    async def info(self, request: web.Request) -> web.Response:
+        if self.refuses:
+            return web.json_response({"error": "Invalid credentials"}, status=401)
+        return web.json_response({"id": "acme/router", "private": self.private, "siblings": [], "tags": []})
 
     async def preupload(self, request: web.Request) -> web.Response:
         body = await request.json()
@@ -61,6 +67,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         server.router.add_post("/api/models/acme/router/preupload/main", hub.preupload)
         server.router.add_post("/api/models/acme/router/commit/main", hub.commit)
         server.router.add_post("/api/validate-yaml", hub.card)
+        server.router.add_get("/api/models/acme/router", hub.info)
         runner = web.AppRunner(server)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -95,6 +102,11 @@ def model(tmp_path: Path) -> Path:
     (folder / "adapter_model.safetensors").write_bytes(b"weights")
     (folder / "runs" / "state.json").write_text("{}")
     (folder / "dev.jsonl").write_text('{"answer": "private"}\n')
+    (folder / "adapter").mkdir()
+    (folder / "adapter" / "adapter_config.json").write_text("{}")
+    for private in (".env", "train.jsonl", "calls.sqlite", "checkpoint-5/model.safetensors", "sub/dev.jsonl"):
+        (folder / private).parent.mkdir(exist_ok=True)
+        (folder / private).write_text("secret")
     return folder
 
 
@@ -102,7 +114,7 @@ def test_weights_and_card_are_published_and_nothing_else(hub: Hub, model: Path) 
     done = CliRunner().invoke(app, ["push", str(model), "acme/router", "--yes"])
     assert done.exit_code == 0, done.output
     assert done.output.strip().endswith("/acme/router")
-    assert set(hub.files) == {"README.md", "adapter_model.safetensors"}
+    assert set(hub.files) == {"README.md", "adapter_model.safetensors", "adapter/adapter_config.json"}
     assert hub.files["adapter_model.safetensors"] == b"weights"
     (made,) = hub.repositories
     assert made["name"] == "router" and made["organization"] == "acme"
@@ -114,6 +126,13 @@ def test_what_the_hub_refuses_is_said(hub: Hub, model: Path) -> None:
     done = CliRunner().invoke(app, ["push", str(model), "acme/router", "--yes", "--public"])
     assert done.exit_code == 2 and "the hub took nothing" in done.output and "HF_TOKEN" in done.output
     assert not hub.files
+
+
+def test_a_repository_that_everybody_sees_is_not_called_private(hub: Hub, model: Path) -> None:
+    hub.private = False
+    done = CliRunner().invoke(app, ["push", str(model), "acme/router", "--yes"])
+    assert done.exit_code == 2 and "everybody can see it" in done.output and not hub.files
+    assert CliRunner().invoke(app, ["push", str(model), "acme/router", "--yes", "--public"]).exit_code == 0
 
 
 def test_a_folder_without_weights_or_card_is_refused(tmp_path: Path, model: Path) -> None:

@@ -52,11 +52,15 @@ def studio_in(folder: Path) -> Iterator[tuple[str, Studio]]:
         thread.join(timeout=10)
 
 
+def signed_in(url: str) -> httpx.Client:
+    return httpx.Client(base_url=url, cookies={f"{COOKIE}{url.rpartition(':')[2]}": TOKEN}, timeout=60)
+
+
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[httpx.Client]:
     with (
         studio_in(tmp_path) as (url, _),
-        httpx.Client(base_url=url, cookies={COOKIE: TOKEN}, timeout=60) as client,
+        signed_in(url) as client,
     ):
         yield client
 
@@ -259,7 +263,7 @@ def test_studies_are_listed_compared_and_reported(finished: Result, tmp_path: Pa
     (tmp_path / "studies" / "broken" / "manifest.json").write_text("{")
     with (
         studio_in(tmp_path) as (url, _),
-        httpx.Client(base_url=url, cookies={COOKIE: TOKEN}, timeout=60) as client,
+        signed_in(url) as client,
     ):
         studies = client.get("/api/home").json()["studies"]
         assert {study["name"] for study in studies} == {"one", "two"} and all(s["decided"] for s in studies)

@@ -24,6 +24,9 @@ def mcp(
     max_usd: Annotated[
         float | None, typer.Option(help="Let agents start studies that spend this in all.", min=0)
     ] = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Let agents serve a study's winner with your keys.")
+    ] = False,
     http: Annotated[
         int | None, typer.Option(help="Port for HTTP on this machine; by default it talks by stdio.", min=0)
     ] = None,
@@ -34,10 +37,15 @@ def mcp(
     """Let an agent audit, quote and explain. It changes and spends nothing unless you allow it."""
     with clear_errors():
         import secrets
+        import signal
+        import sys
 
         from tunepoint.studio.agents import agent_server
 
-        server, tools = agent_server(folder, write=write, max_usd=max_usd, gateway_port=gateway_port)
+        server, tools = agent_server(
+            folder, write=write, max_usd=max_usd, serve=serve, gateway_port=gateway_port
+        )
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what it started ends too
         try:
             if http is None:
                 server.run("stdio")

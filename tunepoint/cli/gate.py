@@ -14,6 +14,7 @@ from tunepoint.cli.terminal import UNDECIDED, clear_errors
 
 if TYPE_CHECKING:
     from tunepoint.study.gate import Gate
+    from tunepoint.trials.trial import Trial
 
 AgainstOption = Annotated[Path, typer.Option(help="Baseline: trials that --update wrote.")]
 TrialsOption = Annotated[
@@ -79,13 +80,20 @@ def gate(
         )
         if update:
             write_baseline(against, measured)
-            typer.echo(f"Wrote {against}: {measured[0].arm}, {len(measured)} examples. Commit it.")
+            _tell_baseline(against, measured, as_json)
             return
         limits = limits_of(loaded, margin, max_cost_increase)
         found = compare_with_baseline(measured, read_baseline(against), limits)
         _write(found, markdown, junit, as_json)
         if found.status == "failed" or (found.status == "unclear" and not allow_unclear):
             raise typer.Exit(WORSE if found.status == "failed" else UNDECIDED)
+
+
+def _tell_baseline(against: Path, measured: list[Trial], as_json: bool) -> None:
+    """Say what the new baseline is of."""
+    written = {"baseline": str(against), "candidate": measured[0].arm, "items": len(measured)}
+    said = f"Wrote {against}: {measured[0].arm}, {len(measured)} examples. Commit it."
+    typer.echo(json.dumps(written, indent=2) if as_json else said)
 
 
 def _write(found: Gate, markdown: Path | None, junit: Path | None, as_json: bool) -> None:

@@ -26,8 +26,8 @@ def report(
     ] = False,
     compare: Annotated[Path | None, typer.Option(help="Earlier study: print what has changed since.")] = None,
     items: Annotated[
-        bool, typer.Option(help="List every test example in the report, with its input.")
-    ] = True,
+        bool | None, typer.Option("--items/--no-items", help="List every test example, with its input.")
+    ] = None,
 ) -> None:
     """Rebuild the report of a study."""
     with clear_errors():

@@ -42,7 +42,8 @@ def document(
     today: date,
 ) -> dict[str, Any]:
     """Return the content of decision.json, version 1."""
-    expected = expected_costs(decision.evidence)
+    logs = [finalist.arm for finalist in decision.finalists if finalist.kind == "incumbent"]
+    expected = expected_costs(decision.evidence, logs)
     return {
         "schema": SCHEMA,
         "task": decision.task,
@@ -92,15 +93,17 @@ def _saving(decision: Decision) -> dict[str, Any] | None:
     return {
         "against": saved.against,
         "today": saved.today,
-        "usd": float(money(saved.usd)),
-        "low": float(money(saved.band.low)),
-        "high": float(money(saved.band.high)),
+        "usd": None if saved.usd is None else float(money(saved.usd)),
+        "low": None if saved.band is None else float(money(saved.band.low)),
+        "high": None if saved.band is None else float(money(saved.band.high)),
         "errors_a_month": round(saved.errors_a_month, 2),
     }
 
 
 def _finalist(finalist: Finalist, expected: ExpectedCost) -> dict[str, Any]:
-    errors = None if expected.errors is None else float(money(expected.errors))
+    parts = {"build": expected.build, "run": expected.run, "errors": expected.errors, "total": expected.total}
+    if not expected.priced:
+        parts |= {"run": None, "total": None}
     regret = finalist.expected_regret_usd
     return {
         "arm": finalist.arm,
@@ -116,12 +119,7 @@ def _finalist(finalist: Finalist, expected: ExpectedCost) -> dict[str, Any]:
         "monthly_usd": _dollars(finalist.monthly_usd),
         "horizon_usd": _dollars(finalist.horizon_usd),
         "upfront_usd": _dollars(finalist.upfront_usd),
-        "expected_usd": {
-            "build": float(money(expected.build)),
-            "run": float(money(expected.run)),
-            "errors": errors,
-            "total": float(money(expected.total)),
-        },
+        "expected_usd": {name: None if part is None else float(money(part)) for name, part in parts.items()},
         "p50_seconds": _rounded(finalist.p50_seconds),
         "p95_seconds": _rounded(finalist.p95_seconds),
         "meets_limits": finalist.meets_limits,

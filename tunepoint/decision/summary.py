@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ class ExpectedCost:
     """Answers, machines, review, retraining, and following a base model that retires."""
     errors: float | None
     """What its wrong answers cost; None where they have no price."""
+    priced: bool
+    """Whether anybody knows what its answers cost: a log without tokens or price says nothing of it."""
 
     @property
     def total(self) -> float:
@@ -37,23 +40,35 @@ class Saving:
     against: str
     today: bool
     """Whether that option is what runs today."""
-    usd: float
-    """Expected dollars over the horizon, errors included where they have a price; negative: it costs more."""
-    band: Quantiles
+    usd: float | None
+    """Expected dollars over the horizon, errors included where they have a price; negative: it costs more.
+
+    None where nobody knows what one of the two costs.
+    """
+    band: Quantiles | None
     """Of the same: 5%, 50% and 95% of the draws."""
     errors_a_month: float
     """Wrong answers avoided in the first month, as expected; negative if there are more."""
 
 
-def expected_costs(evidence: Evidence) -> dict[str, ExpectedCost]:
-    """Return the expected cost of every arm."""
+def expected_costs(evidence: Evidence, incumbents: Collection[str] = ()) -> dict[str, ExpectedCost]:
+    """Return the expected cost of every arm.
+
+    Args:
+        evidence: the draws.
+        incumbents: names of the arms that are logs, of which a cost of 0 means that it is not known.
+
+    """
     costs = evidence.costs
     build, horizon = costs.upfront.mean(axis=0), costs.horizon().mean(axis=0)
     errors = evidence.total().mean(axis=0) - horizon
     priced = evidence.error_usd is not None
     return {
         arm: ExpectedCost(
-            float(build[i]), float(horizon[i] - build[i]), max(0.0, float(errors[i])) if priced else None
+            float(build[i]),
+            float(horizon[i] - build[i]),
+            max(0.0, float(errors[i])) if priced else None,
+            arm not in incumbents or bool(horizon[i] > 0),
         )
         for i, arm in enumerate(costs.arms)
     }
@@ -62,16 +77,22 @@ def expected_costs(evidence: Evidence) -> dict[str, ExpectedCost]:
 def saving(decision: Decision) -> Saving | None:
     """Return what the winner saves against what runs today; against the rival where nothing does.
 
-    The rival is the best option on the other side of 'prompt or tune', or of all others. None where there
-    is no other option.
+    The rival is what has to be replaced, else the best option on the other side of 'prompt or tune', or of
+    all others. None where there is no other option.
     """
-    today = [f.arm for f in decision.finalists if f.kind == "incumbent" and f.arm != decision.winner]
-    against = today[0] if today else decision.rival
+    evidence, arms = decision.evidence, decision.evidence.costs.arms
+    logs = [finalist.arm for finalist in decision.finalists if finalist.kind == "incumbent"]
+    others = [arm for arm in logs if arm != decision.winner]
+    # of several logs nobody said which is served, unless one has to go
+    against = others[0] if len(others) == 1 and evidence.replaced is None else decision.rival
     if against is None:
         return None
-    evidence, arms = decision.evidence, decision.evidence.costs.arms
     winner, other = arms.index(decision.winner), arms.index(against)
+    fewer = evidence.costs.volume * (evidence.scores[:, winner] - evidence.scores[:, other])
+    avoided = float(np.mean(fewer))
+    costs = expected_costs(evidence, logs)
+    if not (costs[decision.winner].priced and costs[against].priced):
+        return Saving(against, against in logs, None, None, avoided)
     total = evidence.total()
     saved = total[:, other] - total[:, winner]
-    fewer = evidence.costs.volume * (evidence.scores[:, winner] - evidence.scores[:, other])
-    return Saving(against, bool(today), float(saved.mean()), quantiles(saved), float(np.mean(fewer)))
+    return Saving(against, against in logs, float(saved.mean()), quantiles(saved), avoided)

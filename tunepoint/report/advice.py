@@ -78,7 +78,7 @@ def no_difference_words(decision: Mapping[str, Any]) -> str | None:
 def money_words(decision: Mapping[str, Any]) -> str | None:
     """Return what the verdict saves, in a sentence; None where there is nothing to compare with."""
     saved = decision.get("saving")  # decisions of older versions lack it
-    if saved is None:
+    if saved is None or saved["usd"] is None:
         return None
     kinds, against = Names.of(decision).kinds, saved["against"]
     shown = (d for d in decision["differences"] if d["against"] == against and not d["low"] <= 0 <= d["high"])
@@ -107,12 +107,14 @@ def saving_sentence(kind: str, other: str, usd: float, lead: float, period: str,
         same = f"{side} would cost about the same."
         return same if keeps else f"It should cost about as much as {against}."
     if keeps and usd > 0:
-        return f"{side} should cost about {size} more {period}{included}."
+        more = f", for {size_of_lead} more right answers" if lead < 0 else ""
+        return f"{side} should cost about {size} more {period}{included}{more}."
     if keeps:
         fewer = f", with {size_of_lead} fewer right answers" if lead > 0 else ""
         return f"{side} should save about {size} {period}{included}{fewer}."
     if usd > 0:
-        return f"It should save about {size} {period} against {against}{included}."
+        fewer = f", with {size_of_lead} fewer right answers" if lead < 0 else ""
+        return f"It should save about {size} {period} against {against}{included}{fewer}."
     more = f", for {size_of_lead} more right answers" if lead > 0 else ""
     return f"It should cost about {size} more {period} than {against}{included}{more}."
 

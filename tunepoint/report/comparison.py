@@ -52,7 +52,8 @@ def _options(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         if was["score"] != now["score"]:
             lead = points(now["score"]["estimate"] - was["score"]["estimate"])
             parts.append(f"{_right(now)}, before {percent(was['score']['estimate'])} ({lead})")
-        totals = [about_usd(f["expected_usd"]["total"]) for f in (was, now) if "expected_usd" in f]
+        known = [(f.get("expected_usd") or {}).get("total") for f in (was, now)]
+        totals = [about_usd(total) for total in known if total is not None]
         if len(set(totals)) == 2:
             parts.append(f"{totals[1]} in all, before {totals[0]}")
         if parts:

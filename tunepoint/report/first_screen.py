@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tunepoint.decision.numbers import about_usd, at_start, percent, points, significant
+from tunepoint.decision.numbers import about_usd, at_start, percent, points, significant, tiny_usd
 from tunepoint.decision.rule import strength_of
 from tunepoint.report.advice import (
     advice_words,
@@ -20,6 +20,7 @@ from tunepoint.report.names import Names
 from tunepoint.report.words import models_words, sentence, settling_words
 
 MAX_REVERSALS = 3
+CENT = 0.01
 STRENGTHS = {"confident": "Confident", "leaning": "Likely", None: "Not sure yet"}
 LIGHTS = {"confident": "go", "leaning": "likely", None: "open"}
 """Strength -> the lamp that is lit; each has a shape of its own, for those who cannot tell the colors."""
@@ -113,7 +114,8 @@ def _falls_short(decision: Mapping[str, Any]) -> bool:
 def choice_words(decision: Mapping[str, Any]) -> str:
     """Return which option the verdict names, in place of what, which others do as well, and what is saved."""
     saved = decision.get("saving")
-    money = _saving_interval(saved, error_usd(decision)) if saved and decision["strength"] else None
+    known = saved and saved["usd"] is not None and decision["strength"] is not None
+    money = _saving_interval(saved, error_usd(decision)) if saved and known else None
     lines = (option_words(decision), equals_words(decision), no_difference_words(decision), money)
     return " ".join(filter(None, lines))
 
@@ -134,7 +136,8 @@ def _saving_interval(saved: Mapping[str, Any], error: float | None) -> str:
     if saved["usd"] < 0:
         what, ends = "extra cost", (-saved["high"], -saved["low"])
     low, high = map(about_usd, ends)
-    counts = "" if error is None else f" A wrong answer counts {about_usd(error)} (value.error_usd)."
+    price = "" if error is None else about_usd(error) if error >= CENT else tiny_usd(error)
+    counts = f" A wrong answer counts {price} (value.error_usd)." if price else ""
     return f"90% of the simulations put the {what} between {low} and {high}.{counts}"
 
 
@@ -143,13 +146,14 @@ def next_steps(decision: Mapping[str, Any], study: str) -> tuple[Step, ...]:
     study = shlex.quote(study)
     change = Step("See what another volume would change", f"tunepoint whatif {study} --volume 100000")
     needed = decision.get("evidence_needed")
+    if "task_sha256" not in decision["provenance"]:  # another tool measured it, and can serve it
+        what = settling_words(decision) or "Decide again when there are more trials, or other prices"
+        return (Step(what, "tunepoint decide --trials TRIALS.jsonl --task task.toml --arms arms.toml"),)
     if decision["strength"] is None:
         settling = settling_words(decision) or "More evidence would settle it."
         if needed and needed.get("labels"):
             return (Step(settling, f"tunepoint label {study} --pool INPUTS.csv"), change)
         return (Step(settling, "tunepoint run"), change)
-    if "task_sha256" not in decision["provenance"]:  # its trials come from another tool, which serves
-        return (change,)
     kind = Names.of(decision).kinds.get(decision["winner"])
     if kind == "incumbent":
         return (Step("Nothing has to change. Look again when prices or traffic do", change.command),)
@@ -190,8 +194,8 @@ def _tiles(decision: Mapping[str, Any]) -> tuple[Tile, ...]:
         run = Tile(
             "run",
             "Cost to run, a month",
-            about_usd(winner["expected_usd"]["run"] / months),
-            f"{other}{about_usd(before['expected_usd']['run'] / months)}" if before else "",
+            _monthly(winner, months),
+            f"{other}{_monthly(before, months)}" if before else "",
         )
         tiles.append(run)
     if saved:
@@ -199,6 +203,11 @@ def _tiles(decision: Mapping[str, Any]) -> tuple[Tile, ...]:
         name = "Errors avoided, a month" if avoided >= 0 else "More errors, a month"
         tiles.append(Tile("errors", name, significant(abs(avoided)), _against(decision, names)))
     return tuple(tiles)
+
+
+def _monthly(finalist: Mapping[str, Any], months: float) -> str:
+    run = finalist["expected_usd"]["run"]
+    return "not known" if run is None else about_usd(run / months)
 
 
 def _against(decision: Mapping[str, Any], names: Names) -> str:

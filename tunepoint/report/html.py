@@ -23,6 +23,8 @@ from tunepoint.report.items import packed_items
 from tunepoint.report.names import Names
 
 MISSING = "–"
+WITHOUT_ITEMS = '<meta name="tunepoint-items" content="left out">'
+"""Marks a report whose readers must not see the data: it stays so when it is written again."""
 
 
 def build_report(
@@ -145,12 +147,21 @@ def _script_json(value: Any) -> Markup:
 
 
 def write_report(
-    folder: Path, decision: Mapping[str, Any], measurements: Mapping[str, Any], *, with_items: bool = True
+    folder: Path,
+    decision: Mapping[str, Any],
+    measurements: Mapping[str, Any],
+    *,
+    with_items: bool | None = None,
 ) -> Path:
-    """Write report.html beside the decision, and return its path."""
+    """Write report.html beside the decision; with None it lists items unless the last one left them out."""
     path = folder / "report.html"
+    if with_items is None:
+        with_items = not (path.exists() and WITHOUT_ITEMS in path.read_text(encoding="utf-8"))
     items = packed_items(folder) if with_items else None
-    write_text(path, build_report(decision, measurements, str(folder), items))
+    if not with_items:  # whoever must not see the data sees none of it
+        measurements = {**measurements, "disagreements": [], "audit": None}
+    page = build_report(decision, measurements, str(folder), items)
+    write_text(path, page if with_items else page.replace("<head>", f"<head>\n{WITHOUT_ITEMS}", 1))
     return path
 
 
@@ -187,12 +198,12 @@ REQUIRED_KEYS = {
 """Keys without which there is no report."""
 
 
-def rebuild_report(folder: Path, *, with_items: bool = True) -> Path:
+def rebuild_report(folder: Path, *, with_items: bool | None = None) -> Path:
     """Write the report anew from decision.json, measurements.json and items.json.
 
     Args:
         folder: of the study.
-        with_items: whether the report holds the test items, with their inputs.
+        with_items: whether the report holds the test items, with their inputs; None as it did before.
 
     Raises:
         StudyError: the folder holds no finished study.

@@ -28,4 +28,6 @@ def notebook_html(decision: Mapping[str, Any], study: str) -> str:
         rows += Markup("<tr>{}</tr>").format(cells)
     said = Markup("<p><b>{}</b><br>{}<br>{}</p>").format(screen.title, screen.strength, screen.choice)
     table = Markup("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>").format(top, rows)
-    return str(said + table + Markup("<p>Next: <code>{}</code></p>").format(screen.steps[0].command))
+    # two dollar signs in a text would be a formula for a notebook
+    box = Markup('<div class="tex2jax_ignore mathjax_ignore">{}{}<p>Next: <code>{}</code></p></div>')
+    return str(box.format(said, table, screen.steps[0].command))

@@ -223,4 +223,6 @@ def months_words(decision: Mapping[str, Any]) -> str:
     """Return the horizon as people say it, such as '12 months'."""
     traffic = decision["provenance"].get("assumptions", {}).get("traffic", {})
     months = traffic.get("horizon_months")
-    return "the whole period" if months is None else f"{months:g} months"
+    if months is None:
+        return "the whole period"
+    return "1 month" if months == 1 else f"{months:g} months"

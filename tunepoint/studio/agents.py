@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import json
+import math
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +19,7 @@ from tunepoint.data.prepare import prepare
 from tunepoint.data.task_draft import draft_task
 from tunepoint.decision.verdict import Decision
 from tunepoint.errors import BudgetReached, MissingExtra, StudyError, TunepointError
+from tunepoint.models.providers import GGUF_PREFIX, LOCAL_PREFIX
 from tunepoint.report.comparison import changes
 from tunepoint.report.html import read_decision, read_measurements
 from tunepoint.report.markdown import markdown
@@ -27,6 +30,7 @@ from tunepoint.studio.tasks import TaskForm, draft, save_task, task_form
 from tunepoint.studio.workspace import STUDIES, Workspace
 from tunepoint.study.estimate import estimate
 from tunepoint.study.whatif import Scenario, what_if
+from tunepoint.task.sections import RECORDED_PREFIX
 from tunepoint.task.task import Task
 
 INSTRUCTIONS = """\
@@ -51,6 +55,7 @@ class AgentTools:
 
     def __post_init__(self) -> None:
         self.jobs = Jobs(self.workspace.folder)
+        self._lock = threading.Lock()
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -129,11 +134,13 @@ class AgentTools:
         (as in task.toml, such as openai/gpt-6-luna) and prompt (words with {input}).
         """
         folder = self.workspace.task(task)
-        form = {**task_form(folder)["form"], **changes}
         try:
-            save_task(folder, TaskForm.model_validate(form))
+            form = TaskForm.model_validate({**task_form(folder)["form"], **changes})
         except ValueError as error:
             raise StudyError(str(error)) from None
+        for name in form.models:
+            self._refuse_elsewhere(name)
+        save_task(folder, form)
         return dict(task_form(folder)["form"])
 
     def give_label(self, study: str, item: str, right: str, by: str) -> str:
@@ -145,13 +152,31 @@ class AgentTools:
 
     def run_study(self, task: str, max_usd: float) -> dict[str, Any]:
         """Start or resume the study of a task, spending at most max_usd. Ask the user before."""
-        if self.max_usd is None or max_usd < 0 or self.granted_usd + max_usd > self.max_usd:
-            left = 0.0 if self.max_usd is None else self.max_usd - self.granted_usd
-            raise BudgetReached(f"${max_usd:,.2f} is over the ${left:,.2f} left of this server's --max-usd")
-        study, words = run_words(self.workspace, task, max_usd)
-        self.jobs.start(study, words)
-        self.granted_usd += max_usd
-        return {"study": study, "left_usd": self.max_usd - self.granted_usd}
+        if max_usd < 0:
+            raise BudgetReached(f"max_usd is {max_usd}; give dollars from 0 on")
+        left = self._reserve(max_usd)  # first: calls of several agents come at once
+        try:
+            study, words = run_words(self.workspace, task, max_usd)
+            self.jobs.start(study, words)
+        except BaseException:
+            self._reserve(-max_usd)
+            raise
+        return {"study": study, "left_usd": left}
+
+    def _reserve(self, usd: float) -> float:
+        """Set dollars aside, or give them back; return what is left.
+
+        Raises:
+            BudgetReached: so many are not left.
+
+        """
+        most = self.max_usd or 0.0
+        with self._lock:
+            left = most - self.granted_usd
+            if not math.isfinite(usd) or usd > left:
+                raise BudgetReached(f"${usd:,.2f} is over the ${left:,.2f} left of this server's --max-usd")
+            self.granted_usd += usd
+            return most - self.granted_usd
 
     def stop_study(self, study: str) -> str:
         """Stop a study that is on its way. What was measured is kept."""
@@ -163,6 +188,18 @@ class AgentTools:
         self.jobs.start("gateway", serve_words(self.workspace, study, self.gateway_port))
         address = f"http://127.0.0.1:{self.gateway_port}/"
         return {"base_url": f"{address}v1", "dashboard": address}
+
+    def _refuse_elsewhere(self, model: str) -> None:
+        """Refuse a model that is a file outside of the folder.
+
+        Raises:
+            StudyError: it is.
+
+        """
+        for prefix in (RECORDED_PREFIX, GGUF_PREFIX, LOCAL_PREFIX):
+            path = Path(model.removeprefix(prefix))
+            if model.startswith(prefix) and (path.is_absolute() or ".." in path.parts):
+                raise StudyError(f"{model}: an agent may name files of its task's folder only")
 
     def _inside(self, file: str) -> Path:
         """A file of the folder; nothing outside of it is read.
@@ -189,7 +226,7 @@ def _said(decision: Decision) -> dict[str, Any]:
 
 
 def agent_server(
-    folder: Path, *, write: bool, max_usd: float | None, gateway_port: int
+    folder: Path, *, write: bool = False, max_usd: float | None = None, serve: bool = False, gateway_port: int
 ) -> tuple[Any, AgentTools]:
     """Return an MCP server of a folder, and its tools.
 
@@ -197,6 +234,7 @@ def agent_server(
         folder: of tasks and studies.
         write: whether tasks and labels may be written.
         max_usd: dollars that studies may spend; None lets none be started.
+        serve: whether the gateway may be started; it calls models with the keys of this environment.
         gateway_port: of the gateway that it may start.
 
     Raises:
@@ -230,8 +268,10 @@ def agent_server(
         for writing in (tools.draft_task, tools.edit_task, tools.give_label):
             offer(writing, read_only=False)
     if max_usd is not None:
-        for spending in (tools.run_study, tools.stop_study, tools.serve_winner):
+        for spending in (tools.run_study, tools.stop_study):
             offer(spending, read_only=False)
+    if serve:
+        offer(tools.serve_winner, read_only=False)
     return server, tools
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import hmac
 import json
+import math
 import re
+import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from importlib import resources
@@ -29,12 +32,17 @@ from tunepoint.studio.label_queue import fill_in, queue
 from tunepoint.studio.tasks import TaskForm, draft, save_task, task_form
 from tunepoint.studio.workspace import Workspace
 from tunepoint.study.estimate import estimate
+from tunepoint.study.finalists import study_task
 from tunepoint.study.labelling.inputs import POOL_TRIALS
+from tunepoint.study.labelling.reading import RIGHT_OR_WRONG
+from tunepoint.task.sections import JUDGE
 from tunepoint.task.task import Task
 
-COOKIE = "tunepoint-studio"
+COOKIE = "tunepoint-studio-"
+"""With the port behind it: browsers send a cookie to every port of a machine."""
 HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.IGNORECASE)
 MAX_BODY_BYTES = 2**20
+MAX_USD = 1e6
 PAGE_HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
     "referrer-policy": "no-referrer",
@@ -50,7 +58,7 @@ class RunRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    max_usd: float = Field(ge=0, le=1e6)
+    max_usd: float = Field(ge=0, le=MAX_USD, allow_inf_nan=False)
 
 
 class LabelRequest(BaseModel):
@@ -89,7 +97,11 @@ class Studio:
     async def add_data(self, request: Request) -> Response:
         """A data file: kept, and a task drafted for it."""
         path = await self.workspace.save_data(request.query_params.get("name", ""), request.stream())
-        guesses = await asyncio.to_thread(draft, path)
+        try:
+            guesses = await asyncio.to_thread(draft, path)
+        except BaseException:
+            shutil.rmtree(path.parent)  # what cannot be read leaves nothing behind
+            raise
         folder = path.parent.relative_to(self.workspace.folder).as_posix()
         return JSONResponse({"task": folder, "guesses": guesses})
 
@@ -161,7 +173,12 @@ class Studio:
         path = self.workspace.study(request.query_params.get("name", "")) / "report.html"
         if not path.exists():
             raise StudyError(f"{path.parent}: no report yet; resume the study")
-        return FileResponse(path, media_type="text/html")
+        # in a tab of its own it must not have the studio's rights
+        headers = {
+            "content-security-policy": "sandbox allow-scripts allow-popups",
+            "x-content-type-options": "nosniff",
+        }
+        return FileResponse(path, media_type="text/html", headers=headers)
 
     async def compare(self, request: Request) -> Response:
         """What has changed from one study to another."""
@@ -182,9 +199,11 @@ class Studio:
         said = None
         if job is not None and not job.running:
             said = "".join(job.said).strip() or "\n".join(job.lines)
+        task = study_task(folder)
         return JSONResponse(
             {
                 "sheet": await asyncio.to_thread(queue, folder),
+                "none": task.answer.kind in RIGHT_OR_WRONG or task.score.metric == JUDGE,
                 "job": None if job is None else job.document(),
                 "said": said,
             }
@@ -198,7 +217,7 @@ class Studio:
         if file := request.query_params.get("file"):
             words += ["--pool", str(await self.workspace.save_data(file, request.stream()))]
         if limit := request.query_params.get("max_usd"):
-            words += ["--max-usd", f"{float(limit):g}"]
+            words += ["--max-usd", repr(_dollars(limit))]
         if by := request.query_params.get("by"):
             words += ["--by", by]
         self.jobs.start(f"labels {name}", words)
@@ -217,7 +236,8 @@ class Studio:
             return False
         if origin is not None and origin.partition("://")[2].casefold() != host.casefold():
             return False
-        return hmac.compare_digest(request.cookies.get(COOKIE, "").encode(), self.token.encode())
+        given = request.cookies.get(_cookie(request), "")
+        return hmac.compare_digest(given.encode(), self.token.encode())
 
     async def page(self, request: Request) -> Response:
         """The page; the token in its address becomes a cookie that scripts cannot read."""
@@ -226,11 +246,31 @@ class Studio:
             if not hmac.compare_digest(given.encode(), self.token.encode()):
                 return Response("This address is of an earlier start; take the one in the terminal.", 403)
             redirect = RedirectResponse("/", 303)
-            redirect.set_cookie(COOKIE, self.token, httponly=True, samesite="strict")
+            redirect.set_cookie(_cookie(request), self.token, httponly=True, samesite="strict")
             return redirect
         if not self.admits(request):
             return Response("Open the address that `tunepoint studio` printed: it holds a token.", 403)
         return Response(_asset("studio.html"), headers=PAGE_HEADERS, media_type="text/html")
+
+
+def _dollars(text: str) -> float:
+    """Read an amount of money.
+
+    Raises:
+        StudyError: it is none.
+
+    """
+    try:
+        dollars = float(text)
+    except ValueError:
+        dollars = math.nan
+    if not 0 <= dollars <= MAX_USD:
+        raise StudyError(f"{text!r} is no amount of dollars from 0 to {MAX_USD:,.0f}")
+    return dollars
+
+
+def _cookie(request: Request) -> str:
+    return f"{COOKIE}{request.url.port or 80}"
 
 
 def _asset(name: str) -> str:
@@ -268,6 +308,8 @@ def application(folder: Path, token: str, gateway_port: int) -> tuple[Starlette,
                 return await handler(request)
             except TunepointError as error:
                 return JSONResponse({"error": str(error)}, 400)
+            except (OSError, ValueError, csv.Error) as error:
+                return JSONResponse({"error": f"{type(error).__name__}: {error}"}, 400)
 
         return respond
 

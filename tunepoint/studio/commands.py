@@ -19,7 +19,7 @@ def run_words(workspace: Workspace, task: str, max_usd: float) -> tuple[str, lis
     loaded = Task.load(folder)
     out = default_folder(loaded, prepare(loaded, 0), 0)
     words = ["run", str(folder), "--out", str(workspace.folder / out), "--progress", "json"]
-    return out.name, [*words, "--max-usd", f"{max_usd:g}", "--yes", "--json"]
+    return out.name, [*words, "--max-usd", repr(float(max_usd)), "--yes", "--json"]
 
 
 def serve_words(workspace: Workspace, study: str, port: int) -> list[str]:

@@ -150,23 +150,28 @@ class Standings:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._lock = threading.Lock()
         self._read: dict[str, int] = {}
         self._sums: dict[tuple[str, str], list[float]] = {}
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for every option and set: the mean score of its answers so far."""
-        for name, part in (("dev.jsonl", "validation"), ("trials.jsonl", "test")):
-            self._take_in(name, part)
-        rows = [
-            {"arm": arm, "set": part, "answers": int(count), "score": total / count}
-            for (part, arm), (count, total) in self._sums.items()
-        ]
+        with self._lock:
+            for name, part in (("dev.jsonl", "validation"), ("trials.jsonl", "test")):
+                self._take_in(name, part)
+            rows = [
+                {"arm": arm, "set": part, "answers": int(count), "score": total / count}
+                for (part, arm), (count, total) in self._sums.items()
+            ]
         return sorted(rows, key=lambda row: (row["set"], -float(str(row["score"]))))
 
     def _take_in(self, name: str, part: str) -> None:
         path = self.folder / name
         if not path.exists():
             return
+        if path.stat().st_size < self._read.get(name, 0):  # it was written anew
+            self._read.pop(name)
+            self._sums = {key: sums for key, sums in self._sums.items() if key[0] != part}
         with path.open("rb") as file:
             file.seek(self._read.get(name, 0))
             for line in file:

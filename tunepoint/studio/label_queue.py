@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from tunepoint.files.cells import escape_cell, unescape_cell
 from tunepoint.files.text import read_text, write_text
 from tunepoint.study.labelling.sheet import CHOICE, SHEET
 
+_WRITING = threading.Lock()
+"""Labels that come at once are written one after the other."""
 OWN_COLUMNS = ("item", "input", "right", "by")
 
 
@@ -51,16 +54,17 @@ def fill_in(study: Path, item: str, right: str, by: str) -> None:
 
     """
     path = study / SHEET
-    rows = _rows(path)
-    row = next((row for row in rows if row["item"] == item), None)
-    if row is None:
-        raise StudyError(f"{path}: no input {item!r}; the sheet has been read, open the page again")
-    row["right"], row["by"] = escape_cell(right.strip()), escape_cell(by.strip())
-    text = io.StringIO(newline="")
-    sheet = csv.DictWriter(text, list(rows[0]))
-    sheet.writeheader()
-    sheet.writerows(rows)
-    write_text(path, text.getvalue())
+    with _WRITING:
+        rows = _rows(path)
+        row = next((row for row in rows if row["item"] == item), None)
+        if row is None:
+            raise StudyError(f"{path}: no input {item!r}; the sheet has been read, open the page again")
+        row["right"], row["by"] = escape_cell(right.strip()), escape_cell(by.strip())
+        text = io.StringIO(newline="")
+        sheet = csv.DictWriter(text, list(rows[0]), extrasaction="ignore")
+        sheet.writeheader()
+        sheet.writerows(rows)
+        write_text(path, text.getvalue())
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -69,4 +73,4 @@ def _rows(path: Path) -> list[dict[str, str]]:
     rows = list(csv.DictReader(io.StringIO(read_text(path, StudyError), newline="")))
     if not rows or not set(OWN_COLUMNS) <= rows[0].keys():
         raise StudyError(f"{path}: lacks a column of {', '.join(OWN_COLUMNS)}; delete it and label again")
-    return [{name: cell or "" for name, cell in row.items()} for row in rows]
+    return [{name: cell or "" for name, cell in row.items() if isinstance(name, str)} for row in rows]

@@ -22,7 +22,9 @@ from tunepoint.task.task import Task
 PREVIEW_ROWS = 3
 MAX_CELL = 200
 """Characters of a cell in the preview."""
-PROMPT_FILE, PROMPT_NAME = "prompt.txt", "today"
+PROMPT_FILES = ("prompt.txt", "studio-prompt.txt", "studio-prompt-2.txt", "studio-prompt-3.txt")
+PROMPT_NAMES = ("today", "studio")
+"""Of a prompt that is written here, the first that is free."""
 
 
 class TaskForm(BaseModel):
@@ -37,7 +39,7 @@ class TaskForm(BaseModel):
     kind: AnswerKind
     queries_per_month: float = Field(gt=0, le=1e12)
     horizon_months: float = Field(gt=0, le=600)
-    error_usd: float | None = Field(default=None, ge=0)
+    error_usd: float | None = Field(default=None, ge=0, le=1e9)
     models: list[str] = Field(default_factory=list, max_length=20)
     prompt: str = Field(default="", max_length=100_000)
     """Words of the prompt in production; empty for none."""
@@ -85,14 +87,17 @@ def task_form(folder: Path) -> dict[str, Any]:
             horizon_months=traffic.horizon_months,
             error_usd=None if task.value.error_usd is None else float(task.value.error_usd),
             models=[model.name for model in task.models],
-            prompt=_prompt(folder),
+            prompt=_prompt(folder, task),
         ).model_dump(),
         "toml": read_text(folder / TASK_FILE, TaskError),
     }
 
 
-def _prompt(folder: Path) -> str:
-    path = folder / PROMPT_FILE
+def _prompt(folder: Path, task: Task) -> str:
+    place = _own_prompt([prompt.model_dump(mode="json", exclude_none=True) for prompt in task.prompts])
+    if place is None:
+        return ""
+    path = folder / str(task.prompts[place].messages)
     return read_text(path, TaskError) if path.exists() else ""
 
 
@@ -110,16 +115,27 @@ def save_task(folder: Path, form: TaskForm) -> None:
     document = tomlkit.parse(before)
     assert task.data is not None
     others = (form.target, form.kind) != (task.data.target, task.answer.kind)
-    _fill(document, form, others=others)
-    if form.prompt.strip():
-        write_text(folder / PROMPT_FILE, form.prompt)
-    text = tomlkit.dumps(document)
-    write_text(path, text)
     try:
-        Task.load(folder)
+        _fill(document, form, others=others)
+        prompts = _keep_prompt(document, folder, form.prompt)
+    except (TypeError, AttributeError, KeyError) as error:
+        raise TaskError(f"{path}: the studio cannot change how it is written ({error}); edit it") from None
+    former = {file: file.read_text(encoding="utf-8") if file.exists() else None for file in prompts}
+    _write({**prompts, path: tomlkit.dumps(document)})
+    try:
+        Task.load(folder).written_messages()
     except TaskError:
-        write_text(path, before)
+        _write({**former, path: before})
         raise
+
+
+def _write(contents: Mapping[Path, str | None]) -> None:
+    """Write files; None deletes one."""
+    for path, text in contents.items():
+        if text is None:
+            path.unlink(missing_ok=True)
+        else:
+            write_text(path, text)
 
 
 def _fill(document: tomlkit.TOMLDocument, form: TaskForm, *, others: bool) -> None:
@@ -147,14 +163,14 @@ def _fill(document: tomlkit.TOMLDocument, form: TaskForm, *, others: bool) -> No
     else:
         value["error_usd"] = _number(form.error_usd)
     _keep_named(document, "models", form.models)
-    _keep_prompt(document, form.prompt)
 
 
 def _section(document: tomlkit.TOMLDocument, name: str) -> Table:
     if name not in document:
         document[name] = tomlkit.table()
     section = document[name]
-    assert isinstance(section, Table)
+    if not isinstance(section, Table):
+        raise TypeError(f"{name} is no section")
     return section
 
 
@@ -186,12 +202,37 @@ def _keep_named(document: tomlkit.TOMLDocument, key: str, names: Sequence[str]) 
         document[key] = tables
 
 
-def _keep_prompt(document: tomlkit.TOMLDocument, prompt: str) -> None:
-    tables = [table for table in document.get("prompts", ()) if table["name"] != PROMPT_NAME]
-    if prompt.strip():
+def _own_prompt(prompts: Sequence[Any]) -> int | None:
+    """The position of the prompt that the form shows: the first that is a text file for all models."""
+    for place, prompt in enumerate(prompts):
+        if isinstance(prompt.get("messages"), str) and prompt["messages"].endswith(".txt"):
+            return place if "models" not in prompt else None
+    return None
+
+
+def _keep_prompt(document: tomlkit.TOMLDocument, folder: Path, words: str) -> dict[Path, str | None]:
+    """Write the form's prompt into its section; return its file's new words, None to delete the file.
+
+    Other prompts of the task stay as they are.
+    """
+    prompts = document.get("prompts")
+    if prompts is None:
+        prompts = AoT([])
+    place = _own_prompt(prompts)
+    if place is None and not words.strip():
+        return {}
+    if place is None:
+        taken = {prompt["name"] for prompt in prompts}
         table = tomlkit.table()
-        table["name"], table["messages"] = PROMPT_NAME, PROMPT_FILE
-        tables.append(table)
-    document.pop("prompts", None)
-    if tables:
-        document["prompts"] = AoT(tables)
+        table["name"] = next(name for name in (*PROMPT_NAMES, f"studio {len(taken)}") if name not in taken)
+        table["messages"] = next(name for name in PROMPT_FILES if not (folder / name).exists())
+        prompts.append(table)
+        document["prompts"] = prompts
+        return {folder / table["messages"]: words}
+    file = folder / str(prompts[place]["messages"])
+    if words.strip():
+        return {file: words}
+    del prompts[place]
+    if not len(prompts):
+        del document["prompts"]
+    return {file: None}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +11,12 @@ from typing import Any
 
 from tunepoint.errors import StudyError, TaskError
 from tunepoint.report.first_screen import headline, strength_sentence
+from tunepoint.report.html import read_decision
 from tunepoint.study.manifest import MANIFEST, read_manifest
 
 TASK_FILE, STUDIES = "task.toml", "studies"
 MAX_UPLOAD_BYTES = 2 * 2**30
-DATA_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".txt", ".gz")
+DATA_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 MAX_NAME = 60
 
 
@@ -72,13 +73,17 @@ class Workspace:
         folder = self._new_folder(Path(name).stem)
         folder.mkdir(parents=True)
         path, size = folder / name, 0
-        with path.open("wb") as file:
-            async for chunk in chunks:
-                size += len(chunk)
-                if size > MAX_UPLOAD_BYTES:
-                    most = f"{MAX_UPLOAD_BYTES:,} bytes"
-                    raise TaskError(f"{name}: over {most}; put it into {self.folder} by hand")
-                file.write(chunk)
+        try:
+            with path.open("wb") as file:
+                async for chunk in chunks:
+                    size += len(chunk)
+                    if size > MAX_UPLOAD_BYTES:
+                        most = f"{MAX_UPLOAD_BYTES:,} bytes"
+                        raise TaskError(f"{name}: over {most}; put it into {self.folder} by hand")
+                    file.write(chunk)
+        except BaseException:
+            shutil.rmtree(folder)
+            raise
         return path
 
     def _new_folder(self, stem: str) -> Path:
@@ -93,29 +98,19 @@ class Workspace:
 
 
 def _described(folder: Path) -> dict[str, Any] | None:
-    """What the list of studies says of one; None where its files cannot be read."""
+    """What the list of studies says of one; None where its manifest cannot be read."""
     try:
         manifest = read_manifest(folder)
-        decision = _decision(folder)
     except StudyError:
         return None
-    return {
-        "name": folder.name,
-        "task": manifest.task,
-        "created": manifest.content().get("created"),
-        "decided": decision is not None,
-        "title": None if decision is None else headline(decision),
-        "strength": None if decision is None else strength_sentence(decision),
-        "light": None if decision is None else decision["strength"] or "open",
-    }
-
-
-def _decision(folder: Path) -> dict[str, Any] | None:
-    path = folder / "decision.json"
-    if not path.exists():
-        return None
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if {"strength", "winner", "verdict", "finalists"} <= content.keys() else None
+    title = strength = None
+    if (folder / "decision.json").exists():
+        try:
+            decision = read_decision(folder)
+            title, strength = headline(decision), strength_sentence(decision)
+        except (StudyError, KeyError, TypeError, ValueError, AttributeError):
+            # one odd study must not hide the others
+            title, strength = "Its decision.json cannot be read.", ""
+    created = manifest.content().get("created")
+    said = {"decided": title is not None, "title": title, "strength": strength}
+    return {"name": folder.name, "task": manifest.task, "created": created, **said}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import scipy
 
 from tunepoint.arms.prompting.candidates import chat_arms
 from tunepoint.arms.prompting.chat_prompts import ChatPrompt
@@ -37,6 +40,10 @@ LEVEL = 0.90
 """Of the two-sided interval: one side fails with 5%, as non-inferiority is tested (ICH E9, section 3.3.2)."""
 BATCH = 50
 """Answers between two looks at the budget."""
+MIN_COMMON = 0.9
+"""Share of the examples that candidate and baseline must have in common."""
+MIN_LOSING = 3
+"""Groups that got worse from which their own spread says enough."""
 MAX_WORSE_SHOWN = 20
 CANDIDATE, BASELINE = "candidate", "baseline"
 Arm = WrittenPromptArm | ChatPrompt
@@ -110,8 +117,9 @@ def measure_candidate(
     prepared = prepare(task, seed)
     split = prepared.split
     pool = [*split.dev, *split.train]
-    order = stream(seed, Stream.DEV_ORDER).permutation(len(pool))
-    examples = [pool[i] for i in order[:items]]
+    # by their content, not by their place: a row that is added moves no other example
+    examples = sorted((replace(e, id=_identity(e, seed)) for e in pool), key=lambda e: e.id)[:items]
+    clusters = {_identity(e, seed): split.clusters.get(e.id) for e in pool}
     make_folder(calls.parent)
     budget = Budget(max_usd, task.costs.core_hour_usd.likely / 3600 * cores())
     with open_chat_models(task, calls, budget) as models:
@@ -125,11 +133,17 @@ def measure_candidate(
             gradings = grade_replies(scorer, replies, batch)
             for example, reply, grading in zip(batch, replies, gradings, strict=True):
                 if grading.score is not None:
-                    cluster = split.clusters.get(example.id)
+                    cluster = clusters[example.id]
                     trials.append(_trial(arm.label, example, reply, grading.score, cluster, models))
     if not trials:
         raise StudyError(f"{task.name}: no answer was graded, so there is nothing to compare")
     return trials
+
+
+def _identity(example: Example, seed: int) -> str:
+    """A name of an example by what it asks and what is right."""
+    content = f"{seed}\n{example.input}\n{example.target}"
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def _trial(
@@ -222,9 +236,14 @@ def compare_with_baseline(
             "candidate and baseline have no example in common: the data or its split has changed; write "
             "the baseline anew (--update)"
         )
+    if len(common) < MIN_COMMON * min(len({trial.item for trial in trials}) for trials in pairs):
+        raise StudyError(
+            f"candidate and baseline have {len(common)} of {len(pairs[0])} examples in common: the data has "
+            "changed; write the baseline anew (--update)"
+        )
     score = _difference(pairs, seed)
     readable = _difference([[_as_readable(trial) for trial in trials] for trials in pairs], seed)
-    before, now = ({trial.item: trial for trial in trials} for trials in pairs[::-1])
+    before, now = (_by_item(trials) for trials in pairs[::-1])
     worse = sorted(item for item in common if now[item].score < before[item].score)
     shown = [Regression(item, before[item].answer or "", now[item].answer or "") for item in worse]
     checks = [
@@ -242,6 +261,17 @@ def compare_with_baseline(
     )
 
 
+def _by_item(trials: Sequence[Trial]) -> dict[str, Trial]:
+    """The first answer to each item, with the mean score of all answers to it."""
+    grouped: dict[str, list[Trial]] = defaultdict(list)
+    for trial in trials:
+        grouped[trial.item].append(trial)
+    return {
+        item: own[0].model_copy(update={"score": float(np.mean([trial.score for trial in own]))})
+        for item, own in grouped.items()
+    }
+
+
 def _named(trials: Sequence[Trial], name: str) -> list[Trial]:
     arms = sorted({trial.arm for trial in trials})
     if len(arms) != 1:
@@ -255,8 +285,19 @@ def _as_readable(trial: Trial) -> Trial:
 
 def _difference(pairs: Sequence[Sequence[Trial]], seed: int) -> Interval:
     """Candidate less baseline, with an interval of 90%."""
-    joint = joint_of(tabulate([*pairs[0], *pairs[1]], [CANDIDATE, BASELINE]))
-    return compare(joint, [(0, 1)], stream(seed, Stream.DECISION), level=LEVEL)[0].difference
+    table = tabulate([*pairs[0], *pairs[1]], [CANDIDATE, BASELINE])
+    found = compare(joint_of(table), [(0, 1)], stream(seed, Stream.DECISION), level=LEVEL)[0].difference
+    if table.clusters is None:
+        return found
+    # whole groups may fail together, and none has done so yet: the largest one counts for a loss unseen
+    sizes = np.bincount(np.unique(table.clusters, return_inverse=True)[1])
+    lead = table.arms[0].scores.mean(axis=0) - table.arms[1].scores.mean(axis=0)
+    losing = len(np.unique(table.clusters[lead < 0]))
+    if losing >= MIN_LOSING:
+        return found
+    unseen = float(scipy.stats.beta.ppf(0.95, losing + 1, len(sizes) - losing))
+    reach = unseen * float(sizes.max()) * len(sizes) / len(lead)
+    return replace(found, low=min(found.low, max(-1.0, -reach)))
 
 
 def _checked(name: str, difference: Interval, margin: float, items: int) -> Check:
@@ -272,7 +313,7 @@ def _more_examples(difference: Interval, margin: float, items: int) -> str:
     """What would settle it: the interval shrinks with the root of the examples, its middle stays."""
     reach, room = difference.estimate - difference.low, difference.estimate + margin
     if room <= 0:
-        return f"the estimate itself is at or below the margin of {100 * margin:g} points"
+        return f"no number of examples shows a difference of {points(difference.estimate)} to be above it"
     more = rounded_up(max(1, int(np.ceil(items * ((reach / room) ** 2 - 1)))))
     return f"could be worse by more than {100 * margin:g} points; about {more:,} more examples would tell"
 
@@ -283,11 +324,13 @@ def _cost_checks(
     """The mean cost of an answer, where both have one."""
     costs = [(before[item].cost_usd, now[item].cost_usd) for item in items]
     known = [(was, is_now) for was, is_now in costs if was is not None and is_now is not None]
-    if not known:
-        return []
+    if len(known) < len(costs):
+        words = f"{len(costs) - len(known)} of {len(costs)} answers have no cost on one of the sides"
+        return [] if most is None else [Check("cost", "unclear", f"{words}, so a limit cannot be checked")]
     was, is_now = (float(np.mean(side)) for side in zip(*known, strict=True))
-    change = is_now / was - 1 if was else 0.0
-    words = f"{tiny_usd(is_now)} an answer, before {tiny_usd(was)} ({100 * change:+.0f}%)"
+    change = is_now / was - 1 if was else float("inf") if is_now else 0.0
+    grown = "from nothing" if change == float("inf") else f"{100 * change:+.0f}%"
+    words = f"{tiny_usd(is_now)} an answer, before {tiny_usd(was)} ({grown})"
     failed = most is not None and change > most
     limit = "" if most is None else f"; the limit is {percent(most)} more"
     return [Check("cost", "failed" if failed else "passed", words + limit)]

@@ -8,8 +8,22 @@ from tunepoint.errors import MissingExtra, ModelError, StudyError
 
 CARD = "README.md"
 WEIGHTS = ("*.safetensors", "*.gguf", "*.onnx")
-LEFT_OUT = ["runs/**", "**/checkpoint-*/**", "*.lock", ".*", "dev.jsonl"]
-"""Runs that a killed training resumes from, and answers to the user's own examples."""
+PUBLISHED = (
+    CARD,
+    *WEIGHTS,
+    "*config*.json",
+    "*.index.json",
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+    "*.model",
+    "labels.json",
+)
+PARTS = ("adapter", "model", "merged")
+"""Folders of a tuned model whose files are published too; runs, checkpoints and answers stay here."""
 
 
 def publish(folder: Path, repository: str, *, private: bool = True) -> str:
@@ -26,11 +40,13 @@ def publish(folder: Path, repository: str, *, private: bool = True) -> str:
         ModelError: the hub refuses, or cannot be reached.
 
     """
-    if not any(any(folder.rglob(pattern)) for pattern in WEIGHTS):
+    files = _published(folder)
+    if not any(Path(name).match(pattern) for name in files for pattern in WEIGHTS):
         raise StudyError(f"{folder}: no weights here; give what `tunepoint tune` or `tunepoint export` wrote")
-    if not (folder / CARD).exists():
+    if CARD not in files:
         raise StudyError(f"{folder}: no {CARD}, which says what the model is of; export it again")
     try:
+        from httpx import HTTPError
         from huggingface_hub import HfApi
         from huggingface_hub.errors import HfHubHTTPError
     except ImportError:
@@ -38,14 +54,27 @@ def publish(folder: Path, repository: str, *, private: bool = True) -> str:
     api = HfApi()
     try:
         api.create_repo(repository, private=private, exist_ok=True)
+        if private and not api.repo_info(repository).private:
+            raise StudyError(
+                f"{repository}: is there already, and everybody can see it; add --public or take another"
+            )
         api.upload_folder(
             repo_id=repository,
             folder_path=folder,
             commit_message="Tuned with Tunepoint",
-            ignore_patterns=LEFT_OUT,
+            allow_patterns=files,
         )
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except (HfHubHTTPError, HTTPError, OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
-        advice = "is HF_TOKEN set, and may it write?"
-        raise ModelError(f"{repository}: the hub took nothing: {first} ({advice})") from None
+        raise ModelError(
+            f"{repository}: the hub took nothing: {first} (is HF_TOKEN set, and may it write?)"
+        ) from None
     return f"{api.endpoint}/{repository}"
+
+
+def _published(folder: Path) -> list[str]:
+    """Files of a tuned model that go to the hub, as paths within its folder."""
+    found = []
+    for part in (folder, *(folder / name for name in PARTS)):
+        found += [path for pattern in PUBLISHED for path in part.glob(pattern) if path.is_file()]
+    return sorted({path.relative_to(folder).as_posix() for path in found})

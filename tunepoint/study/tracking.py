@@ -40,13 +40,14 @@ def track(settings: Track, folder: Path, decision: Mapping[str, Any]) -> list[st
 def numbers_of(decision: Mapping[str, Any]) -> dict[str, float]:
     """Return the numbers of a decision, by names that trackers accept."""
     numbers = {"wrong": float(decision["risks"]["wrong"]), "test_examples": float(decision["items"])}
-    if decision.get("saving"):
+    if decision.get("saving") and decision["saving"]["usd"] is not None:
         numbers["saving_usd"] = float(decision["saving"]["usd"])
     names = Names.of(decision)
     for finalist in decision["finalists"]:
         arm = "".join(c if c.isalnum() or c in "-_. /" else "-" for c in names.short(finalist["arm"]))
         numbers[f"{arm}/score"] = float(finalist["score"]["estimate"])
-        numbers[f"{arm}/total_usd"] = float(finalist["expected_usd"]["total"])
+        if finalist["expected_usd"]["total"] is not None:
+            numbers[f"{arm}/total_usd"] = float(finalist["expected_usd"]["total"])
         if finalist["p95_seconds"] is not None:
             numbers[f"{arm}/p95_seconds"] = float(finalist["p95_seconds"])
     return numbers

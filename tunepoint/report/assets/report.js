@@ -414,13 +414,18 @@
     const against = side === words.sides[kind] ? "the next best option" : side[0].toLowerCase() + side.slice(1);
     const keeps = words.kept.includes(kind) && !words.kept.includes(other);
     if (Math.abs(usd) < 1) return keeps ? side + " would cost about the same." : "It should cost about as much as " + against + ".";
-    if (keeps && usd > 0) return side + " should cost about " + size + " more " + period + included + ".";
+    if (keeps && usd > 0) return side + " should cost about " + size + " more " + period + included +
+      (lead < 0 ? ", for " + points + " more right answers." : ".");
     if (keeps) return side + " should save about " + size + " " + period + included +
       (lead > 0 ? ", with " + points + " fewer right answers." : ".");
-    if (usd > 0) return "It should save about " + size + " " + period + " against " + against + included + ".";
+    if (usd > 0) return "It should save about " + size + " " + period + " against " + against + included +
+      (lead < 0 ? ", with " + points + " fewer right answers." : ".");
     return "It should cost about " + size + " more " + period + " than " + against + included +
       (lead > 0 ? ", for " + points + " more right answers." : ".");
   }
+
+  // Of a log without tokens or price, nobody knows what its answers cost.
+  const priceKnown = (name) => !find(name).expected_usd || find(name).expected_usd.total !== null;
 
   // The difference of two scores; 0 where its interval holds 0, or the study did not compare them.
   function shownLead(name, against) {
@@ -437,7 +442,7 @@
       strength: strength + ": " + chance + " chance that " +
         (decision.migration && result.short ? "it is not as good as today." : "another choice is better.") };
     if (result.strength === "undecided") return { ...shown, title: "Not sure yet. Best so far: " + title(name) + "." };
-    if (against === null) return { ...shown, title: words.advice[name] + "." };
+    if (against === null || !priceKnown(name) || !priceKnown(against)) return { ...shown, title: words.advice[name] + "." };
     const other = arms.indexOf(against), lead = shownLead(name, against);
     const usd = mean((d) => total(d, other, volume, months) - total(d, result.best, volume, months));
     const period = months === 12 ? "a year" : "over " + months + " months";
@@ -466,7 +471,8 @@
     const other = arms.indexOf(against), lead = find(name).score.estimate - find(against).score.estimate;
     const label = (decision.saving.today && against === decision.saving.against ? "Today" : title(against)) + ": ";
     tile("right", percent(find(name).score.estimate), label + percent(find(against).score.estimate));
-    tile("run", aboutDollars(parts[best].run / months), label + aboutDollars(parts[other].run / months));
+    tile("run", priceKnown(name) ? aboutDollars(parts[best].run / months) : "not known",
+      label + (priceKnown(against) ? aboutDollars(parts[other].run / months) : "not known"));
     const avoided = mean((d) => queries(d, volume) * (draws.score[d][best] - draws.score[d][other]));
     tile("errors", few(Math.abs(avoided), 3), (lead >= 0 ? "+" : "") + (100 * lead).toFixed(1) + " points",
       avoided >= 0 ? "Errors avoided, a month" : "More errors, a month");
@@ -476,7 +482,10 @@
     document.querySelectorAll("#live-rows tr[data-arm]").forEach((row) => {
       const a = arms.indexOf(row.dataset.arm);
       row.className = a === result.best ? "winner" : "";
-      row.querySelectorAll("[data-part]").forEach((cell) => { cell.textContent = dollars(parts[a][cell.dataset.part]); });
+      row.querySelectorAll("[data-part]").forEach((cell) => {
+        const known = priceKnown(row.dataset.arm) || !["run", "total"].includes(cell.dataset.part);
+        cell.textContent = known ? dollars(parts[a][cell.dataset.part]) : "–";
+      });
     });
     const tie = document.querySelector("#live-rows tr.tie");
     if (tie) tie.remove();

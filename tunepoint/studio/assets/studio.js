@@ -219,7 +219,9 @@
     else {
       if (state.said) content.push(section("How it stands", make("pre", state.said)));
       const at = place === undefined ? rows.findIndex((row) => !row.right) : place;
-      if (at >= 0 && rows[at]) content.push(labelling(name, rows, at, by));
+      if (at >= 0 && rows[at]) content.push(labelling(name, rows, at, by, state.none));
+      else if (rows.length) content.push(section("All of this sheet is labeled", make("div", [
+        button("Go back to the last one", () => labelPage(name, rows.length - 1))], { class: "row" })));
       content.push(section(rows.length ? done + " of " + rows.length + " labeled" : "Inputs without labels",
         make("p", rows.length ? "Labels are kept as you give them. Decide again when you like; what is empty comes again."
           : "Give a file of inputs like those in production, without right answers: the options answer it, and you label only where they disagree."),
@@ -230,9 +232,10 @@
     main.replaceChildren(...content);
   }
 
-  function labelling(name, rows, at, by) {
+  function labelling(name, rows, at, by, none) {
     const row = rows[at];
     const label = async (right) => {
+      document.onkeydown = null;  // the next key is for the next input
       try {
         await send(named("labels", name), { item: row.item, right, by: by.value });
         const left = rows.findIndex((other, i) => i > at && !other.right);
@@ -240,6 +243,7 @@
       } catch (error) { failed(error); }
     };
     const undo = async () => {
+      document.onkeydown = null;
       const last = at > 0 ? at - 1 : 0;
       try {
         await send(named("labels", name), { item: rows[last].item, right: "", by: "" });
@@ -248,7 +252,7 @@
     };
     const other = make("input", null, { placeholder: "another answer, then Enter", "aria-label": "another answer" });
     other.addEventListener("keydown", (event) => { if (event.key === "Enter" && other.value.trim()) label(other.value.trim()); });
-    const keys = { 0: () => label("none"), u: undo };
+    const keys = none ? { 0: () => label("none"), u: undo } : { u: undo };
     const choices = Object.entries(row.choices).map(([column, text], i) => {
       keys[i + 1] = () => label(column);
       return make("button", [make("kbd", String(i + 1)), text], { type: "button", onclick: () => label(column) });
@@ -260,8 +264,8 @@
     return make("section", [make("p", (at + 1) + " of " + rows.length, { class: "note" }), make("progress", null,
       { max: String(rows.length), value: String(rows.filter((one) => one.right).length), "aria-label": "labeled" }),
       make("blockquote", row.input), make("p", "Which answer is right?"),
-      make("div", [...choices, make("button", [make("kbd", "0"), "none of these"], { type: "button", onclick: () => label("none") }), other],
-        { class: "choices" }),
+      make("div", [...choices, none ? make("button", [make("kbd", "0"), "none of these"], { type: "button", onclick: () => label("none") }) : null,
+        other], { class: "choices" }),
       make("div", [make("button", [make("kbd", "u"), "take the last one back"], { type: "button", onclick: undo, disabled: at === 0 })], { class: "row" })]);
   }
 
