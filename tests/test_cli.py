@@ -218,12 +218,24 @@ def test_doctor_sums_up_and_looks_for_the_models_of_a_task(tmp_path: Path) -> No
     task.write_text('name = "t"\n' + "".join(f'[[models]]\nname = "{name}"\n' for name in models))
     found = {check.name: check for check in diagnose_task(task)}
     assert [found[f"task: {name}"].ok for name in models] == [True, True, False, False, False]
-    assert found["task: openai/gpt-6-luna"].detail == "OPENAI_API_KEY is not set"
+    assert "set OPENAI_API_KEY in the environment" in found["task: openai/gpt-6-luna"].detail
     assert summary([Check("a", True, "x"), Check("b", False, "y", needed=False)]) == (
         "All that every study needs is there. 1 things that only some tasks need are not there."
     )
     text = call("doctor", task, code=2)
     assert "To be done: task: recorded:gone.jsonl" in text and ", and 2 more" in text
+
+
+def test_doctor_looks_for_the_key_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = tmp_path / "task.toml"
+    models = ('name = "openai/gpt-6-luna"\nkey_env = "MY_KEY"', 'name = "opnai/gpt"')
+    task.write_text('name = "t"\n' + "".join(f"[[models]]\n{model}\n" for model in models))
+    monkeypatch.setenv("OPENAI_API_KEY", "x")
+    hosted, unknown = diagnose_task(task)
+    assert not hosted.ok and "set MY_KEY" in hosted.detail
+    assert not unknown.ok and "openai" in unknown.detail
+    monkeypatch.setenv("MY_KEY", "y")
+    assert diagnose_task(task)[0].detail == "api.openai.com is asked for gpt-6-luna when the study begins"
 
 
 def test_doctor_fails_when_weights_are_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from tunepoint import Trial
 from tunepoint.cli.app import app
 from tunepoint.errors import StudyError
-from tunepoint.study.gate import Limits, compare_with_baseline
+from tunepoint.study.gate import Gate, Limits, compare_with_baseline
 
 GOOD, BAD = "Route with care: {text}", "Route in haste: {text}"
 
@@ -104,6 +104,19 @@ def test_a_spending_cap_holds_and_what_was_answered_is_kept(fake: Fake, tmp_path
     assert code == 2 and "spending cap" in said and not (folder / "gate.jsonl").exists()
 
 
+def test_rows_that_are_added_leave_most_examples_and_other_data_is_named(fake: Fake, tmp_path: Path) -> None:
+    folder = write_task(tmp_path, fake, GOOD)
+    assert gated(folder, "--update", "--items", 120)[0] == 0
+    head, *rows = (folder / "data.csv").read_text().splitlines()
+    (folder / "data.csv").write_text("\n".join([head, "a new invoice nobody has seen,billing", *rows]) + "\n")
+    code, said = gated(folder, "--items", 120, "--margin", 0.1)
+    assert code == 0 and "0 examples got worse" in said, said
+    others = [row.replace("invoice about", "invoice for").replace("pairing the", "pairing a") for row in rows]
+    (folder / "data.csv").write_text("\n".join([head, *others]) + "\n")
+    code, said = gated(folder, "--items", 120)
+    assert code == 2 and "write the baseline anew (--update)" in said
+
+
 def test_what_cannot_be_gated_is_named(fake: Fake, tmp_path: Path) -> None:
     folder = write_task(tmp_path, fake, GOOD)
     code, said = gated(folder, "--option", "another")
@@ -142,6 +155,31 @@ def test_a_small_set_is_unclear_and_says_how_many_more_it_takes(tmp_path: Path) 
     assert CliRunner().invoke(app, [*map(str, words)]).exit_code == 3
     assert CliRunner().invoke(app, [*map(str, words), "--allow-unclear"]).exit_code == 0
     assert CliRunner().invoke(app, [*map(str, words), "--margin", "0.5"]).exit_code == 0
+
+
+def test_groups_that_fail_together_make_the_gate_less_sure() -> None:
+    """200 alike answers pass alone, but not where they are 20 groups of ten: any group may fail as one."""
+
+    def found(size: int, wrong: set[int]) -> Gate:
+        sides = trials("new", wrong), trials("old", set())
+        grouped = [
+            [trial.model_copy(update={"cluster": str(int(trial.item) // size)}) for trial in side]
+            for side in sides
+        ]
+        return compare_with_baseline(grouped[0], grouped[1], Limits(0.05))
+
+    assert compare_with_baseline(trials("new", set()), trials("old", set()), Limits(0.05)).status == "passed"
+    assert found(1, set()).status == "passed"
+    assert found(10, set()).status == "unclear"
+    assert found(10, set(range(10))).status == "unclear"
+    assert found(10, set(range(60))).status == "failed"
+
+
+def test_a_limit_on_cost_is_unclear_where_answers_have_no_price() -> None:
+    old, new = trials("old", set(), cost_usd=0.001), trials("new", set())
+    assert compare_with_baseline(new, old, Limits(0.05)).status == "passed"
+    limited = compare_with_baseline(new, old, Limits(0.05, cost_increase=0.1))
+    assert limited.status == "unclear" and "200 of 200 answers have no cost" in limited.checks[-1].words
 
 
 def test_unreadable_answers_and_cost_are_gated_too() -> None:

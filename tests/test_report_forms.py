@@ -106,8 +106,13 @@ def test_a_report_can_leave_the_examples_out(finished: Result, tmp_path: Path) -
     study = tmp_path / "study"
     shutil.copytree(finished.folder, study)
     assert 'id="items-data"' in (invoked(study) and (study / "report.html").read_text())
+    inputs = json.loads((study / "items.json").read_text())["inputs"]
+    assert len(inputs) > 10 and all(isinstance(text, str) for text in inputs)
     invoked(study, "--no-items")
-    assert 'id="items-data"' not in (study / "report.html").read_text()
+    for _ in range(2):  # a report that is built again leaves them out too
+        text = (study / "report.html").read_text()
+        assert 'id="items-data"' not in text and not any(len(i) > 20 and i in text for i in inputs)
+        invoked(study)
 
 
 @needs_browser

@@ -176,6 +176,32 @@ def test_models_that_stay_keep_their_keys_and_other_answers_lose_their_labels(tm
     assert task.data is not None and task.data.group is None
 
 
+def test_the_prompts_of_a_task_stay_and_its_own_one_can_be_taken_back(tmp_path: Path) -> None:
+    write_small(tmp_path)
+    text = (tmp_path / "task.toml").read_text()
+    (tmp_path / "task.toml").write_text(
+        f'{text}\n[[models]]\nname = "ollama/a"\n[[prompts]]\nname = "chat"\nmessages = "chat.json"\n'
+    )
+    (tmp_path / "chat.json").write_text('[{"role": "user", "content": "Route {text}"}]')
+    form = TaskForm(**task_form(tmp_path)["form"])
+    assert form.prompt == ""
+    save_task(tmp_path, form.model_copy(update={"prompt": "Please route: {text}"}))
+    assert Task.load(tmp_path).prompts[0].name == "chat"
+    assert task_form(tmp_path)["form"]["prompt"] == "Please route: {text}"
+    added = [prompt for prompt in Task.load(tmp_path).prompts if prompt.name != "chat"]
+    assert len(added) == 1 and (tmp_path / str(added[0].messages)).exists()
+    twice = 'name = "chat"\nmessages = "chat.json"\n'
+    before = (tmp_path / "task.toml").read_text()
+    (tmp_path / "task.toml").write_text(f"{before}\n[[prompts]]\n{twice}")
+    with pytest.raises(TaskError, match="two named 'chat'"):
+        save_task(tmp_path, form.model_copy(update={"prompt": "Another one: {text}"}))
+    (tmp_path / "task.toml").write_text(before)
+    assert task_form(tmp_path)["form"]["prompt"] == "Please route: {text}"  # as it was
+    save_task(tmp_path, form)
+    assert [prompt.name for prompt in Task.load(tmp_path).prompts] == ["chat"]
+    assert not (tmp_path / str(added[0].messages)).exists() and (tmp_path / "chat.json").exists()
+
+
 def test_the_quote_tells_what_the_data_holds_and_costs(client: httpx.Client, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     name = upload(client, csv_of(tmp_path / "mine"))
@@ -261,12 +287,17 @@ def test_studies_are_listed_compared_and_reported(finished: Result, tmp_path: Pa
         shutil.copytree(str(finished.folder), tmp_path / "studies" / name)
     (tmp_path / "studies" / "broken").mkdir()
     (tmp_path / "studies" / "broken" / "manifest.json").write_text("{")
+    for name, content in (("odd", "[]"), ("older", '{"verdict": 3}'), ("cut", '{"verdict": "prom')):
+        shutil.copytree(str(finished.folder), tmp_path / "studies" / name)
+        (tmp_path / "studies" / name / "decision.json").write_text(content)
     with (
         studio_in(tmp_path) as (url, _),
         signed_in(url) as client,
     ):
         studies = client.get("/api/home").json()["studies"]
-        assert {study["name"] for study in studies} == {"one", "two"} and all(s["decided"] for s in studies)
+        odd = {study["name"] for study in studies if study["title"] == "Its decision.json cannot be read."}
+        assert odd == {"odd", "older", "cut"}, studies
+        assert {study["name"] for study in studies if study["decided"]} - odd == {"one", "two"}
         changed = client.get("/api/compare", params={"old": "one", "new": "two"}).json()["changes"]
         assert changed == ["Nothing: verdict, options, costs and assumptions are the same."]
         assert "<title>small:" in client.get("/api/report", params={"name": "one"}).text

@@ -14,11 +14,13 @@ from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from tunepoint.errors import ModelError
+from tunepoint.errors import ModelError, TunepointError
 from tunepoint.models.providers import PROVIDERS
 
 if TYPE_CHECKING:
+    from tunepoint.task.sections import ModelName
     from tunepoint.task.task import Task
 
 MIN_FREE_GB = 1.0
@@ -72,17 +74,17 @@ def diagnose_task(path: Path) -> list[Check]:
 
     task = Task.load(path)
     named = [*task.models, *([task.score.judge] if task.score.judge else [])]
-    return [_task_model(model.name, task) for model in named]
+    return [_task_model(model, task) for model in named]
 
 
-def _task_model(name: str, task: Task) -> Check:
-    """Check a model of a task: a log, weights of this machine, a server, or a provider's list."""
+def _task_model(named: ModelName, task: Task) -> Check:
+    """Check a model of a task: a log, weights of this machine, a server, or a provider and its key."""
     from tunepoint.models.gguf.catalog import known_model
     from tunepoint.models.gguf.store import ModelStore
     from tunepoint.models.providers import EMBEDDED_PREFIX, GGUF_PREFIX
     from tunepoint.task.sections import EMBEDDED, RECORDED_PREFIX
 
-    what = f"task: {name}"
+    name, what = named.name, f"task: {named.name}"
     if name == EMBEDDED:
         return replace(_weights(), name=what)
     for prefix in (RECORDED_PREFIX, GGUF_PREFIX):
@@ -94,13 +96,24 @@ def _task_model(name: str, task: Task) -> Check:
             return Check(what, True, str(ModelStore().find(known_model(name.removeprefix(EMBEDDED_PREFIX)))))
         except ModelError as error:
             return Check(what, False, str(error))
-    if name.startswith("http"):
-        return replace(_answers(name), name=what, needed=True)
-    provider, _, model = name.partition("/")
-    known = PROVIDERS.get(provider)
-    if known is not None and known.key is not None and known.key_needed and not os.environ.get(known.key):
-        return Check(what, False, f"{known.key} is not set")
-    return Check(what, True, f"{provider} is asked for {model} when the study begins")
+    return _hosted_model(what, named)
+
+
+def _hosted_model(what: str, named: ModelName) -> Check:
+    """Check a model's address and key, and that its client is there; only a server at a URL is asked."""
+    from tunepoint.models.opening import endpoint_kind
+    from tunepoint.models.providers import parse_model_name
+
+    try:
+        endpoint_kind(named.name)
+        address = parse_model_name(named.name, named.key_env)
+        address.key()
+    except TunepointError as error:
+        return Check(what, False, str(error))
+    if named.name.startswith("http"):
+        return replace(_answers(named.name), name=what, needed=True)
+    host = urlsplit(address.url).hostname
+    return Check(what, True, f"{host} is asked for {address.model} when the study begins")
 
 
 def summary(checks: Sequence[Check]) -> str:

@@ -186,10 +186,10 @@ def open_hosted(model: NamedModel, abilities: Abilities | None = None) -> Hosted
         "abilities": abilities,
         "key_env": model.key_env,
     }
-    return _endpoint_kind(model.name)(model.name, **settings)
+    return endpoint_kind(model.name)(model.name, **settings)
 
 
-def _endpoint_kind(name: str) -> type[HostedEndpoint]:
+def endpoint_kind(name: str) -> type[HostedEndpoint]:
     """Return the class for the API that serves a model.
 
     Raises:

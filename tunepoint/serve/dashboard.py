@@ -48,6 +48,7 @@ def dashboard_data(store: Store, name: str, task: ServedTask, *, days: float = D
         "days": days,
         "requests": sum(request.copy_of is None for request in requests),
         "most": MAX_REQUESTS if len(requests) == MAX_REQUESTS else None,
+        "all_today": len(requests) < MAX_REQUESTS or requests[0].at < _midnight(),
         "tiles": _tiles(requests),
         "alarm": _alarm(store.audit_log(name), task),
         "by_hour": _by_hour(requests),
@@ -71,7 +72,7 @@ def dashboard_data(store: Store, name: str, task: ServedTask, *, days: float = D
 
 def _tiles(requests: Sequence[CapturedRequest]) -> dict[str, float]:
     """Requests, failures among them, and what answers have cost since midnight (UTC), copies included."""
-    midnight = time.time() // 86_400 * 86_400
+    midnight = _midnight()
     asked = [request for request in requests if request.copy_of is None]
     today = [request for request in requests if request.at >= midnight]
     return {
@@ -79,6 +80,11 @@ def _tiles(requests: Sequence[CapturedRequest]) -> dict[str, float]:
         "failed": sum(request.status >= 400 for request in asked),
         "usd_today": float(sum(request.cost_usd or 0 for request in today)),
     }
+
+
+def _midnight() -> float:
+    """When the day began, UTC, in seconds of the epoch."""
+    return time.time() // 86_400 * 86_400
 
 
 def _alarm(log: Sequence[Mapping[str, Any]], task: ServedTask) -> str | None:

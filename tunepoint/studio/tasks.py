@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from tunepoint.task.task import Task
 PREVIEW_ROWS = 3
 MAX_CELL = 200
 """Characters of a cell in the preview."""
-PROMPT_FILES = ("prompt.txt", "studio-prompt.txt", "studio-prompt-2.txt", "studio-prompt-3.txt")
+PROMPT_FILES = ("prompt.txt", "studio-prompt.txt")
 PROMPT_NAMES = ("today", "studio")
 """Of a prompt that is written here, the first that is free."""
 
@@ -225,7 +226,9 @@ def _keep_prompt(document: tomlkit.TOMLDocument, folder: Path, words: str) -> di
         taken = {prompt["name"] for prompt in prompts}
         table = tomlkit.table()
         table["name"] = next(name for name in (*PROMPT_NAMES, f"studio {len(taken)}") if name not in taken)
-        table["messages"] = next(name for name in PROMPT_FILES if not (folder / name).exists())
+        numbered = (f"studio-prompt-{number}.txt" for number in count(2))
+        files = chain(PROMPT_FILES, numbered)
+        table["messages"] = next(name for name in files if not (folder / name).exists())
         prompts.append(table)
         document["prompts"] = prompts
         return {folder / table["messages"]: words}

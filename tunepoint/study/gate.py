@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -40,8 +40,8 @@ LEVEL = 0.90
 """Of the two-sided interval: one side fails with 5%, as non-inferiority is tested (ICH E9, section 3.3.2)."""
 BATCH = 50
 """Answers between two looks at the budget."""
-MIN_COMMON = 0.9
-"""Share of the examples that candidate and baseline must have in common."""
+MIN_COMMON = 0.5
+"""Share of the examples that candidate and baseline must have in common: new rows move the split."""
 MIN_LOSING = 3
 """Groups that got worse from which their own spread says enough."""
 MAX_WORSE_SHOWN = 20
@@ -241,6 +241,7 @@ def compare_with_baseline(
             f"candidate and baseline have {len(common)} of {len(pairs[0])} examples in common: the data has "
             "changed; write the baseline anew (--update)"
         )
+    pairs = _grouped_alike(pairs, common)
     score = _difference(pairs, seed)
     readable = _difference([[_as_readable(trial) for trial in trials] for trials in pairs], seed)
     before, now = (_by_item(trials) for trials in pairs[::-1])
@@ -277,6 +278,13 @@ def _named(trials: Sequence[Trial], name: str) -> list[Trial]:
     if len(arms) != 1:
         raise StudyError(f"the {name} holds {len(arms)} options ({', '.join(arms)}); give one")
     return [trial.model_copy(update={"arm": name}) for trial in trials]
+
+
+def _grouped_alike(pairs: Sequence[Sequence[Trial]], common: Set[str]) -> list[list[Trial]]:
+    """The trials of the common examples, both sides in the candidate's groups, whose names are today's."""
+    clusters = {trial.item: trial.cluster for trials in pairs[::-1] for trial in trials}
+    kept = [[trial for trial in trials if trial.item in common] for trials in pairs]
+    return [[t.model_copy(update={"cluster": clusters[t.item]}) for t in trials] for trials in kept]
 
 
 def _as_readable(trial: Trial) -> Trial:

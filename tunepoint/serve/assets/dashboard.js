@@ -96,9 +96,10 @@
   }
 
   function tiles(data) {
-    $("tile-requests").textContent = (data.most ? "over " : "") + data.tiles.requests.toLocaleString("en-US");
-    $("tile-failed").textContent = data.tiles.failed.toLocaleString("en-US");
-    $("tile-today").textContent = dollars(data.tiles.usd_today);
+    const over = data.most ? "over " : "";  // more came than were read for this view
+    $("tile-requests").textContent = over + data.tiles.requests.toLocaleString("en-US");
+    $("tile-failed").textContent = over + data.tiles.failed.toLocaleString("en-US");
+    $("tile-today").textContent = (data.all_today ? "" : "over ") + dollars(data.tiles.usd_today);
     $("tile-saved").textContent = data.saved_usd === null || data.saved_usd === undefined ? "not computed" : dollars(data.saved_usd);
     $("alarm").hidden = !data.alarm;
     $("alarm").textContent = data.alarm || "";
