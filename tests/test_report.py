@@ -298,6 +298,12 @@ def test_the_verdict_comes_in_fifteen_lines(finished: Result, width: int) -> Non
     text = console.export_text()
     assert len(text.splitlines()) < 15 and headline(decision)[:40] in text
     assert "…" not in text.partition("right answers")[2].partition("→")[0]  # heads are whole
+    # an undecided one with long sentences leaves out options, not the next step
+    longer = {**decision, "strength": None, "finalists": decision["finalists"] * 3}
+    console = Console(record=True, width=width)
+    print_verdict(longer, console, "studies/small")
+    short = console.export_text()
+    assert len(short.splitlines()) < 15 and "more in the report" in short and "Next: " in short
     assert strength_sentence(decision) in text
     assert ("build" in text) == (width == 120)
 

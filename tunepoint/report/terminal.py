@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from tunepoint.data.prepare import Audit
 from tunepoint.decision.numbers import usd
@@ -27,8 +28,10 @@ from tunepoint.report.words import (
     worth_words,
 )
 
-MAX_ROWS = 6
-"""Options in the table."""
+MAX_LINES = 14
+"""Of the verdict; the command adds one with the report's name."""
+MAX_ROWS, MIN_ROWS = 6, 2
+"""Options in the table: few enough for the lines above, and never fewer than two."""
 MIN_NAME = 20
 """Columns for the name of an option, at least."""
 WIDE_COLUMNS = 100
@@ -54,7 +57,9 @@ def audit_line(audit: Audit) -> str:
 
 
 def print_verdict(decision: Mapping[str, Any], console: Console, study: str) -> None:
-    """Print the verdict in at most 15 lines: what to do, what it saves, how sure, the options, what next.
+    """Print the verdict in few lines: what to do, what it saves, how sure, the options, what next.
+
+    Long sentences on a narrow terminal leave fewer options in the table; all are in the report.
 
     Args:
         decision: the content of decision.json.
@@ -63,14 +68,19 @@ def print_verdict(decision: Mapping[str, Any], console: Console, study: str) -> 
 
     """
     screen, scope = first_screen(decision, (), study), scope_words(decision)
-    if scope is not None:
-        console.print(escape(scope), highlight=False)
-    console.print(f"[bold]{escape(screen.title)}[/bold]", highlight=False)
-    console.print(escape(screen.strength), highlight=False)
-    console.print(_options_table(decision, console.width))
     step = screen.steps[0]
-    if decision["strength"] is None:
-        console.print(escape(sentence(step.what)), highlight=False)
+    above = [screen.title, screen.strength] if scope is None else [scope, screen.title, screen.strength]
+    below = [sentence(step.what)] if decision["strength"] is None else []
+    texts = [Text(words) for words in (*above, *below)]
+    taken = sum(len(text.wrap(console, console.width)) for text in texts)
+    other_lines = 3  # the heads of the columns, "and N more", and the next step, which is not wrapped
+    rows = max(MIN_ROWS, min(MAX_ROWS, MAX_LINES - taken - other_lines))
+    for words in above:
+        shown = f"[bold]{escape(words)}[/bold]" if words == screen.title else escape(words)
+        console.print(shown, highlight=False)
+    console.print(_options_table(decision, console.width, rows))
+    for words in below:
+        console.print(escape(words), highlight=False)
     console.print(escape(f"Next: {step.command}"), highlight=False, soft_wrap=True)
 
 
@@ -115,20 +125,20 @@ def _print_list(lines: Sequence[str], console: Console) -> None:
         console.print(f"  • {escape(line)}", highlight=False)
 
 
-def _options_table(decision: Mapping[str, Any], width: int) -> Table:
+def _options_table(decision: Mapping[str, Any], width: int, rows: int) -> Table:
     """The best options, with their expected dollars; parts of the total only where there is room."""
     heads, options = options_table(decision, whole=width >= WIDE_COLUMNS)
-    columns = zip(heads[1:], *(option.cells for option in options[:MAX_ROWS]), strict=True)
+    columns = zip(heads[1:], *(option.cells for option in options[:rows]), strict=True)
     numbers = sum(max(map(len, column)) + 1 for column in columns)
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
     # numbers keep their place; a long name gives way
     table.add_column("option", no_wrap=True, max_width=max(MIN_NAME, width - numbers - 1))
     for head in heads[1:]:
         table.add_column(head, justify="right", no_wrap=True)
-    for option in options[:MAX_ROWS]:
+    for option in options[:rows]:
         table.add_row(escape(f"{'→ ' if option.wins else '  '}{option.name}"), *option.cells)
-    if len(options) > MAX_ROWS:
-        table.add_row(f"  and {len(options) - MAX_ROWS} more in the report")
+    if len(options) > rows:
+        table.add_row(f"  and {len(options) - rows} more in the report")
     return table
 
 
