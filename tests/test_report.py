@@ -156,7 +156,11 @@ def test_how_sure_a_verdict_is() -> None:
     assert strength_sentence({"strength": None, "risks": {}}) == "Not sure yet."
     risks = {"wrong": 0.99, "unacceptable": 0.99, "passed_over": 0.0}
     short = decided("tuned", strength=None, risks=risks, migration={})
-    assert strength_sentence(short) == "Not sure yet: 99% chance that it is not as good as today."
+    assert strength_sentence(short) == "99% sure that it is not as good as today."
+    assert headline(short) == "Nothing measured here can replace what runs today. Nearest: x."
+    less = decided("tuned", strength=None, risks={**risks, "wrong": 0.6, "unacceptable": 0.6}, migration={})
+    assert strength_sentence(less) == "Not sure yet: 60% chance that it is not as good as today."
+    assert headline(less) == "Not sure yet. Best so far: x."
 
 
 def finalist(arm: str, kind: str, score: float, label: str | None = None) -> dict[str, object]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tunepoint.decision.evidence_needed import SURE
 from tunepoint.decision.numbers import about_usd, at_start, percent, points, significant, tiny_usd
 from tunepoint.decision.rule import strength_of
 from tunepoint.report.advice import (
@@ -87,8 +88,11 @@ def first_screen(
 def headline(decision: Mapping[str, Any]) -> str:
     """Return the verdict in two sentences: what to do, and what that saves."""
     names = Names.of(decision)
+    best = names.short(decision["winner"])
+    if _nothing_reaches(decision):
+        return f"Nothing measured here can replace what runs today. Nearest: {best}."
     if decision["strength"] is None:
-        return f"Not sure yet. Best so far: {names.short(decision['winner'])}."
+        return f"Not sure yet. Best so far: {best}."
     return " ".join(filter(None, (f"{advice_words(decision)}.", money_words(decision))))
 
 
@@ -98,6 +102,8 @@ def strength_sentence(decision: Mapping[str, Any]) -> str:
     wrong = decision.get("risks", {}).get("wrong")  # decisions of older versions lack it
     if wrong is None:
         return f"{words}."
+    if _nothing_reaches(decision):
+        return f"{'Over 99%' if wrong > 0.99 else f'{wrong:.0%}'} sure that it is not as good as today."
     chance = "under 1%" if wrong < 0.01 else f"{wrong:.0%}"
     # A guard, such as one for too few examples, may make a verdict weaker than its draws say.
     guarded = "" if strength_of(wrong) == decision["strength"] else ", caveats not counted"
@@ -109,6 +115,12 @@ def _falls_short(decision: Mapping[str, Any]) -> bool:
     """Whether the risk is to fall behind what has to be replaced, more than to pass over a better choice."""
     risks = decision["risks"]
     return "migration" in decision and bool(risks["unacceptable"] > risks["passed_over"])
+
+
+def _nothing_reaches(decision: Mapping[str, Any]) -> bool:
+    """Whether even the best option is surely not as good as what has to be replaced."""
+    wrong = decision.get("risks", {}).get("wrong")
+    return decision["strength"] is None and wrong is not None and wrong > SURE and _falls_short(decision)
 
 
 def choice_words(decision: Mapping[str, Any]) -> str:

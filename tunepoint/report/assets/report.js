@@ -438,9 +438,15 @@
     const name = arms[result.best], against = reference(result.best);
     const strength = strengthWords[result.strength];
     const chance = result.risk < 0.01 ? "under 1%" : (100 * result.risk).toFixed(0) + "%";
+    const short = decision.migration && result.short;
     const shown = { light: lights[result.strength],
       strength: strength + ": " + chance + " chance that " +
-        (decision.migration && result.short ? "it is not as good as today." : "another choice is better.") };
+        (short ? "it is not as good as today." : "another choice is better.") };
+    if (result.strength === "undecided" && short && result.risk > 0.95) {
+      const sure = result.risk > 0.99 ? "Over 99%" : (100 * result.risk).toFixed(0) + "%";
+      return { ...shown, strength: sure + " sure that it is not as good as today.",
+        title: "Nothing measured here can replace what runs today. Nearest: " + title(name) + "." };
+    }
     if (result.strength === "undecided") return { ...shown, title: "Not sure yet. Best so far: " + title(name) + "." };
     if (against === null || !priceKnown(name) || !priceKnown(against)) return { ...shown, title: words.advice[name] + "." };
     const other = arms.indexOf(against), lead = shownLead(name, against);
