@@ -113,7 +113,7 @@ def known_model(name: str) -> KnownModel:
     short = name.removeprefix(EMBEDDED_PREFIX)
     if short not in KNOWN_MODELS:
         raise ModelError(
-            f"{name!r} is no embedded language model: {nearest(short, KNOWN_MODELS)}. Any other file runs as "
+            f"{name!r} is no embedded language model: {nearest(short, KNOWN_MODELS)} Any other file runs as "
             '"gguf:PATH"'
         )
     return KNOWN_MODELS[short]
