@@ -37,26 +37,27 @@ def banking77(data: Path) -> Answered:
     """Qwen3-1.7B prompted, and TF-IDF with logistic regression trained on some of the examples."""
     folder = data / "banking77_qwen3"
     test = _lines(folder / "splits" / "test.jsonl")
-    said: dict[str, list[str]] = {}
+    by_model: dict[str, list[str]] = {}
     for path in sorted(folder.glob("*/predictions.jsonl.gz")):
         rows = map(json.loads, gzip.decompress(path.read_bytes()).splitlines())
         of_item = {row["id"]: str(row["pred"]) for row in rows}
         if len(of_item) == len(test):
-            said[path.parent.name] = [of_item[row["id"]] for row in test]
-    prompted = len(said)
+            by_model[path.parent.name] = [of_item[row["id"]] for row in test]
+    prompted = len(by_model)
     pool = _lines(folder / "splits" / "train_pool.jsonl")
     for rung in RUNGS:
         chosen = set(json.loads((folder / "splits" / "rungs" / f"rung_{rung}.json").read_text()))
         train = [row for row in pool if row["id"] in chosen]
         model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), LogisticRegression(C=30, max_iter=300))
         model.fit([row["text"] for row in train], [row["label"] for row in train])
-        said[f"TF-IDF {rung}"] = model.predict([row["text"] for row in test]).tolist()
+        by_model[f"TF-IDF {rung}"] = model.predict([row["text"] for row in test]).tolist()
     right = [row["label"] for row in test]
-    codes = {answer: code for code, answer in enumerate(sorted({*right, *itertools.chain(*said.values())}))}
-    answers = np.array([[codes[answer] for answer in column] for column in said.values()])
+    every = sorted({*right, *itertools.chain(*by_model.values())})
+    codes = {answer: code for code, answer in enumerate(every)}
+    answers = np.array([[codes[answer] for answer in column] for column in by_model.values()])
     scores = (answers == np.array([codes[label] for label in right])).astype(float)
     keep = np.flatnonzero(scores.mean(axis=1) >= scores.mean(axis=1).max() / 2).tolist()
-    names = tuple(said)
+    names = tuple(by_model)
     recording = Recording(
         "banking77",
         tuple(names[i] for i in keep),

@@ -216,9 +216,9 @@ def test_doctor_sums_up_and_looks_for_the_models_of_a_task(tmp_path: Path) -> No
     models = ["embedded:minilm", "recorded:log.jsonl", "recorded:gone.jsonl", "openai/gpt-6-luna"]
     models.append("gguf:no.gguf")
     task.write_text('name = "t"\n' + "".join(f'[[models]]\nname = "{name}"\n' for name in models))
-    found = {check.name: check for check in diagnose_task(task)}
-    assert [found[f"task: {name}"].ok for name in models] == [True, True, False, False, False]
-    assert "set OPENAI_API_KEY in the environment" in found["task: openai/gpt-6-luna"].detail
+    checks = {check.name: check for check in diagnose_task(task)}
+    assert [checks[f"task: {name}"].ok for name in models] == [True, True, False, False, False]
+    assert "set OPENAI_API_KEY in the environment" in checks["task: openai/gpt-6-luna"].detail
     assert summary([Check("a", True, "x"), Check("b", False, "y", needed=False)]) == (
         "All that every study needs is there. 1 things that only some tasks need are not there."
     )

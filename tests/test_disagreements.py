@@ -246,9 +246,9 @@ def test_intervals_hold_with_wrong_labels_once_second_opinions_show_how_many() -
         scores, strata = drawn(rng, 3_100)
         test, pool = joint(scores[:100]), labelled(rng, scores[100:], strata[100:], 250)
         wrong = rng.random(250) < 0.2
-        said = np.where(wrong[:, None], pool.scores[:, ::-1], pool.scores)
+        labels = np.where(wrong[:, None], pool.scores[:, ::-1], pool.scores)
         for reliability, held in holds.items():
-            pooled = with_pool(test, replace(pool, scores=said, reliability=reliability))
+            pooled = with_pool(test, replace(pool, scores=labels, reliability=reliability))
             fixed = replace(pooled, at_all_looks=None)
             held.append(DIFFERENCE in compare(fixed, [(1, 0)], rng, draws=500)[0].difference)
     assert np.mean(holds[1.0]) < 0.85 and np.mean(holds[0.6]) >= 0.93

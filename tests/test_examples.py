@@ -19,8 +19,8 @@ def test_an_example_is_whole(folder: Path) -> None:
     assert f"({folder.name}/README.md)" in (ROOT / "examples" / "README.md").read_text()
     assert "invented" in (folder / "README.md").read_text().lower()
     task = Task.load(folder)
-    asked = [model for model in task.models if not model.name.startswith(("recorded:", "embedded:minilm"))]
-    assert all(model.replies is not None for model in asked), "an example needs neither a key nor a download"
+    prompted = [model for model in task.models if not model.name.startswith(("recorded:", "embedded:minilm"))]
+    assert all(model.replies is not None for model in prompted), "needs a key or a download"
     for path in task.replies().values():
         assert len(read_replies(path)[1]) > 100
     if task.data is not None:

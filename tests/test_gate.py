@@ -79,15 +79,15 @@ def gated(folder: Path, *arguments: object) -> tuple[int, str]:
 def test_a_changed_prompt_passes_or_fails_and_the_files_say_why(fake: Fake, tmp_path: Path) -> None:
     folder = write_task(tmp_path, fake, GOOD)
     assert gated(folder)[0] == 2  # no baseline yet
-    code, said = gated(folder, "--update", "--items", 120)
-    assert code == 0 and "120 examples. Commit it." in said
+    code, output = gated(folder, "--update", "--items", 120)
+    assert code == 0 and "120 examples. Commit it." in output
     calls = len(fake.calls)
-    code, said = gated(folder, "--items", 120)
-    assert code == 0 and said.startswith("No worse than the baseline") and len(fake.calls) == calls
+    code, output = gated(folder, "--items", 120)
+    assert code == 0 and output.startswith("No worse than the baseline") and len(fake.calls) == calls
     write_task(tmp_path, fake, BAD)
     summary, junit = tmp_path / "summary.md", tmp_path / "junit.xml"
-    code, said = gated(folder, "--items", 120, "--markdown", summary, "--junit", junit)
-    assert code == 1 and "Worse than the baseline" in said and "worse by more than 5 points" in said
+    code, output = gated(folder, "--items", 120, "--markdown", summary, "--junit", junit)
+    assert code == 1 and "Worse than the baseline" in output and "worse by more than 5 points" in output
     text = summary.read_text()
     assert text.startswith("## ❌ Worse than the baseline") and "| got worse | before | now |" in text
     assert "… and" in text  # of 40 or so, 20 are shown
@@ -100,8 +100,8 @@ def test_a_changed_prompt_passes_or_fails_and_the_files_say_why(fake: Fake, tmp_
 
 def test_a_spending_cap_holds_and_what_was_answered_is_kept(fake: Fake, tmp_path: Path) -> None:
     folder = write_task(tmp_path, fake, GOOD)
-    code, said = gated(folder, "--update", "--items", 120, "--max-usd", 0.00001)
-    assert code == 2 and "spending cap" in said and not (folder / "gate.jsonl").exists()
+    code, output = gated(folder, "--update", "--items", 120, "--max-usd", 0.00001)
+    assert code == 2 and "spending cap" in output and not (folder / "gate.jsonl").exists()
 
 
 def test_rows_that_are_added_leave_most_examples_and_other_data_is_named(fake: Fake, tmp_path: Path) -> None:
@@ -109,27 +109,27 @@ def test_rows_that_are_added_leave_most_examples_and_other_data_is_named(fake: F
     assert gated(folder, "--update", "--items", 120)[0] == 0
     head, *rows = (folder / "data.csv").read_text().splitlines()
     (folder / "data.csv").write_text("\n".join([head, "a new invoice nobody has seen,billing", *rows]) + "\n")
-    code, said = gated(folder, "--items", 120, "--margin", 0.1)
-    assert code == 0 and "0 examples got worse" in said, said
+    code, output = gated(folder, "--items", 120, "--margin", 0.1)
+    assert code == 0 and "0 examples got worse" in output, output
     others = [row.replace("invoice about", "invoice for").replace("pairing the", "pairing a") for row in rows]
     (folder / "data.csv").write_text("\n".join([head, *others]) + "\n")
-    code, said = gated(folder, "--items", 120)
-    assert code == 2 and "write the baseline anew (--update)" in said
+    code, output = gated(folder, "--items", 120)
+    assert code == 2 and "write the baseline anew (--update)" in output
 
 
 def test_what_cannot_be_gated_is_named(fake: Fake, tmp_path: Path) -> None:
     folder = write_task(tmp_path, fake, GOOD)
-    code, said = gated(folder, "--option", "another")
-    assert code == 2 and "--option 'another'" in said
+    code, output = gated(folder, "--option", "another")
+    assert code == 2 and "--option 'another'" in output
     text = (folder / "task.toml").read_text()
     (folder / "task.toml").write_text(text + '[[prompts]]\nname = "second"\nmessages = "prompt.json"\n')
-    code, said = gated(folder)
-    assert code == 2 and "2 prompts could be meant" in said
+    code, output = gated(folder)
+    assert code == 2 and "2 prompts could be meant" in output
     (folder / "task.toml").write_text(text.partition("[[prompts]]")[0])
     assert gated(folder, "--update", "--items", 20)[0] == 0  # the plain instruction
     (folder / "task.toml").write_text(text.partition("[[models]]")[0])
-    code, said = gated(folder)
-    assert code == 2 and "names no chat model" in said
+    code, output = gated(folder)
+    assert code == 2 and "names no chat model" in output
 
 
 # -- the comparison ------------------------------------------------------------------------------------
@@ -142,9 +142,9 @@ def trials(arm: str, wrong: set[int], count: int = 200, **more: Any) -> list[Tri
 
 def test_a_small_set_is_unclear_and_says_how_many_more_it_takes(tmp_path: Path) -> None:
     baseline, candidate = trials("old", set(range(3)), 40), trials("new", set(range(2, 6)), 40)
-    found = compare_with_baseline(candidate, baseline, Limits(0.05))
-    assert found.status == "unclear" and "more examples would tell" in found.checks[0].words
-    assert [regression.item for regression in found.worse] == ["3", "4", "5"] and found.better == 2
+    gate = compare_with_baseline(candidate, baseline, Limits(0.05))
+    assert gate.status == "unclear" and "more examples would tell" in gate.checks[0].words
+    assert [regression.item for regression in gate.worse] == ["3", "4", "5"] and gate.better == 2
     worse, right = trials("new", set(range(5)), 40), trials("old", set(), 40)
     much_worse = compare_with_baseline(worse, right, Limits(0.05))
     assert "no number of examples shows a difference of" in much_worse.checks[0].words

@@ -444,8 +444,8 @@ def test_a_judge_grades_the_pool_and_people_grade_where_it_sees_a_difference(
     run(task, out=out)
     pool = tmp_path / "pool.csv"
     words = np.random.default_rng(9).integers(1_000, 9_999, (70, 3)).tolist()
-    more = [f"q{a} w{b} e{c}: is the {BRANDS[a % 4]} box of {b % 90 + 5} in stock?" for a, b, c in words]
-    write_rows(pool, [{"text": text, "reply": ""} for text in more])
+    questions = [f"q{a} w{b} e{c}: is the {BRANDS[a % 4]} box of {b % 90 + 5} in stock?" for a, b, c in words]
+    write_rows(pool, [{"text": text, "reply": ""} for text in questions])
     judged_before = sum(body["model"] == "judge" for body in fake.calls)
     quotes: list[Any] = []
     state = label(out, pool=pool, batch=40, confirm=quotes.append)

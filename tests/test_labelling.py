@@ -232,8 +232,9 @@ def noisy_pairs(error: float, inputs: int, rng: np.random.Generator) -> list[Poo
     for item in range(inputs):
         right = rng.choice(["a", "b"])
         for by in ("ann", "bo"):
-            said = right if rng.random() >= error else {"a": "b", "b": "a"}[right]
-            labels.append(PoolLabel(str(item), said, by, {"a": float(said == "a"), "b": float(said == "b")}))
+            label = right if rng.random() >= error else {"a": "b", "b": "a"}[right]
+            scores = {answer: float(answer == label) for answer in ("a", "b")}
+            labels.append(PoolLabel(str(item), label, by, scores))
     return labels
 
 

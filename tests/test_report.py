@@ -336,8 +336,8 @@ def test_in_a_real_browser(finished: Result, width: int, scheme: str) -> None:
         top = page.inner_text("header")
         assert headline(finished.document) in top and strength_sentence(finished.document) in top
         # the page comes to the words of Python by itself
-        said = page.evaluate("(([v, m]) => tunepoint.verdict(tunepoint.decide(v, m), v, m))([null, 12])")
-        assert said["title"] == headline(finished.document)
+        verdict = page.evaluate("(([v, m]) => tunepoint.verdict(tunepoint.decide(v, m), v, m))([null, 12])")
+        assert verdict["title"] == headline(finished.document)
         page.fill("#volume", "6.5")
         assert "3,200,000 queries" in page.inner_text("#live")
         assert "3,200,000 queries a month over 12 months" in page.inner_text("#scenario")

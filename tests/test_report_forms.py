@@ -156,10 +156,10 @@ def test_examples_are_filtered_searched_and_opened_in_a_browser(tmp_path: Path) 
 @pytest.mark.parametrize(("width", "scheme"), [(1100, "light"), (390, "dark")])
 def test_axe_finds_nothing_serious(finished: Result, width: int, scheme: str) -> None:
     playwright = pytest.importorskip("playwright.sync_api")
-    found = importlib.util.find_spec("axe_core_python")
-    if found is None or found.submodule_search_locations is None:
+    spec = importlib.util.find_spec("axe_core_python")
+    if spec is None or spec.submodule_search_locations is None:
         pytest.skip("axe-core-python is not installed")
-    axe = Path(found.submodule_search_locations[0]) / "axe.min.js"
+    axe = Path(spec.submodule_search_locations[0]) / "axe.min.js"
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         context = browser.new_context(
@@ -223,11 +223,11 @@ def test_what_has_changed_since_an_earlier_study_is_said(finished: Result) -> No
     new["items"] += 10
     new["provenance"]["assumptions"]["value"]["error_usd"] = "9"
     new["strength"], new["winner"] = None, second["arm"]
-    said = "\n".join(changes(old, new))
-    assert said.startswith("The verdict is another one: Not sure yet.")
-    assert f"{old['items'] + 10} test examples, before {old['items']}." in said
-    assert "Gone: " in said and "(+5.0 points)" in said and " in all, before " in said
-    assert "value.error_usd is 9, before" in said
+    differences = "\n".join(changes(old, new))
+    assert differences.startswith("The verdict is another one: Not sure yet.")
+    assert f"{old['items'] + 10} test examples, before {old['items']}." in differences
+    assert "Gone: " in differences and "(+5.0 points)" in differences and " in all, before " in differences
+    assert "value.error_usd is 9, before" in differences
     assert "New: " in "\n".join(changes(new, old)) and first["arm"]
 
 

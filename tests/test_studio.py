@@ -228,10 +228,10 @@ def test_a_command_is_watched_stopped_and_not_started_twice(
     with pytest.raises(StudyError, match="`run x` is on its way"):
         jobs.start("study a", ["run", "x"])
     deadline = time.monotonic() + 20
-    while not (job.progress and job.said and job.lines) and time.monotonic() < deadline:
+    while not (job.progress and job.output and job.lines) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert job.document()["progress"]["what"] == "fitting" and job.document()["running"]
-    assert "".join(job.said) == "said\n" and list(job.lines) == ["a note"]
+    assert "".join(job.output) == "said\n" and list(job.lines) == ["a note"]
     jobs.stop_all()
     assert not job.running and job.document()["code"] != 0
     assert jobs.find("study b") is None

@@ -6,7 +6,6 @@ torch, scipy and pydantic take seconds to load, and `tunepoint --help` must not 
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -33,7 +32,7 @@ from tunepoint.cli import (
     whatif,
 )
 from tunepoint.cli.options import JsonOption
-from tunepoint.cli.terminal import FAILED, clear_errors
+from tunepoint.cli.terminal import FAILED, clear_errors, print_json
 
 if TYPE_CHECKING:
     from tunepoint.cli.doctor import Check
@@ -94,7 +93,7 @@ def doctor(
 
         checks = diagnose() if task is None else [*diagnose(), *diagnose_task(task)]
         if as_json:
-            typer.echo(json.dumps([asdict(check) for check in checks], indent=2))
+            print_json([asdict(check) for check in checks])
         else:
             for check in checks:
                 typer.echo(f"{_state(check):8} {check.name}: {check.detail}")

@@ -153,8 +153,8 @@ def harvest(
         write_examples(harvested, loaded, to)
         if as_json:
             counts = {"questions": harvested.questions, "left_out": dict(harvested.rejections)}
-            found = {"examples": len(harvested.examples), "by_target": harvested.by_target}
-            print_json({"file": to, **found, **counts})
+            content = {"examples": len(harvested.examples), "by_target": harvested.by_target}
+            print_json({"file": to, **content, **counts})
             return
         typer.echo(str(harvested))
         typer.echo(f"{to}: {len(harvested.examples)} examples")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -114,7 +113,7 @@ def check(task: TaskArgument = HERE, seed: SeedOption = 0, as_json: JsonOption =
         prepared = prepare(loaded, seed)
         audit, split = prepared.audit, prepared.split
         if as_json:
-            typer.echo(json.dumps(asdict(audit), indent=2, ensure_ascii=False))
+            print_json(asdict(audit))
             return
         sizes = f"{len(split.train)} to train, {len(split.dev)} to validate, {len(split.test)} to test"
         typer.echo(f"{audit.read} rows read, {audit.kept} kept in {audit.groups} groups: {sizes}")

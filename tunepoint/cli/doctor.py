@@ -124,8 +124,8 @@ def summary(checks: Sequence[Check]) -> str:
     if not wrong:
         return f"All that every study needs is there.{rest}"
     first = wrong[0]
-    more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-    return f"To be done: {first.name}: {first.detail}{more}.{rest}"
+    others = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+    return f"To be done: {first.name}: {first.detail}{others}.{rest}"
 
 
 def _package(name: str, remedy: str = "reinstall tunepoint", *, needed: bool = True) -> Check:

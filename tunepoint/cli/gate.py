@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tunepoint.cli.options import HERE, CapOption, JsonOption, SeedOption, TaskArgument
-from tunepoint.cli.terminal import UNDECIDED, clear_errors
+from tunepoint.cli.terminal import UNDECIDED, clear_errors, print_json
 
 if TYPE_CHECKING:
     from tunepoint.study.gate import Gate
@@ -83,17 +82,19 @@ def gate(
             _tell_baseline(against, measured, as_json)
             return
         limits = limits_of(loaded, margin, max_cost_increase)
-        found = compare_with_baseline(measured, read_baseline(against), limits)
-        _write(found, markdown, junit, as_json)
-        if found.status == "failed" or (found.status == "unclear" and not allow_unclear):
-            raise typer.Exit(WORSE if found.status == "failed" else UNDECIDED)
+        result = compare_with_baseline(measured, read_baseline(against), limits)
+        _write(result, markdown, junit, as_json)
+        if result.status == "failed" or (result.status == "unclear" and not allow_unclear):
+            raise typer.Exit(WORSE if result.status == "failed" else UNDECIDED)
 
 
 def _tell_baseline(against: Path, measured: list[Trial], as_json: bool) -> None:
     """Say what the new baseline is of."""
-    written = {"baseline": str(against), "candidate": measured[0].arm, "items": len(measured)}
-    said = f"Wrote {against}: {measured[0].arm}, {len(measured)} examples. Commit it."
-    typer.echo(json.dumps(written, indent=2) if as_json else said)
+    candidate, items = measured[0].arm, len(measured)
+    if as_json:
+        print_json({"baseline": str(against), "candidate": candidate, "items": items})
+    else:
+        typer.echo(f"Wrote {against}: {candidate}, {items} examples. Commit it.")
 
 
 def _write(found: Gate, markdown: Path | None, junit: Path | None, as_json: bool) -> None:
@@ -108,6 +109,7 @@ def _write(found: Gate, markdown: Path | None, junit: Path | None, as_json: bool
             file.write(gate_markdown(content, MAX_WORSE_SHOWN))
     if junit is not None:
         write_text(junit, gate_junit(content))
-    lines = [json.dumps(content, indent=2, ensure_ascii=False)] if as_json else gate_lines(content)
-    for line in lines:
-        typer.echo(line)
+    if as_json:
+        print_json(content)
+    else:
+        typer.echo("\n".join(gate_lines(content)))

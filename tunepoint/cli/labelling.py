@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tunepoint.cli.options import CapOption, JsonOption, QuietOption, StudyArgument, YesOption
-from tunepoint.cli.terminal import clear_errors, confirm_cost, progress_bar
+from tunepoint.cli.terminal import clear_errors, confirm_cost, print_json, progress_bar
 
 if TYPE_CHECKING:
     from tunepoint.study.labelling.answering import PoolQuote
@@ -64,7 +63,7 @@ def label(
             progress=progress,
         )
         if as_json:
-            typer.echo(json.dumps(_content(state), indent=2, ensure_ascii=False))
+            print_json(_content(state))
             return
         for line in _lines(state, study):
             typer.echo(line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -88,7 +87,7 @@ def savings(
         report = write_savings(study, realized)
         document = savings_document(realized)
         if as_json:
-            typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+            print_json(document)
             return
         for line in document["words"]:
             typer.echo(line)

@@ -27,6 +27,6 @@ def push(
         from tunepoint.study.publishing import publish
 
         who = "everybody can see" if public else "only you see"
-        said = f"{model} goes to {repository} on the hub, which {who}. It has learned from your examples."
-        confirm_cost(said, yes, "the upload", paid=True)
+        question = f"{model} goes to {repository} on the hub, which {who}. It has learned from your examples."
+        confirm_cost(question, yes, "the upload", paid=True)
         typer.echo(publish(model, repository, private=not public))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -279,7 +278,7 @@ def example_folder() -> Path:
 
 def _show(result: Result, as_json: bool, verbose: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(result.document, indent=2, ensure_ascii=False))
+        print_json(result.document)
         return
     from tunepoint.report.terminal import audit_line, print_details, print_verdict
 
@@ -292,5 +291,5 @@ def _show(result: Result, as_json: bool, verbose: bool) -> None:
     if result.report is not None:
         caveats = len(result.document["caveats"])
         hidden = f" and {caveats} caveat{'s' * (caveats != 1)}" if caveats else ""
-        more = "" if verbose else f" (signals{hidden}: --verbose)"
-        typer.echo(f"Report: {result.report}{more}")
+        hint = "" if verbose else f" (signals{hidden}: --verbose)"
+        typer.echo(f"Report: {result.report}{hint}")

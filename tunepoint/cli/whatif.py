@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tunepoint.cli.options import JsonOption, StudyArgument
-from tunepoint.cli.terminal import clear_errors, console_of
+from tunepoint.cli.terminal import clear_errors, console_of, print_json
 
 if TYPE_CHECKING:
     from tunepoint.decision.verdict import Decision
@@ -63,7 +63,7 @@ def whatif(
         if to_csv is not None:
             write_text(to_csv, costs_csv(result))
         if as_json:
-            typer.echo(json.dumps(_document(result), indent=2, ensure_ascii=False))
+            print_json(_document(result))
         else:
             _show(result)
 

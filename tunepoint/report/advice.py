@@ -107,16 +107,16 @@ def saving_sentence(kind: str, other: str, usd: float, lead: float, period: str,
         same = f"{side} would cost about the same."
         return same if keeps else f"It should cost about as much as {against}."
     if keeps and usd > 0:
-        more = f", for {size_of_lead} more right answers" if lead < 0 else ""
-        return f"{side} should cost about {size} more {period}{included}{more}."
+        gain = f", for {size_of_lead} more right answers" if lead < 0 else ""
+        return f"{side} should cost about {size} more {period}{included}{gain}."
     if keeps:
         fewer = f", with {size_of_lead} fewer right answers" if lead > 0 else ""
         return f"{side} should save about {size} {period}{included}{fewer}."
     if usd > 0:
         fewer = f", with {size_of_lead} fewer right answers" if lead < 0 else ""
         return f"It should save about {size} {period} against {against}{included}{fewer}."
-    more = f", for {size_of_lead} more right answers" if lead > 0 else ""
-    return f"It should cost about {size} more {period} than {against}{included}{more}."
+    gain = f", for {size_of_lead} more right answers" if lead > 0 else ""
+    return f"It should cost about {size} more {period} than {against}{included}{gain}."
 
 
 def period_words(decision: Mapping[str, Any]) -> str:

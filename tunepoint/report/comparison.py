@@ -25,11 +25,11 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def _verdict(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    before, after = ((d["verdict"], d["winner"], d["strength"]) for d in (old, new))
-    said = [f"{headline(d)} {strength_sentence(d)}" for d in (old, new)]
-    if before == after:
-        return [] if said[0] == said[1] else [f"The verdict is the same: {said[1]} Before: {said[0]}"]
-    return [f"The verdict is another one: {said[1]} Before: {said[0]}"]
+    choices = [(d["verdict"], d["winner"], d["strength"]) for d in (old, new)]
+    before, now = (f"{headline(d)} {strength_sentence(d)}" for d in (old, new))
+    if choices[0] == choices[1]:
+        return [] if before == now else [f"The verdict is the same: {now} Before: {before}"]
+    return [f"The verdict is another one: {now} Before: {before}"]
 
 
 def _examples(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -26,8 +26,8 @@ def notebook_html(decision: Mapping[str, Any], study: str) -> str:
         name = Markup("<b>{}</b>").format(option.name) if option.wins else option.name
         cells = Markup("").join(Markup("<td>{}</td>").format(cell) for cell in (name, *option.cells))
         rows += Markup("<tr>{}</tr>").format(cells)
-    said = Markup("<p><b>{}</b><br>{}<br>{}</p>").format(screen.title, screen.strength, screen.choice)
+    summary = Markup("<p><b>{}</b><br>{}<br>{}</p>").format(screen.title, screen.strength, screen.choice)
     table = Markup("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>").format(top, rows)
     # two dollar signs in a text would be a formula for a notebook
     box = Markup('<div class="tex2jax_ignore mathjax_ignore">{}{}<p>Next: <code>{}</code></p></div>')
-    return str(box.format(said, table, screen.steps[0].command))
+    return str(box.format(summary, table, screen.steps[0].command))

@@ -26,8 +26,8 @@ CHARTS_MILLISECONDS = 5_000
 
 def find_browser() -> str | None:
     """Return the program of a browser that prints; None if there is none."""
-    found = (shutil.which(name) for name in BROWSERS)
-    return next(filter(None, (*found, *(place for place in PLACES if Path(place).exists()))), None)
+    paths = (shutil.which(name) for name in BROWSERS)
+    return next(filter(None, (*paths, *(place for place in PLACES if Path(place).exists()))), None)
 
 
 def print_pdf(page: Path, target: Path) -> None:
@@ -55,5 +55,6 @@ def print_pdf(page: Path, target: Path) -> None:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise StudyError(f"{browser} did not print: {error}") from None
     if not target.exists():
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        raise StudyError(f"{browser} did not print {target}: {said[-1] if said else 'it said nothing'}")
+        messages = done.stderr.decode(errors="replace").strip().splitlines()
+        reason = messages[-1] if messages else "it said nothing"
+        raise StudyError(f"{browser} did not print {target}: {reason}")

@@ -73,11 +73,11 @@ def dashboard_data(store: Store, name: str, task: ServedTask, *, days: float = D
 def _tiles(requests: Sequence[CapturedRequest]) -> dict[str, float]:
     """Requests, failures among them, and what answers have cost since midnight (UTC), copies included."""
     midnight = _midnight()
-    asked = [request for request in requests if request.copy_of is None]
+    originals = [request for request in requests if request.copy_of is None]
     today = [request for request in requests if request.at >= midnight]
     return {
-        "requests": len(asked),
-        "failed": sum(request.status >= 400 for request in asked),
+        "requests": len(originals),
+        "failed": sum(request.status >= 400 for request in originals),
         "usd_today": float(sum(request.cost_usd or 0 for request in today)),
     }
 

@@ -66,9 +66,9 @@ class AgentTools:
 
     def audit_data(self, file: str) -> dict[str, Any]:
         """Look at a data file (CSV, JSON, JSONL, Parquet): which columns hold input and right answer."""
-        found = draft_task(self._inside(file))
-        columns = list(found.columns)
-        return {"guesses": found.guesses, "columns": columns, "rows": found.rows, "kind": found.kind}
+        draft = draft_task(self._inside(file))
+        columns = list(draft.columns)
+        return {"guesses": draft.guesses, "columns": columns, "rows": draft.rows, "kind": draft.kind}
 
     def quote(self, task: str) -> dict[str, Any]:
         """Estimate what a study of a task costs, and what its data audit finds. Spends nothing."""

@@ -121,8 +121,8 @@ class Studio:
             sizes = {name: len(getattr(prepared.split, name)) for name in ("train", "dev", "test")}
             audit = asdict(prepared.audit)
             findings = ("dropped", "contradictions", "near_duplicates", "personal")
-            found = {name: len(audit[name]) for name in findings}
-            return {"lines": estimate(task, 0), "sizes": sizes, "found": found}
+            counts = {name: len(audit[name]) for name in findings}
+            return {"lines": estimate(task, 0), "sizes": sizes, "found": counts}
 
         return JSONResponse(await asyncio.to_thread(look))
 
@@ -130,9 +130,9 @@ class Studio:
 
     async def run(self, request: Request) -> Response:
         """Start or resume the study of a task."""
-        asked = await _body(request, RunRequest)
+        limits = await _body(request, RunRequest)
         name = request.query_params.get("name", "")
-        study, words = await asyncio.to_thread(run_words, self.workspace, name, asked.max_usd)
+        study, words = await asyncio.to_thread(run_words, self.workspace, name, limits.max_usd)
         self.jobs.start(f"study {study}", words)
         return JSONResponse({"study": study})
 
@@ -196,16 +196,16 @@ class Studio:
             await asyncio.to_thread(fill_in, folder, label.item, label.right, label.by)
             return JSONResponse({})
         job = self.jobs.find(f"labels {name}")
-        said = None
+        output = None
         if job is not None and not job.running:
-            said = "".join(job.said).strip() or "\n".join(job.lines)
+            output = "".join(job.output).strip() or "\n".join(job.lines)
         task = study_task(folder)
         return JSONResponse(
             {
                 "sheet": await asyncio.to_thread(queue, folder),
                 "none": task.answer.kind in RIGHT_OR_WRONG or task.score.metric == JUDGE,
                 "job": None if job is None else job.document(),
-                "said": said,
+                "output": output,
             }
         )
 

@@ -36,7 +36,7 @@ class Job:
     """The last line of progress."""
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=LINES_KEPT))
     """What else it said on standard error."""
-    said: list[str] = field(default_factory=list)
+    output: list[str] = field(default_factory=list)
     """Standard output."""
     readers: list[threading.Thread] = field(default_factory=list)
 
@@ -75,8 +75,8 @@ class Job:
     def read_output(self) -> None:
         """Take in what it prints until the command ends."""
         assert self.process.stdout is not None
-        with self.process.stdout as output:
-            self.said.extend(output)
+        with self.process.stdout as stream:
+            self.output.extend(stream)
 
 
 class Jobs:

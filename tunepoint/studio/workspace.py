@@ -28,8 +28,8 @@ class Workspace:
 
     def tasks(self) -> list[str]:
         """Return the folders with a task.toml, as paths from the workspace; '.' is itself."""
-        found = [path.parent for path in (self.folder / TASK_FILE, *self.folder.glob(f"*/{TASK_FILE}"))]
-        there = (path for path in found if (path / TASK_FILE).is_file())
+        folders = [path.parent for path in (self.folder / TASK_FILE, *self.folder.glob(f"*/{TASK_FILE}"))]
+        there = (path for path in folders if (path / TASK_FILE).is_file())
         return sorted(path.relative_to(self.folder).as_posix() for path in there)
 
     def task(self, name: str) -> Path:
@@ -57,8 +57,8 @@ class Workspace:
 
     def studies(self) -> list[dict[str, Any]]:
         """Return every study with its verdict, the latest first."""
-        found = [_described(path.parent) for path in (self.folder / STUDIES).glob(f"*/{MANIFEST}")]
-        return sorted(filter(None, found), key=lambda study: str(study["created"]), reverse=True)
+        studies = [_described(path.parent) for path in (self.folder / STUDIES).glob(f"*/{MANIFEST}")]
+        return sorted(filter(None, studies), key=lambda study: str(study["created"]), reverse=True)
 
     async def save_data(self, name: str, chunks: AsyncIterator[bytes]) -> Path:
         """Write an uploaded data file into a folder of its own, and return its path.
@@ -112,5 +112,5 @@ def _described(folder: Path) -> dict[str, Any] | None:
             # one odd study must not hide the others
             title, strength = "Its decision.json cannot be read.", ""
     created = manifest.content().get("created")
-    said = {"decided": title is not None, "title": title, "strength": strength}
-    return {"name": folder.name, "task": manifest.task, "created": created, **said}
+    verdict = {"decided": title is not None, "title": title, "strength": strength}
+    return {"name": folder.name, "task": manifest.task, "created": created, **verdict}

@@ -294,18 +294,18 @@ def _as_readable(trial: Trial) -> Trial:
 def _difference(pairs: Sequence[Sequence[Trial]], seed: int) -> Interval:
     """Candidate less baseline, with an interval of 90%."""
     table = tabulate([*pairs[0], *pairs[1]], [CANDIDATE, BASELINE])
-    found = compare(joint_of(table), [(0, 1)], stream(seed, Stream.DECISION), level=LEVEL)[0].difference
+    interval = compare(joint_of(table), [(0, 1)], stream(seed, Stream.DECISION), level=LEVEL)[0].difference
     if table.clusters is None:
-        return found
+        return interval
     # whole groups may fail together, and none has done so yet: the largest one counts for a loss unseen
     sizes = np.bincount(np.unique(table.clusters, return_inverse=True)[1])
     lead = table.arms[0].scores.mean(axis=0) - table.arms[1].scores.mean(axis=0)
     losing = len(np.unique(table.clusters[lead < 0]))
     if losing >= MIN_LOSING:
-        return found
+        return interval
     unseen = float(scipy.stats.beta.ppf(0.95, losing + 1, len(sizes) - losing))
     reach = unseen * float(sizes.max()) * len(sizes) / len(lead)
-    return replace(found, low=min(found.low, max(-1.0, -reach)))
+    return replace(interval, low=min(interval.low, max(-1.0, -reach)))
 
 
 def _checked(name: str, difference: Interval, margin: float, items: int) -> Check:
@@ -322,8 +322,8 @@ def _more_examples(difference: Interval, margin: float, items: int) -> str:
     reach, room = difference.estimate - difference.low, difference.estimate + margin
     if room <= 0:
         return f"no number of examples shows a difference of {points(difference.estimate)} to be above it"
-    more = rounded_up(max(1, int(np.ceil(items * ((reach / room) ** 2 - 1)))))
-    return f"could be worse by more than {100 * margin:g} points; about {more:,} more examples would tell"
+    needed = rounded_up(max(1, int(np.ceil(items * ((reach / room) ** 2 - 1)))))
+    return f"could be worse by more than {100 * margin:g} points; about {needed:,} more examples would tell"
 
 
 def _cost_checks(

@@ -74,7 +74,7 @@ def publish(folder: Path, repository: str, *, private: bool = True) -> str:
 
 def _published(folder: Path) -> list[str]:
     """Files of a tuned model that go to the hub, as paths within its folder."""
-    found = []
+    paths = []
     for part in (folder, *(folder / name for name in PARTS)):
-        found += [path for pattern in PUBLISHED for path in part.glob(pattern) if path.is_file()]
-    return sorted({path.relative_to(folder).as_posix() for path in found})
+        paths += [path for pattern in PUBLISHED for path in part.glob(pattern) if path.is_file()]
+    return sorted({path.relative_to(folder).as_posix() for path in paths})

@@ -125,8 +125,8 @@ class Task(Section):
         """Return the task with its models asked now, also those whose replies come with it."""
         models = tuple(model.model_copy(update={"replies": None}) for model in self.models)
         judge = self.score.judge
-        asked = None if judge is None else judge.model_copy(update={"replies": None})
-        score = self.score.model_copy(update={"judge": asked})
+        called = None if judge is None else judge.model_copy(update={"replies": None})
+        score = self.score.model_copy(update={"judge": called})
         return self.model_copy(update={"models": models, "score": score})
 
     def asking_by_batch(self) -> Task:

@@ -39,8 +39,8 @@ def main() -> None:
         audit = json.loads(tunepoint("check", task, "--json"))
         quote = tunepoint("quote", task).splitlines()
     findings = ("dropped", "contradictions", "near_duplicates", "thin", "personal")
-    found = {name: len(audit[name]) for name in findings}
-    print(json.dumps({"guesses": guesses, "rows": audit["read"], "found": found, "quote": quote}, indent=2))
+    counts = {name: len(audit[name]) for name in findings}
+    print(json.dumps({"guesses": guesses, "rows": audit["read"], "found": counts, "quote": quote}, indent=2))
 
 
 if __name__ == "__main__":

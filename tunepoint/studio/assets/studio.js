@@ -217,7 +217,7 @@
     });
     if (state.job && state.job.running) content.push(section("Deciding again", make("progress", null, {}), make("p", state.job.command, { class: "note" })));
     else {
-      if (state.said) content.push(section("How it stands", make("pre", state.said)));
+      if (state.output) content.push(section("How it stands", make("pre", state.output)));
       const at = place === undefined ? rows.findIndex((row) => !row.right) : place;
       if (at >= 0 && rows[at]) content.push(labelling(name, rows, at, by, state.none));
       else if (rows.length) content.push(section("All of this sheet is labeled", make("div", [
