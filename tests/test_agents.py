@@ -115,7 +115,7 @@ def test_an_agent_drafts_corrects_and_quotes_a_task(work: Path) -> None:
     audited, drafted, again, edited, wrong, quoted, outside = talk(work, conversation, write=True)
     assert audited["kind"] == "label" and drafted["task"] == "mine"
     assert "already exists" in again and edited["instruction"] == "Route."
-    assert "column of the right answer" in wrong and "files of its task's folder only" in wrong
+    assert "column of the right answer" in wrong and "is outside the task's folder" in wrong
     assert "no such file" in outside
     assert quoted["examples"]["test"] > 10 and quoted["cost"]
     assert float(Task.load(work / "mine").value.error_usd or 0) == 0.5

@@ -220,10 +220,10 @@ def test_doctor_sums_up_and_looks_for_the_models_of_a_task(tmp_path: Path) -> No
     assert [checks[f"task: {name}"].ok for name in models] == [True, True, False, False, False]
     assert "set OPENAI_API_KEY in the environment" in checks["task: openai/gpt-6-luna"].detail
     assert summary([Check("a", True, "x"), Check("b", False, "y", needed=False)]) == (
-        "All that every study needs is there. 1 things that only some tasks need are not there."
+        "Everything that a study needs is installed. Optional and missing: 1."
     )
     text = call("doctor", task, code=2)
-    assert "To be done: task: recorded:gone.jsonl" in text and ", and 2 more" in text
+    assert "Fix first: task: recorded:gone.jsonl" in text and ", and 2 more" in text
 
 
 def test_doctor_looks_for_the_key_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,20 +124,20 @@ def test_weights_and_card_are_published_and_nothing_else(hub: Hub, model: Path) 
 def test_what_the_hub_refuses_is_said(hub: Hub, model: Path) -> None:
     hub.refuses = True
     done = CliRunner().invoke(app, ["push", str(model), "acme/router", "--yes", "--public"])
-    assert done.exit_code == 2 and "the hub took nothing" in done.output and "HF_TOKEN" in done.output
+    assert done.exit_code == 2 and "the hub refused the upload" in done.output and "HF_TOKEN" in done.output
     assert not hub.files
 
 
 def test_a_repository_that_everybody_sees_is_not_called_private(hub: Hub, model: Path) -> None:
     hub.private = False
     done = CliRunner().invoke(app, ["push", str(model), "acme/router", "--yes"])
-    assert done.exit_code == 2 and "everybody can see it" in done.output and not hub.files
+    assert done.exit_code == 2 and "exists and is public" in done.output and not hub.files
     assert CliRunner().invoke(app, ["push", str(model), "acme/router", "--yes", "--public"]).exit_code == 0
 
 
 def test_a_folder_without_weights_or_card_is_refused(tmp_path: Path, model: Path) -> None:
-    with pytest.raises(StudyError, match="no weights here"):
+    with pytest.raises(StudyError, match="no weights"):
         publish(tmp_path / "model" / "runs", "acme/router")
     (model / "README.md").unlink()
-    with pytest.raises(StudyError, match="which says what the model is of"):
+    with pytest.raises(StudyError, match="the model card"):
         publish(model, "acme/router")

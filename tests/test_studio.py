@@ -225,7 +225,7 @@ def test_a_command_is_watched_stopped_and_not_started_twice(
     monkeypatch.setattr(studio_jobs, "COMMAND", (sys.executable, "-c", program))
     jobs = Jobs(tmp_path)
     job = jobs.start("study a", ["run", "x"])
-    with pytest.raises(StudyError, match="`run x` is on its way"):
+    with pytest.raises(StudyError, match="`run x` is running"):
         jobs.start("study a", ["run", "x"])
     deadline = time.monotonic() + 20
     while not (job.progress and job.output and job.lines) and time.monotonic() < deadline:

@@ -50,7 +50,7 @@ def mcp(
             if http is None:
                 server.run("stdio")
             else:
-                path = f"/{secrets.token_urlsafe(24)}/mcp"  # only who was told the address gets in
+                path = f"/{secrets.token_urlsafe(24)}/mcp"  # the path is the secret: whoever has it gets in
                 typer.echo(f"http://127.0.0.1:{http}{path}", err=True)
                 server.run("streamable-http", host="127.0.0.1", port=http, streamable_http_path=path)
         finally:

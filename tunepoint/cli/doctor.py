@@ -117,15 +117,15 @@ def _hosted_model(what: str, named: ModelName) -> Check:
 
 
 def summary(checks: Sequence[Check]) -> str:
-    """Return in a line what is fine and what is to be done first."""
+    """Return in one line whether everything is ready, and otherwise what to fix first."""
     wrong = [check for check in checks if check.needed and not check.ok]
     optional = sum(not check.ok and not check.needed for check in checks)
-    rest = f" {optional} things that only some tasks need are not there." if optional else ""
+    rest = f" Optional and missing: {optional}." if optional else ""
     if not wrong:
-        return f"All that every study needs is there.{rest}"
+        return f"Everything that a study needs is installed.{rest}"
     first = wrong[0]
     others = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-    return f"To be done: {first.name}: {first.detail}{others}.{rest}"
+    return f"Fix first: {first.name}: {first.detail}{others}.{rest}"
 
 
 def _package(name: str, remedy: str = "reinstall tunepoint", *, needed: bool = True) -> Check:

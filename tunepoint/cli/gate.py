@@ -19,7 +19,7 @@ AgainstOption = Annotated[Path, typer.Option(help="Baseline: trials that --updat
 TrialsOption = Annotated[
     Path | None, typer.Option(help="Trials that another tool measured, in place of asking a model.")
 ]
-AllowOption = Annotated[bool, typer.Option("--allow-unclear", help="Exit with code 0 where it is not clear.")]
+AllowOption = Annotated[bool, typer.Option("--allow-unclear", help="Exit with code 0 if it is unclear.")]
 MarginOption = Annotated[
     float | None,
     typer.Option(help="How much worse it may be, 0 to 1; limits.margin by default.", min=0, max=1),
@@ -27,7 +27,7 @@ MarginOption = Annotated[
 CostOption = Annotated[
     float | None, typer.Option(help="How much more an answer may cost: 0.1 is 10%.", min=0)
 ]
-CallsOption = Annotated[Path, typer.Option(help="Recording of calls; none is paid for twice.")]
+CallsOption = Annotated[Path, typer.Option(help="Recording of calls; no call is paid for twice.")]
 WORSE = 1
 """Exit code where the candidate is worse by more than the margin."""
 

@@ -1,7 +1,7 @@
-"""Tools for agents, by the Model Context Protocol: look at everything, change nothing unless it was allowed.
+"""Tools for agents, by the Model Context Protocol: they read everything and change only what you allow.
 
-Reading needs no permission. Writing tasks and labels, and spending money, are tools only where the person
-who started the server has allowed them, money within a cap.
+Reading needs no permission. The person who starts the server decides whether agents may write tasks and
+labels, spend money within a budget, or serve a winner.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class AgentTools:
 
     workspace: Workspace
     max_usd: float | None
-    """Dollars that all studies it starts may spend together; None allows none."""
+    """Budget of all studies that agents start, in dollars; without one they start none."""
     gateway_port: int
     granted_usd: float = field(default=0.0, init=False)
-    """Caps of the studies that were started."""
+    """Sum of the budgets of the studies that were started."""
 
     def __post_init__(self) -> None:
         self.jobs = Jobs(self.workspace.folder)
@@ -95,7 +95,8 @@ class AgentTools:
         settings = {"traffic.queries_per_month": queries_per_month, "traffic.horizon_months": months}
         scenario = Scenario({key: value for key, value in settings.items() if value is not None})
         result = what_if(self.workspace.study(study), scenario)
-        return {"as_decided": _said(result.before), "then": _said(result.after), "notes": list(result.notes)}
+        before, after = _summary(result.before), _summary(result.after)
+        return {"as_decided": before, "then": after, "notes": list(result.notes)}
 
     def compare_studies(self, old: str, new: str) -> list[str]:
         """Say what has changed from one study to a later one."""
@@ -167,7 +168,7 @@ class AgentTools:
         """Set dollars aside, or give them back; return what is left.
 
         Raises:
-            BudgetReached: so many are not left.
+            BudgetReached: the budget has fewer left, or `usd` is no number.
 
         """
         most = self.max_usd or 0.0
@@ -179,9 +180,9 @@ class AgentTools:
             return most - self.granted_usd
 
     def stop_study(self, study: str) -> str:
-        """Stop a study that is on its way. What was measured is kept."""
+        """Stop a running study. What it has measured is kept."""
         self.jobs.stop(study)
-        return "asked to stop; run_study resumes it"
+        return "stopping; run_study resumes it"
 
     def serve_winner(self, study: str) -> dict[str, Any]:
         """Serve a study's winner on this machine, at an address that OpenAI's clients understand."""
@@ -199,7 +200,7 @@ class AgentTools:
         for prefix in (RECORDED_PREFIX, GGUF_PREFIX, LOCAL_PREFIX):
             path = Path(model.removeprefix(prefix))
             if model.startswith(prefix) and (path.is_absolute() or ".." in path.parts):
-                raise StudyError(f"{model}: an agent may name files of its task's folder only")
+                raise StudyError(f"{model}: is outside the task's folder; put the file there")
 
     def _inside(self, file: str) -> Path:
         """A file of the folder; nothing outside of it is read.
@@ -214,7 +215,7 @@ class AgentTools:
         return path
 
 
-def _said(decision: Decision) -> dict[str, Any]:
+def _summary(decision: Decision) -> dict[str, Any]:
     risks = asdict(decision.risks)
     return {
         "verdict": decision.verdict,
@@ -251,7 +252,8 @@ def agent_server(
     server = MCPServer("tunepoint", title="Tunepoint", instructions=INSTRUCTIONS, log_level="WARNING")
 
     def offer(tool: Callable[..., Any], *, read_only: bool) -> None:
-        server.tool(annotations=ToolAnnotations(read_only_hint=read_only))(_telling(tool, ToolError))
+        register = server.tool(annotations=ToolAnnotations(read_only_hint=read_only))
+        register(_with_clear_errors(tool, ToolError))
 
     for reading in (
         tools.list_work,
@@ -275,14 +277,14 @@ def agent_server(
     return server, tools
 
 
-def _telling(tool: Callable[..., Any], fault: type[Exception]) -> Callable[..., Any]:
-    """A tool whose errors reach the agent as words, with the next step in them."""
+def _with_clear_errors(tool: Callable[..., Any], fault: type[Exception]) -> Callable[..., Any]:
+    """Wrap a tool so that the agent reads its errors, which name the next step."""
 
     @functools.wraps(tool)
-    def told(*arguments: Any, **named: Any) -> Any:
+    def wrapped(*arguments: Any, **named: Any) -> Any:
         try:
             return json.loads(json.dumps(tool(*arguments, **named), default=str))
         except TunepointError as error:
             raise fault(str(error)) from None
 
-    return told
+    return wrapped

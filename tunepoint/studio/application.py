@@ -265,7 +265,7 @@ def _dollars(text: str) -> float:
     except ValueError:
         dollars = math.nan
     if not 0 <= dollars <= MAX_USD:
-        raise StudyError(f"{text!r} is no amount of dollars from 0 to {MAX_USD:,.0f}")
+        raise StudyError(f"{text!r} is not an amount of dollars from 0 to {MAX_USD:,.0f}")
     return dollars
 
 

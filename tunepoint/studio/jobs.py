@@ -21,7 +21,7 @@ from tunepoint.errors import StudyError
 COMMAND = (sys.executable, "-c", "from tunepoint.cli.app import app; app()")
 LINES_KEPT = 200
 STOP_SECONDS = 20.0
-"""How long a command may take to end once it was asked to."""
+"""How long a command may take to end after a request to stop."""
 
 
 @dataclass
@@ -96,12 +96,12 @@ class Jobs:
             words: of the command line, without `tunepoint`.
 
         Raises:
-            StudyError: one is on its way for it.
+            StudyError: a command for it is running.
 
         """
         with self._lock:
             if (job := self.jobs.get(name)) is not None and job.running:
-                raise StudyError(f"`{' '.join(job.words)}` is on its way; stop it first")
+                raise StudyError(f"`{' '.join(job.words)}` is running; stop it first")
             process = subprocess.Popen(
                 [*COMMAND, *words],
                 cwd=self.folder,

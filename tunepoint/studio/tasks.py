@@ -171,7 +171,7 @@ def _section(document: tomlkit.TOMLDocument, name: str) -> Table:
         document[name] = tomlkit.table()
     section = document[name]
     if not isinstance(section, Table):
-        raise TypeError(f"{name} is no section")
+        raise TypeError(f"{name} is not a table")
     return section
 
 

@@ -199,7 +199,8 @@ def read_baseline(path: Path) -> list[Trial]:
     """Return the trials of a baseline.
 
     Raises:
-        TrialsError: it is missing or damaged, or holds several options.
+        StudyError: the file is missing.
+        TrialsError: the file is damaged.
 
     """
     if not path.exists():
@@ -225,21 +226,16 @@ def compare_with_baseline(
         seed: of the draws behind the intervals.
 
     Raises:
-        TrialsError: they have no example in common, or one of them holds several options.
+        StudyError: they share too few examples, or one of them holds several options.
         EvidenceError: fewer than two independent groups of examples.
 
     """
     pairs = [_named(candidate, CANDIDATE), _named(baseline, BASELINE)]
     common = {trial.item for trial in pairs[0]} & {trial.item for trial in pairs[1]}
-    if not common:
-        raise StudyError(
-            "candidate and baseline have no example in common: the data or its split has changed; write "
-            "the baseline anew (--update)"
-        )
     if len(common) < MIN_COMMON * min(len({trial.item for trial in trials}) for trials in pairs):
         raise StudyError(
-            f"candidate and baseline have {len(common)} of {len(pairs[0])} examples in common: the data has "
-            "changed; write the baseline anew (--update)"
+            f"candidate and baseline share {len(common)} of {len(pairs[0])} examples: the data has changed; "
+            "write the baseline anew (--update)"
         )
     pairs = _grouped_alike(pairs, common)
     score = _difference(pairs, seed)
@@ -297,7 +293,8 @@ def _difference(pairs: Sequence[Sequence[Trial]], seed: int) -> Interval:
     interval = compare(joint_of(table), [(0, 1)], stream(seed, Stream.DECISION), level=LEVEL)[0].difference
     if table.clusters is None:
         return interval
-    # whole groups may fail together, and none has done so yet: the largest one counts for a loss unseen
+    # A whole group may fail together. Too few have lost for the bootstrap to show it, so the largest group
+    # stands for the losses that were not seen.
     sizes = np.bincount(np.unique(table.clusters, return_inverse=True)[1])
     lead = table.arms[0].scores.mean(axis=0) - table.arms[1].scores.mean(axis=0)
     losing = len(np.unique(table.clusters[lead < 0]))

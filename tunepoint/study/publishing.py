@@ -42,9 +42,9 @@ def publish(folder: Path, repository: str, *, private: bool = True) -> str:
     """
     files = _published(folder)
     if not any(Path(name).match(pattern) for name in files for pattern in WEIGHTS):
-        raise StudyError(f"{folder}: no weights here; give what `tunepoint tune` or `tunepoint export` wrote")
+        raise StudyError(f"{folder}: no weights; give a folder from `tunepoint tune` or `tunepoint export`")
     if CARD not in files:
-        raise StudyError(f"{folder}: no {CARD}, which says what the model is of; export it again")
+        raise StudyError(f"{folder}: no {CARD}, the model card; export the model again")
     try:
         from httpx import HTTPError
         from huggingface_hub import HfApi
@@ -55,9 +55,7 @@ def publish(folder: Path, repository: str, *, private: bool = True) -> str:
     try:
         api.create_repo(repository, private=private, exist_ok=True)
         if private and not api.repo_info(repository).private:
-            raise StudyError(
-                f"{repository}: is there already, and everybody can see it; add --public or take another"
-            )
+            raise StudyError(f"{repository}: exists and is public; add --public, or choose another name")
         api.upload_folder(
             repo_id=repository,
             folder_path=folder,
@@ -67,7 +65,7 @@ def publish(folder: Path, repository: str, *, private: bool = True) -> str:
     except (HfHubHTTPError, HTTPError, OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise ModelError(
-            f"{repository}: the hub took nothing: {first} (is HF_TOKEN set, and may it write?)"
+            f"{repository}: the hub refused the upload: {first}. Check that HF_TOKEN is set and may write"
         ) from None
     return f"{api.endpoint}/{repository}"
 

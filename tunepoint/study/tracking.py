@@ -17,7 +17,7 @@ FILES = ("report.html", "decision.json", "measurements.json")
 def track(settings: Track, folder: Path, decision: Mapping[str, Any]) -> list[str]:
     """Send a verdict to every tracker of a task; return what went wrong, in words.
 
-    A tracker that is away or not installed must not cost the study: it is said, and the study goes on.
+    A tracker that is missing or unreachable does not end the study; a warning says so.
 
     Args:
         settings: of the task.
