@@ -51,14 +51,15 @@ def labelled_lead(challenger: Challenger, champion: str) -> LabelledLead | None:
         StudyError: the study is damaged.
 
     """
-    table = reopen(Path(challenger.study)).table
+    study = reopen(Path(challenger.study))
+    table, rng = study.table, stream(study.manifest.seed, Stream.DECISION)
     champion = name_in_study(champion, table.names)
     if table.pool is None or champion not in table.names or champion == challenger.arm:
         return None
     pair = (table.names.index(challenger.arm), table.names.index(champion))
     if not set(pair) <= set(table.pool.asked.tolist()):
         return None
-    (comparison,) = compare(joint_of(table), [pair], stream(0, Stream.DECISION), level=LEVEL)
+    (comparison,) = compare(joint_of(table), [pair], rng, level=LEVEL)
     return LabelledLead(len(table.pool.labelled), comparison.difference)
 
 
