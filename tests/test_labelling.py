@@ -40,7 +40,7 @@ from tunepoint.stats.ranges import Range
 from tunepoint.study.finalists import study_task
 from tunepoint.study.labelling.answering import PoolQuote
 from tunepoint.study.labelling.counting import why_not
-from tunepoint.study.labelling.inputs import PoolInput, extended
+from tunepoint.study.labelling.inputs import PoolInput, PoolInputs, extended, read_pool, write_pool
 from tunepoint.study.labelling.label import Labelling, label
 from tunepoint.study.labelling.labels import PoolLabel, agreement, read_labels, reliability, write_labels
 from tunepoint.study.labelling.order import label_order, next_inputs
@@ -410,7 +410,7 @@ def test_cells_that_are_no_answer_are_named(kind: str, cell: str, labels: list[s
         _right(Filled("sheet:2", "i", "#1", 1, ""), ["a", "b"], task, labels)
 
 
-def test_inputs_of_known_groups_and_near_copies_are_left_out() -> None:
+def test_inputs_of_known_groups_and_near_copies_are_left_out(tmp_path: Path) -> None:
     known = [Example("1", "My invoice of March is wrong, please send me another one", "billing", group="c1")]
     brought = [
         PoolInput("My invoice of March is wrong, please send me another one!", "c2"),
@@ -419,9 +419,15 @@ def test_inputs_of_known_groups_and_near_copies_are_left_out() -> None:
         PoolInput("How do I pair  the hub?", "c4"),
         PoolInput(""),
     ]
-    pool, added = extended([], brought, known, "file")
-    assert [example.input for example in pool] == ["How do I pair the hub?"]
+    pool, added = extended(PoolInputs(), brought, known, "file")
+    assert [example.input for example in pool.asked] == ["How do I pair the hub?"]
     assert (added.new, added.known, added.known_groups, added.empty) == (1, 2, 1, 1)
+    # they are traffic all the same: what looks new is a share of them too
+    assert {example.input for example in pool.familiar} == {brought[0].text, "Where is the hub?"}
+    write_pool(tmp_path, pool)
+    assert read_pool(tmp_path) == pool
+    again, added = extended(pool, brought, known, "file")
+    assert again == pool and added.new == 0
 
 
 def test_a_declined_quote_adds_nothing(finished: Result, tmp_path: Path) -> None:

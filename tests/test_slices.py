@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from test_power import table
 
 from tunepoint.decision.slices import by_slice, routing_words
+from tunepoint.stats.disagreements import PoolScores
 from tunepoint.trials.table import Table
 
 RNG = np.random.default_rng
@@ -107,3 +108,52 @@ def test_the_names_of_labels_change_nothing(seed: int, names: list[str]) -> None
     assert original.routing.gain == two.routing.gain
     for kind, routed in original.routing.arms.items():
         assert {other[name] for name in routed} == set(two.routing.arms[kind])
+
+
+def test_a_pool_narrows_the_slices_that_a_column_names_and_stays_true() -> None:
+    """Prompted is right in .7 of either slice; tuned in .7 of one and in .8 of the other."""
+    truth = {"same": 0.0, "bills": 0.1}
+    covered = 0
+    widths: dict[bool, list[float]] = {True: [], False: []}
+    for seed in range(40):
+        rng = RNG(seed)
+        arms = with_answers_to_a_pool({"same": (0.7, 0.7), "bills": (0.7, 0.8)}, rng, labels=120)
+        compared = by_slice(arms, KINDS, rng)
+        alone = by_slice(replace(arms, pool=None), KINDS, RNG(seed))
+        assert compared is not None and alone is not None
+        for part, without in zip(compared.slices, alone.slices, strict=True):
+            assert part.labels > 20 and without.labels == 0 and part.items == without.items == 60
+            covered += part.difference.low <= truth[part.name] <= part.difference.high
+            widths[True].append(part.difference.high - part.difference.low)
+            widths[False].append(without.difference.high - without.difference.low)
+    assert covered >= 74  # of 80; nominal 76, and the bounds hold at all looks
+    assert np.mean(widths[True]) < 0.8 * np.mean(widths[False])
+
+
+def test_slices_by_label_leave_the_pool_out() -> None:
+    arms = with_answers_to_a_pool({"same": (0.7, 0.7), "bills": (0.7, 0.8)}, RNG(0), labels=120)
+    labels = {item: str(i % 2) for i, item in enumerate(arms.items)}
+    compared = by_slice(replace(arms, slices=(None,) * len(arms.items)), KINDS, RNG(0), labels=labels)
+    assert compared is not None and [part.labels for part in compared.slices] == [0, 0]
+
+
+def with_answers_to_a_pool(
+    chances: dict[str, tuple[float, float]], rng: np.random.Generator, *, labels: int
+) -> Table:
+    """60 test items and 1,000 inputs of a pool in each slice, which two options answer much alike."""
+
+    def scores(each: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], list[str]]:
+        names = [name for name in chances for _ in range(each)]
+        luck = rng.random(len(names))  # shared: an input that is easy for one is easy for the other
+        own = rng.random(len(names)) < 0.15
+        prompted = luck < np.array([chances[name][0] for name in names])
+        tuned = np.where(own, rng.random(len(names)), luck) < np.array([chances[name][1] for name in names])
+        return prompted.astype(float), tuned.astype(float), names
+
+    prompted, tuned, names = scores(60)
+    whole = replace(table({"prompted": prompted[None], "tuned": tuned[None]}), slices=tuple(names))
+    prompted, tuned, names = scores(1_000)
+    strata = (prompted != tuned).astype(int)
+    labelled = np.sort(rng.permutation(np.flatnonzero(strata))[:labels])
+    shown = np.stack([prompted, tuned], axis=1)[labelled]
+    return replace(whole, pool=PoolScores(strata, labelled, shown, slices=tuple(names)))

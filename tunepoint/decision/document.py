@@ -206,6 +206,7 @@ def _slices(sliced: Sliced, titles: Mapping[str, str]) -> dict[str, Any]:
             {
                 "slice": part.name,
                 "items": part.items,
+                "labels": part.labels,
                 **_interval(part.difference),
                 "p_adjusted": _rounded(part.p_adjusted),
                 "better": part.better,

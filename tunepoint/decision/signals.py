@@ -58,9 +58,11 @@ class Facts:
 
     revisions: int | None = None
     novelty: float | None = None
-    """Share of test inputs less familiar than 95% of the training inputs are to each other."""
+    """Share of inputs less familiar than 95% of the training inputs are to each other."""
+    compared_inputs: tuple[int, bool] | None = None
+    """How many inputs that is the share of, and whether they are a pool's instead of the test set's."""
     far_slice: Interval | None = None
-    """Tuned minus prompted on the least familiar fifth of the test."""
+    """Tuned minus prompted on inputs like the least familiar fifth of the test."""
     examples: int | None = None
     thinnest: int | None = None
     """Examples of the rarest label."""
@@ -135,7 +137,10 @@ def _diverse(decision: Decision, task: Task, facts: Facts) -> Signal:
         return DIVERSE.unmeasured(
             "it needs the inputs, and an encoder to compare them", threshold=MAX_NOVELTY
         )
-    detail = f"{facts.novelty:.0%} of the test inputs look new (5% is normal)"
+    compared = "the test inputs"
+    if facts.compared_inputs is not None and facts.compared_inputs[1]:
+        compared = f"{facts.compared_inputs[0]:,} inputs outside the test set"
+    detail = f"{facts.novelty:.0%} of {compared} look new (5% is normal)"
     if _best(decision, PROMPTED_KINDS) is None:
         return DIVERSE.unmeasured(f"{detail}, but {NOT_PROMPTED}", threshold=MAX_NOVELTY)
     tuning_loses = False

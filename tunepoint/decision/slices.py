@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy
@@ -31,6 +31,9 @@ class Slice:
 
     name: str
     items: int
+    """Test items in it."""
+    labels: int
+    """Labels outside the test set, where arms disagree on an input of it."""
     difference: Interval
     """95%, of this slice alone."""
     p_adjusted: float
@@ -83,7 +86,8 @@ def by_slice(
     """Compare the best tuned arm with its rival, slice by slice; None without slices.
 
     Args:
-        table: trials of the finalists.
+        table: trials of the finalists. Where a column names slices, those of its pool count too; which label
+            is right for an input of the pool is not known.
         kinds: of its arms, in order.
         rng: draws the intervals slice by slice, then the held-out half for routing.
         labels: item -> its target, for tasks with labels; they are the slices where no column is.
@@ -95,6 +99,7 @@ def by_slice(
     names, by = [name if name is not None else "" for name in table.slices], "slice"
     router_keys = names
     if not any(names) and labels is not None:
+        table = replace(table, pool=None)
         names, by = [labels.get(item, "") for item in table.items], "label"
         router_keys = [(answered or {}).get(item, "") for item in table.items]
     if not 2 <= len(set(names) - {""}) <= MAX_SLICES:
@@ -127,28 +132,30 @@ def _compare_slices(
     table: Table, pair: tuple[int, int], names: Sequence[str], rng: np.random.Generator
 ) -> tuple[tuple[Slice, ...], tuple[str, ...]]:
     """The differences of two arms by slice, and the names of the slices that are too small."""
-    compared: list[tuple[str, int, Comparison]] = []
+    compared: list[tuple[str, Table, Comparison]] = []
     too_small = []
     for name in sorted(set(names) - {""}):
-        in_slice = np.array([other == name for other in names])
-        part = table.subset(in_slice)
-        items = int(in_slice.sum())
-        groups = items if part.clusters is None else len(np.unique(part.clusters))
+        of_pool = None
+        if table.pool is not None:
+            of_pool = np.array([other == name for other in table.pool.slices])
+        part = table.subset(np.array([other == name for other in names]), of_pool)
+        groups = len(part.items) if part.clusters is None else len(np.unique(part.clusters))
         if groups < MIN_NORMAL_GROUPS:
             too_small.append(name)
             continue
-        compared.append((name, items, compare(joint_of(part), [pair], rng)[0]))
+        compared.append((name, part, compare(joint_of(part), [pair], rng)[0]))
     p_values = [comparison.p_value for *_, comparison in compared]
     adjusted: Sequence[float] = scipy.stats.false_discovery_control(p_values).tolist() if compared else []
     slices = tuple(
         Slice(
             name=name,
-            items=items,
+            items=len(part.items),
+            labels=0 if part.pool is None else len(part.pool.labelled),
             difference=comparison.difference,
             p_adjusted=p_value,
             better=_better(comparison.difference, p_value, table.names[pair[0]], table.names[pair[1]]),
         )
-        for (name, items, comparison), p_value in zip(compared, adjusted, strict=True)
+        for (name, part, comparison), p_value in zip(compared, adjusted, strict=True)
     )
     return slices, tuple(too_small)
 

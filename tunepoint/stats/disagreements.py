@@ -16,6 +16,7 @@ from functools import cached_property
 
 import numpy as np
 import scipy
+from numpy.typing import NDArray
 
 from tunepoint.errors import EvidenceError
 from tunepoint.stats.arrays import Floats, Integers
@@ -55,6 +56,10 @@ class PoolScores:
     """(N,) how often an input is labelled, relative to others, equal within a stratum; None if all alike."""
     reliability: float = 1.0
     """Share of a true difference that labels show, in (0, 1]: wrong labels make arms look alike."""
+    inputs: tuple[str, ...] = ()
+    """Names of the inputs, if they are told apart."""
+    slices: tuple[str | None, ...] = ()
+    """Slice of each input, if slices are known."""
 
     def __post_init__(self) -> None:
         if len(self.labelled) != len(self.scores):
@@ -63,6 +68,20 @@ class PoolScores:
             raise EvidenceError(
                 "an input on which all arms agree needs no label, and its label says nothing here"
             )
+
+    def part(self, keep: NDArray[np.bool_]) -> PoolScores:
+        """Return the inputs where `keep` is true; within a stratum, their labels are as random as before."""
+        kept, labelled = np.flatnonzero(keep), keep[self.labelled]
+        return replace(
+            self,
+            strata=self.strata[keep],
+            labelled=np.searchsorted(kept, self.labelled[labelled]),
+            scores=self.scores[labelled],
+            clusters=None if self.clusters is None else self.clusters[keep],
+            weights=None if self.weights is None else self.weights[keep],
+            inputs=tuple(self.inputs[i] for i in kept.tolist()) if self.inputs else (),
+            slices=tuple(self.slices[i] for i in kept.tolist()) if self.slices else (),
+        )
 
     @property
     def asked(self) -> Integers:

@@ -34,6 +34,7 @@ from tunepoint.study.facts import input_novelty, signal_facts
 from tunepoint.study.holdout import usable
 from tunepoint.study.items import sent_prompts, write_items
 from tunepoint.study.labelling.counting import labelling_caveats, pooled
+from tunepoint.study.labelling.inputs import read_pool
 from tunepoint.study.learning_curve import LearningCurve, growing_arms, still_rising
 from tunepoint.study.leniency import Leniency, leniency, without_conventions
 from tunepoint.study.records import Decided
@@ -215,8 +216,10 @@ def _facts(measured: _Measured) -> Facts:
     runner, prepared = measured.runner, measured.prepared
     # a task that no encoder can answer is read by one all the same, if it is installed
     encoder = measured.selection.candidates.encoder or installed_encoder()
-    novelty = input_novelty(encoder, prepared, runner.study.rng(Stream.NOVELTY)) if encoder else None
-    return signal_facts(runner.study, runner.task, measured.selection, prepared, novelty)
+    study, nearness = runner.study, None
+    if encoder is not None:
+        nearness = input_novelty(encoder, prepared, study.rng(Stream.NOVELTY), read_pool(study.folder))
+    return signal_facts(study, runner.task, measured.selection, prepared, measured.table, nearness)
 
 
 def _slices(measured: _Measured) -> Sliced | None:

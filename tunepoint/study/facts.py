@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tunepoint.arms.contract import Arm, HasPromptlessTwin
-from tunepoint.data.examples import HUMAN
+from tunepoint.data.examples import HUMAN, Example
 from tunepoint.data.formats import common_format
 from tunepoint.data.prepare import Prepared
 from tunepoint.decision.signals import Facts
-from tunepoint.errors import EvidenceError, StudyError, TrialsError
+from tunepoint.errors import EvidenceError, StudyError
 from tunepoint.stats.comparisons import compare
 from tunepoint.stats.intervals import Interval
 from tunepoint.stats.novelty import MAX_COMPARED_INPUTS, nearest_similarity
 from tunepoint.study.directory import Study
+from tunepoint.study.labelling.inputs import PoolInputs
 from tunepoint.study.manifest import MANIFEST, read_manifest
 from tunepoint.study.selection import Selection
 from tunepoint.task.task import Task
-from tunepoint.trials.table import joint_of
+from tunepoint.trials.judge_quality import calibrate
+from tunepoint.trials.table import Table, joint_of
 from tunepoint.trials.tabulation import tabulate
 from tunepoint.trials.trial import ArmKind, Trial, mean_score
 
@@ -30,8 +33,24 @@ if TYPE_CHECKING:
     from tunepoint.models.encoder import Encoder
 
 
+MIN_TRAFFIC = 50
+"""Inputs of a pool from which they say better than the test set how much of the traffic looks new."""
 REVISION_DAYS = 30
 """Age of a study up to which its requirements count as recent."""
+
+
+@dataclass(frozen=True)
+class Nearness:
+    """How like the training inputs others are."""
+
+    novelty: float
+    """Share of the inputs that are novel."""
+    inputs: int
+    """Inputs of which that is the share."""
+    traffic: bool
+    """Whether those are the pool's; else they are the test set's."""
+    similarity: Mapping[str, float]
+    """Item of the test set or the pool -> similarity to its nearest training input."""
 
 
 def signal_facts(
@@ -39,7 +58,8 @@ def signal_facts(
     task: Task,
     selection: Selection,
     prepared: Prepared,
-    nearness: tuple[float, Mapping[str, float]] | None,
+    table: Table,
+    nearness: Nearness | None,
 ) -> Facts:
     """Return what the signals need.
 
@@ -48,6 +68,7 @@ def signal_facts(
         task: of the study.
         selection: the finalists.
         prepared: the examples and their audit.
+        table: trials of the finalists.
         nearness: as `input_novelty` returns it; None without an encoder.
 
     """
@@ -60,8 +81,9 @@ def signal_facts(
         light_prompt = _difference(study.dev.trials, hybrid.name, hybrid.promptless_name)
     return Facts(
         revisions=revisions(study),
-        novelty=None if nearness is None else nearness[0],
-        far_slice=None if nearness is None else _far_slice(study.test.trials, nearness[1], by_kind),
+        novelty=None if nearness is None else nearness.novelty,
+        compared_inputs=None if nearness is None else (nearness.inputs, nearness.traffic),
+        far_slice=None if nearness is None else _far_slice(table, nearness.similarity, by_kind),
         examples=audit.kept,
         captured=sum(count for origin, count in audit.origins.items() if origin != HUMAN),
         thinnest=min((*audit.counts.values(), *audit.thin.values())) if task.answer.kind == "label" else None,
@@ -74,12 +96,16 @@ def signal_facts(
 
 def _difference(trials: Sequence[Trial], arm: str, other: str) -> Interval:
     """Paired difference in score of two arms, the first minus the other."""
-    table = tabulate(trials, [arm, other])
-    return compare(joint_of(table), [(0, 1)], np.random.default_rng(0))[0].difference
+    return _lead(tabulate(trials, [arm, other]), arm, other)
+
+
+def _lead(table: Table, arm: str, other: str) -> Interval:
+    pair = (table.names.index(arm), table.names.index(other))
+    return compare(joint_of(table), [pair], np.random.default_rng(0))[0].difference
 
 
 def _far_slice(
-    trials: Sequence[Trial], similarity: Mapping[str, float], by_kind: Mapping[ArmKind, Arm]
+    table: Table, similarity: Mapping[str, float], by_kind: Mapping[ArmKind, Arm]
 ) -> Interval | None:
     """Trained minus prompted on the least familiar fifth; None where too little of it has both answers."""
     trained = by_kind.get("tuned") or by_kind.get("hybrid")
@@ -87,17 +113,19 @@ def _far_slice(
     if trained is None or prompted is None:
         return None
     try:
-        return _difference(_far(trials, similarity), trained.name, prompted.name)
-    except (EvidenceError, TrialsError):
+        return _lead(_far(calibrate(table)[0], similarity), trained.name, prompted.name)
+    except EvidenceError:
         return None
 
 
-def _far(trials: Sequence[Trial], similarity: Mapping[str, float]) -> list[Trial]:
-    """Trials of the fifth of the test items that train is least like; none where that is no sample."""
-    ordered = sorted({t.item for t in trials} & similarity.keys(), key=lambda item: similarity[item])
-    far = set(ordered[: len(ordered) // 5])
-    slice_trials = [trial for trial in trials if trial.item in far]
-    return slice_trials if len({trial.cluster or trial.item for trial in slice_trials}) > 1 else []
+def _far(table: Table, similarity: Mapping[str, float]) -> Table:
+    """The fifth of the test items that train is least like, and what of the pool is no more like it."""
+    ordered = sorted(similarity.keys() & set(table.items), key=lambda item: similarity[item])
+    far = ordered[: len(ordered) // 5]
+    limit = similarity[far[-1]] if far else -np.inf
+    inputs = () if table.pool is None else table.pool.inputs
+    of_pool = np.array([similarity.get(name, np.inf) <= limit for name in inputs], dtype=bool)
+    return table.subset(np.isin(table.items, far), of_pool if inputs else None)
 
 
 def _last_step(study: Study, winners: Sequence[Arm]) -> Interval | None:
@@ -126,22 +154,26 @@ def revisions(study: Study) -> int:
 
 
 def input_novelty(
-    encoder: Encoder, prepared: Prepared, rng: np.random.Generator
-) -> tuple[float, dict[str, float]] | None:
-    """Return the share of novel test inputs, and each test item's similarity to its nearest in train.
+    encoder: Encoder, prepared: Prepared, rng: np.random.Generator, pool: PoolInputs | None = None
+) -> Nearness | None:
+    """Return how many inputs look new, and how like its nearest training input each one is.
 
-    A test input is novel if it is less like its nearest training input than 95% of those are like theirs.
-    Random samples of 2,000 stand for larger sets. None where train has one input.
+    An input is novel if it is less like its nearest training input than 95% of those are like theirs. The
+    inputs are those of the pool, which may be traffic as it comes: a test set that is drawn from the same
+    examples as the training set can hardly look new. With fewer than `MIN_TRAFFIC` of them they are the test
+    set's. Random samples of 2,000 stand for larger sets. None where train has one input.
     """
-    split = prepared.split
-    known, tested = (
-        [part[i] for i in sorted(rng.permutation(len(part))[:MAX_COMPARED_INPUTS].tolist())]
-        for part in (split.train, split.test)
-    )
+
+    def sample(part: Sequence[Example]) -> list[Example]:
+        return [part[i] for i in sorted(rng.permutation(len(part))[:MAX_COMPARED_INPUTS].tolist())]
+
+    known, tested = sample(prepared.split.train), sample(prepared.split.test)
     if len(known) < 2:
         return None
+    traffic = sample([] if pool is None else [*pool.asked, *pool.familiar])
     train = encoder.embed([example.input for example in known])
-    test = encoder.embed([example.input for example in tested])
-    near, threshold = nearest_similarity(train, test)
-    items = {e.id: float(value) for e, value in zip(tested, near, strict=True)}
-    return float((near < threshold).mean()), items
+    near, threshold = nearest_similarity(train, encoder.embed([e.input for e in (*tested, *traffic)]))
+    similarity = {e.id: float(value) for e, value in zip((*tested, *traffic), near, strict=True)}
+    by_traffic = len(traffic) >= MIN_TRAFFIC
+    compared = near[len(tested) :] if by_traffic else near[: len(tested)]
+    return Nearness(float((compared < threshold).mean()), len(compared), by_traffic, similarity)

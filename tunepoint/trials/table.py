@@ -104,8 +104,15 @@ class Table:
         """Names of the arms, in order."""
         return [arm.arm for arm in self.arms]
 
-    def subset(self, keep: NDArray[np.bool_]) -> Table:
-        """Return the same arms on the items where `keep` is true, without the pool."""
+    def subset(self, keep: NDArray[np.bool_], of_pool: NDArray[np.bool_] | None = None) -> Table:
+        """Return the same arms on some of the items.
+
+        Args:
+            keep: (items,) which items.
+            of_pool: (inputs,) which inputs of the pool; without it, the pool is left out.
+
+        """
+        pool = None if self.pool is None or of_pool is None else self.pool.part(of_pool)
         arms = tuple(
             replace(
                 arm,
@@ -121,9 +128,7 @@ class Table:
         clusters = None if self.clusters is None else self.clusters[keep]
         slices = tuple(self.slices[i] for i in kept)
         answers = None if self.answers is None else self.answers[:, keep]
-        return Table(
-            tuple(self.items[i] for i in kept), arms, clusters, slices, self.left_out, answers=answers
-        )
+        return Table(tuple(self.items[i] for i in kept), arms, clusters, slices, self.left_out, pool, answers)
 
 
 def joint_of(table: Table) -> JointScores:

@@ -22,6 +22,7 @@ from tunepoint.study.labelling.inputs import (
     POOL_TRIALS,
     Added,
     PoolInput,
+    PoolInputs,
     extended,
     inputs_of_file,
     read_pool,
@@ -81,15 +82,18 @@ class Answering:
 
         """
         pool, added = read_pool(self.folder), None
-        brought = self._brought(file, traffic, new=not pool)
+        brought = self._brought(file, traffic, new=not pool.asked)
         if brought or file is not None or traffic is not None:
             known = prepare(self.task, self.manifest.seed).examples
             source = str(file or self.task.folder) if traffic is None else "captured traffic"
             pool, added = extended(pool, brought, known, source)
         log = TrialLog(self.folder / POOL_TRIALS)
         answering = self._answering()
-        if pool and (self.manifest.pool_answered != len(pool) or not all(map(log.of, answering))):
+        answered = self.manifest.pool_answered == len(pool.asked) and all(map(log.of, answering))
+        if pool.asked and not answered:
             self._measure(pool, log)
+        elif added is not None:
+            write_pool(self.folder, pool)  # what was added is familiar, and nobody answers it
         return added
 
     def _brought(
@@ -124,12 +128,12 @@ class Answering:
             )
         return names
 
-    def _measure(self, pool: Sequence[Example], log: TrialLog) -> None:
+    def _measure(self, pool: PoolInputs, log: TrialLog) -> None:
         with (
             closing(PaymentLog(self.folder / PAYMENTS)) as payments,
             self._opened(payments) as (runner, arms),
         ):
-            quote = _quote(runner, arms, pool, log)
+            quote = _quote(runner, arms, pool.asked, log)
             if self.confirm is not None and quote.answers:
                 self.confirm(quote)
             write_pool(self.folder, pool)
@@ -138,8 +142,8 @@ class Answering:
                 alone = replace(reopened, table=replace(reopened.table, pool=None))
                 runner.study.update(label_order=label_order(alone.decide(reopened.task, reopened.costs)))
             for arm in arms:
-                runner.measure(arm, log, pool, runner.prepared.split.train)
-            runner.study.update(pool_answered=len(pool))
+                runner.measure(arm, log, pool.asked, runner.prepared.split.train)
+            runner.study.update(pool_answered=len(pool.asked))
 
     @contextmanager
     def _opened(self, payments: PaymentLog) -> Iterator[tuple[Runner, Sequence[Arm]]]:

@@ -13,7 +13,7 @@ from tunepoint.data.copies import copy_key
 from tunepoint.data.dedupe import match_near_duplicates
 from tunepoint.data.examples import Example, input_of
 from tunepoint.data.rows import read_table
-from tunepoint.data.table import cell_text, column_names
+from tunepoint.data.table import Row, cell_text, column_names
 from tunepoint.errors import DataError, StudyError, nearest
 from tunepoint.files.text import read_text, write_text
 from tunepoint.task.sections import Data
@@ -32,6 +32,19 @@ class PoolInput:
     text: str
     group: str | None = None
     """Inputs of one group are no independent evidence."""
+    slice: str | None = None
+    """A named part of the traffic."""
+
+
+@dataclass(frozen=True)
+class PoolInputs:
+    """The inputs that a study's pool was given, as examples without a target."""
+
+    asked: tuple[Example, ...] = ()
+    """Those that the finalists answer."""
+    familiar: tuple[Example, ...] = ()
+    """Those that are in the study's examples, or nearly so, or whose group is. Nobody answers or labels
+    them, but they are part of the traffic, and how much of it looks new depends on them."""
 
 
 @dataclass(frozen=True)
@@ -46,18 +59,24 @@ class Added:
     empty: int
 
 
-def read_pool(folder: Path) -> list[Example]:
-    """Return the inputs of a study's pool as examples without a target; none if it has no pool.
+def read_pool(folder: Path) -> PoolInputs:
+    """Return the inputs of a study's pool; none if it has no pool.
 
     Raises:
         StudyError: the file is damaged.
 
     """
 
-    def example(row: dict[str, Any]) -> Example:
-        return Example(row["item"], row["input"], "", group=row.get("group"))
+    def example(row: dict[str, Any]) -> tuple[Example, bool]:
+        made = Example(row["item"], row["input"], "", group=row.get("group"), slice=row.get("slice"))
+        return made, bool(row.get("familiar"))
 
-    return read_lines(folder / POOL_INPUTS, example, "is no input; delete the file and give the pool again")
+    fault = "is no input; delete the file and give the pool again"
+    inputs = read_lines(folder / POOL_INPUTS, example, fault)
+    return PoolInputs(
+        tuple(made for made, familiar in inputs if not familiar),
+        tuple(made for made, familiar in inputs if familiar),
+    )
 
 
 def read_lines(path: Path, make: Callable[[dict[str, Any]], Made], fault: str) -> list[Made]:
@@ -100,19 +119,20 @@ def inputs_of_file(data: Data, file: Path, *, unlabelled: bool = False) -> list[
     for name in (*columns.input, *([columns.group] if columns.group else [])):
         if existing and name not in existing:
             raise DataError(f"{file}: no column {name!r}; {nearest(name, existing)}")
+
+    def optional(row: Row, column: str | None) -> str | None:
+        return cell_text(row.get(column)) or None if column else None
+
     return [
-        PoolInput(
-            input_of(row, columns.input),
-            cell_text(row.get(columns.group)) or None if columns.group else None,
-        )
+        PoolInput(input_of(row, columns.input), optional(row, columns.group), optional(row, columns.slice))
         for _, row in rows
         if not (unlabelled and cell_text(row.get(columns.target)))
     ]
 
 
 def extended(
-    pool: Sequence[Example], brought: Sequence[PoolInput], known: Sequence[Example], source: str
-) -> tuple[list[Example], Added]:
+    pool: PoolInputs, brought: Sequence[PoolInput], known: Sequence[Example], source: str
+) -> tuple[PoolInputs, Added]:
     """Return a pool with more inputs, those left out that are no evidence of their own.
 
     Args:
@@ -126,34 +146,45 @@ def extended(
         DataError: none of them adds to the pool, and it is empty.
 
     """
-    seen = {copy_key(example.input) for example in (*known, *pool)}
+    seen = {copy_key(example.input) for example in (*pool.asked, *pool.familiar)}
+    known_keys = {copy_key(example.input) for example in known}
     groups = {example.group for example in known} - {None}
     fresh: list[PoolInput] = []
+    familiar: list[PoolInput] = []
     for new in brought:
-        if new.text and copy_key(new.text) not in seen and new.group not in groups:
-            seen.add(copy_key(new.text))
-            fresh.append(new)
+        key = copy_key(new.text)
+        if new.text and key not in seen:
+            seen.add(key)
+            (familiar if key in known_keys or new.group in groups else fresh).append(new)
     inputs = [example.input for example in known]
     similar = match_near_duplicates([new.text for new in fresh], inputs, signs_count=True)
+    familiar += [fresh[place] for place in sorted(similar)]
     fresh = [new for place, new in enumerate(fresh) if place not in similar]
     empty = sum(not new.text for new in brought)
     of_groups = sum(bool(new.text) and new.group in groups for new in brought)
     added = Added(len(fresh), len(brought) - len(fresh) - empty - of_groups, of_groups, empty)
-    if not pool and not fresh:
+    if not pool.asked and not fresh:
         raise DataError(
             f"{source}: no row adds to the pool ({len(brought)} rows read: {added.known} inputs are in the "
             f"study's examples or come twice, {of_groups} are of groups in them, {empty} are empty); give "
             "inputs that the study has not seen"
         )
-    return [*pool, *(Example(_name_of(new.text), new.text, "", group=new.group) for new in fresh)], added
+    return PoolInputs((*pool.asked, *map(_example, fresh)), (*pool.familiar, *map(_example, familiar))), added
 
 
-def write_pool(folder: Path, pool: Sequence[Example]) -> None:
+def write_pool(folder: Path, pool: PoolInputs) -> None:
     """Write the inputs of a study's pool."""
-    lines = ({"item": e.id, "input": e.input, **({"group": e.group} if e.group else {})} for e in pool)
+    lines = [_line(example) for example in pool.asked]
+    lines += [{**_line(example), "familiar": True} for example in pool.familiar]
     write_text(folder / POOL_INPUTS, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
-def _name_of(text: str) -> str:
-    """Return the name of an input, the same in every file."""
-    return f"pool:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+def _line(example: Example) -> dict[str, Any]:
+    parts = {"group": example.group, "slice": example.slice}
+    return {"item": example.id, "input": example.input} | {key: part for key, part in parts.items() if part}
+
+
+def _example(new: PoolInput) -> Example:
+    """Return an input as an example, by a name that is the same in every file."""
+    name = f"pool:{hashlib.sha256(new.text.encode()).hexdigest()[:16]}"
+    return Example(name, new.text, "", group=new.group, slice=new.slice)

@@ -113,7 +113,10 @@ class Pool:
         labelled = np.array(self.labelled, dtype=np.intp)
         # labels of two people who agree by chance do not count at all, so any number does
         seen = reliability(self.labels) or 1.0
-        return PoolScores(self.strata, labelled, scores, self._clusters(), self.weights, seen)
+        items, slices = tuple(e.id for e in self.inputs), tuple(e.slice for e in self.inputs)
+        return PoolScores(
+            self.strata, labelled, scores, self._clusters(), self.weights, seen, inputs=items, slices=slices
+        )
 
     def _clusters(self) -> Integers | None:
         if not any(example.group for example in self.inputs):
@@ -144,7 +147,7 @@ def open_pool(folder: Path, arms: Sequence[str]) -> Pool | None:
         StudyError: a file is damaged.
 
     """
-    path, inputs = folder / POOL_TRIALS, read_pool(folder)
+    path, inputs = folder / POOL_TRIALS, read_pool(folder).asked
     if not inputs or not path.exists() or not path.stat().st_size:
         return None
     runs: dict[str, dict[tuple[str | None, str | None], dict[str, str]]] = defaultdict(
