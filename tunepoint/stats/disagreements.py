@@ -135,15 +135,22 @@ def with_pool(joint: JointScores, pool: PoolScores) -> JointScores:
         raise EvidenceError(f"the pool has {pool.scores.shape[1:]} arms, the test set {arms}")
     if pool.labelled_groups < MIN_LABELLED_GROUPS:
         return joint
-    shown, widening = _contributions(pool), looks_widening(len(pool.labelled))
+    shown, widening = contributions(pool), looks_widening(len(pool.labelled))
     # one gain for both, between those that either would choose: the wider bounds have the same center
-    gain = _gain(joint, pool, _variance(pool, shown, widening**0.5))
+    gain = _gain(joint, pool, pool_covariance(pool, shown, widening**0.5))
     combined = _combined(joint, pool, shown, gain, widening=1.0)
     return replace(combined, at_all_looks=_combined(joint, pool, shown, gain, widening=widening))
 
 
-def _variance(pool: PoolScores, shown: Floats, widening: float) -> Floats:
-    """Return the (A, A) covariance of the pool's differences, their errors `widening` times what they are."""
+def pool_covariance(pool: PoolScores, shown: Floats, widening: float = 1.0) -> Floats:
+    """Return the (A, A) covariance of the pool's differences.
+
+    Args:
+        pool: with labels.
+        shown: (N, A) as `contributions` returns them.
+        widening: how many times wider than the errors of sampling, for people who look again and again.
+
+    """
     sampling = cluster_covariance(shown - shown.mean(axis=0), pool.codes) / pool.reliability**2
     return np.asarray((sampling + _pseudo_covariance(pool)) * widening**2 + _noise_covariance(pool, shown))
 
@@ -184,7 +191,7 @@ def _combined(
     degrees = _degrees(
         projection,
         (kept @ joint.item_covariance @ kept.T, joint.degrees),
-        (gain @ _variance(pool, shown, widening) @ gain.T, pool.labelled_groups - 1),
+        (gain @ pool_covariance(pool, shown, widening) @ gain.T, pool.labelled_groups - 1),
     )
     return replace(
         combined,
@@ -214,7 +221,7 @@ def difference_p_value(joint: JointScores, pool: PoolScores) -> float:
         pool: of other inputs.
 
     """
-    shown, projection = _contributions(pool), _projection(pool.asked, len(joint.estimates))
+    shown, projection = contributions(pool), _projection(pool.asked, len(joint.estimates))
     gap = shown.mean(axis=0) - projection @ joint.estimates
     covariance = projection @ joint.covariance @ projection + _noise_covariance(pool, shown)
     covariance = covariance + cluster_covariance(shown - shown.mean(axis=0), pool.codes)
@@ -260,7 +267,7 @@ def _stacked(
     )
 
 
-def _contributions(pool: PoolScores) -> Floats:
+def contributions(pool: PoolScores) -> Floats:
     """Return (N, A) contributions of the inputs to the differences, each arm less the mean of all.
 
     In stratum h with N_h inputs, n_h of them labelled with mean difference y_h, every input contributes

@@ -35,6 +35,7 @@ from tunepoint.study.holdout import usable
 from tunepoint.study.items import sent_prompts, write_items
 from tunepoint.study.labelling.counting import labelling_caveats, pooled
 from tunepoint.study.labelling.inputs import read_pool
+from tunepoint.study.labelling.pool import open_pool
 from tunepoint.study.learning_curve import LearningCurve, growing_arms, still_rising
 from tunepoint.study.leniency import Leniency, leniency, without_conventions
 from tunepoint.study.records import Decided
@@ -140,7 +141,8 @@ def _collect(runner: Runner, selection: Selection, doubts: Sequence[DoubtfulLabe
     table = pooled(tabulate(trials, [arm.name for arm in finalists]), study.folder)
     costs = measured_costs(finalists, study, table, task)
     train = trainable(task, prepared.split.train)
-    curve = fit_learning_curve(study, selection.candidates, train, study.rng(Stream.LEARNING_CURVE))
+    pool = None if table.pool is None else open_pool(study.folder, table.names)
+    curve = fit_learning_curve(study, selection.candidates, train, study.rng(Stream.LEARNING_CURVE), pool)
     return _Measured(runner, selection, prepared, trials, table, costs, curve)
 
 

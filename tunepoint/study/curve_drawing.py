@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from tunepoint.arms.catalog import CURVE_SHARES, CandidateArms
+from tunepoint.arms.contract import HasLearningCurve
 from tunepoint.data.examples import Example
 from tunepoint.data.licences import trainable
 from tunepoint.decision.sample_size import TYPICAL_SEED_SD
@@ -15,13 +16,15 @@ from tunepoint.errors import EvidenceError
 from tunepoint.stats.curves import MIN_CURVE_SIZES, fit_curve
 from tunepoint.stats.streams import Stream
 from tunepoint.study.directory import Study
+from tunepoint.study.labelling.growth import gaps_of_parts
+from tunepoint.study.labelling.pool import Pool
 from tunepoint.study.learning_curve import LearningCurve
 from tunepoint.study.planning import expected_seconds
 from tunepoint.study.records import CurvePoint
 from tunepoint.study.runner import Runner
 from tunepoint.trials.table import joint_of
 from tunepoint.trials.tabulation import mean_interval, tabulate
-from tunepoint.trials.trial import Trial
+from tunepoint.trials.trial import Trial, TrialLog
 
 
 def nested_subsets(
@@ -42,18 +45,26 @@ def nested_subsets(
 
 def draw_curve(runner: Runner, candidates: CandidateArms) -> None:
     """Train on nested subsets and measure on dev; the whole training set was measured in selection."""
-    growing, split, study = candidates.curve_arm, runner.prepared.split, runner.study
+    growing, study = candidates.curve_arm, runner.study
     if growing is None:
         return
-    arm = growing.once()
-    for subset in nested_subsets(trainable(runner.task, split.train), CURVE_SHARES, study.rng(Stream.CURVE)):
+    for point in measure_parts(runner, growing, study.curve, runner.prepared.split.dev):
+        if point not in study.manifest.curve:
+            study.update(curve=[*study.manifest.curve, point])
+
+
+def measure_parts(
+    runner: Runner, growing: HasLearningCurve, log: TrialLog, examples: Sequence[Example]
+) -> Iterator[CurvePoint]:
+    """Train on nested parts of the training set, and record the answers to examples part by part."""
+    arm, train = growing.once(), trainable(runner.task, runner.prepared.split.train)
+    for subset in nested_subsets(train, CURVE_SHARES, runner.study.rng(Stream.CURVE)):
         if len(subset) < growing.min_examples:
             continue
         point = CurvePoint(examples=len(subset), arm=f"{arm.name}, {len(subset)} examples")
         expected = expected_seconds(arm, len(subset))
-        runner.measure(arm, study.curve, split.dev, subset, name=point.arm, expected=expected)
-        if point not in study.manifest.curve:
-            study.update(curve=[*study.manifest.curve, point])
+        runner.measure(arm, log, examples, subset, name=point.arm, expected=expected)
+        yield point
 
 
 def curve_points(study: Study) -> list[CurvePoint]:
@@ -73,12 +84,24 @@ def _point_of_name(arm: str) -> CurvePoint:
 
 
 def fit_learning_curve(
-    study: Study, candidates: CandidateArms, train: Sequence[Example], rng: np.random.Generator
+    study: Study,
+    candidates: CandidateArms,
+    train: Sequence[Example],
+    rng: np.random.Generator,
+    pool: Pool | None = None,
 ) -> LearningCurve | None:
     """Fit the learning curve of a study; None where none was drawn.
 
     Points share their dev items, so the error of a point is that of its paired difference to the whole
     training set; a single training run has the variance of the seeds that the whole set was given.
+
+    Args:
+        study: with the trials of the curve.
+        candidates: of the study.
+        train: the whole training set.
+        rng: draws the intervals and the curves.
+        pool: with labels that count; it makes those differences surer.
+
     """
     if candidates.curve_arm is None:
         return None
@@ -94,13 +117,21 @@ def fit_learning_curve(
         why_not = f"{len(rows)} sizes were measured, a curve takes {MIN_CURVE_SIZES}"
         return LearningCurve(tuple(rows), labels, None, why_not)
     seed_sd = _seed_sd(whole)
-    errors = [_standard_error(part, whole, seed_sd) for part in parts]
+    errors = [np.hypot(_standard_error(part, whole), seed_sd) for part in parts]
     errors.append(seed_sd / np.sqrt(len({trial.seed for trial in whole})))
+    scores = [score.estimate for _, score in rows]
+    gaps = {}
+    if pool is not None:
+        gaps = gaps_of_parts(study, pool, candidates.curve_arm.name, [point.arm for point in points])
+    for number, point in enumerate(points):
+        if point.arm in gaps:
+            scores[number] = scores[-1] - gaps[point.arm].estimate
+            errors[number] = np.hypot(gaps[point.arm].error, seed_sd)
     try:
-        curve = fit_curve([size for size, _ in rows], [score.estimate for _, score in rows], errors, rng)
+        curve = fit_curve([size for size, _ in rows], scores, errors, rng)
     except EvidenceError as error:
-        return LearningCurve(tuple(rows), labels, None, str(error))
-    return LearningCurve(tuple(rows), labels, curve)
+        return LearningCurve(tuple(rows), labels, None, str(error), by_pool=len(gaps))
+    return LearningCurve(tuple(rows), labels, curve, by_pool=len(gaps))
 
 
 def _seed_sd(whole: Sequence[Trial]) -> float:
@@ -112,10 +143,9 @@ def _seed_sd(whole: Sequence[Trial]) -> float:
     return max(TYPICAL_SEED_SD, float(np.std(means, ddof=1)) if len(means) > 1 else 0.0)
 
 
-def _standard_error(part: Sequence[Trial], whole: Sequence[Trial], seed_sd: float) -> float:
-    """Standard error of a point: its paired difference to the whole training set, and its single seed."""
+def _standard_error(part: Sequence[Trial], whole: Sequence[Trial]) -> float:
+    """Standard error of a point, from dev items: that of its paired difference to the whole training set."""
     first = [trial.model_copy(update={"arm": "part", "seed": None}) for trial in part]
     second = [trial.model_copy(update={"arm": "whole"}) for trial in whole]
     covariance = joint_of(tabulate([*first, *second])).item_covariance
-    items = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
-    return float(np.sqrt(max(0.0, items) + seed_sd**2))
+    return float(np.sqrt(max(0.0, covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])))

@@ -34,6 +34,8 @@ class LearningCurve:
     """None where too few sizes were measured, or the scores fall."""
     why_not: str | None = None
     """Why there is no curve."""
+    by_pool: int = 0
+    """Sizes whose distance to the whole training set a pool with labels has made surer."""
 
     @property
     def examples(self) -> int:
@@ -54,7 +56,7 @@ class LearningCurve:
 
     def document(self) -> dict[str, Any]:
         """Return the curve for measurements.json and the report."""
-        content: dict[str, Any] = {"labels": self.labels, "why_not": self.why_not}
+        content: dict[str, Any] = {"labels": self.labels, "why_not": self.why_not, "by_pool": self.by_pool}
         if self.curve is None:
             return {**content, "ahead": [], "families": {}}
         gain = self.curve.gain(self.examples, self.examples + NEXT_EXAMPLES, 0.9)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tunepoint.arms.catalog import load_encoder
+from tunepoint.arms.catalog import CandidateArms, load_encoder
 from tunepoint.arms.contract import Arm
 from tunepoint.data.examples import Example
 from tunepoint.data.prepare import prepare
@@ -17,6 +17,7 @@ from tunepoint.errors import StudyError
 from tunepoint.models.payments import PAYMENTS, PaymentLog
 from tunepoint.models.recording import read_calls
 from tunepoint.study.chat_models import open_chat_models
+from tunepoint.study.curve_drawing import measure_parts
 from tunepoint.study.directory import CALLS, open_study
 from tunepoint.study.labelling.inputs import (
     POOL_TRIALS,
@@ -131,7 +132,7 @@ class Answering:
     def _measure(self, pool: PoolInputs, log: TrialLog) -> None:
         with (
             closing(PaymentLog(self.folder / PAYMENTS)) as payments,
-            self._opened(payments) as (runner, arms),
+            self._opened(payments) as (runner, arms, candidates),
         ):
             quote = _quote(runner, arms, pool.asked, log)
             if self.confirm is not None and quote.answers:
@@ -143,10 +144,14 @@ class Answering:
                 runner.study.update(label_order=label_order(alone.decide(reopened.task, reopened.costs)))
             for arm in arms:
                 runner.measure(arm, log, pool.asked, runner.prepared.split.train)
+            growing = candidates.curve_arm
+            if growing is not None and growing.name in self._answering() and not growing.remote:
+                for _ in measure_parts(runner, growing, log, pool.asked):
+                    continue
             runner.study.update(pool_answered=len(pool.asked))
 
     @contextmanager
-    def _opened(self, payments: PaymentLog) -> Iterator[tuple[Runner, Sequence[Arm]]]:
+    def _opened(self, payments: PaymentLog) -> Iterator[tuple[Runner, Sequence[Arm], CandidateArms]]:
         """Open the finalists that can answer: what runs today has answers of its log only."""
         task, seed = self.task, self.manifest.seed
         prepared = prepare(task, seed)
@@ -162,7 +167,7 @@ class Answering:
             with models.recorded_only():
                 candidates = plan(runner, encoder, None).only(self.manifest.arms)
                 finalists = select(runner, candidates, self.manifest.finalists).finalists
-            yield runner, [arm for arm in finalists if arm.kind != "incumbent"]
+            yield runner, [arm for arm in finalists if arm.kind != "incumbent"], candidates
 
 
 def _unscored(answers: Sequence[str], examples: Sequence[Example]) -> list[Grading]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -41,6 +41,8 @@ class Pool:
     """Which inputs are labelled first; None labels all alike."""
     judged: tuple[tuple[float, ...], ...] | None = None
     """For each input, the judge's mean score of each arm's answers; None where no judge scores."""
+    of_parts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Name of a finalist trained on part of the examples -> item -> its answer."""
 
     @cached_property
     def patterns(self) -> tuple[Pattern, ...]:
@@ -167,9 +169,13 @@ def open_pool(folder: Path, arms: Sequence[str]) -> Pool | None:
     )
     if not whole:
         return None
-    order, scores = read_manifest(folder).label_order, None
+    manifest, scores = read_manifest(folder), None
     if all((arm, example.id) in judged for arm in answering for example in whole):
         scores = tuple(
             tuple(float(np.mean(judged[arm, example.id])) for arm in answering) for example in whole
         )
-    return Pool(tuple(whole), tuple(answering), answers, tuple(read_labels(folder)), order, scores)
+    of_parts = {
+        point.arm: run for point in manifest.curve if point.arm in runs for run in runs[point.arm].values()
+    }
+    labels, order = tuple(read_labels(folder)), manifest.label_order
+    return Pool(tuple(whole), tuple(answering), answers, labels, order, scores, of_parts)

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from tunepoint.data.examples import Example, labels_of
@@ -106,10 +107,10 @@ def _graded(filled: Filled, answers: Sequence[str], scale: int) -> PoolLabel:
 def _scored(labels: Sequence[PoolLabel], task: Task, pool: Pool) -> list[PoolLabel]:
     """Score every answer by every label, answers that came after the label too."""
     scoring = task_scorer(task)
-    answers_to = {
-        example.id: sorted({answer for runs in own for answer in runs})
-        for example, own in zip(pool.inputs, pool.answers, strict=True)
-    }
+    answers_to = {}
+    for example, own in zip(pool.inputs, pool.answers, strict=True):
+        of_parts = (part.get(example.id, UNREADABLE) for part in pool.of_parts.values())
+        answers_to[example.id] = sorted({*chain(*own), *of_parts})
     scored = []
     for label in labels:
         answers = answers_to.get(label.item, [])
