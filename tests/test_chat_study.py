@@ -419,11 +419,11 @@ def test_a_larger_budget_searches_more_than_once_and_says_where_each_ended(
     seen: list[int] = []
 
     def answer(messages: list[dict[str, str]], body: dict[str, Any]) -> str:
-        """The second search alone has luck."""
+        """The test before the searches has luck, with its second of three proposals; then the second search."""
         text = "\n".join(turn["content"] for turn in messages)
         if "write a new instruction" in text:
             seen.append(1)
-            last = "stands last" if 4 < len(seen) < 9 else f"is {len(seen)}"
+            last = "stands last" if len(seen) == 2 or 7 < len(seen) < 12 else f"is {len(seen)}"
             return f"```\nExtract brand and size. The size {last}.\n```"
         brand, size = re.findall(r"(\w+) box of (\d+)", text)[-1]
         return json.dumps({"brand": brand, "size": size} if "stands last" in text else {"brand": brand})
@@ -453,6 +453,33 @@ def test_a_prompt_with_nothing_to_gain_is_not_searched(fake: Fake, tmp_path: Pat
     why = next(row["reason"] for row in not_run if row["name"] == "optimised prompt")
     assert why == "the best prompt leaves 0.0% of the validation set to gain, which changes nothing"
     assert not any("write a new instruction" in json.dumps(call["messages"]) for call in fake.calls)
+
+
+def test_a_search_that_could_gain_little_is_not_paid_for(fake: Fake, tmp_path: Path) -> None:
+    def answer(messages: list[dict[str, str]], body: dict[str, Any]) -> str:
+        """Forgets the size of one brand, whatever the instruction says."""
+        text = "\n".join(turn["content"] for turn in messages)
+        if "write a new instruction" in text:
+            return f"```\nExtract brand and size, attempt {len(fake.calls)}.\n```"
+        brand, size = re.findall(r"(\w+) box of (\d+)", text)[-1]
+        return json.dumps({"brand": brand} if brand == "Umbra" else {"brand": brand, "size": size})
+
+    fake.answer = answer
+    out = tmp_path / "study"
+    models = [asked(fake, styles=["zero-shot", "system message"])]
+    result = run(task(goods(tmp_path, 240), fake, models=models, search={"calls": 400}), out=out)
+    manifest = json.loads((out / "manifest.json").read_text())
+    tested = manifest["headroom"]
+    assert "search" not in manifest and tested["cured"] == 0 and tested["asked"] == 3 * tested["tried"]
+    not_run = json.loads((out / "measurements.json").read_text())["not_run"]
+    why = next(row["reason"] for row in not_run if row["name"] == "optimised prompt")
+    assert f"3 new instructions cured 0 of {tested['tried']} failures" in why
+    signal = next(signal for signal in result.document["signals"] if signal["id"] == "F3")
+    assert signal["value"] == pytest.approx(tested["most"], abs=1e-4)
+    assert f"on {tested['tried']} failures, a search would gain" in signal["detail"]
+    calls = len(fake.calls)
+    again = run(task(goods(tmp_path, 240), fake, models=models, search={"calls": 400}), out=out)
+    assert len(fake.calls) == calls and again.document["signals"] == result.document["signals"]
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,8 @@ class Facts:
     """What the next step of the prompt search would gain on dev, else what the last prompt style gained."""
     searched: Mapping[str, Any] | None = None
     """What that search did; None where there was none."""
+    headroom: Mapping[str, Any] | None = None
+    """The test that kept a study from searching; None where it searched, or there was no test."""
     captured: int | None = None
     """Examples whose targets a model wrote and somebody accepted."""
     light_prompt: Interval | None = None
@@ -242,7 +244,9 @@ def _ceiling(decision: Decision, task: Task, facts: Facts) -> Signal:
     gain = facts.ceiling
     at_most = f"{points(gain.estimate)} on the validation set, at most {points(gain.high)} (95%)"
     detail = f"the last step up in prompt style gained {at_most}"
-    if facts.searched is not None:
+    if facts.headroom is not None:
+        detail = f"by new instructions on {facts.headroom['tried']} failures, a search would gain {at_most}"
+    elif facts.searched is not None:
         proposals = facts.searched["proposals"]
         detail = f"after {proposals} proposals of the prompt search, one more would gain {at_most}"
         if ends := facts.searched.get("ends"):

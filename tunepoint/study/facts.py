@@ -76,6 +76,7 @@ def signal_facts(
     for arm in selection.finalists:
         by_kind.setdefault(arm.kind, arm)
     hybrid, audit, search = by_kind.get("hybrid"), prepared.audit, study.manifest.search
+    tested = study.manifest.headroom
     light_prompt = None
     if isinstance(hybrid, HasPromptlessTwin):
         light_prompt = _difference(study.dev.trials, hybrid.name, hybrid.promptless_name)
@@ -90,6 +91,7 @@ def signal_facts(
         format=common_format([example.target for example in prepared.split.train], task.answer.kind),
         ceiling=selection.ceiling if selection.ceiling is not None else _last_step(study, selection.winners),
         searched=None if search is None else search.content(),
+        headroom=None if tested is None or search is not None else tested.content(),
         light_prompt=light_prompt,
     )
 

@@ -27,6 +27,7 @@ from tunepoint.study.records import (
     RaceResult,
     Record,
     SealedTest,
+    SearchHeadroom,
     Taught,
 )
 
@@ -78,6 +79,8 @@ class Manifest(Record):
     """Name of an arm -> how far it came in its race."""
     look_growth: float | None = None
     """Items at a look of a race over those at the look before, where it is not the usual one."""
+    headroom: SearchHeadroom | None = None
+    """The test whether a search for a better instruction is worth it; None where there was none."""
     search: PromptSearch | None = None
     """The search for a better instruction; None where there was none."""
     taught: Taught | None = None

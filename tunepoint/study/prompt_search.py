@@ -9,6 +9,7 @@ import numpy as np
 
 from tunepoint.arms.contract import Arm, NotRun
 from tunepoint.arms.prompting.chat_prompts import ChatPrompt, FittedChatPrompt
+from tunepoint.arms.prompting.headroom import HEADROOM_ANSWERS, REWORDINGS, headroom
 from tunepoint.arms.prompting.search import SearchAnswer, SearchProblem, SearchResult, search
 from tunepoint.arms.prompting.written import FittedWrittenPrompt, WrittenPromptArm
 from tunepoint.data.examples import Example
@@ -19,16 +20,18 @@ from tunepoint.models.endpoints import LONG_ANSWER_TOKENS, Completion, Request, 
 from tunepoint.models.templates import render
 from tunepoint.stats.intervals import Interval
 from tunepoint.stats.streams import Stream
-from tunepoint.study.records import Ceiling, PromptSearch
+from tunepoint.study.records import Ceiling, PromptSearch, SearchHeadroom
 from tunepoint.study.runner import Runner
 from tunepoint.task.task import Task
 from tunepoint.trials.grading import Grading
-from tunepoint.trials.trial import mean_score
+from tunepoint.trials.trial import Trial, mean_score
 
 CHARACTERS_PER_TOKEN = 4.0
 PROPOSAL_TEMPERATURE = 1.0
 """High, so that the same failures lead to different instructions."""
 MAX_SEARCHES = 3
+SEARCH_OVER_TEST = 4
+"""Answers of a search over those of the test before it, from which the test is worth its own."""
 MINIBATCH_ANSWERS = 60
 """Answers of a search besides those on the validation set, about."""
 SEED_STEP = 1_000_003
@@ -60,6 +63,9 @@ def optimize(runner: Runner, winners: Sequence[Arm], dev: Sequence[Example]) -> 
         key=lambda arm: -mean_score(runner.study.dev.of(arm.name)),
     )
     result = runner.study.manifest.search
+    hopeless = _hopeless(runner.study.manifest.headroom)
+    if hopeless is not None:
+        return hopeless
     if result is None and runner.study.manifest.sealed_test is not None:
         return OptimizedPrompts()  # no search begins once the test is open
     fixed = [arm for arm in ranked if _can_begin(arm, runner.task)]
@@ -79,7 +85,11 @@ def optimize(runner: Runner, winners: Sequence[Arm], dev: Sequence[Example]) -> 
             )
             return OptimizedPrompts(not_run=(NotRun("optimised prompt", why),))
         try:
-            result = _recorded(base, _Search(runner, base, proposer).run(dev))
+            searching = _Search(runner, base, proposer, dev)
+            hopeless = _hopeless(searching.headroom())
+            if hopeless is not None:
+                return hopeless
+            result = _recorded(base, searching.run())
         except MissingExtra as error:
             return OptimizedPrompts(not_run=(NotRun("optimised prompt", str(error)),))
         runner.study.update(search=result)
@@ -103,6 +113,19 @@ def _helped(ranked: Sequence[Base], base: Base) -> list[Base]:
     """The best prompt if it retrieves examples: an instruction found without them may help it too."""
     chat = [arm for arm in ranked if isinstance(arm, ChatPrompt) and arm.style.samples == 1]
     return [arm for arm in chat[:1] if arm.style.retrieved] if isinstance(base, ChatPrompt) else []
+
+
+def _hopeless(tested: SearchHeadroom | None) -> OptimizedPrompts | None:
+    """What is left to say where a test before the search has shown that it is not worth it; else None."""
+    if tested is None or tested.gain > tested.needed:
+        return None
+    why = (
+        f"{REWORDINGS} new instructions cured {tested.cured} of {tested.tried} failures. A search would gain "
+        f"about {percent(tested.gain)} (95% sure: under {percent(tested.most)}) and pays from "
+        f"{percent(tested.needed)} on"
+    )
+    ceiling = Interval(tested.gain, 0.0, max(tested.gain, tested.most))
+    return OptimizedPrompts(ceiling=ceiling, not_run=(NotRun("optimised prompt", why),))
 
 
 def _least_gain(task: Task) -> float:
@@ -143,22 +166,15 @@ class _Search:
     Every call is recorded, so a search that was killed repeats its calls for free.
     """
 
-    def __init__(self, runner: Runner, base: Base, proposer: TextModel) -> None:
+    def __init__(self, runner: Runner, base: Base, proposer: TextModel, dev: Sequence[Example]) -> None:
         self.runner = runner
         self.base = base
         self.start = base.opening(runner.task)
         self.proposer = proposer
         self.spent_usd = 0.0
-
-    def run(self, dev: Sequence[Example]) -> list[SearchResult]:
-        """Search within the task's limits of calls and dollars, from the same words more than once.
-
-        One search tells nothing of how much luck is in what it finds.
-        """
-        runner, limits = self.runner, self.runner.task.search
-        runner.announce(f"searching for a better instruction: {self.base.label}")
+        self.calls = runner.task.search.calls
         demonstrations = {shown.input for shown in self._fitted(self.start).template.demonstrations}
-        problem = SearchProblem(
+        self.problem = SearchProblem(
             self._evaluate,
             self._propose,
             # a prompt that shows an example cannot fail on it
@@ -167,12 +183,60 @@ class _Search:
             clusters=runner.prepared.split.clusters,
             price=self._price,
         )
-        searches = searches_of(limits.calls, len(dev))
+
+    def headroom(self) -> SearchHeadroom | None:
+        """Test whether a search is worth its calls, and record that; None where a test tells nothing.
+
+        The test is not worth its own calls where a search has hardly more, or costs nothing and errors have a
+        price: then any gain pays.
+        """
+        study, base, needed = self.runner.study, self.base, self._needed()
+        if self.calls < SEARCH_OVER_TEST * HEADROOM_ANSWERS or needed <= 0:
+            return None
+        self.runner.announce(f"trying new instructions on failures: {base.label}")
+        answered = {trial.item: trial for trial in study.dev.of(base.name)}
+        pairs = [(e, _as_answer(answered[e.id])) for e in self.problem.dev if e.id in answered]
+        tested = headroom(self.problem, self.start, pairs)
+        if tested is None:
+            return None
+        self.calls -= tested.answers
+        recorded = SearchHeadroom(
+            base=base.name,
+            failing=tested.failing,
+            tried=tested.tried,
+            cured=tested.cured,
+            gain=tested.gain,
+            most=tested.most,
+            needed=needed,
+            asked=tested.answers,
+        )
+        study.update(headroom=recorded)
+        return recorded
+
+    def _needed(self) -> float:
+        """The gain in score that is worth a search: the least that matters, or what pays its calls."""
+        task, trials = self.runner.task, self.runner.study.dev.of(self.base.name)
+        if task.value.error_usd is None:
+            return _least_gain(task)
+        costs = [trial.cost_usd for trial in trials if trial.cost_usd is not None]
+        usd = self.calls * float(np.mean(costs)) if costs else 0.0
+        traffic = task.traffic
+        errors = float(task.value.error_usd) * traffic.queries_per_month.likely * traffic.horizon_months
+        return usd / errors if errors else 0.0
+
+    def run(self) -> list[SearchResult]:
+        """Search within the task's limits of calls and dollars, from the same words more than once.
+
+        One search tells nothing of how much luck is in what it finds.
+        """
+        runner, limits = self.runner, self.runner.task.search
+        runner.announce(f"searching for a better instruction: {self.base.label}")
+        searches = searches_of(self.calls, len(self.problem.dev))
         return [
             search(
-                problem,
+                self.problem,
                 self.start,
-                max_answers=limits.calls // searches,
+                max_answers=self.calls // searches,
                 stop=lambda: limits.usd is not None and self.spent_usd >= limits.usd,
                 seed=runner.study.manifest.seed + SEED_STEP * number,
             )
@@ -216,6 +280,11 @@ class _Search:
         inputs = [example.input for example in runner.prepared.split.dev[:5]]
         lengths = [sum(len(message.content) for message in render(p)) for p in fitted.prompts(inputs)]
         return runner.task.limits.margin * tokens / (float(np.mean(lengths)) / CHARACTERS_PER_TOKEN)
+
+
+def _as_answer(trial: Trial) -> SearchAnswer:
+    text = trial.answer or "" if trial.format_ok else f"an unreadable answer ({trial.error})"
+    return SearchAnswer(trial.score, text, trial.why or "")
 
 
 def _search_answers(replies: Sequence[Reply], gradings: Sequence[Grading]) -> list[SearchAnswer]:

@@ -170,6 +170,27 @@ class Ceiling(Record):
     """Upper bound, 95%."""
 
 
+class SearchHeadroom(Record):
+    """What new instructions did on failures of the best prompt, before a search."""
+
+    base: str
+    """Name of the prompted arm."""
+    failing: float
+    """Share of the validation items that it does not get wholly right."""
+    tried: int
+    """Failures that the new instructions were tried on."""
+    cured: int
+    """Those on which one of them did better."""
+    gain: float
+    """Expected gain in score."""
+    most: float
+    """Upper bound, 95%."""
+    needed: float
+    """Gain in score that is worth a search."""
+    asked: int
+    """Answers that the test took."""
+
+
 class PromptSearch(Record):
     """The result of the search for a better instruction."""
 

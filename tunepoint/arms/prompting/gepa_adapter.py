@@ -65,6 +65,34 @@ def run_gepa(
     return proposals
 
 
+def new_instruction(
+    problem: SearchProblem, instruction: str, shown: Sequence[tuple[Example, SearchAnswer]], number: int
+) -> str:
+    """Return an instruction that the proposer writes when it sees failures, by gepa's own request.
+
+    Args:
+        problem: how instructions are proposed.
+        instruction: the one that failed.
+        shown: failures.
+        number: of the proposal.
+
+    Raises:
+        MissingExtra: the `gepa` package is not installed.
+
+    """
+    try:
+        from gepa.strategies.instruction_proposal import InstructionProposalSignature as Request
+    except ImportError:
+        raise MissingExtra("prompt search needs gepa", "optimize") from None
+    request = Request.prompt_renderer(
+        {
+            "current_instruction_doc": instruction,
+            "dataset_with_feedback": [_record(example, answer) for example, answer in shown],
+        }
+    )
+    return Request.output_extractor(problem.propose(str(request), number))["new_instruction"]
+
+
 class _Silent:
     """Drops gepa's log: the study keeps its own."""
 
@@ -129,14 +157,7 @@ class GepaAdapter:
         self, candidate: dict[str, str], eval_batch: _Batch, components_to_update: list[str]
     ) -> Mapping[str, Sequence[Mapping[str, Any]]]:
         """Return inputs, outputs and feedback, in the words that gepa's request uses."""
-        records = [
-            {
-                "Inputs": example.input,
-                "Generated Outputs": answer.text,
-                "Feedback": _feedback(example, answer),
-            }
-            for example, answer in eval_batch.trajectories
-        ]
+        records = [_record(example, answer) for example, answer in eval_batch.trajectories]
         return dict.fromkeys(components_to_update, records)
 
     def _answer(self, instruction: str, batch: Sequence[Example]) -> list[SearchAnswer]:
@@ -181,6 +202,15 @@ class GepaAdapter:
         else:
             return
         self.trajectory.append((self.answers, objective))
+
+
+def _record(example: Example, answer: SearchAnswer) -> dict[str, str]:
+    """Return what gepa's request shows of an answer, in its words."""
+    return {
+        "Inputs": example.input,
+        "Generated Outputs": answer.text,
+        "Feedback": _feedback(example, answer),
+    }
 
 
 def _feedback(example: Example, answer: SearchAnswer) -> str:
