@@ -419,7 +419,7 @@ def test_a_larger_budget_searches_more_than_once_and_says_where_each_ended(
     seen: list[int] = []
 
     def answer(messages: list[dict[str, str]], body: dict[str, Any]) -> str:
-        """The test before the searches has luck, with its second of three proposals; then the second search."""
+        """The test before has luck with its second proposal, and then the second search."""
         text = "\n".join(turn["content"] for turn in messages)
         if "write a new instruction" in text:
             seen.append(1)
