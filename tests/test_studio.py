@@ -137,6 +137,49 @@ def test_a_file_becomes_a_task_whose_guesses_are_shown_and_corrected(
     assert upload(client, tmp_path / "mine" / "messages.csv") == "messages-2"  # nothing is overwritten
 
 
+def log_lines(data: Path, count: int) -> str:
+    with data.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))[:count]
+    return "".join(
+        json.dumps({"input": row["text"], "output": row["queue"], "input_tokens": 90}) + "\n" for row in rows
+    )
+
+
+def test_a_log_of_what_runs_today_becomes_an_option(client: httpx.Client, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    data = csv_of(tmp_path / "mine")
+    name, folder = upload(client, data), tmp_path / "messages"
+    before = (folder / "task.toml").read_text()
+
+    def send(file: str, content: str, **prices: str) -> httpx.Response:
+        asked = {"name": name, "file": file, **prices}
+        return client.post("/api/log", params=asked, content=content.encode())
+
+    for file, content, fault in [
+        ("log.csv", "a,b", "give a log that ends in .jsonl"),
+        ("log.jsonl", '{"input": "x"}\n', "log.jsonl:1: output: field required"),
+        ("log.jsonl", '{"item": "other.csv:1", "output": "a"}\n', "its first line answers 'other.csv:1'"),
+    ]:
+        refused = send(file, content)
+        assert refused.status_code == 400 and fault in refused.json()["error"], refused.text
+        assert (folder / "task.toml").read_text() == before and not list(folder.glob("*.jsonl"))
+    half = send("log.jsonl", log_lines(data, 50), input="0.75")
+    assert half.status_code == 400 and "or neither" in half.json()["error"]
+    assert (folder / "task.toml").read_text() == before
+    added = send("my log.jsonl", log_lines(data, 50), input="0.75", output="4.5")
+    assert added.status_code == 200, added.text
+    assert added.json()["coverage"].startswith("my-log.jsonl answers ")
+    (model,) = Task.load(folder).models
+    assert model.name == "recorded:my-log.jsonl" and model.price is not None
+    assert (float(model.price.input), float(model.price.output)) == (0.75, 4.5)
+    shown = client.get("/api/task", params={"name": name}).json()
+    assert shown["form"]["models"] == ["recorded:my-log.jsonl"] and shown["example"] == "messages.csv:2"
+    saved = client.post("/api/task", params={"name": name}, json=shown["form"])
+    assert saved.status_code == 200 and "0.75" in saved.json()["toml"]  # the price stays
+    again = send("my log.jsonl", log_lines(data, 50))  # nothing is overwritten
+    assert again.status_code == 200 and (folder / "my-log-2.jsonl").exists()
+
+
 def test_mistakes_are_named_and_leave_the_task_as_it_was(client: httpx.Client, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     name = upload(client, csv_of(tmp_path / "mine"))
@@ -342,6 +385,11 @@ def test_from_a_file_to_a_verdict_and_labels_in_a_browser(
         page.wait_for_selector("text=Your data")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         page.fill("label:has-text('What to do with an input') textarea", "Route the message.")
+        (tmp_path / "log.jsonl").write_text(log_lines(data, 10_000))
+        page.set_input_files("input[aria-label='log of what runs today']", str(tmp_path / "log.jsonl"))
+        page.click("text=Add the log")
+        page.wait_for_selector("text=log.jsonl answers ")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
         page.click("text=What would it cost?")
         page.wait_for_selector("text=the study:", timeout=60_000)
         page.click("text=Run the study")

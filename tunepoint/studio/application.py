@@ -29,7 +29,7 @@ from tunepoint.report.html import read_decision
 from tunepoint.studio.commands import run_words, serve_words
 from tunepoint.studio.jobs import Jobs, Standings
 from tunepoint.studio.label_queue import fill_in, queue
-from tunepoint.studio.tasks import TaskForm, draft, save_task, task_form
+from tunepoint.studio.tasks import TaskForm, add_log, draft, save_task, task_form
 from tunepoint.studio.workspace import Workspace
 from tunepoint.study.estimate import estimate
 from tunepoint.study.finalists import study_task
@@ -111,6 +111,19 @@ class Studio:
         if request.method == "POST":
             await asyncio.to_thread(save_task, folder, await _body(request, TaskForm))
         return JSONResponse(await asyncio.to_thread(task_form, folder))
+
+    async def log(self, request: Request) -> Response:
+        """A log of what runs today: kept beside the task, and named among its models."""
+        asked = request.query_params
+        name, file = asked.get("name", ""), asked.get("file", "")
+        prices = {key: _dollars(asked[key]) for key in ("input", "output") if asked.get(key)}
+        path = await self.workspace.save_log(name, file, request.stream())
+        try:
+            coverage = await asyncio.to_thread(add_log, self.workspace.task(name), path, prices)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        return JSONResponse({"coverage": coverage})
 
     async def quote(self, request: Request) -> Response:
         """What a study would cost, and what the audit of the data found."""
@@ -323,6 +336,7 @@ def application(folder: Path, token: str, gateway_port: int) -> tuple[Starlette,
         "home": (studio.home, ["GET"]),
         "data": (studio.add_data, ["POST"]),
         "task": (studio.task, ["GET", "POST"]),
+        "log": (studio.log, ["POST"]),
         "quote": (studio.quote, ["GET"]),
         "run": (studio.run, ["POST"]),
         "study": (studio.study, ["GET"]),

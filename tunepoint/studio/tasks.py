@@ -11,13 +11,16 @@ import tomlkit
 from pydantic import BaseModel, ConfigDict, Field
 from tomlkit.items import AoT, Table
 
+from tunepoint.data.prepare import prepare
 from tunepoint.data.rows import read_table
 from tunepoint.data.table import cell_text, column_names
 from tunepoint.data.task_draft import DEFAULT_METRICS, draft_task
 from tunepoint.errors import TaskError
 from tunepoint.files.text import read_text, write_text
 from tunepoint.models.chat import AnswerKind
+from tunepoint.models.production_log import read_production_log
 from tunepoint.studio.workspace import TASK_FILE
+from tunepoint.task.sections import RECORDED_PREFIX
 from tunepoint.task.task import Task
 
 PREVIEW_ROWS = 3
@@ -77,6 +80,7 @@ def task_form(folder: Path) -> dict[str, Any]:
         "file": str(data.path),
         "columns": names,
         "rows": len(table.rows),
+        "example": f"{data.path.name}:{table.rows[0][0]}" if data.id is None and table.rows else "your ids",
         "preview": [{name: cell_text(row.get(name))[:MAX_CELL] for name in names} for row in first],
         "form": TaskForm(
             instruction=task.instruction,
@@ -128,6 +132,52 @@ def save_task(folder: Path, form: TaskForm) -> None:
     except TaskError:
         _write({**former, path: before})
         raise
+
+
+def add_log(folder: Path, log: Path, prices: Mapping[str, float]) -> str:
+    """Name a log of what runs today among the models of a task; return how much of the data it answers.
+
+    Args:
+        folder: of the task.
+        log: beside it.
+        prices: dollars per million `input` and `output` tokens; empty if its answers cost nothing.
+
+    Raises:
+        DataError: the log cannot be read.
+        TaskError: it answers no example of the task, or the task cannot have it; the file is left as it was.
+
+    """
+    task = Task.load(folder)
+    answers = read_production_log(log, log.stem)
+    examples = prepare(task, 0).examples
+    answered = sum(answers.output_for(example.id, example.input) is not None for example in examples)
+    if not answered:
+        logged, first = next(iter(answers.outputs)), examples[0]
+        raise TaskError(
+            f"{log.name}: none of its {len(answers.outputs):,} answers is to one of the {len(examples):,} "
+            f"examples; its first line answers {logged[:MAX_CELL]!r}, and the first example is {first.id!r} "
+            f"with the input {first.input[:MAX_CELL]!r}: name it in `item` or `input`"
+        )
+    if prices and prices.keys() != {"input", "output"}:
+        raise TaskError("give the price of the input tokens and of the output tokens, or neither")
+    path = folder / TASK_FILE
+    before = read_text(path, TaskError)
+    document = tomlkit.parse(before)
+    table = tomlkit.table()
+    table["name"] = f"{RECORDED_PREFIX}{log.name}"
+    if prices:
+        table["price"] = tomlkit.inline_table()
+        table["price"].update({key: _number(price) for key, price in prices.items()})
+    models = document.get("models", AoT([]))
+    models.append(table)
+    document["models"] = models
+    _write({path: tomlkit.dumps(document)})
+    try:
+        Task.load(folder)
+    except TaskError:
+        _write({path: before})
+        raise
+    return f"{log.name} answers {answered:,} of {len(examples):,} examples."
 
 
 def _write(contents: Mapping[Path, str | None]) -> None:

@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tunepoint.study.manifest import MANIFEST, read_manifest
 TASK_FILE, STUDIES = "task.toml", "studies"
 MAX_UPLOAD_BYTES = 2 * 2**30
 DATA_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
+LOG_SUFFIXES = (".jsonl", ".ndjson")
 MAX_NAME = 60
 
 
@@ -72,19 +74,31 @@ class Workspace:
             raise TaskError(f"{name!r}: give a file that ends in {', '.join(DATA_SUFFIXES)}")
         folder = self._new_folder(Path(name).stem)
         folder.mkdir(parents=True)
-        path, size = folder / name, 0
         try:
-            with path.open("wb") as file:
-                async for chunk in chunks:
-                    size += len(chunk)
-                    if size > MAX_UPLOAD_BYTES:
-                        most = f"{MAX_UPLOAD_BYTES:,} bytes"
-                        raise TaskError(f"{name}: over {most}; put it into {self.folder} by hand")
-                    file.write(chunk)
+            return await _receive(folder / name, chunks)
         except BaseException:
             shutil.rmtree(folder)
             raise
-        return path
+
+    async def save_log(self, task: str, name: str, chunks: AsyncIterator[bytes]) -> Path:
+        """Write an uploaded log beside a task under a name that is free, and return its path.
+
+        Raises:
+            TaskError: there is no such task, it is no log by its name, or it is too large.
+
+        """
+        folder, given = self.task(task), Path(name.replace("\\", "/")).name
+        if Path(given).suffix.lower() not in LOG_SUFFIXES:
+            suffixes = " or ".join(LOG_SUFFIXES)
+            raise TaskError(f"{given!r}: give a log that ends in {suffixes}, one answer a line")
+        slug = re.sub(r"[^\w.-]+", "-", Path(given).stem).strip("-.")[:MAX_NAME] or "log"
+        names = chain([slug], (f"{slug}-{number}" for number in count(2)))
+        path = next(path for stem in names if not (path := folder / f"{stem}.jsonl").exists())
+        try:
+            return await _receive(path, chunks)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
 
     def _new_folder(self, stem: str) -> Path:
         slug = re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-")[:MAX_NAME] or "task"
@@ -95,6 +109,24 @@ class Workspace:
             number += 1
             folder = self.folder / f"{slug}-{number}"
         return folder
+
+
+async def _receive(path: Path, chunks: AsyncIterator[bytes]) -> Path:
+    """Write an upload.
+
+    Raises:
+        TaskError: it is too large.
+
+    """
+    size = 0
+    with path.open("wb") as file:
+        async for chunk in chunks:
+            size += len(chunk)
+            if size > MAX_UPLOAD_BYTES:
+                most = f"{MAX_UPLOAD_BYTES:,} bytes"
+                raise TaskError(f"{path.name}: over {most}; put it into {path.parent} by hand")
+            file.write(chunk)
+    return path
 
 
 def _described(folder: Path) -> dict[str, Any] | None:

@@ -212,6 +212,9 @@ class Score(Section):
     """For `judge`: what makes an answer good."""
     scale: Annotated[int, Field(ge=2, le=10)] = 5
     """The best grade; the worst is 1."""
+    grading: Literal["written", "probability"] = "written"
+    """For `judge`: it writes reasons and a grade, or the score is how probable it finds that it is good.
+    A small model judges better by the latter."""
     human: Path | None = None
     """People's grades of some answers: a table of item, answer and grade."""
 
@@ -228,6 +231,8 @@ class Score(Section):
             )
         if self.metric != JUDGE and len(missing) < len(keys):
             raise ValueError(f"judge and rubric are for metric = 'judge', but the metric is {self.metric!r}")
+        if self.metric != JUDGE and self.grading != "written":
+            raise ValueError(f"grading is for metric = 'judge', but the metric is {self.metric!r}")
         return self
 
     def identity(self) -> dict[str, Any]:
@@ -235,6 +240,8 @@ class Score(Section):
         content: dict[str, Any] = {"metric": self.metric, "tolerance": self.tolerance}
         if self.judge is not None:
             content |= {"judge": self.judge.name, "rubric": self.rubric, "scale": self.scale}
+            if self.grading != "written":
+                content["grading"] = self.grading
             if self.judge.settings != CallSettings():
                 content["judge_settings"] = asdict(self.judge.settings)
         return content

@@ -16,6 +16,8 @@ from tunepoint.trials.table import ArmScores, Table
 
 MIN_CALIBRATION_GROUPS = 10
 """Groups of test items that people must grade, of every finalist, before scores are corrected."""
+SAME_GRADE = 0.05
+"""Difference up to which two grades are the same: under half a step of the finest scale, ten grades."""
 ANSWER_LAST, ANSWER_FIRST, REPEATED = 0, 1, 2
 """Rows of an arm's grades: the answer stood last, it stood first, it stood last again."""
 
@@ -127,8 +129,8 @@ def _noise(table: Table) -> JudgeNoise | None:
     return JudgeNoise(
         answers=int(both_orders.sum()),
         repeated=int(twice.sum()),
-        agreement=float((last == again)[twice].mean()) if twice.any() else None,
-        swapped=float((last == first)[both_orders].mean()),
+        agreement=float((np.abs(last - again) <= SAME_GRADE)[twice].mean()) if twice.any() else None,
+        swapped=float((np.abs(last - first) <= SAME_GRADE)[both_orders].mean()),
         position=_position_effect(np.where(both_orders, first - last, np.nan), table.clusters),
         noise_share=_noise_share([_variances(arm, table.clusters) for arm in graded]),
     )

@@ -115,7 +115,8 @@
       field("error_usd", "What a wrong answer costs, $ (empty: not known)", number(form.error_usd)),
       field("prompt", "Your prompt in production, if you have one; {input} stands for the input", make("textarea", form.prompt), true),
     ], { class: "fields" });
-    const known = [...MODELS, ...form.models.filter((name) => !MODELS.some(([one]) => one === name)).map((name) => [name, name])];
+    const known = [...MODELS, ...form.models.filter((name) => !MODELS.some(([one]) => one === name)).map((name) =>
+      [name, name.startsWith("recorded:") ? "What runs today, by its log " + name.slice(9) : name])];
     const checks = known.map(([name, text]) => [name, make("input", null, { type: "checkbox", checked: form.models.includes(name) }), text]);
     const another = make("input", null, { placeholder: "provider/model, ollama/NAME or http://127.0.0.1:8000/v1#NAME", "aria-label": "another model" });
     const models = make("fieldset", [make("legend", "Models to try (with labels and none named, the encoder)"),
@@ -150,10 +151,26 @@
       const { study } = await send(named("run", name), { max_usd: Number(budget.value) });
       location.hash = "#/study/" + encodeURIComponent(study);
     });
+    const log = make("input", null, { type: "file", accept: ".jsonl,.ndjson", "aria-label": "log of what runs today" });
+    const price = (what) => make("input", null, { type: "number", min: "0", step: "any", "aria-label": "price of " + what + " tokens" });
+    const prices = { input: price("input"), output: price("output") };
+    const addLog = doing(async () => {
+      const file = log.files[0];
+      if (!file) throw new Error("Choose the log first: one answer a line, with output, and item or input.");
+      await save();
+      const { coverage } = await ask(named("log", name, { file: file.name, input: prices.input.value, output: prices.output.value }),
+        { method: "POST", body: file });
+      await taskPage(name);
+      document.getElementById("logged").textContent = coverage;
+    });
     main.replaceChildren(make("h1", task.name),
       section("Your data", make("p", task.file + ": " + few(task.rows) + " rows. These are guesses: correct them."),
         table(task.columns.map((text) => ({ text })), task.preview.map((row) => task.columns.map((column) => row[column])))),
       section("The task", box), section("Models", models),
+      section("What runs today", make("p", "A log of its answers makes it an option like any other, and nothing is called. One JSON " +
+        "object a line: output, and item (as in " + task.example + ") or input; input_tokens, output_tokens and seconds if known.", { class: "note" }),
+        make("div", [make("label", ["Log ", log]), make("label", ["$ per million input tokens ", prices.input]),
+          make("label", ["$ per million output tokens ", prices.output]), button("Add the log", addLog)], { class: "row" }), make("p", "", { id: "logged" })),
       section("Money", make("p", "A study stops before it spends more than this, this machine's time included.", { class: "note" }),
         make("div", [make("label", ["Budget, $ ", budget]), button("What would it cost?", quote), button("Run the study", run, "main"),
           button("Save", doing(save))], { class: "row" }), quoted),
