@@ -96,6 +96,48 @@ def test_a_score_is_the_mean_of_both_orders_and_one_item_in_five_is_asked_again(
     assert "<reference>\nreply 0\n</reference>" in prompt.input
 
 
+class Prober:
+    """A chat model that says Yes or No, and how probable that was."""
+
+    name = "prober"
+    remote = True
+
+    def __init__(self, yes: Callable[[Prompt], float | None]) -> None:
+        self.yes = yes
+        self.prompts: list[Prompt] = []
+
+    def answer(self, prompts: Sequence[Prompt]) -> list[Reply]:
+        self.prompts += prompts
+        replies = []
+        for prompt in prompts:
+            yes = self.yes(prompt)
+            word = "Yes" if yes is None or yes >= 0.5 else "No"
+            confidence = None if yes is None else max(yes, 1 - yes)
+            replies.append(Reply(word, word, Usage(self.name, 10, 0, 1), confidence=confidence))
+        return replies
+
+
+BY_PROBABILITY = TASK.model_copy(update={"score": TASK.score.model_copy(update={"grading": "probability"})})
+
+
+def test_the_probability_of_yes_is_a_score_and_is_not_asked_for_twice() -> None:
+    prober = Prober(lambda prompt: 0.9 if first(prompt) else 0.2)
+    gradings = Judge(prober, BY_PROBABILITY)([example.target for example in EXAMPLES], EXAMPLES)
+    assert [grading.score for grading in gradings] == pytest.approx([0.55] * len(EXAMPLES))
+    assert gradings[0].grades == pytest.approx((0.2, 0.9))
+    assert len(prober.prompts) == 2 * len(EXAMPLES)
+    prompt = prober.prompts[0]
+    assert prompt.labels == ("Yes", "No") and not prompt.reasoning and RUBRIC in prompt.instruction
+    assert BY_PROBABILITY.score.identity() != TASK.score.identity()
+
+
+def test_a_judge_that_reports_no_probabilities_is_told_apart() -> None:
+    with pytest.raises(ModelError, match=r"reports no probabilities; set score.grading = 'written'"):
+        Judge(Prober(lambda prompt: None), BY_PROBABILITY)([e.target for e in EXAMPLES], EXAMPLES)
+    with pytest.raises(TaskError, match="grading is for metric = 'judge'"):
+        Task.parse({"name": "t", "score": {"metric": "exact", "grading": "probability"}})
+
+
 def test_an_answer_without_a_grade_is_no_zero_and_a_useless_judge_is_given_up() -> None:
     def grade(prompt: Prompt) -> int | None:
         return None if "question 3\n" in prompt.input else 4
