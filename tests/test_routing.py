@@ -18,6 +18,7 @@ from test_gateway import ASK, client, get, post
 from tunepoint.arms.baselines.nearest_label import NearestLabel
 from tunepoint.arms.cascade import Gate
 from tunepoint.arms.contract import Built
+from tunepoint.capture.canary_values import count_values
 from tunepoint.capture.opening import open_store
 from tunepoint.capture.records import CapturedRequest, Feedback
 from tunepoint.errors import ModelError
@@ -204,11 +205,13 @@ def test_each_user_has_one_voice_and_callers_faults_say_nothing(tmp_path: Path) 
     with open_store(tmp_path / "c.sqlite") as store:
         router = Router("t", ["a", "b"], Policy("a"), store)
         router.start_canary(canary, "me")
-        monitor = CanaryMonitor(router)
-        for number in range(60):
-            row = CapturedRequest(f"r{number}", time.time(), "t", "b", "canary", "m", "q", "", status=400)
-            monitor.record(row)
-        assert monitor.evaluate() is None
+        monitor = CanaryMonitor(router, store, "me")
+        row = CapturedRequest("r", time.time(), "t", "b", "canary", "m", "q", "", status=400)
+        assert monitor.outcomes(row) == () and monitor.outcomes(replace(row, status=200, copy_of="x")) == ()
+        asked = [replace(row, id=f"r{n}", status=502, user="heavy") for n in range(60)]
+        store.add([replace(row, outcomes=monitor.outcomes(row)) for row in asked])
+        assert count_values(store, "t", router.policy.canary.since) == 1 + 60  # one voice, sixty answers
+        assert monitor.evaluate() is not None and router.policy.canary is not None
 
 
 @pytest.mark.no_cover  # what it runs, others cover
@@ -245,17 +248,24 @@ def test_a_watch_remembers_after_a_restart(tmp_path: Path) -> None:
                 f"{arm}{number}", now + number / 1e3, "t", arm, role, "m", "q", "x", status=status
             )
 
-        store.add([row(n, "a", "champion") for n in range(300)])
-        store.add(
-            [row(n, "b", "canary", 502 if n == 7 else 200) for n in range(20)], [Feedback("b0", now, 0.0)]
-        )
+        def keep(monitor: CanaryMonitor, rows: Sequence[CapturedRequest], *feedback: Feedback) -> None:
+            store.add(
+                [replace(row, outcomes=monitor.outcomes(row)) for row in rows],
+                [replace(f, outcomes=monitor.outcomes_of_feedback("canary", f)) for f in feedback],
+            )
+
+        first = CanaryMonitor(router, store, "first")
+        keep(first, [row(n, "a", "champion") for n in range(300)])
+        few = [row(n, "b", "canary", 502 if n == 7 else 200) for n in range(20)]
+        keep(first, few, Feedback("b0", now, 0.0))
         again = Router("t", ["a", "b"], Policy("a"), store)
-        monitor = CanaryMonitor(again)
-        monitor.restore(store)
+        monitor = CanaryMonitor(again, store, "again")
         assert monitor.evaluate() is not None and again.policy.canary is not None
         assert monitor.evaluate() is None  # nothing new
-        for number in range(20, 120):
-            monitor.record(row(number, "b", "canary", 502))
+        keep(first, few)  # an acknowledgement was lost, and the same rows come again
+        assert monitor.evaluate() is None
+        assert first.evaluate() is None and first.decision == monitor.decision  # another one decides
+        keep(first, [row(number, "b", "canary", 502) for number in range(20, 120)])
         judged = monitor.evaluate()
         assert judged is not None and judged.move == "roll back"
         assert again.policy.canary is None and again.policy.champion == "a"

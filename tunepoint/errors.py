@@ -80,6 +80,10 @@ class StoreError(TunepointError):
     """The capture store cannot be opened, read or written."""
 
 
+class StateConflict(StoreError):
+    """Another process has changed a state since it was read; nothing was written."""
+
+
 class RefusedRow(StoreError):
     """The store rejects a row as it is."""
 

@@ -20,6 +20,21 @@ MAX_SLICE_LENGTH = 200
 """Characters of a slice's name that are kept; clients choose it."""
 
 
+@dataclass(frozen=True, slots=True)
+class CanaryValue:
+    """One outcome of one side of a canary."""
+
+    task: str
+    since: float
+    """When the canary began, in seconds since 1970: tells canaries apart."""
+    side: str
+    """`champion` or `canary`."""
+    measure: str
+    unit: str
+    """Who counts once on each measure: a user, or a request without one."""
+    value: float
+
+
 @dataclass(frozen=True)
 class CapturedRequest:
     """One request with the answer of one arm."""
@@ -67,6 +82,8 @@ class CapturedRequest:
     """Of a shadow's answer: the id of the request, which another arm has answered."""
     origin: str = "gateway"
     licence: str | None = None
+    outcomes: tuple[CanaryValue, ...] = ()
+    """What a canary that runs counts of it; kept in a table of its own."""
 
     @property
     def attempt(self) -> str:
@@ -96,6 +113,8 @@ class Feedback:
     comment: str | None = None
     key: str | None = None
     """Name of the API key with which it was given."""
+    outcomes: tuple[CanaryValue, ...] = ()
+    """What a canary that runs counts of it; kept in a table of its own."""
 
 
 def attempt_id(request: str, arm: str) -> str:

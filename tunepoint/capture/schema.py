@@ -77,8 +77,10 @@ states = Table(
     Column("name", String(200), primary_key=True),
     Column("content", JSON, nullable=False),
     Column("at", Double, nullable=False),
+    Column("version", Integer, nullable=False, server_default="0"),
 )
-"""What survives a restart: routes, canaries, the loop's step."""
+"""What survives a restart: routes, canaries, the loop's step. Who replaces a state names the version that was
+read, so that of two changes at the same time neither is lost."""
 
 audit = Table(
     "audit",
@@ -132,3 +134,44 @@ key_reservations = Table(
     Index("key_reservations_by_key", "key", "month"),
 )
 """What calls on their way may cost; a killed process leaves its rows, and they count as spent."""
+
+canary_values = Table(
+    "canary_values",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("task", String(200), nullable=False),
+    Column("since", Double, nullable=False),
+    Column("side", String(20), nullable=False),
+    Column("measure", String(20), nullable=False),
+    Column("unit", String(80), nullable=False),
+    Column("value", Double, nullable=False),
+)
+"""Outcomes of a canary that began at `since`, from all processes; a unit (a user, or a request without one)
+counts once on each measure, with its first value."""
+Index(
+    "canary_values_by_unit",
+    canary_values.c.task,
+    canary_values.c.since,
+    canary_values.c.side,
+    canary_values.c.measure,
+    canary_values.c.unit,
+    unique=True,
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(200), primary_key=True),
+    Column("holder", String(80), nullable=False),
+    Column("until", Double, nullable=False),
+)
+"""Who does what only one process may do, and until when."""
+
+rate_buckets = Table(
+    "rate_buckets",
+    metadata,
+    Column("name", String(200), primary_key=True),
+    Column("tokens", Double, nullable=False),
+    Column("at", Double, nullable=False),
+)
+"""Requests that a key has left, as of a time: token buckets that all processes take from."""

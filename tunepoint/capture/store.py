@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,15 +21,19 @@ from sqlalchemy.exc import (
 )
 
 from tunepoint.capture import schema
+from tunepoint.capture.canary_values import add_values
 from tunepoint.capture.records import CapturedRequest, Feedback
 from tunepoint.capture.spending import settle
 from tunepoint.capture.totals import ServedTotals, read_totals, totals_query
-from tunepoint.errors import RefusedRow, StoreError
+from tunepoint.errors import RefusedRow, StateConflict, StoreError
 
 PAGE_ROWS = 1_000
 """Rows that are read at once."""
-REQUEST_FIELDS = [field.name for field in fields(CapturedRequest)]
-FEEDBACK_FIELDS = [field.name for field in fields(Feedback)]
+OUTCOMES = "outcomes"
+"""The field that has a table of its own."""
+REQUEST_FIELDS = [field.name for field in fields(CapturedRequest) if field.name != OUTCOMES]
+FEEDBACK_FIELDS = [field.name for field in fields(Feedback) if field.name != OUTCOMES]
+ANY_VERSION = -1
 
 
 class Store:
@@ -63,7 +67,12 @@ class Store:
             if requests:
                 self._add_requests(connection, requests)
             if feedback:
-                connection.execute(sa.insert(schema.feedback), [asdict(entry) for entry in feedback])
+                rows = [{name: getattr(entry, name) for name in FEEDBACK_FIELDS} for entry in feedback]
+                connection.execute(sa.insert(schema.feedback), rows)
+            outcomes = [value for request in requests for value in request.outcomes]
+            outcomes += [value for entry in feedback for value in entry.outcomes]
+            if outcomes:
+                add_values(self, connection, outcomes)
 
     def _add_requests(self, connection: sa.Connection, requests: Sequence[CapturedRequest]) -> None:
         # The writer may send a batch again whose acknowledgement was lost.
@@ -76,19 +85,36 @@ class Store:
         settle(self, connection, [request for request in requests if request.id in new])
 
     def set_state(
-        self, name: str, content: Mapping[str, Any], *, audit: Mapping[str, Any] | None = None
+        self,
+        name: str,
+        content: Mapping[str, Any],
+        *,
+        audit: Mapping[str, Any] | None = None,
+        read: int | None = ANY_VERSION,
     ) -> None:
         """Replace the state of that name.
 
         Args:
             content: JSON.
             audit: `task`, `who`, `what` and `detail` of an audit entry, written in the same transaction.
+            read: version that was read, as `versioned_state` returns it; None if there was no such state.
+                Without it, the state is replaced whatever it is.
+
+        Raises:
+            StateConflict: somebody has changed it since; nothing was written.
 
         """
-        insert = self.insert(schema.states).values(name=name, content=dict(content), at=time.time())
-        update = {"content": insert.excluded.content, "at": insert.excluded.at}
+        table = schema.states
+        insert = self.insert(table).values(name=name, content=dict(content), at=time.time(), version=1)
+        update = {name: insert.excluded[name] for name in ("content", "at")}
+        update["version"] = table.c.version + 1
+        where = None if read == ANY_VERSION else table.c.version == read
+        step = insert.on_conflict_do_update(index_elements=["name"], set_=update, where=where)
+        if read is None:
+            step = insert.on_conflict_do_nothing(index_elements=["name"])
         with self.transaction("written") as connection:
-            connection.execute(insert.on_conflict_do_update(index_elements=["name"], set_=update))
+            if not connection.execute(step).rowcount:
+                raise StateConflict(f"{self.label}: another process has just changed {name}; try again")
             if audit is not None:
                 connection.execute(sa.insert(schema.audit), [{"at": time.time(), **audit}])
 
@@ -195,6 +221,14 @@ class Store:
         with self.transaction("read") as connection:
             content = connection.scalar(query)
         return None if content is None else dict(content)
+
+    def versioned_state(self, name: str) -> tuple[dict[str, Any], int] | None:
+        """The state of that name and its version; None if there is none."""
+        columns = schema.states.c
+        query = sa.select(columns.content, columns.version).where(columns.name == name)
+        with self.transaction("read") as connection:
+            row = connection.execute(query).first()
+        return None if row is None else (dict(row.content), int(row.version))
 
     def audit_log(self, task: str | None = None) -> list[dict[str, Any]]:
         """The audit log of a task, or all of it, oldest first."""

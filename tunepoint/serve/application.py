@@ -91,7 +91,7 @@ class Application:
             await self.pace.start()
             request = await self._read(body)
             request.slice = (header_text(headers.get(b"x-tunepoint-slice")) or "")[:MAX_SLICE_LENGTH] or None
-            gateway.access.charge_request(key)
+            await gateway.access.charge_request(key)
             if request.stream:
                 await self._answer_as_stream(request, key, receive, send)
             else:

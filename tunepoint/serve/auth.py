@@ -16,6 +16,7 @@ from tunepoint.capture.store import Store
 from tunepoint.errors import StoreError
 from tunepoint.serve.budgets import Budgets
 from tunepoint.serve.protocol import RequestError
+from tunepoint.serve.rate_limits import RateLimits
 
 Role = Literal["call", "read", "operate"]
 """Call tasks and give feedback; read metrics and the dashboard; change what serves."""
@@ -86,10 +87,8 @@ class Access:
         self.store = store
         self.budgets = Budgets(store)
         self._alone = alone
-        self._clock = clock
         self._keys: dict[str, Key] = {}
-        self._buckets: dict[tuple[str, str], tuple[float, float]] = {}
-        """Name of a limit -> its remaining requests, and the time of that count (a token bucket)."""
+        self.rates = RateLimits(store, clock)
         self.reload()
 
     def reload(self) -> None:
@@ -135,7 +134,7 @@ class Access:
             )
         return key
 
-    def charge_request(self, key: Key) -> None:
+    async def charge_request(self, key: Key) -> None:
         """Count a request against the key's rate limit.
 
         Raises:
@@ -143,33 +142,28 @@ class Access:
 
         """
         if key.requests_a_minute is not None:
-            self._take_token(key, ("requests", key.name), key.requests_a_minute, "requests")
+            await self._charge(key, f"requests/{key.name}", key.requests_a_minute, "requests")
 
-    def charge_feedback(self, key: Key) -> None:
+    async def charge_feedback(self, key: Key) -> None:
         """Count feedback as a request, and against a limit that holds for keys without one too.
 
         Raises:
             RequestError: over one of them; with the seconds to wait.
 
         """
-        self.charge_request(key)
-        self._take_token(key, ("feedback", key.name), FEEDBACK_A_MINUTE, "feedback entries")
+        await self.charge_request(key)
+        await self._charge(key, f"feedback/{key.name}", FEEDBACK_A_MINUTE, "feedback entries")
 
-    def _take_token(self, key: Key, bucket: tuple[str, str], per_minute: int, what: str) -> None:
-        """Take one request from a bucket that holds a minute's requests and refills evenly."""
-        now = self._clock()
-        remaining, counted_at = self._buckets.get(bucket, (float(per_minute), now))
-        remaining = min(per_minute, remaining + max(0.0, now - counted_at) * per_minute / 60)
-        if remaining < 1:
-            self._buckets[bucket] = (remaining, now)
+    async def _charge(self, key: Key, bucket: str, per_minute: int, what: str) -> None:
+        wait = await self.rates.take(bucket, per_minute)
+        if wait:
             raise RequestError(
                 429,
                 f"the key {key.name!r} is limited to {per_minute:g} {what} a minute",
                 kind="rate_limit_error",
                 code="rate_limit_exceeded",
-                wait=(1 - remaining) * 60 / per_minute if per_minute else 60.0,
+                wait=wait,
             )
-        self._buckets[bucket] = (remaining - 1, now)
 
     def spent(self) -> Mapping[str, int]:
         """Return the billionths of a dollar spent in this month, by the name of the key."""
@@ -180,8 +174,9 @@ class Access:
         absorb(self.store, time.time() - MAX_CALL_SECONDS)
 
     def close(self) -> None:
-        """End the thread of the budgets."""
+        """End the threads of budgets and rates."""
         self.budgets.close()
+        self.rates.close()
 
 
 def _key(stored: StoredKey) -> Key:

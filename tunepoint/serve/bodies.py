@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Annotated, Literal, TypeVar
 
 import orjson
@@ -78,6 +77,7 @@ class RoutesChange(BaseModel):
         """Change the routes.
 
         Raises:
+            RouteConflict: another process was faster.
             RouteError: the change makes no sense.
             StoreError: it could not be written.
 
@@ -89,12 +89,9 @@ class RoutesChange(BaseModel):
         elif self.canary is not None:
             router.start_canary(self.canary.canary(), who)
         elif self.shadow is not None:
-            policy = replace(router.policy, shadow=self.shadow or None)
-            router.change(policy, who, f"shadow: {self.shadow or 'none'}: {self.why}")
+            router.set_shadow(self.shadow or None, who, self.why)
         else:
-            fallback = self.fallback or ()
-            policy = replace(router.policy, fallback=fallback)
-            router.change(policy, who, f"fallback: {', '.join(fallback) or 'none'}")
+            router.set_fallback(self.fallback or (), who)
 
 
 async def read_body(request: Request, model: type[Body]) -> Body:

@@ -9,14 +9,11 @@ once on each measure, with the first value.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-import numpy as np
-
 from tunepoint.stats.intervals import Interval
-from tunepoint.stats.sequential import betting_interval
 
 Measure = Literal["answered", "readable", "feedback", "fast", "cheap"]
 MEASURES: tuple[Measure, ...] = ("answered", "readable", "feedback", "fast", "cheap")
@@ -68,6 +65,35 @@ class Canary:
         return cls(**{**content, "steps": tuple(content["steps"])})
 
 
+def measured(
+    canary: Canary,
+    *,
+    answered: bool,
+    readable: bool | None = None,
+    seconds: float | None = None,
+    usd: float | None = None,
+) -> Iterator[tuple[Measure, float]]:
+    """Yield what one answer counts on each measure.
+
+    Args:
+        canary: its limits.
+        answered: whether an answer came; without one nothing else is counted.
+        readable: whether it could be parsed; None where nobody tried.
+        seconds: how long it took.
+        usd: what it cost.
+
+    """
+    yield "answered", float(answered)
+    if not answered:
+        return
+    if readable is not None:
+        yield "readable", float(readable)
+    if canary.seconds is not None and seconds is not None:
+        yield "fast", float(seconds <= canary.seconds)
+    if canary.usd is not None and usd is not None:
+        yield "cheap", max(0.0, 1 - usd / canary.usd)
+
+
 @dataclass
 class Outcomes:
     """Outcomes of one arm's answers since the canary began."""
@@ -95,34 +121,16 @@ class Outcomes:
         seconds: float | None = None,
         usd: float | None = None,
     ) -> None:
-        """Add one answer.
-
-        Args:
-            user: counted once on each measure; None counts every time.
-            answered: whether an answer came; without one nothing else is counted.
-            readable: whether it could be parsed; None where nobody tried.
-
-        """
+        """Add one answer, as `measured` counts it; a user counts once on each measure, None every time."""
         self.answers += 1
-        self._add("answered", float(answered), user)
-        if not answered:
-            return
-        if readable is not None:
-            self._add("readable", float(readable), user)
-        if canary.seconds is not None and seconds is not None:
-            self._add("fast", float(seconds <= canary.seconds), user)
-        if canary.usd is not None and usd is not None:
-            self._add("cheap", max(0.0, 1 - usd / canary.usd), user)
+        for measure, value in measured(
+            canary, answered=answered, readable=readable, seconds=seconds, usd=usd
+        ):
+            self._add(measure, value, user)
 
     def record_feedback(self, score: float, user: str | None = None) -> None:
         """Add the score, 0 to 1, of somebody's feedback."""
         self._add("feedback", score, user)
-
-    def copy(self) -> Outcomes:
-        """Return a snapshot, which another thread may read while this one grows."""
-        copied: dict[Measure, list[float]] = defaultdict(list)
-        copied.update({name: list(values) for name, values in self.values.items()})
-        return Outcomes(copied, self.answers)
 
 
 @dataclass(frozen=True)
@@ -176,6 +184,11 @@ def _in_words(interval: Interval) -> str:
 def _intervals(champion: Outcomes, challenger: Outcomes) -> dict[str, tuple[Interval, Interval]]:
     """Means of every measure that both arms have, at a level at which all intervals cover together."""
     shared = [measure for measure in MEASURES if champion.values[measure] and challenger.values[measure]]
+    # Here, so that a gateway that only relays does not load numpy before its first canary.
+    import numpy as np
+
+    from tunepoint.stats.sequential import betting_interval
+
     # Bonferroni: two arms on each measure, counted whether or not a measure is there.
     level = 1 - FALSE_ROLLBACK_RATE / (2 * len(MEASURES))
 

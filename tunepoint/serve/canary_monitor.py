@@ -1,18 +1,33 @@
-"""Watches a canary: compares its outcomes with the champion's, and raises, promotes or rolls it back."""
+"""Watches a canary: compares its outcomes with the champion's, and raises, promotes or rolls it back.
+
+Every process writes the outcomes of its own answers into the store, with the answers. The one that holds the
+lease reads all of them and decides.
+"""
 
 from __future__ import annotations
 
 import threading
+from dataclasses import asdict
+from typing import cast
 
-from tunepoint.capture.records import CapturedRequest, Feedback, Role
+from tunepoint.capture.canary_values import NumberedValue, count_values, drop_values, read_values
+from tunepoint.capture.records import CanaryValue, CapturedRequest, Feedback, Role
+from tunepoint.capture.sharing import hold_lease
 from tunepoint.capture.store import Store
-from tunepoint.serve.canary import Canary, CanaryDecision, Outcomes, decide_canary
+from tunepoint.serve.canary import Canary, CanaryDecision, Measure, Outcomes, decide_canary, measured
 from tunepoint.serve.routing import Router
+from tunepoint.stats.intervals import Interval
 
 NOT_THE_ARM = (400, 413, 422, 499)
 """HTTP statuses that say nothing of an arm: wrong requests, and clients that disconnected."""
 ACTOR = "canary"
 """Who made a change that no person made, in the audit log."""
+LEASE_SECONDS = 10.0
+"""After which another process decides, if the one that did has ended."""
+ANSWER = "answer"
+"""Measure under which every answer of the challenger is counted."""
+SIDES: dict[str, str] = {"champion": "champion", "canary": "canary"}
+"""Role -> the side that it counts for; other roles are not compared."""
 
 
 def feedback_score(feedback: Feedback) -> float | None:
@@ -28,96 +43,87 @@ def feedback_score(feedback: Feedback) -> float | None:
 
 
 class CanaryMonitor:
-    """Outcomes of champion and challenger since the canary began; safe for several threads."""
+    """Outcomes of champion and challenger since the canary began; safe for several threads.
 
-    def __init__(self, router: Router) -> None:
-        self.router = router
+    Args:
+        router: whose canary it is.
+        store: with the outcomes of all processes.
+        holder: name of this process, as its lease knows it.
+
+    """
+
+    def __init__(self, router: Router, store: Store, holder: str) -> None:
+        self.router, self.store, self.holder = router, store, holder
         self.decision: CanaryDecision | None = None
-        """The latest one; None before the first, and while no canary runs."""
+        """The latest one, by whichever process; None before the first, and while no canary runs."""
         self._lock = threading.Lock()
-        self._canary: Canary | None = None
-        """The canary that the counts belong to."""
-        self._evaluated_values = 0
-        """How many values the latest decision has seen."""
-        self._champion, self._challenger = Outcomes(), Outcomes()
+        self._read: tuple[str, float] | None = None
+        """Challenger and begin of the canary that the values are of."""
+        self._values: list[NumberedValue] = []
 
-    def _current_canary(self) -> Canary | None:
-        """Return the canary that runs; the counts start again when it is another one."""
-        canary, previous = self.router.policy.canary, self._canary
-        same = canary and previous and (canary.arm, canary.since) == (previous.arm, previous.since)
-        if not same:
-            self._champion, self._challenger = Outcomes(), Outcomes()
-            self._evaluated_values, self.decision = 0, None
-        self._canary = canary
-        return canary
+    # -- what counts ---------------------------------------------------------------------------
 
-    def _outcomes(self, role: Role) -> Outcomes | None:
-        """Those of the side that a role belongs to; None for roles that are not compared."""
-        if role == "champion":
-            return self._champion
-        return self._challenger if role == "canary" else None
-
-    def record(self, request: CapturedRequest) -> None:
-        """Count an answer, unless the caller is to blame or it is a shadow's copy."""
-        if self.router.policy.canary is None or request.status in NOT_THE_ARM or request.copy_of is not None:
-            return
-        with self._lock:
-            canary = self._current_canary()
-            outcomes = self._outcomes(request.role)
-            if canary is None or outcomes is None:
-                return
-            outcomes.record(
+    def outcomes(self, request: CapturedRequest) -> tuple[CanaryValue, ...]:
+        """Return what an answer counts, unless the caller is to blame or it is a shadow's copy."""
+        canary, side = self.router.policy.canary, SIDES.get(request.role)
+        if canary is None or side is None or request.status in NOT_THE_ARM or request.copy_of is not None:
+            return ()
+        unit = request.user or request.id
+        values = [
+            self._value(canary, side, measure, unit, value)
+            for measure, value in measured(
                 canary,
-                user=request.user,
                 answered=request.status < 400,
                 readable=request.format_ok,
                 seconds=request.seconds,
                 usd=None if request.cost_usd is None else float(request.cost_usd),
             )
+        ]
+        if side == "canary":
+            values.append(self._value(canary, side, ANSWER, request.id, 1.0))
+        return tuple(values)
 
-    def record_feedback(self, role: Role, feedback: Feedback, user: str | None = None) -> None:
-        """Count feedback on an answer; a request without a user counts as a user of its own."""
-        score = feedback_score(feedback)
-        if self.router.policy.canary is None or score is None:
-            return
-        with self._lock:
-            self._current_canary()
-            outcomes = self._outcomes(role)
-            if outcomes is not None:
-                outcomes.record_feedback(score, user or feedback.request)
+    def outcomes_of_feedback(
+        self, role: Role, feedback: Feedback, user: str | None = None
+    ) -> tuple[CanaryValue, ...]:
+        """Return what feedback on an answer counts; a request without a user counts as a user of its own."""
+        canary, side, score = self.router.policy.canary, SIDES.get(role), feedback_score(feedback)
+        if canary is None or side is None or score is None:
+            return ()
+        return (self._value(canary, side, "feedback", user or feedback.request, score),)
 
-    def restore(self, store: Store) -> None:
-        """Count again what came in before a restart."""
-        canary = self.router.policy.canary
-        if canary is None:
-            return
-        asked_by: dict[str, tuple[Role, str | None]] = {}
-        for request in store.requests(self.router.task, since=canary.since):
-            self.record(request)
-            asked_by[request.id] = (request.role, request.user)
-        for request_id, entries in store.feedback(list(asked_by)).items():
-            role, user = asked_by[request_id]
-            for feedback in entries:
-                self.record_feedback(role, feedback, user)
+    def _value(self, canary: Canary, side: str, measure: str, unit: str, value: float) -> CanaryValue:
+        return CanaryValue(self.router.task, canary.since, side, measure, unit, value)
+
+    # -- deciding ------------------------------------------------------------------------------
 
     def evaluate(self) -> CanaryDecision | None:
-        """Decide on the outcomes so far, and change the routes if it is time.
+        """Decide on the outcomes so far, and change the routes if it is time, where this process may.
 
-        The intervals may take seconds, so it runs in a thread and computes outside of the lock.
+        The intervals may take seconds, so it runs in a thread.
 
         Returns:
-            The decision; None where no canary runs, or nothing has come in since the last one.
+            The decision; None where no canary runs, another process decides, or nothing has come in since
+            the last one.
+
+        Raises:
+            RouteConflict: somebody has changed the routes meanwhile.
+            StoreError: the store is away; nothing is decided.
 
         """
         with self._lock:
-            canary = self._current_canary()
-            sides = (self._champion, self._challenger)
-            count = sum(len(values) for side in sides for values in side.values.values())
-            if canary is None or count == self._evaluated_values:
+            canary = self.router.policy.canary
+            if canary is None:
+                self.decision, self._read, self._values = None, None, []
                 return None
-            self._evaluated_values = count
-            champion, challenger = (side.copy() for side in sides)
-        decision = self.decision = decide_canary(canary, champion, challenger)
+            if not hold_lease(self.store, f"canary/{self.router.task}", self.holder, LEASE_SECONDS):
+                self.decision = self._decision_of_others(canary)
+                return None
+            if not self._read_new(canary):
+                return None
+            champion, challenger = self._sides()
+            decision = self.decision = decide_canary(canary, champion, challenger)
+            self.store.set_state(self._state_name, _document(canary, decision))
         if decision.move == "roll back":
             self.router.roll_back(ACTOR, decision.why)
         elif decision.move == "raise":
@@ -125,3 +131,57 @@ class CanaryMonitor:
         elif decision.move == "promote" and not canary.ask:
             self.router.promote(canary.arm, ACTOR, decision.why)
         return decision
+
+    def _read_new(self, canary: Canary) -> bool:
+        """Read the outcomes that are not known yet; whether there are any."""
+        task = self.router.task
+        if self._read != (canary.arm, canary.since):
+            drop_values(self.store, task, canary.since)
+            self._read, self._values = (canary.arm, canary.since), []
+        count = count_values(self.store, task, canary.since)
+        if count == len(self._values):
+            return False
+        last = self._values[-1].number if self._values else 0
+        self._values += read_values(self.store, task, canary.since, last)
+        if len(self._values) < count:  # a process has committed a lower number after a higher one
+            self._values = read_values(self.store, task, canary.since)
+        return True
+
+    def _sides(self) -> tuple[Outcomes, Outcomes]:
+        champion, challenger = Outcomes(), Outcomes()
+        for value in self._values:
+            side = challenger if value.side == "canary" else champion
+            if value.measure == ANSWER:
+                side.answers += 1
+            else:
+                side.values[cast(Measure, value.measure)].append(value.value)
+        return champion, challenger
+
+    @property
+    def _state_name(self) -> str:
+        return f"canary/{self.router.task}"
+
+    def _decision_of_others(self, canary: Canary) -> CanaryDecision | None:
+        content = self.store.state(self._state_name)
+        if content is None or content["since"] != canary.since:
+            return None
+        intervals = {
+            measure: (Interval(*champion), Interval(*challenger))
+            for measure, (champion, challenger) in content["intervals"].items()
+        }
+        return CanaryDecision(content["move"], content["why"], intervals, tuple(content["unclear"]))
+
+
+def _document(canary: Canary, decision: CanaryDecision) -> dict[str, object]:
+    """A decision as the store keeps it for the other processes."""
+    intervals = {
+        measure: [list(asdict(interval).values()) for interval in pair]
+        for measure, pair in decision.intervals.items()
+    }
+    return {
+        "since": canary.since,
+        "move": decision.move,
+        "why": decision.why,
+        "intervals": intervals,
+        "unclear": list(decision.unclear),
+    }

@@ -247,7 +247,6 @@ class Dispatcher:
     def _record(self, attempt: Attempt, response: ArmResponse, outcome: Outcome = OK) -> None:
         """Record an answer, and remember who gave it."""
         captured = self.recorder.record(attempt, response, outcome)
-        attempt.task.monitor.record(captured)
         if outcome.copy_of is None and outcome.status == 200:
             self.answered.remember(captured)
 
@@ -277,11 +276,12 @@ class Dispatcher:
         task = self.tasks.get(answered.task)
         feedback = with_target(feedback, None if task is None else task.template)
         check_room(answered)
+        if task is not None:
+            outcomes = task.monitor.outcomes_of_feedback(answered.role, feedback, answered.user)
+            feedback = replace(feedback, outcomes=outcomes)
         answered.entries += 1
         try:
             await asyncio.wrap_future(self.writer.put_feedback(feedback))
         except StoreError:
             answered.entries -= 1
             raise
-        if task is not None:
-            task.monitor.record_feedback(answered.role, feedback, answered.user)

@@ -18,6 +18,7 @@ from starlette.routing import Route
 from tunepoint.errors import StoreError, TunepointError
 from tunepoint.serve.bodies import FeedbackBody, RoutesChange, read_body
 from tunepoint.serve.protocol import RequestError
+from tunepoint.serve.routing import RouteConflict
 
 if TYPE_CHECKING:
     from tunepoint.serve.auth import Key, Role
@@ -115,7 +116,7 @@ def _model(name: str) -> dict[str, Any]:
 
 async def _give_feedback(gateway: Gateway, request: Request, key: Key | None) -> dict[str, Any]:
     assert key is not None
-    gateway.access.charge_feedback(key)
+    await gateway.access.charge_feedback(key)
     body = await read_body(request, FeedbackBody)
     await gateway.dispatcher.feedback(body.feedback(key), key)
     return {"object": "feedback", "request_id": body.request_id, "kept": True}
@@ -191,7 +192,8 @@ def exception_handlers() -> dict[Any, Any]:
     async def tunepoint_error(request: Request, error: Exception) -> Response:
         if isinstance(error, StoreError):
             return await request_error(request, RequestError(503, str(error), kind="server_error"))
-        return await request_error(request, RequestError(400, str(error)))
+        status = 409 if isinstance(error, RouteConflict) else 400
+        return await request_error(request, RequestError(status, str(error)))
 
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import secrets
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
@@ -29,10 +31,10 @@ from tunepoint.serve.tasks import ServedTask
 from tunepoint.serve.tracing import Tracer
 from tunepoint.serve.upstream import open_session
 
-CHECK_SECONDS = 2.0
-"""Between two looks at the canaries."""
-KEY_RELOAD_SECONDS = 10.0
-"""How long a revoked key may still be used."""
+CHECK_SECONDS = 1.0
+"""Between two looks at the canaries, and at what other processes have changed: routes and keys."""
+UPKEEP_SECONDS = 10.0
+"""Between two looks at memory, and at what killed processes have left."""
 LAST_WRITES_SECONDS = 30.0
 """How long the store may take to write what waits, at the end."""
 PURGE_SECONDS = 3_600.0
@@ -59,9 +61,11 @@ class Gateway:
         self.on_arms_closed: Callable[[], None] = lambda: None
         """Called after a reload, once the previous arms are closed."""
         self.on_maintenance: Callable[[], None] = lambda: None
-        """Called in a thread every `KEY_RELOAD_SECONDS`."""
+        """Called in a thread every `UPKEEP_SECONDS`."""
         self.stop_at = math.inf
         """`time.monotonic()` by which all has to be written, once the process was asked to stop."""
+        self.name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"[:80]
+        """Of this process, among those that share the store."""
         self.unwritten = 0
         """Captured requests that could not be written in time."""
         self._reload_lock = asyncio.Lock()
@@ -129,8 +133,7 @@ class Gateway:
             for opened in stack.enter_context(opened_tasks(settings, self._session)):
                 name = opened.settings.name
                 router = Router(name, list(opened.arms), _policy(opened), self.store)
-                monitor = CanaryMonitor(router)
-                monitor.restore(self.store)
+                monitor = CanaryMonitor(router, self.store, self.name)
                 tasks[name] = ServedTask(opened.arms, opened.timeouts, router, opened.template, monitor)
                 for arm in opened.arms.values():
                     stack.callback(arm.close)
@@ -149,9 +152,6 @@ class Gateway:
             settings = await asyncio.to_thread(self.load)
             tasks, arms = await asyncio.to_thread(self._open_tasks, settings)
             old_arms, self._arms = self._arms, arms
-            for name, task in tasks.items():
-                if name in self.dispatcher.tasks:
-                    task.take_over(self.dispatcher.tasks[name])
             self.settings, self.dispatcher.tasks = settings, tasks
             self.writer.redact = _redactor(settings)
             self.dispatcher.recorder.sample = settings.server.sample
@@ -175,17 +175,16 @@ class Gateway:
 
     async def _maintain(self) -> None:
         """Look after canaries, keys, budgets and old requests; an unavailable store stops nothing."""
-        keys_loaded = purged = time.monotonic()
+        looked_after = purged = time.monotonic()
         while True:
             await asyncio.sleep(CHECK_SECONDS)
             now = time.monotonic()
+            await asyncio.to_thread(self._follow)
             for task in list(self.dispatcher.tasks.values()):
                 with suppress(TunepointError):
                     await asyncio.to_thread(task.monitor.evaluate)
-            if now - keys_loaded > KEY_RELOAD_SECONDS:
-                keys_loaded = now
-                with suppress(StoreError):
-                    await asyncio.to_thread(self.access.reload)
+            if now - looked_after > UPKEEP_SECONDS:
+                looked_after = now
                 with suppress(StoreError):
                     await asyncio.to_thread(self.access.absorb_abandoned)
                 await asyncio.to_thread(self.on_maintenance)
@@ -194,6 +193,13 @@ class Gateway:
                 purged = now
                 with suppress(StoreError):
                     await asyncio.to_thread(self.store.purge, time.time() - days * 86_400)
+
+    def _follow(self) -> None:
+        """Follow what other processes have changed; while the store is away, what was known last holds."""
+        with suppress(StoreError):
+            self.access.reload()
+            for task in list(self.dispatcher.tasks.values()):
+                task.router.refresh()
 
     async def stop(self) -> None:
         """Write everything down and close."""

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tunepoint.capture.records import CapturedRequest, Role, attempt_id, nanodollars, without_content
 from tunepoint.capture.spending import Reservation
@@ -129,6 +129,9 @@ class Recorder:
         request_id = outcome.copy_of or outcome.attempt_of or captured.id
         in_sample = self.sample >= 1 or self._sampling_position(request_id) < self.sample
         kept = captured if in_sample else without_content(captured)
+        outcomes = attempt.task.monitor.outcomes(captured)
+        if outcomes:
+            kept = replace(kept, outcomes=outcomes)
         if attempt.reserved:
             attempt.settled = self.writer.put_acknowledged(kept)
         else:

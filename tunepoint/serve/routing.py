@@ -1,6 +1,7 @@
 """Routes: which arm answers a request, by champion, fallback, slices, shadow and canary.
 
-Routes survive a restart, and every change of them is in the audit log.
+Routes survive a restart, and every change of them is in the audit log. Processes that share a store follow
+the same routes: each change names the version that it replaces, and is refused if that is not the latest.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
 from tunepoint.capture.records import Role
 from tunepoint.capture.store import Store
-from tunepoint.errors import TunepointError, nearest
+from tunepoint.errors import StateConflict, TunepointError, nearest
 from tunepoint.serve.canary import Canary
 from tunepoint.serve.protocol import ChatRequest
 
@@ -27,6 +29,10 @@ MAX_OPEN_SECONDS = 300.0
 
 class RouteError(TunepointError):
     """A route names an arm that does not serve, or contradicts itself."""
+
+
+class RouteConflict(RouteError):
+    """Another process has just changed the routes."""
 
 
 @dataclass(frozen=True)
@@ -151,24 +157,46 @@ class Router:
         self.settings = policy.document()
         """What serve.toml says. It replaces the stored routes only when it has been edited since."""
         self.breakers = {name: Breaker(clock) for name in arms}
+        self._version: int | None = None
+        """Of the routes in the store, as last read or written."""
         self._lock = threading.RLock()
         self.check(policy)
         self._restore()
 
     def _restore(self) -> None:
         """Follow the routes from before a restart, as far as they still apply."""
-        state = self.store.state(self.state_name) if self.store is not None else None
-        if state is None:
-            self.change(self.policy, "gateway", "first start")
+        found = self.store.versioned_state(self.state_name) if self.store is not None else None
+        why = "first start"
+        if found is not None:
+            state, self._version = found
+            stored = Policy.read(state)
+            removed = ", ".join(sorted(stored.arms() - set(self.arms)))
+            if not removed and state.get("given") in (None, self.settings):
+                self.policy = stored
+                return
+            why = f"routes from the settings: {removed} no longer serves" if removed else ""
+            why = why or "the settings have changed"
+        # another process that starts at the same time may be first, and then its routes are followed
+        with suppress(RouteConflict):
+            self.change(self.policy, "gateway", why)
+
+    def refresh(self) -> None:
+        """Follow what another process has changed; routes to arms that do not serve here are not followed.
+
+        Raises:
+            StoreError: the store is away; the routes known last hold.
+
+        """
+        if self.store is None:
             return
-        stored = Policy.read(state)
-        removed = ", ".join(sorted(stored.arms() - set(self.arms)))
-        if removed:
-            self.change(self.policy, "gateway", f"routes from the settings: {removed} no longer serves")
-        elif state.get("given") not in (None, self.settings):
-            self.change(self.policy, "gateway", "the settings have changed")
-        else:
-            self.policy = stored
+        found = self.store.versioned_state(self.state_name)
+        with self._lock:
+            if found is None or found[1] == self._version:
+                return
+            state, self._version = found
+            stored = Policy.read(state)
+            if stored.arms() <= set(self.arms):
+                self.policy = stored
 
     @property
     def state_name(self) -> str:
@@ -201,6 +229,7 @@ class Router:
         """Follow another policy from now on.
 
         Raises:
+            RouteConflict: another process has just changed them; those are followed now.
             RouteError: as `check`.
             StoreError: it could not be written; the old policy holds.
 
@@ -212,7 +241,14 @@ class Router:
                 entry = {"task": self.task, "who": who, "what": why, "detail": detail}
                 state = {**policy.document(), "given": self.settings}
                 # Written first: what serves must never be ahead of what a restart would find.
-                self.store.set_state(self.state_name, state, audit=entry)
+                try:
+                    self.store.set_state(self.state_name, state, audit=entry, read=self._version)
+                except StateConflict:
+                    self.refresh()
+                    raise RouteConflict(
+                        f"{self.task}: somebody else has just changed the routes; look at them, and try again"
+                    ) from None
+                self._version = (self._version or 0) + 1
             self.policy = policy
 
     def plan(self, request: ChatRequest) -> list[tuple[str, Role]]:
@@ -245,26 +281,41 @@ class Router:
 
     def promote(self, arm: str, who: str, why: str) -> None:
         """Make an arm the champion; the previous champion becomes the first fallback."""
-        policy = self.policy
-        if arm == policy.champion:
-            raise RouteError(f"{self.task}: {arm!r} is already the champion")
-        fallback = tuple(dict.fromkeys((policy.champion, *(f for f in policy.fallback if f != arm))))
-        shadow = None if policy.shadow == arm else policy.shadow
-        promoted = replace(policy, champion=arm, fallback=fallback, canary=None, shadow=shadow)
-        self.change(promoted, who, f"promoted {arm}: {why}")
+        with self._lock:
+            policy = self.policy
+            if arm == policy.champion:
+                raise RouteError(f"{self.task}: {arm!r} is already the champion")
+            fallback = tuple(dict.fromkeys((policy.champion, *(f for f in policy.fallback if f != arm))))
+            shadow = None if policy.shadow == arm else policy.shadow
+            promoted = replace(policy, champion=arm, fallback=fallback, canary=None, shadow=shadow)
+            self.change(promoted, who, f"promoted {arm}: {why}")
 
     def roll_back(self, who: str, why: str) -> None:
         """End the canary; the champion answers everybody."""
-        canary = self.policy.canary
-        if canary is None:
-            raise RouteError(f"{self.task}: no canary is running")
-        self.change(replace(self.policy, canary=None), who, f"rolled back {canary.arm}: {why}")
+        with self._lock:
+            canary = self.policy.canary
+            if canary is None:
+                raise RouteError(f"{self.task}: no canary is running")
+            self.change(replace(self.policy, canary=None), who, f"rolled back {canary.arm}: {why}")
 
     def start_canary(self, canary: Canary, who: str) -> None:
         """Give a challenger its first share."""
-        policy = replace(self.policy, canary=replace(canary, since=time.time(), step=0, at_step=0))
-        self.check(policy)
-        self.change(policy, who, f"canary: {canary.arm} for {canary.steps[0]:.0%} of the users")
+        started = replace(canary, since=time.time(), step=0, at_step=0)
+        with self._lock:
+            policy = replace(self.policy, canary=started)
+            self.check(policy)
+            self.change(policy, who, f"canary: {canary.arm} for {canary.steps[0]:.0%} of the users")
+
+    def set_shadow(self, arm: str | None, who: str, why: str) -> None:
+        """Let another arm answer copies; None ends it."""
+        with self._lock:
+            self.change(replace(self.policy, shadow=arm), who, f"shadow: {arm or 'none'}: {why}")
+
+    def set_fallback(self, arms: Sequence[str], who: str) -> None:
+        """Call these arms in turn where the champion does not answer."""
+        with self._lock:
+            policy = replace(self.policy, fallback=tuple(arms))
+            self.change(policy, who, f"fallback: {', '.join(arms) or 'none'}")
 
     def raise_canary(self, answered: int, who: str, why: str) -> None:
         """Give the challenger its next share.
@@ -273,8 +324,10 @@ class Router:
             answered: its answers so far, from which those of the next step are counted.
 
         """
-        canary = self.policy.canary
-        if canary is None or canary.step + 1 >= len(canary.steps):
-            raise RouteError(f"{self.task}: no canary is running with a further step")
-        raised = canary.raised(answered)
-        self.change(replace(self.policy, canary=raised), who, f"{canary.arm} for {raised.share:.0%}: {why}")
+        with self._lock:
+            canary = self.policy.canary
+            if canary is None or canary.step + 1 >= len(canary.steps):
+                raise RouteError(f"{self.task}: no canary is running with a further step")
+            raised = canary.raised(answered)
+            policy = replace(self.policy, canary=raised)
+            self.change(policy, who, f"{canary.arm} for {raised.share:.0%}: {why}")

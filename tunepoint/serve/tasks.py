@@ -22,14 +22,3 @@ class ServedTask:
     template: Prompt | None
     """How answers are parsed; None where the settings name no study and so no kind of answer."""
     monitor: CanaryMonitor
-
-    def take_over(self, previous: ServedTask) -> None:
-        """Keep the routes and the canary's outcomes of the same task from before a reload.
-
-        They hold unless serve.toml gives other routes now, or one of their arms no longer serves.
-        """
-        routes = previous.router.policy
-        if routes.arms() <= set(self.arms) and previous.router.settings == self.router.settings:
-            self.router.policy = routes
-            self.monitor = previous.monitor
-            self.monitor.router = self.router
