@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -18,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from postgres_server import INSTALLED, postgres_server
 
 from tunepoint.capture.opening import open_store
 from tunepoint.capture.records import CapturedRequest, Feedback, nanodollars
@@ -27,31 +26,14 @@ from tunepoint.capture.store import Store
 from tunepoint.capture.writer import Writer
 from tunepoint.errors import RefusedRow, StoreError
 
-POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
-
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a server of our own, on a socket in a folder."""
-    if POSTGRES is None or shutil.which("runuser") is None:
+def postgres() -> Iterator[str]:
+    """The URL of a server of our own."""
+    if not INSTALLED:
         pytest.skip("no PostgreSQL server is installed")
-    folder = Path(tmp_path_factory.mktemp("pg")) if os.getuid() else Path(f"/tmp/tp-pg-{os.getpid()}")
-    folder.mkdir(exist_ok=True)
-    shutil.chown(folder, "postgres") if not os.getuid() else None
-    as_user = [] if os.getuid() else ["runuser", "-u", "postgres", "--"]
-    data = folder / "data"
-
-    def call(*words: str) -> None:
-        subprocess.run([*as_user, *words], check=True, capture_output=True, cwd=folder)
-
-    call(f"{POSTGRES}/initdb", "-D", str(data), "-A", "trust", "-U", "tunepoint", "--no-sync")
-    settings = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
-    call(f"{POSTGRES}/pg_ctl", "-D", str(data), "-w", "-o", settings, "-l", str(folder / "log"), "start")
-    try:
-        yield f"postgresql://tunepoint@/postgres?host={folder}"
-    finally:
-        call(f"{POSTGRES}/pg_ctl", "-D", str(data), "-m", "immediate", "stop")
-        shutil.rmtree(folder, ignore_errors=True)
+    with postgres_server() as server:
+        yield server.url
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 EXAMPLE_URL = "postgresql://USER@HOST/DATABASE"
 MIGRATION_ATTEMPTS = 5
 """Where another process migrates the same SQLite file at this moment."""
+POSTGRES_LIMITS = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "keepalives_idle": 10}
+"""Seconds to connect; milliseconds that a server may leave sent data unanswered; seconds until an idle
+connection is probed. Without them, a machine that vanishes holds a connection for many minutes."""
 POSTGRES_LOCK = 7305801412
 """Number of the advisory lock under which one process migrates and the others wait; chosen at random."""
 _ALEMBIC_LOCK = threading.Lock()
@@ -100,7 +103,8 @@ def parse_address(address: str) -> tuple[sa.URL, str]:
 
 def _engine(url: sa.URL, label: str) -> sa.Engine:
     try:
-        engine = sa.create_engine(url, pool_pre_ping=True)
+        limits = POSTGRES_LIMITS if url.get_backend_name() == "postgresql" else {}
+        engine = sa.create_engine(url, pool_pre_ping=True, connect_args=limits)
     except ModuleNotFoundError as error:
         raise MissingExtra(f"{label} needs {error.name}", "postgres") from None
     except SQLAlchemyError as error:

@@ -32,7 +32,8 @@ def hold_lease(store: Store, name: str, holder: str, seconds: float) -> bool:
         where=(table.c.holder == holder) | (table.c.until < now),
     )
     with store.transaction("written") as connection:
-        return bool(connection.execute(taken).rowcount)
+        # not by the number of rows, which drivers do not tell of an insert
+        return connection.execute(taken.returning(table.c.name)).first() is not None
 
 
 def give_lease_back(store: Store, name: str, holder: str) -> None:

@@ -113,7 +113,7 @@ class Store:
         if read is None:
             step = insert.on_conflict_do_nothing(index_elements=["name"])
         with self.transaction("written") as connection:
-            if not connection.execute(step).rowcount:
+            if connection.execute(step.returning(table.c.name)).first() is None:
                 raise StateConflict(f"{self.label}: another process has just changed {name}; try again")
             if audit is not None:
                 connection.execute(sa.insert(schema.audit), [{"at": time.time(), **audit}])

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from tunepoint.capture.records import MAX_SLICE_LENGTH, CapturedRequest, Feedback, characters, without_content
 from tunepoint.capture.redaction import Redactor, for_one_request, redacted
+from tunepoint.capture.spool import Spool
 from tunepoint.errors import RefusedRow, StoreError
 
 FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.1, 5.0
@@ -60,6 +61,7 @@ class Writer:
 
     Args:
         redact: removes personal data before anything is written; None keeps it.
+        spool: keeps requests on disk while the store is away; None keeps them in memory.
         capacity: requests that may wait while the store is away; then the oldest are dropped.
         batch: requests of one transaction, at most.
         linger: seconds in which a batch gathers.
@@ -70,13 +72,14 @@ class Writer:
         self,
         store: Sink,
         redact: Redactor | None,
+        spool: Spool | None = None,
         *,
         capacity: int = 20_000,
         batch: int = 1_000,
         linger: float = 0.05,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.store, self.redact = store, redact
+        self.store, self.redact, self.spool = store, redact, spool
         self.capacity, self.batch, self.linger = capacity, batch, linger
         self.counts = Counts()
         self._pause = pause
@@ -104,6 +107,11 @@ class Writer:
     def waiting_characters(self) -> int:
         """Of the texts of requests that are not written yet."""
         return self._characters_put - self._characters_done
+
+    @property
+    def spooled(self) -> int:
+        """Requests that wait on disk for the store."""
+        return 0 if self.spool is None else self.spool.waiting
 
     def put(self, request: CapturedRequest) -> None:
         """Take a request and return at once; after `close` it is dropped, and counted as such."""
@@ -161,6 +169,8 @@ class Writer:
         self._hurry = True
         self._thread.join(patience / 2)
         self._closed = True
+        if self.spool is not None and not self._thread.is_alive():
+            self.spool.close()
         while self._feedback:
             _, written = self._feedback.popleft()
             if written.set_running_or_notify_cancel():
@@ -174,6 +184,8 @@ class Writer:
     def _run(self) -> None:
         """Write batches until closed and empty, or closed while the store stays away."""
         retry = FIRST_RETRY_SECONDS
+        if self.spool is not None and self.spool.next(1):  # a process before this one was killed
+            self._wake.set()
         while True:
             self._wake.wait()
             awaited = self._feedback or self._acknowledgements
@@ -181,7 +193,7 @@ class Writer:
                 self._pause(self.linger)
             # Cleared before the batch is taken: what arrives from now on wakes the thread again.
             self._wake.clear()
-            if self._write_batch():
+            if self._write_batch() and self._write_spooled():
                 retry = FIRST_RETRY_SECONDS
             elif self._closing and retry > LAST_RETRY_SECONDS:
                 return
@@ -190,10 +202,40 @@ class Writer:
                 retry = min(MAX_RETRY_SECONDS, retry * 2)
                 self._wake.set()
                 continue
-            if self._requests or self._feedback:
+            if self._requests or self._feedback or self.spooled:
                 self._wake.set()
             elif self._closing:
                 return
+
+    def _write_spooled(self) -> bool:
+        """Write a batch of what waits on disk; False if the store is away again."""
+        if self.spool is None or self._closing:
+            return True  # what is on disk is safe there
+        requests = self.spool.next(self.batch)
+        try:
+            self._write(requests, (), clean=False)
+        except StoreError:
+            self.counts.failing = True
+            return False
+        self.spool.remove(len(requests))
+        return True
+
+    def _spool(self, requests: list[CapturedRequest]) -> list[CapturedRequest]:
+        """Keep requests on disk, and all that wait; return those for which there is no room."""
+        left: list[CapturedRequest] = requests
+        while self.spool is not None and left:
+            clean = [self._cleaned(request) for request in left]
+            try:
+                kept = self.spool.add(clean)
+            except OSError:
+                return left
+            self._acknowledge(left[:kept], StoreError("the store is away; the request is kept on disk"))
+            self._characters_done += sum(map(characters, left[:kept]))
+            left = left[kept:]
+            if left:
+                return left
+            left = self._take_requests()
+        return left
 
     def _write_batch(self) -> bool:
         """Write one batch; False if the store is away, and then its requests wait again."""
@@ -207,7 +249,7 @@ class Writer:
                 if not acknowledged.done():
                     acknowledged.set_exception(error)
             # Some may be written already; the store ignores an id that it has.
-            self._requests.extendleft(reversed(requests))
+            self._requests.extendleft(reversed(self._spool(requests)))
             self.counts.failing = True
             return False
         finally:
@@ -232,9 +274,18 @@ class Writer:
         return requests
 
     def _write(
-        self, requests: Sequence[CapturedRequest], feedback: Sequence[_PendingFeedback]
+        self,
+        requests: Sequence[CapturedRequest],
+        feedback: Sequence[_PendingFeedback],
+        *,
+        clean: bool = True,
     ) -> tuple[int, int]:
         """Write everything at once, or row by row if the store rejects one: the others are kept.
+
+        Args:
+            requests: to be written.
+            feedback: to be written, with those who wait for it.
+            clean: whether they have to be cleaned; what was on disk is clean already.
 
         Returns:
             How many requests were written, and how many were rejected.
@@ -244,8 +295,8 @@ class Writer:
 
         """
         try:
-            clean = [self._cleaned(request) for request in requests]
-            self.store.add(clean, [self._cleaned_feedback(entry) for entry, _ in feedback])
+            rows = [self._cleaned(request) for request in requests] if clean else requests
+            self.store.add(rows, [self._cleaned_feedback(entry) for entry, _ in feedback])
         except StoreError as error:
             if not isinstance(error, RefusedRow):
                 raise

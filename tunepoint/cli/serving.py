@@ -28,16 +28,49 @@ def serve(
     champion: Annotated[
         str | None, typer.Option(help="Option that serves; the study's winner by default.")
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Processes that serve; 0: one a core. One by default if a study serves."),
+    ] = None,
 ) -> None:
     """Serve a study's winner behind an OpenAI-compatible endpoint. The model's name is the task's name."""
     with clear_errors():
-        from tunepoint.serve.process import run_gateway
+        from tunepoint.serve.workers import is_worker
 
         def load() -> ServeSettings:
-            return _settings(what, {"host": host, "port": port, "store": store}, champion)
+            options = {"host": host, "port": port, "store": store, "workers": workers}
+            return _settings(what, options, champion)
+
+        count = 1 if is_worker() else workers_of(load())
+        if count > 1:
+            _run_workers(what, load(), count, champion)
+        from tunepoint.serve.process import run_gateway
 
         # A function, not settings: the gateway reads them again when it gets SIGHUP.
         run_gateway(load, typer.echo)
+
+
+def workers_of(settings: ServeSettings) -> int:
+    """Return how many processes serve by these settings."""
+    from tunepoint.serve.workers import default_workers
+
+    wanted = settings.server.workers
+    if wanted is None:
+        loads_models = any(task.study is not None or task.more for task in settings.tasks)
+        return 1 if loads_models else default_workers()
+    return wanted or default_workers()
+
+
+def _run_workers(what: Path, settings: ServeSettings, count: int, champion: str | None) -> None:
+    """Serve by several processes, and exit as they do."""
+    from tunepoint.serve.workers import Workers, free_port
+
+    server = settings.server
+    port = free_port(server.host, server.port)
+    command = ["serve", str(what), "--host", server.host, "--port", str(port), "--store", settings.store()]
+    command += [] if champion is None else ["--champion", champion]
+    typer.echo(f"starting {count} workers at http://{server.host}:{port}/v1 ...")
+    raise typer.Exit(Workers(command, count, typer.echo).run())
 
 
 def _settings(what: Path, options: dict[str, Any], champion: str | None) -> ServeSettings:

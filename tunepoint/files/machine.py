@@ -6,11 +6,16 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+SHARE_OF_CORES = "TUNEPOINT_PROCESSES"
+"""Environment variable of one of several processes that share the cores: how many they are."""
+
 
 def cores() -> int:
-    """Return the number of processor cores that this process may use."""
+    """Return the number of processor cores that this process may use, at least one."""
     # Where the system can say so, a container or taskset leaves fewer than os.cpu_count().
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processes = os.environ.get(SHARE_OF_CORES, "")
+    return max(1, usable // max(1, int(processes))) if processes.isdecimal() else usable
 
 
 def free_memory() -> int | None:

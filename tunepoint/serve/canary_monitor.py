@@ -7,13 +7,15 @@ lease reads all of them and decides.
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from dataclasses import asdict
 from typing import cast
 
 from tunepoint.capture.canary_values import NumberedValue, count_values, drop_values, read_values
 from tunepoint.capture.records import CanaryValue, CapturedRequest, Feedback, Role
-from tunepoint.capture.sharing import hold_lease
+from tunepoint.capture.sharing import give_lease_back, hold_lease
 from tunepoint.capture.store import Store
+from tunepoint.errors import StoreError
 from tunepoint.serve.canary import Canary, CanaryDecision, Measure, Outcomes, decide_canary, measured
 from tunepoint.serve.routing import Router
 from tunepoint.stats.intervals import Interval
@@ -95,6 +97,11 @@ class CanaryMonitor:
     def _value(self, canary: Canary, side: str, measure: str, unit: str, value: float) -> CanaryValue:
         return CanaryValue(self.router.task, canary.since, side, measure, unit, value)
 
+    def close(self) -> None:
+        """Let another process decide at once."""
+        with suppress(StoreError):
+            give_lease_back(self.store, self._lease, self.holder)
+
     # -- deciding ------------------------------------------------------------------------------
 
     def evaluate(self) -> CanaryDecision | None:
@@ -116,7 +123,7 @@ class CanaryMonitor:
             if canary is None:
                 self.decision, self._read, self._values = None, None, []
                 return None
-            if not hold_lease(self.store, f"canary/{self.router.task}", self.holder, LEASE_SECONDS):
+            if not hold_lease(self.store, self._lease, self.holder, LEASE_SECONDS):
                 self.decision = self._decision_of_others(canary)
                 return None
             if not self._read_new(canary):
@@ -156,6 +163,10 @@ class CanaryMonitor:
             else:
                 side.values[cast(Measure, value.measure)].append(value.value)
         return champion, challenger
+
+    @property
+    def _lease(self) -> str:
+        return f"canary/{self.router.task}"
 
     @property
     def _state_name(self) -> str:

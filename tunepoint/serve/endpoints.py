@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -77,6 +78,7 @@ def routes(gateway: Gateway, admit: Admit) -> list[Route]:
         Route("/v1/reload", endpoint("operate", _reload), methods=["POST"]),
         Route("/v1/audit", endpoint("read", _get_audit_log)),
         Route("/healthz", endpoint(None, _health)),
+        Route("/readyz", endpoint(None, _ready)),
         Route("/metrics", endpoint("read", _metrics)),
         Route("/openapi.json", endpoint(None, _openapi)),
         Route("/v1/dashboard/{task}", endpoint("read", _dashboard)),
@@ -159,8 +161,17 @@ async def _get_audit_log(gateway: Gateway, request: Request, key: Key | None) ->
 
 
 async def _health(gateway: Gateway, request: Request, key: Key | None) -> dict[str, Any]:
-    capture = "away" if gateway.writer.counts.failing else "ok"
-    return {"status": "ok", "tasks": list(gateway.dispatcher.tasks), "capture": capture}
+    writer = gateway.writer
+    capture = "away" if writer.counts.failing else "ok"
+    waiting = {"waiting": writer.waiting, "on_disk": writer.spooled}
+    return {"status": "ok", "tasks": list(gateway.dispatcher.tasks), "capture": capture, **waiting}
+
+
+async def _ready(gateway: Gateway, request: Request, key: Key | None) -> Response:
+    """Whether to send requests here; without its store it answers by what it knows of routes and keys."""
+    stopping = math.isfinite(gateway.stop_at)
+    state = {"ready": not stopping, "store": "away" if gateway.writer.counts.failing else "ok"}
+    return Response(orjson.dumps(state), 503 if stopping else 200, media_type="application/json")
 
 
 async def _metrics(gateway: Gateway, request: Request, key: Key | None) -> Response:

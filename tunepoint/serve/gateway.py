@@ -15,6 +15,7 @@ import aiohttp
 
 from tunepoint.capture.opening import open_store
 from tunepoint.capture.redaction import PatternRedactor
+from tunepoint.capture.spool import Spool
 from tunepoint.capture.store import Store
 from tunepoint.capture.writer import Writer
 from tunepoint.errors import StoreError, TaskError, TunepointError
@@ -103,7 +104,8 @@ class Gateway:
                 f"server.host is {server.host!r} and there are no API keys, so anybody could call the "
                 "gateway: make one with `tunepoint keys add NAME`, or listen on 127.0.0.1"
             )
-        self.writer = Writer(self.store, _redactor(self.settings))
+        spool = Spool(self.settings.spool(), int(server.spool_mb * 2**20)) if server.spool_mb else None
+        self.writer = Writer(self.store, _redactor(self.settings), spool)
         self.metrics = Metrics(self.writer)
         self._session = open_session()
         try:
@@ -180,6 +182,7 @@ class Gateway:
             await asyncio.sleep(CHECK_SECONDS)
             now = time.monotonic()
             await asyncio.to_thread(self._follow)
+            self.metrics.update()
             for task in list(self.dispatcher.tasks.values()):
                 with suppress(TunepointError):
                     await asyncio.to_thread(task.monitor.evaluate)
@@ -204,6 +207,8 @@ class Gateway:
     async def stop(self) -> None:
         """Write everything down and close."""
         await self.dispatcher.drain()
+        for task in self.dispatcher.tasks.values():
+            await asyncio.to_thread(task.monitor.close)
         patience = min(LAST_WRITES_SECONDS, max(1.0, self.stop_at - time.monotonic()))
         self.unwritten = await asyncio.to_thread(self.writer.close, patience)
         await asyncio.to_thread(self.access.close)

@@ -2,46 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
 from tunepoint.capture.records import CapturedRequest
 from tunepoint.capture.writer import Writer
+from tunepoint.serve.workers import METRICS_FOLDER
 
 LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds in seconds."""
 
 
-class _CaptureCollector(Collector):
-    """Reads the writer's counts at each scrape."""
-
-    def __init__(self, writer: Writer) -> None:
-        self.writer = writer
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield the writer's counts."""
-        counts = self.writer.counts
-        for name, value, description in (
-            ("written", counts.written, "Requests written to the store."),
-            ("dropped", counts.dropped, "Requests dropped because the buffer was full."),
-            ("refused", counts.refused, "Requests that the store rejected."),
-            ("shortened", counts.shortened, "Requests written without their texts, of which too many came."),
-        ):
-            yield CounterMetricFamily(f"tunepoint_capture_{name}", description, value)
-        yield GaugeMetricFamily("tunepoint_capture_waiting", "Requests not yet written.", self.writer.waiting)
-        failing = float(counts.failing)
-        yield GaugeMetricFamily("tunepoint_capture_failing", "1 while the store cannot be written.", failing)
+CAPTURED = {
+    "written": "Requests written to the store.",
+    "dropped": "Requests dropped because the buffer was full.",
+    "refused": "Requests that the store rejected.",
+    "shortened": "Requests written without their texts, of which too many came.",
+}
+"""Counts of the writer, and what they are."""
 
 
 class Metrics:
-    """All metrics of the gateway; `text` is what a scrape gets."""
+    """All metrics of the gateway; `text` is what a scrape gets.
+
+    Of several workers on one machine, whichever is scraped tells the sums over all of them.
+    """
 
     def __init__(self, writer: Writer) -> None:
+        self.writer = writer
         self.registry = CollectorRegistry()
-        self.registry.register(_CaptureCollector(writer))
+        self._captured = {
+            name: Counter(f"tunepoint_capture_{name}", words, registry=self.registry)
+            for name, words in CAPTURED.items()
+        }
+        self._told = dict.fromkeys(CAPTURED, 0)
+        """What of the writer's counts is in the metrics."""
+        self._waiting, self._spooled, self._failing = (
+            Gauge(f"tunepoint_capture_{name}", words, registry=self.registry, multiprocess_mode="livesum")
+            for name, words in (
+                ("waiting", "Requests not yet written."),
+                ("spooled", "Requests that wait on disk for the store."),
+                ("failing", "Processes that cannot write the store."),
+            )
+        )
         labels = ["task", "arm", "role"]
         self._requests = Counter(
             "tunepoint_requests", "Answers by HTTP status.", [*labels, "status"], registry=self.registry
@@ -63,7 +68,12 @@ class Metrics:
             ["status"],
             registry=self.registry,
         )
-        self.in_flight = Gauge("tunepoint_in_flight", "Requests being answered.", registry=self.registry)
+        self.in_flight = Gauge(
+            "tunepoint_in_flight",
+            "Requests being answered.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
         # `labels()` takes a lock and builds its key anew; the hot path keeps the bound methods.
         self._bound: dict[tuple[str, str, str, int], tuple[Callable[..., None], ...]] = {}
 
@@ -95,6 +105,22 @@ class Metrics:
         """Count a request that the gateway rejected."""
         self._refused.labels(str(status)).inc()
 
+    def update(self) -> None:
+        """Take over the state of capture; other workers' scrapes see it from then on."""
+        counts = self.writer.counts
+        for name, counter in self._captured.items():
+            count = getattr(counts, name)
+            counter.inc(count - self._told[name])
+            self._told[name] = count
+        self._waiting.set(self.writer.waiting)
+        self._spooled.set(self.writer.spooled)
+        self._failing.set(float(counts.failing))
+
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
-        return generate_latest(self.registry)
+        self.update()
+        if METRICS_FOLDER not in os.environ:
+            return generate_latest(self.registry)
+        everybody = CollectorRegistry()
+        multiprocess.MultiProcessCollector(everybody)  # type: ignore[no-untyped-call]
+        return generate_latest(everybody)

@@ -21,6 +21,7 @@ from tunepoint.serve.application import Application
 from tunepoint.serve.connections import Limits, guarded_protocol
 from tunepoint.serve.gateway import Gateway
 from tunepoint.serve.settings import ServeSettings
+from tunepoint.serve.workers import is_worker, tell_ready
 
 GRACE_SECONDS = 15
 """How long requests on their way may take when the process is asked to stop."""
@@ -55,15 +56,16 @@ def run_gateway(load: Callable[[], ServeSettings], echo: Callable[[str], None]) 
     """
     # Every core tokenizes for its own batch; threads of the tokenizer would only compete with them.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    shared = is_worker()
     gateway = Gateway(load)
     gateway.on_arms_closed, gateway.on_maintenance = freeze_garbage, give_memory_back
     server = gateway.settings.server
     config = server_config(Application(gateway), Limits(connections=max_connections()))
     with (
-        open_socket(server.host, server.port) as listener,
+        open_socket(server.host, server.port, shared=shared) as listener,
         asyncio.Runner(loop_factory=_loop_factory()) as runner,
     ):
-        runner.run(_serve(gateway, _Server(config), listener, echo))
+        runner.run(_serve(gateway, _Server(config), listener, (lambda line: None) if shared else echo))
 
 
 def server_config(application: Application, limits: Limits, grace: int = GRACE_SECONDS) -> uvicorn.Config:
@@ -130,8 +132,13 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def open_socket(host: str, port: int) -> socket.socket:
+def open_socket(host: str, port: int, *, shared: bool = False) -> socket.socket:
     """Open a listening socket.
+
+    Args:
+        host: address of this machine.
+        port: 0 takes any that is free.
+        shared: whether other processes listen on the port too, and the kernel shares connections out.
 
     Raises:
         TaskError: the port is taken, or the host is no address of this machine.
@@ -143,6 +150,8 @@ def open_socket(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         listener.bind((host, port))
         listener.listen(BACKLOG)
@@ -191,6 +200,7 @@ async def _serve(
         host, port = gateway.settings.server.host, listener.getsockname()[1]
         echo(f"http://{host}:{port}/v1 is ready; the model's name is the task's. Ctrl-C stops it.")
         echo(f"dashboard: http://{host}:{port}/")
+        tell_ready()
         with several_handles(listener) as handles:
             await server.serve(sockets=handles)
     if gateway.unwritten:

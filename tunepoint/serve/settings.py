@@ -35,6 +35,11 @@ class Server(Section):
     """Whether each answer becomes an OpenTelemetry span (extra `otel`)."""
     max_body_mb: Annotated[float, Field(gt=0, le=256)] = 4.0
     """The largest body of a request, in MiB."""
+    workers: Annotated[int, Field(ge=0, le=256)] | None = None
+    """Processes that serve, sharing the port; 0 is one a core. None is that too, unless a study serves: its
+    models would be loaded as often."""
+    spool_mb: Annotated[float, Field(ge=0, le=1e6)] = 256.0
+    """MiB of captured requests that wait on disk, for each process, while the store is away."""
     at_once: Annotated[int, Field(ge=1, le=100_000)] = 1_024
     """Requests that may be in flight; more get 503 and retry-after."""
 
@@ -143,6 +148,10 @@ class ServeSettings(Section):
     def resolve(self, path: Path) -> Path:
         """Resolve a path relative to the folder of serve.toml."""
         return path if path.is_absolute() else self.folder / path
+
+    def spool(self) -> Path:
+        """The folder of what waits on disk for the store."""
+        return self.resolve(Path(".tunepoint-spool"))
 
     def store(self) -> str:
         """The address of the store: a URL, or a path resolved like all others."""

@@ -1,0 +1,207 @@
+"""Several gateways on one machine: processes that listen on the same port, and the one that starts them.
+
+The kernel shares new connections out among the workers (SO_REUSEPORT). What they have to agree on is in the
+store, as for gateways on several machines.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from math import inf
+
+from tunepoint.errors import TaskError
+from tunepoint.files.machine import SHARE_OF_CORES, cores
+
+WORKER = "TUNEPOINT_WORKER"
+"""Environment variable of a worker: the file descriptor that it writes to when it is ready."""
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Environment variable of prometheus_client: where the workers add up their metrics."""
+START_SECONDS = 600.0
+"""How long a worker may take to open its arms: some load language models."""
+STOP_SECONDS = 30.0
+"""How long workers may take to stop before they are killed."""
+FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 30.0
+"""Before a worker that has died is started again; doubles each time, up to the second."""
+STEADY_SECONDS = 60.0
+"""After which a worker counts as started for good, and the pause begins anew."""
+LOOK_SECONDS = 0.2
+
+
+@dataclass
+class _Worker:
+    process: subprocess.Popen[bytes]
+    ready: int
+    """File descriptor that becomes readable when it is ready, or ends."""
+    started: float = field(default_factory=time.monotonic)
+    pause: float = FIRST_PAUSE_SECONDS
+    again: float = inf
+    """`time.monotonic()` at which it is started again, once it has died."""
+
+
+class Workers:
+    """The processes that serve; whoever made them watches them.
+
+    Args:
+        command: arguments of the command line that start one.
+        count: of processes.
+        echo: prints a line for the operator.
+
+    """
+
+    def __init__(self, command: Sequence[str], count: int, echo: Callable[[str], None]) -> None:
+        self.command, self.count, self.echo = list(command), count, echo
+        self.stopping = False
+        self._workers: list[_Worker] = []
+        self._metrics = tempfile.TemporaryDirectory(prefix="tunepoint-metrics-")
+
+    def run(self) -> int:
+        """Start all, and watch them until they are asked to stop.
+
+        Returns:
+            The exit code: 0 after a stop, and that of a worker that could not start.
+
+        """
+        with self._metrics, _signals(self._pass_on):
+            # The first alone: it brings the store up to date, and says what is wrong with the settings.
+            for number in range(self.count):
+                self._workers.append(self._start())
+                code = self._wait_until_ready(self._workers[-1]) if number in (0, self.count - 1) else None
+                if code is not None:
+                    self._stop_all()
+                    return code
+            if not self.stopping:
+                self.echo(f"{self.count} workers serve.")
+            while not self.stopping:
+                time.sleep(LOOK_SECONDS)
+                for place, worker in enumerate(self._workers):
+                    self._workers[place] = self._looked_after(worker)
+            self._stop_all()
+        return 0
+
+    def _start(self, pause: float = FIRST_PAUSE_SECONDS) -> _Worker:
+        ready, write = os.pipe()
+        environment = {
+            **os.environ,
+            WORKER: str(write),
+            METRICS_FOLDER: self._metrics.name,
+            SHARE_OF_CORES: str(self.count),
+        }
+        command = [sys.executable, "-m", "tunepoint", *self.command]
+        process = subprocess.Popen(command, env=environment, pass_fds=(write,), start_new_session=True)
+        os.close(write)
+        return _Worker(process, ready, pause=pause)
+
+    def _wait_until_ready(self, worker: _Worker) -> int | None:
+        """Wait until a worker serves; its exit code if it ends before."""
+        until = time.monotonic() + START_SECONDS
+        while time.monotonic() < until and not self.stopping:
+            readable, _, _ = select.select([worker.ready], [], [], LOOK_SECONDS)
+            if readable and os.read(worker.ready, 1):
+                return None
+            if worker.process.poll() is not None:
+                return worker.process.returncode or 1
+        return None
+
+    def _looked_after(self, worker: _Worker) -> _Worker:
+        """Return the worker; another one if it has died and its pause is over."""
+        now = time.monotonic()
+        if worker.process.poll() is None:
+            return worker
+        if worker.again == inf:
+            if now - worker.started > STEADY_SECONDS:
+                worker.pause = FIRST_PAUSE_SECONDS
+            worker.again = now + worker.pause
+            ended = worker.process.returncode
+            self.echo(f"a worker has ended ({ended}); another one starts in {worker.pause:g} s")
+            self._forget_metrics(worker.process.pid)
+        if now < worker.again:
+            return worker
+        os.close(worker.ready)
+        return self._start(min(MAX_PAUSE_SECONDS, worker.pause * 2))
+
+    def _forget_metrics(self, process: int) -> None:
+        """Take what a dead worker was doing out of the sums; what it has done stays in them."""
+        from prometheus_client import multiprocess
+
+        with suppress(OSError):
+            multiprocess.mark_process_dead(process, path=self._metrics.name)  # type: ignore[no-untyped-call]
+
+    def _pass_on(self, number: int) -> None:
+        """Hand a signal to the workers; any but SIGHUP stops them."""
+        stop = number != signal.SIGHUP
+        self.stopping = self.stopping or stop
+        for worker in self._workers:
+            with suppress(ProcessLookupError):
+                worker.process.send_signal(signal.SIGTERM if stop else signal.SIGHUP)
+
+    def _stop_all(self) -> None:
+        self._pass_on(signal.SIGTERM)
+        until = time.monotonic() + STOP_SECONDS
+        for worker in self._workers:
+            with suppress(subprocess.TimeoutExpired):
+                worker.process.wait(max(0.1, until - time.monotonic()))
+            if worker.process.poll() is None:
+                worker.process.kill()
+                worker.process.wait()
+            os.close(worker.ready)
+
+
+@contextmanager
+def _signals(handle: Callable[[int], None]) -> Iterator[None]:
+    """Hand signals over while the block runs."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda n, frame: handle(n)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def tell_ready() -> None:
+    """Tell the process that has started this worker that it serves; nothing where there is none."""
+    descriptor = os.environ.pop(WORKER, None)
+    if descriptor is not None:
+        with suppress(OSError, ValueError):
+            os.write(int(descriptor), b"1")
+            os.close(int(descriptor))
+
+
+def is_worker() -> bool:
+    """Whether this process is one of several that share a port."""
+    return WORKER in os.environ or METRICS_FOLDER in os.environ
+
+
+def default_workers() -> int:
+    """Return how many workers a machine has room for: one a core, where they can share a port."""
+    return cores() if hasattr(socket, "SO_REUSEPORT") else 1
+
+
+def free_port(host: str, port: int) -> int:
+    """Return the port, or one that nobody listens on if it is 0.
+
+    Raises:
+        TaskError: somebody listens on it, or the host is no address of this machine.
+
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with closing(socket.socket(family)) as probe:
+        try:
+            # Not shared: workers of another gateway that listen on the port are noticed.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+        except OSError as error:
+            raise TaskError(
+                f"cannot listen on {host}:{port} ({error.strerror}); choose another --port or --host"
+            ) from None
+        return int(probe.getsockname()[1])
