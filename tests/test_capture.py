@@ -18,7 +18,7 @@ import pytest
 import sqlalchemy as sa
 from postgres_server import INSTALLED, postgres_server
 
-from tunepoint.capture.opening import open_store
+from tunepoint.capture.opening import COMPATIBILITY, open_store
 from tunepoint.capture.records import CapturedRequest, Feedback, nanodollars
 from tunepoint.capture.redaction import PatternRedactor, redacted
 from tunepoint.capture.schema import VERSION, metadata
@@ -234,10 +234,31 @@ def test_what_cannot_be_opened_says_why(tmp_path: Path) -> None:
         open_store(tmp_path / "empty.sqlite", create=False)
     with pytest.raises(StoreError, match="is a folder"):
         open_store(tmp_path)
-    with open_store(tmp_path / "later.sqlite") as later, later.engine.begin() as connection:
-        connection.execute(sa.text("update tunepoint_version set version_num = '9999'"))
+    with open_store(tmp_path / "later.sqlite") as later:
+        with later.engine.begin() as connection:
+            connection.execute(sa.text("update tunepoint_version set version_num = '9999'"))
+        later.set_state(COMPATIBILITY, {"oldest": "9998"})
     with pytest.raises(StoreError, match="another version of tunepoint"):
         open_store(tmp_path / "later.sqlite")
+
+
+def test_gateways_of_this_version_serve_beside_a_later_one_whose_migration_only_added(store: Store) -> None:
+    store.add([captured()])
+    with store.engine.begin() as connection:
+        connection.execute(sa.text("alter table requests add column later integer"))
+        connection.execute(sa.text("update tunepoint_version set version_num = '0004'"))
+    where = store.engine.url.render_as_string(hide_password=False).replace("+psycopg", "")
+    with open_store(where.removeprefix("sqlite:///")) as beside:
+        beside.add([captured(1)])
+        assert [request.id for request in beside.requests()] == ["r0", "r1"]
+
+
+def test_gateways_of_the_version_before_serve_on_beside_this_one(store: Store) -> None:
+    """What the schema of before allowed still works: states without a version."""
+    with store.engine.begin() as connection:
+        insert = "insert into states (name, content, at) values ('routes/t', '{}', 1)"
+        connection.execute(sa.text(insert))
+    assert store.versioned_state("routes/t") == ({}, 0)
 
 
 # -- the writer ---------------------------------------------------------------------------------

@@ -26,6 +26,9 @@ POSTGRES_LIMITS = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "keepalives
 connection is probed. Without them, a machine that vanishes holds a connection for many minutes."""
 POSTGRES_LOCK = 7305801412
 """Number of the advisory lock under which one process migrates and the others wait; chosen at random."""
+COMPATIBILITY = "schema"
+"""State with the `oldest` schema whose gateways can use the store. A migration that only adds leaves it; one
+that takes away waits until no gateway of before is left, and raises it."""
 _ALEMBIC_LOCK = threading.Lock()
 """Alembic keeps its context in a global variable, so one thread migrates at a time."""
 
@@ -167,6 +170,8 @@ def _migrate(store: Store) -> None:
                 _upgrade(store, config)
             return
         except CommandError as error:
+            if _serves_older_versions(store, config):
+                return
             raise StoreError(
                 f"{store.label}: written by another version of tunepoint ({error}); upgrade this one"
             ) from None
@@ -186,6 +191,18 @@ def _is_current(store: Store, config: Config) -> bool:
     with store.engine.begin() as connection:
         stored = connection.scalars(sa.select(version.c.version_num)).all()
     return list(stored) == [ScriptDirectory.from_config(config).get_current_head()]
+
+
+def _serves_older_versions(store: Store, config: Config) -> bool:
+    """Whether a store of a later version may be used too, as while gateways are upgraded one by one."""
+    from alembic.script import ScriptDirectory
+
+    try:
+        state = store.state(COMPATIBILITY)
+    except StoreError:
+        return False
+    head = ScriptDirectory.from_config(config).get_current_head()
+    return state is not None and head is not None and str(state["oldest"]) <= head
 
 
 def _upgrade(store: Store, config: Config) -> None:

@@ -5,6 +5,8 @@ Only adds: gateways of the version before serve on beside those of this one.
 
 from __future__ import annotations
 
+import time
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -12,11 +14,16 @@ revision = "0003"
 down_revision = "0002"
 branch_labels = None
 depends_on = None
+STATES = sa.table(
+    "states", sa.column("name"), sa.column("content", sa.JSON), sa.column("at"), sa.column("version")
+)
 
 
 def upgrade() -> None:
     """Add the column and the tables."""
     op.add_column("states", sa.Column("version", sa.Integer, nullable=False, server_default="0"))
+    row = {"name": "schema", "content": {"oldest": "0002"}, "at": time.time(), "version": 1}
+    op.get_bind().execute(sa.insert(STATES), [row])
     op.create_table(
         "canary_values",
         sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
@@ -47,4 +54,5 @@ def downgrade() -> None:
     """Drop them: a canary that runs begins to count anew."""
     for table in ("rate_buckets", "leases", "canary_values"):
         op.drop_table(table)
+    op.execute("delete from states where name = 'schema'")
     op.drop_column("states", "version")
