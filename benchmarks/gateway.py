@@ -182,7 +182,8 @@ def command(name: str, options: argparse.Namespace, folder: Path) -> list[str]:
         return [options.litellm, "--config", str(settings), "--port", str(PORTS[name]), "--host", "127.0.0.1"]
     settings = folder / "serve.toml"
     settings.write_text(
-        f'[server]\nport = {PORTS[name]}\nstore = "{folder}/capture.sqlite"\n[[tasks]]\nname = "bench"\n'
+        f'[server]\nport = {PORTS[name]}\nstore = "{folder}/capture.sqlite"\nworkers = 1\n'
+        '[[tasks]]\nname = "bench"\n'
         f'[[tasks.arms]]\nname = "mock"\nmodel = "{upstream}#mock-1"\n'
         "price = { input = 1, output = 2 }\n"
     )

@@ -16,12 +16,14 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from postgres_server import INSTALLED, postgres_server
 
 from tunepoint.capture.opening import COMPATIBILITY, open_store
 from tunepoint.capture.records import CapturedRequest, Feedback, nanodollars
 from tunepoint.capture.redaction import PatternRedactor, redacted
-from tunepoint.capture.schema import VERSION, metadata
+from tunepoint.capture.schema import HEAD, VERSION, metadata
 from tunepoint.capture.store import Store
 from tunepoint.capture.writer import Writer
 from tunepoint.errors import RefusedRow, StoreError
@@ -240,6 +242,12 @@ def test_what_cannot_be_opened_says_why(tmp_path: Path) -> None:
         later.set_state(COMPATIBILITY, {"oldest": "9998"})
     with pytest.raises(StoreError, match="another version of tunepoint"):
         open_store(tmp_path / "later.sqlite")
+
+
+def test_the_latest_migration_is_named() -> None:
+    config = Config()
+    config.set_main_option("script_location", "tunepoint.capture:migrations")
+    assert ScriptDirectory.from_config(config).get_current_head() == HEAD
 
 
 def test_gateways_of_this_version_serve_beside_a_later_one_whose_migration_only_added(store: Store) -> None:

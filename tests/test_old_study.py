@@ -15,7 +15,7 @@ from conftest import ROOT
 
 from tunepoint import Task, prepare
 from tunepoint.report.html import rebuild_report
-from tunepoint.serve.opening import study_arms
+from tunepoint.serve.study_arms import study_arms
 from tunepoint.study.curve_drawing import curve_points
 from tunepoint.study.directory import Study, open_study
 from tunepoint.study.manifest import read_manifest

@@ -28,8 +28,8 @@ from tunepoint.data.prepare import prepare
 from tunepoint.errors import StudyError, TaskError
 from tunepoint.serve.auth import make_key
 from tunepoint.serve.backends import ServedArm
-from tunepoint.serve.opening import study_arms
 from tunepoint.serve.process import open_socket
+from tunepoint.serve.study_arms import study_arms
 from tunepoint.trials.trial import read_trials
 
 TUNEPOINT = str(Path(sys.executable).with_name("tunepoint"))

@@ -159,6 +159,11 @@ def _check_owner(store: Store, *, create: bool) -> None:
 
 def _migrate(store: Store) -> None:
     """Run the missing migrations; one of several processes does, the others wait."""
+    try:
+        if _is_current(store):
+            return
+    except DBAPIError as error:
+        raise StoreError(f"{store.label}: cannot be opened ({database_reason(error)})") from None
     from alembic.config import Config
     from alembic.util.exc import CommandError
 
@@ -166,11 +171,11 @@ def _migrate(store: Store) -> None:
     config.set_main_option("script_location", "tunepoint.capture:migrations")
     for attempt in range(MIGRATION_ATTEMPTS):
         try:
-            if not _is_current(store, config):
+            if not _is_current(store):
                 _upgrade(store, config)
             return
         except CommandError as error:
-            if _serves_older_versions(store, config):
+            if _serves_older_versions(store):
                 return
             raise StoreError(
                 f"{store.label}: written by another version of tunepoint ({error}); upgrade this one"
@@ -181,28 +186,23 @@ def _migrate(store: Store) -> None:
             time.sleep(0.1 * 2**attempt)
 
 
-def _is_current(store: Store, config: Config) -> bool:
+def _is_current(store: Store) -> bool:
     """Whether no migration is missing: then opening a store waits for nobody who writes to it."""
-    from alembic.script import ScriptDirectory
-
     version = sa.table(schema.VERSION, sa.column("version_num"))
     if not sa.inspect(store.engine).has_table(schema.VERSION):
         return False
     with store.engine.begin() as connection:
         stored = connection.scalars(sa.select(version.c.version_num)).all()
-    return list(stored) == [ScriptDirectory.from_config(config).get_current_head()]
+    return list(stored) == [schema.HEAD]
 
 
-def _serves_older_versions(store: Store, config: Config) -> bool:
+def _serves_older_versions(store: Store) -> bool:
     """Whether a store of a later version may be used too, as while gateways are upgraded one by one."""
-    from alembic.script import ScriptDirectory
-
     try:
         state = store.state(COMPATIBILITY)
     except StoreError:
         return False
-    head = ScriptDirectory.from_config(config).get_current_head()
-    return state is not None and head is not None and str(state["oldest"]) <= head
+    return state is not None and str(state["oldest"]) <= schema.HEAD
 
 
 def _upgrade(store: Store, config: Config) -> None:

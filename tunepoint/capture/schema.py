@@ -18,6 +18,8 @@ from sqlalchemy import (
 )
 
 metadata = MetaData()
+HEAD = "0003"
+"""The latest migration; here, so that opening a store that is up to date loads no Alembic."""
 VERSION = "tunepoint_version"
 """Table of the migrations that were run; Alembic's usual name could be another program's."""
 

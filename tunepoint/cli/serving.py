@@ -77,10 +77,11 @@ def _settings(what: Path, options: dict[str, Any], champion: str | None) -> Serv
     """Read serve.toml, or make settings of a study alone; options of the command line win."""
     from tunepoint.errors import TaskError
     from tunepoint.serve.settings import ServeSettings
-    from tunepoint.study.manifest import read_manifest
 
     server = {key: value for key, value in options.items() if value is not None}
     if what.is_dir():
+        from tunepoint.study.manifest import read_manifest
+
         task = {"name": read_manifest(what).task, "study": str(what.resolve())}
         task |= {} if champion is None else {"champion": champion}
         return ServeSettings.parse({"server": server, "tasks": [task]}, where=str(what))

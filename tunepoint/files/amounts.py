@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from tunepoint.errors import EvidenceError
-from tunepoint.stats.arrays import Floats
 from tunepoint.stats.ranges import Range
 
+if TYPE_CHECKING:  # a gateway that only relays loads no numpy
+    from tunepoint.stats.arrays import Floats
+
 Dollars = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
-Count = TypeVar("Count", float, Floats)
+Count = TypeVar("Count", float, "Floats")
 """A number of tokens, or an array with one number a call."""
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # a gateway that only relays loads no numpy
+    import numpy as np
+    from numpy.typing import NDArray
 
-Embed = Callable[[Sequence[str]], NDArray[np.float32]]
+Embed = Callable[[Sequence[str]], "NDArray[np.float32]"]
 """Texts -> (n, width) unit vectors; similar texts have a high dot product."""
 
 AnswerKind = Literal["label", "json", "number", "text"]

@@ -8,10 +8,8 @@ from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from tunepoint.arms.cascade import Gate
-from tunepoint.arms.contract import Concurrent, FittedArm
 from tunepoint.capture.records import nanodollars
 from tunepoint.errors import TunepointError
 from tunepoint.files.amounts import TokenPrice
@@ -22,6 +20,10 @@ from tunepoint.models.prices import CallPrice
 from tunepoint.serve.batching import MicroBatcher
 from tunepoint.serve.protocol import ChatRequest, completion, usage_of
 from tunepoint.serve.upstream import ArmFault, Upstream
+
+if TYPE_CHECKING:  # a gateway that only relays loads no arms of studies
+    from tunepoint.arms.cascade import Gate
+    from tunepoint.arms.contract import FittedArm
 
 LONG_CONTEXT_TOKENS = 100_000
 """Input tokens above which a price may differ, and is looked up for each answer."""
@@ -219,6 +221,8 @@ class LocalArm(StudyArm):
     """An arm that runs in this process, in batches; a batch per core if it is safe to call from threads."""
 
     def __init__(self, name: str, fitted: FittedArm, model: str) -> None:
+        from tunepoint.arms.contract import Concurrent
+
         super().__init__(name, model)
         concurrent = isinstance(fitted, Concurrent) and fitted.concurrent
         self.batcher = MicroBatcher(fitted, threads=cores() if concurrent else 1)

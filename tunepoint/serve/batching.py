@@ -10,11 +10,14 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from tunepoint.arms.contract import FittedArm
 from tunepoint.errors import ModelError
 from tunepoint.files.machine import cores
 from tunepoint.models.chat import Reply
+
+if TYPE_CHECKING:
+    from tunepoint.arms.contract import FittedArm
 
 CORE_BATCH_INPUTS, CORE_BATCH_CHARACTERS = 6, 400
 """Limits of a batch on one core: larger ones answer no more requests a second (docs/log.md)."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from tunepoint.errors import EvidenceError
-from tunepoint.stats.arrays import Floats
+
+if TYPE_CHECKING:  # a gateway that only relays loads no numpy
+    import numpy as np
+
+    from tunepoint.stats.arrays import Floats
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Quantiles:
 
 def quantiles(values: Floats) -> Quantiles:
     """Return the 90% interval of (D,) draws with their median."""
+    import numpy as np
+
     low, likely, high = np.quantile(values, [0.05, 0.5, 0.95]).tolist()
     return Quantiles(low, likely, high)
 
@@ -87,6 +91,8 @@ class Range:
         The inverse of the triangular distribution function (Johnson 1997). Quantities that share a
         cause (one hourly rate, one traffic) take the same `u`, so that they vary together.
         """
+        import numpy as np
+
         width = self.high - self.low
         if width == 0:
             return np.full_like(u, self.likely, dtype=np.float64)
