@@ -33,7 +33,7 @@ from typing import Any
 
 import aiohttp
 import numpy as np
-from gateway import BODY, PORTS, command, measure, memory_mb, process
+from gateway import BODY, PORTS, command, measure, process
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from postgres_server import Postgres, postgres_server
@@ -109,17 +109,18 @@ def until(condition: Any, seconds: float) -> None:
         time.sleep(0.05)
 
 
-def cpu_seconds(group: int) -> float:
-    """Sum the processor time of a process group."""
-    total = 0.0
+def usage(process_id: int) -> tuple[float, float]:
+    """Sum the processor seconds and the resident megabytes of a process and its children."""
+    seconds = megabytes = 0.0
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rsplit(")", 1)[1].split()
         except OSError:
             continue
-        if int(fields[2]) == group:
-            total += (int(fields[11]) + int(fields[12])) / TICKS
-    return total
+        if process_id in (int(stat.parent.name), int(fields[1])):
+            seconds += (int(fields[11]) + int(fields[12])) / TICKS
+            megabytes += int(fields[21]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return seconds, megabytes
 
 
 class Load:
@@ -177,16 +178,18 @@ def throughput(folder: Path, server: Postgres, count: int, seconds: float) -> di
     with gateways(folder, names, store) as started:
         measure(lambda: Load(names).run(1.0))
         time.sleep(1)
-        before, kept = sum(cpu_seconds(g.pid) for g in started), captured(store)[0]
+        before, kept = sum(usage(g.pid)[0] for g in started), captured(store)[0]
+        idle = float(np.mean([usage(g.pid)[1] for g in started]))
         took = measure(lambda: load.run(seconds))
-        cpu = sum(cpu_seconds(g.pid) for g in started) - before
-        memory = float(np.mean([memory_mb(g.pid) for g in started]))
+        cpu = sum(usage(g.pid)[0] for g in started) - before
+        memory = float(np.mean([usage(g.pid)[1] for g in started]))
     rows, distinct = captured(store)
     return {
         "requests_per_s": len(load.times) / took,
         "p99_ms": float(np.quantile(load.times, 0.99)) * 1_000,
         "cpu_ms_per_request": cpu / len(load.times) * 1_000,
         "memory_mb_each": memory,
+        "memory_mb_each_before": idle,
         "lost": load.codes[200] - (rows - kept),
         "doubled": rows - distinct,
     }
@@ -196,14 +199,14 @@ def workers(folder: Path, count: int, seconds: float) -> dict[str, float]:
     with gateways(folder, ["workers"], f"{folder}/workers{count}.sqlite", count) as started:
         time.sleep(3)  # all of them
         measure(lambda: Load(["workers"]).run(1.0))
-        before, load = cpu_seconds(started[0].pid), Load(["workers"])
+        before, load = usage(started[0].pid)[0], Load(["workers"])
         took = measure(lambda: load.run(seconds, 64))
-        cpu = cpu_seconds(started[0].pid) - before
+        cpu = usage(started[0].pid)[0] - before
         return {
             "requests_per_s": len(load.times) / took,
             "p99_ms": float(np.quantile(load.times, 0.99)) * 1_000,
             "cpu_ms_per_request": cpu / len(load.times) * 1_000,
-            "memory_mb": memory_mb(started[0].pid),
+            "memory_mb": usage(started[0].pid)[1],
         }
 
 

@@ -303,7 +303,7 @@ def _count(where: str) -> int:
 
 @contextmanager
 def served(
-    folder: Path, url: str, options: Sequence[str] = ()
+    folder: Path, url: str, options: Sequence[str] = (), code: int = 0
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`tunepoint serve` as a process of its own, and its address."""
     content = '[server]\nstore = "c.sqlite"\nport = 0\n[[tasks]]\nname = "triage"\n'
@@ -322,7 +322,7 @@ def served(
         yield process, address.removesuffix("/v1")
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(40) == 0, lines
+        assert process.wait(40) == code, lines
         reading.join()
         process.stdout.close()
 
@@ -352,6 +352,14 @@ def test_workers_share_a_port_and_their_metrics_and_one_that_dies_is_replaced(
         until(lambda: ask(url)[0] == 200, 30.0)
         assert counted() >= 81.0  # what the dead one has counted stays
     assert _count(store) >= 81
+
+
+@pytest.mark.no_cover
+def test_workers_end_with_the_process_that_started_them(server: Behind, tmp_path: Path) -> None:
+    with served(tmp_path, server.url, ["--workers", "2"], code=-signal.SIGKILL) as (process, _):
+        children = _children(process.pid)
+        process.kill()
+        until(lambda: not any(Path(f"/proc/{child}").exists() for child in children), 30.0)
 
 
 @pytest.mark.no_cover

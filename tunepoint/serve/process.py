@@ -37,6 +37,8 @@ SWITCH_INTERVAL_SECONDS = 0.0005
 """How soon the writing thread hands over to the answering one; Python's default of .005 would show in p99."""
 M_ARENA_MAX, MEMORY_ARENAS = -8, 2
 """The name of a setting in glibc's malloc.h, and its value: heaps that threads share."""
+PARENT_SECONDS = 1.0
+"""Between two looks of a worker whether the process that has started it still runs."""
 BACKLOG = 2_048
 """Connections that may wait to be accepted."""
 ACCEPTS_PER_TURN = 16
@@ -201,8 +203,11 @@ async def _serve(
         echo(f"http://{host}:{port}/v1 is ready; the model's name is the task's. Ctrl-C stops it.")
         echo(f"dashboard: http://{host}:{port}/")
         tell_ready()
+        watch = asyncio.create_task(_end_with_parent(gateway, server)) if is_worker() else None
         with several_handles(listener) as handles:
             await server.serve(sockets=handles)
+        if watch is not None:
+            watch.cancel()
     if gateway.unwritten:
         echo(f"{gateway.unwritten:,} captured requests could not be written before the process had to end")
 
@@ -221,6 +226,14 @@ def _handle_signals(gateway: Gateway, server: uvicorn.Server, echo: Callable[[st
         loop.add_signal_handler(signal.SIGHUP, reload)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, _stop, gateway, server, number)
+
+
+async def _end_with_parent(gateway: Gateway, server: uvicorn.Server) -> None:
+    """Stop a worker when the process that has started it is gone, which would leave it to nobody."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        await asyncio.sleep(PARENT_SECONDS)
+    _stop(gateway, server, signal.SIGTERM)
 
 
 def _stop(gateway: Gateway, server: uvicorn.Server, number: int) -> None:
