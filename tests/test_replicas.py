@@ -17,15 +17,20 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from gateways import Behind, Running, behind, running, settings, until
 from postgres_server import INSTALLED, Postgres, postgres_server
 from test_gateway import ASK, get, post
+from typer.testing import CliRunner
 
+from tunepoint.capture.copying import copy_store
 from tunepoint.capture.opening import open_store
+from tunepoint.capture.schema import leases, metadata
 from tunepoint.capture.sharing import give_lease_back, hold_lease, take_tokens
 from tunepoint.capture.spending import spending
 from tunepoint.capture.store import Store
-from tunepoint.errors import StateConflict
+from tunepoint.cli.app import app as command_line
+from tunepoint.errors import StateConflict, StoreError
 from tunepoint.serve.auth import make_key
 from tunepoint.serve.canary import Canary
 from tunepoint.serve.routing import Policy, RouteConflict, Router
@@ -259,10 +264,6 @@ def test_whoever_decides_ends_and_another_one_takes_over(where: str, server: Beh
 
 
 def _holder(store: Store) -> str | None:
-    import sqlalchemy as sa
-
-    from tunepoint.capture.schema import leases
-
     with store.transaction("read") as connection:
         return connection.scalar(sa.select(leases.c.holder).where(leases.c.name == "canary/triage"))
 
@@ -296,6 +297,40 @@ def test_a_gateway_answers_while_its_database_is_away_and_catches_up(
 def _count(where: str) -> int:
     with open_store(where) as store:
         return len(list(store.requests()))
+
+
+# -- backups -----------------------------------------------------------------------------------------
+
+
+def test_a_copy_of_a_store_holds_all_of_it_and_goes_on_behind_it(
+    where: str, server: Behind, tmp_path: Path
+) -> None:
+    """From either database to a file, and from the file to an empty one of either."""
+    with open_store(where) as store:
+        key = make_key(store, "app", ("call", "read"), usd_a_month=5)
+        with running(lambda: settings(tmp_path, server.url, server={"store": where})) as gateway:
+            answered = [ask(gateway.url, key=key)[1]["x-request-id"] for _ in range(5)]
+            body = {"request_id": answered[0], "thumbs": "down", "correction": "billing"}
+            assert post(f"{gateway.url}/v1/feedback", body, authorization=f"Bearer {key}")[0] == 200
+            until(lambda: len(list(store.requests())) == 5)
+            backup = CliRunner().invoke(command_line, ["backup", where, str(tmp_path / "backup.sqlite")])
+            assert backup.exit_code == 0 and "5 requests" in backup.output and "1 feedback" in backup.output
+        for address in (str(tmp_path / "again.sqlite"), where):
+            if address == where:
+                with store.engine.begin() as connection:  # the store is lost
+                    for table in reversed(metadata.sorted_tables):
+                        connection.execute(sa.delete(table))
+            with open_store(tmp_path / "backup.sqlite") as saved, open_store(address) as restored:
+                copied = copy_store(saved, restored)
+                assert copied.rows["requests"] == 5 and copied.rows["gateway_keys"] == 1
+                assert list(restored.requests()) == list(saved.requests())
+                assert restored.feedback(answered) == saved.feedback(answered)
+                assert restored.audit_log() == saved.audit_log() and spending(restored) == spending(saved)
+                restored.add_audit("t", "me", "it goes on")  # with the next number
+                with pytest.raises(StoreError, match=r"holds .* already; name an empty store"):
+                    copy_store(saved, restored)
+        with running(lambda: settings(tmp_path, server.url, server={"store": where})) as gateway:
+            assert ask(gateway.url, key=key)[0] == 200  # by the same key
 
 
 # -- workers -----------------------------------------------------------------------------------------

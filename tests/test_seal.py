@@ -25,7 +25,7 @@ SEED = 7
 TASK_COMMANDS = {"check", "run", "tune", "export", "harvest", "quote", "load", "loop", "plan"}
 """Commands that read a task's examples; each is tried below."""
 OTHER_COMMANDS = {
-    "label",
+    *("label", "backup"),
     *("demo", "init", "decide", "report", "parity", "jobs", "whatif", "prices", "savings"),
     *("serve", "studio", "gate", "mcp", "push", "import", "migrate", "keys", "models", "status", "doctor"),
 }

@@ -34,6 +34,25 @@ def add_to(app: typer.Typer) -> None:
     """Add these commands to an application."""
     app.command()(harvest)
     app.command("import")(import_)
+    app.command()(backup)
+
+
+def backup(
+    source: Annotated[str, typer.Argument(metavar="FROM", help="Capture store: a file, or postgresql://...")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="Another one, which is empty or not there.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Copy a capture store while gateways use it: a backup, its restoration, or a move to PostgreSQL."""
+    with clear_errors():
+        from tunepoint.capture.copying import copy_store
+        from tunepoint.capture.opening import open_store
+
+        with open_store(source, create=False) as read, open_store(target) as written:
+            copied = copy_store(read, written)
+            if as_json:
+                print_json({"from": read.label, "to": written.label, "rows": copied.rows})
+            else:
+                typer.echo(f"{read.label} is copied to {written.label}: {copied}.")
 
 
 def import_(

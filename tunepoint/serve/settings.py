@@ -38,8 +38,10 @@ class Server(Section):
     workers: Annotated[int, Field(ge=0, le=256)] | None = None
     """Processes that serve, sharing the port; 0 is one a core. None is that too, unless a study serves: its
     models would be loaded as often."""
+    spool: Path = Path(".tunepoint-spool")
+    """Folder for captured requests that wait for the store."""
     spool_mb: Annotated[float, Field(ge=0, le=1e6)] = 256.0
-    """MiB of captured requests that wait on disk, for each process, while the store is away."""
+    """MiB of them, for each process; 0 keeps them in memory only."""
     at_once: Annotated[int, Field(ge=1, le=100_000)] = 1_024
     """Requests that may be in flight; more get 503 and retry-after."""
 
@@ -151,7 +153,7 @@ class ServeSettings(Section):
 
     def spool(self) -> Path:
         """The folder of what waits on disk for the store."""
-        return self.resolve(Path(".tunepoint-spool"))
+        return self.resolve(self.server.spool)
 
     def store(self) -> str:
         """The address of the store: a URL, or a path resolved like all others."""
