@@ -86,7 +86,7 @@ def summary(path: Path) -> str:
 
 def modules_block() -> str:
     """Every module in one line, by folder, in the order of the imports."""
-    order = [EVERYWHERE, *by_depth(folder_imports())]
+    order = [EVERYWHERE, *by_depth(folder_imports()), "__main__"]
     paths = [path for path in sources() if path != PACKAGE / "__init__.py"]
     paths.sort(key=lambda path: order.index(path.relative_to(PACKAGE).parts[0].removesuffix(".py")))
     lines: list[str] = []

@@ -86,7 +86,7 @@ def imports_between(*folders: str) -> list[str]:
 def test_the_root_holds_the_stages_and_the_errors() -> None:
     entries = {path.name for path in PACKAGE.iterdir() if path.name not in ("__pycache__", "examples")}
     folders = {f"{name}.py" if name == "errors" else name for name in IMPORTS}
-    assert entries == folders | {"__init__.py", "py.typed"}
+    assert entries == folders | {"__init__.py", "__main__.py", "py.typed"}
 
 
 @pytest.mark.parametrize("folder", IMPORTS)
