@@ -485,7 +485,8 @@ def test_other_addresses_are_answered_in_the_same_form(gateway: Running) -> None
     assert get(f"{gateway.url}/v1/models/other")[0] == 404
     assert get(f"{gateway.url}/v1/routes/other")[0] == 404
     assert post(f"{gateway.url}/v1/models", {})[0] == 405
-    assert get(f"{gateway.url}/healthz")[1] == {"status": "ok", "tasks": ["triage"], "capture": "ok"}
+    health = {"status": "ok", "tasks": ["triage"], "capture": "ok", "waiting": 0, "on_disk": 0}
+    assert get(f"{gateway.url}/healthz")[1] == health
     assert "/v1/chat/completions" in get(f"{gateway.url}/openapi.json")[1]["paths"]
 
 

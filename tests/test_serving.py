@@ -90,7 +90,7 @@ def free_port() -> int:
 
 
 def settings_file(folder: Path, url: str, port: int, arms: tuple[str, ...] = ("main",)) -> Path:
-    lines = [f'[server]\nport = {port}\nstore = "c.sqlite"\n[[tasks]]\nname = "triage"']
+    lines = [f'[server]\nport = {port}\nstore = "c.sqlite"\nworkers = 1\n[[tasks]]\nname = "triage"']
     lines += [f'[[tasks.arms]]\nname = "{arm}"\nmodel = "{url}#{arm}"\n' for arm in arms]
     (folder / "serve.toml").write_text("\n".join(lines))
     return folder / "serve.toml"
@@ -252,5 +252,8 @@ def test_settings_that_cannot_be_used_are_named(
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     (tmp_path / "serve.toml").write_text(text)
     # Some go as far as to open a port: the default one may be taken.
-    result = CliRunner().invoke(app, ["serve", str(tmp_path / "serve.toml"), "--port", str(free_port())])
+    port = str(free_port())
+    result = CliRunner().invoke(
+        app, ["serve", str(tmp_path / "serve.toml"), "--port", port, "--workers", "1"]
+    )
     assert result.exit_code == 2 and words in " ".join(result.output.split()), result.output

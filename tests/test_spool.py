@@ -119,6 +119,27 @@ def test_a_writer_spools_while_the_store_is_away_and_catches_up(tmp_path: Path) 
     assert writer.close(5) == 0 and writer.spooled == 0 and not list(tmp_path.iterdir())
 
 
+def test_a_writer_that_closes_leaves_the_rest_on_disk_at_once(tmp_path: Path) -> None:
+    """Catching up may take long; who stops a gateway does not wait for it."""
+    store = Away()
+    writer = Writer(store, None, Spool(tmp_path, 10**6), batch=1, linger=0.0, pause=briefly)
+    for number in range(30):
+        writer.put(request(number))
+    until(lambda: writer.spooled == 30)
+    slow = store.add
+
+    def add(requests: Sequence[CapturedRequest] = (), feedback: Sequence[Feedback] = ()) -> None:
+        time.sleep(0.05)
+        slow(requests, feedback)
+
+    store.add, store.is_away = add, False  # type: ignore[method-assign]
+    writer.put(request(30))
+    until(lambda: len(store.rows) > 2)
+    started = time.monotonic()
+    assert writer.close(10) == 0 and time.monotonic() - started < 5
+    assert writer.spooled + len(store.rows) >= 31 and writer.spooled > 0
+
+
 def test_what_waits_at_the_end_is_there_at_the_next_start(tmp_path: Path) -> None:
     writer = Writer(Away(), None, Spool(tmp_path / "s", 10**6), linger=0.0, pause=briefly)
     for number in range(10):

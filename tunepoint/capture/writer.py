@@ -202,7 +202,8 @@ class Writer:
                 retry = min(MAX_RETRY_SECONDS, retry * 2)
                 self._wake.set()
                 continue
-            if self._requests or self._feedback or self.spooled:
+            # What is on disk when the writer closes is safe there.
+            if self._requests or self._feedback or (self.spooled and not self._closing):
                 self._wake.set()
             elif self._closing:
                 return

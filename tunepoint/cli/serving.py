@@ -69,8 +69,9 @@ def _run_workers(what: Path, settings: ServeSettings, count: int, champion: str 
     port = free_port(server.host, server.port)
     command = ["serve", str(what), "--host", server.host, "--port", str(port), "--store", settings.store()]
     command += [] if champion is None else ["--champion", champion]
-    typer.echo(f"starting {count} workers at http://{server.host}:{port}/v1 ...")
-    raise typer.Exit(Workers(command, count, typer.echo).run())
+    typer.echo(f"starting {count} workers ...")
+    address = f"http://{server.host}:{port}/v1"
+    raise typer.Exit(Workers(command, count, address, typer.echo).run())
 
 
 def _settings(what: Path, options: dict[str, Any], champion: str | None) -> ServeSettings:

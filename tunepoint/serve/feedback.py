@@ -16,6 +16,8 @@ from tunepoint.serve.protocol import RequestError
 
 MAX_REMEMBERED = 10_000
 """Requests that are remembered for feedback; older ones are looked up in the store."""
+PAUSES = (0.1, 0.4)
+"""Seconds before a request that is not known is looked up again."""
 MAX_ENTRIES = 20
 """Feedback entries on one request."""
 MAX_QUOTED = 80
@@ -72,8 +74,12 @@ class AnsweredRequests:
 
         """
         answered = self._recent.get(request_id)
-        if answered is None:
+        for pause in (0.0, *PAUSES) if answered is None else ():
+            # Another process may have answered, and not have written it yet.
+            await asyncio.sleep(pause)
             answered = await asyncio.to_thread(self._look_up, request_id)
+            if answered is not None:
+                break
         if answered is None:
             raise RequestError(
                 404,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
 import secrets
@@ -15,10 +16,11 @@ import aiohttp
 
 from tunepoint.capture.opening import open_store
 from tunepoint.capture.redaction import PatternRedactor
+from tunepoint.capture.sharing import hold_lease
 from tunepoint.capture.spool import Spool
 from tunepoint.capture.store import Store
 from tunepoint.capture.writer import Writer
-from tunepoint.errors import StoreError, TaskError, TunepointError
+from tunepoint.errors import StoreError, TaskError
 from tunepoint.serve.auth import Access
 from tunepoint.serve.canary_monitor import CanaryMonitor
 from tunepoint.serve.dispatch import Dispatcher
@@ -26,12 +28,13 @@ from tunepoint.serve.feedback import AnsweredRequests, count_in
 from tunepoint.serve.metrics import Metrics
 from tunepoint.serve.opening import TaskArms, opened_tasks
 from tunepoint.serve.recording import Recorder
-from tunepoint.serve.routing import Policy, Router
+from tunepoint.serve.routing import Policy, RouteError, Router
 from tunepoint.serve.settings import LOOPBACK, ServeSettings, TaskSettings
 from tunepoint.serve.tasks import ServedTask
 from tunepoint.serve.tracing import Tracer
 from tunepoint.serve.upstream import open_session
 
+log = logging.getLogger(__name__)
 CHECK_SECONDS = 1.0
 """Between two looks at the canaries, and at what other processes have changed: routes and keys."""
 UPKEEP_SECONDS = 10.0
@@ -181,28 +184,41 @@ class Gateway:
         while True:
             await asyncio.sleep(CHECK_SECONDS)
             now = time.monotonic()
-            await asyncio.to_thread(self._follow)
-            self.metrics.update()
-            for task in list(self.dispatcher.tasks.values()):
-                with suppress(TunepointError):
-                    await asyncio.to_thread(task.monitor.evaluate)
-            if now - looked_after > UPKEEP_SECONDS:
-                looked_after = now
-                with suppress(StoreError):
-                    await asyncio.to_thread(self.access.absorb_abandoned)
-                await asyncio.to_thread(self.on_maintenance)
-            days = self.settings.server.retention_days
-            if days is not None and now - purged > PURGE_SECONDS:
-                purged = now
-                with suppress(StoreError):
-                    await asyncio.to_thread(self.store.purge, time.time() - days * 86_400)
+            try:
+                await self._look()
+                if now - looked_after > UPKEEP_SECONDS:
+                    looked_after = now
+                    await self._upkeep()
+                if now - purged > PURGE_SECONDS:
+                    purged = now
+                    await asyncio.to_thread(self._purge)
+            except StoreError:
+                continue  # what was known last holds until the store is back
+            except Exception:
+                log.exception("looking after the gateway failed; it is tried again")
+
+    async def _look(self) -> None:
+        """Follow what other processes have changed, and let the canaries be judged."""
+        self.metrics.update()
+        await asyncio.to_thread(self._follow)
+        for task in list(self.dispatcher.tasks.values()):
+            with suppress(RouteError):
+                await asyncio.to_thread(task.monitor.evaluate)
+
+    async def _upkeep(self) -> None:
+        await asyncio.to_thread(self.on_maintenance)
+        await asyncio.to_thread(self.access.absorb_abandoned)
+
+    def _purge(self) -> None:
+        """Delete what is too old, in one of the gateways that share the store."""
+        days = self.settings.server.retention_days
+        if days is not None and hold_lease(self.store, "purge", self.name, PURGE_SECONDS / 2):
+            self.store.purge(time.time() - days * 86_400)
 
     def _follow(self) -> None:
-        """Follow what other processes have changed; while the store is away, what was known last holds."""
-        with suppress(StoreError):
-            self.access.reload()
-            for task in list(self.dispatcher.tasks.values()):
-                task.router.refresh()
+        self.access.reload()
+        for task in list(self.dispatcher.tasks.values()):
+            task.router.refresh()
 
     async def stop(self) -> None:
         """Write everything down and close."""

@@ -54,12 +54,13 @@ class Workers:
     Args:
         command: arguments of the command line that start one.
         count: of processes.
+        address: at which they answer, for the operator.
         echo: prints a line for the operator.
 
     """
 
-    def __init__(self, command: Sequence[str], count: int, echo: Callable[[str], None]) -> None:
-        self.command, self.count, self.echo = list(command), count, echo
+    def __init__(self, command: Sequence[str], count: int, address: str, echo: Callable[[str], None]) -> None:
+        self.command, self.count, self.address, self.echo = list(command), count, address, echo
         self.stopping = False
         self._workers: list[_Worker] = []
         self._metrics = tempfile.TemporaryDirectory(prefix="tunepoint-metrics-")
@@ -74,13 +75,15 @@ class Workers:
         with self._metrics, _signals(self._pass_on):
             # The first alone: it brings the store up to date, and says what is wrong with the settings.
             for number in range(self.count):
+                if self.stopping:
+                    break
                 self._workers.append(self._start())
                 code = self._wait_until_ready(self._workers[-1]) if number in (0, self.count - 1) else None
                 if code is not None:
                     self._stop_all()
                     return code
             if not self.stopping:
-                self.echo(f"{self.count} workers serve.")
+                self.echo(f"{self.address} is ready; {self.count} workers serve. Ctrl-C stops them.")
             while not self.stopping:
                 time.sleep(LOOK_SECONDS)
                 for place, worker in enumerate(self._workers):
