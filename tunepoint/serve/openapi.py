@@ -118,7 +118,7 @@ def _paths(task_name: dict[str, Any]) -> dict[str, Any]:
             "post": {
                 "parameters": [task],
                 "requestBody": {"required": True, **_json(CHANGE)},
-                "responses": _responses(OBJECT, 400, *denied, 404, 413, 415, 503),
+                "responses": _responses(OBJECT, 400, *denied, 404, 409, 413, 415, 503),
             },
         },
         "/v1/reload": {"post": {"responses": _responses(OBJECT, 400, *denied, 415, 503)}},
@@ -127,5 +127,6 @@ def _paths(task_name: dict[str, Any]) -> dict[str, Any]:
         },
         "/v1/audit": {"get": {"parameters": [filter_], "responses": _responses(OBJECT, *denied, 503)}},
         "/healthz": {"get": {"responses": _responses(OBJECT)}},
+        "/readyz": {"get": {"responses": _responses(OBJECT, 503)}},
         "/metrics": {"get": {"responses": _responses(None, *denied)}},
     }
