@@ -178,6 +178,14 @@ def test_what_one_gateway_changes_another_follows_within_two_seconds(
 # -- keys --------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store on a busy machine is slow, and not away."""
+    for module in ("budgets", "rate_limits"):
+        monkeypatch.setattr(f"tunepoint.serve.{module}.STORE_SECONDS", 60.0)
+
+
+@pytest.mark.usefixtures("patient")
 def test_a_budget_holds_over_four_gateways_and_sixteen_callers(
     where: str, server: Behind, tmp_path: Path
 ) -> None:
@@ -199,6 +207,7 @@ def test_a_budget_holds_over_four_gateways_and_sixteen_callers(
             assert 0.5 * cents < spent <= cents
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_rate_holds_over_gateways(where: str, server: Behind, tmp_path: Path) -> None:
     with open_store(where) as store:
         key = make_key(store, "app", ("call",), requests_a_minute=60)

@@ -18,8 +18,9 @@ from tunepoint.serve.protocol import RequestError
 
 RETRY_SECONDS = 1.0
 """When to try again, if calls on their way hold what is left of a budget."""
-STORE_SECONDS = 1.0
-"""How long a call waits for the store before this process decides alone."""
+STORE_SECONDS = 5.0
+"""Wait for the store before this process decides alone. A store that is away says so at once.
+One that is busy must not be taken for that: each gateway alone could spend what is left of a budget."""
 AWAY_SECONDS = 5.0
 """How long the store is left alone after it did not reply in time."""
 _Pending = tuple[Reservation, "Future[Balance]"]

@@ -21,7 +21,7 @@ from tunepoint.serve.application import Application
 from tunepoint.serve.connections import Limits, guarded_protocol
 from tunepoint.serve.gateway import Gateway
 from tunepoint.serve.settings import ServeSettings
-from tunepoint.serve.workers import is_worker, tell_ready
+from tunepoint.serve.workers import has_parent, is_worker, tell_ready
 
 GRACE_SECONDS = 15
 """How long requests on their way may take when the process is asked to stop."""
@@ -230,8 +230,7 @@ def _handle_signals(gateway: Gateway, server: uvicorn.Server, echo: Callable[[st
 
 async def _end_with_parent(gateway: Gateway, server: uvicorn.Server) -> None:
     """Stop a worker when the process that has started it is gone, which would leave it to nobody."""
-    parent = os.getppid()
-    while os.getppid() == parent:
+    while has_parent():
         await asyncio.sleep(PARENT_SECONDS)
     _stop(gateway, server, signal.SIGTERM)
 

@@ -16,7 +16,7 @@ from tunepoint.errors import StoreError
 
 AHEAD_SECONDS = 1.0
 """How much of a limit a process takes from the store at once: a limit of 600 a minute comes by tens."""
-STORE_SECONDS = 1.0
+STORE_SECONDS = 5.0
 """How long a call waits for the store before this process counts alone."""
 AWAY_SECONDS = 5.0
 """How long the store is left alone after it did not reply in time."""

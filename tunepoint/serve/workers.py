@@ -23,7 +23,8 @@ from tunepoint.errors import TaskError
 from tunepoint.files.machine import SHARE_OF_CORES, cores
 
 WORKER = "TUNEPOINT_WORKER"
-"""Environment variable of a worker: the file descriptor that it writes to when it is ready."""
+"""Environment variable of a worker: the file descriptor that it writes to when it is ready, a colon, and the
+process that has started it."""
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable of prometheus_client: where the workers add up their metrics."""
 START_SECONDS = 600.0
@@ -95,7 +96,7 @@ class Workers:
         ready, write = os.pipe()
         environment = {
             **os.environ,
-            WORKER: str(write),
+            WORKER: f"{write}:{os.getpid()}",
             METRICS_FOLDER: self._metrics.name,
             SHARE_OF_CORES: str(self.count),
         }
@@ -173,16 +174,21 @@ def _signals(handle: Callable[[int], None]) -> Iterator[None]:
 
 def tell_ready() -> None:
     """Tell the process that has started this worker that it serves; nothing where there is none."""
-    descriptor = os.environ.pop(WORKER, None)
-    if descriptor is not None:
-        with suppress(OSError, ValueError):
-            os.write(int(descriptor), b"1")
-            os.close(int(descriptor))
+    if is_worker():
+        descriptor = int(os.environ[WORKER].partition(":")[0])
+        with suppress(OSError):
+            os.write(descriptor, b"1")
+            os.close(descriptor)
 
 
 def is_worker() -> bool:
     """Whether this process is one of several that share a port."""
-    return WORKER in os.environ or METRICS_FOLDER in os.environ
+    return WORKER in os.environ
+
+
+def has_parent() -> bool:
+    """Whether the process that has started this worker still runs."""
+    return os.getppid() == int(os.environ[WORKER].partition(":")[2])
 
 
 def default_workers() -> int:
