@@ -18,7 +18,7 @@ from tunepoint.models.anthropic import AnthropicEndpoint
 from tunepoint.models.chat import Demonstration, Message, Prompt, Usage
 from tunepoint.models.endpoints import CUT_OFF, Request, TextModel
 from tunepoint.models.messages_api import SeenStarts, message_body, read_message
-from tunepoint.models.opening import NamedModel, open_hosted
+from tunepoint.models.named_models import NamedModel, open_hosted
 from tunepoint.models.prices import CallPrice, call_price
 from tunepoint.models.prompt_caches import PromptCache
 

@@ -11,7 +11,7 @@ from tunepoint.cli.doctor import _keys
 from tunepoint.errors import ModelError
 from tunepoint.models.chat import Prompt
 from tunepoint.models.endpoints import TextModel
-from tunepoint.models.opening import NamedModel, open_hosted
+from tunepoint.models.named_models import NamedModel, open_hosted
 from tunepoint.models.prices import UNKNOWN_PRICE, call_price
 from tunepoint.models.prompt_caches import prompt_cache
 from tunepoint.models.providers import parse_model_name

@@ -29,7 +29,7 @@ from tunepoint.models.batch.terms import batch_discount, known_terms
 from tunepoint.models.budget import Budget, BudgetedEndpoint
 from tunepoint.models.chat import Message, Usage
 from tunepoint.models.endpoints import Completion, Request, allow_all
-from tunepoint.models.opening import NamedModel, open_hosted
+from tunepoint.models.named_models import NamedModel, open_hosted
 from tunepoint.models.payments import PaymentLog
 from tunepoint.models.prices import call_price
 from tunepoint.models.providers import PROVIDERS, Provider

@@ -22,7 +22,7 @@ from tunepoint.errors import MissingExtra, ModelError
 from tunepoint.models.chat import Usage
 from tunepoint.models.clouds import claude
 from tunepoint.models.endpoints import TextModel
-from tunepoint.models.opening import NamedModel, open_hosted
+from tunepoint.models.named_models import NamedModel, open_hosted
 from tunepoint.models.prices import call_price
 from tunepoint.models.prompt_caches import PromptCache, prompt_cache
 from tunepoint.models.providers import parse_model_name

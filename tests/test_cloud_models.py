@@ -13,7 +13,7 @@ from tunepoint.errors import MissingExtra, ModelError
 from tunepoint.models.chat import Demonstration, Message, Prompt
 from tunepoint.models.endpoints import CUT_OFF, CallSettings, Completion, Request, TextModel, allow_all
 from tunepoint.models.hosted_endpoint import HostedEndpoint
-from tunepoint.models.opening import NamedModel, open_hosted
+from tunepoint.models.named_models import NamedModel, open_hosted
 from tunepoint.models.prices import UNKNOWN_PRICE, call_price
 from tunepoint.models.prompt_caches import prompt_cache
 

@@ -25,7 +25,8 @@ from tunepoint.errors import DataError, EvidenceError, ModelError, TaskError
 from tunepoint.files.amounts import TokenPrice
 from tunepoint.models.chat import Prompt, Reply, Usage
 from tunepoint.models.endpoints import CallSettings
-from tunepoint.models.opening import NamedModel, open_models
+from tunepoint.models.named_models import NamedModel
+from tunepoint.models.opening import open_models
 from tunepoint.stats.calibrated import cluster_error, rectify
 from tunepoint.stats.comparisons import compare
 from tunepoint.stats.disagreements import AGREED

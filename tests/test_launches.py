@@ -20,13 +20,13 @@ from tunepoint.arms.causal.distributed import LOCK_FILE
 from tunepoint.arms.causal.job import TrainingJob
 from tunepoint.arms.causal.launchers import ProcessLauncher, accelerate_command
 from tunepoint.arms.causal.memory import smaller_batch
-from tunepoint.arms.causal.ray_train import ray_cluster
 from tunepoint.arms.causal.recipe import CausalRecipe
 from tunepoint.arms.causal.sft import fine_tune, train
 from tunepoint.arms.causal.trained import Trained
 from tunepoint.arms.causal.worker import work
 from tunepoint.cli.app import app
 from tunepoint.errors import ModelError
+from tunepoint.files.ray_cluster import ray_cluster
 
 pytestmark = pytest.mark.no_cover  # what they run, other tests cover
 CALM = CausalRecipe(learning_rate=1e-3, epochs=2, checkpoint_steps=5)

@@ -27,7 +27,8 @@ from tunepoint.decision.caveats import late_payback
 from tunepoint.errors import ModelError, TaskError, TrialsError
 from tunepoint.files.currencies import in_dollars
 from tunepoint.files.machine import cores
-from tunepoint.models.opening import NamedModel, open_models
+from tunepoint.models.named_models import NamedModel
+from tunepoint.models.opening import open_models
 from tunepoint.models.prices import project_price, project_prices
 from tunepoint.stats.moments import deviations, mean_of
 from tunepoint.stats.ranges import Range

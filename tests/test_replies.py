@@ -20,7 +20,8 @@ from tunepoint.data.prepare import prepare
 from tunepoint.errors import ModelError
 from tunepoint.models.chat import Message, Usage
 from tunepoint.models.endpoints import Allow, Completion, Done, Request, TextModel, allow_all, request_of
-from tunepoint.models.opening import NamedModel, open_models
+from tunepoint.models.named_models import NamedModel
+from tunepoint.models.opening import open_models
 from tunepoint.models.recording import CallRecording, RecordedEndpoint
 from tunepoint.models.replies import (
     NOT_RECORDED,

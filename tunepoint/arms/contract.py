@@ -10,7 +10,8 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Protocol, runtime_checkable
+from pathlib import Path
+from typing import Protocol, Self, runtime_checkable
 
 from numpy.random import Generator
 
@@ -112,6 +113,22 @@ class HasTrainingTime(Protocol):
 
     def seconds_for(self, examples: int) -> float:
         """Return the expected seconds of one training run on this many examples."""
+        ...
+
+
+@runtime_checkable
+class KeepsTrainingRuns(Arm, Protocol):
+    """An arm whose training runs are files, so that another machine can train them."""
+
+    keep: Path | None
+    """Folder of its finished runs; a run that is there is loaded, not repeated. In memory alone if None."""
+
+    def run_name(self, task: Task, train: Sequence[Example], rng: Generator) -> str:
+        """Return the name, below `keep`, of the file or folder of the run that `fit` would load or train."""
+        ...
+
+    def keeping(self, folder: Path) -> Self:
+        """Return the same arm with its runs in another folder and none in memory; it can be pickled."""
         ...
 
 

@@ -101,7 +101,7 @@ def _task_model(named: ModelName, task: Task) -> Check:
 
 def _hosted_model(what: str, named: ModelName) -> Check:
     """Check a model's address and key, and that its client is there; only a server at a URL is asked."""
-    from tunepoint.models.opening import endpoint_kind
+    from tunepoint.models.named_models import endpoint_kind
     from tunepoint.models.providers import parse_model_name
 
     try:

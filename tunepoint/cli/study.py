@@ -91,6 +91,12 @@ def run(
         bool, typer.Option("--replay", help="Answer from the study's recording only; makes no calls.")
     ] = False,
     batch: BatchOption = False,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            help="Use the machines of a Ray cluster: 'ray' (RAY_ADDRESS, else this machine) or an address."
+        ),
+    ] = None,
     fresh: Annotated[
         str | None,
         typer.Option(
@@ -123,6 +129,7 @@ def run(
             form=progress,
             fresh=fresh,
             verbose=verbose,
+            on=on,
         )
         if verbose and not as_json:
             typer.echo("Change limits or costs in task.toml and run again: nothing is measured twice.")
@@ -148,6 +155,7 @@ def _run(
     form: ProgressForm = "bar",
     fresh: str | None = None,
     verbose: bool = False,
+    on: str | None = None,
 ) -> Result:
     from tunepoint.study.run import run as run_study
 
@@ -166,6 +174,7 @@ def _run(
             confirm=confirm,
             replay=replay,
             fresh=fresh,
+            on=on,
         )
     for note in result.notes:
         typer.echo(note, err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from tunepoint.errors import BudgetReached, TunepointError
@@ -37,6 +38,8 @@ class Budget:
         self.calls = 0
         """Calls of chat models that were paid for since the start."""
         self._payments = payments
+        self._charged_until: float | None = None
+        """Time of the clock up to which rented machines are paid for; None where none are rented."""
         self._reserved: dict[int, float] = {}
         self._reservations = 0
 
@@ -44,6 +47,18 @@ class Budget:
     def reserved_usd(self) -> float:
         """Dollars set aside for calls that are under way."""
         return sum(self._reserved.values())
+
+    def rent(self, usd_per_hour: float) -> None:
+        """Charge by the clock from now on: machines that are rented cost as much while they wait."""
+        self.usd_per_second = usd_per_hour / 3600
+        self._charged_until = time.monotonic()
+
+    def charge_rent(self) -> None:
+        """Add what rented machines have cost since the last time."""
+        if self._charged_until is not None:
+            now = time.monotonic()
+            self.spent_usd += (now - self._charged_until) * self.usd_per_second
+            self._charged_until = now
 
     def check(self, seconds: float, rest_seconds: float) -> None:
         """Raise if a step on this machine would exceed the cap.
@@ -56,6 +71,7 @@ class Budget:
             BudgetReached: with the cost of the step and of the rest of the study.
 
         """
+        self.charge_rent()
         step = seconds * self.usd_per_second
         if self.cap_usd is not None and self.spent_usd + step > self.cap_usd:
             rest = rest_seconds * self.usd_per_second
@@ -67,7 +83,10 @@ class Budget:
 
     def charge_seconds(self, seconds: float) -> None:
         """Add time on this machine; negative seconds give back what was charged too much."""
-        self.spent_usd += seconds * self.usd_per_second
+        if self._charged_until is None:
+            self.spent_usd += seconds * self.usd_per_second
+        else:
+            self.charge_rent()
 
     def reserve(self, dollars: float) -> int | None:
         """Set money aside for a call, the most that it can cost.
@@ -79,6 +98,7 @@ class Budget:
             BudgetReached: the call could exceed the cap, and no call under way can settle for less.
 
         """
+        self.charge_rent()
         if self.cap_usd is not None and self.spent_usd + self.reserved_usd + dollars > self.cap_usd:
             # Calls under way have reserved their worst case: when they settle, there may be room.
             if self._reserved:

@@ -90,6 +90,14 @@ class Encoder:
         """Vectors that one answer of the current thread needs twice."""
         self._shared = shared or SharedStates()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what belongs to this process; the states of the lowest layers go along."""
+        own = {"_thread", "_cache", "runtime"}
+        return {name: value for name, value in self.__dict__.items() if name not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _thread=threading.local(), _cache={}, runtime=None)
+
     @classmethod
     def load(cls, folder: Path | None = None) -> Encoder:
         """Load and verify the published weights.

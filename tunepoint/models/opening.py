@@ -14,55 +14,21 @@ from tunepoint.files.amounts import TokenPrice
 from tunepoint.models.batch.endpoint import BatchedEndpoint
 from tunepoint.models.batch.gathering import Batches
 from tunepoint.models.batch.terms import batch_terms
-from tunepoint.models.embedded import CPU_TORCH
-from tunepoint.models.endpoints import AS_USUAL, CallSettings, Completion, Endpoint, TextModel
+from tunepoint.models.endpoints import Endpoint, TextModel
 from tunepoint.models.gguf.catalog import known_model
-from tunepoint.models.gguf.opening import open_gguf
+from tunepoint.models.named_models import NamedModel, OtherMachines, open_here, open_hosted
 from tunepoint.models.prices import UNKNOWN_PRICE, CallPrice, call_price, missing_price, project_price
-from tunepoint.models.prompt_caches import PromptCache, prompt_cache
-from tunepoint.models.providers import (
-    ANTHROPIC_PREFIX,
-    BEDROCK_PREFIX,
-    EMBEDDED_PREFIX,
-    HERE_PREFIXES,
-    VERTEX_PREFIX,
-    is_gguf,
-)
+from tunepoint.models.prompt_caches import prompt_cache
+from tunepoint.models.providers import EMBEDDED_PREFIX, HERE_PREFIXES
 from tunepoint.models.recording import CallRecording, RecordedEndpoint
 from tunepoint.models.replies import RepliesEndpoint, ReplyOrigin
 
 if TYPE_CHECKING:
     from tunepoint.models.abilities import Abilities
-    from tunepoint.models.gguf.endpoint import GgufEndpoint
     from tunepoint.models.hosted_endpoint import HostedEndpoint
-    from tunepoint.models.local import LocalEndpoint
 
 AddBudget = Callable[[Endpoint, CallPrice | None], Endpoint]
 """Puts the study's spending cap around an endpoint with this price."""
-
-
-@dataclass(frozen=True)
-class NamedModel:
-    """A chat model as the task names it."""
-
-    name: str
-    price: TokenPrice | None = None
-    """The task's own price, which overrides the known one."""
-    concurrency: int = 64
-    folder: Path = Path()
-    """Where relative directories of local models start."""
-    key_env: str | None = None
-    """Environment variable with the key of its server."""
-    replies: Path | None = None
-    """File of its replies, which are taken instead of asking it."""
-    cache: PromptCache | None = None
-    """How its provider caches prompts; None if only what is generally known counts."""
-    settings: CallSettings = AS_USUAL
-    """How it is asked."""
-    batch: bool = False
-    """Whether its calls go by batch, where a study has many at a time."""
-    useless: Callable[[Completion], bool] | None = None
-    """For a judge: says which of its recorded replies it gives once more; none if None."""
 
 
 @dataclass(frozen=True)
@@ -169,71 +135,6 @@ class ChatModels:
         return None if price is None or price.checked is None else price.checked.isoformat()
 
 
-def open_hosted(model: NamedModel, abilities: Abilities | None = None) -> HostedEndpoint:
-    """Open a model by the API of its provider: Anthropic's own, or an OpenAI-compatible one.
-
-    Args:
-        model: as the task names it.
-        abilities: of its server; found out if None.
-
-    Raises:
-        ModelError: the name is not a model's, or its key is not set.
-        MissingExtra: the client of the provider is not installed.
-
-    """
-    settings: dict[str, Any] = {
-        "concurrency": model.concurrency,
-        "abilities": abilities,
-        "key_env": model.key_env,
-    }
-    return endpoint_kind(model.name)(model.name, **settings)
-
-
-def endpoint_kind(name: str) -> type[HostedEndpoint]:
-    """Return the class for the API that serves a model.
-
-    Raises:
-        MissingExtra: the client of the provider is not installed.
-
-    """
-    provider, _, model = name.partition("/")
-    prefix = f"{provider}/"
-    try:
-        if prefix == ANTHROPIC_PREFIX:
-            from tunepoint.models.anthropic import AnthropicEndpoint
-
-            return AnthropicEndpoint
-        if prefix in (BEDROCK_PREFIX, VERTEX_PREFIX) and "claude" in model:
-            from tunepoint.models.clouds.claude import BedrockEndpoint, VertexEndpoint
-
-            return BedrockEndpoint if prefix == BEDROCK_PREFIX else VertexEndpoint
-        if prefix == BEDROCK_PREFIX:
-            from tunepoint.models.clouds.converse import ConverseEndpoint
-
-            return ConverseEndpoint
-        if prefix == VERTEX_PREFIX:
-            from tunepoint.models.clouds.gemini import GeminiEndpoint
-
-            return GeminiEndpoint
-    except ImportError as error:
-        extra = "anthropic" if "claude" in model else provider
-        raise MissingExtra(f"{name} needs {error.name}", extra) from None
-    from tunepoint.models.openai import OpenAIEndpoint
-
-    return OpenAIEndpoint
-
-
-def _open_here(model: NamedModel) -> LocalEndpoint | GgufEndpoint:
-    """Open a model that runs in this process."""
-    if is_gguf(model.name):
-        return open_gguf(model.name, model.folder)
-    try:
-        from tunepoint.models.local import LocalEndpoint
-    except ImportError as error:
-        raise MissingExtra(f"{model.name} needs {error.name}", "tune", CPU_TORCH) from None
-    return LocalEndpoint.load(model.name, model.folder)
-
-
 class _Opener:
     """Opens models one after the other; a stack closes them."""
 
@@ -246,8 +147,10 @@ class _Opener:
         *,
         replay: bool,
         batches: Batches | None,
+        others: OtherMachines | None = None,
     ) -> None:
         self.stack = stack
+        self.others = others
         self.batches = batches
         self.by_batch = False
         """Whether calls of any model go by batch."""
@@ -307,14 +210,15 @@ class _Opener:
         self, model: NamedModel, abilities: Abilities | None, price: CallPrice | None, *, local: bool
     ) -> Endpoint:
         if local:
-            here = _open_here(model)
-            self.stack.callback(here.close)
-            self.parameters.setdefault(model.name, here.parameters)
-            return here
+            own = open_here(model) if self.others is None else self.others.own_model(model)
+            self.stack.callback(own.close)
+            self.parameters.setdefault(model.name, own.parameters)
+            return own
         hosted = open_hosted(model, abilities)
         self.hosted.append(hosted)
         self.stack.callback(hosted.close)
-        direct = self.add_budget(hosted, price)
+        called = hosted if self.others is None else self.others.calls(model, hosted)
+        direct = self.add_budget(called, price)
         terms = batch_terms(model.name)
         if self.batches is None or terms is None or not (model.batch or self.batches.log.holds(model.name)):
             return direct
@@ -356,6 +260,7 @@ def open_models(
     tuning: bool = False,
     batches: Batches | None = None,
     project_prices: Mapping[str, TokenPrice] = MappingProxyType({}),
+    others: OtherMachines | None = None,
 ) -> Iterator[ChatModels]:
     """Open chat models for the time of a study; no key and no network is needed to replay.
 
@@ -369,6 +274,7 @@ def open_models(
         tuning: whether models will be tuned at a provider, and called there.
         batches: of the study, for models whose calls go by batch; None asks everything at once.
         project_prices: prices of the project, for models that come without one.
+        others: machines of a cluster that run and call the models; this process does if None.
 
     Raises:
         ModelError: a name, a key or a price is missing.
@@ -380,7 +286,9 @@ def open_models(
         return
     with ExitStack() as stack:
         calls = stack.enter_context(closing(CallRecording(recording)))
-        opener = _Opener(stack, calls, add_budget, project_prices, replay=replay, batches=batches)
+        opener = _Opener(
+            stack, calls, add_budget, project_prices, replay=replay, batches=batches, others=others
+        )
         for model in models:
             opener.open(model)
         yield ChatModels(

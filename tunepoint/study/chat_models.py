@@ -10,7 +10,8 @@ from pathlib import Path
 from tunepoint.models.batch.gathering import Batches
 from tunepoint.models.budget import Budget, BudgetedEndpoint
 from tunepoint.models.endpoints import Endpoint
-from tunepoint.models.opening import ChatModels, NamedModel, open_models
+from tunepoint.models.named_models import NamedModel, OtherMachines
+from tunepoint.models.opening import ChatModels, open_models
 from tunepoint.models.prices import CallPrice, call_price, project_prices
 from tunepoint.task.sections import EMBEDDED, RECORDED_PREFIX, ModelName
 from tunepoint.task.task import Task
@@ -26,6 +27,7 @@ def open_chat_models(
     replay: bool = False,
     fresh_judge: bool = False,
     batches: Batches | None = None,
+    others: OtherMachines | None = None,
 ) -> Iterator[ChatModels]:
     """Open the chat models that a task names, within a budget.
 
@@ -36,6 +38,7 @@ def open_chat_models(
         replay: answer from the recording alone, and call no model.
         fresh_judge: have the judge grade anew what it gave no grade.
         batches: of the study, for models whose calls go by batch; None asks everything at once.
+        others: machines of a cluster that run and call the models; this process does if None.
 
     """
     prices = project_prices(task.folder)
@@ -57,6 +60,7 @@ def open_chat_models(
         tuning=any(tune.provider for tune in task.tune),
         batches=batches,
         project_prices=prices,
+        others=others,
     ) as models:
         for model in task.models:
             declared = model.price or prices.get(model.name)

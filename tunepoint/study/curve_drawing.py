@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from tunepoint.arms.catalog import CURVE_SHARES, CandidateArms
-from tunepoint.arms.contract import HasLearningCurve
+from tunepoint.arms.contract import Arm, HasLearningCurve
 from tunepoint.data.examples import Example
 from tunepoint.data.licences import trainable
 from tunepoint.decision.sample_size import TYPICAL_SEED_SD
@@ -51,20 +51,40 @@ def draw_curve(runner: Runner, candidates: CandidateArms) -> None:
     for point in measure_parts(runner, growing, study.curve, runner.prepared.split.dev):
         if point not in study.manifest.curve:
             study.update(curve=[*study.manifest.curve, point])
+    runner.drop_kept_runs()
+
+
+def curve_parts(runner: Runner, growing: HasLearningCurve) -> list[list[Example]]:
+    """Return the nested parts of the training set that an arm can be trained on, smallest first."""
+    train = trainable(runner.task, runner.prepared.split.train)
+    parts = nested_subsets(train, CURVE_SHARES, runner.study.rng(Stream.CURVE))
+    return [part for part in parts if len(part) >= growing.min_examples]
+
+
+def train_ahead(runner: Runner, candidates: CandidateArms) -> None:
+    """Start what other machines can train for a study: the whole training set first, then the curve."""
+    for arm in (*candidates.tuned, *candidates.hybrid):
+        runner.train_ahead(arm, runner.study.dev, runner.prepared.split.train)
+    if candidates.curve_arm is not None:
+        arm = runner.keeping_runs(candidates.curve_arm.once())
+        for part in curve_parts(runner, candidates.curve_arm):
+            runner.train_ahead(arm, runner.study.curve, part, _point(arm, part).arm)
 
 
 def measure_parts(
     runner: Runner, growing: HasLearningCurve, log: TrialLog, examples: Sequence[Example]
 ) -> Iterator[CurvePoint]:
     """Train on nested parts of the training set, and record the answers to examples part by part."""
-    arm, train = growing.once(), trainable(runner.task, runner.prepared.split.train)
-    for subset in nested_subsets(train, CURVE_SHARES, runner.study.rng(Stream.CURVE)):
-        if len(subset) < growing.min_examples:
-            continue
-        point = CurvePoint(examples=len(subset), arm=f"{arm.name}, {len(subset)} examples")
+    arm = runner.keeping_runs(growing.once())
+    for subset in curve_parts(runner, growing):
+        point = _point(arm, subset)
         expected = expected_seconds(arm, len(subset))
         runner.measure(arm, log, examples, subset, name=point.arm, expected=expected)
         yield point
+
+
+def _point(arm: Arm, part: Sequence[Example]) -> CurvePoint:
+    return CurvePoint(examples=len(part), arm=f"{arm.name}, {len(part)} examples")
 
 
 def curve_points(study: Study) -> list[CurvePoint]:

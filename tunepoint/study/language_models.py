@@ -78,6 +78,7 @@ def _tuned_arms(tune: Tune, title: str, runner: Runner, confirm: Confirm | None)
         return TunedArms((hosted,), distil_hosted if tune.distil else None)
     split, keep = runner.prepared.split, runner.study.folder / "arms" / "language models"
     quote, arms = causal_arms(tune, title, runner.task, split.train, split.dev, keep)
+    arms[0].base.elsewhere = runner.run_endpoint  # all lengths share the base
     runner.announce(f"{title}: {quote}")
 
     def distil_local(distilled: DistilledSet, instruction: str | None) -> list[Arm]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
+from typing import Any
 
 from tunepoint.arms.catalog import load_encoder
 from tunepoint.data.prepare import prepare
@@ -12,8 +13,9 @@ from tunepoint.models.batch.log import BATCHES, BatchLog
 from tunepoint.models.payments import PAYMENTS, PaymentLog
 from tunepoint.study.adaptive import purchase_policy
 from tunepoint.study.chat_models import open_chat_models
+from tunepoint.study.cluster.machines import open_cluster
 from tunepoint.study.conclusion import Result, conclude
-from tunepoint.study.curve_drawing import draw_curve
+from tunepoint.study.curve_drawing import draw_curve, train_ahead
 from tunepoint.study.directory import CALLS, default_folder, open_study
 from tunepoint.study.fresh import JUDGE_ALONE, set_failed_aside
 from tunepoint.study.holdout import open_test
@@ -36,6 +38,7 @@ def run(
     confirm: Confirm | None = None,
     replay: bool = False,
     fresh: str | None = None,
+    on: str | None = None,
 ) -> Result:
     """Measure every arm that the task allows, and decide.
 
@@ -48,6 +51,8 @@ def run(
         confirm: called with a quote before calls or tuning are paid for; raises to stop.
         replay: take every completion from the recording of an earlier run, and call no model.
         fresh: ask again, and pay: `judge` for missing grades, an option's name for its unreadable answers.
+        on: the cluster whose machines train, run and call models: `ray`, or an address as in
+            `ray://HOST:10001`. This process does all of it if None.
 
     Raises:
         TunepointError: whatever the user can correct; nothing that was measured is lost.
@@ -59,18 +64,22 @@ def run(
     with (
         open_study(folder, task, prepared, seed) as study,
         closing(PaymentLog(folder / PAYMENTS)) as payments,
+        nullcontext() if on is None else open_cluster(on) as machines,
     ):
         register_study(task, folder)
         budget = study_budget(study.manifest, task, max_usd, payments)
+        if machines is not None:
+            budget.rent(machines.hour_usd(task))
         batches = Batches(BatchLog(folder / BATCHES), budget)
         # a few answers of a finished study were confirmed by themselves
         ask = None if replay or (fresh is not None and study.measured) else confirm
-        options = {"replay": replay, "fresh_judge": fresh == JUDGE_ALONE}
+        options: Any = {"replay": replay, "fresh_judge": fresh == JUDGE_ALONE, "others": machines}
         with open_chat_models(task, folder / CALLS, budget, batches=batches, **options) as models:
             set_failed_aside(study, fresh)
-            runner = Runner(study, task, prepared, budget, models, progress, fresh=fresh)
+            runner = Runner(study, task, prepared, budget, models, progress, fresh=fresh, machines=machines)
             candidates = plan(runner, encoder, ask)
             doubts = find_doubtful_labels(runner, encoder)
+            train_ahead(runner, candidates)
             selection = select(runner, candidates)
             draw_curve(runner, selection.candidates)
             open_test(runner, selection, purchase_policy(runner, selection))

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
-from tunepoint.arms.contract import Arm, FittedArm, Resamplable
+from tunepoint.arms.contract import Arm, FittedArm, KeepsTrainingRuns, Resamplable
 from tunepoint.data.examples import Example
 from tunepoint.data.prepare import Prepared
 from tunepoint.models.budget import Budget
 from tunepoint.models.chat import Reply, Usage
 from tunepoint.models.opening import ChatModels
 from tunepoint.models.prices import CallPrice
+from tunepoint.study.cluster.machines import StudyMachines
 from tunepoint.study.directory import Study
 from tunepoint.study.progress import Progress, ShowProgress, silent
 from tunepoint.study.records import Fit, MeasuredArm
@@ -25,6 +28,8 @@ from tunepoint.trials.grading import BatchScorer, Grading, grade_replies, task_s
 from tunepoint.trials.judge import Judge
 from tunepoint.trials.trial import TrialLog
 
+CURVE_RUNS = Path("arms", "curve")
+"""In a study: runs of the learning curve that other machines have trained, until they have answered."""
 LOCAL_BATCH_SIZE = 64
 """Inputs that an arm of this machine gets at once, and answers after which trials are recorded."""
 REMOTE_BATCH_SIZE = 2_000
@@ -44,12 +49,14 @@ class Runner:
         progress: ShowProgress = silent,
         scorer: BatchScorer | None = None,
         fresh: str | None = None,
+        machines: StudyMachines | None = None,
     ) -> None:
         """Prepare to measure; nothing is fitted or asked yet.
 
         Args:
             scorer: grades the answers; the task's own if None, which imports the module of a user's scorer.
             fresh: name of an arm whose missing answers are asked for although they are recorded.
+            machines: of a cluster, which train and run models; this process does if None.
 
         """
         self.study = study
@@ -61,6 +68,9 @@ class Runner:
             models.batches.announce = self.announce
         self.progress = progress
         self._fresh = fresh
+        self._ahead = None if machines is None else machines.training(task)
+        self.run_endpoint = None if machines is None else machines.run_of
+        """Answers with the weights of a training run on other machines; None where this process does."""
         self.done_seconds = 0.0
         self.planned_seconds = 0.0
         self._scorer = scorer or (task_scorer(task) if models.judge is None else Judge(models.judge, task))
@@ -111,14 +121,8 @@ class Runner:
 
         """
         name = name or arm.name
-        runs = [
-            ArmRun(name, number, arm.seeds > 1, decode)
-            for number in range(seeds or arm.seeds)
-            for decode in range(self._decodes(arm, log))
-        ]
-        missing = [
-            [e for e in examples if (name, e.id, run.seed, run.decode) not in log.done] for run in runs
-        ]
+        runs = self._runs(arm, log, name, seeds)
+        missing = [_unanswered(run, log, examples) for run in runs]
         share = expected / max(1, sum(map(bool, missing)))
         steps = []
         for run, unanswered in zip(runs, missing, strict=True):
@@ -133,6 +137,13 @@ class Runner:
         if not any(missing):
             self.done_seconds += expected
         self.announce(name)
+
+    def _runs(self, arm: Arm, log: TrialLog, name: str, seeds: int | None = None) -> list[ArmRun]:
+        return [
+            ArmRun(name, number, arm.seeds > 1, decode)
+            for number in range(seeds or arm.seeds)
+            for decode in range(self._decodes(arm, log))
+        ]
 
     def _decodes(self, arm: Arm, log: TrialLog) -> int:
         """How often each seed answers an item: once on the validation set, which only selects."""
@@ -169,12 +180,39 @@ class Runner:
         calls = {"calls_usd": round(self.budget.calls_usd, 9)} if self.budget.calls_usd else {}
         self.study.update(spent_usd=round(self.budget.spent_usd, 9), **calls)
 
-    def fit(self, arm: Arm, train: Sequence[Example], number: int, name: str) -> FittedArm:
-        """Fit an arm with one of its training seeds, and record what that took."""
+    def train_ahead(self, arm: Arm, log: TrialLog, train: Sequence[Example], name: str | None = None) -> None:
+        """Start the training runs whose answers to dev are missing, and do not wait for them.
+
+        Only runs that another machine can train; `name` is as in `measure`.
+        """
+        if self._ahead is None or not isinstance(arm, KeepsTrainingRuns):
+            return
+        for run in self._runs(arm, log, name or arm.name):
+            if _unanswered(run, log, self.prepared.split.dev):
+                self._ahead.start(arm, train, self._training_seed(run.seed_number))
+
+    def keeping_runs(self, arm: Arm) -> Arm:
+        """Return an arm whose runs other machines can train, where there are any: it keeps them as files."""
+        if self._ahead is None or not isinstance(arm, KeepsTrainingRuns) or arm.keep is not None:
+            return arm
+        return arm.keeping(self.study.folder / CURVE_RUNS)
+
+    def drop_kept_runs(self) -> None:
+        """Delete the runs of `keeping_runs`, whose answers are recorded."""
+        shutil.rmtree(self.study.folder / CURVE_RUNS, ignore_errors=True)
+
+    def _training_seed(self, number: int) -> tuple[int, int]:
         # the numbers of training seeds are older than the named streams and share their range;
         # others would train other models than those of the studies on disk
-        rng = np.random.default_rng([self.study.manifest.seed, number])
-        fitted = arm.fit(self.task, train, rng)
+        return self.study.manifest.seed, number
+
+    def fit(self, arm: Arm, train: Sequence[Example], number: int, name: str) -> FittedArm:
+        """Fit an arm with one of its training seeds, and record what that took."""
+        seed = self._training_seed(number)
+        if self._ahead is not None and isinstance(arm, KeepsTrainingRuns):
+            rest = self.planned_seconds - self.done_seconds
+            self._ahead.deliver(arm, train, seed, look=lambda: self.budget.check(0.0, rest))
+        fitted = arm.fit(self.task, train, np.random.default_rng(list(seed)))
         arms = self.study.manifest.arms
         measured = arms.get(name, MeasuredArm(kind=arm.kind, family=arm.family, label=arm.label, fits={}))
         if str(number) not in measured.fits:
@@ -209,3 +247,8 @@ class Runner:
                 unwritten = []
                 self.announce(run.arm)
         self._writer.write(run, log, unwritten)
+
+
+def _unanswered(run: ArmRun, log: TrialLog, examples: Sequence[Example]) -> list[Example]:
+    """The examples that a run has not answered."""
+    return [e for e in examples if (run.arm, e.id, run.seed, run.decode) not in log.done]

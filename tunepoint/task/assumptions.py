@@ -96,6 +96,9 @@ class Costs(Section):
     """Hours to put a prompt into production."""
     core_hour_usd: Amount = Range(0.04, 0.04, 0.04)
     """One processor core for one hour."""
+    cluster_hour_usd: Dollars | None = None
+    """All machines of the cluster on which a study runs (`--on`) for one hour; their cores, at the price of
+    `core_hour_usd`, if None."""
     retrain_months: Annotated[float, Field(ge=0.1, allow_inf_nan=False)] = 6
     """Months between two trainings of a tuned model."""
     retrain_hours: Amount = Range(1, 2, 4)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -26,7 +27,7 @@ from tunepoint.arms.distilled import DistilledSet
 from tunepoint.arms.templates import fill_template, template_for_length
 from tunepoint.data.examples import Example, fingerprint
 from tunepoint.data.licences import trainable
-from tunepoint.models.endpoints import TextModel
+from tunepoint.models.endpoints import Endpoint, TextModel
 from tunepoint.models.local import MIN_OUTPUT_TOKENS, LocalEndpoint
 from tunepoint.task.sections import JUDGE
 from tunepoint.task.task import Task
@@ -58,6 +59,10 @@ class TrainingQuote:
         )
 
 
+RunEndpoint = Callable[["CausalBase", str], Endpoint]
+"""(base, name of a run) -> what answers with its weights."""
+
+
 @dataclass
 class CausalBase:
     """A base model and its training runs."""
@@ -73,6 +78,8 @@ class CausalBase:
     watch: Watch | None = None
     launch: Launch | None = None
     """Trains in processes of its own; in this one if None."""
+    elsewhere: RunEndpoint | None = None
+    """Answers many requests at once with the weights of a run; this process does if None."""
     lock: threading.RLock = field(default_factory=threading.RLock, init=False, repr=False, compare=False)
     """Held from choosing a run's weights to its last answer."""
     _endpoint: LocalEndpoint | None = field(default=None, repr=False)
@@ -97,27 +104,42 @@ class CausalBase:
 
         """
         examples = trainable(task, train) if distilled is None else distilled.examples
-        name = f"{self._digest(examples)}-{seed:010d}"
+        name = self.run_name(task, train, seed, distilled)
         if name not in self._built:
             self._built[name] = self._build(name, task, examples, train, seed)
         built = self._built[name]
         # The same targets may come from the users or from a prompted model; only the latter were paid for.
         return name, built if distilled is None else distilled.credited(built)
 
+    def run_name(
+        self, task: Task, train: Sequence[Example], seed: int, distilled: DistilledSet | None = None
+    ) -> str:
+        """Return the name of a run: by data, recipe and seed."""
+        examples = trainable(task, train) if distilled is None else distilled.examples
+        return f"{self._digest(examples)}-{seed:010d}"
+
+    def keeping(self, folder: Path) -> CausalBase:
+        """Return the same base with its runs in another folder and none in memory."""
+        return CausalBase(self.base, folder, self.folder, self.recipe, self.dev)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave out what belongs to this process: the weights in memory, the lock, and who watches."""
+        return CausalBase, (self.base, self.keep, self.folder, self.recipe, self.dev)
+
     def _build(
         self, name: str, task: Task, examples: Sequence[Example], train: Sequence[Example], seed: int
     ) -> Built:
-        folder, warnings = self.keep / name, tuple[str, ...]()
+        folder = self.keep / name
         trained = Trained.read(folder)
         if trained is None:
             rows, dev, context = self.rows(task, examples, train, np.random.default_rng(seed))
-            warnings = rows.warnings(context)
             self.release()  # training needs the memory
             job = TrainingJob(self._where, rows.rows, dev.rows, self.recipe, folder, seed % 2**31)
             pick = self._race(task, train, np.random.default_rng([seed, 1]))
             trained = fine_tune(job, watch=self.watch, launch=self.launch, pick=pick)
+            trained = trained.warning(rows.warnings(context))
         collapse = _collapse_warnings(self.endpoint(name), task, train)
-        return Built(len(examples), trained.seconds, (*warnings, *trained.warnings, *collapse))
+        return Built(len(examples), trained.seconds, (*trained.warnings, *collapse))
 
     def _race(self, task: Task, train: Sequence[Example], rng: Generator) -> CheckpointRace | None:
         """Return a race of checkpoints; None with few validation examples, or if a judge would grade them."""
@@ -196,6 +218,12 @@ class CausalBase:
         self._endpoint.model.set_adapter(run)
         self._loaded_runs = [*(name for name in self._loaded_runs if name != run), run]
         return self._endpoint
+
+    def answering(self, run: str, requests: int) -> Endpoint:
+        """Return what answers so many requests with a run's weights; a single one is timed, here."""
+        if self.elsewhere is None or requests == 1:
+            return self.endpoint(run)
+        return self.elsewhere(self, run)
 
     def max_answer_tokens(self, train: Sequence[Example]) -> int:
         """Return the tokens that an answer may have: twice those of the longest target."""

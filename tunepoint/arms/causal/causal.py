@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import ClassVar
 
 from numpy.random import Generator
@@ -41,7 +42,7 @@ class FittedCausal(LocalFittedArm):
         """Return replies in the order of the inputs."""
         # All runs share one copy of the base, which has the weights of one run at a time.
         with self.base.lock:
-            model = TextModel(self.base.endpoint(self.run), remote=False)
+            model = TextModel(self.base.answering(self.run, len(inputs)), remote=False)
             return model.answer([replace(self.template, input=text) for text in inputs])
 
 
@@ -93,6 +94,19 @@ class CausalTuned:
         """Train on `train`, or load the run of the same data, recipe and `rng`."""
         run, built = self.base.run(task, train, int(rng.integers(2**31)), self.distilled)
         return FittedCausal(self.base, run, self.template(task, train), built)
+
+    @property
+    def keep(self) -> Path:
+        """Folder of the training runs."""
+        return self.base.keep
+
+    def run_name(self, task: Task, train: Sequence[Example], rng: Generator) -> str:
+        """Return the name of the folder of the run that `fit` would load or train."""
+        return self.base.run_name(task, train, int(rng.integers(2**31)), self.distilled)
+
+    def keeping(self, folder: Path) -> CausalTuned:
+        """Return the same arm with its runs in another folder and none in memory."""
+        return replace(self, base=self.base.keeping(folder))
 
     def once(self) -> CausalTuned:
         """Return the same arm with one training run."""

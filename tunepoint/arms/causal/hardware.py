@@ -124,6 +124,16 @@ def threads_per_process(processes: int) -> int:
     return max(1, (os.cpu_count() or 1) // processes)
 
 
+def threads_in_use() -> int:
+    """Return the threads that compute a training run in this process."""
+    return torch.get_num_threads()
+
+
+def use_threads(threads: int) -> None:
+    """Compute with so many threads from now on."""
+    torch.set_num_threads(threads)
+
+
 def check_fits(base: str, size: BaseSize, recipe: CausalRecipe, tokens: int, keep: Path) -> None:
     """Refuse a base that cannot be trained here.
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import signal
 import tempfile
-import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tunepoint.arms.causal.hardware import device, threads_per_process
 from tunepoint.errors import MissingExtra
+from tunepoint.files.ray_cluster import QUIET, ray_cluster
 
 
 def run_on_ray(job: Path, processes: int) -> str | None:
@@ -22,8 +18,7 @@ def run_on_ray(job: Path, processes: int) -> str | None:
 
     The cluster is that of RAY_ADDRESS, else one that is started on this machine.
     """
-    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_CHDIR_TO_TRIAL_DIR", "RAY_TRAIN_METRICS_ENABLED"):
-        os.environ.setdefault(name, "0")
+    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray warns of its own deprecations
         try:
@@ -58,31 +53,3 @@ def _work(config: dict[str, Any]) -> None:
 
     torch.set_num_threads(config["threads"])
     work(config["job"])
-
-
-@contextmanager
-def ray_cluster(processes: int) -> Iterator[None]:
-    """Connect to a Ray cluster for the time of a run; keep a connection that is there already."""
-    import ray
-
-    if ray.is_initialized():
-        yield
-        return
-    interrupt_handler = signal.getsignal(signal.SIGINT)  # Ray replaces it, and never puts it back
-    if "RAY_ADDRESS" in os.environ:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
-    else:
-        ray.init(
-            address="local",
-            num_cpus=processes,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=100 * 2**20,  # weights go through files, not through the store
-        )
-    try:
-        yield
-    finally:
-        ray.shutdown()
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, interrupt_handler)

@@ -7,11 +7,12 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tunepoint.arms.causal.job import TrainingJob
+from tunepoint.files.text import write_json
 
 RUN_FILE = "run.json"
 """The facts of a finished run, beside its weights."""
@@ -49,6 +50,16 @@ class Trained:
         facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         tuples = {name: tuple(facts[name]) for name in ("losses", "dev_losses", "warnings")}
         return cls(**{**facts, **tuples, "folder": folder})
+
+    def warning(self, more: Sequence[str]) -> Trained:
+        """Return the run with further warnings in front of its own, which its file names too from now on."""
+        warned = replace(self, warnings=(*more, *self.warnings))
+        if more:
+            write_json(self.folder / RUN_FILE, warned._facts())
+        return warned
+
+    def _facts(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if name != "folder"}
 
 
 def checkpoints_of(folder: Path) -> list[Path]:
@@ -94,9 +105,8 @@ def write_run(trainer: Any, job: TrainingJob, seconds: float) -> None:
     trainer.processing_class.save_pretrained(job.folder)
     tokens = round(float(trainer.state.epoch or 0.0) * sum(len(row.input_ids) for row in job.rows))
     trained = Trained(job.folder, losses, dev_losses, seconds, tokens, job.batch_size, tuple(warnings))
-    facts = {name: value for name, value in asdict(trained).items() if name != "folder"}
     # After the weights: a run that is killed between the two has no facts, and is trained again.
-    (job.folder / UNFINISHED_RUN_FILE).write_text(json.dumps(facts), encoding="utf-8")
+    (job.folder / UNFINISHED_RUN_FILE).write_text(json.dumps(trained._facts()), encoding="utf-8")
 
 
 def finish(folder: Path, checkpoint: Path | None) -> Trained:

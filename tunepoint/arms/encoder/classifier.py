@@ -14,7 +14,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from tunepoint.arms.contract import Built, Input, LocalFittedArm
-from tunepoint.arms.encoder.runs import load_or_train, read_run, write_run
+from tunepoint.arms.encoder.runs import load_or_train, read_run, run_file, write_run
 from tunepoint.arms.encoder.training import Recipe, TrainingRun, loss_warnings
 from tunepoint.data.examples import Example, fingerprint, labels_of
 from tunepoint.data.licences import trainable
@@ -174,9 +174,15 @@ class FineTuned:
         def train_anew() -> Classifier:
             return self._with_vectors(self._train(labels, train, np.random.default_rng(seed)))
 
-        return load_or_train(
-            f"{fingerprint(train)[:12]}-{seed:010d}", self._runs, self.keep, load, train_anew
-        )
+        return load_or_train(_run_name(train, seed), self._runs, self.keep, load, train_anew)
+
+    def run_name(self, task: Task, train: Sequence[Example], rng: Generator) -> str:
+        """Return the name of the file of the run that `fit` would load or train."""
+        return run_file(_run_name(trainable(task, train), int(rng.integers(2**31))))
+
+    def keeping(self, folder: Path) -> FineTuned:
+        """Return the same arm with its runs in another folder and none in memory."""
+        return replace(self, keep=folder, familiar=(), _runs={})
 
     def once(self) -> FineTuned:
         """Return the same arm with one training run that is not kept."""
@@ -206,3 +212,7 @@ class FineTuned:
         losses = run.train(rng)
         built = Built(len(train), time.perf_counter() - started, loss_warnings(losses))
         return Classifier(run.tuned, labels, *run.head(), built, run.frozen)
+
+
+def _run_name(train: Sequence[Example], seed: int) -> str:
+    return f"{fingerprint(train)[:12]}-{seed:010d}"

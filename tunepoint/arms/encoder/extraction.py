@@ -16,7 +16,7 @@ from numpy.random import Generator
 from tunepoint.arms.contract import Built, Input, LocalFittedArm
 from tunepoint.arms.encoder.decoding import TaggedInput, tag
 from tunepoint.arms.encoder.fields import Fields
-from tunepoint.arms.encoder.runs import load_or_train, read_run, write_run
+from tunepoint.arms.encoder.runs import load_or_train, read_run, run_file, write_run
 from tunepoint.arms.encoder.tagging import Tagger, TagRecipe, TagScorer, train
 from tunepoint.arms.encoder.training import loss_warnings
 from tunepoint.arms.encoder.windows import Words
@@ -117,8 +117,7 @@ class SpanTagger:
             DataError: the targets have no field that can be read out of an input.
 
         """
-        train, seed = trainable(task, train), int(rng.integers(2**31))
-        fields = self.fields or Fields.read(train)
+        train, fields, seed = self._drawn(task, train, rng)
         schema = task.answer.json_schema
 
         def load(path: Path) -> Extractor:
@@ -127,8 +126,15 @@ class SpanTagger:
         def train_anew() -> Extractor:
             return self._train(schema, fields, train, np.random.default_rng(seed))
 
-        name = f"spans-{fingerprint(train)[:12]}-{self._digest(fields)}-{seed:010d}"
-        return load_or_train(name, self._runs, self.keep, load, train_anew)
+        return load_or_train(self._run_name(train, fields, seed), self._runs, self.keep, load, train_anew)
+
+    def run_name(self, task: Task, train: Sequence[Example], rng: Generator) -> str:
+        """Return the name of the file of the run that `fit` would load or train."""
+        return run_file(self._run_name(*self._drawn(task, train, rng)))
+
+    def keeping(self, folder: Path) -> SpanTagger:
+        """Return the same arm with its runs in another folder and none in memory."""
+        return replace(self, keep=folder, _runs={})
 
     def once(self) -> SpanTagger:
         """Return the same arm with one training run that is not kept."""
@@ -137,6 +143,16 @@ class SpanTagger:
     def seconds_for(self, examples: int) -> float:
         """Return the seconds that a training run is expected to take."""
         return 1.0 + SECONDS_PER_EXAMPLE * examples * self.recipe.epochs_for(examples)
+
+    def _drawn(
+        self, task: Task, train: Sequence[Example], rng: Generator
+    ) -> tuple[Sequence[Example], Fields, int]:
+        """Return what a run is trained on: the examples, their fields, and its seed."""
+        train, seed = trainable(task, train), int(rng.integers(2**31))
+        return train, self.fields or Fields.read(train), seed
+
+    def _run_name(self, train: Sequence[Example], fields: Fields, seed: int) -> str:
+        return f"spans-{fingerprint(train)[:12]}-{self._digest(fields)}-{seed:010d}"
 
     def _digest(self, fields: Fields) -> str:
         """Return eight hex digits that tell apart settings with other weights."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.random import Generator
@@ -61,10 +62,29 @@ class Mixture(LocalFittedArm):
 
 
 @dataclass
-class TunedWithNames:
-    """An arm: the fine-tuned encoder, and the nearest label names."""
+class _OnFineTuned:
+    """What arms share that use the training runs of a fine-tuned encoder."""
 
     base: FineTuned
+
+    @property
+    def keep(self) -> Path | None:
+        """Folder of the training runs."""
+        return self.base.keep
+
+    def run_name(self, task: Task, train: Sequence[Example], rng: Generator) -> str:
+        """Return the name of the file of the run that `fit` would load or train."""
+        return self.base.run_name(task, train, rng)
+
+    def keeping(self, folder: Path) -> Self:
+        """Return the same arm with its runs in another folder and none in memory."""
+        return replace(self, base=self.base.keeping(folder))
+
+
+@dataclass
+class TunedWithNames(_OnFineTuned):
+    """An arm: the fine-tuned encoder, and the nearest label names."""
+
     weight: float
     kind: ArmKind = "tuned"
     remote: ClassVar[bool] = False
@@ -88,10 +108,9 @@ class TunedWithNames:
 
 
 @dataclass
-class TunedWithRetrieval:
+class TunedWithRetrieval(_OnFineTuned):
     """An arm: the fine-tuned encoder, and the most similar examples."""
 
-    base: FineTuned
     k: int
     weight: float
     kind: ArmKind = "tuned"

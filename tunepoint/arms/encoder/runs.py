@@ -28,6 +28,11 @@ class Saveable(Protocol):
 Fitted = TypeVar("Fitted", bound=Saveable)
 
 
+def run_file(name: str) -> str:
+    """Return the name of the file that keeps a run."""
+    return f"{name}.safetensors"
+
+
 def load_or_train(
     name: str,
     runs: dict[str, Fitted],
@@ -47,7 +52,7 @@ def load_or_train(
     """
     if name in runs:
         return runs[name]
-    path = folder / f"{name}.safetensors" if folder else None
+    path = folder / run_file(name) if folder else None
     if path is not None and path.exists():
         runs[name] = load(path)
         return runs[name]

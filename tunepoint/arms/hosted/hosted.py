@@ -27,7 +27,7 @@ from tunepoint.errors import ModelError
 from tunepoint.models.abilities import Abilities
 from tunepoint.models.chat import ChatModel, Prompt, Reply
 from tunepoint.models.endpoints import TextModel
-from tunepoint.models.opening import NamedModel, open_hosted
+from tunepoint.models.named_models import NamedModel, open_hosted
 from tunepoint.models.providers import PROVIDERS as CHAT_PROVIDERS
 from tunepoint.task.hosting import Dedicated
 from tunepoint.task.task import Task

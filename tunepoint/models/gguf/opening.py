@@ -33,8 +33,13 @@ def gguf_path(name: str, folder: Path) -> Path:
     return path
 
 
-def open_gguf(name: str, folder: Path) -> GgufEndpoint:
+def open_gguf(name: str, folder: Path, processors: int | None = None) -> GgufEndpoint:
     """Open a model; its weights are loaded at the first request.
+
+    Args:
+        name: `embedded:NAME` or `gguf:PATH`.
+        folder: where a relative path starts.
+        processors: cores to use; all that this process may use if None.
 
     Raises:
         ModelError: the file is missing, altered, or no model that chats.
@@ -43,4 +48,4 @@ def open_gguf(name: str, folder: Path) -> GgufEndpoint:
     """
     from tunepoint.models.gguf.endpoint import GgufEndpoint
 
-    return GgufEndpoint(name, gguf_path(name, folder))
+    return GgufEndpoint(name, gguf_path(name, folder), processors=processors)
