@@ -15,6 +15,9 @@ HERE = Path()
 TaskArgument = Annotated[Path, typer.Argument(help="task.toml, or its folder.")]
 StudyArgument = Annotated[Path, typer.Argument(help="Study directory.")]
 OutOption = Annotated[Path | None, typer.Option(help="Study directory.")]
+PlaceOption = Annotated[
+    str | None, typer.Option("--out", help="Study directory, or its address, as in s3://bucket/study.")
+]
 StoreOption = Annotated[str, typer.Option(help="Capture store: a file, or postgresql://...")]
 SeedOption = Annotated[int, typer.Option(help="Random seed.", min=0)]
 SplitSeedOption = Annotated[

@@ -17,6 +17,7 @@ from tunepoint.cli.options import (
     FailUndecidedOption,
     JsonOption,
     OutOption,
+    PlaceOption,
     ProgressOption,
     QuietOption,
     SeedOption,
@@ -83,7 +84,7 @@ def demo(
 
 def run(
     task: TaskArgument = HERE,
-    out: OutOption = None,
+    out: PlaceOption = None,
     seed: SeedOption = 0,
     max_usd: CapOption = None,
     yes: YesOption = False,
@@ -144,7 +145,7 @@ def _fail_undecided(result: Result, asked: bool) -> None:
 
 def _run(
     task: Task,
-    out: Path | None,
+    out: Path | str | None,
     seed: int,
     max_usd: float | None,
     quiet: bool,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 from tunepoint.arms.catalog import load_encoder
-from tunepoint.data.prepare import prepare
+from tunepoint.data.prepare import Prepared, prepare
 from tunepoint.models.batch.gathering import Batches
 from tunepoint.models.batch.log import BATCHES, BatchLog
 from tunepoint.models.payments import PAYMENTS, PaymentLog
@@ -19,6 +19,7 @@ from tunepoint.study.curve_drawing import draw_curve, train_ahead
 from tunepoint.study.directory import CALLS, default_folder, open_study
 from tunepoint.study.fresh import JUDGE_ALONE, set_failed_aside
 from tunepoint.study.holdout import open_test
+from tunepoint.study.journal import is_address, working_copy
 from tunepoint.study.planning import Confirm, find_doubtful_labels, plan
 from tunepoint.study.progress import ShowProgress, silent
 from tunepoint.study.runner import Runner
@@ -43,8 +44,8 @@ def run(
     """Measure every arm that the task allows, and decide.
 
     Args:
-        out: the study directory; `studies/NAME-FINGERPRINT-SEED` if None. A killed study resumes
-            where it stopped.
+        out: the study directory, or its address in an object store, as in `s3://bucket/studies/mine`;
+            `studies/NAME-FINGERPRINT-SEED` if None. A killed study resumes where it stopped.
         seed: all randomness; the same seed gives the same split, scores and verdict.
         max_usd: stop before the step that would spend more, this machine's time included.
         progress: called whenever something is done, with how far the study is.
@@ -60,8 +61,8 @@ def run(
     """
     prepared = prepare(task, seed)
     encoder = load_encoder(task)
-    folder = Path(out) if out is not None else default_folder(task, prepared, seed)
     with (
+        _place(task, out, prepared, seed) as folder,
         open_study(folder, task, prepared, seed) as study,
         closing(PaymentLog(folder / PAYMENTS)) as payments,
         nullcontext() if on is None else open_cluster(on) as machines,
@@ -84,3 +85,10 @@ def run(
             draw_curve(runner, selection.candidates)
             open_test(runner, selection, purchase_policy(runner, selection))
             return conclude(runner, selection, doubts)
+
+
+def _place(task: Task, out: Path | str | None, prepared: Prepared, seed: int) -> AbstractContextManager[Path]:
+    """The folder that a study works in: its directory, or the working copy of one in an object store."""
+    if out is not None and is_address(str(out)):
+        return working_copy(str(out))
+    return nullcontext(Path(out) if out is not None else default_folder(task, prepared, seed))
