@@ -37,7 +37,7 @@ HEAVY_MODULES = {
     *("test_anthropic", "test_caching", "test_capture", "test_causal", "test_chat_study", "test_curves"),
     *("test_docs", "test_endpoints"),
     *("test_extraction", "test_feedback", "test_fuzz", "test_gateway", "test_gguf_model", "test_hosted"),
-    "test_gguf_tuning",
+    *("test_cluster", "test_gguf_tuning", "test_journal"),
     "test_judge",
     *("test_keys", "test_launches", "test_load", "test_local", "test_loop", "test_onnx", "test_properties"),
     *("test_report", "test_report_forms", "test_routing", "test_replicas", "test_sealed", "test_served"),
@@ -46,7 +46,15 @@ HEAVY_MODULES = {
 }
 """Modules whose tests train a model, run a study, start a server or a browser, or simulate for seconds."""
 ONE_PROCESS_MODULES = {
-    *("test_extraction", "test_gguf_model", "test_launches", "test_served", "test_serving", "test_whatif"),
+    *(
+        "test_cluster",
+        "test_extraction",
+        "test_gguf_model",
+        "test_launches",
+        "test_served",
+        "test_serving",
+        "test_whatif",
+    ),
 }
 """Modules with a costly fixture, made once because one process runs all their tests."""
 

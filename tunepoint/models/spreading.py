@@ -191,6 +191,7 @@ class SpreadEndpoint:
             except WorkerLost as lost:
                 self._replace(sent, progress, str(lost))
                 continue
+            self._lost_at_start = 0
             for failure, count in answers.failures.items():
                 self.failures[failure] = self.failures.get(failure, 0) + count
             for place, completion in answers.completions.items():
@@ -213,7 +214,7 @@ class SpreadEndpoint:
 
     def _check_started(self, seconds: float) -> None:
         """Raise the fault of workers that cannot start, once none is left that may."""
-        ended = [worker.started for worker in self._workers if worker.started.done()]
+        ended = [worker.started for worker in self._workers if worker.started.done() and not _lost(worker)]
         faults = [error for started in ended if (error := started.exception()) is not None]
         if faults and len(faults) == len(self._workers):
             self.close()

@@ -1,0 +1,184 @@
+"""A study on a Ray cluster of two machines, here two nodes on one: the same study, whoever dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from gguf_weights import SMOLLM2, smollm2
+from ray.cluster_utils import Cluster
+from servers import Fake, serving
+
+from tunepoint import Result, Task, run
+from tunepoint.errors import BudgetReached, ModelError, StudyError
+from tunepoint.models.chat import Message
+from tunepoint.models.endpoints import Completion, Request, allow_all
+from tunepoint.models.named_models import NamedModel, open_here, open_hosted
+from tunepoint.study.cluster import ray_workers
+from tunepoint.study.cluster.machines import open_cluster
+
+STORE_BYTES = 200 * 2**20
+
+
+@pytest.fixture(scope="module")
+def two_nodes() -> Iterator[Cluster]:
+    """Two nodes with one processor each."""
+    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 1, "include_dashboard": False, "object_store_memory": STORE_BYTES},
+    )
+    cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
+    os.environ["RAY_ADDRESS"] = cluster.address
+    yield cluster
+    del os.environ["RAY_ADDRESS"]
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def answers(folder: Path, name: str) -> list[str]:
+    """All trials of a log but for what a clock measured, in a fixed order."""
+    lines = [json.loads(line) for line in (folder / name).read_text().splitlines()]
+    clocks = ("seconds", "core_seconds")
+    return sorted(json.dumps({k: v for k, v in t.items() if k not in clocks}, sort_keys=True) for t in lines)
+
+
+def test_a_study_is_the_same_though_a_node_dies(
+    two_nodes: Cluster,
+    finished: Result,
+    small_task: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node = two_nodes.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
+    starting: list[threading.Timer] = []
+    start_task = ray_workers.start_task
+
+    def starting_task(*arguments: Any) -> Any:
+        if not starting:  # every node has a task by then: there are six
+            starting.append(threading.Timer(1.0, two_nodes.remove_node, [node]))
+            starting[0].start()
+        return start_task(*arguments)
+
+    monkeypatch.setattr(ray_workers, "start_task", starting_task)
+    result = run(Task.load(small_task), out=tmp_path / "study", seed=3, on="ray")
+    starting[0].join()
+    assert len(two_nodes.list_all_nodes()) == 2
+    assert finished.folder is not None
+    for log in ("dev.jsonl", "curve.jsonl", "trials.jsonl"):
+        assert answers(tmp_path / "study", log) == answers(finished.folder, log)
+    assert result.document["winner"] == finished.document["winner"]
+    assert not (tmp_path / "study" / "arms" / "curve").exists()
+
+
+def test_what_was_trained_is_not_trained_again(
+    two_nodes: Cluster, finished: Result, small_task: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Any] = []
+    monkeypatch.setattr(ray_workers, "start_task", lambda *task: started.append(task))
+    again = run(Task.load(small_task), out=finished.folder, seed=3, on="ray")
+    assert again.document["winner"] == finished.document["winner"] and not started
+
+
+def test_a_cluster_is_paid_by_the_clock(
+    two_nodes: Cluster, small_task: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = Task.load(small_task)
+    dear = task.costs.model_copy(update={"cluster_hour_usd": 3600.0})
+    task = task.model_copy(update={"costs": dear})
+    with pytest.raises(BudgetReached, match=r"of \$1\.000000 are spent"):
+        run(task, out=tmp_path / "study", seed=3, on="ray", max_usd=1.0)
+    spent = json.loads((tmp_path / "study" / "manifest.json").read_text())["spent_usd"]
+    assert spent < 10  # a look each second, and what was under way
+
+
+def test_an_hour_of_cores_is_the_price_where_none_is_given(two_nodes: Cluster, small_task: Path) -> None:
+    task = Task.load(small_task)
+    with open_cluster("ray") as machines:
+        assert machines.cores == 2 and machines.hour_usd(task) == pytest.approx(0.08)
+
+
+def test_an_address_without_a_cluster_is_an_error() -> None:
+    with (
+        pytest.raises(StudyError, match=r"ray://127\.0\.0\.1:1: no Ray cluster answers"),
+        open_cluster("ray://127.0.0.1:1"),
+    ):
+        raise AssertionError
+
+
+def test_a_machine_with_other_versions_is_named(two_nodes: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_cluster("ray"):
+        listed = ray_workers.nodes()
+        monkeypatch.setattr(ray_workers, "version", lambda name: "0.0.1+cpu")
+        with pytest.raises(StudyError, match=r"has other versions \(tunepoint .*, here 0\.0\.1"):
+            ray_workers.check_nodes(listed)
+
+
+@pytest.fixture(scope="module")
+def questions() -> list[Request]:
+    words = ("invoice", "refund", "pairing", "privacy", "router", "password", "charge", "bill")
+    return [
+        Request((Message("user", f"Say yes or no: is this about money? {word}"),), 4, choices=("yes", "no"))
+        for word in words
+    ]
+
+
+def texts(endpoint: Any, requests: list[Request]) -> list[str]:
+    done: dict[int, Completion] = {}
+    endpoint.complete(requests, done.__setitem__, allow_all)
+    return [done[position].text for position in range(len(requests))]
+
+
+def test_a_model_runs_on_every_machine_and_survives_a_worker(
+    two_nodes: Cluster, questions: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smollm2()
+    alone = open_here(NamedModel(SMOLLM2), processors=1)
+    expected = texts(alone, questions)
+    alone.close()
+    workers: list[ray_workers.RayWorker] = []
+    original = ray_workers.RayWorker.__init__
+
+    def noting(self: ray_workers.RayWorker, *arguments: Any) -> None:
+        original(self, *arguments)
+        workers.append(self)
+
+    monkeypatch.setattr(ray_workers.RayWorker, "__init__", noting)
+    with open_cluster("ray") as machines:
+        model = machines.own_model(NamedModel(SMOLLM2))
+        assert model.parameters == alone.parameters
+        assert texts(model, questions) == expected
+        assert len(workers) == 2
+        workers[0].stop()  # as if its machine died
+        assert texts(model, questions) == expected
+        machines.release()
+        assert texts(model, questions) == expected
+
+
+def test_calls_of_a_provider_share_one_width_and_one_cap(two_nodes: Cluster) -> None:
+    fake = Fake(lambda messages, body: messages[-1]["content"].upper(), latency=0.05)
+    requests = [Request((Message("user", f"word {number}"),), 8) for number in range(60)]
+    with serving(fake), open_cluster("ray") as machines:
+        model = NamedModel(f"{fake.url}#tiny", concurrency=6)
+        hosted = open_hosted(model)
+        calls = machines.calls(model, hosted)
+        assert texts(calls, requests) == [f"WORD {number}" for number in range(60)]
+        assert len(fake.calls) == 60 and 4 <= fake.most_at_once <= 6
+        hosted.close()
+
+
+def test_a_key_that_a_machine_lacks_is_named(two_nodes: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = Fake(lambda messages, body: "yes", key="secret")
+    with serving(fake), open_cluster("ray") as machines:
+        monkeypatch.setenv("ONLY_HERE", "secret")  # the nodes started before
+        model = NamedModel(f"{fake.url}#tiny", concurrency=4, key_env="ONLY_HERE")
+        hosted = open_hosted(model)
+        with pytest.raises(ModelError, match="ONLY_HERE"):
+            texts(machines.calls(model, hosted), [Request((Message("user", "x"),), 8) for _ in range(4)])
+        hosted.close()
