@@ -44,3 +44,13 @@ ProgressOption = Annotated[
     ProgressForm, typer.Option("--progress", help="A bar, or lines of JSON on standard error.")
 ]
 CapOption = Annotated[float | None, typer.Option(help="Stop before spending more than this.", min=0)]
+FreshOption = Annotated[
+    str | None,
+    typer.Option(
+        "--fresh", help="Ask again: 'judge' for grades it did not give, or an option for unreadable answers."
+    ),
+]
+OnOption = Annotated[
+    str | None,
+    typer.Option("--on", help="Use a Ray cluster: 'ray' (RAY_ADDRESS, else this machine) or an address."),
+]

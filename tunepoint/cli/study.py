@@ -15,7 +15,9 @@ from tunepoint.cli.options import (
     BatchOption,
     CapOption,
     FailUndecidedOption,
+    FreshOption,
     JsonOption,
+    OnOption,
     OutOption,
     PlaceOption,
     ProgressOption,
@@ -92,18 +94,8 @@ def run(
         bool, typer.Option("--replay", help="Answer from the study's recording only; makes no calls.")
     ] = False,
     batch: BatchOption = False,
-    on: Annotated[
-        str | None,
-        typer.Option(
-            help="Use the machines of a Ray cluster: 'ray' (RAY_ADDRESS, else this machine) or an address."
-        ),
-    ] = None,
-    fresh: Annotated[
-        str | None,
-        typer.Option(
-            help="Ask again: 'judge' for grades it did not give, or an option for unreadable answers."
-        ),
-    ] = None,
+    on: OnOption = None,
+    fresh: FreshOption = None,
     quiet: QuietOption = False,
     progress: ProgressOption = "bar",
     verbose: VerboseOption = False,
