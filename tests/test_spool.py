@@ -5,7 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tunepoint.capture.opening import open_store
 from tunepoint.capture.records import CanaryValue, CapturedRequest, Feedback
@@ -88,10 +92,112 @@ def test_the_file_of_a_killed_process_is_taken_over_and_that_of_a_living_one_is_
     (tmp_path / "123-dead.jsonl").write_bytes(file.read_bytes() + b'{"id": "half')
     other = Spool(tmp_path, 10**6)
     assert other.next(9) == [request(7)] and other.waiting == 1  # the half line of the kill is left out
-    assert not (tmp_path / "123-dead.jsonl").exists() and living.waiting == 1
-    assert len(list(tmp_path.iterdir())) == 2
-    living.close()
+    assert living.waiting == 1 and len(list(tmp_path.iterdir())) == 2
+    other.add([request(8)])
+    assert other.next(9) == [request(7), request(8)]
+    other.remove(2)
     other.close()
+    living.close()
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+def test_a_file_larger_than_its_room_is_taken_over_whole(tmp_path: Path) -> None:
+    dead = Spool(tmp_path, 10**6)
+    dead.add([request(n) for n in range(100)])
+    dead._file.close()  # type: ignore[union-attr]  # as a kill does
+    other = Spool(tmp_path, 1_000)
+    assert other.next(500) == [request(n) for n in range(100)]
+    other.remove(100)
+    assert other.waiting == 0
+    other.close()
+
+
+def test_what_another_version_has_written_is_kept(tmp_path: Path) -> None:
+    dead = Spool(tmp_path, 10**6)
+    dead.add([request(1)])
+    dead._file.close()  # type: ignore[union-attr]
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes().replace(b'{"id"', b'{"added_later": 1, "id"'))
+    (tmp_path / "2-other.jsonl").write_bytes(b'{"nothing": "known"}\n')
+    other = Spool(tmp_path, 10**6)
+    assert other.next(9) == [request(1)]
+    other.remove(1)
+    other._looked = -1e9
+    assert other.next(9) == [] and (tmp_path / "2-other.unreadable").exists()
+    other.close()
+
+
+class FullDisk(FileIO):
+    """A file on a disk with room for so many bytes more."""
+
+    room = 0
+
+    def write(self, content: Any) -> int:
+        taken = bytes(content)[: self.room]
+        FullDisk.room -= len(taken)
+        if not taken:
+            raise OSError(28, "No space left on device")
+        return super().write(taken)
+
+
+def test_a_full_disk_loses_nothing_and_doubles_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunepoint.capture.spool.FileIO", FullDisk)
+    store = Away()
+    writer = Writer(store, None, Spool(tmp_path, 10**6), linger=0.0, pause=briefly)
+    FullDisk.room = 3_000
+    for number in range(60):
+        writer.put(request(number))
+        until(lambda: writer.counts.failing)
+    until(lambda: writer.spooled > 0)
+    assert writer.spooled + writer.waiting == 60
+    FullDisk.room = 10**6
+    until(lambda: writer.spooled == 60)
+    store.is_away = False
+    writer.put(request(60))
+    until(lambda: len(store.rows) == 61)
+    assert {row.id for row in store.rows} == {f"r{n}" for n in range(61)}
+    assert writer.close(5) == 0
+
+
+def test_a_disk_that_fails_does_not_end_the_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, spool = Away(), Spool(tmp_path, 10**6)
+    store.is_away = False
+    broken = [True]
+    following = spool.next
+
+    def fail(count: int) -> list[CapturedRequest]:
+        if broken[0]:
+            raise PermissionError(13, "Permission denied")
+        return following(count)
+
+    monkeypatch.setattr(spool, "next", fail)
+    writer = Writer(store, None, spool, linger=0.0, pause=briefly)
+    writer.put(request(0))
+    until(lambda: len(store.rows) == 1 and writer.counts.failing)
+    broken[0] = False
+    writer.put(request(1))
+    until(lambda: len(store.rows) == 2 and not writer.counts.failing)
+    assert writer.close(5) == 0
+
+
+def test_an_error_that_nobody_foresaw_does_not_end_the_writer(tmp_path: Path) -> None:
+    store, faults = Away(), [ZeroDivisionError("odd")]
+    store.is_away = False
+    add = store.add
+
+    def odd(requests: Sequence[CapturedRequest] = (), feedback: Sequence[Feedback] = ()) -> None:
+        if faults:
+            raise SystemError(faults.pop())
+        add(requests, feedback)
+
+    store.add = odd  # type: ignore[method-assign]
+    writer = Writer(store, None, None, linger=0.0, pause=briefly)
+    for number in range(3):
+        writer.put(request(number))
+    until(lambda: len(store.rows) == 3)
+    assert writer.close(5) == 0
 
 
 def test_a_damaged_file_stops_nothing(tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import asdict, replace
-from io import BufferedRandom
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, fields, replace
+from io import FileIO
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ except ImportError:  # Windows: files of processes that have ended are left to w
     fcntl = None  # type: ignore[assignment]
 
 ENDING = ".jsonl"
+UNREADABLE = ".unreadable"
+"""Ending of a file that held no request when it was taken over."""
 ADOPT_SECONDS = 10.0
 """Between two looks for files that a killed process has left."""
 
@@ -31,7 +33,8 @@ class Spool:
     """A file of this process that keeps requests until the store is back.
 
     For one thread. A request is safe on disk when `add` returns. A killed process leaves its file, and the
-    next one that uses the folder takes it over; the store ignores what it has already.
+    next one that uses the folder takes it over; the store ignores what it has already. Writes are not
+    buffered: what a full disk refuses is not tried again behind the back of whoever added it.
 
     Args:
         folder: for the files; made when it is needed.
@@ -43,7 +46,7 @@ class Spool:
         self.folder, self.max_bytes = folder, max_bytes
         self.waiting = 0
         """Requests in the file."""
-        self._file: BufferedRandom | None = None
+        self._file: FileIO | None = None
         self._path: Path | None = None
         self._taken_to = 0
         """Position in the file up to which requests were taken."""
@@ -53,37 +56,47 @@ class Spool:
         """Keep requests; return how many of them, from the first on, there was room for.
 
         Raises:
-            OSError: the file cannot be written.
+            OSError: the file cannot be written; none of them is kept.
 
         """
         file = self._opened()
-        size, kept = file.seek(0, os.SEEK_END), 0
-        for request in requests:
-            line = _line(request)
-            if size + len(line) > self.max_bytes:
+        size, lines = file.seek(0, os.SEEK_END), list[bytes]()
+        for line in map(_line, requests):
+            if size + sum(map(len, lines)) + len(line) > self.max_bytes:
                 break
-            file.write(line)
-            size += len(line)
-            kept += 1
-        file.flush()
-        os.fsync(file.fileno())
-        self.waiting += kept
-        return kept
+            lines.append(line)
+        try:
+            _write(file, b"".join(lines))
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(size)  # half of them would be written again later, and counted once
+            raise
+        self.waiting += len(lines)
+        return len(lines)
 
     def next(self, count: int) -> list[CapturedRequest]:
-        """Return the next requests, at most `count`; the same ones again until `remove`."""
+        """Return the next requests, at most `count`; the same ones again until `remove`.
+
+        Raises:
+            OSError: the file cannot be read.
+
+        """
         self._adopt()
-        requests = [request for request, _ in self._read(count)]
+        requests, _ = self._read(count)
         if count and self.waiting and not requests:
             self.waiting = 0  # the rest of the file is damaged
         return requests
 
     def remove(self, count: int) -> None:
-        """Forget the next `count` requests: the store has them."""
-        ends = [end for _, end in self._read(count)]
-        if ends:
-            self._taken_to = ends[-1]
-            self.waiting = max(0, self.waiting - len(ends))
+        """Forget the next `count` requests: the store has them.
+
+        Raises:
+            OSError: the file cannot be read.
+
+        """
+        requests, end = self._read(count)
+        self._taken_to = end
+        self.waiting = max(0, self.waiting - len(requests))
         if self.waiting == 0 and self._file is not None:
             self._file.truncate(0)
             self._taken_to = 0
@@ -98,41 +111,58 @@ class Spool:
                 self._path.unlink()
         self._file = None
 
-    def _opened(self) -> BufferedRandom:
+    def _opened(self) -> FileIO:
         if self._file is None:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._path = self.folder / f"{os.getpid()}-{secrets.token_hex(4)}{ENDING}"
             create_private(self._path)
-            self._file = self._path.open("r+b")
+            self._file = FileIO(self._path, "r+")
             _lock(self._file)
         return self._file
 
-    def _read(self, count: int) -> Iterator[tuple[CapturedRequest, int]]:
-        """Yield requests, each with the position where it ends; a damaged line is skipped."""
-        if self._file is None:
-            return
-        self._file.seek(self._taken_to)
-        for _ in range(count):
-            line = self._file.readline()
-            if not line.endswith(b"\n"):
-                return
-            request = _request(line)
-            if request is not None:
-                yield request, self._file.tell()
+    def _read(self, count: int) -> tuple[list[CapturedRequest], int]:
+        """Return requests, and the position where the last one ends; a damaged line is skipped."""
+        requests: list[CapturedRequest] = []
+        if self._file is None or self._path is None or not self.waiting:
+            return requests, self._taken_to
+        with self._path.open("rb") as file:
+            file.seek(self._taken_to)
+            while len(requests) < count and (line := file.readline()).endswith(b"\n"):
+                request = _request(line)
+                requests += [] if request is None else [request]
+            return requests, file.tell()
 
     def _adopt(self) -> None:
-        """Take over the files of processes that have ended."""
+        """Take over a file that a process has left which has ended: it becomes this one's."""
         if self.waiting or time.monotonic() < self._looked + ADOPT_SECONDS or fcntl is None:
             return
         self._looked = time.monotonic()
-        for path in sorted(self.folder.glob(f"*{ENDING}")) if self.folder.is_dir() else ():
+        for path in sorted(self.folder.glob(f"*{ENDING}")):
             if path == self._path:
                 continue
-            with suppress(OSError), path.open("r+b") as file:
-                if _lock(file):
-                    requests = [request for request in map(_request, file) if request is not None]
-                    if self.add(requests) == len(requests):
-                        path.unlink()
+            with suppress(OSError):
+                if self._take(path):
+                    self._looked = -inf  # there may be another one
+                    return
+
+    def _take(self, path: Path) -> bool:
+        """Go on with a file that nobody has; whether there are requests in it."""
+        with ExitStack() as opened:
+            file = opened.enter_context(FileIO(path, "r+"))
+            if not _lock(file):
+                return False
+            with path.open("rb") as lines:
+                whole = [line for line in lines if line.endswith(b"\n")]
+            waiting = sum(_request(line) is not None for line in whole)
+            if not waiting:
+                # kept for whoever can read it
+                path.rename(path.with_suffix(UNREADABLE)) if path.stat().st_size else path.unlink()
+                return False
+            file.truncate(sum(map(len, whole)))  # a kill may leave half a line
+            self.close()
+            self._file, self._path, self._taken_to, self.waiting = file, path, 0, waiting
+            opened.pop_all()
+            return True
 
 
 def _lock(file: Any) -> bool:
@@ -152,10 +182,22 @@ def _line(request: CapturedRequest) -> bytes:
     return json.dumps({key: value for key, value in content.items() if value is not None}).encode() + b"\n"
 
 
+def _write(file: FileIO, content: bytes) -> None:
+    """Write all of it: a system may take a part at a time."""
+    view = memoryview(content)
+    while view:
+        view = view[file.write(view) or 0 :]
+
+
 def _request(line: bytes) -> CapturedRequest | None:
-    """Return the request of a line; None for one that is damaged."""
+    """Return the request of a line; None for one that is damaged. What a later version adds is ignored."""
     with suppress(ValueError, TypeError):
         content = json.loads(line)
-        outcomes = tuple(CanaryValue(**value) for value in content.pop("outcomes", ()))
-        return CapturedRequest(**content, outcomes=outcomes)
+        outcomes = tuple(CanaryValue(**_known(CanaryValue, value)) for value in content.pop("outcomes", ()))
+        return CapturedRequest(**_known(CapturedRequest, content), outcomes=outcomes)
     return None
+
+
+def _known(kind: type[Any], content: dict[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in content.items() if name in names}

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
-from tunepoint.capture.records import MAX_SLICE_LENGTH, CapturedRequest, Feedback, characters, without_content
-from tunepoint.capture.redaction import Redactor, for_one_request, redacted
+from tunepoint.capture.cleaning import cleaned, cleaned_feedback
+from tunepoint.capture.records import CapturedRequest, Feedback, characters, without_content
+from tunepoint.capture.redaction import Redactor
 from tunepoint.capture.spool import Spool
 from tunepoint.errors import RefusedRow, StoreError
 
+log = logging.getLogger(__name__)
 FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.1, 5.0
 """Wait before an unavailable store is tried again; doubles each time, up to the second."""
 LAST_RETRY_SECONDS = 1.0
 """While closing, an unavailable store is given up once the wait would be longer than this."""
-CLEANED_FIELDS = ("id", "task", "arm", "model", "user", "key", "copy_of", "origin", "licence")
-"""Fields of a request that hold no prose: cleaned for the database, not redacted."""
 MAX_WAITING_CHARACTERS = 16 * 2**20
 """Of texts that wait; with more, requests are kept without their texts."""
 BATCH_CHARACTERS = 256 * 2**10
@@ -170,7 +172,8 @@ class Writer:
         self._thread.join(patience / 2)
         self._closed = True
         if self.spool is not None and not self._thread.is_alive():
-            self.spool.close()
+            with suppress(OSError):  # whoever takes the file over later closes it
+                self.spool.close()
         while self._feedback:
             _, written = self._feedback.popleft()
             if written.set_running_or_notify_cancel():
@@ -184,8 +187,7 @@ class Writer:
     def _run(self) -> None:
         """Write batches until closed and empty, or closed while the store stays away."""
         retry = FIRST_RETRY_SECONDS
-        if self.spool is not None and self.spool.next(1):  # a process before this one was killed
-            self._wake.set()
+        self._wake_for_spooled()
         while True:
             self._wake.wait()
             awaited = self._feedback or self._acknowledgements
@@ -193,7 +195,7 @@ class Writer:
                 self._pause(self.linger)
             # Cleared before the batch is taken: what arrives from now on wakes the thread again.
             self._wake.clear()
-            if self._write_batch() and self._write_spooled():
+            if self._write_next():
                 retry = FIRST_RETRY_SECONDS
             elif self._closing and retry > LAST_RETRY_SECONDS:
                 return
@@ -208,17 +210,50 @@ class Writer:
             elif self._closing:
                 return
 
+    def _wake_for_spooled(self) -> None:
+        """Begin with what a process before this one has left on disk, if it was killed."""
+        if self.spool is not None:
+            with suppress(OSError):  # the folder is looked at again with each batch
+                if self.spool.next(1):
+                    self._wake.set()
+
+    def _write_next(self) -> bool:
+        """Write a batch of what waits in memory, and one of what waits on disk; False if either cannot be.
+
+        This thread has to live as long as the process, so no fault ends it.
+        """
+        try:
+            return self._write_batch() and self._write_spooled()
+        except Exception:
+            log.exception("capturing failed; it is tried again")
+            self._note_failing("an error that the log describes")
+            return False
+
+    def _note_failing(self, why: object) -> None:
+        """Note that captures do not reach the store, and log it once."""
+        if not self.counts.failing:
+            log.error("captured requests cannot be written (%s); they wait until they can", why)
+        self.counts.failing = True
+
+    def _note_written(self, written: int, refused: int) -> None:
+        if self.counts.failing:
+            log.warning("captured requests are written again")
+        self.counts.failing = False
+        self.counts.written += written
+        self.counts.refused += refused
+
     def _write_spooled(self) -> bool:
-        """Write a batch of what waits on disk; False if the store is away again."""
+        """Write a batch of what waits on disk; False if the store is away again, or the disk is at fault."""
         if self.spool is None or self._closing:
             return True  # what is on disk is safe there
-        requests = self.spool.next(self.batch)
         try:
-            self._write(requests, (), clean=False)
-        except StoreError:
-            self.counts.failing = True
+            requests = self.spool.next(self.batch)
+            if requests:
+                self._note_written(*self._write(requests, (), clean=False))
+                self.spool.remove(len(requests))
+        except (StoreError, OSError) as error:
+            self._note_failing(error)
             return False
-        self.spool.remove(len(requests))
         return True
 
     def _spool(self, requests: list[CapturedRequest]) -> list[CapturedRequest]:
@@ -251,14 +286,15 @@ class Writer:
                     acknowledged.set_exception(error)
             # Some may be written already; the store ignores an id that it has.
             self._requests.extendleft(reversed(self._spool(requests)))
-            self.counts.failing = True
+            self._note_failing(error)
             return False
+        except BaseException:
+            self._requests.extendleft(reversed(requests))
+            raise
         finally:
             self._in_hand = 0
         self._characters_done += sum(map(characters, requests))
-        self.counts.written += written
-        self.counts.refused += refused
-        self.counts.failing = False
+        self._note_written(written, refused)
         return True
 
     def _take_requests(self) -> list[CapturedRequest]:
@@ -331,43 +367,11 @@ class Writer:
     def _add_feedback(self, feedback: Feedback) -> None:
         self.store.add([], [self._cleaned_feedback(feedback)])
 
-    # -- cleaning ----------------------------------------------------------------------------------
-
     def _cleaned(self, request: CapturedRequest) -> CapturedRequest:
-        if self._hurry:
-            request = self._shortened(request)
-        # Its texts share one time budget.
-        redact = None if self.redact is None else for_one_request(self.redact)
-        clean = partial(self._clean_text, redact=redact)
-        names: dict[str, Any] = {
-            name: _storable(value) for name in CLEANED_FIELDS if (value := getattr(request, name))
-        }
-        return replace(
-            request,
-            **names,
-            slice=None if request.slice is None else clean(request.slice)[:MAX_SLICE_LENGTH],
-            input=clean(request.input),
-            output=clean(request.output),
-            answer=None if request.answer is None else clean(request.answer),
-            error=None if request.error is None else clean(request.error),
-            messages=None if request.messages is None else redacted(request.messages, clean),
-            parameters=redacted(request.parameters, clean),
-        )
+        return cleaned(self._shortened(request) if self._hurry else request, self.redact)
 
     def _cleaned_feedback(self, feedback: Feedback) -> Feedback:
-        correction, comment = feedback.correction, feedback.comment
-        return replace(
-            feedback,
-            request=_storable(feedback.request),
-            key=None if feedback.key is None else _storable(feedback.key),
-            correction=None if correction is None else self._clean_text(correction),
-            comment=None if comment is None else self._clean_text(comment),
-        )
-
-    def _clean_text(self, text: str, redact: Redactor | None = None) -> str:
-        """Remove personal data, and what no database takes."""
-        text, redact = _storable(text), redact or self.redact
-        return text if redact is None else redact(text)
+        return cleaned_feedback(feedback, self.redact)
 
 
 def _rejection(add: Callable[[], None]) -> RefusedRow | None:
@@ -386,9 +390,3 @@ def _rejection(add: Callable[[], None]) -> RefusedRow | None:
     except Exception as error:
         return RefusedRow(f"a row cannot be written ({type(error).__name__})")
     return None
-
-
-def _storable(text: str) -> str:
-    """Remove NUL and lone surrogates, which no database takes."""
-    text = text.replace("\x00", "")
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
@@ -48,18 +47,11 @@ def ray_cluster(
         return
     interrupt_handler = signal.getsignal(signal.SIGINT)  # Ray replaces it, and never puts it back
     address = address or os.environ.get("RAY_ADDRESS")
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    here: dict[str, Any] = {"num_cpus": processes, "object_store_memory": store_bytes}
     try:
-        if address is not None:
-            ray.init(address=address, **quiet)
-        else:
-            ray.init(
-                address="local",
-                num_cpus=processes,
-                include_dashboard=False,
-                object_store_memory=store_bytes,
-                **quiet,
-            )
+        ray.init(
+            address=address or "local", **({} if address else {**here, "include_dashboard": False}), **quiet
+        )
     except (ConnectionError, ValueError) as error:
         words = str(error).strip().splitlines()[0]
         where = address or "this machine"

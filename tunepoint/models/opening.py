@@ -233,6 +233,23 @@ class _Opener:
             return self.chats[name]
         return self.open(NamedModel(name, key_env=key_env), abilities, trained=True)
 
+    def models(
+        self, named: Sequence[NamedModel], judge: NamedModel | None, proposer: str | None
+    ) -> ChatModels:
+        """Return what is open: the models under test, the judge, and who proposes prompts."""
+        return ChatModels(
+            tuple(self.chats[model.name] for model in named),
+            self.prices,
+            proposer=self.chats[proposer or named[0].name] if proposer or named else None,
+            judge=self.judging(judge) if judge else None,
+            parameters=self.parameters,
+            tuned=self.open_tuned,
+            batches=self.batches if self.by_batch else None,
+            _hosted=self.hosted,
+            _recorded=self.recorded,
+            _replies=self.replies,
+        )
+
     def judging(self, judge: NamedModel) -> TextModel:
         """Return an open model as the judge: asked as the judge's own settings say."""
         chat = self.chats[judge.name]
@@ -286,20 +303,8 @@ def open_models(
         return
     with ExitStack() as stack:
         calls = stack.enter_context(closing(CallRecording(recording)))
-        opener = _Opener(
-            stack, calls, add_budget, project_prices, replay=replay, batches=batches, others=others
-        )
+        how: Any = {"replay": replay, "batches": batches, "others": others}
+        opener = _Opener(stack, calls, add_budget, project_prices, **how)
         for model in models:
             opener.open(model)
-        yield ChatModels(
-            tuple(opener.chats[model.name] for model in named),
-            opener.prices,
-            proposer=opener.chats[proposer or named[0].name] if proposer or named else None,
-            judge=opener.judging(judge) if judge else None,
-            parameters=opener.parameters,
-            tuned=opener.open_tuned,
-            batches=batches if opener.by_batch else None,
-            _hosted=opener.hosted,
-            _recorded=opener.recorded,
-            _replies=opener.replies,
-        )
+        yield opener.models(named, judge, proposer)

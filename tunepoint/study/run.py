@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunepoint.arms.catalog import load_encoder
 from tunepoint.data.prepare import Prepared, prepare
@@ -27,6 +27,9 @@ from tunepoint.study.seal import register_study
 from tunepoint.study.selection import select
 from tunepoint.study.spending import study_budget
 from tunepoint.task.task import Task
+
+if TYPE_CHECKING:
+    from tunepoint.models.encoder import Encoder
 
 
 def run(
@@ -78,13 +81,19 @@ def run(
         with open_chat_models(task, folder / CALLS, budget, batches=batches, **options) as models:
             set_failed_aside(study, fresh)
             runner = Runner(study, task, prepared, budget, models, progress, fresh=fresh, machines=machines)
-            candidates = plan(runner, encoder, ask)
-            doubts = find_doubtful_labels(runner, encoder)
-            train_ahead(runner, candidates)
-            selection = select(runner, candidates)
-            draw_curve(runner, selection.candidates)
-            open_test(runner, selection, purchase_policy(runner, selection))
-            return conclude(runner, selection, doubts)
+            return _measure_and_decide(runner, encoder, ask)
+
+
+def _measure_and_decide(runner: Runner, encoder: Encoder | None, confirm: Confirm | None) -> Result:
+    """The whole story of a study, from its plan to its verdict."""
+    candidates = plan(runner, encoder, confirm)
+    doubts = find_doubtful_labels(runner, encoder)
+    train_ahead(runner, candidates)
+    selection = select(runner, candidates)
+    draw_curve(runner, selection.candidates)
+    open_test(runner, selection, purchase_policy(runner, selection))
+    runner.charge_rent()
+    return conclude(runner, selection, doubts)
 
 
 def _place(task: Task, out: Path | str | None, prepared: Prepared, seed: int) -> AbstractContextManager[Path]:

@@ -175,6 +175,10 @@ class Runner:
             self.done_seconds += 0.0 if share else elapsed  # calls were planned by the quote
             self._spend(0.0 if arm.remote else elapsed - advance)
 
+    def charge_rent(self) -> None:
+        """Add what the machines of a cluster have cost since the last time, where there are any."""
+        self._spend(0.0)
+
     def _spend(self, seconds: float) -> None:
         self.budget.charge_seconds(seconds)
         calls = {"calls_usd": round(self.budget.calls_usd, 9)} if self.budget.calls_usd else {}
