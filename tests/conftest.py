@@ -40,7 +40,15 @@ HEAVY_MODULES = {
     *("test_cluster", "test_gguf_tuning", "test_journal"),
     "test_judge",
     *("test_keys", "test_launches", "test_load", "test_local", "test_loop", "test_onnx", "test_properties"),
-    *("test_report", "test_report_forms", "test_routing", "test_replicas", "test_sealed", "test_served"),
+    *(
+        "test_report",
+        "test_report_forms",
+        "test_routing",
+        "test_replicas",
+        "test_rollouts",
+        "test_sealed",
+        "test_served",
+    ),
     *("test_servers_behind", "test_serving", "test_studio", "test_gate", "test_agents"),
     *("test_slow_clients", "test_teaching", "test_tuned_study", "test_tunings", "test_whatif"),
 }

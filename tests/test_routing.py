@@ -27,6 +27,7 @@ from tunepoint.models.chat import Prompt, Reply, Usage
 from tunepoint.models.encoder import Encoder
 from tunepoint.serve.backends import CascadeArm, LocalArm, Pricer, RemoteArm
 from tunepoint.serve.batching import MicroBatcher
+from tunepoint.serve.breakers import FAILURES_TO_OPEN, OPEN_SECONDS, Breaker
 from tunepoint.serve.canary import Canary, Outcomes, decide_canary
 from tunepoint.serve.canary_monitor import CanaryMonitor, feedback_score
 from tunepoint.serve.protocol import (
@@ -37,7 +38,7 @@ from tunepoint.serve.protocol import (
     read_request,
     usage_of,
 )
-from tunepoint.serve.routing import FAILURES_TO_OPEN, OPEN_SECONDS, Breaker, Policy, Router
+from tunepoint.serve.routing import Policy, Router
 from tunepoint.serve.settings import ServeSettings
 from tunepoint.serve.streaming import Relay
 from tunepoint.serve.upstream import ArmFault

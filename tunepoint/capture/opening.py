@@ -21,9 +21,17 @@ if TYPE_CHECKING:
 EXAMPLE_URL = "postgresql://USER@HOST/DATABASE"
 MIGRATION_ATTEMPTS = 5
 """Where another process migrates the same SQLite file at this moment."""
-POSTGRES_LIMITS = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "keepalives_idle": 10}
+POSTGRES_LIMITS = {
+    "connect_timeout": 5,
+    "tcp_user_timeout": 10_000,
+    "keepalives_idle": 10,
+    "options": "-c lock_timeout=4000 -c statement_timeout=15000",
+}
 """Seconds to connect; milliseconds that a server may leave sent data unanswered; seconds until an idle
-connection is probed. Without them, a machine that vanishes holds a connection for many minutes."""
+connection is probed; milliseconds that a statement may wait for a lock, and take. Without them, a machine
+that vanishes or a table that is locked holds a connection for many minutes, and captures wait in memory."""
+WITHOUT_LIMITS = ("set local lock_timeout = 0", "set local statement_timeout = 0")
+"""For a migration, which may wait for others and rewrite tables."""
 POSTGRES_LOCK = 7305801412
 """Number of the advisory lock under which one process migrates and the others wait; chosen at random."""
 COMPATIBILITY = "schema"
@@ -210,6 +218,8 @@ def _upgrade(store: Store, config: Config) -> None:
 
     with _ALEMBIC_LOCK, store.engine.execution_options(immediate=True).begin() as connection:
         if connection.dialect.name == "postgresql":
+            for setting in WITHOUT_LIMITS:
+                connection.execute(sa.text(setting))
             connection.execute(sa.text(f"select pg_advisory_xact_lock({POSTGRES_LOCK})"))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

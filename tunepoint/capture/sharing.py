@@ -17,23 +17,55 @@ if TYPE_CHECKING:
 def hold_lease(store: Store, name: str, holder: str, seconds: float) -> bool:
     """Take a lease, or renew one's own; whether the holder has it now.
 
-    Clocks of several machines may differ by less than `seconds`: what a lease guards must stay right, if
-    wasteful, when two believe to have it for a moment.
+    Time is that of the database's machine. One that was set back leaves leases that end too late: those that
+    end later than any taken now are free too, so what a lease guards must stay right, if wasteful, when two
+    believe to have it for a moment.
 
     Raises:
         StoreError: the store cannot be written.
 
     """
-    table, now = schema.leases, time.time()
-    insert = store.insert(table).values(name=name, holder=holder, until=now + seconds)
-    taken = insert.on_conflict_do_update(
-        index_elements=["name"],
-        set_={"holder": insert.excluded.holder, "until": insert.excluded.until},
-        where=(table.c.holder == holder) | (table.c.until < now),
-    )
+    table = schema.leases
     with store.transaction("written") as connection:
+        now = _now(connection)
+        insert = store.insert(table).values(name=name, holder=holder, until=now + seconds)
+        free = (table.c.until < now) | (table.c.until > now + seconds)
+        taken = insert.on_conflict_do_update(
+            index_elements=["name"],
+            set_={"holder": insert.excluded.holder, "until": insert.excluded.until},
+            where=(table.c.holder == holder) | free,
+        )
         # not by the number of rows, which drivers do not tell of an insert
         return connection.execute(taken.returning(table.c.name)).first() is not None
+
+
+def is_present(store: Store, group: str, seconds: float, besides: str = "") -> bool:
+    """Whether a process of a group has held its own lease, named `GROUP/HOLDER`, within `seconds`.
+
+    Args:
+        store: of the leases.
+        group: of processes.
+        seconds: for which they take their leases.
+        besides: holder that does not count.
+
+    Raises:
+        StoreError: the store cannot be read.
+
+    """
+    columns = schema.leases.c
+    with store.transaction("read") as connection:
+        now = _now(connection)
+        query = (
+            sa.select(sa.func.count())
+            .select_from(schema.leases)
+            .where(
+                columns.name.startswith(f"{group}/", autoescape=True),
+                columns.holder != besides,
+                columns.until >= now,
+                columns.until <= now + seconds,
+            )
+        )
+        return bool(connection.scalar(query))
 
 
 def give_lease_back(store: Store, name: str, holder: str) -> None:
@@ -75,8 +107,9 @@ def _take(store: Store, connection: sa.Connection, name: str, count: int, per_mi
     touch = insert.on_conflict_do_update(index_elements=["name"], set_={"at": table.c.at})
     connection.execute(touch)
     row = connection.execute(sa.select(table.c.tokens, table.c.at).where(table.c.name == name)).one()
-    now = max(_now(connection), row.at)
-    left = min(per_minute, row.tokens + (now - row.at) * per_minute / 60)
+    now = _now(connection)
+    # a clock that was set back refills nothing for once, and from then on as before
+    left = min(per_minute, row.tokens + max(0.0, now - row.at) * per_minute / 60)
     given = float(min(count, int(left))) if left >= 1 else left
     remaining = left - given if given >= 1 else left
     update = sa.update(table).where(table.c.name == name).values(tokens=remaining, at=now)

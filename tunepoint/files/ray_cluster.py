@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -47,11 +48,11 @@ def ray_cluster(
         return
     interrupt_handler = signal.getsignal(signal.SIGINT)  # Ray replaces it, and never puts it back
     address = address or os.environ.get("RAY_ADDRESS")
-    here: dict[str, Any] = {"num_cpus": processes, "object_store_memory": store_bytes}
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        settings |= {"num_cpus": processes, "object_store_memory": store_bytes, "include_dashboard": False}
     try:
-        ray.init(
-            address=address or "local", **({} if address else {**here, "include_dashboard": False}), **quiet
-        )
+        ray.init(address=address or "local", **settings)
     except (ConnectionError, ValueError) as error:
         words = str(error).strip().splitlines()[0]
         where = address or "this machine"

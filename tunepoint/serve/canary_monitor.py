@@ -7,23 +7,28 @@ lease reads all of them and decides.
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import suppress
 from dataclasses import asdict
 from typing import cast
 
-from tunepoint.capture.canary_values import NumberedValue, count_values, drop_values, read_values
+from tunepoint.capture.canary_values import ValueColumns, drop_values, read_values
 from tunepoint.capture.records import CanaryValue, CapturedRequest, Feedback, Role
 from tunepoint.capture.sharing import give_lease_back, hold_lease
 from tunepoint.capture.store import Store
 from tunepoint.errors import StoreError
 from tunepoint.serve.canary import Canary, CanaryDecision, Measure, Outcomes, decide_canary, measured
-from tunepoint.serve.routing import Router
+from tunepoint.serve.routing import AUTOMATIC, Router
 from tunepoint.stats.intervals import Interval
 
 NOT_THE_ARM = (400, 413, 422, 499)
 """HTTP statuses that say nothing of an arm: wrong requests, and clients that disconnected."""
-ACTOR = "canary"
-"""Who made a change that no person made, in the audit log."""
+ENOUGH_VALUES = 100_000
+"""Outcomes of one side on one measure, from which further ones are not written: they would change no
+decision, and fill the store of a canary that waits for a person."""
+FORGET_SECONDS = 3_600.0
+"""Age of a canary that is not running, from which its outcomes are deleted: this process may not know yet of
+one that has just begun."""
 LEASE_SECONDS = 10.0
 """After which another process decides, if the one that did has ended."""
 ANSWER = "answer"
@@ -61,7 +66,11 @@ class CanaryMonitor:
         self._lock = threading.Lock()
         self._read: tuple[str, float] | None = None
         """Challenger and begin of the canary that the values are of."""
-        self._values: list[NumberedValue] = []
+        self._values = ValueColumns()
+        self._full: frozenset[tuple[str, str]] = frozenset()
+        """(side, measure) of which there are enough outcomes."""
+        self._forgotten = False
+        """Whether the outcomes of the last canary are deleted."""
 
     # -- what counts ---------------------------------------------------------------------------
 
@@ -83,7 +92,7 @@ class CanaryMonitor:
         ]
         if side == "canary":
             values.append(self._value(canary, side, ANSWER, request.id, 1.0))
-        return tuple(values)
+        return tuple(value for value in values if (value.side, value.measure) not in self._full)
 
     def outcomes_of_feedback(
         self, role: Role, feedback: Feedback, user: str | None = None
@@ -120,8 +129,10 @@ class CanaryMonitor:
         """
         with self._lock:
             canary = self.router.policy.canary
+            if self.router.behind:  # it may have ended, and this process cannot follow that
+                return None
             if canary is None:
-                self.decision, self._read, self._values = None, None, []
+                self._forget()
                 return None
             if not hold_lease(self.store, self._lease, self.holder, LEASE_SECONDS):
                 self.decision = self._decision_of_others(canary)
@@ -130,38 +141,44 @@ class CanaryMonitor:
                 return None
             champion, challenger = self._sides()
             decision = self.decision = decide_canary(canary, champion, challenger)
-            self.store.set_state(self._state_name, _document(canary, decision))
+            document = {**_document(canary, decision), "full": sorted(self._full)}
+            self.store.set_state(self._state_name, document)
         if decision.move == "roll back":
-            self.router.roll_back(ACTOR, decision.why)
+            self.router.roll_back(AUTOMATIC, decision.why, judged=canary)
         elif decision.move == "raise":
-            self.router.raise_canary(challenger.answers, ACTOR, decision.why)
+            self.router.raise_canary(challenger.answers, AUTOMATIC, decision.why, judged=canary)
         elif decision.move == "promote" and not canary.ask:
-            self.router.promote(canary.arm, ACTOR, decision.why)
+            self.router.promote(canary.arm, AUTOMATIC, decision.why, judged=canary)
         return decision
+
+    def _forget(self) -> None:
+        """Delete the outcomes of canaries that have ended, once."""
+        if self._read is not None:
+            self._forgotten = False
+        self.decision, self._read, self._values, self._full = None, None, ValueColumns(), frozenset()
+        if not self._forgotten:
+            drop_values(self.store, self.router.task, time.time() - FORGET_SECONDS)
+            self._forgotten = True
 
     def _read_new(self, canary: Canary) -> bool:
         """Read the outcomes that are not known yet; whether there are any."""
-        task = self.router.task
+        task, before = self.router.task, self._values.count
         if self._read != (canary.arm, canary.since):
             drop_values(self.store, task, canary.since)
-            self._read, self._values = (canary.arm, canary.since), []
-        count = count_values(self.store, task, canary.since)
-        if count == len(self._values):
-            return False
-        last = self._values[-1].number if self._values else 0
-        self._values += read_values(self.store, task, canary.since, last)
-        if len(self._values) < count:  # a process has committed a lower number after a higher one
-            self._values = read_values(self.store, task, canary.since)
-        return True
+            self._read, self._values, before = (canary.arm, canary.since), ValueColumns(), 0
+        self._values = read_values(self.store, task, canary.since, self._values)
+        columns = self._values.by_measure
+        self._full = frozenset(of for of, values in columns.items() if len(values) >= ENOUGH_VALUES)
+        return self._values.count != before
 
     def _sides(self) -> tuple[Outcomes, Outcomes]:
         champion, challenger = Outcomes(), Outcomes()
-        for value in self._values:
-            side = challenger if value.side == "canary" else champion
-            if value.measure == ANSWER:
-                side.answers += 1
+        for (name, measure), values in self._values.by_measure.items():
+            side = challenger if name == "canary" else champion
+            if measure == ANSWER:
+                side.answers = len(values)
             else:
-                side.values[cast(Measure, value.measure)].append(value.value)
+                side.values[cast(Measure, measure)] = list(values)
         return champion, challenger
 
     @property
@@ -176,6 +193,7 @@ class CanaryMonitor:
         content = self.store.state(self._state_name)
         if content is None or content["since"] != canary.since:
             return None
+        self._full = frozenset((side, measure) for side, measure in content.get("full", ()))
         intervals = {
             measure: (Interval(*champion), Interval(*challenger))
             for measure, (champion, challenger) in content["intervals"].items()

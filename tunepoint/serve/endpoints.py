@@ -20,6 +20,7 @@ from tunepoint.errors import StoreError, TunepointError
 from tunepoint.serve.bodies import FeedbackBody, RoutesChange, read_body
 from tunepoint.serve.protocol import RequestError
 from tunepoint.serve.routing import RouteConflict
+from tunepoint.serve.workers import reload_others
 
 if TYPE_CHECKING:
     from tunepoint.serve.auth import Key, Role
@@ -152,6 +153,8 @@ async def _change_routes(gateway: Gateway, request: Request, key: Key | None) ->
 
 async def _reload(gateway: Gateway, request: Request, key: Key | None) -> dict[str, Any]:
     await gateway.reload()
+    if reload_others():  # this worker gets the signal too
+        gateway.reloads_done += 1
     return {"tasks": {name: list(task.arms) for name, task in gateway.dispatcher.tasks.items()}}
 
 
@@ -162,15 +165,24 @@ async def _get_audit_log(gateway: Gateway, request: Request, key: Key | None) ->
 
 async def _health(gateway: Gateway, request: Request, key: Key | None) -> dict[str, Any]:
     writer = gateway.writer
-    capture = "away" if writer.counts.failing else "ok"
     waiting = {"waiting": writer.waiting, "on_disk": writer.spooled}
-    return {"status": "ok", "tasks": list(gateway.dispatcher.tasks), "capture": capture, **waiting}
+    return {
+        "status": "ok",
+        "tasks": list(gateway.dispatcher.tasks),
+        "capture": _store_state(gateway),
+        **waiting,
+    }
+
+
+def _store_state(gateway: Gateway) -> str:
+    """`away` while the store takes no captures, or did not reply when it was last looked at."""
+    return "away" if gateway.writer.counts.failing or gateway.store_away else "ok"
 
 
 async def _ready(gateway: Gateway, request: Request, key: Key | None) -> Response:
     """Whether to send requests here; without its store it answers by what it knows of routes and keys."""
     stopping = math.isfinite(gateway.stop_at)
-    state = {"ready": not stopping, "store": "away" if gateway.writer.counts.failing else "ok"}
+    state = {"ready": not stopping, "store": _store_state(gateway)}
     return Response(orjson.dumps(state), 503 if stopping else 200, media_type="application/json")
 
 

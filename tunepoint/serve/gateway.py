@@ -9,7 +9,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
 
 import aiohttp
@@ -20,7 +20,7 @@ from tunepoint.capture.sharing import hold_lease
 from tunepoint.capture.spool import Spool
 from tunepoint.capture.store import Store
 from tunepoint.capture.writer import Writer
-from tunepoint.errors import StoreError, TaskError
+from tunepoint.errors import StateConflict, StoreError, TaskError
 from tunepoint.serve.auth import Access
 from tunepoint.serve.canary_monitor import CanaryMonitor
 from tunepoint.serve.dispatch import Dispatcher
@@ -70,8 +70,12 @@ class Gateway:
         """`time.monotonic()` by which all has to be written, once the process was asked to stop."""
         self.name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"[:80]
         """Of this process, among those that share the store."""
+        self.store_away = False
+        """Whether the store did not reply when it was last looked at."""
         self.unwritten = 0
         """Captured requests that could not be written in time."""
+        self.reloads_done = 0
+        """Signals to reload that are on their way and are answered by a reload that is done already."""
         self._reload_lock = asyncio.Lock()
         self._arms = ExitStack()
         self._session: aiohttp.ClientSession | None = None
@@ -137,7 +141,7 @@ class Gateway:
             tasks = {}
             for opened in stack.enter_context(opened_tasks(settings, self._session)):
                 name = opened.settings.name
-                router = Router(name, list(opened.arms), _policy(opened), self.store)
+                router = Router(name, list(opened.arms), _policy(opened), self.store, holder=self.name)
                 monitor = CanaryMonitor(router, self.store, self.name)
                 tasks[name] = ServedTask(opened.arms, opened.timeouts, router, opened.template, monitor)
                 for arm in opened.arms.values():
@@ -157,7 +161,9 @@ class Gateway:
             settings = await asyncio.to_thread(self.load)
             tasks, arms = await asyncio.to_thread(self._open_tasks, settings)
             old_arms, self._arms = self._arms, arms
+            before = self.dispatcher.tasks
             self.settings, self.dispatcher.tasks = settings, tasks
+            await asyncio.to_thread(_leave, before, tasks)
             self.writer.redact = _redactor(settings)
             self.dispatcher.recorder.sample = settings.server.sample
             self._close_later(old_arms, settings)
@@ -179,35 +185,49 @@ class Gateway:
     # -- maintenance and stop --------------------------------------------------------------------
 
     async def _maintain(self) -> None:
-        """Look after canaries, keys, budgets and old requests; an unavailable store stops nothing."""
-        looked_after = purged = time.monotonic()
+        """Look after everything, each thing by itself: what takes long holds nothing else up."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._repeat(CHECK_SECONDS, self._follow))
+            group.create_task(self._repeat(CHECK_SECONDS, self._judge))
+            group.create_task(self._repeat(UPKEEP_SECONDS, self._upkeep))
+            group.create_task(self._repeat(PURGE_SECONDS, self._purge))
+
+    async def _repeat(self, seconds: float, work: Callable[[], None]) -> None:
+        """Do work in a thread every so many seconds; an unavailable store stops nothing."""
         while True:
-            await asyncio.sleep(CHECK_SECONDS)
-            now = time.monotonic()
+            await asyncio.sleep(seconds)
             try:
-                await self._look()
-                if now - looked_after > UPKEEP_SECONDS:
-                    looked_after = now
-                    await self._upkeep()
-                if now - purged > PURGE_SECONDS:
-                    purged = now
-                    await asyncio.to_thread(self._purge)
-            except StoreError:
-                continue  # what was known last holds until the store is back
+                await asyncio.to_thread(work)
+            except StoreError as error:
+                self._note_store(error)  # what was known last holds until the store is back
             except Exception:
                 log.exception("looking after the gateway failed; it is tried again")
 
-    async def _look(self) -> None:
-        """Follow what other processes have changed, and let the canaries be judged."""
+    def _note_store(self, error: StoreError | None) -> None:
+        """Note whether the store replies; the log has a line when that changes."""
+        if error is not None and not self.store_away:
+            log.error("the store is away (%s); what was known of routes and keys holds", error)
+        elif error is None and self.store_away:
+            log.warning("the store is back")
+        self.store_away = error is not None
+
+    def _follow(self) -> None:
+        """Follow what other processes have changed: keys and routes."""
         self.metrics.update()
-        await asyncio.to_thread(self._follow)
+        self.access.reload()
+        for task in list(self.dispatcher.tasks.values()):
+            task.router.refresh()
+        self._note_store(None)
+
+    def _judge(self) -> None:
+        """Let the canaries be judged, each although another one cannot be."""
         for task in list(self.dispatcher.tasks.values()):
             with suppress(RouteError):
-                await asyncio.to_thread(task.monitor.evaluate)
+                task.monitor.evaluate()
 
-    async def _upkeep(self) -> None:
-        await asyncio.to_thread(self.on_maintenance)
-        await asyncio.to_thread(self.access.absorb_abandoned)
+    def _upkeep(self) -> None:
+        self.on_maintenance()
+        self.access.absorb_abandoned()
 
     def _purge(self) -> None:
         """Delete what is too old, in one of the gateways that share the store."""
@@ -215,18 +235,13 @@ class Gateway:
         if days is not None and hold_lease(self.store, "purge", self.name, PURGE_SECONDS / 2):
             self.store.purge(time.time() - days * 86_400)
 
-    def _follow(self) -> None:
-        self.access.reload()
-        for task in list(self.dispatcher.tasks.values()):
-            task.router.refresh()
-
     async def stop(self) -> None:
         """Write everything down and close."""
         await self.dispatcher.drain()
-        for task in self.dispatcher.tasks.values():
-            await asyncio.to_thread(task.monitor.close)
         patience = min(LAST_WRITES_SECONDS, max(1.0, self.stop_at - time.monotonic()))
         self.unwritten = await asyncio.to_thread(self.writer.close, patience)
+        if not self.store_away:  # leases that are not given back run out
+            await asyncio.to_thread(_leave, self.dispatcher.tasks, {})
         await asyncio.to_thread(self.access.close)
         await asyncio.to_thread(self._arms.close)
         if self.dispatcher.recorder.tracer is not None:
@@ -234,6 +249,21 @@ class Gateway:
         assert self._session is not None
         await self._session.close()
         await asyncio.to_thread(self.store.close)
+
+
+def _leave(tasks: Mapping[str, ServedTask], after: Mapping[str, ServedTask]) -> None:
+    """Give back what a gateway holds of tasks that it no longer serves, or by other settings.
+
+    Args:
+        tasks: that it served.
+        after: that it serves now.
+
+    """
+    for name, task in tasks.items():
+        if name not in after:
+            task.monitor.close()
+        if name not in after or not after[name].router.serves_as(task.router):
+            task.router.leave()
 
 
 def _redactor(settings: ServeSettings) -> PatternRedactor | None:
@@ -262,8 +292,9 @@ def _policy(task: TaskArms) -> Policy:
 
 def _salt(store: Store) -> str:
     """Read the salt for the hashes of users' names, made once per store."""
+    if store.state("salt") is None:
+        with suppress(StateConflict):  # another process has made it at the same time
+            store.set_state("salt", {"salt": secrets.token_hex(16)}, read=None)
     state = store.state("salt")
-    if state is None:
-        state = {"salt": secrets.token_hex(16)}
-        store.set_state("salt", state)
+    assert state is not None, "it is there now, by whichever process"
     return str(state["salt"])

@@ -58,6 +58,9 @@ def run_gateway(load: Callable[[], ServeSettings], echo: Callable[[str], None]) 
     """
     # Every core tokenizes for its own batch; threads of the tokenizer would only compete with them.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    with contextlib.suppress(AttributeError):  # Windows
+        # until there are settings to read again, for which it would end the process
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     shared = is_worker()
     gateway = Gateway(load)
     gateway.on_arms_closed, gateway.on_maintenance = freeze_garbage, give_memory_back
@@ -67,7 +70,7 @@ def run_gateway(load: Callable[[], ServeSettings], echo: Callable[[str], None]) 
         open_socket(server.host, server.port, shared=shared) as listener,
         asyncio.Runner(loop_factory=_loop_factory()) as runner,
     ):
-        runner.run(_serve(gateway, _Server(config), listener, (lambda line: None) if shared else echo))
+        runner.run(_serve(gateway, _Server(config), listener, echo, quiet=shared))
 
 
 def server_config(application: Application, limits: Limits, grace: int = GRACE_SECONDS) -> uvicorn.Config:
@@ -189,19 +192,26 @@ class _Server(uvicorn.Server):
 
 
 async def _serve(
-    gateway: Gateway, server: uvicorn.Server, listener: socket.socket, echo: Callable[[str], None]
+    gateway: Gateway,
+    server: uvicorn.Server,
+    listener: socket.socket,
+    echo: Callable[[str], None],
+    *,
+    quiet: bool,
 ) -> None:
-    echo("opening the arms ...")
+    """Serve; a quiet worker leaves it to the process that has started it to say that all is well."""
+    say = (lambda line: None) if quiet else echo
+    say("opening the arms ...")
     async with gateway.running():
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
         limit_heaps()
         freeze_garbage()
-        _handle_signals(gateway, server, echo)
+        _handle_signals(gateway, server, say, echo)
         for name, task in gateway.dispatcher.tasks.items():
-            echo(f"{name}: {task.router.policy.champion} answers; arms: {', '.join(task.arms)}")
+            say(f"{name}: {task.router.policy.champion} answers; arms: {', '.join(task.arms)}")
         host, port = gateway.settings.server.host, listener.getsockname()[1]
-        echo(f"http://{host}:{port}/v1 is ready; the model's name is the task's. Ctrl-C stops it.")
-        echo(f"dashboard: http://{host}:{port}/")
+        say(f"http://{host}:{port}/v1 is ready; the model's name is the task's. Ctrl-C stops it.")
+        say(f"dashboard: http://{host}:{port}/")
         tell_ready()
         watch = asyncio.create_task(_end_with_parent(gateway, server)) if is_worker() else None
         with several_handles(listener) as handles:
@@ -212,13 +222,18 @@ async def _serve(
         echo(f"{gateway.unwritten:,} captured requests could not be written before the process had to end")
 
 
-def _handle_signals(gateway: Gateway, server: uvicorn.Server, echo: Callable[[str], None]) -> None:
+def _handle_signals(
+    gateway: Gateway, server: uvicorn.Server, say: Callable[[str], None], echo: Callable[[str], None]
+) -> None:
     """Reload at SIGHUP; stop at SIGINT and SIGTERM."""
     loop = asyncio.get_running_loop()
     reloads: set[asyncio.Task[None]] = set()
 
     def reload() -> None:
-        task = loop.create_task(_reload(gateway, echo))
+        if gateway.reloads_done:
+            gateway.reloads_done -= 1
+            return
+        task = loop.create_task(_reload(gateway, say, echo))
         reloads.add(task)  # the loop keeps only a weak reference
         task.add_done_callback(reloads.discard)
 
@@ -253,9 +268,9 @@ def freeze_garbage() -> None:
     gc.freeze()
 
 
-async def _reload(gateway: Gateway, echo: Callable[[str], None]) -> None:
+async def _reload(gateway: Gateway, say: Callable[[str], None], echo: Callable[[str], None]) -> None:
     try:
         await gateway.reload()
-        echo("settings reloaded")
+        say("settings reloaded")
     except TunepointError as error:
         echo(f"settings not reloaded, the old ones stay in use: {error}")

@@ -18,8 +18,8 @@ AHEAD_SECONDS = 1.0
 """How much of a limit a process takes from the store at once: a limit of 600 a minute comes by tens."""
 STORE_SECONDS = 5.0
 """How long a call waits for the store before this process counts alone."""
-AWAY_SECONDS = 5.0
-"""How long the store is left alone after it did not reply in time."""
+AWAY_SECONDS, MAX_AWAY_SECONDS = 5.0, 60.0
+"""How long the store is left alone after it did not reply in time; doubles each time, up to the second."""
 
 
 @dataclass
@@ -52,6 +52,7 @@ class RateLimits:
         self._buckets: dict[str, _Bucket] = defaultdict(_Bucket)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rates")
         self._away_until = -inf
+        self._away_seconds = AWAY_SECONDS
 
     async def take(self, name: str, per_minute: int) -> float:
         """Take one request from a bucket.
@@ -64,9 +65,12 @@ class RateLimits:
         async with bucket.lock:  # those who wait for it use what the first of them brings
             if bucket.left <= 0 and self._clock() >= self._away_until:
                 try:
-                    return await self._from_store(bucket, name, per_minute)
+                    wait = await self._from_store(bucket, name, per_minute)
+                    self._away_seconds = AWAY_SECONDS
+                    return wait
                 except (StoreError, TimeoutError):
-                    self._away_until = self._clock() + AWAY_SECONDS
+                    self._away_until = self._clock() + self._away_seconds
+                    self._away_seconds = min(MAX_AWAY_SECONDS, 2 * self._away_seconds)
             if bucket.left > 0:
                 bucket.left -= 1
                 return 0.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -18,13 +18,13 @@ from typing import Any
 from tunepoint.capture.records import Role
 from tunepoint.capture.store import Store
 from tunepoint.errors import StateConflict, TunepointError, nearest
+from tunepoint.serve.breakers import Breaker
 from tunepoint.serve.canary import Canary
+from tunepoint.serve.presence import Presence
 from tunepoint.serve.protocol import ChatRequest
 
-FAILURES_TO_OPEN, OPEN_SECONDS = 5, 10.0
-"""Failures in a row after which an arm is paused, and for how long."""
-MAX_OPEN_SECONDS = 300.0
-"""The longest pause that a server can ask for."""
+AUTOMATIC = "canary"
+"""Who made a change that no person made, in the audit log."""
 
 
 class RouteError(TunepointError):
@@ -70,6 +70,21 @@ class Policy:
             "canary": None if self.canary is None else self.canary.document(),
         }
 
+    def limited_to(self, arms: Collection[str], champion: str) -> Policy:
+        """Return the policy without arms that are not among these; `champion` stands in for its own."""
+        return Policy(
+            self.champion if self.champion in arms else champion,
+            tuple(arm for arm in self.fallback if arm in arms),
+            {name: arm for name, arm in self.slices.items() if arm in arms},
+            self.shadow if self.shadow in arms else None,
+            self.shadow_share,
+            self.canary if self.canary is not None and self.canary.arm in arms else None,
+        )
+
+    def begun(self) -> Policy:
+        """Return the policy with its canary beginning now."""
+        return self if self.canary is None else replace(self, canary=_begun(self.canary))
+
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> Policy:
         """Read a policy that the store has kept."""
@@ -84,50 +99,8 @@ class Policy:
         )
 
 
-class Breaker:
-    """A circuit breaker: pauses an arm that keeps failing.
-
-    Closed, it lets every request through; after several failures in a row it opens and lets none through;
-    when the pause is over, one probe is let through, and its outcome closes or opens it again. Time is
-    monotonic, so that setting the clock moves nothing.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._failures = 0
-        self._until = 0.0
-        self._probing = False
-
-    @property
-    def opened(self) -> bool:
-        """Whether the arm is paused."""
-        return self._clock() < self._until
-
-    def allows(self) -> bool:
-        """Whether to call the arm; a yes may be the one probe, so the call has to be made."""
-        if self._failures < FAILURES_TO_OPEN and self._until <= self._clock():
-            return True
-        if self._clock() < self._until or self._probing:
-            return False
-        self._probing = True
-        return True
-
-    def succeeded(self) -> None:
-        """Note that the arm has answered."""
-        self._failures, self._until, self._probing = 0, 0.0, False
-
-    def failed(self, wait: float | None = None) -> None:
-        """Note that the arm has failed; `wait` is the pause in seconds that its server asked for."""
-        self._failures += 1
-        self._probing = False
-        if wait is not None:
-            self._until = self._clock() + min(wait, MAX_OPEN_SECONDS)
-        elif self._failures >= FAILURES_TO_OPEN:
-            self._until = self._clock() + OPEN_SECONDS
-
-    def abandoned(self) -> None:
-        """Note that a request ended without telling anything about the arm: its client disconnected."""
-        self._probing = False
+def _begun(canary: Canary) -> Canary:
+    return replace(canary, since=time.time(), step=0, at_step=0)
 
 
 def hash_to_unit(task: str, salt: str, name: str) -> float:
@@ -142,7 +115,21 @@ def hash_to_unit(task: str, salt: str, name: str) -> float:
 
 
 class Router:
-    """Follows the routes of one task, and changes them."""
+    """Follows the routes of one task, and changes them.
+
+    Gateways of different settings may share the store, as while they are restarted one by one. Routes in the
+    store stay while a gateway serves by the settings that gave them; the settings of another gateway replace
+    them when the last of those is gone. A gateway without an arm that they name follows what it can of them.
+
+    Args:
+        task: its name.
+        arms: names of those that serve here.
+        policy: what serve.toml says.
+        store: keeps the routes; None keeps them in memory.
+        clock: seconds, monotonic.
+        holder: name of this process among those that share the store.
+
+    """
 
     def __init__(
         self,
@@ -151,37 +138,42 @@ class Router:
         policy: Policy,
         store: Store | None,
         clock: Callable[[], float] = time.monotonic,
+        holder: str = "",
     ) -> None:
         self.task, self.arms, self.store = task, tuple(arms), store
         self.policy = policy
         self.settings = policy.document()
         """What serve.toml says. It replaces the stored routes only when it has been edited since."""
         self.breakers = {name: Breaker(clock) for name in arms}
+        self.behind = False
+        """Whether the stored routes name an arm that does not serve here."""
+        self._given = policy
+        self._settled = False
+        """Whether nothing but a change in the store can bring other routes."""
         self._version: int | None = None
-        """Of the routes in the store, as last read or written."""
+        """Of the routes in the store, as last followed or written."""
         self._lock = threading.RLock()
+        self._presence = Presence(task, self.arms, self.settings, holder)
         self.check(policy)
         self._restore()
 
     def _restore(self) -> None:
         """Follow the routes from before a restart, as far as they still apply."""
-        found = self.store.versioned_state(self.state_name) if self.store is not None else None
-        why = "first start"
-        if found is not None:
-            state, self._version = found
-            stored = Policy.read(state)
-            removed = ", ".join(sorted(stored.arms() - set(self.arms)))
-            if not removed and state.get("given") in (None, self.settings):
-                self.policy = stored
-                return
-            why = f"routes from the settings: {removed} no longer serves" if removed else ""
-            why = why or "the settings have changed"
+        if self.store is None:
+            self.policy = self.policy.begun()
+            return
+        self._presence.show(self.store)
+        found = self.store.versioned_state(self.state_name)
         # another process that starts at the same time may be first, and then its routes are followed
         with suppress(RouteConflict):
-            self.change(self.policy, "gateway", why)
+            if found is None:
+                self._settled = True
+                self.change(self._given.begun(), "gateway", "first start")
+            else:
+                self._adopt(*found)
 
     def refresh(self) -> None:
-        """Follow what another process has changed; routes to arms that do not serve here are not followed.
+        """Follow what another process has changed.
 
         Raises:
             StoreError: the store is away; the routes known last hold.
@@ -189,14 +181,36 @@ class Router:
         """
         if self.store is None:
             return
+        self._presence.show(self.store)
         found = self.store.versioned_state(self.state_name)
-        with self._lock:
-            if found is None or found[1] == self._version:
-                return
-            state, self._version = found
-            stored = Policy.read(state)
-            if stored.arms() <= set(self.arms):
-                self.policy = stored
+        with self._lock, suppress(RouteConflict):
+            if found is not None and not (self._settled and found[1] == self._version):
+                self._adopt(*found)
+
+    def _adopt(self, state: Mapping[str, Any], version: int) -> None:
+        """Follow stored routes, or replace them by those of the settings where they no longer apply."""
+        assert self.store is not None, "routes were read from it"
+        stored = Policy.read(state)
+        missing = sorted(stored.arms() - set(self.arms))
+        differs = state.get("given") not in (None, self.settings)
+        if (missing or differs) and not self._presence.of_others(self.store, state.get("by")):
+            removed = f"routes from the settings: {', '.join(missing)} no longer serves"
+            why = removed if missing else "the settings have changed"
+            self.behind, self._settled, self._version = False, True, version
+            self.change(self._given.begun(), "gateway", why)
+            return
+        self.behind, self._settled = bool(missing), not (missing or differs)
+        self.policy = stored.limited_to(self.arms, self._given.champion) if missing else stored
+        self._version = None if missing else version
+
+    def serves_as(self, other: Router) -> bool:
+        """Whether both serve by the same settings."""
+        return self._presence.settings == other._presence.settings
+
+    def leave(self) -> None:
+        """Tell the other processes that this one no longer serves by its settings."""
+        if self.store is not None:
+            self._presence.end(self.store)
 
     @property
     def state_name(self) -> str:
@@ -225,8 +239,14 @@ class Router:
             steps = ", ".join(f"{step:g}" for step in canary.steps) or "none"
             raise RouteError(f"{self.task}: canary steps must rise from above 0 to at most 1, got {steps}")
 
-    def change(self, policy: Policy, who: str, why: str) -> None:
+    def change(self, policy: Policy, who: str, why: str, *, judged: Canary | None = None) -> None:
         """Follow another policy from now on.
+
+        Args:
+            policy: to follow.
+            who: changes it, for the audit log.
+            why: for the audit log.
+            judged: the canary that the change is about; if it has gone on or ended meanwhile, a conflict.
 
         Raises:
             RouteConflict: another process has just changed them; those are followed now.
@@ -236,20 +256,34 @@ class Router:
         """
         self.check(policy)
         with self._lock:
+            if judged is not None and self.policy.canary != judged:
+                raise RouteConflict(f"{self.task}: that canary has ended or gone on meanwhile")
+            if self.behind:
+                raise RouteConflict(
+                    f"{self.task}: the routes name an arm that does not serve here; change them at a gateway "
+                    "with the serve.toml that has it, or restart this one with it"
+                )
             if self.store is not None:
-                detail = {"from": self.policy.document(), "to": policy.document()}
-                entry = {"task": self.task, "who": who, "what": why, "detail": detail}
-                state = {**policy.document(), "given": self.settings}
-                # Written first: what serves must never be ahead of what a restart would find.
-                try:
-                    self.store.set_state(self.state_name, state, audit=entry, read=self._version)
-                except StateConflict:
-                    self.refresh()
-                    raise RouteConflict(
-                        f"{self.task}: somebody else has just changed the routes; look at them, and try again"
-                    ) from None
-                self._version = (self._version or 0) + 1
+                self._write(self.store, policy, who, why)
             self.policy = policy
+
+    def _write(self, store: Store, policy: Policy, who: str, why: str) -> None:
+        """Write a policy into the store: what serves must never be ahead of what a restart would find."""
+        detail = {"from": self.policy.document(), "to": policy.document()}
+        entry = {"task": self.task, "who": who, "what": why, "detail": detail}
+        given: Mapping[str, Any] = {"given": self.settings, "by": self._presence.settings}
+        if who == AUTOMATIC and not self._settled:  # the settings that gave the routes have given these too
+            found = store.state(self.state_name) or {}
+            given = {name: found[name] for name in ("given", "by") if name in found}
+        try:
+            store.set_state(self.state_name, {**policy.document(), **given}, audit=entry, read=self._version)
+        except StateConflict:
+            self.refresh()
+            raise RouteConflict(
+                f"{self.task}: somebody else has just changed the routes; look at them, and try again"
+            ) from None
+        self._version = (self._version or 0) + 1
+        self._settled = self._settled or who != AUTOMATIC
 
     def plan(self, request: ChatRequest) -> list[tuple[str, Role]]:
         """List the arms to call in turn, each with its role."""
@@ -279,8 +313,8 @@ class Router:
 
     # -- changes ---------------------------------------------------------------------------------
 
-    def promote(self, arm: str, who: str, why: str) -> None:
-        """Make an arm the champion; the previous champion becomes the first fallback."""
+    def promote(self, arm: str, who: str, why: str, *, judged: Canary | None = None) -> None:
+        """Make an arm the champion; the previous champion becomes the first fallback; see `change`."""
         with self._lock:
             policy = self.policy
             if arm == policy.champion:
@@ -288,21 +322,21 @@ class Router:
             fallback = tuple(dict.fromkeys((policy.champion, *(f for f in policy.fallback if f != arm))))
             shadow = None if policy.shadow == arm else policy.shadow
             promoted = replace(policy, champion=arm, fallback=fallback, canary=None, shadow=shadow)
-            self.change(promoted, who, f"promoted {arm}: {why}")
+            self.change(promoted, who, f"promoted {arm}: {why}", judged=judged)
 
-    def roll_back(self, who: str, why: str) -> None:
-        """End the canary; the champion answers everybody."""
+    def roll_back(self, who: str, why: str, *, judged: Canary | None = None) -> None:
+        """End the canary; the champion answers everybody; see `change`."""
         with self._lock:
             canary = self.policy.canary
             if canary is None:
                 raise RouteError(f"{self.task}: no canary is running")
-            self.change(replace(self.policy, canary=None), who, f"rolled back {canary.arm}: {why}")
+            ended = replace(self.policy, canary=None)
+            self.change(ended, who, f"rolled back {canary.arm}: {why}", judged=judged)
 
     def start_canary(self, canary: Canary, who: str) -> None:
         """Give a challenger its first share."""
-        started = replace(canary, since=time.time(), step=0, at_step=0)
         with self._lock:
-            policy = replace(self.policy, canary=started)
+            policy = replace(self.policy, canary=_begun(canary))
             self.check(policy)
             self.change(policy, who, f"canary: {canary.arm} for {canary.steps[0]:.0%} of the users")
 
@@ -317,11 +351,14 @@ class Router:
             policy = replace(self.policy, fallback=tuple(arms))
             self.change(policy, who, f"fallback: {', '.join(arms) or 'none'}")
 
-    def raise_canary(self, answered: int, who: str, why: str) -> None:
+    def raise_canary(self, answered: int, who: str, why: str, *, judged: Canary | None = None) -> None:
         """Give the challenger its next share.
 
         Args:
             answered: its answers so far, from which those of the next step are counted.
+            who: changes it, for the audit log.
+            why: for the audit log.
+            judged: see `change`.
 
         """
         with self._lock:
@@ -330,4 +367,4 @@ class Router:
                 raise RouteError(f"{self.task}: no canary is running with a further step")
             raised = canary.raised(answered)
             policy = replace(self.policy, canary=raised)
-            self.change(policy, who, f"{canary.arm} for {raised.share:.0%}: {why}")
+            self.change(policy, who, f"{canary.arm} for {raised.share:.0%}: {why}", judged=judged)

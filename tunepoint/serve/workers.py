@@ -45,6 +45,8 @@ class _Worker:
     """File descriptor that becomes readable when it is ready, or ends."""
     started: float = field(default_factory=time.monotonic)
     pause: float = FIRST_PAUSE_SECONDS
+    serves: bool = False
+    """Whether it has said so; a signal before that would end it."""
     again: float = inf
     """`time.monotonic()` at which it is started again, once it has died."""
 
@@ -111,6 +113,7 @@ class Workers:
         while time.monotonic() < until and not self.stopping:
             readable, _, _ = select.select([worker.ready], [], [], LOOK_SECONDS)
             if readable and os.read(worker.ready, 1):
+                worker.serves = True
                 return None
             if worker.process.poll() is not None:
                 return worker.process.returncode or 1
@@ -120,6 +123,8 @@ class Workers:
         """Return the worker; another one if it has died and its pause is over."""
         now = time.monotonic()
         if worker.process.poll() is None:
+            if not worker.serves and select.select([worker.ready], [], [], 0)[0]:
+                worker.serves = bool(os.read(worker.ready, 1))
             return worker
         if worker.again == inf:
             if now - worker.started > STEADY_SECONDS:
@@ -141,12 +146,16 @@ class Workers:
             multiprocess.mark_process_dead(process, path=self._metrics.name)  # type: ignore[no-untyped-call]
 
     def _pass_on(self, number: int) -> None:
-        """Hand a signal to the workers; any but SIGHUP stops them."""
+        """Hand a signal to the workers; any but SIGHUP stops them.
+
+        One that does not serve yet reads the settings of now anyway.
+        """
         stop = number != signal.SIGHUP
         self.stopping = self.stopping or stop
         for worker in self._workers:
             with suppress(ProcessLookupError):
-                worker.process.send_signal(signal.SIGTERM if stop else signal.SIGHUP)
+                if stop or worker.serves:
+                    worker.process.send_signal(signal.SIGTERM if stop else signal.SIGHUP)
 
     def _stop_all(self) -> None:
         self._pass_on(signal.SIGTERM)
@@ -189,6 +198,14 @@ def is_worker() -> bool:
 def has_parent() -> bool:
     """Whether the process that has started this worker still runs."""
     return os.getppid() == int(os.environ[WORKER].partition(":")[2])
+
+
+def reload_others() -> bool:
+    """Let the process that has started this worker hand SIGHUP to all of them; whether there is one."""
+    if not is_worker() or not has_parent():
+        return False
+    os.kill(os.getppid(), signal.SIGHUP)
+    return True
 
 
 def default_workers() -> int:
