@@ -184,8 +184,13 @@ def test_the_migrations_end_at_the_schema(store: Store) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
+    def is_no_partition(made: Any, name: str, kind: str, *rest: Any) -> bool:
+        table = made.table.name if kind == "index" else name
+        return kind not in ("table", "index") or not table.startswith("requests_")
+
     with store.engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"version_table": VERSION})
+        opts = {"version_table": VERSION, "include_object": is_no_partition}
+        context = MigrationContext.configure(connection, opts=opts)
         assert compare_metadata(context, metadata) == []
 
 

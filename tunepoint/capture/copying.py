@@ -7,11 +7,14 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from tunepoint.capture import schema
+from tunepoint.capture.partitions import make_months
 from tunepoint.capture.store import Store
 from tunepoint.errors import StoreError
 
 PAGE_ROWS = 1_000
 """Rows that are in memory at once."""
+MAX_YEARS = 10
+"""Of which the requests get tables by month; older ones share one."""
 PASSING = (schema.leases.name, schema.rate_buckets.name)
 """Tables that mean nothing to another installation."""
 
@@ -41,6 +44,7 @@ def copy_store(source: Store, target: Store) -> Copied:
 
     """
     rows: dict[str, int] = {}
+    _make_months(source, target)
     with source.transaction("read") as reading, target.transaction("written") as writing:
         if reading.dialect.name == "postgresql":
             reading.exec_driver_sql("set transaction isolation level repeatable read, read only")
@@ -59,6 +63,15 @@ def copy_store(source: Store, target: Store) -> Copied:
                 rows[table.name] += len(page)
             _continue_numbers(writing, table)
     return Copied(rows)
+
+
+def _make_months(source: Store, target: Store) -> None:
+    """Make tables for the months whose requests are copied, where the target has requests by month."""
+    at = schema.requests.c.at
+    with source.transaction("read") as reading:
+        first, last = reading.execute(sa.select(sa.func.min(at), sa.func.max(at))).one()
+    if first is not None:
+        make_months(target, max(first, last - MAX_YEARS * 366 * 86_400), last)
 
 
 def _continue_numbers(writing: sa.Connection, table: sa.Table) -> None:

@@ -18,11 +18,12 @@ from sqlalchemy import (
 )
 
 metadata = MetaData()
-HEAD = "0003"
+HEAD = "0004"
 """The latest migration; here, so that opening a store that is up to date loads no Alembic."""
 VERSION = "tunepoint_version"
 """Table of the migrations that were run; Alembic's usual name could be another program's."""
 
+# partitioned by month on PostgreSQL, where `at` is part of the primary key; see partitions.py
 requests = Table(
     "requests",
     metadata,
@@ -56,6 +57,7 @@ requests = Table(
     Column("origin", String(40), nullable=False),
     Column("licence", String(100)),
     Index("requests_by_task", "task", "at"),
+    Index("requests_by_time", "at"),
     Index("requests_by_copy", "copy_of"),
 )
 

@@ -22,6 +22,7 @@ from sqlalchemy.exc import (
 
 from tunepoint.capture import schema
 from tunepoint.capture.canary_values import add_values
+from tunepoint.capture.partitions import drop_months
 from tunepoint.capture.records import CapturedRequest, Feedback
 from tunepoint.capture.spending import settle
 from tunepoint.capture.totals import ServedTotals, read_totals, totals_query
@@ -29,6 +30,8 @@ from tunepoint.errors import RefusedRow, StateConflict, StoreError
 
 PAGE_ROWS = 1_000
 """Rows that are read at once."""
+PURGED_ROWS = 2_000
+"""Rows that are deleted in one transaction."""
 OUTCOMES = "outcomes"
 """The field that has a table of its own."""
 REQUEST_FIELDS = [field.name for field in fields(CapturedRequest) if field.name != OUTCOMES]
@@ -76,7 +79,8 @@ class Store:
 
     def _add_requests(self, connection: sa.Connection, requests: Sequence[CapturedRequest]) -> None:
         # The writer may send a batch again whose acknowledgement was lost.
-        insert = self.insert(schema.requests).on_conflict_do_nothing(index_elements=["id"])
+        # No index is named: by month, the key has the time in it, which such a request has too.
+        insert = self.insert(schema.requests).on_conflict_do_nothing()
         rows = [_row(request) for request in requests]
         if not any(request.key for request in requests):
             connection.execute(insert, rows)
@@ -141,19 +145,31 @@ class Store:
     def purge(self, before: float) -> int:
         """Delete requests from before a time with their feedback, and feedback without a request.
 
+        Months that are over go as whole tables, where the store has such; the rest goes page by page, so that
+        nobody waits for it.
+
         Returns:
-            How many requests were deleted.
+            How many requests were deleted one by one.
 
         """
+        drop_months(self, before)
         requests, feedback = schema.requests.c, schema.feedback.c
-        old = sa.select(requests.id).where(requests.at < before)
+        page = sa.select(requests.id).where(requests.at < before).order_by(requests.at).limit(PURGED_ROWS)
+        deleted = 0
+        while True:
+            with self.transaction("written") as connection:
+                ids = connection.scalars(page).all()
+                connection.execute(sa.delete(schema.feedback).where(feedback.request.in_(ids)))
+                old = requests.id.in_(ids) & (requests.at < before)
+                connection.execute(sa.delete(schema.requests).where(old))
+            deleted += len(ids)
+            if len(ids) < PURGED_ROWS:
+                break
         # Feedback may come before its request, so only old feedback without one is an orphan.
-        orphans = (feedback.at < before) & feedback.request.not_in(sa.select(requests.id))
+        known = sa.select(requests.id).where(requests.id == feedback.request).exists()
         with self.transaction("written") as connection:
-            connection.execute(sa.delete(schema.feedback).where(feedback.request.in_(old)))
-            connection.execute(sa.delete(schema.feedback).where(orphans))
-            deleted = connection.execute(sa.delete(schema.requests).where(requests.at < before))
-            return int(deleted.rowcount)
+            connection.execute(sa.delete(schema.feedback).where(feedback.at < before, ~known))
+        return deleted
 
     # -- reading -----------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 import aiohttp
 
 from tunepoint.capture.opening import open_store
+from tunepoint.capture.partitions import make_months
 from tunepoint.capture.redaction import PatternRedactor
 from tunepoint.capture.sharing import hold_lease
 from tunepoint.capture.spool import Spool
@@ -103,7 +104,7 @@ class Gateway:
 
         """
         server = self.settings.server
-        self.store = await asyncio.to_thread(open_store, self.settings.store())
+        self.store = await asyncio.to_thread(_opened_store, self.settings.store())
         self.access = Access(self.store, alone=server.host in LOOPBACK)
         if not self.access.has_keys and server.host not in LOOPBACK:
             self.store.close()
@@ -230,10 +231,12 @@ class Gateway:
         self.access.absorb_abandoned()
 
     def _purge(self) -> None:
-        """Delete what is too old, in one of the gateways that share the store."""
-        days = self.settings.server.retention_days
-        if days is not None and hold_lease(self.store, "purge", self.name, PURGE_SECONDS / 2):
-            self.store.purge(time.time() - days * 86_400)
+        """Delete what is too old and make the months ahead, in one of the gateways that share the store."""
+        days, now = self.settings.server.retention_days, time.time()
+        if hold_lease(self.store, "purge", self.name, PURGE_SECONDS / 2):
+            make_months(self.store, now, now)
+            if days is not None:
+                self.store.purge(now - days * 86_400)
 
     async def stop(self) -> None:
         """Write everything down and close."""
@@ -288,6 +291,13 @@ def _policy(task: TaskArms) -> Policy:
         settings.shadow_share,
         None if canary is None else canary.canary(),
     )
+
+
+def _opened_store(address: str) -> Store:
+    """Open the store, with tables for the requests of this month and those to come."""
+    store = open_store(address)
+    make_months(store, time.time(), time.time())
+    return store
 
 
 def _salt(store: Store) -> str:
