@@ -21,6 +21,8 @@ Judge = Callable[[Sequence[str], Sequence[Example]], Sequence[float | None]]
 """(answers, examples without a target) -> score of each answer, 0 to 1; None where it gave none."""
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 """(texts) -> (n, width) vectors."""
+UNACCEPTED = "that nobody accepted"
+"""Why a question gives no example where no judge decides."""
 Rejections = Counter[str]
 """Reason -> how many questions were left out for it."""
 
@@ -109,9 +111,8 @@ def accept(question: Question, template: Prompt, rules: Rules) -> HarvestedExamp
 def accept_by_judge(
     questions: Sequence[Question], template: Prompt, rules: Rules, rejections: Rejections
 ) -> list[HarvestedExample]:
-    """Let the judge grade what nothing else accepts or rejects; without one all of it is left out."""
-    if rules.judge is None:
-        rejections["that nobody accepted"] += len(questions)
+    """Let the judge grade what nothing else accepts or rejects; there is nothing without one."""
+    if rules.judge is None or not questions:
         return []
     answers = [read_target(template, answer_of(question.request) or "") or "" for question in questions]
     examples = [Example(question.request.id, question.request.input, "") for question in questions]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from numpy.random import Generator
 
 from tunepoint.capture.acceptance import (
+    UNACCEPTED,
     Accepted,
     HarvestedExample,
     Question,
@@ -26,8 +28,7 @@ from tunepoint.capture.filters import (
     drop_similar,
     drop_unlicensed,
 )
-from tunepoint.capture.records import CapturedRequest
-from tunepoint.capture.store import Store
+from tunepoint.capture.store import PAGE_ROWS, Store
 from tunepoint.data.examples import Example, labels_of
 from tunepoint.errors import DataError
 from tunepoint.files.text import write_text
@@ -92,8 +93,7 @@ def harvest(
     rules = rules or Rules(task.score.accept)
     template = _template(task, known)
     rejections: Rejections = Counter()
-    questions = _questions(store, task.name)
-    harvested = _accepted(questions, template, rules, rejections)
+    harvested, questions = _accepted(_questions(store, task.name), template, rules, rejections)
     harvested = drop_unlicensed(harvested, task, rejections)
     harvested = drop_similar(harvested, sealed, "similar to the test set", rejections)
     harvested = drop_similar(harvested, known, "similar to an existing example", rejections)
@@ -102,7 +102,7 @@ def harvest(
         harvested = drop_doubtful(harvested, rules.embed, rejections)
     harvested = balance_labels(harvested, rules.most_per_label, rng, rejections)
     by_count = {reason: count for reason, count in rejections.most_common() if count}
-    return Harvest(tuple(harvested), len(questions), by_count)
+    return Harvest(tuple(harvested), questions, by_count)
 
 
 def _template(task: Task, known: Sequence[Example]) -> Prompt:
@@ -121,41 +121,47 @@ def _template(task: Task, known: Sequence[Example]) -> Prompt:
     return Prompt(input="", labels=labels, kind=task.answer.kind, schema=task.answer.json_schema)
 
 
-def _questions(store: Store, task: str) -> list[Question]:
-    """Answered requests with their copies and feedback, in the order in which they came."""
-    requests: list[CapturedRequest] = []
-    copies: dict[str, list[CapturedRequest]] = defaultdict(list)
-    for request in store.requests(task):
-        if request.status >= 400:
-            continue
-        if request.copy_of is not None:
-            copies[request.copy_of].append(request)
-        else:
-            requests.append(request)
-    feedback = store.feedback([request.id for request in requests])
-    return [
-        Question(request, tuple(copies[request.id]), tuple(feedback.get(request.id, ())))
-        for request in requests
-    ]
+def _questions(store: Store, task: str) -> Iterator[Question]:
+    """Answered requests with their copies and feedback, in the order in which they came.
+
+    They are read page by page: a store may hold more than the memory.
+    """
+    answered = (request for request in store.requests(task) if request.status < 400)
+    originals = (request for request in answered if request.copy_of is None)
+    while page := list(islice(originals, PAGE_ROWS)):
+        ids = [request.id for request in page]
+        copies, feedback = store.copies(ids), store.feedback(ids)
+        for request in page:
+            others = tuple(copy for copy in copies.get(request.id, ()) if copy.status < 400)
+            yield Question(request, others, tuple(feedback.get(request.id, ())))
 
 
 def _accepted(
-    questions: Sequence[Question], template: Prompt, rules: Rules, rejections: Rejections
-) -> list[HarvestedExample]:
-    """Accepted examples: corrections first, so that of two similar ones the person's is kept."""
+    questions: Iterable[Question], template: Prompt, rules: Rules, rejections: Rejections
+) -> tuple[list[HarvestedExample], int]:
+    """Accepted examples, corrections first, so that of two similar ones the person's is kept.
+
+    Returns:
+        The examples, and how many questions there were.
+
+    """
     harvested: list[HarvestedExample] = []
     undecided: list[Question] = []
+    count = 0
     for question in questions:
+        count += 1
         result = accept(question, template, rules)
-        if result is None:
-            undecided.append(question)
-        elif isinstance(result, str):
-            rejections[result] += 1
-        else:
+        if isinstance(result, HarvestedExample):
             harvested.append(result)
+        elif result is not None:
+            rejections[result] += 1
+        elif rules.judge is not None:
+            undecided.append(question)
+        else:
+            rejections[UNACCEPTED] += 1
     harvested += accept_by_judge(undecided, template, rules, rejections)
-    order = {question.request.id: position for position, question in enumerate(questions)}
-    return sorted(harvested, key=lambda item: (item.accepted != "corrected", order[item.request]))
+    harvested.sort(key=lambda item: (item.accepted != "corrected", item.at, item.request))
+    return harvested, count
 
 
 def write_examples(harvest: Harvest, task: Task, path: Path) -> None:

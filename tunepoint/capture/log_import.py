@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,12 @@ from tunepoint.trials.trial import Trial
 
 KINDS = (*REQUEST_READERS, *TRIAL_READERS)
 """Of logs: the first four hold requests, the others trials."""
+BATCH_REQUESTS = 1_000
+"""Requests that are handed over at once."""
+REMEMBERED_IDS = 1_000_000
+"""Of requests that were handed over: one that comes again after that many is counted again."""
+Take = Callable[[Sequence[CapturedRequest]], None]
+"""Takes requests while a log is read."""
 UNDATED_NOTE = "Some calls have no time in the log. They get the time of the file."
 
 
@@ -25,6 +31,9 @@ class ImportReport:
     """What logs held."""
 
     requests: tuple[CapturedRequest, ...] = ()
+    """Those that were not handed over while they were read."""
+    handed_over: int = 0
+    """Requests that were."""
     trials: tuple[Trial, ...] = ()
     left_out: Tally = field(default_factory=Tally)
     notes: tuple[str, ...] = ()
@@ -36,7 +45,8 @@ class ImportReport:
         return self.left_out.counts
 
     def __str__(self) -> str:
-        counts = [(len(self.requests), "requests"), (len(self.trials), "trials")]
+        requests = len(self.requests) + self.handed_over
+        counts = [(requests, "requests"), (len(self.trials), "trials")]
         lines = [" and ".join(f"{count} {what}" for count, what in counts if count) or "nothing"]
         return "\n  ".join([*lines, *self.left_out.lines(), *self.notes])
 
@@ -46,7 +56,9 @@ def import_log(path: Path, kind: str, task: str) -> ImportReport:
     return import_logs([path], kind, task)
 
 
-def import_logs(paths: Sequence[Path], kind: str, task: str, score: str | None = None) -> ImportReport:
+def import_logs(
+    paths: Sequence[Path], kind: str, task: str, score: str | None = None, *, take: Take | None = None
+) -> ImportReport:
     """Read logs of another tool.
 
     Args:
@@ -54,6 +66,8 @@ def import_logs(paths: Sequence[Path], kind: str, task: str, score: str | None =
         kind: one of `KINDS`.
         task: the task that the requests belong to.
         score: name of the score that counts, if results have several.
+        take: gets the requests while they are read, some at a time, and ignores an id that it has; the report
+            holds all of them if None.
 
     Raises:
         DataError: no such file, an unknown kind, or nothing in the files that can be read.
@@ -67,8 +81,8 @@ def import_logs(paths: Sequence[Path], kind: str, task: str, score: str | None =
     if kind in TRIAL_READERS:
         report = _read_trials(paths, kind, score)
     else:
-        report = _read_requests(paths, REQUEST_READERS[kind], task)
-    if not report.requests and not report.trials:
+        report = _read_requests(paths, REQUEST_READERS[kind], task, take)
+    if not report.requests and not report.trials and not report.handed_over:
         skipped = str(report).removeprefix("nothing")
         names = ", ".join(map(str, paths))
         raise DataError(f"{names}: no entries as {kind} writes them that can be used{skipped}")
@@ -82,20 +96,33 @@ def _read_trials(paths: Sequence[Path], kind: str, score: str | None) -> ImportR
     return ImportReport(trials=tuple(results.trials), left_out=results.left_out, notes=tuple(results.notes))
 
 
-def _read_requests(paths: Sequence[Path], log: RequestFormat, task: str) -> ImportReport:
-    requests: dict[str, CapturedRequest] = {}
+def _read_requests(paths: Sequence[Path], log: RequestFormat, task: str, take: Take | None) -> ImportReport:
+    requests: list[CapturedRequest] = []
+    known: set[str] = set()
     left_out = Tally()
     undated = max(path.stat().st_mtime for path in paths)
+    count, guessed = 0, False
     for place, entry in log.parts(_entries(paths, left_out)):
         try:
             request = log.call(entry).captured(task, undated)
         except LeftOut as reason:
             left_out.add(reason, place)
-        else:
-            requests.setdefault(request.id, request)
-    guessed = any(request.at == undated for request in requests.values())
+            continue
+        if request.id in known:
+            continue
+        if take is None or len(known) < REMEMBERED_IDS:
+            known.add(request.id)
+        guessed |= request.at == undated
+        count += 1
+        requests.append(request)
+        if take is not None and len(requests) == BATCH_REQUESTS:
+            take(requests)
+            requests = []
     notes = (UNDATED_NOTE,) if guessed else ()
-    return ImportReport(requests=tuple(requests.values()), left_out=left_out, notes=notes)
+    if take is None:
+        return ImportReport(requests=tuple(requests), left_out=left_out, notes=notes)
+    take(requests)
+    return ImportReport(handed_over=count, left_out=left_out, notes=notes)
 
 
 def _entries(paths: Sequence[Path], left_out: Tally) -> Iterator[Placed]:

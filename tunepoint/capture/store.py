@@ -226,6 +226,18 @@ class Store:
                     by_request.setdefault(entry.request, []).append(entry)
         return by_request
 
+    def copies(self, request_ids: Sequence[str]) -> dict[str, list[CapturedRequest]]:
+        """What else answered some requests, by the id of the request, in the order in which it came."""
+        by_request: dict[str, list[CapturedRequest]] = {}
+        columns = schema.requests.c
+        query = sa.select(schema.requests).order_by(columns.at, columns.id)
+        with self.transaction("read") as connection:
+            for start in range(0, len(request_ids), PAGE_ROWS):
+                page = columns.copy_of.in_(request_ids[start : start + PAGE_ROWS])
+                for row in connection.execute(query.where(page)).mappings():
+                    by_request.setdefault(row["copy_of"], []).append(_captured(row))
+        return by_request
+
     def totals(self, task: str, *, since: float = 0.0, until: float = math.inf) -> list[ServedTotals]:
         """Sums over a task's answers, by arm and role."""
         with self.transaction("read") as connection:

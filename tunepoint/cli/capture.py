@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,11 +22,14 @@ from tunepoint.cli.terminal import clear_errors, print_json
 
 if TYPE_CHECKING:
     from tunepoint.capture.acceptance import Judge
+    from tunepoint.capture.log_import import Take
     from tunepoint.capture.records import CapturedRequest
     from tunepoint.data.examples import Example
     from tunepoint.task.task import Task
     from tunepoint.trials.trial import Trial
 
+MOST_WAITING = 1_000
+"""Requests in memory that wait to be written, about."""
 WRITE_SECONDS = 600
 """To wait for imported requests to be written."""
 
@@ -74,20 +78,23 @@ def import_(
 ) -> None:
     """Import logs of another tool. Requests go to the capture store, evaluations become trials."""
     with clear_errors():
+        from tunepoint.capture.log_formats import REQUEST_READERS
         from tunepoint.capture.log_import import import_logs
         from tunepoint.errors import DataError
 
+        if kind in REQUEST_READERS:
+            if not task:
+                raise DataError("--task is missing: give the name of the task that these requests belong to")
+            with _written(store, keep_personal) as take:
+                imported = import_logs(logs, kind, task, take=take)
+            typer.echo(f"{store}: {imported}")
+            return
         imported = import_logs(logs, kind, task, score)
         if imported.trials:
             new, arms = _add_trials(out, imported.trials)
             known = len(imported.trials) - new
             typer.echo(f"{out}: {imported}{f' ({known} were there already)' if known else ''}")
             typer.echo(_next(out, arms))
-            return
-        if not task:
-            raise DataError("--task is missing: give the name of the task that these requests belong to")
-        _write(store, imported.requests, keep_personal)
-        typer.echo(f"{store}: {imported}")
 
 
 def _add_trials(out: Path, trials: Sequence[Trial]) -> tuple[int, int]:
@@ -110,21 +117,31 @@ def _next(out: Path, arms: int) -> str:
     return f"Next: `tunepoint decide --task task.toml --trials {out}`"
 
 
-def _write(store: str, requests: Sequence[CapturedRequest], keep_personal: bool) -> None:
-    """Write requests to a capture store, redacted unless `keep_personal`."""
+@contextmanager
+def _written(store: str, keep_personal: bool) -> Iterator[Take]:
+    """Open a capture store for requests, redacted unless `keep_personal`; all are written at the end."""
     from tunepoint.capture.opening import open_store
     from tunepoint.capture.redaction import PatternRedactor
     from tunepoint.capture.writer import Writer
     from tunepoint.errors import DataError
 
     with open_store(store) as opened:
-        # Room for all of them: a gateway's writer drops what comes too fast, an import must not.
-        writer = Writer(opened, None if keep_personal else PatternRedactor(), capacity=len(requests) + 1)
-        for request in requests:
-            writer.put(request)
-        waiting = writer.close(WRITE_SECONDS)
-        if waiting or writer.counts.refused:
-            raise DataError(f"{store}: {waiting + writer.counts.refused} requests could not be written")
+        writer = Writer(opened, None if keep_personal else PatternRedactor(), linger=0.0)
+
+        def take(requests: Sequence[CapturedRequest]) -> None:
+            # A gateway's writer drops what comes too fast and leaves out texts; an import must do neither.
+            while writer.waiting > MOST_WAITING and not writer.counts.failing:
+                time.sleep(0.01)
+            for request in requests:
+                writer.put(request)
+
+        try:
+            yield take
+        finally:
+            waiting = writer.close(WRITE_SECONDS)
+        if waiting or writer.counts.refused or writer.counts.dropped:
+            lost = waiting + writer.counts.refused + writer.counts.dropped
+            raise DataError(f"{store}: {lost} requests could not be written")
 
 
 def harvest(
