@@ -37,7 +37,7 @@ HEAVY_MODULES = {
     *("test_anthropic", "test_caching", "test_capture", "test_causal", "test_chat_study", "test_curves"),
     *("test_docs", "test_endpoints"),
     *("test_extraction", "test_feedback", "test_fuzz", "test_gateway", "test_gguf_model", "test_hosted"),
-    *("test_cluster", "test_gguf_tuning", "test_journal"),
+    *("test_cluster", "test_gguf_tuning", "test_journal", "test_partitions"),
     "test_judge",
     *("test_keys", "test_launches", "test_load", "test_local", "test_loop", "test_onnx", "test_properties"),
     *(
@@ -50,7 +50,7 @@ HEAVY_MODULES = {
         "test_served",
     ),
     *("test_servers_behind", "test_serving", "test_studio", "test_gate", "test_agents"),
-    *("test_slow_clients", "test_teaching", "test_tuned_study", "test_tunings", "test_whatif"),
+    *("test_slow_clients", "test_teaching", "test_tuned_study", "test_tunings", "test_vllm", "test_whatif"),
 }
 """Modules whose tests train a model, run a study, start a server or a browser, or simulate for seconds."""
 ONE_PROCESS_MODULES = {

@@ -35,6 +35,8 @@ PURGED_ROWS = 2_000
 OUTCOMES = "outcomes"
 """The field that has a table of its own."""
 REQUEST_FIELDS = [field.name for field in fields(CapturedRequest) if field.name != OUTCOMES]
+REQUEST_COLUMNS = [schema.requests.c[name] for name in REQUEST_FIELDS]
+PARAMETERS = REQUEST_FIELDS.index("parameters")
 FEEDBACK_FIELDS = [field.name for field in fields(Feedback) if field.name != OUTCOMES]
 ANY_VERSION = -1
 
@@ -178,7 +180,7 @@ class Store:
     ) -> Iterator[CapturedRequest]:
         """Requests of a task, or of all, in [since, until), in the order in which they came."""
         columns = schema.requests.c
-        query = sa.select(schema.requests).where(columns.at >= since).order_by(columns.at, columns.id)
+        query = sa.select(*REQUEST_COLUMNS).where(columns.at >= since).order_by(columns.at, columns.id)
         if math.isfinite(until):
             query = query.where(columns.at < until)
         if task is not None:
@@ -190,26 +192,26 @@ class Store:
                 query if last is None else query.where(sa.tuple_(columns.at, columns.id) > sa.tuple_(*last))
             )
             with self.transaction("read") as connection:
-                rows = connection.execute(page.limit(PAGE_ROWS)).mappings().all()
-            yield from (_captured(row) for row in rows)
+                rows = connection.execute(page.limit(PAGE_ROWS)).all()
+            yield from map(_captured, rows)
             if len(rows) < PAGE_ROWS:
                 return
-            last = (rows[-1]["at"], rows[-1]["id"])
+            last = (rows[-1].at, rows[-1].id)
 
     def latest(self, task: str, count: int, *, since: float = 0.0) -> list[CapturedRequest]:
         """The latest requests of a task, at most `count`, in the order in which they came."""
         columns = schema.requests.c
-        query = sa.select(schema.requests).where(columns.task == task, columns.at >= since)
+        query = sa.select(*REQUEST_COLUMNS).where(columns.task == task, columns.at >= since)
         query = query.order_by(columns.at.desc(), columns.id.desc()).limit(count)
         with self.transaction("read") as connection:
-            rows = connection.execute(query).mappings().all()
-        return [_captured(row) for row in reversed(rows)]
+            rows = connection.execute(query).all()
+        return list(map(_captured, reversed(rows)))
 
     def find(self, request_id: str) -> CapturedRequest | None:
         """The request of that id; None if it is not stored."""
-        query = sa.select(schema.requests).where(schema.requests.c.id == request_id)
+        query = sa.select(*REQUEST_COLUMNS).where(schema.requests.c.id == request_id)
         with self.transaction("read") as connection:
-            row = connection.execute(query).mappings().first()
+            row = connection.execute(query).first()
         return None if row is None else _captured(row)
 
     def feedback(self, request_ids: Sequence[str]) -> dict[str, list[Feedback]]:
@@ -226,16 +228,28 @@ class Store:
                     by_request.setdefault(entry.request, []).append(entry)
         return by_request
 
+    def feedback_since(self, task: str, since: float) -> dict[str, list[Feedback]]:
+        """Feedback on a task's requests from a time on, as `feedback` returns it."""
+        columns = [schema.feedback.c[name] for name in FEEDBACK_FIELDS]
+        requests = schema.requests.c
+        query = sa.select(*columns).join(schema.requests, requests.id == schema.feedback.c.request)
+        query = query.where(requests.task == task, requests.at >= since).order_by(schema.feedback.c.number)
+        by_request: dict[str, list[Feedback]] = {}
+        with self.transaction("read") as connection:
+            for row in connection.execute(query):
+                by_request.setdefault(row.request, []).append(Feedback(*row))
+        return by_request
+
     def copies(self, request_ids: Sequence[str]) -> dict[str, list[CapturedRequest]]:
         """What else answered some requests, by the id of the request, in the order in which it came."""
         by_request: dict[str, list[CapturedRequest]] = {}
         columns = schema.requests.c
-        query = sa.select(schema.requests).order_by(columns.at, columns.id)
+        query = sa.select(*REQUEST_COLUMNS).order_by(columns.at, columns.id)
         with self.transaction("read") as connection:
             for start in range(0, len(request_ids), PAGE_ROWS):
                 page = columns.copy_of.in_(request_ids[start : start + PAGE_ROWS])
-                for row in connection.execute(query.where(page)).mappings():
-                    by_request.setdefault(row["copy_of"], []).append(_captured(row))
+                for row in connection.execute(query.where(page)):
+                    by_request.setdefault(row.copy_of, []).append(_captured(row))
         return by_request
 
     def totals(self, task: str, *, since: float = 0.0, until: float = math.inf) -> list[ServedTotals]:
@@ -319,6 +333,8 @@ def _row(request: CapturedRequest) -> dict[str, Any]:
     return row
 
 
-def _captured(row: Mapping[Any, Any]) -> CapturedRequest:
-    values = {name: row[name] for name in REQUEST_FIELDS}
-    return CapturedRequest(**{**values, "parameters": row["parameters"] or {}})
+def _captured(row: Sequence[Any]) -> CapturedRequest:
+    """Return the request of a row of `REQUEST_COLUMNS`; by position, for a view reads many."""
+    values = list(row)
+    values[PARAMETERS] = values[PARAMETERS] or {}
+    return CapturedRequest(*values)

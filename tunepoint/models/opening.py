@@ -19,9 +19,10 @@ from tunepoint.models.gguf.catalog import known_model
 from tunepoint.models.named_models import NamedModel, OtherMachines, open_here, open_hosted
 from tunepoint.models.prices import UNKNOWN_PRICE, CallPrice, call_price, missing_price, project_price
 from tunepoint.models.prompt_caches import prompt_cache
-from tunepoint.models.providers import EMBEDDED_PREFIX, HERE_PREFIXES
+from tunepoint.models.providers import EMBEDDED_PREFIX, HERE_PREFIXES, VLLM_PREFIX
 from tunepoint.models.recording import CallRecording, RecordedEndpoint
 from tunepoint.models.replies import RepliesEndpoint, ReplyOrigin
+from tunepoint.models.vllm import VllmServers
 
 if TYPE_CHECKING:
     from tunepoint.models.abilities import Abilities
@@ -48,6 +49,8 @@ class ChatModels:
     """Name of a model -> its number of parameters, where that is known."""
     batches: Batches | None = None
     """The batches by which some calls go; None where all are asked at once."""
+    vllm: VllmServers = field(default_factory=VllmServers)
+    """Servers of vLLM, reached or started when they are first asked."""
     _hosted: Sequence[HostedEndpoint] = ()
     _recorded: Sequence[RecordedEndpoint] = ()
     _replies: Sequence[RepliesEndpoint] = ()
@@ -148,9 +151,11 @@ class _Opener:
         replay: bool,
         batches: Batches | None,
         others: OtherMachines | None = None,
+        vllm: VllmServers | None = None,
     ) -> None:
         self.stack = stack
         self.others = others
+        self.vllm = stack.enter_context(closing(vllm or VllmServers()))
         self.batches = batches
         self.by_batch = False
         """Whether calls of any model go by batch."""
@@ -214,7 +219,7 @@ class _Opener:
             self.stack.callback(own.close)
             self.parameters.setdefault(model.name, own.parameters)
             return own
-        hosted = open_hosted(model, abilities)
+        hosted = self._hosted(model, abilities)
         self.hosted.append(hosted)
         self.stack.callback(hosted.close)
         called = hosted if self.others is None else self.others.calls(model, hosted)
@@ -226,6 +231,13 @@ class _Opener:
         jobs = hosted.wire.batches()
         self.stack.callback(jobs.close)
         return BatchedEndpoint(self.batches, direct, hosted, jobs, terms, price, submits=model.batch)
+
+    def _hosted(self, model: NamedModel, abilities: Abilities | None) -> HostedEndpoint:
+        if not model.name.startswith(VLLM_PREFIX):
+            return open_hosted(model, abilities)
+        base = model.name.removeprefix(VLLM_PREFIX)
+        server = self.vllm.of(base, model.folder)
+        return server.endpoint(model.name, base, concurrency=model.concurrency, abilities=abilities)
 
     def open_tuned(self, name: str, abilities: Abilities, key_env: str | None = None) -> TextModel:
         """Open a model that was tuned in this study, once."""
@@ -245,6 +257,7 @@ class _Opener:
             parameters=self.parameters,
             tuned=self.open_tuned,
             batches=self.batches if self.by_batch else None,
+            vllm=self.vllm,
             _hosted=self.hosted,
             _recorded=self.recorded,
             _replies=self.replies,
@@ -278,6 +291,7 @@ def open_models(
     batches: Batches | None = None,
     project_prices: Mapping[str, TokenPrice] = MappingProxyType({}),
     others: OtherMachines | None = None,
+    vllm: VllmServers | None = None,
 ) -> Iterator[ChatModels]:
     """Open chat models for the time of a study; no key and no network is needed to replay.
 
@@ -292,6 +306,7 @@ def open_models(
         batches: of the study, for models whose calls go by batch; None asks everything at once.
         project_prices: prices of the project, for models that come without one.
         others: machines of a cluster that run and call the models; this process does if None.
+        vllm: servers of the study's own bases, closed at the end.
 
     Raises:
         ModelError: a name, a key or a price is missing.
@@ -299,11 +314,12 @@ def open_models(
     """
     models = _distinct(judge, NamedModel(proposer) if proposer else None, *named)
     if not models and not tuning:
-        yield ChatModels((), {})
+        with closing(vllm or VllmServers()) as servers:
+            yield ChatModels((), {}, vllm=servers)
         return
     with ExitStack() as stack:
         calls = stack.enter_context(closing(CallRecording(recording)))
-        how: Any = {"replay": replay, "batches": batches, "others": others}
+        how: Any = {"replay": replay, "batches": batches, "others": others, "vllm": vllm}
         opener = _Opener(stack, calls, add_budget, project_prices, **how)
         for model in models:
             opener.open(model)

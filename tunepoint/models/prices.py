@@ -20,7 +20,7 @@ from tunepoint.files.toml import parse_toml
 from tunepoint.models.batch.terms import batch_discount
 from tunepoint.models.chat import Usage
 from tunepoint.models.endpoints import Request
-from tunepoint.models.providers import HERE_PREFIXES, PROVIDERS, VERTEX_PREFIX
+from tunepoint.models.providers import HERE_PREFIXES, PROVIDERS, VERTEX_PREFIX, VLLM_PREFIX
 
 PROJECT_PRICES_FILE = "prices.toml"
 """Beside task.toml: prices that override the known ones."""
@@ -218,7 +218,7 @@ def missing_price(name: str, path: Path = Path(PROJECT_PRICES_FILE), own: Iterab
 def is_local(name: str) -> bool:
     """Return whether a model runs on this machine."""
     if not name.startswith("http"):
-        return name.startswith(("ollama/", *HERE_PREFIXES))
+        return name.startswith(("ollama/", VLLM_PREFIX, *HERE_PREFIXES))
     return urlparse(name).hostname in ("localhost", "127.0.0.1", "::1", "0.0.0.0")
 
 

@@ -15,7 +15,7 @@ from tunepoint.errors import ModelError, nearest
 def short_names(names: Sequence[str]) -> list[str]:
     """Return model names without provider or URL, unless two collide."""
     short = [name.rpartition("#")[2].rstrip("/").rpartition("/")[2] or name for name in names]
-    for prefix in HERE_PREFIXES:
+    for prefix in (*HERE_PREFIXES, VLLM_PREFIX):
         short = [name.removeprefix(prefix) or names[i] for i, name in enumerate(short)]
     short = [name.removesuffix(".gguf") for name in short]
     return [name if short.count(name) == 1 else names[i] for i, name in enumerate(short)]
@@ -31,6 +31,10 @@ BEDROCK_PREFIX, VERTEX_PREFIX = "bedrock/", "vertex/"
 """Begin the names of models that a cloud serves."""
 GGUF_PREFIX = "gguf:"
 """Begins the name of a model in a GGUF file of the user's."""
+VLLM_PREFIX = "vllm:"
+"""Begins the name of a model that a vLLM server of ours runs, which is reached or started."""
+VLLM_ADDRESS = "TUNEPOINT_VLLM_URL"
+"""Environment variable with the address of a vLLM server, as in http://127.0.0.1:8000/v1, its default."""
 HERE_PREFIXES = (LOCAL_PREFIX, EMBEDDED_PREFIX, GGUF_PREFIX)
 """Begin the names of models that run in this process."""
 
@@ -187,6 +191,9 @@ def _parsed(name: str) -> Address:
         base = urlunsplit((parts.scheme, parts.netloc, path, "", ""))
         key = CUSTOM_ENDPOINT_KEY if is_loopback(base) else None
         return Address(name, base, model, key, key_needed=False, query=tuple(parse_qsl(parts.query)))
+    if name.startswith(VLLM_PREFIX):
+        url = os.environ.get(VLLM_ADDRESS, "http://127.0.0.1:8000/v1").strip().rstrip("/")
+        return Address(name, url, name.removeprefix(VLLM_PREFIX), CUSTOM_ENDPOINT_KEY, key_needed=False)
     provider, slash, model = name.partition("/")
     if provider in PROVIDERS and slash and model:
         known = PROVIDERS[provider]

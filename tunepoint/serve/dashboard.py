@@ -40,7 +40,7 @@ def dashboard_data(store: Store, name: str, task: ServedTask, *, days: float = D
     """Read everything about one task that the page shows."""
     since = time.time() - days * 86_400
     requests = store.latest(name, MAX_REQUESTS, since=since)
-    feedback = store.feedback([request.id for request in requests])
+    feedback = store.feedback_since(name, requests[0].at) if requests else {}
     loop = store.state(f"loop/{name}")
     decision = task.monitor.decision
     return {

@@ -13,6 +13,7 @@ from tunepoint.models.endpoints import Endpoint
 from tunepoint.models.named_models import NamedModel, OtherMachines
 from tunepoint.models.opening import ChatModels, open_models
 from tunepoint.models.prices import CallPrice, call_price, project_prices
+from tunepoint.models.vllm import VllmServers
 from tunepoint.task.sections import EMBEDDED, RECORDED_PREFIX, ModelName
 from tunepoint.task.task import Task
 from tunepoint.trials.judge import holds_no_grade
@@ -61,6 +62,7 @@ def open_chat_models(
         batches=batches,
         project_prices=prices,
         others=others,
+        vllm=VllmServers({tune.base for tune in task.tune if tune.engine == "vllm"}),
     ) as models:
         for model in task.models:
             declared = model.price or prices.get(model.name)

@@ -18,6 +18,7 @@ from tunepoint.study.runner import Runner
 from tunepoint.task.sections import Tune
 
 if TYPE_CHECKING:
+    from tunepoint.arms.causal.base import RunEndpoints
     from tunepoint.arms.hosted.hosted import HostedTuned
     from tunepoint.arms.hosted.quote import HostedQuote
 
@@ -78,7 +79,7 @@ def _tuned_arms(tune: Tune, title: str, runner: Runner, confirm: Confirm | None)
         return TunedArms((hosted,), distil_hosted if tune.distil else None)
     split, keep = runner.prepared.split, runner.study.folder / "arms" / "language models"
     quote, arms = causal_arms(tune, title, runner.task, split.train, split.dev, keep)
-    arms[0].base.elsewhere = runner.run_endpoint  # all lengths share the base
+    arms[0].base.elsewhere = _runs_elsewhere(tune, runner)  # all lengths share the base
     runner.announce(f"{title}: {quote}")
 
     def distil_local(distilled: DistilledSet, instruction: str | None) -> list[Arm]:
@@ -89,6 +90,16 @@ def _tuned_arms(tune: Tune, title: str, runner: Runner, confirm: Confirm | None)
         return list(distilled_arms)
 
     return TunedArms(tuple(arms), distil_local if tune.distil else None, arms[0] if tune.curve else None)
+
+
+def _runs_elsewhere(tune: Tune, runner: Runner) -> RunEndpoints | None:
+    """What answers with a tuned base: vLLM, other machines, or None for this process."""
+    if tune.engine == "transformers":
+        return runner.runs_elsewhere
+    from tunepoint.arms.causal.vllm_runs import VllmRuns, check_engine
+
+    check_engine(tune)
+    return VllmRuns(runner.models.vllm)
 
 
 def check_price(tune: Tune, own: Mapping[str, TokenPrice]) -> None:

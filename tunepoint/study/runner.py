@@ -18,7 +18,7 @@ from tunepoint.models.budget import Budget
 from tunepoint.models.chat import Reply, Usage
 from tunepoint.models.opening import ChatModels
 from tunepoint.models.prices import CallPrice
-from tunepoint.study.cluster.machines import StudyMachines
+from tunepoint.study.cluster.machines import RunsElsewhere, StudyMachines
 from tunepoint.study.directory import Study
 from tunepoint.study.progress import Progress, ShowProgress, silent
 from tunepoint.study.records import Fit, MeasuredArm
@@ -69,8 +69,8 @@ class Runner:
         self.progress = progress
         self._fresh = fresh
         self._ahead = None if machines is None else machines.training(task)
-        self.run_endpoint = None if machines is None else machines.run_of
-        """Answers with the weights of a training run on other machines; None where this process does."""
+        self.runs_elsewhere = None if machines is None else RunsElsewhere(machines)
+        """Answers with the weights of training runs on other machines; None where this process does."""
         self.done_seconds = 0.0
         self.planned_seconds = 0.0
         self._scorer = scorer or (task_scorer(task) if models.judge is None else Judge(models.judge, task))

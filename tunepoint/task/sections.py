@@ -300,6 +300,8 @@ class Tune(Section):
     """Environment variable with the key of the server of the tuned model, if it is not the provider's."""
     retires: Annotated[date | None, AfterValidator(_in_future)] = None
     """The day on which the provider shuts down the base and all tuned from it; as announced if None."""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What answers with the tuned model on this machine; vLLM holds all adapters of a base in one server."""
     hosting: Dedicated | None = None
     """Machines reserved for the tuned model; without them its measured seconds are priced."""
     log_to: tuple[Literal["tensorboard", "mlflow"], ...] = ()
@@ -308,6 +310,13 @@ class Tune(Section):
     """Add an arm that also learns from the best prompted model's good answers to the training inputs."""
     curve: bool = False
     """Draw this model's learning curve: three more runs, on parts of the training set."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that trials depend on; of the engine, what older studies had counts as none."""
+        parts = self.model_dump(exclude=UNMEASURED_TUNE_KEYS)
+        if self.engine == "transformers":
+            del parts["engine"]
+        return parts
 
 
 class ChainSteps(Section):

@@ -22,7 +22,6 @@ from tunepoint.task.sections import (
     EMBEDDED,
     JUDGE,
     RECORDED_PREFIX,
-    UNMEASURED_TUNE_KEYS,
     Answer,
     ChainSteps,
     Data,
@@ -200,7 +199,7 @@ class Task(Section):
                 for prompt in self.prompts
             ]
         if self.tune:
-            parts["tune"] = [tune.model_dump(exclude=UNMEASURED_TUNE_KEYS) for tune in self.tune]
+            parts["tune"] = [tune.identity() for tune in self.tune]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

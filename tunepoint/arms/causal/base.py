@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.random import Generator
@@ -59,8 +59,16 @@ class TrainingQuote:
         )
 
 
-RunEndpoint = Callable[["CausalBase", str], Endpoint]
-"""(base, name of a run) -> what answers with its weights."""
+class RunEndpoints(Protocol):
+    """Answers with the weights of training runs outside of this process."""
+
+    def of(self, base: CausalBase, run: str, requests: int) -> Endpoint | None:
+        """Return what answers so many requests with a run's weights; None leaves them to this process."""
+        ...
+
+    def release(self) -> None:
+        """Give the memory back that a training on this machine needs."""
+        ...
 
 
 @dataclass
@@ -78,8 +86,8 @@ class CausalBase:
     watch: Watch | None = None
     launch: Launch | None = None
     """Trains in processes of its own; in this one if None."""
-    elsewhere: RunEndpoint | None = None
-    """Answers many requests at once with the weights of a run; this process does if None."""
+    elsewhere: RunEndpoints | None = None
+    """Answers with the weights of runs; this process does if None."""
     lock: threading.RLock = field(default_factory=threading.RLock, init=False, repr=False, compare=False)
     """Held from choosing a run's weights to its last answer."""
     _endpoint: LocalEndpoint | None = field(default=None, repr=False)
@@ -220,10 +228,9 @@ class CausalBase:
         return self._endpoint
 
     def answering(self, run: str, requests: int) -> Endpoint:
-        """Return what answers so many requests with a run's weights; a single one is timed, here."""
-        if self.elsewhere is None or requests == 1:
-            return self.endpoint(run)
-        return self.elsewhere(self, run)
+        """Return what answers so many requests with the weights of a run."""
+        endpoint = None if self.elsewhere is None else self.elsewhere.of(self, run, requests)
+        return self.endpoint(run) if endpoint is None else endpoint
 
     def max_answer_tokens(self, train: Sequence[Example]) -> int:
         """Return the tokens that an answer may have: twice those of the longest target."""
@@ -240,7 +247,9 @@ class CausalBase:
         self.release()
 
     def release(self) -> None:
-        """Drop the model from memory."""
+        """Drop the model from memory, and from that of servers."""
+        if self.elsewhere is not None:
+            self.elsewhere.release()
         self._endpoint, self._loaded_runs = None, []
 
 

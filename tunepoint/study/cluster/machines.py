@@ -247,3 +247,17 @@ def _open_run(base: CausalBase, run: str, files: RunFiles) -> Endpoint:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     return base.keeping(keep).endpoint(run)
+
+
+@dataclass
+class RunsElsewhere:
+    """Answers with training runs on the machines; satisfies `arms.causal.base.RunEndpoints`."""
+
+    machines: StudyMachines
+
+    def of(self, base: CausalBase, run: str, requests: int) -> SpreadEndpoint | None:
+        """Return what answers many requests; a single one is timed, on this machine."""
+        return None if requests == 1 else self.machines.run_of(base, run)
+
+    def release(self) -> None:
+        """Keep all: nothing of it is in the memory of this machine's trainings."""

@@ -1,0 +1,53 @@
+"""Training runs that a vLLM server answers with: adapters beside their base, in one server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tunepoint.errors import TaskError
+from tunepoint.models.providers import VLLM_PREFIX
+from tunepoint.models.vllm import MAX_RANK, VllmServers
+from tunepoint.task.sections import Tune
+
+if TYPE_CHECKING:
+    from tunepoint.arms.causal.base import CausalBase
+    from tunepoint.models.vllm_endpoint import VllmEndpoint
+
+
+def check_engine(tune: Tune) -> None:
+    """Check that vLLM can serve what a [[tune]] entry trains.
+
+    Raises:
+        TaskError: it trains no adapter, or one of too high a rank.
+
+    """
+    if tune.method != "lora" or tune.rank > MAX_RANK:
+        raise TaskError(
+            f"[[tune]] engine = 'vllm' serves adapters of method 'lora' and rank {MAX_RANK} at most, and "
+            f"this one is {tune.method!r} of rank {tune.rank}; leave engine out"
+        )
+
+
+@dataclass
+class VllmRuns:
+    """Answers with the weights of training runs; satisfies `arms.causal.base.RunEndpoints`."""
+
+    servers: VllmServers
+    _endpoints: dict[tuple[int, str], VllmEndpoint] = field(default_factory=dict)
+
+    def of(self, base: CausalBase, run: str, requests: int) -> VllmEndpoint:
+        """Return the endpoint of a run, whose adapter the server of its base has loaded."""
+        server = self.servers.of(base.base, base.folder)
+        server.load(run, base.keep / run)
+        known = id(server), run
+        if known not in self._endpoints:
+            self._endpoints[known] = server.endpoint(VLLM_PREFIX + base.base, run)
+        return self._endpoints[known]
+
+    def release(self) -> None:
+        """Give the memory back that a training needs."""
+        for endpoint in self._endpoints.values():
+            endpoint.close()
+        self._endpoints.clear()
+        self.servers.release()
