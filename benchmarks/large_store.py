@@ -35,8 +35,8 @@ insert into requests (id, at, task, arm, role, model, input, output, answer, for
     input_tokens, output_tokens, seconds, cost_nanousd, "user", origin)
 select md5(n::text), {start} + n * {step}, 'triage', (array['prompt','tuned'])[1 + n %% 2], 'champion', 'm',
     'message ' || n || repeat(' where is my parcel, I have waited for it so long', 2), 'shipping', 'shipping',
-    true, case when n %% 500 = 0 then 503 else 200 end, false, 90, 3, .2 + (n %% 100) / 100.0, 12000 + n %% 977,
-    'user ' || n %% 50000, 'gateway'
+    true, case when n %% 500 = 0 then 503 else 200 end, false, 90, 3, .2 + (n %% 100) / 100.0,
+    12000 + n %% 977, 'user ' || n %% 50000, 'gateway'
 from generate_series({first}, {last}) n
 """
 FEEDBACK = """

@@ -344,3 +344,23 @@ def sighup_is_handled(status: Path) -> bool:
         return True
     lines = dict(line.split(":\t") for line in status.read_text().splitlines() if ":\t" in line)
     return bool((int(lines["SigIgn"], 16) | int(lines["SigCgt"], 16)) & (1 << (signal.SIGHUP - 1)))
+
+
+def test_a_gateway_that_drains_still_takes_requests_and_is_not_ready(tmp_path: Path) -> None:
+    port, path = free_port(), tmp_path / "serve.toml"
+    with behind() as server:
+        write_settings(path, server.url, ["a"], port)
+        path.write_text(path.read_text().replace("[server]", "[server]\ndrain_seconds = 4"))
+        command = [sys.executable, "-m", "tunepoint", "serve", str(path), "--workers", "1"]
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
+        url = f"http://127.0.0.1:{port}"
+        try:
+            until(lambda: reached(url), 60.0)
+            process.send_signal(signal.SIGTERM)
+            until(lambda: get(f"{url}/readyz")[0] == 503, 3.0)
+            assert ask(url)[0] == 200
+            process.send_signal(signal.SIGTERM)  # in a hurry
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
+            process.wait()

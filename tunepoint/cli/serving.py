@@ -71,7 +71,7 @@ def _run_workers(what: Path, settings: ServeSettings, count: int, champion: str 
     command += [] if champion is None else ["--champion", champion]
     typer.echo(f"starting {count} workers ...")
     address = f"http://{server.host}:{port}/v1"
-    raise typer.Exit(Workers(command, count, address, typer.echo).run())
+    raise typer.Exit(Workers(command, count, address, typer.echo, server.drain_seconds).run())
 
 
 def _settings(what: Path, options: dict[str, Any], champion: str | None) -> ServeSettings:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ctypes
 import gc
+import math
 import os
 import signal
 import socket
@@ -251,14 +252,19 @@ async def _end_with_parent(gateway: Gateway, server: uvicorn.Server) -> None:
 
 
 def _stop(gateway: Gateway, server: uvicorn.Server, number: int) -> None:
-    """Stop when all is answered and written; at the latest after `STOP_SECONDS`."""
-    if not server.should_exit:
-        gateway.stop_at = time.monotonic() + STOP_SECONDS - SECONDS_TO_CLOSE
+    """Stop when all is answered and written; at the latest after `drain_seconds` and `STOP_SECONDS`.
+
+    Asked a second time, it takes no request any more.
+    """
+    drain = 0.0
+    if math.isinf(gateway.stop_at):
+        drain = gateway.settings.server.drain_seconds
+        gateway.stop_at = time.monotonic() + drain + STOP_SECONDS - SECONDS_TO_CLOSE
         # A thread that waits for a model cannot be cancelled, and Python waits for it at its end.
-        last = threading.Timer(STOP_SECONDS, os._exit, (1,))
+        last = threading.Timer(drain + STOP_SECONDS, os._exit, (1,))
         last.daemon = True
         last.start()
-    server.handle_exit(number, None)
+    asyncio.get_running_loop().call_later(drain, server.handle_exit, number, None)
 
 
 def freeze_garbage() -> None:

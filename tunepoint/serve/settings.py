@@ -42,6 +42,9 @@ class Server(Section):
     """Folder for captured requests that wait for the store."""
     spool_mb: Annotated[float, Field(ge=0, le=1e6)] = 256.0
     """MiB of them, for each process; 0 keeps them in memory only."""
+    drain_seconds: Annotated[float, Field(ge=0, le=300)] = 0.0
+    """How long requests are still taken after the process was asked to stop, with `/readyz` at 503: as long
+    as a load balancer needs to see that."""
     at_once: Annotated[int, Field(ge=1, le=100_000)] = 1_024
     """Requests that may be in flight; more get 503 and retry-after."""
 

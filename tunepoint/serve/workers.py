@@ -47,6 +47,8 @@ class _Worker:
     pause: float = FIRST_PAUSE_SECONDS
     serves: bool = False
     """Whether it has said so; a signal before that would end it."""
+    stopping: bool = False
+    """Whether it was asked to stop; asked again, it would hurry."""
     again: float = inf
     """`time.monotonic()` at which it is started again, once it has died."""
 
@@ -59,11 +61,20 @@ class Workers:
         count: of processes.
         address: at which they answer, for the operator.
         echo: prints a line for the operator.
+        drain: seconds in which they still take requests after they were asked to stop.
 
     """
 
-    def __init__(self, command: Sequence[str], count: int, address: str, echo: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        count: int,
+        address: str,
+        echo: Callable[[str], None],
+        drain: float = 0.0,
+    ) -> None:
         self.command, self.count, self.address, self.echo = list(command), count, address, echo
+        self.drain = drain
         self.stopping = False
         self._workers: list[_Worker] = []
         self._metrics = tempfile.TemporaryDirectory(prefix="tunepoint-metrics-")
@@ -155,11 +166,15 @@ class Workers:
         for worker in self._workers:
             with suppress(ProcessLookupError):
                 if stop or worker.serves:
+                    worker.stopping = worker.stopping or stop
                     worker.process.send_signal(signal.SIGTERM if stop else signal.SIGHUP)
 
     def _stop_all(self) -> None:
-        self._pass_on(signal.SIGTERM)
-        until = time.monotonic() + STOP_SECONDS
+        for worker in self._workers:
+            if not worker.stopping:
+                with suppress(ProcessLookupError):
+                    worker.process.terminate()
+        until = time.monotonic() + self.drain + STOP_SECONDS
         for worker in self._workers:
             with suppress(subprocess.TimeoutExpired):
                 worker.process.wait(max(0.1, until - time.monotonic()))
