@@ -301,10 +301,16 @@ def arms_of(url: str) -> set[str]:
 
 
 def test_reload_reaches_every_worker(two_workers: tuple[subprocess.Popen[str], str, Path, Any]) -> None:
-    _, url, path, server = two_workers
+    process, url, path, server = two_workers
     write_settings(path, server.url, ["a", "b"], int(url.rpartition(":")[2]))
     assert post(f"{url}/v1/reload", {})[0] == 200
-    until(lambda: arms_of(url) == {'["a", "b"]'}, 10.0)
+    try:
+        until(lambda: arms_of(url) == {'["a", "b"]'}, 10.0)
+    except AssertionError:
+        process.terminate()
+        process.wait(60)
+        assert process.stdout is not None
+        pytest.fail(f"a worker serves by the old settings:\n{process.stdout.read()}")
 
 
 def test_a_worker_says_what_is_wrong_with_new_settings(

@@ -47,6 +47,8 @@ class _Worker:
     pause: float = FIRST_PAUSE_SECONDS
     serves: bool = False
     """Whether it has said so; a signal before that would end it."""
+    outdated: bool = False
+    """Whether it may have read settings that have changed since, before it served."""
     stopping: bool = False
     """Whether it was asked to stop; asked again, it would hurry."""
     again: float = inf
@@ -124,7 +126,7 @@ class Workers:
         while time.monotonic() < until and not self.stopping:
             readable, _, _ = select.select([worker.ready], [], [], LOOK_SECONDS)
             if readable and os.read(worker.ready, 1):
-                worker.serves = True
+                _note_serving(worker)
                 return None
             if worker.process.poll() is not None:
                 return worker.process.returncode or 1
@@ -134,8 +136,8 @@ class Workers:
         """Return the worker; another one if it has died and its pause is over."""
         now = time.monotonic()
         if worker.process.poll() is None:
-            if not worker.serves and select.select([worker.ready], [], [], 0)[0]:
-                worker.serves = bool(os.read(worker.ready, 1))
+            if not worker.serves and select.select([worker.ready], [], [], 0)[0] and os.read(worker.ready, 1):
+                _note_serving(worker)
             return worker
         if worker.again == inf:
             if now - worker.started > STEADY_SECONDS:
@@ -157,10 +159,7 @@ class Workers:
             multiprocess.mark_process_dead(process, path=self._metrics.name)  # type: ignore[no-untyped-call]
 
     def _pass_on(self, number: int) -> None:
-        """Hand a signal to the workers; any but SIGHUP stops them.
-
-        One that does not serve yet reads the settings of now anyway.
-        """
+        """Hand a signal to the workers; any but SIGHUP stops them, and that waits until they serve."""
         stop = number != signal.SIGHUP
         self.stopping = self.stopping or stop
         for worker in self._workers:
@@ -168,6 +167,8 @@ class Workers:
                 if stop or worker.serves:
                     worker.stopping = worker.stopping or stop
                     worker.process.send_signal(signal.SIGTERM if stop else signal.SIGHUP)
+                else:
+                    worker.outdated = True
 
     def _stop_all(self) -> None:
         for worker in self._workers:
@@ -182,6 +183,14 @@ class Workers:
                 worker.process.kill()
                 worker.process.wait()
             os.close(worker.ready)
+
+
+def _note_serving(worker: _Worker) -> None:
+    worker.serves = True
+    if worker.outdated:
+        worker.outdated = False
+        with suppress(ProcessLookupError):
+            worker.process.send_signal(signal.SIGHUP)
 
 
 @contextmanager
