@@ -40,12 +40,13 @@ from tunepoint.stats.ranges import Range
 from tunepoint.study.finalists import study_task
 from tunepoint.study.labelling.answering import PoolQuote
 from tunepoint.study.labelling.counting import why_not
-from tunepoint.study.labelling.inputs import PoolInput, PoolInputs, extended, read_pool, write_pool
+from tunepoint.study.labelling.inputs import PoolInputs, extended, read_pool, write_pool
 from tunepoint.study.labelling.label import Labelling, label
 from tunepoint.study.labelling.labels import PoolLabel, agreement, read_labels, reliability, write_labels
 from tunepoint.study.labelling.order import label_order, next_inputs
 from tunepoint.study.labelling.pool import Pool, open_pool
 from tunepoint.study.labelling.reading import _right, shown, take_labels
+from tunepoint.study.labelling.sampling import Brought, PoolInput
 from tunepoint.study.labelling.sheet import SHEET, Filled
 from tunepoint.study.manifest import read_manifest
 from tunepoint.study.records import LabelOrder
@@ -419,7 +420,7 @@ def test_inputs_of_known_groups_and_near_copies_are_left_out(tmp_path: Path) -> 
         PoolInput("How do I pair  the hub?", "c4"),
         PoolInput(""),
     ]
-    pool, added = extended(PoolInputs(), brought, known, "file")
+    pool, added = extended(PoolInputs(), Brought(brought, len(brought)), known, "file")
     assert [example.input for example in pool.asked] == ["How do I pair the hub?"]
     assert (added.new, added.known, added.known_groups, added.empty) == (1, 2, 1, 1)
     # they are traffic all the same: what looks new is a share of them too

@@ -12,8 +12,8 @@ from tunepoint.cli.terminal import clear_errors, confirm_cost, print_json, progr
 
 if TYPE_CHECKING:
     from tunepoint.study.labelling.answering import PoolQuote
-    from tunepoint.study.labelling.inputs import PoolInput
     from tunepoint.study.labelling.label import Labelling
+    from tunepoint.study.labelling.sampling import Brought
 
 
 def add_to(app: typer.Typer) -> None:
@@ -69,7 +69,7 @@ def label(
             typer.echo(line)
 
 
-def _traffic(store: str, study: Path) -> list[PoolInput]:
+def _traffic(store: str, study: Path) -> Brought:
     """Return the inputs of a study's task in a capture store."""
     from tunepoint.capture.opening import open_store
     from tunepoint.loop.traffic import pool_inputs
@@ -146,7 +146,8 @@ def _added(state: Labelling) -> list[str]:
     ]
     words = [f"{count:,} {why}" for count, why in left_out if count]
     without = f"; left out: {', '.join(words)}" if words else ""
-    return [f"{added.new:,} inputs were added to the pool{without}."]
+    drawn = "" if added.drawn_from is None else f" A sample of {added.drawn_from:,} inputs was looked at."
+    return [f"{added.new:,} inputs were added to the pool{without}.{drawn}"]
 
 
 def _agreed(state: Labelling) -> list[str]:

@@ -10,7 +10,7 @@ from tunepoint.capture.store import Store
 from tunepoint.capture.totals import ServedTotals
 from tunepoint.errors import StoreError
 from tunepoint.loop.state import name_in_study
-from tunepoint.study.labelling.inputs import PoolInput
+from tunepoint.study.labelling.sampling import Brought, PoolInput, drawn
 from tunepoint.study.whatif import Reopened
 
 TRAFFIC_ROLES = ("champion", "fallback", "cascade", "canary", "slice")
@@ -67,10 +67,10 @@ def captured_traffic(study: Path, store: Store, reopened: Reopened) -> CapturedT
     return traffic
 
 
-def pool_inputs(store: Store, task: str) -> list[PoolInput]:
-    """Return the inputs of a task's captured traffic, grouped by user where users are told apart."""
+def pool_inputs(store: Store, task: str) -> Brought:
+    """Return the inputs of a task's captured traffic, or a sample, by user where users are told apart."""
     requests = (request for request in store.requests(task) if request.copy_of is None)
-    return [PoolInput(request.input, request.user) for request in requests]
+    return drawn(PoolInput(request.input, request.user) for request in requests)
 
 
 def period(totals: Sequence[ServedTotals]) -> tuple[float, float]:

@@ -22,7 +22,6 @@ from tunepoint.study.directory import CALLS, open_study
 from tunepoint.study.labelling.inputs import (
     POOL_TRIALS,
     Added,
-    PoolInput,
     PoolInputs,
     extended,
     inputs_of_file,
@@ -30,6 +29,7 @@ from tunepoint.study.labelling.inputs import (
     write_pool,
 )
 from tunepoint.study.labelling.order import label_order
+from tunepoint.study.labelling.sampling import Brought
 from tunepoint.study.manifest import Manifest
 from tunepoint.study.planning import plan
 from tunepoint.study.progress import ShowProgress
@@ -71,12 +71,12 @@ class Answering:
     confirm: Confirm | None
     progress: ShowProgress
 
-    def answer(self, file: Path | None, traffic: Sequence[PoolInput] | None) -> Added | None:
+    def answer(self, file: Path | None, traffic: Brought | None) -> Added | None:
         """Add inputs to the pool, and have every finalist answer what it has not answered.
 
         Args:
             file: of inputs; without it, without traffic and without a pool, those of the task.
-            traffic: inputs of captured traffic.
+            traffic: inputs of captured traffic, or a sample of them.
 
         Returns:
             What was added; None if nothing was brought.
@@ -84,7 +84,7 @@ class Answering:
         """
         pool, added = read_pool(self.folder), None
         brought = self._brought(file, traffic, new=not pool.asked)
-        if brought or file is not None or traffic is not None:
+        if brought.inputs or file is not None or traffic is not None:
             known = prepare(self.task, self.manifest.seed).examples
             source = str(file or self.task.folder) if traffic is None else "captured traffic"
             pool, added = extended(pool, brought, known, source)
@@ -97,21 +97,22 @@ class Answering:
             write_pool(self.folder, pool)  # what was added is familiar, and nobody answers it
         return added
 
-    def _brought(
-        self, file: Path | None, traffic: Sequence[PoolInput] | None, *, new: bool
-    ) -> Sequence[PoolInput]:
+    def _brought(self, file: Path | None, traffic: Brought | None, *, new: bool) -> Brought:
         data = self.task.data
         assert data is not None
-        inputs = [] if file is None else inputs_of_file(data, file)
+        parts = [] if file is None else [inputs_of_file(data, file)]
         if traffic is not None or file is not None or not new:
-            return [*inputs, *(traffic or ())]
-        if data.pool is not None:
-            inputs += inputs_of_file(data, self.task.resolve(data.pool))
-        for part in (data.path, data.train, data.dev, data.test):
-            if part is not None:
-                rows = inputs_of_file(data, self.task.resolve(part), unlabelled=True)
-                inputs += [row for row in rows if row.text]
-        return inputs
+            parts += [] if traffic is None else [traffic]
+        else:
+            if data.pool is not None:
+                parts.append(inputs_of_file(data, self.task.resolve(data.pool)))
+            for path in (data.path, data.train, data.dev, data.test):
+                if path is not None:
+                    rows = inputs_of_file(data, self.task.resolve(path), unlabelled=True)
+                    with_text = [row for row in rows.inputs if row.text]
+                    parts.append(Brought(with_text, len(with_text)))
+        inputs = [new_input for part in parts for new_input in part.inputs]
+        return Brought(inputs, sum(part.seen for part in parts))
 
     def _answering(self) -> list[str]:
         """Names of the finalists that can answer new inputs.

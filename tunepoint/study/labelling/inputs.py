@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ from tunepoint.data.rows import read_table
 from tunepoint.data.table import Row, cell_text, column_names
 from tunepoint.errors import DataError, StudyError, nearest
 from tunepoint.files.text import read_text, write_text
+from tunepoint.study.labelling.sampling import Brought, PoolInput, drawn, is_large, streamed_rows
 from tunepoint.task.sections import Data
 
 Made = TypeVar("Made")
@@ -23,17 +24,6 @@ POOL_INPUTS = "pool_inputs.jsonl"
 """The inputs, in the folder of the study."""
 POOL_TRIALS = "pool.jsonl"
 """What the finalists answered to them, as trials whose score means nothing."""
-
-
-@dataclass(frozen=True)
-class PoolInput:
-    """One input that may be added to a pool."""
-
-    text: str
-    group: str | None = None
-    """Inputs of one group are no independent evidence."""
-    slice: str | None = None
-    """A named part of the traffic."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +47,8 @@ class Added:
     known_groups: int
     """Other inputs of groups that are in the study's examples."""
     empty: int
+    drawn_from: int | None = None
+    """Inputs among which those that were looked at were drawn; None where all were."""
 
 
 def read_pool(folder: Path) -> PoolInputs:
@@ -102,42 +94,50 @@ def read_lines(path: Path, make: Callable[[dict[str, Any]], Made], fault: str) -
     return made
 
 
-def inputs_of_file(data: Data, file: Path, *, unlabelled: bool = False) -> list[PoolInput]:
-    """Return the inputs of a file; a right answer in it is not looked at.
+def inputs_of_file(data: Data, file: Path, *, unlabelled: bool = False) -> Brought:
+    """Return the inputs of a file, or a sample of many; a right answer in it is not looked at.
 
     Args:
         data: which columns hold the parts of an input.
-        file: with one input in each row.
+        file: with one input in each row; a large one is streamed.
         unlabelled: take only rows whose right answer is empty.
 
     Raises:
         DataError: the file cannot be read, or lacks a column.
 
     """
-    rows, columns = read_table(file).rows, data.columns
-    existing = set(column_names(rows))
-    for name in (*columns.input, *([columns.group] if columns.group else [])):
-        if existing and name not in existing:
-            raise DataError(f"{file}: no column {name!r}; {nearest(name, existing)}")
+    columns = data.columns
+    named = (*columns.input, *([columns.group] if columns.group else []))
+    others = (*([columns.slice] if columns.slice else []), columns.target)
+    rows: Iterable[Row] = streamed_rows(file, named, others) if is_large(file) else _rows_of(file, named)
 
     def optional(row: Row, column: str | None) -> str | None:
         return cell_text(row.get(column)) or None if column else None
 
-    return [
+    return drawn(
         PoolInput(input_of(row, columns.input), optional(row, columns.group), optional(row, columns.slice))
-        for _, row in rows
+        for row in rows
         if not (unlabelled and cell_text(row.get(columns.target)))
-    ]
+    )
+
+
+def _rows_of(file: Path, named: Sequence[str]) -> list[Row]:
+    rows = read_table(file).rows
+    existing = set(column_names(rows))
+    for name in named:
+        if existing and name not in existing:
+            raise DataError(f"{file}: no column {name!r}; {nearest(name, existing)}")
+    return [row for _, row in rows]
 
 
 def extended(
-    pool: PoolInputs, brought: Sequence[PoolInput], known: Sequence[Example], source: str
+    pool: PoolInputs, brought: Brought, known: Sequence[Example], source: str
 ) -> tuple[PoolInputs, Added]:
     """Return a pool with more inputs, those left out that are no evidence of their own.
 
     Args:
         pool: its inputs so far.
-        brought: inputs that somebody brings.
+        brought: inputs that somebody brings, or a sample of them.
         known: examples of the study: their inputs, near duplicates of them, and inputs of their groups would
             be counted twice, or were trained on.
         source: where the inputs come from, for the message of an error.
@@ -151,7 +151,7 @@ def extended(
     groups = {example.group for example in known} - {None}
     fresh: list[PoolInput] = []
     familiar: list[PoolInput] = []
-    for new in brought:
+    for new in brought.inputs:
         key = copy_key(new.text)
         if new.text and key not in seen:
             seen.add(key)
@@ -160,12 +160,15 @@ def extended(
     similar = match_near_duplicates([new.text for new in fresh], inputs, signs_count=True)
     familiar += [fresh[place] for place in sorted(similar)]
     fresh = [new for place, new in enumerate(fresh) if place not in similar]
-    empty = sum(not new.text for new in brought)
-    of_groups = sum(bool(new.text) and new.group in groups for new in brought)
-    added = Added(len(fresh), len(brought) - len(fresh) - empty - of_groups, of_groups, empty)
+    inputs_brought = brought.inputs
+    empty = sum(not new.text for new in inputs_brought)
+    of_groups = sum(bool(new.text) and new.group in groups for new in inputs_brought)
+    read = len(inputs_brought)
+    drawn_from = brought.seen if brought.seen > read else None
+    added = Added(len(fresh), read - len(fresh) - empty - of_groups, of_groups, empty, drawn_from)
     if not pool.asked and not fresh:
         raise DataError(
-            f"{source}: no row adds to the pool ({len(brought)} rows read: {added.known} inputs are in the "
+            f"{source}: no row adds to the pool ({read} rows read: {added.known} inputs are in the "
             f"study's examples or come twice, {of_groups} are of groups in them, {empty} are empty); give "
             "inputs that the study has not seen"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,11 +11,12 @@ from tunepoint.stats.streams import Stream, stream
 from tunepoint.study.finalists import study_task
 from tunepoint.study.labelling.answering import Answering, Confirm
 from tunepoint.study.labelling.counting import why_not
-from tunepoint.study.labelling.inputs import Added, PoolInput
+from tunepoint.study.labelling.inputs import Added
 from tunepoint.study.labelling.labels import Agreement, agreement, person
 from tunepoint.study.labelling.order import next_inputs
 from tunepoint.study.labelling.pool import Pool, open_pool
 from tunepoint.study.labelling.reading import shown, take_labels
+from tunepoint.study.labelling.sampling import Brought
 from tunepoint.study.labelling.sheet import SHEET, write_sheet
 from tunepoint.study.manifest import Manifest, read_manifest
 from tunepoint.study.progress import ShowProgress, silent
@@ -72,7 +72,7 @@ def label(
     folder: Path,
     *,
     pool: Path | None = None,
-    traffic: Sequence[PoolInput] | None = None,
+    traffic: Brought | None = None,
     batch: int = BATCH,
     by: str = "",
     second: float = SECOND_OPINIONS,
