@@ -1,8 +1,8 @@
 """One study on one machine, and on Ray clusters of one and of two nodes: the same verdict, and its time.
 
 Every node has one processor and its own processes; the nodes share this machine, so two of them need two
-cores. `--rows` messages of examples/support-triage are routed; its fine-tuned encoder has three seeds and three
-parts of a learning curve: six runs that can be trained side by side.
+cores. `--rows` messages of examples/support-triage are routed; its fine-tuned encoder has three seeds and
+three parts of a learning curve: six runs that can be trained side by side.
 
 * `alone`: `tunepoint run`, with one thread.
 * `one node`, `two nodes`: `--on ray`; efficiency is the time of one node over twice that of two.
