@@ -100,8 +100,8 @@ def write_task(folder: Path, rows: int) -> Task:
         writer.writerows(lines)
     (folder / "task.toml").write_text(
         'name = "ray"\ninstruction = "Route the message."\n'
-        '[data]\npath = "messages.csv"\ninput = "text"\ntarget = "queue"\ngroup = "customer_id"\n'
-        "[value]\nerror_usd = 0.4\n",
+        # without a price of errors: how much evidence is bought depends on seconds, also on one machine
+        '[data]\npath = "messages.csv"\ninput = "text"\ntarget = "queue"\ngroup = "customer_id"\n',
         encoding="utf-8",
     )
     return Task.load(folder)
