@@ -1,7 +1,7 @@
 """The fine-tuned encoder of a study served in process: answers/s at rising concurrency, p50 and p99.
 
-With `--workers 1 2` for several processes too: their processor time for an answer, whose inverse is what a core
-of their own answers, and their memory, of which `shared_mb` is there once for all of them.
+With `--workers 1 2` for several processes too: their processor time for an answer, whose inverse is what a
+core of their own answers, and their memory, of which `shared_mb` is there once for all of them.
 
 python benchmarks/served_encoder.py STUDY [--arm NAME] [--texts CSV] [--seconds 8] [--workers 1 2]
 """

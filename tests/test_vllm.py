@@ -25,6 +25,7 @@ from tunepoint.models.chat import Message, Prompt
 from tunepoint.models.endpoints import Completion, Request, allow_all
 from tunepoint.models.prices import call_price
 from tunepoint.models.vllm import VllmServers
+from tunepoint.models.vllm_endpoint import VllmEndpoint
 from tunepoint.task.sections import Tune
 
 ASK = [Request((Message("user", f"question {number}"),), 8) for number in range(5)]
@@ -79,10 +80,10 @@ def test_a_server_that_is_there_is_reached(monkeypatch: pytest.MonkeyPatch) -> N
     with serving("org/base") as url:
         monkeypatch.setenv("TUNEPOINT_VLLM_URL", url)
         servers = VllmServers()
+        endpoint = VllmEndpoint(servers, "org/base")
+        assert texts(endpoint) == ["org/base"] * 5 and endpoint.name == "vllm:org/base"
         server = servers.of("org/base")
         assert server.process is None and servers.of("org/base") is server
-        endpoint = server.endpoint("vllm:org/base", "org/base")
-        assert texts(endpoint) == ["org/base"] * 5
         endpoint.close()
         servers.close()
         assert texts_again(url) == 5  # it still runs
@@ -112,13 +113,17 @@ def test_without_vllm_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch)
 def test_a_server_is_started_and_stopped(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     servers = VllmServers(tuned=["mine"])
+    endpoint = VllmEndpoint(servers, "mine", tmp_path)
+    assert texts(endpoint) == ["mine"] * 5
     server = servers.of("mine", tmp_path)
     arguments = state(server.address.url)["arguments"]
     assert arguments[:2] == ["serve", str(tmp_path / "mine")] and "--enable-lora" in arguments
     assert arguments[arguments.index("--generation-config") + 1] == "vllm"
     servers.release()
     assert server.process is not None and server.process.poll() is not None
-    again = servers.of("mine", tmp_path)  # when it is asked again
+    assert texts(endpoint) == ["mine"] * 5  # a training has ended: it is asked again, and started
+    endpoint.close()
+    again = servers.of("mine", tmp_path)
     assert again is not server
     servers.close()
     assert again.process is not None and again.process.poll() is not None
@@ -156,7 +161,7 @@ def test_a_server_that_takes_no_adapters_is_an_error(tmp_path: Path, monkeypatch
     with serving("base", adapters=False) as url:
         monkeypatch.setenv("TUNEPOINT_VLLM_URL", url)
         with pytest.raises(ModelError, match="start it with --enable-lora and VLLM_ALLOW_RUNTIME"):
-            VllmRuns(VllmServers()).of(base, "run 1", 2)
+            texts(VllmRuns(VllmServers()).of(base, "run 1", 2))
 
 
 def test_only_adapters_are_served_so() -> None:

@@ -124,6 +124,8 @@ def run(
             verbose=verbose,
             on=on,
         )
+        if out is not None and "://" in out and not as_json:
+            typer.echo(f"The study is at {out}.")
         if verbose and not as_json:
             typer.echo("Change limits or costs in task.toml and run again: nothing is measured twice.")
         _fail_undecided(result, fail_undecided)

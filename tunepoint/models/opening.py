@@ -235,9 +235,10 @@ class _Opener:
     def _hosted(self, model: NamedModel, abilities: Abilities | None) -> HostedEndpoint:
         if not model.name.startswith(VLLM_PREFIX):
             return open_hosted(model, abilities)
-        base = model.name.removeprefix(VLLM_PREFIX)
-        server = self.vllm.of(base, model.folder)
-        return server.endpoint(model.name, base, concurrency=model.concurrency, abilities=abilities)
+        from tunepoint.models.vllm_endpoint import VllmEndpoint
+
+        settings: dict[str, Any] = {"concurrency": model.concurrency, "abilities": abilities}
+        return VllmEndpoint(self.vllm, model.name.removeprefix(VLLM_PREFIX), model.folder, **settings)
 
     def open_tuned(self, name: str, abilities: Abilities, key_env: str | None = None) -> TextModel:
         """Open a model that was tuned in this study, once."""

@@ -15,17 +15,13 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing, suppress
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tunepoint.errors import ModelError
 from tunepoint.models.providers import VLLM_ADDRESS, VLLM_PREFIX, Address, parse_model_name
-
-if TYPE_CHECKING:
-    from tunepoint.models.vllm_endpoint import VllmEndpoint
 
 START_SECONDS = 1_800.0
 """How long a server may take to load a model: the first time it fetches and compiles it."""
@@ -51,6 +47,8 @@ class VllmServers:
             tuned: bases of which adapters are asked too.
 
         """
+        self.at_end: list[Callable[[], None]] = []
+        """Called by `close`."""
         self._tuned = tuned
         self._servers: dict[str, VllmServer] = {}
 
@@ -80,6 +78,8 @@ class VllmServers:
 
     def close(self) -> None:
         """Stop what was started, and take adapters back from what was there."""
+        while self.at_end:
+            self.at_end.pop()()
         self.release()
         for server in self._servers.values():
             server.unload_all()
@@ -95,26 +95,14 @@ class VllmServer:
         """None for a server that was there before."""
         self._adapters: list[str] = []
 
-    def endpoint(self, name: str, served_as: str, **settings: Any) -> VllmEndpoint:
-        """Return the base or an adapter as an endpoint.
-
-        Args:
-            name: as which it is recorded.
-            served_as: what the server calls it.
-            settings: of the endpoint.
-
-        """
-        from tunepoint.models.vllm_endpoint import VllmEndpoint
-
-        return VllmEndpoint(name, replace(self.address, name=name, model=served_as), **settings)
-
-    def load(self, adapter: str, folder: Path) -> None:
-        """Let the server read an adapter from a folder; the oldest goes where there are too many.
+    def load(self, folder: Path) -> None:
+        """Let the server read an adapter, named as its folder; the oldest goes where there are too many.
 
         Raises:
             ModelError: it takes no adapters, or cannot read this one.
 
         """
+        adapter = folder.name
         if adapter in self._adapters:
             return
         if len(self._adapters) >= MAX_ADAPTERS:

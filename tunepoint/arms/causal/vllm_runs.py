@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunepoint.errors import TaskError
-from tunepoint.models.providers import VLLM_PREFIX
 from tunepoint.models.vllm import MAX_RANK, VllmServers
 from tunepoint.task.sections import Tune
 
@@ -34,20 +34,18 @@ class VllmRuns:
     """Answers with the weights of training runs; satisfies `arms.causal.base.RunEndpoints`."""
 
     servers: VllmServers
-    _endpoints: dict[tuple[int, str], VllmEndpoint] = field(default_factory=dict)
+    _endpoints: dict[Path, VllmEndpoint] = field(default_factory=dict)
 
     def of(self, base: CausalBase, run: str, requests: int) -> VllmEndpoint:
-        """Return the endpoint of a run, whose adapter the server of its base has loaded."""
-        server = self.servers.of(base.base, base.folder)
-        server.load(run, base.keep / run)
-        known = id(server), run
-        if known not in self._endpoints:
-            self._endpoints[known] = server.endpoint(VLLM_PREFIX + base.base, run)
-        return self._endpoints[known]
+        """Return the endpoint of a run, whose adapter the server of its base holds."""
+        from tunepoint.models.vllm_endpoint import VllmEndpoint
+
+        path = base.keep / run
+        if path not in self._endpoints:
+            self._endpoints[path] = VllmEndpoint(self.servers, base.base, base.folder, path)
+            self.servers.at_end.append(self._endpoints[path].close)
+        return self._endpoints[path]
 
     def release(self) -> None:
         """Give the memory back that a training needs."""
-        for endpoint in self._endpoints.values():
-            endpoint.close()
-        self._endpoints.clear()
         self.servers.release()

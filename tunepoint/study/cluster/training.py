@@ -85,7 +85,7 @@ class TrainingAhead:
     threads: int
     modules: Mapping[str, bytes] = field(default_factory=dict)
     release: Callable[[], None] = lambda: None
-    """Called before a run is awaited, to free the processors that it needs."""
+    """Called before a run is started or awaited, to free the processors that it needs."""
     _running: dict[Path, tuple[Future[None], Callable[[], None]]] = field(default_factory=dict, repr=False)
 
     def start(self, arm: KeepsTrainingRuns, train: Sequence[Example], seed: tuple[int, ...]) -> None:
@@ -96,6 +96,7 @@ class TrainingAhead:
         name = arm.run_name(self.task, train, np.random.default_rng(list(seed)))
         if _finished(keep / name) or keep / name in self._running:
             return
+        self.release()
         order = TrainingOrder(self.task, train, seed, self.modules, self.threads)
         files, cancel = self.start_run(arm, order)
         kept: Future[None] = Future()
