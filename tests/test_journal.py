@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from tunepoint.models.chat import Message, Usage
 from tunepoint.models.endpoints import Completion, Request
 from tunepoint.models.recording import CallRecording
 from tunepoint.study import journal as journals
+from tunepoint.study import ownership
 from tunepoint.study.directory import CALLS
 from tunepoint.study.journal import Journal, is_address, working_copy
 
@@ -36,8 +38,20 @@ def plain(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.fixture(autouse=True)
+def opened_ones() -> Iterator[None]:
+    """Journals that a test opens, which stop signing at its end."""
+    yield
+    while OPENED:
+        OPENED.pop().ownership.stop()
+
+
+OPENED: list[Journal] = []
+
+
 def opened(address: str, folder: Path) -> Journal:
     made = Journal(ObjectStore.of(address), folder)
+    OPENED.append(made)
     made.open()
     return made
 
@@ -48,13 +62,14 @@ def test_an_address_has_a_protocol() -> None:
 
 def test_a_study_that_ends_leaves_a_study_directory(tmp_path: Path) -> None:
     address = address_of(tmp_path)
-    with working_copy(address, folder=tmp_path / "here") as folder:
+    with working_copy(address, folder=tmp_path / "here") as place:
+        folder = place.folder
         (folder / "dev.jsonl").write_text('{"a": 1}\n')
         (folder / "arms").mkdir()
         (folder / "arms" / "run.safetensors").write_bytes(b"weights")
         (folder / "manifest.json").write_text("{}")
     there = plain(tmp_path / "bucket" / "study")
-    assert there.pop(journals.OWNER)
+    assert there.pop(ownership.OWNER)
     assert there == plain(tmp_path / "here")
 
 
@@ -75,13 +90,10 @@ def test_lines_go_as_parts_and_come_back_whole(tmp_path: Path) -> None:
 
 def second_machine(address: str, tmp_path: Path, dead: Journal) -> Journal:
     """Take over from a process that died a while ago."""
-    sign = {
-        "writer": dead.writer,
-        "host": "first",
-        "at": time.time() - 2 * journals.LEASE_SECONDS,
-        "open": True,
-    }
-    dead.storage.write(journals.OWNER, json.dumps(sign).encode())
+    dead.ownership.stop()
+    long_ago = time.time() - 2 * ownership.LEASE_SECONDS
+    sign = {"writer": dead.ownership.writer, "host": "first", "at": long_ago, "open": True}
+    dead.storage.write(ownership.OWNER, json.dumps(sign).encode())
     return opened(address, tmp_path / "second")
 
 
@@ -152,8 +164,101 @@ def test_two_machines_do_not_work_on_one_study(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"is working on this study .* 60 s after it died"):
         opened(address, tmp_path / "second")
     second_machine(address, tmp_path, first)
-    with pytest.raises(StudyError, match=r"took this study over.*is in .*first"):
+    with pytest.raises(StudyError, match="took this study over, for this one gave no sign for 60 s"):
         first.sync()
+
+
+def test_a_second_start_on_the_same_machine_takes_nothing_over(tmp_path: Path) -> None:
+    address = address_of(tmp_path)
+    with working_copy(address, folder=tmp_path / "here") as place:
+        with (
+            pytest.raises(StudyError, match="another process is working on this study"),
+            working_copy(address, folder=tmp_path / "here"),
+        ):
+            raise AssertionError
+        (place.folder / "dev.jsonl").write_text("1\n")
+    assert (tmp_path / "bucket" / "study" / "dev.jsonl").read_text() == "1\n"
+
+
+def test_a_writer_that_was_taken_for_dead_stops_before_it_spends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ownership, "SIGN_SECONDS", 0.02)
+    first = opened(address_of(tmp_path), tmp_path / "first")
+    first.ownership.raise_lost()
+    second = {"writer": "second", "host": "elsewhere", "at": time.time(), "open": True}
+    first.storage.write(ownership.OWNER, json.dumps(second).encode())
+    deadline = time.monotonic() + 10
+    with pytest.raises(StudyError, match="elsewhere took this study over"):
+        while time.monotonic() < deadline:
+            first.ownership.raise_lost()
+    (first.folder / "dev.jsonl").write_text("1\n")
+    with pytest.raises(StudyError):
+        first.sync()
+    signed = json.loads(first.storage.read(ownership.OWNER) or b"")
+    assert signed["writer"] == "second"  # it does not take it back
+    assert not (tmp_path / "bucket" / "study" / "dev.jsonl.parts").exists()
+
+
+def test_a_slow_upload_looks_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ownership, "SIGN_SECONDS", 0.02)
+    first = opened(address_of(tmp_path), tmp_path / "first")
+    write, signs = first.storage.write, list[float]()
+
+    def slow(name: str, content: bytes) -> None:
+        if name == ownership.OWNER:
+            signs.append(time.monotonic())
+        else:
+            time.sleep(0.5)
+        write(name, content)
+
+    monkeypatch.setattr(first.storage, "write", slow)
+    (first.folder / "dev.jsonl").write_text("1\n")
+    first.sync()
+    assert len(signs) > 5
+
+
+def test_a_kill_while_parts_are_removed_leaves_the_plain_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = address_of(tmp_path)
+    first = opened(address, tmp_path / "first")
+    for number in range(6):
+        with (first.folder / "dev.jsonl").open("a") as file:
+            file.write(f"{number}\n")
+        first.sync()
+    remove = first.storage.remove
+
+    def killed(names: Collection[str]) -> None:
+        remove(sorted(names)[:3])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(first.storage, "remove", killed)
+    with pytest.raises(KeyboardInterrupt):
+        first.close()
+    sign = json.loads(first.storage.read(ownership.OWNER) or b"")
+    first.storage.write(ownership.OWNER, json.dumps({**sign, "at": 0.0}).encode())
+    second = opened(address, tmp_path / "second")
+    assert (second.folder / "dev.jsonl").read_text() == "".join(f"{n}\n" for n in range(6))
+
+
+def test_a_study_of_days_leaves_few_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journals, "MOST_PARTS", 4)
+    address = address_of(tmp_path)
+    first = opened(address, tmp_path / "first")
+    recording = CallRecording(first.folder / CALLS)
+    for number in range(30):
+        recording.keep(f"key {number}", "m", Request(()), Completion(str(number), Usage("m")))
+        with (first.folder / "dev.jsonl").open("a") as file:
+            file.write(f"{number}\n")
+        first.sync()
+    recording.close()
+    assert sum(journals.PARTS in name for name in first.storage.names()) <= 10
+    second = second_machine(address, tmp_path, first)
+    assert (second.folder / "dev.jsonl").read_text() == "".join(f"{n}\n" for n in range(30))
+    restored = CallRecording(second.folder / CALLS)
+    assert len(restored) == 30
+    restored.close()
 
 
 def test_a_storage_that_does_not_answer_is_an_error_that_says_where_the_study_is(tmp_path: Path) -> None:
@@ -182,7 +287,7 @@ def test_the_manifest_never_tells_of_what_is_not_there(
     (first.folder / "payments.jsonl").write_text("1\n")
     first.sync()
     names = [name.partition(".parts")[0] for name in written]
-    assert names[:-1] == ["payments.jsonl", "dev.jsonl", "manifest.json before"]
+    assert names == ["payments.jsonl", "dev.jsonl", "manifest.json before"]
 
 
 def test_a_study_in_memory_storage_is_that_of_a_folder(small_task: Path, tmp_path: Path) -> None:
@@ -227,7 +332,7 @@ def test_a_driver_that_is_killed_goes_on_elsewhere(
     process.send_signal(signal.SIGKILL)
     process.wait()
     kept = sum(path.read_bytes().count(b"\n") for path in parts.iterdir())
-    owner = tmp_path / "bucket" / "study" / journals.OWNER
+    owner = tmp_path / "bucket" / "study" / ownership.OWNER
     sign = json.loads(owner.read_bytes())
     owner.write_text(json.dumps({**sign, "at": sign["at"] - 100}))
     environment["XDG_CACHE_HOME"] = str(tmp_path / "other")

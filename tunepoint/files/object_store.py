@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
 
 from tunepoint.errors import StudyError
+
+REMOVED_AT_ONCE = 500
+"""Objects that are removed by one call, where the storage can."""
 
 
 class ObjectStore:
@@ -63,7 +67,14 @@ class ObjectStore:
         self._system.pipe_file(f"{path}.part", content)
         self._system.mv(f"{path}.part", path)
 
-    def remove(self, name: str) -> None:
-        """Remove an object, if there is one."""
-        with suppress(FileNotFoundError):
-            self._system.rm_file(f"{self._root}/{name}")
+    def remove(self, names: Collection[str]) -> None:
+        """Remove objects, those that are there."""
+        paths = [f"{self._root}/{name}" for name in sorted(names)]
+        for start in range(0, len(paths), REMOVED_AT_ONCE):
+            page = paths[start : start + REMOVED_AT_ONCE]
+            try:
+                self._system.rm(page)
+            except FileNotFoundError:
+                for path in page:
+                    with suppress(FileNotFoundError):
+                        self._system.rm_file(path)

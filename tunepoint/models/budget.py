@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tunepoint.errors import BudgetReached, TunepointError
 from tunepoint.models.endpoints import Allow, Completion, Done, Endpoint, Request
@@ -37,6 +37,8 @@ class Budget:
         """The part of `spent_usd` that went to calls of chat models."""
         self.calls = 0
         """Calls of chat models that were paid for since the start."""
+        self.before_spending: Callable[[], None] = lambda: None
+        """Called before anything is spent; may raise."""
         self._payments = payments
         self._charged_until: float | None = None
         """Time of the clock up to which rented machines are paid for; None where none are rented."""
@@ -71,6 +73,7 @@ class Budget:
             BudgetReached: with the cost of the step and of the rest of the study.
 
         """
+        self.before_spending()
         self.charge_rent()
         step = seconds * self.usd_per_second
         if self.cap_usd is not None and self.spent_usd + step > self.cap_usd:
@@ -98,6 +101,7 @@ class Budget:
             BudgetReached: the call could exceed the cap, and no call under way can settle for less.
 
         """
+        self.before_spending()
         self.charge_rent()
         if self.cap_usd is not None and self.spent_usd + self.reserved_usd + dollars > self.cap_usd:
             # Calls under way have reserved their worst case: when they settle, there may be room.
@@ -158,6 +162,10 @@ class BudgetedEndpoint:
             reservation = self.budget.reserve(price.max_dollars(request) + self._excess_usd)
             if reservation is None:
                 return False
+            # a call that is sent again, for whoever made it has died, may have been paid for
+            before = reservations.get(id(request))
+            if before is not None:
+                self.budget.settle(before, None)
             reservations[id(request)] = reservation
             return True
 

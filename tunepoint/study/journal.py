@@ -8,20 +8,17 @@ command goes on from there, on any machine.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
-import socket
 import sqlite3
 import threading
-import time
-import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from tunepoint.errors import StudyError
 from tunepoint.files.object_store import ObjectStore
@@ -30,18 +27,21 @@ from tunepoint.models.payments import PAYMENTS
 from tunepoint.models.recording import CallRecording
 from tunepoint.study.directory import CALLS
 from tunepoint.study.manifest import MANIFEST
+from tunepoint.study.ownership import OWNER, Ownership
 
 SYNC_SECONDS = 2.0
 """Between two looks at what is new."""
-LEASE_SECONDS = 60.0
-"""After which a writer that gave no sign counts as dead."""
-OWNER = "owner.json"
-"""At the address: who writes there, and when it last said so."""
 WRITER = ".writer.json"
 """In the working copy: whose journal the address holds, if it is this one."""
+TAIL_BYTES = 64
+"""By which a file is recognised; numbers of inodes come again."""
+MOST_PARTS = 200
+"""Of a file, after which it is written whole again: a study of days would leave too many."""
 PARTS = ".parts"
 """Ends the name of a folder with the parts of a file, `GENERATION-OFFSET`."""
-OWN_FILES = (".lock", WRITER, f"{CALLS}-wal", f"{CALLS}-shm")
+LOCK = ".journal-lock"
+"""In the working copy: held by the process whose it is."""
+OWN_FILES = (".lock", LOCK, WRITER, f"{CALLS}-wal", f"{CALLS}-shm")
 FIRST, LAST = (PAYMENTS, CALLS), (MANIFEST,)
 """Files that go before the others, so that nothing is paid for twice, and after them, so that the manifest
 never tells of what is not there."""
@@ -52,8 +52,17 @@ def is_address(out: str) -> bool:
     return "://" in out
 
 
+@dataclass(frozen=True)
+class Place:
+    """The folder in which a study works."""
+
+    folder: Path
+    check: Callable[[], None] = lambda: None
+    """Raises where another process has taken the study over."""
+
+
 @contextmanager
-def working_copy(address: str, *, folder: Path | None = None) -> Iterator[Path]:
+def working_copy(address: str, *, folder: Path | None = None) -> Iterator[Place]:
     """Keep a study at an address while it runs.
 
     Args:
@@ -65,29 +74,43 @@ def working_copy(address: str, *, folder: Path | None = None) -> Iterator[Path]:
 
     """
     journal = Journal(ObjectStore.of(address), folder or _default_folder(address))
-    journal.open()
-    ended = threading.Event()
+    with _locked(journal.folder, address):
+        ended = threading.Event()
 
-    def follow() -> None:
-        while not ended.wait(SYNC_SECONDS):
-            with suppress(Exception):  # the network may be gone for a while; the end of the study says so
-                journal.sync()
+        def follow() -> None:
+            while not ended.wait(SYNC_SECONDS):
+                with suppress(Exception):  # the network may be gone for a while; the end of the study says so
+                    journal.sync()
 
-    thread = threading.Thread(target=follow, name=f"journal of {address}", daemon=True)
-    thread.start()
+        thread = threading.Thread(target=follow, name=f"journal of {address}", daemon=True)
 
-    def end() -> None:
-        ended.set()
-        thread.join()
-        journal.close()
+        def end() -> None:
+            ended.set()
+            if thread.is_alive():
+                thread.join()
+            journal.close()
 
-    try:
-        yield journal.folder
-    except BaseException:
-        with suppress(StudyError):  # the first error is the one to read
-            end()
-        raise
-    end()
+        try:
+            journal.open()
+            thread.start()
+            yield Place(journal.folder, journal.ownership.raise_lost)
+        except BaseException:
+            with suppress(StudyError):  # the first error is the one to read
+                end()
+            raise
+        end()
+
+
+@contextmanager
+def _locked(folder: Path, address: str) -> Iterator[None]:
+    """Hold the working copy: a second process must not sign for the first."""
+    make_folder(folder)
+    with (folder / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StudyError(f"{address}: another process is working on this study; wait for it") from None
+        yield
 
 
 def _default_folder(address: str) -> Path:
@@ -104,6 +127,10 @@ class _Written:
     """Bytes of a file that grows, or the number of the last call."""
     stat: tuple[int, int, int] | None = None
     """Inode, size and time of change when it was last looked at."""
+    parts: int = 0
+    """Of this generation."""
+    tail: bytes = b""
+    """The last bytes of its last part: a file that grew still has them there."""
 
 
 @dataclass
@@ -112,40 +139,38 @@ class Journal:
 
     storage: ObjectStore
     folder: Path
-    writer: str = field(default_factory=lambda: uuid.uuid4().hex)
+    ownership: Ownership = field(init=False)
+    _opened: bool = False
     _written: dict[str, _Written] = field(default_factory=dict)
     _first_generation: int = 1
     _names: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def __post_init__(self) -> None:
+        self.ownership = Ownership(self.storage)
+
     def open(self) -> None:
         """Take the study over: from the working copy, if it is the newest, else from the address."""
         make_folder(self.folder)
-        try:
+        with self._telling("read"):
             self._names = self.storage.names()
-            owner = self._owner()
-        except Exception as error:
-            raise self._fault("read", error) from None
+            owner = self.ownership.owner()
+        plain = owner is not None and bool(owner.get("plain"))
         if owner is not None and owner["writer"] != self._last_writer():
-            silent = time.time() - owner["at"]
-            if owner["open"] and silent < LEASE_SECONDS:
-                raise StudyError(
-                    f"{self.storage.address}: a process on {owner['host']} is working on this study (its "
-                    f"last sign is {max(0.0, silent):.0f} s old); wait for it, or {LEASE_SECONDS:.0f} s "
-                    "after it died"
-                )
-            self._restore()
-        generations = [_generation(name) for name in self._names if PARTS in name]
-        self._written.clear()
-        self._first_generation = 1 + max(generations, default=0)
-        write_json(self.folder / WRITER, {"writer": self.writer})
-        try:
-            self._sign(is_open=True)
+            self.ownership.refuse_living(owner)
+            with self._telling("read"):
+                self._restore(plain=plain)
+        with self._telling("written"):
+            if plain:  # a process that died when it had written them all may have left some
+                left = {name for name in self._names if PARTS in name}
+                self.storage.remove(left)
+                self._names -= left
+            generations = [_generation(name) for name in self._names if PARTS in name]
+            self._first_generation = 1 + max(generations, default=0)
+            write_json(self.folder / WRITER, {"writer": self.ownership.writer})
+            self.ownership.take()
+            self._opened = True
             self.sync()
-        except StudyError:
-            raise
-        except Exception as error:
-            raise self._fault("written", error) from None
 
     def close(self) -> None:
         """Write what is left as plain files, so that the address holds a study directory.
@@ -154,20 +179,20 @@ class Journal:
             StudyError: it cannot be written; the working copy has it all.
 
         """
+        if not self._opened:
+            return
         try:
-            with self._lock:
-                self._check_owner()
+            with self._lock, self._telling("written"):
                 self._write_plain()
-                self._sign(is_open=False)
-        except StudyError:
-            raise
-        except Exception as error:
-            raise self._fault("written", error) from None
+                self.ownership.note_plain()
+                self._drop(self._names - {*self._files(), OWNER})
+                self.ownership.end()
+        finally:
+            self.ownership.stop()
 
     def sync(self) -> None:
         """Write what is new since the last time."""
         with self._lock:
-            self._check_owner()
             # what the manifest tells of must be there, so it is read before the others and written after them
             manifest = self._content(MANIFEST)
             names = [name for name in self._files() if name not in (CALLS, *LAST)]
@@ -178,44 +203,29 @@ class Journal:
                 self._sync_file(name)
             if manifest is not None:
                 self._put(MANIFEST, manifest)
-            self._sign(is_open=True)
 
     # -- the address -----------------------------------------------------------------------
 
-    def _sign(self, *, is_open: bool) -> None:
-        """Say who writes here, and that it is alive."""
-        sign = {"writer": self.writer, "host": socket.gethostname(), "at": time.time(), "open": is_open}
-        self.storage.write(OWNER, json.dumps(sign).encode())
-
-    def _check_owner(self) -> None:
-        owner = self._owner()
-        if owner is not None and owner["writer"] != self.writer:
-            raise StudyError(
-                f"{self.storage.address}: a process on {owner['host']} took this study over, for this one "
-                f"gave no sign for {LEASE_SECONDS:.0f} s. What was measured here since is in {self.folder}"
-            )
-
-    def _owner(self) -> dict[str, Any] | None:
-        content = self.storage.read(OWNER)
-        return None if content is None else dict(json.loads(content))
+    def _write(self, name: str, content: bytes) -> None:
+        self.ownership.check()
+        self.storage.write(name, content)
+        self._names.add(name)
 
     def _put(self, name: str, content: bytes) -> None:
         written = self._written.setdefault(name, _Written())
         digest = int(hashlib.sha256(content).hexdigest()[:12], 16)
         if written.offset != digest or name not in self._names:
-            self.storage.write(name, content)
-            self._names.add(name)
+            self._write(name, content)
             written.offset = digest
 
     def _put_part(self, name: str, generation: int, offset: int, content: bytes) -> None:
-        part = f"{name}{PARTS}/{generation:06d}-{offset:015d}"
-        self.storage.write(part, content)
-        self._names.add(part)
+        self._write(f"{name}{PARTS}/{generation:06d}-{offset:015d}", content)
 
     def _drop(self, names: set[str]) -> None:
-        for name in names:
-            self.storage.remove(name)
-        self._names -= names
+        if names:
+            self.ownership.check()
+            self.storage.remove(names)
+            self._names -= names
 
     def _older_parts(self, name: str, generation: int) -> set[str]:
         parts = {part for part in self._names if part.startswith(f"{name}{PARTS}/")}
@@ -249,16 +259,21 @@ class Journal:
                 self._put(name, content)
                 written.stat = stat
             return
-        grown = written.stat is not None and written.stat[0] == stat[0] and stat[1] >= written.offset
-        if not grown:  # another file has this name now
-            written.generation, written.offset = written.generation + 1, 0
         with path.open("rb") as file:
+            grown = written.stat is not None and written.stat[0] == stat[0] and written.parts < MOST_PARTS
+            if grown:
+                file.seek(max(0, written.offset - len(written.tail)))
+                grown = file.read(len(written.tail)) == written.tail
+            if not grown:  # another file has this name now
+                written.generation, written.offset, written.parts = written.generation + 1, 0, 0
             file.seek(written.offset)
             content = file.read()
         content = content[: content.rfind(b"\n") + 1]  # a line may be half written
         if content or not grown:
             self._put_part(name, written.generation, written.offset, content)
             written.offset += len(content)
+            written.parts += 1
+            written.tail = content[-TAIL_BYTES:] if content else b""
         if not grown:
             self._drop(self._older_parts(name, written.generation))
         written.stat = stat
@@ -266,6 +281,8 @@ class Journal:
     def _sync_calls(self) -> None:
         """Write the calls that were answered since the last time, as lines of JSON."""
         written = self._written.setdefault(CALLS, _Written(self._first_generation, offset=-1))
+        if written.parts >= MOST_PARTS:
+            written.generation, written.offset, written.parts = written.generation + 1, -1, 0
         uri = f"{(self.folder / CALLS).resolve().as_uri()}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True)) as database:
             query = "select rowid, key, model, request, completion, recorded from calls where rowid > ?"
@@ -275,11 +292,12 @@ class Journal:
             lines = "".join(json.dumps(row) + "\n" for row in rows)
             self._put_part(CALLS, written.generation, max(written.offset, 0), lines.encode())
             written.offset = rows[-1][0] if rows else 0
+            written.parts += 1
         if first:
             self._drop(self._older_parts(CALLS, written.generation))
 
     def _write_plain(self) -> None:
-        """Write every file whole, and remove parts and what is gone."""
+        """Write every file whole."""
         names = self._files()
         for name in [name for name in names if name not in (CALLS, *LAST)]:
             content = self._content(name)
@@ -290,13 +308,11 @@ class Journal:
                 copy = Path(folder) / CALLS
                 with closing(sqlite3.connect(self.folder / CALLS)) as database:
                     database.execute("vacuum into ?", (str(copy),))
-                self.storage.write(CALLS, copy.read_bytes())
-                self._names.add(CALLS)
+                self._write(CALLS, copy.read_bytes())
         for name in LAST:
             content = self._content(name)
             if content is not None:
                 self._put(name, content)
-        self._drop(self._names - {*names, OWNER})
 
     # -- taking over -----------------------------------------------------------------------
 
@@ -305,30 +321,26 @@ class Journal:
             return str(json.loads((self.folder / WRITER).read_text(encoding="utf-8"))["writer"])
         return None
 
-    def _restore(self) -> None:
-        """Replace the working copy by what is at the address."""
-        for name in self._files():
-            (self.folder / name).unlink()
-        for name in OWN_FILES:
-            (self.folder / name).unlink(missing_ok=True)
+    def _restore(self, *, plain: bool) -> None:
+        """Replace the working copy by what is at the address: parts, unless the plain files are newer."""
+        for name in (*self._files(), *OWN_FILES):
+            if name != LOCK:
+                (self.folder / name).unlink(missing_ok=True)
         parts: dict[str, list[str]] = {}
         for name in sorted(self._names - {OWNER}):
-            if PARTS in name:
+            if PARTS in name and not plain:
                 parts.setdefault(name.rpartition(PARTS)[0], []).append(name)
-        try:
-            for name in self._names - {OWNER} - parts.keys():
-                if PARTS not in name:
-                    self._write_here(name, self.storage.read(name) or b"")
-            for name, pieces in parts.items():
-                newest = max(map(_generation, pieces))
-                pieces = [piece for piece in sorted(pieces) if _generation(piece) == newest]
-                content = b"".join(self.storage.read(piece) or b"" for piece in pieces)
-                if name == CALLS:
-                    self._restore_calls(content)
-                else:
-                    self._write_here(name, content)
-        except Exception as error:
-            raise self._fault("read", error) from None
+        for name in self._names - {OWNER} - parts.keys():
+            if PARTS not in name:
+                self._write_here(name, self.storage.read(name) or b"")
+        for name, pieces in parts.items():
+            newest = max(map(_generation, pieces))
+            pieces = [piece for piece in sorted(pieces) if _generation(piece) == newest]
+            content = b"".join(self.storage.read(piece) or b"" for piece in pieces)
+            if name == CALLS:
+                self._restore_calls(content)
+            else:
+                self._write_here(name, content)
 
     def _write_here(self, name: str, content: bytes) -> None:
         path = self.folder / name
@@ -345,11 +357,18 @@ class Journal:
                 database.execute("update calls set key = key || '#' || rowid where key = ?", (row[1],))
                 database.execute(f"insert into calls ({names}) values (?, ?, ?, ?, ?, ?)", row)
 
-    def _fault(self, what: str, error: Exception) -> StudyError:
-        return StudyError(
-            f"{self.storage.address}: cannot be {what} ({type(error).__name__}: {error}). What was measured "
-            f"is in {self.folder}; run again when the storage answers"
-        )
+    @contextmanager
+    def _telling(self, what: str) -> Iterator[None]:
+        """Raise errors of the storage as ours, which say where the study is."""
+        try:
+            yield
+        except StudyError:
+            raise
+        except Exception as error:
+            raise StudyError(
+                f"{self.storage.address}: cannot be {what} ({type(error).__name__}: {error}). What was "
+                f"measured is in {self.folder}; run again when the storage answers"
+            ) from None
 
 
 def _generation(part: str) -> int:

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from tunepoint.arms.catalog import load_encoder
 from tunepoint.data.prepare import Prepared, prepare
-from tunepoint.models.batch.gathering import Batches
-from tunepoint.models.batch.log import BATCHES, BatchLog
 from tunepoint.models.payments import PAYMENTS, PaymentLog
 from tunepoint.study.adaptive import purchase_policy
 from tunepoint.study.chat_models import open_chat_models
@@ -19,7 +17,7 @@ from tunepoint.study.curve_drawing import draw_curve, train_ahead
 from tunepoint.study.directory import CALLS, default_folder, open_study
 from tunepoint.study.fresh import JUDGE_ALONE, set_failed_aside
 from tunepoint.study.holdout import open_test
-from tunepoint.study.journal import is_address, working_copy
+from tunepoint.study.journal import Place, is_address, working_copy
 from tunepoint.study.planning import Confirm, find_doubtful_labels, plan
 from tunepoint.study.progress import ShowProgress, silent
 from tunepoint.study.runner import Runner
@@ -62,26 +60,26 @@ def run(
         TunepointError: whatever the user can correct; nothing that was measured is lost.
 
     """
-    prepared = prepare(task, seed)
-    encoder = load_encoder(task)
+    prepared, encoder = prepare(task, seed), load_encoder(task)
     with (
-        _place(task, out, prepared, seed) as folder,
-        open_study(folder, task, prepared, seed) as study,
+        _place(task, out, prepared, seed) as place,
+        open_study(folder := place.folder, task, prepared, seed) as study,
         closing(PaymentLog(folder / PAYMENTS)) as payments,
         nullcontext() if on is None else open_cluster(on) as machines,
     ):
         register_study(task, folder)
-        budget = study_budget(study.manifest, task, max_usd, payments)
+        budget = study_budget(study.manifest, task, max_usd, payments, place.check)
         if machines is not None:
             budget.rent(machines.hour_usd(task))
-        batches = Batches(BatchLog(folder / BATCHES), budget)
-        # a few answers of a finished study were confirmed by themselves
-        ask = None if replay or (fresh is not None and study.measured) else confirm
-        options: Any = {"replay": replay, "fresh_judge": fresh == JUDGE_ALONE, "others": machines}
-        with open_chat_models(task, folder / CALLS, budget, batches=batches, **options) as models:
+        again = fresh is not None and study.measured  # a few answers were confirmed by themselves
+        how: Any = {"replay": replay, "fresh_judge": fresh == JUDGE_ALONE, "others": machines}
+        with open_chat_models(
+            task, folder / CALLS, budget, batches=_batches(folder, budget), **how
+        ) as models:
             set_failed_aside(study, fresh)
             runner = Runner(study, task, prepared, budget, models, progress, fresh=fresh, machines=machines)
-            return _measure_and_decide(runner, encoder, ask)
+            with runner.charging_rent():
+                return _measure_and_decide(runner, encoder, None if replay or again else confirm)
 
 
 def _measure_and_decide(runner: Runner, encoder: Encoder | None, confirm: Confirm | None) -> Result:
@@ -92,12 +90,14 @@ def _measure_and_decide(runner: Runner, encoder: Encoder | None, confirm: Confir
     selection = select(runner, candidates)
     draw_curve(runner, selection.candidates)
     open_test(runner, selection, purchase_policy(runner, selection))
-    runner.charge_rent()
+    runner.charge_rent()  # it is part of what the report says was spent
     return conclude(runner, selection, doubts)
 
 
-def _place(task: Task, out: Path | str | None, prepared: Prepared, seed: int) -> AbstractContextManager[Path]:
+def _place(
+    task: Task, out: Path | str | None, prepared: Prepared, seed: int
+) -> AbstractContextManager[Place]:
     """The folder that a study works in: its directory, or the working copy of one in an object store."""
     if out is not None and is_address(str(out)):
         return working_copy(str(out))
-    return nullcontext(Path(out) if out is not None else default_folder(task, prepared, seed))
+    return nullcontext(Place(Path(out) if out is not None else default_folder(task, prepared, seed)))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -175,6 +175,19 @@ class Runner:
             self.done_seconds += 0.0 if share else elapsed  # calls were planned by the quote
             self._spend(0.0 if arm.remote else elapsed - advance)
 
+    def _look_at_cap(self) -> None:
+        """Write down what machines have cost meanwhile, and stop where the cap is reached."""
+        self.charge_rent()
+        self.budget.check(0.0, self.planned_seconds - self.done_seconds)
+
+    @contextmanager
+    def charging_rent(self) -> Iterator[None]:
+        """Write down what machines have cost, however the block ends."""
+        try:
+            yield
+        finally:
+            self.charge_rent()
+
     def charge_rent(self) -> None:
         """Add what the machines of a cluster have cost since the last time, where there are any."""
         self._spend(0.0)
@@ -214,8 +227,7 @@ class Runner:
         """Fit an arm with one of its training seeds, and record what that took."""
         seed = self._training_seed(number)
         if self._ahead is not None and isinstance(arm, KeepsTrainingRuns):
-            rest = self.planned_seconds - self.done_seconds
-            self._ahead.deliver(arm, train, seed, look=lambda: self.budget.check(0.0, rest))
+            self._ahead.deliver(arm, train, seed, look=self._look_at_cap)
         fitted = arm.fit(self.task, train, np.random.default_rng(list(seed)))
         arms = self.study.manifest.arms
         measured = arms.get(name, MeasuredArm(kind=arm.kind, family=arm.family, label=arm.label, fits={}))
@@ -239,6 +251,8 @@ class Runner:
             fitted.answer([examples[0].input])  # the first answer of a process is slower
         unwritten: list[Answered] = []
         for start in range(0, len(examples), size):
+            if self._ahead is not None:
+                self._look_at_cap()
             batch = examples[start : start + size]
             started = time.perf_counter()
             replies = fitted.answer([example.input for example in batch])

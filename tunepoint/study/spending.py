@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -16,12 +16,20 @@ from tunepoint.study.manifest import Manifest
 from tunepoint.task.task import Task
 
 
-def study_budget(manifest: Manifest, task: Task, max_usd: float | None, payments: PaymentLog) -> Budget:
+def study_budget(
+    manifest: Manifest,
+    task: Task,
+    max_usd: float | None,
+    payments: PaymentLog,
+    before_spending: Callable[[], None] = lambda: None,
+) -> Budget:
     """Return what a study may still spend; payments that a killed run did not note in the manifest count."""
     # the file of payments is the truth; studies of older versions have none
     unnoted = payments.usd - (manifest.calls_usd or 0.0) if payments.usd else 0.0
     usd_per_second = task.costs.core_hour_usd.likely / 3600 * cores()
-    return Budget(max_usd, usd_per_second, manifest.spent_usd + unnoted, payments)
+    budget = Budget(max_usd, usd_per_second, manifest.spent_usd + unnoted, payments)
+    budget.before_spending = before_spending
+    return budget
 
 
 def spending_lines(calls: Path, prices: Mapping[str, CallPrice]) -> list[str]:
