@@ -243,6 +243,19 @@ def test_bad_logs_name_the_place(tmp_path: Path) -> None:
     assert set(KINDS) == {"openai", "litellm", "langfuse", "otel", "promptfoo", "inspect"}
 
 
+def test_long_texts_that_come_fast_are_kept(tmp_path: Path) -> None:
+    """More of them than a writer holds in memory."""
+    calls = [
+        {**LITELLM, "id": f"c{n}", "messages": [{"role": "user", "content": f"{n} " + "words " * 8_000}]}
+        for n in range(500)
+    ]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(call) + "\n" for call in calls))
+    words = ["import", str(tmp_path / "log.jsonl"), "--from", "litellm", "--task", "t", "--keep-personal"]
+    assert CliRunner().invoke(app, [*words, "--store", str(tmp_path / "c.sqlite")]).exit_code == 0
+    with open_store(tmp_path / "c.sqlite") as store:
+        assert [len(request.input) > 40_000 for request in store.requests("t")] == [True] * 500
+
+
 def test_the_command_writes_requests_redacted_and_trials_apart(tmp_path: Path) -> None:
     private = {**LITELLM, "messages": [{"role": "user", "content": "I am jo@x.example"}]}
     log, store = written(tmp_path / "log.jsonl", private), str(tmp_path / "c.sqlite")

@@ -427,7 +427,7 @@ def test_inputs_of_known_groups_and_near_copies_are_left_out(tmp_path: Path) -> 
     assert {example.input for example in pool.familiar} == {brought[0].text, "Where is the hub?"}
     write_pool(tmp_path, pool)
     assert read_pool(tmp_path) == pool
-    again, added = extended(pool, brought, known, "file")
+    again, added = extended(pool, Brought(brought, len(brought)), known, "file")
     assert again == pool and added.new == 0
 
 

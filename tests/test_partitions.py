@@ -85,6 +85,12 @@ def test_a_request_that_is_sent_again_is_there_once(store: Store) -> None:
     assert len(list(store.requests())) == 2
 
 
+def test_a_request_that_is_imported_again_at_another_time_is_there_once(store: Store) -> None:
+    for when in (1_000.0, 2_000.0):
+        store.add([replace(request(f"r{n}", when), origin="import") for n in range(5)])
+    assert len(list(store.requests())) == 5
+
+
 def test_old_months_are_dropped_and_the_rest_goes_row_by_row(store: Store) -> None:
     make_months(store, at(2026, 8), at(2026, 11))
     days = [at(2019, 1), at(2026, 8, 5), at(2026, 9, 5), at(2026, 10, 5), at(2026, 10, 25), at(2026, 11, 5)]

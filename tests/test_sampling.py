@@ -89,12 +89,12 @@ def test_a_large_file_is_streamed_and_gives_what_a_small_one_does(
 ) -> None:
     path = written(tmp_path, ending, rows)
     data = Data.model_validate({"path": "x.csv", "input": "text", "target": "label", "group": "who"})
-    small = inputs_of_file(data, path)
-    unlabelled = inputs_of_file(data, path, unlabelled=True)
+    small = list(inputs_of_file(data, path))
+    unlabelled = list(inputs_of_file(data, path, unlabelled=True))
     monkeypatch.setattr(sampling, "LARGE_BYTES", 10)
     monkeypatch.setattr("tunepoint.study.labelling.inputs.read_table", lambda path: pytest.fail("read whole"))
-    assert inputs_of_file(data, path) == small and small.seen == 300
-    assert inputs_of_file(data, path, unlabelled=True) == unlabelled and unlabelled.seen == 150
+    assert list(inputs_of_file(data, path)) == small and len(small) == 300
+    assert list(inputs_of_file(data, path, unlabelled=True)) == unlabelled and len(unlabelled) == 150
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -115,13 +117,53 @@ def test_groups_get_smaller_where_few_requests_are_left() -> None:
     assert max(max(worker.groups, default=0) for worker in team.workers) == 3  # 9 over 2 times 2 groups
 
 
+def test_workers_that_died_while_nothing_was_asked_cost_nothing() -> None:
+    team = Team([dying(after=0) for _ in range(4)])
+    assert completed(team.endpoint(4), 1) == {0: "to 0"}  # machines went between two calls
+
+
+def test_workers_that_die_at_every_request_are_an_error() -> None:
+    team = Team([dying(after=0) for _ in range(90)])
+    with pytest.raises(ModelError, match=r"die as soon as they start \(the machine is gone\)"):
+        completed(team.endpoint(2), 5)
+
+
+def test_an_error_that_is_not_ours_waits_for_what_is_under_way() -> None:
+    def odd(requests: Sequence[Request]) -> Answers:
+        raise ValueError("odd")
+
+    def slow(requests: Sequence[Request]) -> Answers:
+        time.sleep(0.3)
+        return echo(requests)
+
+    team = Team([lambda: Threaded(slow), lambda: Threaded(odd)])
+    endpoint, kept = team.endpoint(2), list[int]()
+    with pytest.raises(ValueError, match="odd"):
+        endpoint.complete(asked(8), lambda position, _: kept.append(position), allow_all)
+    assert kept
+    endpoint.close()
+
+
+def test_time_in_which_the_machines_train_for_us_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spreading, "START_SECONDS", 0.2)
+    until = time.monotonic() + 0.6
+    started: Future[None] = Future()
+    threading.Timer(0.6, started.set_result, [None]).start()
+    team = Team([lambda: Threaded(started=started)])
+    endpoint = SpreadEndpoint(
+        NAME, team.start, 1, Sharing(2, 4), busy=lambda: time.monotonic() < until - 0.05
+    )
+    assert completed(endpoint, 3) == {0: "to 0", 1: "to 1", 2: "to 2"}
+
+
 def test_a_dead_worker_costs_only_what_it_was_answering() -> None:
     team = Team([dying(after=2)])
     assert completed(team.endpoint(2), 60) == {number: f"to {number}" for number in range(60)}
     assert len(team.workers) == 3  # one took the place of the dead one
 
 
-def test_a_request_over_which_workers_die_is_an_error() -> None:
+def test_a_request_over_which_workers_die_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spreading, "QUICK_SECONDS", 0.0)
     team = Team([dying(after=0) for _ in range(20)])
     with pytest.raises(ModelError, match=r"3 workers died over the same request \(the machine is gone\)"):
         completed(team.endpoint(2), 5)
@@ -129,7 +171,7 @@ def test_a_request_over_which_workers_die_is_an_error() -> None:
 
 def test_workers_that_die_while_they_load_are_an_error() -> None:
     team = Team([lambda: Threaded(started=ready(WorkerLost("out of memory"))) for _ in range(50)])
-    with pytest.raises(ModelError, match=r"die while they load it \(out of memory\)"):
+    with pytest.raises(ModelError, match=r"die as soon as they start \(out of memory\)"):
         completed(team.endpoint(2), 5)
 
 
@@ -174,6 +216,23 @@ def test_the_cap_is_one_for_all_workers(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(BudgetReached):
         paid.complete(asked(50), lambda position, _: kept.append(position), allow_all)
     assert len(kept) == 9 and budget.spent_usd == 9.0  # the tenth might have cost two
+
+
+def test_a_call_that_is_made_again_is_counted_twice() -> None:
+    """Whoever made it died: nobody knows whether it was paid for."""
+
+    class Dollar:
+        def max_dollars(self, request: Request) -> float:
+            return 2.0
+
+        def dollars(self, usage: Usage) -> float:
+            return 1.0
+
+    team, budget = Team([dying(after=0)]), Budget(None, 0.0)
+    paid = BudgetedEndpoint(team.endpoint(1, Sharing(1, 4)), budget, Dollar())  # type: ignore[arg-type]
+    kept: list[int] = []
+    paid.complete(asked(4), lambda position, _: kept.append(position), allow_all)
+    assert sorted(kept) == [0, 1, 2, 3] and budget.spent_usd == 4 * 1.0 + 4 * 2.0
 
 
 def test_rented_machines_are_charged_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -127,6 +129,27 @@ def test_a_server_is_started_and_stopped(tmp_path: Path) -> None:
     assert again is not server
     servers.close()
     assert again.process is not None and again.process.poll() is not None
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_server_ends_with_a_process_that_is_killed(tmp_path: Path) -> None:
+    script = """
+import os, signal
+from tunepoint.models.vllm import VllmServers
+print(VllmServers().of("mine").address.url, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    url = killed.stdout.strip()
+    assert killed.returncode == -9 and url.startswith("http")
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            state(url)
+        except OSError:
+            return
+        time.sleep(0.1)
+    pytest.fail("the server still runs")
 
 
 @pytest.mark.usefixtures("installed")

@@ -30,6 +30,8 @@ from tunepoint.errors import RefusedRow, StateConflict, StoreError
 
 PAGE_ROWS = 1_000
 """Rows that are read at once."""
+GATEWAY = "gateway"
+"""Origin of what a gateway has captured."""
 PURGED_ROWS = 2_000
 """Rows that are deleted in one transaction."""
 OUTCOMES = "outcomes"
@@ -83,6 +85,15 @@ class Store:
         # The writer may send a batch again whose acknowledgement was lost.
         # No index is named: by month, the key has the time in it, which such a request has too.
         insert = self.insert(schema.requests).on_conflict_do_nothing()
+        if any(request.origin != GATEWAY for request in requests):
+            # Imported from a log that names no times, a request may come again at another one.
+            ids = [request.id for request in requests]
+            known = set(
+                connection.scalars(sa.select(schema.requests.c.id).where(schema.requests.c.id.in_(ids)))
+            )
+            requests = [request for request in requests if request.id not in known]
+        if not requests:
+            return
         rows = [_row(request) for request in requests]
         if not any(request.key for request in requests):
             connection.execute(insert, rows)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 MOST_WAITING = 1_000
 """Requests in memory that wait to be written, about."""
+MOST_CHARACTERS = 2 * 2**20
+"""Of their texts, which the writer would leave out where too many wait."""
 WRITE_SECONDS = 600
 """To wait for imported requests to be written."""
 
@@ -130,18 +132,21 @@ def _written(store: str, keep_personal: bool) -> Iterator[Take]:
 
         def take(requests: Sequence[CapturedRequest]) -> None:
             # A gateway's writer drops what comes too fast and leaves out texts; an import must do neither.
-            while writer.waiting > MOST_WAITING and not writer.counts.failing:
-                time.sleep(0.01)
             for request in requests:
+                while writer.waiting > MOST_WAITING or writer.waiting_characters > MOST_CHARACTERS:
+                    if writer.counts.failing:
+                        raise DataError(f"{store}: cannot be written; mend that, and import again")
+                    time.sleep(0.01)
                 writer.put(request)
 
         try:
             yield take
         finally:
             waiting = writer.close(WRITE_SECONDS)
-        if waiting or writer.counts.refused or writer.counts.dropped:
-            lost = waiting + writer.counts.refused + writer.counts.dropped
-            raise DataError(f"{store}: {lost} requests could not be written")
+        counts = writer.counts
+        lost = waiting + counts.refused + counts.dropped + counts.shortened
+        if lost:
+            raise DataError(f"{store}: {lost} requests could not be written, or only without their texts")
 
 
 def harvest(

@@ -18,8 +18,10 @@ from tunepoint.models.endpoints import Allow, Completion, Done, Request
 
 POLL_SECONDS = 0.02
 """How often a request that may not be sent yet asks again."""
-START_SECONDS = 600.0
-"""After which a cluster where no worker starts is an error."""
+START_SECONDS = 1_800.0
+"""After which a cluster where no worker starts is an error: time in which it trains for us does not count."""
+QUICK_SECONDS = 1.0
+"""A worker that is lost so soon after it got a request was lost before, and not over the request."""
 MAX_DEATHS = 3
 """Deaths of workers that were answering the same request, from which the request counts as the cause."""
 
@@ -71,6 +73,7 @@ class _Sent:
 
     worker: Worker
     positions: list[int]
+    at: float = field(default_factory=time.monotonic)
 
 
 @dataclass
@@ -94,6 +97,7 @@ class SpreadEndpoint:
         workers: int,
         sharing: Sharing,
         failures: dict[str, int] | None = None,
+        busy: Callable[[], bool] = lambda: False,
     ) -> None:
         """Prepare to start workers; the first request does.
 
@@ -103,6 +107,7 @@ class SpreadEndpoint:
             workers: that are started; those for which no machine has room yet answer nothing.
             sharing: how many requests each has.
             failures: counts what went wrong with single attempts; a count of its own if None.
+            busy: says whether the machines have other work of ours, for which workers wait.
 
         """
         self.name = name
@@ -110,8 +115,11 @@ class SpreadEndpoint:
         self._size = workers
         self._sharing = sharing
         self.failures = {} if failures is None else failures
+        self._busy = busy
         self._workers: list[Worker] = []
-        self._lost_at_start = 0
+        self._last_loss = ""
+        self._lost_early = 0
+        """Workers that died before or as soon as they were asked, since the last answer."""
 
     def complete(self, requests: Sequence[Request], done: Done, allow: Allow) -> None:
         """Complete all requests; see `Endpoint`."""
@@ -126,6 +134,8 @@ class SpreadEndpoint:
             if progress.flying:
                 self._collect(done, progress)
                 continue
+            if self._busy():
+                asked = time.monotonic()
             self._check_started(time.monotonic() - asked)
             time.sleep(POLL_SECONDS)
         if progress.fault is not None:
@@ -140,12 +150,12 @@ class SpreadEndpoint:
     def _fill(self) -> None:
         """Start the workers that are missing, those included that died before they could answer."""
         lost = [worker for worker in self._workers if _lost(worker)]
-        self._lost_at_start += len(lost)
-        if self._lost_at_start > MAX_DEATHS * self._size:
-            why = lost[-1].started.exception()
+        self._lost_early += len(lost)
+        if self._lost_early > MAX_DEATHS * self._size:
+            why = lost[-1].started.exception() if lost else self._last_loss
             self.close()
             raise ModelError(
-                f"{self.name}: its workers die while they load it ({why}); see whether the model fits the "
+                f"{self.name}: its workers die as soon as they start ({why}); see whether the model fits the "
                 "machines' memory"
             )
         self._workers = [worker for worker in self._workers if worker not in lost]
@@ -173,8 +183,8 @@ class SpreadEndpoint:
         share = -(-len(waiting) // (workers * self._sharing.at_once))
         while waiting and len(positions) < min(self._sharing.group, share):
             try:
-                # a request that comes back from a dead worker was allowed before, and paid for perhaps
-                if waiting[0] not in progress.deaths and not allow(requests[waiting[0]]):
+                # one that comes back from a dead worker too: it may have been paid for, and is paid again
+                if not allow(requests[waiting[0]]):
                     break
             except BaseException as stop:
                 progress.fault = stop
@@ -191,7 +201,10 @@ class SpreadEndpoint:
             except WorkerLost as lost:
                 self._replace(sent, progress, str(lost))
                 continue
-            self._lost_at_start = 0
+            except Exception as error:  # what is under way is waited for, and kept
+                progress.fault = progress.fault or error
+                continue
+            self._lost_early = 0
             for failure, count in answers.failures.items():
                 self.failures[failure] = self.failures.get(failure, 0) + count
             for place, completion in answers.completions.items():
@@ -201,10 +214,13 @@ class SpreadEndpoint:
 
     def _replace(self, sent: _Sent, progress: _Progress, why: str) -> None:
         """Give the requests of a dead worker back, and forget it."""
+        self._last_loss = why
         self._workers = [worker for worker in self._workers if worker is not sent.worker]
         sent.worker.stop()
+        early = time.monotonic() - sent.at < QUICK_SECONDS
+        self._lost_early += early
         for position in reversed(sent.positions):
-            progress.deaths[position] = progress.deaths.get(position, 0) + 1
+            progress.deaths[position] = progress.deaths.get(position, 0) + (not early)
             progress.waiting.appendleft(position)
         if max(progress.deaths.values()) >= MAX_DEATHS and progress.fault is None:
             progress.fault = ModelError(

@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.error
@@ -195,11 +196,14 @@ def start(base: str, model: str, *, adapters: bool) -> VllmServer:
         command += ["--enable-lora", "--max-loras", str(MAX_ADAPTERS), "--max-lora-rank", str(MAX_RANK)]
     log = tempfile.NamedTemporaryFile(prefix="tunepoint-vllm-", suffix=".log", delete=False)  # noqa: SIM115
     with log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=log, env={**os.environ, RUNTIME_ADAPTERS: "True"}
-        )
+        kept = [sys.executable, "-m", "tunepoint.models.kept_server", str(os.getpid()), *command]
+        process = subprocess.Popen(kept, stdout=log, stderr=log, env={**os.environ, RUNTIME_ADAPTERS: "True"})
     server = VllmServer(Address(base, f"http://127.0.0.1:{port}/v1", base, None), process)
-    _wait_until_loaded(server, base, Path(log.name))
+    try:
+        _wait_until_loaded(server, base, Path(log.name))
+    except BaseException:
+        server.stop()
+        raise
     return server
 
 
@@ -212,8 +216,6 @@ def _wait_until_loaded(server: VllmServer, base: str, log: Path) -> None:
         if base in (_offered(server.address) or ()):
             return
         time.sleep(LOOK_SECONDS)
-    else:
-        server.stop()
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-LOG_LINES:]
     raise ModelError(
         f"{VLLM_PREFIX}{base}: vLLM did not start; its log ({log}) ends: {' / '.join(lines) or 'empty'}"

@@ -14,6 +14,7 @@ from tunepoint.data.licences import why_untrainable
 from tunepoint.errors import BudgetReached, ModelError, TaskError, nearest
 from tunepoint.files.amounts import TokenPrice
 from tunepoint.models.prices import UNKNOWN_PRICE, call_price, missing_price, project_price, project_prices
+from tunepoint.models.providers import VLLM_PREFIX
 from tunepoint.study.runner import Runner
 from tunepoint.task.sections import Tune
 
@@ -78,8 +79,8 @@ def _tuned_arms(tune: Tune, title: str, runner: Runner, confirm: Confirm | None)
 
         return TunedArms((hosted,), distil_hosted if tune.distil else None)
     split, keep = runner.prepared.split, runner.study.folder / "arms" / "language models"
-    quote, arms = causal_arms(tune, title, runner.task, split.train, split.dev, keep)
-    arms[0].base.elsewhere = _runs_elsewhere(tune, runner)  # all lengths share the base
+    elsewhere = _runs_elsewhere(tune, runner)
+    quote, arms = causal_arms(tune, title, runner.task, split.train, split.dev, keep, elsewhere)
     runner.announce(f"{title}: {quote}")
 
     def distil_local(distilled: DistilledSet, instruction: str | None) -> list[Arm]:
@@ -94,10 +95,13 @@ def _tuned_arms(tune: Tune, title: str, runner: Runner, confirm: Confirm | None)
 
 def _runs_elsewhere(tune: Tune, runner: Runner) -> RunEndpoints | None:
     """What answers with a tuned base: vLLM, other machines, or None for this process."""
-    if tune.engine == "transformers":
-        return runner.runs_elsewhere
-    from tunepoint.arms.causal.vllm_runs import VllmRuns, check_engine
+    from tunepoint.arms.causal.vllm_runs import BesideVllm, VllmRuns, check_engine
 
+    if tune.engine == "transformers":
+        models = (*runner.task.models, *([runner.task.score.judge] if runner.task.score.judge else []))
+        if any(model.name.startswith(VLLM_PREFIX) for model in models):
+            return BesideVllm(runner.models.vllm, runner.runs_elsewhere)
+        return runner.runs_elsewhere
     check_engine(tune)
     return VllmRuns(runner.models.vllm)
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from tunepoint.arms.catalog import load_encoder
 from tunepoint.data.prepare import Prepared, prepare
+from tunepoint.models.batch.gathering import Batches
+from tunepoint.models.batch.log import BATCHES, BatchLog
 from tunepoint.models.payments import PAYMENTS, PaymentLog
 from tunepoint.study.adaptive import purchase_policy
 from tunepoint.study.chat_models import open_chat_models
@@ -73,9 +75,8 @@ def run(
             budget.rent(machines.hour_usd(task))
         again = fresh is not None and study.measured  # a few answers were confirmed by themselves
         how: Any = {"replay": replay, "fresh_judge": fresh == JUDGE_ALONE, "others": machines}
-        with open_chat_models(
-            task, folder / CALLS, budget, batches=_batches(folder, budget), **how
-        ) as models:
+        batches = Batches(BatchLog(folder / BATCHES), budget)
+        with open_chat_models(task, folder / CALLS, budget, batches=batches, **how) as models:
             set_failed_aside(study, fresh)
             runner = Runner(study, task, prepared, budget, models, progress, fresh=fresh, machines=machines)
             with runner.charging_rent():

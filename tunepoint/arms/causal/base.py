@@ -146,7 +146,7 @@ class CausalBase:
             pick = self._race(task, train, np.random.default_rng([seed, 1]))
             trained = fine_tune(job, watch=self.watch, launch=self.launch, pick=pick)
             trained = trained.warning(rows.warnings(context))
-        collapse = _collapse_warnings(self.endpoint(name), task, train)
+        collapse = _collapse_warnings(self.answering(name, COLLAPSE_PROBES), task, train)
         return Built(len(examples), trained.seconds, (*trained.warnings, *collapse))
 
     def _race(self, task: Task, train: Sequence[Example], rng: Generator) -> CheckpointRace | None:
@@ -253,7 +253,7 @@ class CausalBase:
         self._endpoint, self._loaded_runs = None, []
 
 
-def _collapse_warnings(endpoint: LocalEndpoint, task: Task, train: Sequence[Example]) -> tuple[str, ...]:
+def _collapse_warnings(endpoint: Endpoint, task: Task, train: Sequence[Example]) -> tuple[str, ...]:
     """Warn if a tuned model gives the same answer to examples with different targets."""
     sample = train[:: max(1, len(train) // COLLAPSE_PROBES)][:COLLAPSE_PROBES]
     if len({example.target for example in sample}) < 2:

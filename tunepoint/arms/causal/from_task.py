@@ -16,7 +16,7 @@ from tunepoint.task.sections import Tune
 from tunepoint.task.task import Task
 
 if TYPE_CHECKING:
-    from tunepoint.arms.causal.base import TrainingQuote
+    from tunepoint.arms.causal.base import RunEndpoints, TrainingQuote
     from tunepoint.arms.causal.causal import CausalTuned
     from tunepoint.arms.causal.recipe import CausalRecipe
 
@@ -47,15 +47,33 @@ def tunes_with_titles(task: Task) -> list[tuple[Tune, str]]:
 
 
 def causal_arms(
-    tune: Tune, title: str, task: Task, train: Sequence[Example], dev: Sequence[Example], keep: Path
+    tune: Tune,
+    title: str,
+    task: Task,
+    train: Sequence[Example],
+    dev: Sequence[Example],
+    keep: Path,
+    elsewhere: RunEndpoints | None = None,
 ) -> tuple[TrainingQuote, list[CausalTuned]]:
-    """Return the quote and the arms of a base tuned on this machine, one for each prompt length."""
+    """Return the quote and the arms of a base tuned on this machine, one for each prompt length.
+
+    Args:
+        tune: the entry of the task.
+        title: short name of the base.
+        task: has the instruction and the prices.
+        train: what is trained on.
+        dev: what stops a run early.
+        keep: folder of the runs.
+        elsewhere: answers with the weights of runs; this process does if None.
+
+    """
     from tunepoint.arms.causal.base import CausalBase
     from tunepoint.arms.causal.causal import CausalTuned
 
     name = tune.base.removeprefix(LOCAL_PREFIX)
     recipe = _with_rate(recipe_of(tune), name, task.folder, keep)
-    base = CausalBase(name, keep, task.folder, recipe, tuple(dev))
+    # before the quote, whose measured steps need the memory that servers hold
+    base = CausalBase(name, keep, task.folder, recipe, tuple(dev), elsewhere=elsewhere)
     quote = base.quote(task, train, task.costs.core_hour_usd.likely / 3600 * cores())
     seeds, hosting = tune.seeds or LOCAL_SEEDS, tune.hosting
     # All three share their runs, so the training time is expected of one of them alone.

@@ -11,7 +11,8 @@ from tunepoint.models.vllm import MAX_RANK, VllmServers
 from tunepoint.task.sections import Tune
 
 if TYPE_CHECKING:
-    from tunepoint.arms.causal.base import CausalBase
+    from tunepoint.arms.causal.base import CausalBase, RunEndpoints
+    from tunepoint.models.endpoints import Endpoint
     from tunepoint.models.vllm_endpoint import VllmEndpoint
 
 
@@ -48,4 +49,21 @@ class VllmRuns:
 
     def release(self) -> None:
         """Give the memory back that a training needs."""
+        self.servers.release()
+
+
+@dataclass
+class BesideVllm:
+    """Trainings of this machine while vLLM runs other models on it; satisfies `RunEndpoints`."""
+
+    servers: VllmServers
+    others: RunEndpoints | None
+    """What answers with the weights of runs; this process does if None."""
+
+    def of(self, base: CausalBase, run: str, requests: int) -> Endpoint | None:
+        """Return what answers so many requests with a run's weights; None leaves them to this process."""
+        return None if self.others is None else self.others.of(base, run, requests)
+
+    def release(self) -> None:
+        """Stop the servers that were started, whose memory a training needs."""
         self.servers.release()

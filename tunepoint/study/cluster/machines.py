@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from tunepoint.arms.contract import KeepsTrainingRuns
@@ -17,9 +17,15 @@ from tunepoint.models.abilities import Abilities
 from tunepoint.models.endpoints import Allow, Done, Endpoint, Request
 from tunepoint.models.gguf.endpoint import MAX_SERVERS
 from tunepoint.models.named_models import NamedModel, OwnModel, open_here, open_hosted
-from tunepoint.models.providers import LOCAL_PREFIX, is_gguf
+from tunepoint.models.providers import LOCAL_PREFIX, VLLM_PREFIX, is_gguf
 from tunepoint.models.spreading import Sharing, SpreadEndpoint, Worker
-from tunepoint.study.cluster.training import RunFiles, TrainingAhead, TrainingOrder, read_files
+from tunepoint.study.cluster.training import (
+    RunFiles,
+    TrainingAhead,
+    TrainingOrder,
+    modules_beside,
+    read_files,
+)
 from tunepoint.task.task import Task
 
 if TYPE_CHECKING:
@@ -98,7 +104,7 @@ class StudyMachines:
             threads = int(min(threads_in_use(), max(node.cores for node in self.nodes)))
             modules = {}
             if ":" in task.score.metric:  # a user's scorer may choose among the checkpoints of a run
-                modules = {path.name: path.read_bytes() for path in task.folder.glob("*.py")}
+                modules = modules_beside(task.folder)
             self._ahead = TrainingAhead(self._start_run, task, threads, modules, release=self.release)
         return self._ahead
 
@@ -109,9 +115,15 @@ class StudyMachines:
 
         if id(arm) not in self._sent:  # an encoder is 90 MB, and goes once to each machine
             self._sent[id(arm)] = arm, send(arm.keeping(Path()))
-        gpus = 1.0 if self.gpus and arm.base_model is not None else 0.0
         _, sent = self._sent[id(arm)]
-        return start_task(Resources(order.threads, gpus), TrainingOrder.carry_out, order, sent)
+        takes = Resources(order.threads)
+        if self.gpus and arm.base_model is not None:
+            takes = Resources(min(order.threads, self._cores_of_gpu()), 1.0)
+        return start_task(takes, TrainingOrder.carry_out, order, sent)
+
+    def _cores_of_gpu(self) -> float:
+        """Cores of a machine for each of its accelerators."""
+        return max(1.0, min(node.cores // node.gpus for node in self.nodes if node.gpus))
 
     # -- models ----------------------------------------------------------------------------
 
@@ -134,8 +146,8 @@ class StudyMachines:
 
     def calls(self, model: NamedModel, hosted: HostedEndpoint) -> Endpoint:
         """Return a provider's model that every machine calls; with a single one, this process does."""
-        if len(self.nodes) == 1:
-            return hosted
+        if len(self.nodes) == 1 or model.name.startswith(VLLM_PREFIX):
+            return hosted  # its server is where it was started, and batches by itself
         self._calls.append(_SpreadCalls(hosted, model, len(self.nodes)))
         return self._calls[-1]
 
@@ -160,8 +172,10 @@ class StudyMachines:
     def _resources(self, *, gguf: bool) -> Resources:
         from tunepoint.study.cluster.ray_workers import Resources
 
+        if self.gpus and not gguf:
+            return Resources(self._cores_of_gpu(), 1.0)
         fewest = min(node.cores for node in self.nodes)
-        return Resources(min(fewest, MAX_SERVERS)) if gguf else Resources(fewest, float(self.gpus > 0))
+        return Resources(min(fewest, MAX_SERVERS) if gguf else fewest)
 
     def _shared(self, resources: Resources) -> Resources:
         from tunepoint.study.cluster.ray_workers import Resources
@@ -182,7 +196,10 @@ class StudyMachines:
         needs = self._resources(gguf=gguf)
         places = self.gpus if needs.gpus else sum(node.cores // needs.cores for node in self.nodes)
         sharing = Sharing(2, 2 * MAX_SERVERS if gguf else GROUP)
-        return SpreadEndpoint(name, start, max(1, int(places)), sharing)
+        return SpreadEndpoint(name, start, max(1, int(places)), sharing, busy=self._trains)
+
+    def _trains(self) -> bool:
+        return self._ahead is not None and self._ahead.under_way
 
 
 class _OwnModel:
@@ -241,12 +258,12 @@ def _open_calls(model: NamedModel, width: int, abilities: Abilities | None) -> E
 
 def _open_run(base: CausalBase, run: str, files: RunFiles) -> Endpoint:
     """Open a base with the weights of a run, in a process of the cluster."""
-    keep = Path(mkdtemp())
-    for name, content in files.items():
-        path = keep / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    return base.keeping(keep).endpoint(run)
+    with TemporaryDirectory() as keep:
+        for name, content in files.items():
+            path = Path(keep, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        return base.keeping(Path(keep)).endpoint(run)  # which reads them into memory
 
 
 @dataclass

@@ -22,6 +22,8 @@ RunFiles = Mapping[str, bytes]
 """Path below the folder of runs -> content."""
 Start = Callable[[KeepsTrainingRuns, "TrainingOrder"], tuple["Future[RunFiles]", Callable[[], None]]]
 """Starts a run of an arm elsewhere; returns its files, and what cancels it."""
+MOST_MODULES = 500
+"""That go along with a task whose own scorer is used."""
 POLL_SECONDS = 1.0
 """Between two looks at the spending cap while a run is awaited."""
 
@@ -48,10 +50,25 @@ class TrainingOrder:
             task = self.task
             if self.modules:
                 for name, content in self.modules.items():
-                    Path(beside, name).write_bytes(content)
+                    path = Path(beside, name)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(content)
                 task = task.model_copy(update={"folder": Path(beside)})
             arm.keeping(Path(keep)).fit(task, self.train, np.random.default_rng(list(self.seed)))
             return read_files(Path(keep))
+
+
+def modules_beside(folder: Path) -> dict[str, bytes]:
+    """Return the Python modules in a folder and its packages: path below it -> text."""
+    modules: dict[str, bytes] = {}
+    waiting = [folder]
+    while waiting and len(modules) < MOST_MODULES:
+        for path in sorted(waiting.pop().iterdir()):
+            if path.is_file() and path.suffix == ".py":
+                modules[path.relative_to(folder).as_posix()] = path.read_bytes()
+            elif path.is_dir() and path.name.isidentifier() and path.name != "__pycache__":
+                waiting.append(path)
+    return modules
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
@@ -87,6 +104,11 @@ class TrainingAhead:
     release: Callable[[], None] = lambda: None
     """Called before a run is started or awaited, to free the processors that it needs."""
     _running: dict[Path, tuple[Future[None], Callable[[], None]]] = field(default_factory=dict, repr=False)
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a run is trained now, or waits for a machine."""
+        return any(not kept.done() for kept, _ in self._running.values())
 
     def start(self, arm: KeepsTrainingRuns, train: Sequence[Example], seed: tuple[int, ...]) -> None:
         """Start a run, unless it is there or under way."""

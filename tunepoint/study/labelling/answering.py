@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from tunepoint.study.labelling.inputs import (
     write_pool,
 )
 from tunepoint.study.labelling.order import label_order
-from tunepoint.study.labelling.sampling import Brought
+from tunepoint.study.labelling.sampling import Brought, drawn
 from tunepoint.study.manifest import Manifest
 from tunepoint.study.planning import plan
 from tunepoint.study.progress import ShowProgress
@@ -98,21 +99,20 @@ class Answering:
         return added
 
     def _brought(self, file: Path | None, traffic: Brought | None, *, new: bool) -> Brought:
+        """Draw among the inputs of all files together, and add those of the traffic, drawn already."""
         data = self.task.data
         assert data is not None
         parts = [] if file is None else [inputs_of_file(data, file)]
-        if traffic is not None or file is not None or not new:
-            parts += [] if traffic is None else [traffic]
-        else:
+        if traffic is None and file is None and new:
             if data.pool is not None:
                 parts.append(inputs_of_file(data, self.task.resolve(data.pool)))
             for path in (data.path, data.train, data.dev, data.test):
                 if path is not None:
-                    rows = inputs_of_file(data, self.task.resolve(path), unlabelled=True)
-                    with_text = [row for row in rows.inputs if row.text]
-                    parts.append(Brought(with_text, len(with_text)))
-        inputs = [new_input for part in parts for new_input in part.inputs]
-        return Brought(inputs, sum(part.seen for part in parts))
+                    parts.append(inputs_of_file(data, self.task.resolve(path), unlabelled=True))
+        brought = drawn(chain.from_iterable(parts))
+        if traffic is None:
+            return brought
+        return Brought([*brought.inputs, *traffic.inputs], brought.seen + traffic.seen)
 
     def _answering(self) -> list[str]:
         """Names of the finalists that can answer new inputs.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ from tunepoint.data.rows import read_table
 from tunepoint.data.table import Row, cell_text, column_names
 from tunepoint.errors import DataError, StudyError, nearest
 from tunepoint.files.text import read_text, write_text
-from tunepoint.study.labelling.sampling import Brought, PoolInput, drawn, is_large, streamed_rows
+from tunepoint.study.labelling.sampling import Brought, PoolInput, is_large, streamed_rows
 from tunepoint.task.sections import Data
 
 Made = TypeVar("Made")
@@ -94,13 +94,13 @@ def read_lines(path: Path, make: Callable[[dict[str, Any]], Made], fault: str) -
     return made
 
 
-def inputs_of_file(data: Data, file: Path, *, unlabelled: bool = False) -> Brought:
-    """Return the inputs of a file, or a sample of many; a right answer in it is not looked at.
+def inputs_of_file(data: Data, file: Path, *, unlabelled: bool = False) -> Iterator[PoolInput]:
+    """Yield the inputs of a file; a right answer in it is not looked at.
 
     Args:
         data: which columns hold the parts of an input.
         file: with one input in each row; a large one is streamed.
-        unlabelled: take only rows whose right answer is empty.
+        unlabelled: take only rows with an input whose right answer is empty.
 
     Raises:
         DataError: the file cannot be read, or lacks a column.
@@ -114,11 +114,10 @@ def inputs_of_file(data: Data, file: Path, *, unlabelled: bool = False) -> Broug
     def optional(row: Row, column: str | None) -> str | None:
         return cell_text(row.get(column)) or None if column else None
 
-    return drawn(
-        PoolInput(input_of(row, columns.input), optional(row, columns.group), optional(row, columns.slice))
-        for row in rows
-        if not (unlabelled and cell_text(row.get(columns.target)))
-    )
+    for row in rows:
+        text = input_of(row, columns.input)
+        if not unlabelled or (text and not cell_text(row.get(columns.target))):
+            yield PoolInput(text, optional(row, columns.group), optional(row, columns.slice))
 
 
 def _rows_of(file: Path, named: Sequence[str]) -> list[Row]:
