@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ray.cluster_utils import Cluster
 from servers import Fake, serving
 
 from tunepoint import Result, Task, run
+from tunepoint.arms.encoder.classifier import FineTuned
 from tunepoint.errors import BudgetReached, ModelError, StudyError
 from tunepoint.models.chat import Message
 from tunepoint.models.endpoints import Completion, Request, allow_all
@@ -88,17 +90,20 @@ def test_what_was_trained_is_not_trained_again(
 
 
 def test_a_cluster_is_paid_by_the_clock(
-    two_nodes: Cluster, small_task: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    two_nodes: Cluster, small_task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A training that does not end costs until the cap is reached, and what it has cost is not forgotten."""
+    monkeypatch.setattr(FineTuned, "seconds_for", lambda self, examples: 0.0)
+    monkeypatch.setattr(ray_workers, "start_task", lambda *task: (Future(), lambda: None))
     task = Task.load(small_task)
     dear = task.costs.model_copy(update={"cluster_hour_usd": 3600.0})
     task = task.model_copy(update={"costs": dear})
-    with pytest.raises(BudgetReached, match=r"of \$1\.000000 are spent"):
-        run(task, out=tmp_path / "study", seed=3, on="ray", max_usd=1.0)
+    with pytest.raises(BudgetReached, match=r"of \$4\.000000 are spent"):
+        run(task, out=tmp_path / "study", seed=3, on="ray", max_usd=4.0)
     spent = json.loads((tmp_path / "study" / "manifest.json").read_text())["spent_usd"]
-    assert 1 <= spent < 10  # a look each second, and what was under way
-    with pytest.raises(BudgetReached):  # what waiting has cost is not forgotten
-        run(task, out=tmp_path / "study", seed=3, on="ray", max_usd=1.0)
+    assert 4 <= spent < 8  # a look each second
+    with pytest.raises(BudgetReached):
+        run(task, out=tmp_path / "study", seed=3, on="ray", max_usd=4.0)
 
 
 def test_an_hour_of_cores_is_the_price_where_none_is_given(two_nodes: Cluster, small_task: Path) -> None:
