@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from gateways import behind, running, settings, until
 from test_gateway import get, post
 from test_replicas import ask
@@ -24,7 +25,7 @@ from tunepoint.capture.canary_values import ValueColumns, count_values, read_val
 from tunepoint.capture.keys import revoke_key
 from tunepoint.capture.opening import open_store
 from tunepoint.capture.records import CanaryValue, CapturedRequest
-from tunepoint.capture.sharing import hold_lease, take_tokens
+from tunepoint.capture.sharing import forget_leases, hold_lease, take_tokens
 from tunepoint.capture.store import Store
 from tunepoint.errors import StoreError
 from tunepoint.serve import canary_monitor, presence
@@ -202,6 +203,20 @@ def test_a_clock_that_was_set_back_blocks_neither_leases_nor_rates(
     assert take_tokens(store, {"k": (1, 120.0)})["k"] < 1
     now[0] += 2
     assert take_tokens(store, {"k": (1, 120.0)})["k"] == 1
+
+
+def test_leases_of_killed_gateways_are_forgotten_in_time(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [time.time()]
+    monkeypatch.setattr("tunepoint.capture.sharing.time.time", lambda: now[0])
+    for number in range(5):
+        router(store, "ab", Policy("a"), f"killed {number}")
+    now[0] += 2 * 86_400
+    hold_lease(store, "x", "living", 10)
+    forget_leases(store)
+    with store.transaction("read") as connection:
+        assert connection.scalars(sa.text("select name from leases")).all() == ["x"]
 
 
 def test_gateways_that_start_together_hash_users_alike(store: Store, tmp_path: Path) -> None:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from tunepoint.capture.store import Store
 
 
+FORGET_SECONDS = 86_400.0
+"""After which a lease that has run out is deleted."""
+
+
 def hold_lease(store: Store, name: str, holder: str, seconds: float) -> bool:
     """Take a lease, or renew one's own; whether the holder has it now.
 
@@ -73,6 +77,13 @@ def give_lease_back(store: Store, name: str, holder: str) -> None:
     columns = schema.leases.c
     with store.transaction("written") as connection:
         connection.execute(sa.delete(schema.leases).where(columns.name == name, columns.holder == holder))
+
+
+def forget_leases(store: Store) -> None:
+    """Delete leases that ran out long ago: each process that is killed leaves its own."""
+    with store.transaction("written") as connection:
+        old = schema.leases.c.until < _now(connection) - FORGET_SECONDS
+        connection.execute(sa.delete(schema.leases).where(old))
 
 
 def take_tokens(store: Store, wanted: Mapping[str, tuple[int, float]]) -> dict[str, float]:

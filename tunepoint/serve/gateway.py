@@ -17,7 +17,7 @@ import aiohttp
 from tunepoint.capture.opening import open_store
 from tunepoint.capture.partitions import make_months
 from tunepoint.capture.redaction import PatternRedactor
-from tunepoint.capture.sharing import hold_lease
+from tunepoint.capture.sharing import forget_leases, hold_lease
 from tunepoint.capture.spool import Spool
 from tunepoint.capture.store import Store
 from tunepoint.capture.writer import Writer
@@ -235,6 +235,7 @@ class Gateway:
         days, now = self.settings.server.retention_days, time.time()
         if hold_lease(self.store, "purge", self.name, PURGE_SECONDS / 2):
             make_months(self.store, now, now)
+            forget_leases(self.store)
             if days is not None:
                 self.store.purge(now - days * 86_400)
 
