@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -12,9 +13,11 @@ from typing import Any
 
 import pytest
 import ray
+from checkpoints import tiny_checkpoint
 from gguf_weights import SMOLLM2, smollm2
 from ray.cluster_utils import Cluster
 from servers import Fake, serving
+from test_tuned_study import routing
 
 from tunepoint import Result, Task, run
 from tunepoint.arms.encoder.classifier import FineTuned
@@ -81,11 +84,17 @@ def test_a_study_is_the_same_though_a_node_dies(
 
 
 def test_what_was_trained_is_not_trained_again(
-    two_nodes: Cluster, finished: Result, small_task: Path, monkeypatch: pytest.MonkeyPatch
+    two_nodes: Cluster,
+    finished: Result,
+    small_task: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    assert finished.folder is not None
+    shutil.copytree(finished.folder, tmp_path / "study")
     started: list[Any] = []
     monkeypatch.setattr(ray_workers, "start_task", lambda *task: started.append(task))
-    again = run(Task.load(small_task), out=finished.folder, seed=3, on="ray")
+    again = run(Task.load(small_task), out=tmp_path / "study", seed=3, on="ray")
     assert again.document["winner"] == finished.document["winner"] and not started
 
 
@@ -218,3 +227,31 @@ def test_a_key_that_a_machine_lacks_is_named(two_nodes: Cluster, monkeypatch: py
         with pytest.raises(ModelError, match="ONLY_HERE"):
             texts(machines.calls(model, hosted), [Request((Message("user", "x"),), 8) for _ in range(4)])
         hosted.close()
+
+
+def test_adapters_are_trained_and_answer_on_the_machines(two_nodes: Cluster, tmp_path: Path) -> None:
+    """Beside a language model, whose processes take turns with theirs."""
+    smollm2()
+    base = tiny_checkpoint(tmp_path / "tiny")
+    tune = {"base": str(base), "seeds": 1, "epochs": 1}
+    model = {"name": SMOLLM2, "styles": ["zero-shot"]}
+    folder = tmp_path / "task"
+    folder.mkdir()
+    task = routing(folder, 44, tune=[tune], models=[model], search={"calls": 0})
+    run(task, out=tmp_path / "alone")
+    run(task, out=tmp_path / "cluster", on="ray")
+    for log in ("dev.jsonl", "trials.jsonl"):
+        assert texts_of(tmp_path / "cluster", log) == texts_of(tmp_path / "alone", log)
+    assert warnings_of(tmp_path / "cluster") == warnings_of(tmp_path / "alone")
+
+
+def texts_of(folder: Path, name: str) -> list[tuple[str, ...]]:
+    """Arm, item, seed and answer of each trial; padding in batches may change a confidence."""
+    lines = [json.loads(line) for line in (folder / name).read_text().splitlines()]
+    return sorted((t["arm"], t["item"], str(t.get("seed")), str(t["answer"])) for t in lines)
+
+
+def warnings_of(folder: Path) -> list[str]:
+    """What looked wrong in the trainings."""
+    arms = json.loads((folder / "manifest.json").read_text())["arms"]
+    return sorted(f"{arm} {n} {fit['warnings']}" for arm in arms for n, fit in arms[arm]["fits"].items())

@@ -76,6 +76,8 @@ class StudyMachines:
     _runs: dict[Path, SpreadEndpoint] = field(default_factory=dict)
     _calls: list[_SpreadCalls] = field(default_factory=list)
     _ahead: TrainingAhead | None = None
+    _tunes: bool = False
+    """Whether adapters that were trained here answer too."""
     _sent: dict[int, tuple[KeepsTrainingRuns, Any]] = field(default_factory=dict)
     """Identity of an arm -> the arm, and what stands for it on all machines."""
 
@@ -101,6 +103,7 @@ class StudyMachines:
         if self._ahead is None:
             from tunepoint.arms.causal.hardware import threads_in_use
 
+            self._tunes = any(tune.provider is None for tune in task.tune)
             threads = int(min(threads_in_use(), max(node.cores for node in self.nodes)))
             modules = {}
             if ":" in task.score.metric:  # a user's scorer may choose among the checkpoints of a run
@@ -141,7 +144,8 @@ class StudyMachines:
                 other.close()
             files = {f"{run}/{name}": content for name, content in read_files(path).items()}
             opening = partial(_open_run, base.keeping(Path()), run, files)
-            self._runs = {path: self._spread(base.base, lambda: (opening, self._resources(gguf=False)))}
+            takes = self._shared(self._resources(gguf=False))
+            self._runs = {path: self._spread(base.base, lambda: (opening, takes))}
         return self._runs[path]
 
     def calls(self, model: NamedModel, hosted: HostedEndpoint) -> Endpoint:
@@ -178,9 +182,10 @@ class StudyMachines:
         return Resources(min(fewest, MAX_SERVERS) if gguf else fewest)
 
     def _shared(self, resources: Resources) -> Resources:
+        """What each of several models asks for, that all have room: a study asks one at a time."""
         from tunepoint.study.cluster.ray_workers import Resources
 
-        models = max(1, len(self._models))
+        models = max(1, len(self._models) + self._tunes)
         return Resources(resources.cores / models, resources.gpus / models)
 
     def _spread(
