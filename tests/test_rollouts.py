@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import signal
 import socket
@@ -377,11 +378,23 @@ def test_a_gateway_that_drains_still_takes_requests_and_is_not_ready(tmp_path: P
         url = f"http://127.0.0.1:{port}"
         try:
             until(lambda: reached(url), 60.0)
+            kept = http.client.HTTPConnection("127.0.0.1", port)
+            assert closes(kept) is False
             process.send_signal(signal.SIGTERM)
             until(lambda: get(f"{url}/readyz")[0] == 503, 3.0)
             assert ask(url)[0] == 200
+            assert closes(kept) is True  # else a load balancer would send its next request into it
+            kept.close()
             process.send_signal(signal.SIGTERM)  # in a hurry
             assert process.wait(10) == 0
         finally:
             process.kill()
             process.wait()
+
+
+def closes(connection: http.client.HTTPConnection) -> bool:
+    """Whether the server closes a connection after its reply."""
+    connection.request("GET", "/healthz")
+    response = connection.getresponse()
+    response.read()
+    return response.getheader("connection") == "close"

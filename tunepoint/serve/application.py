@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import orjson
@@ -16,6 +17,7 @@ from tunepoint.serve.asgi import (
     Scope,
     Send,
     answer_headers,
+    closing,
     error_headers,
     header_text,
     read_body,
@@ -58,6 +60,8 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Route a request; chat completions skip the router, which would double their overhead."""
+        if math.isfinite(self.gateway.stop_at):
+            send = closing(send)  # who keeps connections open would send the next request into a closed one
         if scope["type"] == "http" and scope["path"] == CHAT_PATH and scope["method"] == "POST":
             await self._chat(scope, receive, send)
         else:

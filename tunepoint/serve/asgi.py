@@ -165,6 +165,17 @@ def error_headers(error: RequestError) -> Headers:
     return [JSON] if wait is None else [JSON, (b"retry-after", wait.encode())]
 
 
+def closing(send: Send) -> Send:
+    """Return what sends a response after which the connection is closed."""
+
+    async def send_and_close(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+        await send(message)
+
+    return send_and_close
+
+
 async def send_response(send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
     """Send a whole response with its content-length."""
     length = (b"content-length", str(len(body)).encode())
