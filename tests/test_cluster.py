@@ -28,6 +28,7 @@ from tunepoint.models.named_models import NamedModel, open_here, open_hosted
 from tunepoint.study.cluster import ray_workers
 from tunepoint.study.cluster.machines import StudyMachines, open_cluster
 from tunepoint.study.cluster.training import modules_beside
+from tunepoint.task.sections import Tune
 
 STORE_BYTES = 200 * 2**20
 
@@ -230,19 +231,26 @@ def test_a_key_that_a_machine_lacks_is_named(two_nodes: Cluster, monkeypatch: py
 
 
 def test_adapters_are_trained_and_answer_on_the_machines(two_nodes: Cluster, tmp_path: Path) -> None:
-    """Beside a language model, whose processes take turns with theirs."""
-    smollm2()
     base = tiny_checkpoint(tmp_path / "tiny")
-    tune = {"base": str(base), "seeds": 1, "epochs": 1}
-    model = {"name": SMOLLM2, "styles": ["zero-shot"]}
     folder = tmp_path / "task"
     folder.mkdir()
-    task = routing(folder, 44, tune=[tune], models=[model], search={"calls": 0})
+    task = routing(folder, 44, tune=[{"base": str(base), "seeds": 1, "epochs": 1}])
     run(task, out=tmp_path / "alone")
     run(task, out=tmp_path / "cluster", on="ray")
     for log in ("dev.jsonl", "trials.jsonl"):
         assert texts_of(tmp_path / "cluster", log) == texts_of(tmp_path / "alone", log)
     assert warnings_of(tmp_path / "cluster") == warnings_of(tmp_path / "alone")
+
+
+def test_models_and_adapters_have_room_beside_each_other(small_task: Path) -> None:
+    """They take turns, and their processes live on: two models and the adapters of a task share a machine."""
+    nodes = [ray_workers.Node(name, name, 6, 0) for name in "ab"]
+    machines = StudyMachines(nodes)
+    tuned = Task.load(small_task).model_copy(update={"tune": (Tune(base="b"),)})
+    machines.training(tuned)
+    for name in ("local:a", "local:b"):
+        machines.own_model(NamedModel(name))
+    assert machines._shared(machines._resources(gguf=False)) == ray_workers.Resources(2.0)
 
 
 def texts_of(folder: Path, name: str) -> list[tuple[str, ...]]:

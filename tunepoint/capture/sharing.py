@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from tunepoint.capture.store import Store
 
 
+SLACK_SECONDS = 5.0
+"""That a process may wait between a look at the clock and what it writes: for a lock, say."""
 FORGET_SECONDS = 86_400.0
 """After which a lease that has run out is deleted."""
 
@@ -21,9 +23,9 @@ FORGET_SECONDS = 86_400.0
 def hold_lease(store: Store, name: str, holder: str, seconds: float) -> bool:
     """Take a lease, or renew one's own; whether the holder has it now.
 
-    Time is that of the database's machine. One that was set back leaves leases that end too late: those that
-    end later than any taken now are free too, so what a lease guards must stay right, if wasteful, when two
-    believe to have it for a moment.
+    Time is that of the database's machine. If its clock was set back, leases that end much later than any
+    taken now are free too, so what a lease guards must stay right, if wasteful, when two believe to have it
+    for a moment.
 
     Raises:
         StoreError: the store cannot be written.
@@ -33,7 +35,7 @@ def hold_lease(store: Store, name: str, holder: str, seconds: float) -> bool:
     with store.transaction("written") as connection:
         now = _now(connection)
         insert = store.insert(table).values(name=name, holder=holder, until=now + seconds)
-        free = (table.c.until < now) | (table.c.until > now + seconds)
+        free = (table.c.until < now) | (table.c.until > _latest(now, seconds))
         taken = insert.on_conflict_do_update(
             index_elements=["name"],
             set_={"holder": insert.excluded.holder, "until": insert.excluded.until},
@@ -41,6 +43,14 @@ def hold_lease(store: Store, name: str, holder: str, seconds: float) -> bool:
         )
         # not by the number of rows, which drivers do not tell of an insert
         return connection.execute(taken.returning(table.c.name)).first() is not None
+
+
+def _latest(now: float, seconds: float) -> float:
+    """When a lease may end that was taken by a clock like this one.
+
+    Later than one taken now, for others may have taken theirs since this process has looked at the clock.
+    """
+    return now + 2 * seconds + SLACK_SECONDS
 
 
 def is_present(store: Store, group: str, seconds: float, besides: str = "") -> bool:
@@ -66,7 +76,7 @@ def is_present(store: Store, group: str, seconds: float, besides: str = "") -> b
                 columns.name.startswith(f"{group}/", autoescape=True),
                 columns.holder != besides,
                 columns.until >= now,
-                columns.until <= now + seconds,
+                columns.until <= _latest(now, seconds),
             )
         )
         return bool(connection.scalar(query))
