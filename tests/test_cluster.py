@@ -230,6 +230,7 @@ def test_a_key_that_a_machine_lacks_is_named(two_nodes: Cluster, monkeypatch: py
         hosted.close()
 
 
+@pytest.mark.no_cover  # what it runs, others cover
 def test_adapters_are_trained_and_answer_on_the_machines(two_nodes: Cluster, tmp_path: Path) -> None:
     base = tiny_checkpoint(tmp_path / "tiny")
     folder = tmp_path / "task"
