@@ -52,8 +52,11 @@ def ray_cluster(
     if address is None:
         settings |= {"num_cpus": processes, "object_store_memory": store_bytes, "include_dashboard": False}
     try:
-        ray.init(address=address or "local", **settings)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Ray warns of here, the error says
+            ray.init(address=address or "local", **settings)
     except (ConnectionError, ValueError) as error:
+        ray.shutdown()
         words = str(error).strip().splitlines()[0]
         where = address or "this machine"
         raise StudyError(f"{where}: no Ray cluster answers ({words}); start one, or name another") from None
