@@ -60,11 +60,11 @@ with open_store(sys.argv[1]) as store:
     whole = store.requests
     store.requests = lambda name: whole(name, until=until)
     started = time.perf_counter()
-    found = harvest(store, task, (), (), np.random.default_rng(0))
+    harvested = harvest(store, task, (), (), np.random.default_rng(0))
     seconds = time.perf_counter() - started
 most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps({"questions": found.questions, "examples": len(found.examples),
-                  "questions_a_second": round(found.questions / seconds),
+print(json.dumps({"questions": harvested.questions, "examples": len(harvested.examples),
+                  "questions_a_second": round(harvested.questions / seconds),
                   "mb": round(most / 1024), "mb_before": round(before / 1024)}))
 """
 

@@ -126,9 +126,9 @@ def test_calls_come_back_with_their_numbers(tmp_path: Path) -> None:
     recording.close()
     second = second_machine(address, tmp_path, first)
     restored = CallRecording(second.folder / CALLS)
-    found = restored.find(["key 0", "key 1", "key 2"])
+    calls = restored.find(["key 0", "key 1", "key 2"])
     restored.close()
-    assert {key: answer.text for key, answer in found.items()} == {
+    assert {key: answer.text for key, answer in calls.items()} == {
         "key 0": "answer 0",
         "key 1": "anew",
         "key 2": "answer 2",

@@ -76,6 +76,25 @@ def test_a_gateway_that_was_killed_holds_up_new_settings_for_seconds_only(
     assert new.policy.champion == "b"
 
 
+def test_new_settings_are_tried_again_where_the_store_was_away(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = router(store, "ab", Policy("a"), "old")
+    new = router(store, "ab", Policy("b"), "new")
+    old.leave()
+    with monkeypatch.context() as patched:
+
+        def away(*arguments: Any, **options: Any) -> None:
+            raise StoreError("away")
+
+        patched.setattr(Store, "set_state", away)
+        with pytest.raises(StoreError):
+            new.refresh()
+    assert new.policy.champion == "a"
+    new.refresh()
+    assert new.policy.champion == "b"
+
+
 def test_an_old_gateway_that_restarts_leaves_the_routes_of_the_new_ones(store: Store) -> None:
     first = router(store, "ac", Policy("a"), "old 1")
     new = router(store, "abc", Policy("a"), "new")
@@ -159,15 +178,15 @@ def test_outcomes_beyond_enough_are_not_written_and_go_when_the_canary_has_ended
     monkeypatch.setattr(canary_monitor, "FORGET_SECONDS", -1.0)
     routes = router(store, "ab", Policy("a"), "one")
     routes.start_canary(Canary("b", (0.5,), requests=10_000), "we")
-    one, other = CanaryMonitor(routes, store, "one"), CanaryMonitor(routes, store, "other")
+    judge, other = CanaryMonitor(routes, store, "one"), CanaryMonitor(routes, store, "other")
     for number in range(5):
-        store.add([replace(answer(number), outcomes=one.outcomes(answer(number)))])
-    assert one.evaluate() is not None and other.evaluate() is None  # the other one reads the decision
-    assert one.outcomes(answer(9)) == other.outcomes(answer(9)) == ()
+        store.add([replace(answer(number), outcomes=judge.outcomes(answer(number)))])
+    assert judge.evaluate() is not None and other.evaluate() is None  # the other one reads the decision
+    assert judge.outcomes(answer(9)) == other.outcomes(answer(9)) == ()
     canary = routes.policy.canary
     assert canary is not None and count_values(store, "t", canary.since) > 0
     routes.roll_back("we", "enough")
-    one.evaluate()
+    judge.evaluate()
     assert count_values(store, "t", canary.since) == 0
 
 

@@ -55,10 +55,10 @@ class Handler(BaseHTTPRequestHandler):
             words = f"The model `{model}` does not exist."
             self.reply(404, {"object": "error", "message": words, "code": 404})
             return
-        asked = body["messages"][-1]["content"]
+        question = body["messages"][-1]["content"]
         schema = (body.get("response_format") or {}).get("json_schema", {}).get("schema", {})
         labels = schema.get("properties", {}).get("label", {}).get("enum", [])
-        label = next((label for label in labels if label in asked), labels[0] if labels else model)
+        label = next((label for label in labels if label in question), labels[0] if labels else model)
         text = json.dumps({"label": label}) if labels else label
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
         usage = {"prompt_tokens": 20, "completion_tokens": 3, "total_tokens": 23}

@@ -85,9 +85,9 @@ def _months(connection: sa.Connection) -> Iterator[Month]:
         "where inhparent = to_regclass('requests')"
     )
     for name in connection.scalars(sa.text(query)):
-        found = _MONTH.fullmatch(name)
-        if found:
-            yield int(found[1]), int(found[2])
+        month = _MONTH.fullmatch(name)
+        if month:
+            yield int(month[1]), int(month[2])
 
 
 def _months_between(first: float, last: float) -> Iterator[Month]:

@@ -103,6 +103,7 @@ def run(
     fail_undecided: FailUndecidedOption = False,
 ) -> None:
     """Measure every option, decide, and write the report."""
+    from tunepoint.study.journal import is_address
     from tunepoint.task.task import Task
 
     with clear_errors():
@@ -124,7 +125,7 @@ def run(
             verbose=verbose,
             on=on,
         )
-        if out is not None and "://" in out and not as_json:
+        if out is not None and is_address(out) and not as_json:
             typer.echo(f"The study is at {out}.")
         if verbose and not as_json:
             typer.echo("Change limits or costs in task.toml and run again: nothing is measured twice.")

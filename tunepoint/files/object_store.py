@@ -47,10 +47,10 @@ class ObjectStore:
         """Names of all objects; none where nothing was written yet."""
         self._system.invalidate_cache()
         try:
-            found = self._system.find(self._root)
+            paths = self._system.find(self._root)
         except FileNotFoundError:
             return set()
-        return {str(path)[len(self._root) :].lstrip("/") for path in found}
+        return {str(path)[len(self._root) :].lstrip("/") for path in paths}
 
     def read(self, name: str) -> bytes | None:
         """Return an object; None where there is none."""

@@ -18,6 +18,12 @@ OBJECT_STORE_BYTES = 100 * 2**20
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_TRAIN_METRICS_ENABLED": "0"}
 
 
+def quiet_ray() -> None:
+    """Set what keeps Ray from sending statistics and changing folders, before it is imported."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+
+
 @contextmanager
 def ray_cluster(
     processes: int, address: str | None = None, *, store_bytes: int = OBJECT_STORE_BYTES
@@ -35,8 +41,7 @@ def ray_cluster(
         StudyError: there is no cluster at this address.
 
     """
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+    quiet_ray()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Ray warns of its own deprecations

@@ -126,7 +126,7 @@ class SpreadEndpoint:
         if not requests:
             return
         progress = _Progress(deque(range(len(requests))))
-        asked = time.monotonic()
+        idle_since = time.monotonic()
         while progress.flying or (progress.waiting and progress.fault is None):
             self._fill()
             if progress.fault is None:
@@ -135,8 +135,8 @@ class SpreadEndpoint:
                 self._collect(done, progress)
                 continue
             if self._busy():
-                asked = time.monotonic()
-            self._check_started(time.monotonic() - asked)
+                idle_since = time.monotonic()
+            self._check_started(time.monotonic() - idle_since)
             time.sleep(POLL_SECONDS)
         if progress.fault is not None:
             raise progress.fault

@@ -163,14 +163,13 @@ class Router:
             self.policy = self.policy.begun()
             return
         self._presence.show(self.store)
-        found = self.store.versioned_state(self.state_name)
+        stored = self.store.versioned_state(self.state_name)
         # another process that starts at the same time may be first, and then its routes are followed
         with suppress(RouteConflict):
-            if found is None:
-                self._settled = True
+            if stored is None:
                 self.change(self._given.begun(), "gateway", "first start")
             else:
-                self._adopt(*found)
+                self._adopt(*stored)
 
     def refresh(self) -> None:
         """Follow what another process has changed.
@@ -182,10 +181,10 @@ class Router:
         if self.store is None:
             return
         self._presence.show(self.store)
-        found = self.store.versioned_state(self.state_name)
+        stored = self.store.versioned_state(self.state_name)
         with self._lock, suppress(RouteConflict):
-            if found is not None and not (self._settled and found[1] == self._version):
-                self._adopt(*found)
+            if stored is not None and not (self._settled and stored[1] == self._version):
+                self._adopt(*stored)
 
     def _adopt(self, state: Mapping[str, Any], version: int) -> None:
         """Follow stored routes, or replace them by those of the settings where they no longer apply."""
@@ -196,7 +195,7 @@ class Router:
         if (missing or differs) and not self._presence.of_others(self.store, state.get("by")):
             removed = f"routes from the settings: {', '.join(missing)} no longer serves"
             why = removed if missing else "the settings have changed"
-            self.behind, self._settled, self._version = False, True, version
+            self.behind, self._version = False, version
             self.change(self._given.begun(), "gateway", why)
             return
         self.behind, self._settled = bool(missing), not (missing or differs)
@@ -273,8 +272,8 @@ class Router:
         entry = {"task": self.task, "who": who, "what": why, "detail": detail}
         given: Mapping[str, Any] = {"given": self.settings, "by": self._presence.settings}
         if who == AUTOMATIC and not self._settled:  # the settings that gave the routes have given these too
-            found = store.state(self.state_name) or {}
-            given = {name: found[name] for name in ("given", "by") if name in found}
+            state = store.state(self.state_name) or {}
+            given = {name: state[name] for name in ("given", "by") if name in state}
         try:
             store.set_state(self.state_name, {**policy.document(), **given}, audit=entry, read=self._version)
         except StateConflict:

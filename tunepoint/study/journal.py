@@ -11,7 +11,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tunepoint.errors import StudyError
+from tunepoint.files.cache import cache_folder
 from tunepoint.files.object_store import ObjectStore
 from tunepoint.files.text import make_folder, write_json
 from tunepoint.models.payments import PAYMENTS
@@ -114,8 +114,7 @@ def _locked(folder: Path, address: str) -> Iterator[None]:
 
 
 def _default_folder(address: str) -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "tunepoint" / "studies" / hashlib.sha256(address.encode()).hexdigest()[:16]
+    return cache_folder() / "studies" / hashlib.sha256(address.encode()).hexdigest()[:16]
 
 
 @dataclass

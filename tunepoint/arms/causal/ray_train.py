@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import warnings
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from tunepoint.arms.causal.hardware import device, threads_per_process
 from tunepoint.errors import MissingExtra
-from tunepoint.files.ray_cluster import QUIET, ray_cluster
+from tunepoint.files.ray_cluster import quiet_ray, ray_cluster
 
 
 def run_on_ray(job: Path, processes: int) -> str | None:
@@ -18,7 +17,7 @@ def run_on_ray(job: Path, processes: int) -> str | None:
 
     The cluster is that of RAY_ADDRESS, else one that is started on this machine.
     """
-    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+    quiet_ray()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray warns of its own deprecations
         try:

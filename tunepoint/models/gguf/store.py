@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tunepoint.errors import ModelError
+from tunepoint.files.cache import cache_folder
 from tunepoint.files.text import make_folder, write_json
 from tunepoint.models.gguf.catalog import KnownModel
 
@@ -30,9 +31,8 @@ class ModelStore:
 
     def __init__(self, folder: Path | None = None) -> None:
         """Use a folder; by default that of the environment, else the user's cache."""
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         named = os.environ.get(FOLDER_VARIABLE)
-        self.folder = folder or (Path(named) if named else cache / "tunepoint" / "models")
+        self.folder = folder or (Path(named) if named else cache_folder() / "models")
 
     def path(self, model: KnownModel) -> Path:
         """Return where a model's file is, or will be."""

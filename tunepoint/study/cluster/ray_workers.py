@@ -65,7 +65,7 @@ def check_nodes(listed: Sequence[Node]) -> None:
 
     """
     remote: Any = ray.remote(_versions)
-    asked = {
+    checks = {
         node: _future(
             remote.options(
                 num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)
@@ -74,7 +74,7 @@ def check_nodes(listed: Sequence[Node]) -> None:
         for node in listed
     }
     own = _versions()
-    for node, answer in asked.items():
+    for node, answer in checks.items():
         try:
             theirs: dict[str, str | None] = answer.result()
         except (TunepointError, WorkerLost) as error:
@@ -90,13 +90,13 @@ def check_nodes(listed: Sequence[Node]) -> None:
 
 def _versions() -> dict[str, str | None]:
     """Name of a package -> its version without the build; None where it is not installed."""
-    found: dict[str, str | None] = {}
+    versions: dict[str, str | None] = {}
     for name in SAME_EVERYWHERE:
         try:
-            found[name] = version(name).partition("+")[0]
+            versions[name] = version(name).partition("+")[0]
         except ImportError:
-            found[name] = None
-    return found
+            versions[name] = None
+    return versions
 
 
 def send(value: Any) -> Any:
