@@ -164,7 +164,7 @@ def test_two_machines_do_not_work_on_one_study(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"is working on this study .* 60 s after it died"):
         opened(address, tmp_path / "second")
     second_machine(address, tmp_path, first)
-    with pytest.raises(StudyError, match="took this study over, for this one gave no sign for 60 s"):
+    with pytest.raises(StudyError, match="took this study over, because this one gave no sign for 60 s"):
         first.sync()
 
 

@@ -75,8 +75,8 @@ class Ownership:
         owner = self.owner()
         if owner is not None and owner["writer"] != self.writer:
             self._lost = StudyError(
-                f"{self.storage.address}: a process on {owner['host']} took this study over, for this one "
-                f"gave no sign for {LEASE_SECONDS:.0f} s"
+                f"{self.storage.address}: a process on {owner['host']} took this study over, because this "
+                f"one gave no sign for {LEASE_SECONDS:.0f} s"
             )
             self.raise_lost()
 
