@@ -34,7 +34,7 @@ SYNC_SECONDS = 2.0
 WRITER = ".writer.json"
 """In the working copy: whose journal the address holds, if it is this one."""
 TAIL_BYTES = 64
-"""By which a file is recognised; numbers of inodes come again."""
+"""By which a file is recognized; numbers of inodes come again."""
 MOST_PARTS = 200
 """Of a file, after which it is written whole again: a study of days would leave too many."""
 PARTS = ".parts"
